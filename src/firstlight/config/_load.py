@@ -1,0 +1,92 @@
+"""Where layers come from: TOML files, presets in a package, ``key=value`` words, ``module:Name``."""
+
+import importlib
+import tomllib
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from firstlight.errors import ConfigError, UnknownName, UsageError
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        UsageError: the file is missing, is no UTF-8, or is no TOML (with line and column).
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError("no such settings file", where=path, fix="Check the path.") from error
+    except IsADirectoryError as error:
+        raise UsageError("is a folder", where=path, expected="a TOML file") from error
+    except UnicodeDecodeError as error:
+        raise UsageError("is not UTF-8 text", where=path, found=f"a bad byte at offset {error.start}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"is not valid TOML: {error}", where=path) from error
+
+
+def parse_overrides(words: Iterable[str]) -> dict[str, Any]:
+    """Turn ``a.b=value`` words into a table; a value is read as TOML, and as a string where it is no TOML.
+
+    Raises:
+        UsageError: a word has no ``=``, or one key is both a value and a table.
+    """
+    table: dict[str, Any] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        parts = key.strip().split(".")
+        if not equals or not all(parts):
+            raise UsageError("is not a setting", where=word, expected="key=value, such as optim.lr=3e-4")
+        here = table
+        for part in parts[:-1]:
+            here = here.setdefault(part, {})
+            if not isinstance(here, dict):
+                raise UsageError("sets a key below another value", where=word)
+        here[parts[-1]] = _value(text.strip())
+    return table
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def preset_names(package: str) -> list[str]:
+    """Return the names of the TOML files in a package."""
+    return sorted(p.name.removesuffix(".toml") for p in resources.files(package).iterdir() if p.name.endswith(".toml"))
+
+
+def preset(package: str, name: str) -> dict[str, Any]:
+    """Read the preset ``name`` from a package's TOML files.
+
+    Raises:
+        UnknownName: there is none of that name.
+    """
+    known = preset_names(package)
+    if name not in known:
+        raise UnknownName("preset", name, known)
+    return tomllib.loads((resources.files(package) / f"{name}.toml").read_text(encoding="utf-8"))
+
+
+def load_object(reference: str, table: Mapping[str, Any], *, kind: str) -> Any:
+    """Resolve a table's name, or third-party code written ``package.module:Name``.
+
+    Raises:
+        UnknownName: neither.
+        ConfigError: the module or the name in it cannot be loaded.
+    """
+    if reference in table:
+        found = table[reference]
+        return load_object(found, {}, kind=kind) if isinstance(found, str) else found
+    module, colon, name = reference.partition(":")
+    if not colon:
+        raise UnknownName(kind, reference, table)
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"cannot be loaded: {error}", where=f"{kind} {reference}") from error

@@ -1,0 +1,60 @@
+"""Write settings as TOML: tables in the order of their classes, keys that are None left out."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+
+def dump_toml(settings: BaseModel | Mapping[str, Any], *, header: str = "") -> str:
+    """Return TOML that reads back as the same settings; ``header`` becomes comment lines."""
+    table = settings.model_dump(mode="json") if isinstance(settings, BaseModel) else dict(settings)
+    lines = [f"# {line}".rstrip() for line in header.splitlines()]
+    _table(table, [], lines)
+    return "\n".join(lines).strip() + "\n"
+
+
+def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return ``{"a.b": value}`` for nested tables."""
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _table(table: Mapping[str, Any], path: list[str], lines: list[str]) -> None:
+    plain = {k: v for k, v in table.items() if not isinstance(v, Mapping) and v is not None}
+    if path and plain:
+        lines.extend(["", f"[{'.'.join(_key(p) for p in path)}]"])
+    lines.extend(f"{_key(k)} = {_value(v)}" for k, v in plain.items())
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            _table(value, [*path, key], lines)
+
+
+def _key(key: str) -> str:
+    bare = key.replace("-", "").replace("_", "")
+    return key if bare.isalnum() and bare.isascii() else json.dumps(key)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, str):
+        return _string(value)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_value(v) for v in value)}]"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_key(k)} = {_value(v)}" for k, v in value.items() if v is not None) + "}"
+    raise TypeError(f"no TOML for {type(value).__name__}")
+
+
+def _string(text: str) -> str:
+    # JSON's escapes are TOML's, except that TOML also wants DEL escaped and has no surrogate pairs.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

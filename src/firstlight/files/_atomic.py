@@ -1,0 +1,117 @@
+"""Files and folders that appear whole, by one rename after fsync, or not at all."""
+
+import contextlib
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from firstlight.errors import StorageError
+
+_TEMPORARY = ".part-"
+_EXPLAIN = {
+    errno.ENOSPC: ("no space left on the disk", "Free some space and run the same command again; nothing is lost."),
+    errno.EDQUOT: ("the disk quota is used up", "Free some space and run the same command again; nothing is lost."),
+    errno.EROFS: ("the file system is read-only", "Choose another folder with --out."),
+    errno.EACCES: ("permission denied", "Choose a folder that you may write, or change its permissions."),
+    errno.EPERM: ("not permitted", "Choose a folder that you may write, or change its permissions."),
+    errno.ENOTDIR: ("a file stands where a folder should be", "Choose another path, or move that file away."),
+}
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals about ``path`` into a StorageError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _EXPLAIN:
+            raise
+        problem, fix = _EXPLAIN[error.errno]
+        raise StorageError(problem, where=path, fix=fix) from error
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Replace ``path`` by ``content``: afterwards, also after a crash, it is the old file or the new one."""
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _temporary(path)
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            _sync_folder(path.parent)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def atomic_directory(path: Path) -> Iterator[Path]:
+    """Give a temporary folder beside ``path``; when the context closes well it becomes ``path`` by one rename.
+
+    A folder already at ``path`` is replaced. All files are fsynced before the rename. On an error
+    the temporary folder is removed and ``path`` stays as it was.
+    """
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _temporary(path)
+        temporary.mkdir()
+    try:
+        with storage_errors(path):
+            yield temporary
+            for file in sorted(temporary.rglob("*")):
+                _sync(file)
+            _sync(temporary)
+            if path.exists():
+                old = _temporary(path)
+                path.rename(old)
+                temporary.rename(path)
+                shutil.rmtree(old)
+            else:
+                temporary.rename(path)
+            _sync_folder(path.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append one line in one write, so that a reader never sees half of it unless the machine dies."""
+    with storage_errors(path), path.open("ab") as file:
+        file.write(line.encode("utf-8") + b"\n")
+
+
+def remove_leftovers(folder: Path) -> list[Path]:
+    """Remove temporary files and folders that a killed process left in ``folder``; return what was removed."""
+    found = [p for p in folder.glob(f"{_TEMPORARY}*") if p.exists()] if folder.is_dir() else []
+    for path in found:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    return found
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f"{_TEMPORARY}{path.name}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sync_folder(folder: Path) -> None:
+    # Windows cannot open folders; there the rename is durable without.
+    if os.name == "posix":
+        _sync(folder)

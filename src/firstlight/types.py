@@ -1,0 +1,95 @@
+"""The nouns that rooms exchange."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One document of a corpus, or one piece of a long one.
+
+    Attributes:
+        content: text, or an array of pixels or token ids.
+        source: where it came from: ``path``, or ``path:line`` in files of many documents.
+        meta: what else its reader knew.
+        continues: the next Document is the next piece of this same document. A long text
+            arrives in pieces so that memory does not grow with it.
+    """
+
+    content: str | np.ndarray
+    source: str
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    continues: bool = False
+
+
+class Encoder(Protocol):
+    """What the store needs to know of a tokenizer; it never imports that room."""
+
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def eot_id(self) -> int: ...
+    @property
+    def hash(self) -> str: ...
+    def encode_batch(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the ids of all texts end to end (int32, 1-D) and each text's count (int64)."""
+        ...
+
+    def cut(self, text: str) -> int:
+        """Return the largest i for which ids(text[:i]) + ids(text[i:] + more) = ids(text + more), for any more."""
+        ...
+
+    def byte_lengths(self) -> np.ndarray:
+        """Return how many UTF-8 bytes of text each id stands for (int32, (V,)); 0 for special tokens."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows of tokens and what follows each of them.
+
+    Attributes:
+        inputs: (B, T) int64.
+        targets: (B, T) int64.
+        weights: (B, T) float32, or None where every target counts once; 0 masks a target.
+        starts: (B, T) bool, True where a document begins, or None where rows are attended as one text.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    weights: Tensor | None = None
+    starts: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """What one optimiser step did; plain numbers.
+
+    Attributes:
+        step: number of the step, from 1.
+        tokens: targets seen so far, this step included.
+        position: first row of this step's batch in the order of the data.
+        rows: rows of this step's batch, all processes together.
+        loss: mean negative log-likelihood per target, in nats.
+        lr: learning rate of the first group.
+        grad_norm: norm of the gradient before clipping.
+        seconds: wall time of the step.
+        applied: False where the update was left out because loss or gradient was not finite.
+    """
+
+    step: int
+    tokens: int
+    position: int
+    rows: int
+    loss: float
+    lr: float
+    grad_norm: float
+    seconds: float
+    applied: bool = True
