@@ -1,0 +1,40 @@
+"""The loop, the state, checkpoints, resume, metrics, valid loss, convergence and spike handling."""
+
+from firstlight.train.checkpoint import Checkpoints, Snapshot, read_table, restore, snapshot
+from firstlight.train.log import TRACKERS, RunLog, Tracker
+from firstlight.train.loop import FitResult, Job, Objective, fit
+from firstlight.train.micro_batch import first_guess, row_bytes
+from firstlight.train.settings import MAY_CHANGE, Convergence, Guard, TrainSettings
+from firstlight.train.state import Counters, LossModule, TrainState
+from firstlight.train.step import Outcome, train_step
+from firstlight.train.stop import Limits
+from firstlight.train.validate import ValidResult, validate
+
+__all__ = [
+    "MAY_CHANGE",
+    "TRACKERS",
+    "Checkpoints",
+    "Convergence",
+    "Counters",
+    "FitResult",
+    "Guard",
+    "Job",
+    "Limits",
+    "LossModule",
+    "Objective",
+    "Outcome",
+    "RunLog",
+    "Snapshot",
+    "TrainSettings",
+    "TrainState",
+    "Tracker",
+    "ValidResult",
+    "first_guess",
+    "fit",
+    "read_table",
+    "restore",
+    "row_bytes",
+    "snapshot",
+    "train_step",
+    "validate",
+]

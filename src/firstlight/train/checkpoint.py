@@ -1,0 +1,221 @@
+"""Checkpoints: ordinary Hugging Face model directories, with ``trainer/`` and a manifest written last.
+
+Saving is off the critical path: the step is held up only while tensors are copied; one thread then
+writes, hashes, fsyncs and renames. A checkpoint without a valid manifest does not exist.
+"""
+
+import json
+import re
+import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from firstlight import parallel, progress
+from firstlight.errors import CheckpointError, FirstlightError, StorageError
+from firstlight.files import atomic_directory, remove_leftovers, storage_errors, verify_manifest, write_atomic, write_manifest
+from firstlight.model import export_state, import_state
+from firstlight.train.state import Counters, TrainState
+
+FORMAT = 1
+_NAME = re.compile(r"step-(\d{8,})")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A copy of the training state that no later step can change."""
+
+    step: int
+    weights: dict[str, Tensor]
+    trainer: dict[str, Tensor]
+    random: dict[str, Tensor]
+    table: dict[str, Any]
+
+
+def snapshot(state: TrainState, place: parallel.Place, contract: dict[str, Any]) -> Snapshot:
+    """Copy all that a checkpoint holds to CPU memory; every process calls it, since each has its own random state."""
+    random = {
+        f"{rank}/{name}": torch.tensor(values, dtype=torch.uint8)
+        for rank, own in enumerate(parallel.gather({k: v.tolist() for k, v in parallel.rng_state().items()}, place))
+        for name, values in own.items()
+    }
+    table = {
+        "format": FORMAT,
+        "counters": state.counters.to_json(),
+        "scalars": state.scalars(),
+        "world_size": place.world_size,
+        "contract": contract,
+    }
+    return Snapshot(
+        state.counters.step,
+        _copies(export_state(state.model)),
+        _copies(state.trainer_tensors()),
+        random,
+        json.loads(json.dumps(table)),
+    )
+
+
+def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()}
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+        run: the run directory.
+        write_model: writes weights (in transformers' names), configuration and tokenizer into a folder.
+        keep_last: newest checkpoints kept beside the best.
+    """
+
+    def __init__(self, run: Path, write_model: Callable[[Path, dict[str, Tensor]], None], keep_last: int) -> None:
+        self.run = run
+        self.folder = run / "checkpoints"
+        self._write_model = write_model
+        self._keep_last = keep_last
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def save(self, snap: Snapshot, *, best: bool) -> None:
+        """Write ``snap`` in the background; a save still under way is waited for first."""
+        self.wait()
+        self._thread = threading.Thread(target=self._work, args=(snap, best), name="checkpoint")
+        self._thread.start()
+
+    def wait(self, *, must: bool = False) -> None:
+        """Wait for the save under way; a failed one is a warning, or with ``must`` an error.
+
+        Raises:
+            FirstlightError: the save failed and ``must`` is set.
+        """
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        error, self._error = self._error, None
+        if error is None:
+            return
+        if must or not isinstance(error, FirstlightError | OSError | SafetensorError):
+            raise _as_ours(error, self.folder)
+        progress.warn(f"a checkpoint could not be written; the run goes on with the previous one: {error}")
+
+    def _work(self, snap: Snapshot, best: bool) -> None:
+        try:
+            self.write(snap, best=best)
+        except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
+            self._error = error
+
+    def write(self, snap: Snapshot, *, best: bool) -> Path:
+        """Write ``snap`` now; point ``latest`` (and ``best``) at it; drop what is no longer kept."""
+        name = f"step-{snap.step:08d}"
+        with atomic_directory(self.folder / name) as folder, storage_errors(self.folder / name):
+            self._write_model(folder, snap.weights)
+            trainer = folder / "trainer"
+            trainer.mkdir()
+            save_file(snap.trainer, trainer / "optimizer.safetensors")
+            save_file(snap.random, trainer / "random.safetensors")
+            write_atomic(trainer / "state.json", json.dumps(snap.table, indent=1))
+            write_manifest(folder, {"format": FORMAT, "step": snap.step})
+        write_atomic(self.run / "latest", name + "\n")
+        if best:
+            write_atomic(self.run / "best", name + "\n")
+        self._prune()
+        return self.folder / name
+
+    def _prune(self) -> None:
+        keep = {p.name for p in self.all()[-self._keep_last :]} | {self.pointer("best")}
+        for path in self.all():
+            if path.name not in keep:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def pointer(self, name: str) -> str | None:
+        """Return the checkpoint name that the file ``latest`` or ``best`` holds."""
+        file = self.run / name
+        return file.read_text(encoding="utf-8").strip() if file.is_file() else None
+
+    def all(self) -> list[Path]:
+        """Return checkpoint folders by step, oldest first."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(
+            (p for p in self.folder.iterdir() if _NAME.fullmatch(p.name)), key=lambda p: int(p.name.removeprefix("step-"))
+        )
+
+    def newest_valid(self) -> Path | None:
+        """Return the newest checkpoint that is whole, byte for byte; warn of those that are not, and set them aside."""
+        remove_leftovers(self.folder)
+        for path in reversed(self.all()):
+            problems = verify_manifest(path)
+            if not problems:
+                if self.pointer("latest") != path.name:
+                    write_atomic(self.run / "latest", path.name + "\n")
+                return path
+            aside = path.with_name(f"damaged-{path.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
+            if self.pointer("best") == path.name:
+                (self.run / "best").unlink()
+            progress.warn(f"checkpoint {path.name} is damaged and is not used ({problems[0]}); it is kept as {aside.name}")
+        return None
+
+
+def read_table(checkpoint: Path) -> dict[str, Any]:
+    """Return ``trainer/state.json``.
+
+    Raises:
+        CheckpointError: missing, unreadable, or of another format.
+    """
+    path = checkpoint / "trainer" / "state.json"
+    try:
+        table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            "has no training state, so training cannot go on from it",
+            where=checkpoint,
+            fix="Start a new run from its weights with --from.",
+        ) from error
+    except ValueError as error:
+        raise CheckpointError("is unreadable", where=path) from error
+    if table.get("format") != FORMAT:
+        raise CheckpointError("has another format", where=path, found=table.get("format"), expected=FORMAT)
+    return table
+
+
+def restore(checkpoint: Path, state: TrainState, place: parallel.Place) -> dict[str, Any]:
+    """Put a checkpoint's weights, optimiser, counters and random states into ``state``; return its table.
+
+    Raises:
+        CheckpointError: something in it does not fit the model, the optimiser or the number of processes.
+    """
+    table = read_table(checkpoint)
+    try:
+        weights = load_file(checkpoint / "model.safetensors")
+        trainer = load_file(checkpoint / "trainer" / "optimizer.safetensors")
+        random = load_file(checkpoint / "trainer" / "random.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"cannot be read: {error}", where=checkpoint) from error
+    state.model.load_state_dict(import_state(state.model.config, weights))
+    state.load_trainer_tensors(trainer)
+    state.load_scalars(table["scalars"])
+    state.counters = Counters.from_json(table["counters"])
+    if table["world_size"] == place.world_size:
+        prefix = f"{place.rank}/"
+        parallel.set_rng_state({k.removeprefix(prefix): v for k, v in random.items() if k.startswith(prefix)})
+    else:
+        progress.warn(
+            f"the run had {table['world_size']} processes and goes on with {place.world_size}: "
+            "same data and batches, but not bit for bit what it would have been"
+        )
+    return table
+
+
+def _as_ours(error: BaseException, folder: Path) -> BaseException:
+    if isinstance(error, SafetensorError):  # its I/O errors arrive as text
+        return StorageError(f"a checkpoint could not be written: {error}", where=folder)
+    return error

@@ -1,0 +1,50 @@
+"""Judge each step's loss: fine, not finite, or part of a spike.
+
+The bound of a spike is robust: the median of recent losses plus a number of deviations, where one
+deviation is 1.4826 times the median absolute deviation (the standard deviation, for a normal
+distribution), and at least 1 % of the median so that a flat curve does not make everything a spike.
+"""
+
+import math
+import statistics
+from enum import Enum
+
+from firstlight.train.settings import Guard
+from firstlight.train.state import Counters
+
+_LEAST = 20  # losses needed before a bound means something
+
+
+class Verdict(Enum):
+    """What is to be done after a step."""
+
+    GO_ON = "go on"
+    SKIPPED = "skipped"
+    ROLL_BACK = "roll back"
+    FAIL = "fail"
+
+
+def spike_bound(losses: list[float], sigma: float) -> float:
+    """Return the loss above which a step is a spike; infinite while too few losses are known."""
+    if sigma == 0 or len(losses) < _LEAST:
+        return math.inf
+    median = statistics.median(losses)
+    deviation = 1.4826 * statistics.median(abs(x - median) for x in losses)
+    return median + sigma * max(deviation, 0.01 * abs(median))
+
+
+def judge(counters: Counters, loss: float, applied: bool, settings: Guard) -> Verdict:
+    """Note one step's loss in ``counters`` and say what is to be done."""
+    if not applied:
+        counters.not_finite += 1
+        return Verdict.FAIL if counters.not_finite > settings.max_skipped_steps else Verdict.SKIPPED
+    counters.not_finite = 0
+    if loss > spike_bound(counters.losses, settings.spike_sigma):
+        counters.spiking += 1
+        if counters.spiking < settings.spike_steps:
+            return Verdict.GO_ON
+        return Verdict.FAIL if counters.rollbacks >= settings.max_rollbacks else Verdict.ROLL_BACK
+    counters.spiking = 0
+    counters.losses.append(loss)
+    del counters.losses[: -settings.spike_window]
+    return Verdict.GO_ON

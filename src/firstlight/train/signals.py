@@ -1,0 +1,35 @@
+"""SIGTERM and Ctrl-C ask a run to save and end; a second Ctrl-C ends it at once."""
+
+import os
+import signal
+import threading
+from types import FrameType, TracebackType
+
+from firstlight import progress
+
+
+class StopSignals:
+    """While open, remembers the first SIGTERM or SIGINT in ``name``; handlers are put back on exit."""
+
+    def __init__(self) -> None:
+        self.name: str | None = None
+        self._old: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> "StopSignals":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._old[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, old in self._old.items():
+            signal.signal(number, old)  # type: ignore[arg-type]
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        if self.name is not None and number == signal.SIGINT:
+            os._exit(130)  # asked twice: no clean-up may hold it up; checkpoints are whole at any moment
+        self.name = self.name or signal.Signals(number).name
+        progress.notice(f"{self.name}: ending after this step, saving first; Ctrl-C again quits at once")

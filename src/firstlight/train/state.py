@@ -1,0 +1,137 @@
+"""All that changes in training, in one place: save, load, step equals step, bit for bit."""
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from firstlight.errors import CheckpointError
+from firstlight.model import GPT
+from firstlight.optim import Average, Optimizer, load_state_tensors, state_tensors
+
+
+@dataclass(slots=True)
+class Counters:
+    """The plain numbers of a run.
+
+    Attributes:
+        step: updates tried so far.
+        tokens: target tokens seen so far.
+        position: next row in the order of the data.
+        seconds: wall time since the first process started, added up over resumes.
+        micro_rows: rows of one forward pass, as found or as halved after an out-of-memory.
+        skipped: (first row, rows) of data windows left out after spikes.
+        not_finite: updates left out in a row because loss or gradient was not finite.
+        rollbacks: returns to an earlier checkpoint so far.
+        spiking: steps in a row whose loss is a spike.
+        losses: recent losses, from which the bound of a spike is made.
+        best_loss: lowest valid loss so far.
+        best_step: the step that had it.
+        stale: evaluations since the valid loss last gained.
+    """
+
+    step: int = 0
+    tokens: int = 0
+    position: int = 0
+    seconds: float = 0.0
+    micro_rows: int = 0
+    skipped: list[tuple[int, int]] = field(default_factory=list)
+    not_finite: int = 0
+    rollbacks: int = 0
+    spiking: int = 0
+    losses: list[float] = field(default_factory=list)
+    best_loss: float | None = None
+    best_step: int | None = None
+    stale: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object; floats survive it exactly."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, table: dict[str, Any]) -> "Counters":
+        """Read what ``to_json`` wrote.
+
+        Raises:
+            CheckpointError: a key is missing or unknown.
+        """
+        known = {f.name for f in fields(cls)}
+        if set(table) != known:
+            odd = sorted(set(table) ^ known)
+            raise CheckpointError("the training state has other keys than this version", found=", ".join(odd))
+        return cls(**{**table, "skipped": [(int(a), int(n)) for a, n in table["skipped"]]})
+
+    def skip_to(self, position: int, rows: int) -> int:
+        """Return the first position from ``position`` on at which ``rows`` rows touch no skipped window."""
+        moved = True
+        while moved:
+            moved = False
+            for first, n in self.skipped:
+                if first < position + rows and position < first + n:
+                    position, moved = first + n, True
+        return position
+
+
+@dataclass(slots=True)
+class TrainState:
+    """Model, optimiser, averaged weights, loss scale and counters."""
+
+    model: GPT
+    optimizer: Optimizer
+    average: Average | None = None
+    scaler: torch.amp.GradScaler | None = None
+    counters: Counters = field(default_factory=Counters)
+
+    def trainer_tensors(self) -> dict[str, Tensor]:
+        """Return every tensor beside the weights, by name; not copied."""
+        tensors = {f"optimizer/{k}": v for k, v in state_tensors(self.optimizer).items()}
+        if self.average is not None:
+            tensors.update({f"average/{k}": v for k, v in self.average.state_tensors().items()})
+        return tensors
+
+    def load_trainer_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Take up what ``trainer_tensors`` gave.
+
+        Raises:
+            CheckpointError: names or shapes differ.
+        """
+        load_state_tensors(self.optimizer, _below("optimizer/", tensors))
+        average = _below("average/", tensors)
+        if (self.average is None) != (not average):
+            raise CheckpointError(
+                "averaged weights are asked for but not in the checkpoint"
+                if self.average is not None
+                else "the checkpoint has averaged weights that these settings do not ask for",
+                fix="Set train.average_decay as in the run's run.toml.",
+            )
+        if self.average is not None:
+            self.average.load_state_tensors(average)
+
+    def scalars(self) -> dict[str, Any]:
+        """Return what is neither tensor nor counter: the loss scale."""
+        return {"scaler": self.scaler.state_dict() if self.scaler is not None else None}
+
+    def load_scalars(self, table: dict[str, Any]) -> None:
+        """Take up what ``scalars`` gave."""
+        if self.scaler is not None and table.get("scaler"):
+            self.scaler.load_state_dict(table["scaler"])
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+class LossModule(nn.Module):
+    """The model with its loss as ``forward``, which is what DDP and the compiler wrap."""
+
+    def __init__(self, model: GPT) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, inputs: Tensor, targets: Tensor, weights: Tensor | None = None, starts: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the sum of the loss over (B, T) targets, and their count."""
+        loss = self.model.loss(inputs, targets, weights, starts)
+        return loss.sum, loss.count
