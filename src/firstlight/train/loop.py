@@ -33,6 +33,9 @@ from firstlight.train.validate import ValidResult, validate
 from firstlight.types import Batch
 
 
+_INTERRUPTIONS = ("SIGTERM", "SIGINT", "stop_after")
+
+
 class Objective(Protocol):
     """Where batches come from; the loss is the module's ``forward``."""
 
@@ -97,7 +100,8 @@ class FitResult:
     """How a run of the loop ended.
 
     Attributes:
-        stopped_by: "steps", "tokens", "epochs", "auto", "minutes", "convergence", or a signal's name.
+        stopped_by: "steps", "tokens", "epochs", "auto", "minutes", "convergence"; or "stop_after" or a
+            signal's name, after which the run is not finished.
         valid: the last evaluation, or None.
     """
 
@@ -133,14 +137,14 @@ def fit(job: Job) -> FitResult:
                 if _judged(job, position, outcome):
                     last_loss = outcome.loss
                     valid = _due(job, outcome, time.perf_counter() - started, task) or valid
-            if stopped_by not in ("SIGTERM", "SIGINT"):
+            finished = stopped_by not in _INTERRUPTIONS
+            if finished:
                 valid = _finish(job, valid)
             _save(job, best=False)
             job.checkpoints.wait(must=True)
         finally:
             job.checkpoints.wait()
             job.log.close()
-    finished = stopped_by not in ("SIGTERM", "SIGINT")
     return FitResult(
         stopped_by, finished, job.counters.step, job.counters.tokens, job.counters.seconds, last_loss, valid
     )
@@ -149,6 +153,8 @@ def fit(job: Job) -> FitResult:
 def _stop(job: Job, signals: StopSignals) -> str | None:
     """Return why the run ends here; processes agree on it, since clocks and signals differ."""
     reached = job.limits.reached(job.counters, job.train)
+    if reached is None and job.train.stop_after and job.counters.step >= job.train.stop_after:
+        return "stop_after"
     if job.place.world_size == 1:
         return signals.name or reached
     votes = torch.tensor([signals.name is not None, reached is not None], dtype=torch.float64, device=job.place.device)

@@ -45,6 +45,7 @@ class TrainSettings(Settings):
     sample_every: int = Field(500, ge=0, description="steps between samples; 0 = only at the end")
     sample_tokens: int = Field(120, ge=1, description="tokens of a sample")
     sample_prompt: str = Field("", description="how samples begin; empty: from end-of-text")
+    stop_after: int = Field(0, ge=0, description="save and stop after this step, as a signal would; 0 = never")
     log_every: int = Field(10, ge=1, description="steps between lines of metrics.jsonl")
     trackers: list[str] | Literal["auto"] = Field("auto", description="auto: TensorBoard where it is installed")
     guard: Guard = Guard()
@@ -56,6 +57,6 @@ MAY_CHANGE = frozenset(
     for name in (
         "steps", "tokens", "epochs", "minutes", "convergence.evaluations", "convergence.threshold", "eval_every",
         "eval_windows", "checkpoint_every", "keep_last", "sample_every", "sample_tokens", "sample_prompt", "log_every",
-        "trackers", "guard.max_skipped_steps", "guard.max_rollbacks",
+        "trackers", "stop_after", "guard.max_skipped_steps", "guard.max_rollbacks",
     )
 )  # fmt: skip

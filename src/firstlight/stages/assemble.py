@@ -1,0 +1,224 @@
+"""Put a run together: tokenizer, token store, model, optimiser, loop. Wiring only; each part lives in its room."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from firstlight import optim, parallel, progress
+from firstlight import tokenizer as tokenizers
+from firstlight.corpus import open_corpus
+from firstlight.errors import ContractError, UsageError
+from firstlight.files import storage_errors, write_atomic
+from firstlight.lm import LM, GenerateSettings, write
+from firstlight.model import GPT, ModelConfig, flops_per_token, splits
+from firstlight.stages.settings import PretrainSettings
+from firstlight.store import Batches, TokenStore, Windows, prepare
+from firstlight.tokenizer import Tokenizer
+from firstlight.train import Checkpoints, Job, Limits, LossModule, RunLog, TrainState, first_guess
+from firstlight.train.contract import code_hash, settings_hash
+
+
+@dataclass(frozen=True, slots=True)
+class Materials:
+    """What a run is made from: its tokenizer, its token store, and the model it starts from, if any."""
+
+    tokenizer: Tokenizer
+    store: TokenStore
+    start: LM | None
+
+
+@contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Hold a run directory, so that two processes never write into it at once."""
+    with storage_errors(run):
+        run.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(run / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise UsageError("is in use by another process", where=run, fix="Wait for it, or choose another --out.") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def materials(run: Path, settings: PretrainSettings) -> Materials:
+    """Make, or find made already, the tokenizer and the token store of a run.
+
+    Raises:
+        ContractError: a store, a tokenizer and a starting model that do not belong together.
+    """
+    start = LM.load(settings.run.start_from, device="cpu") if settings.run.start_from else None
+    if settings.run.store is not None:
+        folder = Path(settings.run.store)
+        tokenizer = tokenizers.load(folder if (folder / "tokenizer.json").is_file() else folder / "tokenizer")
+        store = TokenStore.open(folder, tokenizer_hash=tokenizer.hash)
+        tokenizer.save(run / "tokenizer")
+    else:
+        corpus = open_corpus(settings.run.corpus, settings.corpus)
+        tokenizer = _tokenizer(run, settings, corpus, start)
+        store = prepare(run / "data", corpus.sources, tokenizer, settings.data, seed=settings.run.seed, extra={})
+    if start is not None and start.tokenizer is not None and start.tokenizer.hash != tokenizer.hash:
+        raise ContractError(
+            "the starting model was trained with another tokenizer",
+            where=settings.run.start_from,
+            found=f"{start.tokenizer.vocab_size} tokens, hash {start.tokenizer.hash[:12]}",
+            expected=f"{tokenizer.vocab_size} tokens, hash {tokenizer.hash[:12]}",
+            fix="Leave out the [tokenizer] settings, so that the starting model's own tokenizer is used.",
+        )
+    return Materials(tokenizer, store, start)
+
+
+def _tokenizer(run: Path, settings: PretrainSettings, corpus: Any, start: LM | None) -> Tokenizer:
+    folder, origin = run / "tokenizer", run / "tokenizer" / "origin.json"
+    if settings.tokenizer.path is not None:
+        tokenizer = tokenizers.load(settings.tokenizer.path)
+    elif start is not None and start.tokenizer is not None:
+        tokenizer = start.tokenizer
+    else:
+        made_from = {
+            "settings": settings.tokenizer.model_dump(mode="json"),
+            "corpus": [source.fingerprint() for source in corpus.sources],
+        }
+        if origin.is_file() and json.loads(origin.read_text(encoding="utf-8")) == made_from:
+            progress.notice(f"the tokenizer in {folder} was made from the same corpus and settings: used again")
+            return tokenizers.load(folder)
+        documents = chain.from_iterable(source.documents() for source in corpus.sources)
+        tokenizer = tokenizers.train(documents, settings.tokenizer, n_bytes=sum(s.n_bytes for s in corpus.sources))
+        tokenizer.save(folder)
+        write_atomic(origin, json.dumps(made_from, indent=1))
+        return tokenizer
+    tokenizer.save(folder)
+    return tokenizer
+
+
+def model_config(settings: PretrainSettings, made: Materials) -> ModelConfig:
+    """Return the model's settings with the vocabulary of its tokenizer.
+
+    Raises:
+        ContractError: the settings name another vocabulary.
+        UsageError: the text is shorter than one block.
+    """
+    config = made.start.config if made.start is not None else settings.model
+    vocabulary = made.store.vocab_size
+    if made.start is None:
+        if config.vocab_size not in (None, 0, "auto", vocabulary):
+            raise ContractError(
+                "model.vocab_size is not the tokenizer's", found=config.vocab_size, expected=vocabulary,
+                fix="Leave model.vocab_size out.",
+            )  # fmt: skip
+        config = config.model_copy(update={"vocab_size": vocabulary})
+    if made.store.train.n_tokens <= config.block_size:
+        raise UsageError(
+            "the training text is shorter than one block",
+            where="model.block_size",
+            found=f"{made.store.train.n_tokens} tokens of text, block size {config.block_size}",
+            fix=f"Set model.block_size below {made.store.train.n_tokens}, or bring more text.",
+        )
+    return config
+
+
+def rows_of(settings: PretrainSettings, config: ModelConfig, place: parallel.Place) -> int:
+    """Return the rows of one update: ``batch_tokens`` in blocks, a multiple of the number of processes."""
+    exact = settings.train.batch_tokens / config.block_size
+    rows = max(1, round(exact / place.world_size)) * place.world_size
+    if rows != exact:
+        progress.notice(
+            f"train.batch_tokens={settings.train.batch_tokens} is no multiple of {place.world_size} × block size "
+            f"{config.block_size}: one update takes {rows} rows, {rows * config.block_size} tokens"
+        )
+    return rows
+
+
+def build_state(settings: PretrainSettings, config: ModelConfig, made: Materials, place: parallel.Place) -> TrainState:
+    """Build model and optimiser at the start of a run."""
+    model = GPT(config)
+    model.activation_checkpointing = settings.train.activation_checkpointing
+    state = TrainState(model, optim.build(model.named_parameters(), settings.optim, splits=splits(model)))
+    start_over(state, settings, made, place)
+    return state
+
+
+def start_over(state: TrainState, settings: PretrainSettings, made: Materials, place: parallel.Place) -> None:
+    """Put weights, optimiser and random numbers at the start of the run."""
+    model = state.model
+    if made.start is not None:
+        model.load_state_dict(made.start.model.state_dict())
+    else:
+        model.init_weights(torch.Generator().manual_seed(settings.run.seed))
+    model.to(place.device)
+    state.optimizer = optim.build(model.named_parameters(), settings.optim, splits=splits(model))
+    if settings.train.average_decay:
+        state.average = optim.Average(model.named_parameters(), settings.train.average_decay)
+    state.scaler = parallel.scaler(place)
+    parallel.seed_everything(settings.run.seed + place.rank)
+
+
+def job(
+    run: Path, settings: PretrainSettings, config: ModelConfig, made: Materials, place: parallel.Place, started: float
+) -> Job:
+    """Wire one run of the loop."""
+    state = build_state(settings, config, made, place)
+    rows = rows_of(settings, config, place)
+    own = rows // place.world_size
+    micro = settings.train.micro_batch
+    if micro == "auto":
+        micro = first_guess(
+            config, own, place.device, bytes_per_number=4 if place.precision == "fp32" else 2,
+            checkpointing=settings.train.activation_checkpointing,
+        )  # fmt: skip
+    state.counters.micro_rows = min(micro, own)
+    made.store.train.advise()
+    batches = Batches(
+        made.store, block_size=config.block_size, seed=settings.run.seed,
+        weights=settings.data.weights, document_masking=settings.data.document_masking,
+    )  # fmt: skip
+    limits = Limits.resolve(
+        settings.train, step_tokens=rows * config.block_size,
+        epoch_tokens=batches.windows_per_epoch * config.block_size,
+        parameters=sum(p.numel() for p in state.model.parameters()),
+    )  # fmt: skip
+    most = settings.train.eval_windows
+    windows = Windows(
+        made.store.valid, block_size=config.block_size, max_windows=None if most == "all" else most,
+        document_masking=settings.data.document_masking, eot_id=made.store.eot_id,
+    )  # fmt: skip
+    tokenizer = made.tokenizer
+    generate = GenerateSettings(max_new_tokens=settings.train.sample_tokens, seed=settings.run.seed)
+    return Job(
+        run=run, state=state, module=parallel.wrap(parallel.compile_module(LossModule(state.model), place), place),
+        objective=batches, rows=rows, windows=windows, byte_lengths=tokenizer.byte_lengths(), optim=settings.optim,
+        train=settings.train, place=place, limits=limits,
+        checkpoints=Checkpoints(run, lambda to, weights: write(to, config, weights, tokenizer, {"run": run.name}), settings.train.keep_last),
+        log=RunLog(run, active=parallel.is_main(place), trackers=settings.train.trackers),
+        contract={
+            "tokenizer": tokenizer.hash, "store": made.store.fingerprint,
+            "settings": settings_hash(settings.model_dump(mode="json")), "code": code_hash(),
+        },
+        sample=lambda: LM(state.model, tokenizer).generate(settings.train.sample_prompt, generate)[0].text,
+        restart=lambda: start_over(state, settings, made, place),
+        flops_per_token=flops_per_token(config, config.block_size), ceiling=parallel.ceiling(place), process_start=started,
+    )  # fmt: skip
+
+
+def process_start() -> float:
+    """Return ``time.perf_counter()`` as it was when this process began, on Linux; elsewhere, now."""
+    now = time.perf_counter()
+    try:
+        fields = Path("/proc/self/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        import os
+
+        ticks = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+        uptime = float(Path("/proc/uptime").read_text(encoding="ascii").split()[0])
+        return now - max(0.0, uptime - ticks)
+    except (OSError, ValueError, IndexError):
+        return now

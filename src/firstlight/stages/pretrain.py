@@ -1,0 +1,223 @@
+"""``pretrain``: corpus to model. The settings of a run and the wiring of its rooms."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from firstlight import parallel, progress
+from firstlight.config import dump_toml
+from firstlight.errors import ContractError
+from firstlight.evaluate import baselines
+from firstlight.files import remove_leftovers, write_atomic
+from firstlight.model import ModelConfig, n_parameters
+from firstlight.plan import Plan
+from firstlight.report import write_run_report
+from firstlight.stages import assemble, inputs, rehearse
+from firstlight.stages.settings import PretrainSettings
+from firstlight.store import unigram
+from firstlight.train import FitResult, Job, fit, restore
+from firstlight.train.contract import code_hash
+
+
+@dataclass(frozen=True, slots=True)
+class PretrainResult:
+    """What a pre-training run came to.
+
+    Attributes:
+        stopped_by: the limit or signal that ended it.
+        finished: False where a signal ended it, so that --resume goes on.
+        valid_loss: nats a target, or None where no evaluation was made.
+        report: the page, or None in processes other than the first.
+    """
+
+    run: Path
+    stopped_by: str
+    finished: bool
+    step: int
+    tokens: int
+    seconds: float
+    valid_loss: float | None
+    bits_per_byte: float | None
+    report: Path | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
+
+
+def pretrain(
+    corpus: Sequence[str] = (),
+    *,
+    out: str | Path | None = None,
+    preset: str | None = None,
+    start_from: str | None = None,
+    resume: bool = False,
+    overrides: Sequence[str] = (),
+) -> PretrainResult:
+    """Train a GPT on a corpus, a token store or a RUN.toml, into a run directory.
+
+    Args:
+        corpus: files, folders, globs, named corpora; or one store; or one RUN.toml; or a run directory to resume.
+        out: the run directory; by default ``runs/`` and the name of the first input.
+        preset: a preset's name.
+        start_from: a model whose weights to start from.
+        resume: go on with the run that ``out`` holds; start where it holds none; do nothing where it has finished.
+        overrides: ``key=value`` words.
+
+    Raises:
+        FirstlightError: bad input, or a run that cannot go on.
+    """
+    started = assemble.process_start()
+    request = inputs.understand(
+        corpus, out=None if out is None else Path(out), preset_name=preset, start_from=start_from, resume=resume,
+        overrides=overrides,
+    )  # fmt: skip
+    place = parallel.resolve(request.settings.hardware)
+    parallel.start(place)
+    try:
+        if not parallel.is_main(place):
+            parallel.barrier(place)  # the first process holds the lock and makes what the others read
+            return _run(request, place, started)
+        with assemble.locked(request.run):
+            remove_leftovers(request.run)
+            if (finished := _already_finished(request)) is not None:
+                parallel.barrier(place)
+                return finished
+            assemble.materials(request.run, request.settings)
+            parallel.barrier(place)
+            return _run(request, place, started)
+    finally:
+        parallel.stop(place)
+
+
+def dry_run(
+    corpus: Sequence[str] = (), *, out: str | Path | None = None, preset: str | None = None,
+    start_from: str | None = None, overrides: Sequence[str] = (),
+) -> Plan:  # fmt: skip
+    """Check everything that ``pretrain`` would, take a few steps in memory, and return the plan; write nothing."""
+    request = inputs.understand(
+        corpus, out=None if out is None else Path(out), preset_name=preset, start_from=start_from, resume=False,
+        overrides=overrides,
+    )  # fmt: skip
+    return rehearse.rehearse(request)
+
+
+def _already_finished(request: inputs.Request) -> PretrainResult | None:
+    """Return the result of a run that has reached its limits, or None."""
+    path = request.run / "state.json"
+    if not (request.resumes and path.is_file()):
+        return None
+    state = json.loads(path.read_text(encoding="utf-8"))
+    if state.get("status") != "finished" or request.changed:
+        return None
+    progress.notice(f"{request.run} has finished already (by {state['stopped_by']}, step {state['step']})")
+    result: dict[str, Any] = state["result"]
+    return PretrainResult(**{**result, "run": Path(result["run"]), "report": request.run / "report.html"})
+
+
+def _run(request: inputs.Request, place: parallel.Place, started: float) -> PretrainResult:
+    run, main = request.run, parallel.is_main(place)
+    made = assemble.materials(run, request.settings)
+    config = assemble.model_config(request.settings, made)
+    job = assemble.job(run, request.settings, config, made, place, started)
+    settings = _resolved(request.settings, config, job, place)
+    if request.resumes:
+        _go_on(request, job)
+    if main:
+        _write_facts(request, settings, job, place)
+    result = fit(job)
+    valid = result.valid
+    answer = PretrainResult(
+        run, result.stopped_by, result.finished, result.step, result.tokens, round(result.seconds, 2),
+        None if valid is None else valid.loss, None if valid is None else valid.bits_per_byte,
+        run / "report.html" if main else None,
+    )  # fmt: skip
+    if main:
+        _conclude(job, made, result, answer)
+    return answer
+
+
+def _resolved(settings: PretrainSettings, config: ModelConfig, job: Job, place: parallel.Place) -> PretrainSettings:
+    """Write every auto down, so that the same file starts the same run."""
+    hardware = settings.hardware.model_copy(
+        update={
+            "device": str(place.device), "precision": place.precision,
+            "compile": "on" if place.compile else "off", "threads": place.threads,
+        }
+    )  # fmt: skip
+    train = settings.train.model_copy(
+        update={
+            "micro_batch": job.state.counters.micro_rows,
+            "steps": job.limits.steps if job.limits.named == "auto" else settings.train.steps,
+        }
+    )
+    return settings.model_copy(update={"hardware": hardware, "train": train, "model": config})
+
+
+def _go_on(request: inputs.Request, job: Job) -> None:
+    """Take up the newest whole checkpoint, check the contract, and cut the log back to it."""
+    newest = job.checkpoints.newest_valid()
+    if newest is None:
+        job.log.cut_back(-1)
+        return
+    before: dict[str, str] = restore(newest, job.state, job.place)["contract"]
+    for name, what in (("tokenizer", "another tokenizer"), ("store", "another token store")):
+        if before[name] != job.contract[name]:
+            raise ContractError(
+                f"the checkpoint was trained with {what}", where=newest, found=before[name][:12],
+                expected=job.contract[name][:12], fix="Put the run's own files back, or start a new run with --from.",
+            )  # fmt: skip
+    job.log.cut_back(job.counters.step)
+    job.log.event(job.counters.step, "resume", f"going on from {newest.name}", warn=False)
+    for key, (old, new) in request.changed.items():
+        job.log.event(job.counters.step, "setting", f"{key} changed from {old} to {new}", warn=False)
+    if before["code"] != code_hash():
+        job.log.event(job.counters.step, "code", "Firstlight's own code has changed since this run was last saved")
+
+
+def _write_facts(request: inputs.Request, settings: PretrainSettings, job: Job, place: parallel.Place) -> None:
+    run = request.run
+    header = f"Firstlight run {run.name}: every setting, resolved. The same file starts the same run again."
+    write_atomic(run / "run.toml", dump_toml(settings, header=header))
+    write_atomic(run / "contract.json", json.dumps(job.contract, indent=1))
+    write_atomic(run / "environment.json", json.dumps(parallel.environment(place), indent=1))
+    write_atomic(run / "state.json", json.dumps({"status": "running", "step": job.counters.step}))
+
+
+def _conclude(job: Job, made: assemble.Materials, result: FitResult, answer: PretrainResult) -> None:
+    run = job.run
+    if job.state.average is not None:
+        assemble.write_average(run / "average", job, made)
+    if result.valid is not None:
+        valid = result.valid
+        figures = {
+            "valid": {
+                "loss": valid.loss, "perplexity": valid.perplexity, "bits_per_byte": valid.bits_per_byte,
+                "n_tokens": valid.targets, "n_bytes": valid.text_bytes,
+            },
+            "baselines": valid_baselines(made, valid.targets, valid.text_bytes),
+            "parameters": n_parameters(job.state.model.config).total,
+        }  # fmt: skip
+        write_atomic(run / "evaluation.json", json.dumps(figures, indent=1))
+    status = "finished" if result.finished else "stopped"
+    state = {
+        "status": status, "stopped_by": result.stopped_by, "step": result.step, "seconds": result.seconds,
+        "result": answer.to_json(),
+    }  # fmt: skip
+    write_atomic(run / "state.json", json.dumps(state, indent=1))
+    write_run_report(run)
+
+
+def valid_baselines(made: assemble.Materials, n_tokens: int, n_bytes: int) -> dict[str, Any]:
+    """Return what a uniform and a unigram model would score on the valid split."""
+    counts = unigram(made.store.train)
+    seen = np.asarray(unigram(made.store.valid))
+    return {
+        name: {"loss": loss, "perplexity": math.exp(loss), "bits_per_byte": loss * n_tokens / math.log(2) / max(n_bytes, 1)}
+        for name, loss in baselines(made.store.vocab_size, counts, seen).items()
+    }

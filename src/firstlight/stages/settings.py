@@ -1,0 +1,36 @@
+"""The root of a run's settings: what stands in run.toml."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from firstlight.config import Settings
+from firstlight.corpus import CorpusSettings
+from firstlight.model import ModelConfig
+from firstlight.optim import AdamW, Muon
+from firstlight.parallel import Hardware
+from firstlight.store import DataSettings
+from firstlight.tokenizer import TokenizerSettings
+from firstlight.train import TrainSettings
+
+
+class RunSettings(Settings):
+    """Where a run starts from."""
+
+    seed: int = Field(1337, ge=0, lt=2**63, description="of initialisation, data order, dropout and samples")
+    corpus: list[str] = Field([], description="files, folders, globs, named corpora or hf:NAME")
+    store: str | None = Field(None, description="a token store made before, instead of a corpus")
+    start_from: str | None = Field(None, description="a run, checkpoint or Hugging Face directory whose weights to start from")
+
+
+class PretrainSettings(Settings):
+    """Every setting of a pre-training run; each table's class lives in the room that obeys it."""
+
+    run: RunSettings = RunSettings()
+    corpus: CorpusSettings = CorpusSettings()
+    tokenizer: TokenizerSettings = TokenizerSettings()
+    data: DataSettings = DataSettings()
+    model: ModelConfig = ModelConfig()
+    optim: Annotated[AdamW | Muon, Field(discriminator="name")] = Muon()
+    train: TrainSettings = TrainSettings()
+    hardware: Hardware = Hardware()
