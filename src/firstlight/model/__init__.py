@@ -1,0 +1,29 @@
+"""The Transformer, its parts, families and heads, its loss, its cache, its FLOPs a token, its names in transformers."""
+
+from firstlight.model.cache import Cache, new_cache
+from firstlight.model.config import Family, ModelConfig
+from firstlight.model.families import CLASSES, export_state, from_transformers, import_state, to_transformers
+from firstlight.model.flops import Parameters, flops_per_token, n_parameters
+from firstlight.model.gpt import GPT, Block, splits
+from firstlight.model.loss import Loss, head_loss, head_nats
+
+__all__ = [
+    "CLASSES",
+    "GPT",
+    "Block",
+    "Cache",
+    "Family",
+    "Loss",
+    "ModelConfig",
+    "Parameters",
+    "export_state",
+    "flops_per_token",
+    "from_transformers",
+    "head_loss",
+    "head_nats",
+    "import_state",
+    "n_parameters",
+    "new_cache",
+    "splits",
+    "to_transformers",
+]

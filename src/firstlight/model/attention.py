@@ -1,0 +1,77 @@
+"""Causal self-attention: fused projections, rotary positions, grouped heads, bands, documents, cache."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from firstlight.model.cache import Cache
+from firstlight.model.config import ModelConfig
+from firstlight.model.parts import norm
+
+
+class Rotary(nn.Module):
+    """Rotary positions (Su et al. 2021), halves rotated against each other as in GPT-NeoX."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        half = config.head_width // 2
+        frequency = config.rope_theta ** (-torch.arange(half, dtype=torch.float64) / half)
+        angle = torch.outer(torch.arange(config.block_size, dtype=torch.float64), frequency)  # (T, D/2)
+        self.register_buffer("cos", torch.cat((angle, angle), -1).cos().float(), persistent=False)
+        self.register_buffer("sin", torch.cat((-angle, angle), -1).sin().float(), persistent=False)
+
+    def forward(self, x: Float[Tensor, "B T H D"], positions: Int[Tensor, "..."]) -> Float[Tensor, "B T H D"]:
+        """Turn each pair of coordinates by an angle that grows with its position; positions are (T,) or (B, T)."""
+        cos, sin = self.cos[positions].unsqueeze(-2), self.sin[positions].unsqueeze(-2)  # (…, T, 1, D)
+        half = x.shape[-1] // 2
+        turned = torch.cat((x[..., half:], x[..., :half]), -1)
+        return (x * cos + turned * sin).to(x.dtype)
+
+
+class Attention(nn.Module):
+    """Multi-head causal attention through one fused projection and scaled dot-product attention."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        H, K, D, C = config.n_head, config.heads_kv, config.head_width, config.n_embd
+        self.heads, self.heads_kv, self.width = H, K, D
+        self.layer = layer
+        self.scale = config.attention_scale
+        self.dropout = config.dropout
+        bias = not config.rotary
+        self.qkv = nn.Linear(C, (H + 2 * K) * D, bias=bias and config.family != "gpt3")
+        self.out = nn.Linear(H * D, C, bias=bias)
+        self.rotary = Rotary(config) if config.rotary else None
+        self.q_norm = norm(config, D) if config.choices["qk_norm"] else None
+        self.k_norm = norm(config, D) if config.choices["qk_norm"] else None
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T C"],
+        positions: Int[Tensor, "..."],
+        mask: Bool[Tensor, "..."] | None,
+        cache: Cache | None,
+    ) -> Float[Tensor, "B T C"]:
+        """Attend to earlier positions; ``mask`` (True = seen) replaces the plain causal rule."""
+        B, T, _ = x.shape
+        H, K, D = self.heads, self.heads_kv, self.width
+        q, k, v = self.qkv(x).split((H * D, K * D, K * D), dim=-1)
+        q, k, v = q.view(B, T, H, D), k.view(B, T, K, D), v.view(B, T, K, D)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        if self.rotary is not None:
+            q, k = self.rotary(q, positions), self.rotary(k, positions)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H, T, D)
+        if cache is not None:
+            k, v = cache.extend(self.layer, k, v)  # (B, K, S, D)
+        if K != H:
+            k, v = (t.repeat_interleave(H // K, dim=1) for t in (k, v))
+        y = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=mask is None and T > 1,
+            dropout_p=self.dropout if self.training else 0.0, scale=self.scale,
+        )  # fmt: skip
+        return self.out(y.transpose(1, 2).reshape(B, T, H * D))

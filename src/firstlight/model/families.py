@@ -1,0 +1,254 @@
+"""Our names and transformers' names for the same model, both ways.
+
+A map is a list of rules; each says which tensor of transformers' is which part of ours, and whether
+it stands transposed there (GPT-1's and GPT-2's Conv1D keep weights as input × output).
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from firstlight.errors import CheckpointError
+from firstlight.model.config import ModelConfig
+from firstlight.model.gpt import GPT
+
+CLASSES = {
+    "gpt1": ("openai-gpt", "OpenAIGPTLMHeadModel"),
+    "gpt2": ("gpt2", "GPT2LMHeadModel"),
+    "gpt3": ("gpt_neo", "GPTNeoForCausalLM"),
+    "llama": ("llama", "LlamaForCausalLM"),
+    "modern": ("qwen3", "Qwen3ForCausalLM"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """Our tensor is these of theirs, stacked by rows; ``{}`` stands for the layer's number."""
+
+    ours: str
+    theirs: tuple[str, ...]
+    transposed: bool = False
+
+
+def _conv_rules(block: str, tail: dict[str, str]) -> list[_Rule]:
+    """GPT-1 and GPT-2: fused c_attn, Conv1D everywhere."""
+    names = [
+        ("attention.qkv", "attn.c_attn", True), ("attention.out", "attn.c_proj", True), ("mlp.up", "mlp.c_fc", True),
+        ("mlp.down", "mlp.c_proj", True), ("norm1", "ln_1", False), ("norm2", "ln_2", False),
+    ]  # fmt: skip
+    rules = [
+        _Rule(f"blocks.{{}}.{ours}.{kind}", (f"{block}.{{}}.{theirs}.{kind}",), turned and kind == "weight")
+        for ours, theirs, turned in names
+        for kind in ("weight", "bias")
+    ]
+    return rules + [_Rule(ours, (theirs,)) for ours, theirs in tail.items()]
+
+
+def _neo_rules() -> list[_Rule]:
+    block, attention = "transformer.h.{}", "transformer.h.{}.attn.attention"
+    rules = [
+        _Rule("blocks.{}.attention.qkv.weight", tuple(f"{attention}.{n}_proj.weight" for n in "qkv")),
+    ]
+    names = [
+        ("attention.out", f"{attention}.out_proj"), ("mlp.up", f"{block}.mlp.c_fc"), ("mlp.down", f"{block}.mlp.c_proj"),
+        ("norm1", f"{block}.ln_1"), ("norm2", f"{block}.ln_2"),
+    ]  # fmt: skip
+    rules += [_Rule(f"blocks.{{}}.{o}.{kind}", (f"{t}.{kind}",)) for o, t in names for kind in ("weight", "bias")]
+    return rules + [_Rule(o, (t,)) for o, t in _GPT2_TAIL.items()]
+
+
+def _llama_rules(qk_norm: bool) -> list[_Rule]:
+    block = "model.layers.{}"
+    rules = [
+        _Rule("blocks.{}.attention.qkv.weight", tuple(f"{block}.self_attn.{n}_proj.weight" for n in "qkv")),
+        _Rule("blocks.{}.attention.out.weight", (f"{block}.self_attn.o_proj.weight",)),
+        _Rule("blocks.{}.mlp.gate_up.weight", (f"{block}.mlp.gate_proj.weight", f"{block}.mlp.up_proj.weight")),
+        _Rule("blocks.{}.mlp.down.weight", (f"{block}.mlp.down_proj.weight",)),
+        _Rule("blocks.{}.norm1.weight", (f"{block}.input_layernorm.weight",)),
+        _Rule("blocks.{}.norm2.weight", (f"{block}.post_attention_layernorm.weight",)),
+        _Rule("embed.weight", ("model.embed_tokens.weight",)),
+        _Rule("norm.weight", ("model.norm.weight",)),
+    ]
+    if qk_norm:
+        rules += [
+            _Rule(f"blocks.{{}}.attention.{n}_norm.weight", (f"{block}.self_attn.{n}_norm.weight",)) for n in "qk"
+        ]
+    return rules
+
+
+_GPT2_TAIL = {
+    "embed.weight": "transformer.wte.weight", "positions.weight": "transformer.wpe.weight",
+    "norm.weight": "transformer.ln_f.weight", "norm.bias": "transformer.ln_f.bias",
+}  # fmt: skip
+_GPT1_TAIL = {"embed.weight": "transformer.tokens_embed.weight", "positions.weight": "transformer.positions_embed.weight"}
+
+
+def _rules(config: ModelConfig) -> list[_Rule]:
+    """Return the rules of one model, layer by layer."""
+    general = {
+        "gpt1": lambda: _conv_rules("transformer.h", _GPT1_TAIL),
+        "gpt2": lambda: _conv_rules("transformer.h", _GPT2_TAIL),
+        "gpt3": _neo_rules,
+        "llama": lambda: _llama_rules(False),
+        "modern": lambda: _llama_rules(True),
+    }[config.family]()
+    rules = []
+    for rule in general:
+        layers = range(config.n_layer) if "{}" in rule.ours else [None]
+        rules += [
+            rule if i is None else _Rule(rule.ours.format(i), tuple(t.format(i) for t in rule.theirs), rule.transposed)
+            for i in layers
+        ]
+    if not config.tied:
+        rules.append(_Rule("head.weight", ("lm_head.weight",)))
+    return rules
+
+
+def export_state(model: GPT) -> dict[str, Tensor]:
+    """Return the weights in transformers' names; views where that is possible, a tied head once."""
+    state = model.state_dict()
+    exported: dict[str, Tensor] = {}
+    for rule in _rules(model.config):
+        ours = state[rule.ours]
+        parts = ours.split(_part_rows(model.config, rule)) if len(rule.theirs) > 1 else (ours,)
+        for name, part in zip(rule.theirs, parts, strict=True):
+            exported[name] = part.t() if rule.transposed else part
+    return exported
+
+
+def import_state(config: ModelConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return our weights from transformers' names; buffers and a tied head's copy are left out.
+
+    Raises:
+        CheckpointError: a tensor is missing, or has another shape than the model.
+    """
+    with torch.device("meta"):
+        expected = {k: v.shape for k, v in GPT(config.complete(config.vocab_size or 1)).state_dict().items()}
+    ours: dict[str, Tensor] = {}
+    for rule in _rules(config):
+        parts = []
+        for name in rule.theirs:
+            found = state.get(name, state.get(name.removeprefix("transformer.").removeprefix("model.")))
+            if found is None:
+                raise CheckpointError(
+                    "a weight is missing", where=name, found=", ".join(sorted(state)[:4]) + " …", expected=name
+                )
+            parts.append(found.t() if rule.transposed else found)
+        whole = torch.cat(parts) if len(parts) > 1 else parts[0]
+        if whole.shape != expected[rule.ours]:
+            raise CheckpointError(
+                "a weight has another shape than config.json says",
+                where=" + ".join(rule.theirs), found=tuple(whole.shape), expected=tuple(expected[rule.ours]),
+            )  # fmt: skip
+        ours[rule.ours] = whole.contiguous()
+    return ours
+
+
+def _part_rows(config: ModelConfig, rule: _Rule) -> list[int]:
+    D = config.head_width
+    if "qkv" in rule.ours:
+        return [config.n_head * D, config.heads_kv * D, config.heads_kv * D]
+    return [config.inner, config.inner]
+
+
+def to_transformers(config: ModelConfig, *, eot_id: int | None) -> dict[str, Any]:
+    """Return the config.json of this model."""
+    c = config
+    model_type, architecture = CLASSES[c.family]
+    common: dict[str, Any] = {
+        "model_type": model_type, "architectures": [architecture], "vocab_size": c.vocab_size, "dtype": "float32",
+        "bos_token_id": eot_id, "eos_token_id": eot_id, "pad_token_id": None, "tie_word_embeddings": c.tied,
+        "use_cache": True, "initializer_range": c.init_std,
+    }  # fmt: skip
+    if c.rotary:
+        table = {
+            **common, "hidden_size": c.n_embd, "intermediate_size": c.inner, "num_hidden_layers": c.n_layer,
+            "num_attention_heads": c.n_head, "num_key_value_heads": c.heads_kv, "head_dim": c.head_width,
+            "max_position_embeddings": c.block_size, "rms_norm_eps": c.eps, "hidden_act": "silu",
+            "attention_bias": False, "attention_dropout": 0.0,
+            "rope_theta": c.rope_theta, "rope_parameters": {"rope_type": "default", "rope_theta": c.rope_theta},
+        }  # fmt: skip
+        if c.family == "llama":
+            return {**table, "mlp_bias": False}
+        return {**table, "use_sliding_window": False, "layer_types": ["full_attention"] * c.n_layer}
+    if c.family == "gpt3":
+        return {
+            **common, "hidden_size": c.n_embd, "intermediate_size": c.inner, "num_layers": c.n_layer,
+            "num_heads": c.n_head, "max_position_embeddings": c.block_size, "window_size": c.window,
+            "attention_types": [[["global", "local"], c.n_layer // 2], *([[["global"], 1]] if c.n_layer % 2 else [])],
+            "layer_norm_epsilon": c.eps, "activation_function": "gelu_new", "embed_dropout": c.dropout,
+            "attention_dropout": c.dropout, "resid_dropout": c.dropout,
+        }  # fmt: skip
+    sizes = {
+        "n_positions": c.block_size, "n_embd": c.n_embd, "n_layer": c.n_layer, "n_head": c.n_head,
+        "layer_norm_epsilon": c.eps, "embd_pdrop": c.dropout, "attn_pdrop": c.dropout, "resid_pdrop": c.dropout,
+    }  # fmt: skip
+    if c.family == "gpt1":
+        return {**common, **sizes, "afn": "gelu"}
+    return {**common, **sizes, "n_inner": c.inner, "activation_function": "gelu_new"}
+
+
+def from_transformers(table: Mapping[str, Any], *, where: object = "config.json") -> ModelConfig:
+    """Return the model that a config.json describes.
+
+    Raises:
+        CheckpointError: another kind of model, or a feature that no family has; names the key.
+    """
+    kind = table.get("model_type")
+    family = next((f for f, (name, _) in CLASSES.items() if name == kind), None)
+    if family is None:
+        known = ", ".join(name for name, _ in CLASSES.values())
+        raise CheckpointError("holds a model of another kind", where=where, found=f"model_type {kind!r}", expected=known)
+    try:
+        if family in ("llama", "modern"):
+            _refuse(table, where, {"attention_bias": False, "mlp_bias": False, "use_sliding_window": False, "hidden_act": "silu"})
+            return _from_llama(family, table, where)
+        if family == "gpt3":
+            _refuse(table, where, {"activation_function": "gelu_new"})
+            return _from_neo(table, where)
+        _refuse(table, where, {"activation_function": "gelu_new", "afn": "gelu", "scale_attn_by_inverse_layer_idx": False})
+        return ModelConfig(
+            family="gpt1" if family == "gpt1" else "gpt2", n_layer=table["n_layer"], n_head=table["n_head"], n_embd=table["n_embd"],
+            d_ff=table.get("n_inner"), vocab_size=table["vocab_size"], block_size=table["n_positions"],
+            norm_eps=table["layer_norm_epsilon"], dropout=table.get("resid_pdrop", 0.0),
+            tie_embeddings=table.get("tie_word_embeddings", True),
+        )  # fmt: skip
+    except KeyError as error:
+        raise CheckpointError("lacks a key", where=where, expected=error.args[0]) from error
+
+
+def _from_llama(family: str, table: Mapping[str, Any], where: object) -> ModelConfig:
+    rope = table.get("rope_parameters") or table.get("rope_scaling") or {}
+    if rope.get("rope_type", rope.get("type", "default")) != "default":
+        raise CheckpointError("scales its rotary positions, which no family does", where=where, found=rope)
+    return ModelConfig(
+        family="llama" if family == "llama" else "modern", n_layer=table["num_hidden_layers"],
+        n_head=table["num_attention_heads"], n_kv_head=table.get("num_key_value_heads") or table["num_attention_heads"],
+        n_embd=table["hidden_size"], d_head=table.get("head_dim") or table["hidden_size"] // table["num_attention_heads"],
+        d_ff=table["intermediate_size"], vocab_size=table["vocab_size"], block_size=table["max_position_embeddings"],
+        rope_theta=float(rope.get("rope_theta") or table.get("rope_theta") or 10_000.0), norm_eps=table["rms_norm_eps"],
+        tie_embeddings=bool(table.get("tie_word_embeddings", False)), init_std=table.get("initializer_range", 0.02),
+    )  # fmt: skip
+
+
+def _from_neo(table: Mapping[str, Any], where: object) -> ModelConfig:
+    pattern = [kind for kinds, n in table["attention_types"] for _ in range(n) for kind in kinds]
+    wanted = ["local" if i % 2 else "global" for i in range(table["num_layers"])]
+    if pattern[: len(wanted)] != wanted:
+        raise CheckpointError("has another order of global and local layers", where=where, found=pattern, expected=wanted)
+    return ModelConfig(
+        family="gpt3", n_layer=table["num_layers"], n_head=table["num_heads"], n_embd=table["hidden_size"],
+        d_ff=table.get("intermediate_size") or 4 * table["hidden_size"], vocab_size=table["vocab_size"],
+        block_size=table["max_position_embeddings"], window=table["window_size"], norm_eps=table["layer_norm_epsilon"],
+        dropout=table.get("resid_dropout", 0.0), tie_embeddings=table.get("tie_word_embeddings", True),
+    )  # fmt: skip
+
+
+def _refuse(table: Mapping[str, Any], where: object, only: Mapping[str, Any]) -> None:
+    for key, value in only.items():
+        if re.sub("^gelu_pytorch_tanh$", "gelu_new", str(table.get(key, value))) != str(value):
+            raise CheckpointError("uses a feature that no family has", where=f"{where}: {key}", found=table[key], expected=value)

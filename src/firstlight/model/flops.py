@@ -1,0 +1,45 @@
+"""Parameters and floating-point operations, counted from the shape alone."""
+
+from typing import NamedTuple
+
+import torch
+
+from firstlight.model.config import ModelConfig
+from firstlight.model.gpt import GPT
+
+
+class Parameters(NamedTuple):
+    """How many parameters a model has; embeddings are tokens, positions and an untied head."""
+
+    total: int
+    embedding: int
+    non_embedding: int
+
+
+def n_parameters(config: ModelConfig) -> Parameters:
+    """Count the parameters without allocating them."""
+    with torch.device("meta"):
+        model = GPT(config.complete(config.vocab_size or 1))
+    total = sum(p.numel() for p in model.parameters())
+    embedding = sum(
+        p.numel() for n, p in model.named_parameters() if n.startswith(("embed.", "positions.", "head."))
+    )
+    return Parameters(total, embedding, total - embedding)
+
+
+def flops_per_token(config: ModelConfig, T: int) -> float:
+    """Return the FLOPs of one token, forward and backward, in texts of T tokens.
+
+    Six for each weight of a matrix product, the head included and embeddings not (Kaplan et al. 2020), and
+    attention's scores and mixing, counted for the positions that a causal (or banded) row sees on average.
+    """
+    c = config
+    D, F = c.head_width, c.inner
+    matrices = c.n_layer * (
+        c.n_embd * D * (2 * c.n_head + 2 * c.heads_kv) + c.n_embd * F * (3 if c.gated else 2)
+    ) + c.n_embd * (c.vocab_size or 0)
+    seen = 0.0
+    for layer in range(c.n_layer):
+        span = min(c.window, T) if c.banded(layer) else T
+        seen += (span * (span + 1) / 2 + (T - span) * span) / T
+    return 6.0 * matrices + 12.0 * c.n_head * D * seen

@@ -1,0 +1,195 @@
+"""The GPT: embeddings, blocks of attention and MLP, a norm, a head.
+
+Letters in shape comments, here and in the whole package: B rows, T positions, C width (n_embd),
+H query heads, K key/value heads, D width of a head, F inner width of the MLP, V vocabulary,
+L layers, S positions held in a cache.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from firstlight.model.attention import Attention
+from firstlight.model.cache import Cache
+from firstlight.model.config import ModelConfig
+from firstlight.model.loss import Loss, head_loss, head_nats
+from firstlight.model.parts import GatedMLP, GeluMLP, norm
+
+
+class Block(nn.Module):
+    """Attention, then MLP, each added to its input; norms before (pre) or after the sum (post, GPT-1)."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.post = config.choices["norm_position"] == "post"
+        self.norm1 = norm(config, config.n_embd)
+        self.attention = Attention(config, layer)
+        self.norm2 = norm(config, config.n_embd)
+        self.mlp = GatedMLP(config) if config.gated else GeluMLP(config)
+        self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
+
+    def forward(
+        self, x: Float[Tensor, "B T C"], positions: Int[Tensor, "..."], mask: Bool[Tensor, "..."] | None,
+        cache: Cache | None = None,
+    ) -> Float[Tensor, "B T C"]:  # fmt: skip
+        """Mix positions, then work on each."""
+        if self.post:
+            x = self.norm1(x + self.dropout(self.attention(x, positions, mask, cache)))
+            return self.norm2(x + self.dropout(self.mlp(x)))  # type: ignore[no-any-return]
+        x = x + self.dropout(self.attention(self.norm1(x), positions, mask, cache))
+        return x + self.dropout(self.mlp(self.norm2(x)))  # type: ignore[no-any-return]
+
+
+class GPT(nn.Module):
+    """A decoder-only Transformer of any of the five families.
+
+    Args:
+        config: the shape; ``vocab_size`` must be known.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        assert config.vocab_size, "the vocabulary is known before a model is built"
+        self.config = config = config.complete(config.vocab_size)
+        self.activation_checkpointing = False
+        V, C = config.vocab_size or 0, config.n_embd
+        self.embed = nn.Embedding(V, C)
+        self.positions = None if config.rotary else nn.Embedding(config.block_size, C)
+        self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+        self.norm = norm(config, C) if config.choices["norm_position"] == "pre" else nn.Identity()
+        self.head = None if config.tied else nn.Linear(C, V, bias=False)
+
+    def hidden(
+        self, ids: Int[Tensor, "B T"], *, starts: Bool[Tensor, "B T"] | None = None, cache: Cache | None = None
+    ) -> Float[Tensor, "B T C"]:
+        """Return the last hidden states, after the last norm.
+
+        Args:
+            ids: tokens; with a cache, the ones after those it holds.
+            starts: True where a document begins; it then sees and counts only its own positions.
+            cache: holds earlier positions, and takes up these.
+        """
+        _, T = ids.shape
+        before = cache.length if cache is not None else 0
+        assert before + T <= self.config.block_size, "the caller keeps texts within block_size"
+        positions, allowed = _places(ids, before, starts, cache)
+        x = self.embed(ids)
+        if self.positions is not None:
+            x = x + self.positions(positions)
+        x = self.dropout(x)
+        band = _band(T, before + T, self.config.window, ids.device) if self.config.family == "gpt3" else None
+        for layer, block in enumerate(self.blocks):
+            mask = _masked(allowed, band if self.config.banded(layer) else None, T, before, ids.device)
+            if self.activation_checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block, x, positions, mask, use_reentrant=False)
+            else:
+                x = block(x, positions, mask, cache)
+        if cache is not None:
+            cache.advance(T)
+        return self.norm(x)  # type: ignore[no-any-return]
+
+    @property
+    def head_weight(self) -> Float[Tensor, "V C"]:
+        """The matrix from hidden states to logits."""
+        return self.embed.weight if self.head is None else self.head.weight
+
+    def forward(
+        self, ids: Int[Tensor, "B T"], *, starts: Bool[Tensor, "B T"] | None = None, cache: Cache | None = None
+    ) -> Float[Tensor, "B T V"]:
+        """Return the logits of the token that follows each position."""
+        return nn.functional.linear(self.hidden(ids, starts=starts, cache=cache), self.head_weight)
+
+    def loss(
+        self, inputs: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], weights: Float[Tensor, "B T"] | None = None,
+        starts: Bool[Tensor, "B T"] | None = None,
+    ) -> Loss:  # fmt: skip
+        """Return the weighted sum of -log P(target) in nats, and the sum of weights: never a mean."""
+        return head_loss(self.hidden(inputs, starts=starts), self.head_weight, targets, weights)
+
+    def token_nats(
+        self, inputs: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], starts: Bool[Tensor, "B T"] | None = None
+    ) -> Float[Tensor, "B T"]:
+        """Return -log P(target) of each position in nats, without gradients."""
+        with torch.no_grad():
+            return head_nats(self.hidden(inputs, starts=starts), self.head_weight, targets)
+
+    @torch.no_grad()
+    def init_weights(self, generator: torch.Generator | None = None) -> None:
+        """Draw the weights of a new model.
+
+        Matrices and embeddings are normal with ``init_std``; residual projections (attention.out, mlp.down) have
+        that over sqrt(2 n_layer), or are zero (GPT-2, section 2.3; muP-like with zero). gpt3's queries have it over
+        sqrt(d_head), since its scores are not scaled. Biases are zero, norms one. An untied head starts at zero
+        where residual projections do.
+        """
+        config = self.config
+        residual = 0.0 if config.init_out == "zero" else config.init_std / math.sqrt(2 * config.n_layer)
+        for name, parameter in self.named_parameters():
+            if parameter.ndim < 2:
+                parameter.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
+                continue
+            std = residual if name.endswith(("out.weight", "down.weight")) else config.init_std
+            if name == "head.weight" and config.init_out == "zero":
+                std = 0.0
+            drawn = torch.randn(parameter.shape, generator=generator, dtype=torch.float32) * std
+            if config.family == "gpt3" and name.endswith("qkv.weight"):
+                drawn[: config.n_embd] *= config.head_width**-0.5
+            parameter.copy_(drawn)
+
+
+def splits(model: GPT) -> Mapping[str, Sequence[int]]:
+    """Return the rows of each part of the fused matrices, which an optimiser may treat one by one."""
+    c = model.config
+    D = c.head_width
+    parts = {"qkv.weight": (c.n_head * D, c.heads_kv * D, c.heads_kv * D), "gate_up.weight": (c.inner, c.inner)}
+    return {
+        name: parts[tail]
+        for name, _ in model.named_parameters()
+        if (tail := ".".join(name.split(".")[-2:])) in parts
+    }
+
+
+def _places(
+    ids: Tensor, before: int, starts: Tensor | None, cache: Cache | None
+) -> tuple[Tensor, Bool[Tensor, "B 1 T S"] | None]:
+    """Return each token's position, and what it may see where that is not all before it."""
+    _, T = ids.shape
+    places = torch.arange(before, before + T, device=ids.device)
+    if starts is not None:
+        document = starts.cumsum(1)  # (B, T)
+        first = torch.where(starts, places, 0).cummax(1).values
+        same = document[:, :, None] == document[:, None, :]
+        return places - first, same[:, None]
+    if cache is not None and cache.pad is not None:
+        seen = torch.arange(before + T, device=ids.device) >= cache.pad[:, None]  # (B, S)
+        shifted = (places - cache.pad[:, None]).clamp_min(0)  # (B, T)
+        return shifted, seen[:, None, None, :].expand(-1, 1, T, -1)
+    return places, None
+
+
+def _band(T: int, S: int, window: int, device: torch.device) -> Bool[Tensor, "T S"]:
+    """Return which of S positions each of the last T sees in a banded layer: itself and window - 1 before."""
+    at = torch.arange(S - T, S, device=device)[:, None]
+    return torch.arange(S, device=device) > at - window
+
+
+def _masked(
+    allowed: Tensor | None, band: Tensor | None, T: int, before: int, device: torch.device
+) -> Bool[Tensor, "..."] | None:
+    """Join the causal rule with documents, padding and bands; None where the plain causal rule is all."""
+    if allowed is None and band is None and (before == 0 or T == 1):
+        return None
+    S = before + T
+    mask = torch.ones(T, S, dtype=torch.bool, device=device).tril(S - T)
+    if band is not None:
+        mask = mask & band
+    if allowed is not None:
+        mask = mask & allowed
+        # A row of padding sees itself: softmax over nothing would be NaN and spread.
+        mask = mask | torch.eye(S, dtype=torch.bool, device=device)[S - T :]
+    return mask

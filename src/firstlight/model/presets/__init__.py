@@ -1,0 +1,1 @@
+"""Presets: published sizes, sizes for small machines, and whole recipes."""
