@@ -1,0 +1,83 @@
+"""Parameter groups, optimisers, schedules, clipping; takes named parameters, never a model."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from firstlight.optim.adamw import AdamW, build_adamw
+from firstlight.optim.average import Average
+from firstlight.optim.muon import Muon, MuonOptimizer, orthogonal
+from firstlight.optim.schedule import SCHEDULES, Schedule, factor
+from firstlight.optim.state import load_state_tensors, name_parameters, state_tensors
+
+OptimSettings = AdamW | Muon
+
+# Muon is for maps between hidden states; what reads tokens or writes logits goes to AdamW.
+_OUTER = re.compile(r"(^|\.)(embed|positions|head)\.")
+
+__all__ = [
+    "SCHEDULES",
+    "AdamW",
+    "Average",
+    "Muon",
+    "MuonOptimizer",
+    "OptimSettings",
+    "Optimizer",
+    "Schedule",
+    "build",
+    "clip",
+    "factor",
+    "is_hidden",
+    "load_state_tensors",
+    "orthogonal",
+    "set_lr",
+    "state_tensors",
+]
+
+
+def is_hidden(name: str, parameter: nn.Parameter) -> bool:
+    """Tell a hidden matrix from embeddings, head and vectors."""
+    return parameter.ndim == 2 and not _OUTER.search(name)
+
+
+def build(
+    named: Iterable[tuple[str, nn.Parameter]], settings: OptimSettings, *, splits: Mapping[str, Sequence[int]] | None = None
+) -> Optimizer:
+    """Return the optimiser that the settings name.
+
+    Args:
+        named: parameters with their names; a shared one once.
+        settings: which optimiser, and how.
+        splits: rows of each part of fused matrices, by name.
+    """
+    pairs = [(n, p) for n, p in named if p.requires_grad]
+    optimizer: Optimizer
+    if isinstance(settings, Muon):
+        optimizer = MuonOptimizer(pairs, settings, splits or {}, is_hidden)
+    else:
+        optimizer = build_adamw(pairs, settings)
+    name_parameters(optimizer, pairs)
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    return optimizer
+
+
+def set_lr(optimizer: Optimizer, factor: float) -> None:
+    """Set each group's learning rate to its initial one times ``factor``."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * factor
+
+
+def clip(parameters: Iterable[nn.Parameter], settings: OptimSettings) -> Tensor:
+    """Bound the gradient by value, then by norm; return its norm before either."""
+    held = [p for p in parameters if p.grad is not None]
+    norm = nn.utils.get_total_norm([p.grad for p in held if p.grad is not None])
+    if settings.clip_value:
+        nn.utils.clip_grad_value_(held, settings.clip_value)
+    if settings.clip_norm:
+        after = nn.utils.get_total_norm([p.grad for p in held if p.grad is not None]) if settings.clip_value else norm
+        nn.utils.clip_grads_with_norm_(held, settings.clip_norm, torch.as_tensor(after))
+    return norm

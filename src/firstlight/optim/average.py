@@ -1,0 +1,62 @@
+"""An exponential average of the weights, kept beside them."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from firstlight.errors import CheckpointError
+
+
+class Average:
+    """Average of weights over steps: ``average += (1 - decay) * (weights - average)``.
+
+    Args:
+        named: the parameters to follow, with their names.
+        decay: share of the old average that each update keeps.
+    """
+
+    def __init__(self, named: Iterable[tuple[str, nn.Parameter]], decay: float) -> None:
+        self._parameters = dict(named)
+        self._decay = decay
+        self._values = {name: p.detach().clone() for name, p in self._parameters.items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the weights as they are."""
+        torch._foreach_lerp_(
+            list(self._values.values()), [p.detach() for p in self._parameters.values()], 1 - self._decay
+        )
+
+    @contextmanager
+    def swapped(self) -> Iterator[None]:
+        """Put the average in the place of the weights while the context is open."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for name, parameter in self._parameters.items():
+            own = parameter.detach().clone()
+            parameter.copy_(self._values[name])
+            self._values[name] = own
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Return the averages by parameter name; not copied."""
+        return dict(self._values)
+
+    def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Take up what ``state_tensors`` gave.
+
+        Raises:
+            CheckpointError: names differ.
+        """
+        if tensors.keys() != self._values.keys():
+            odd = sorted(tensors.keys() ^ self._values.keys())
+            raise CheckpointError("averaged weights have other names than the model", found=", ".join(odd[:4]))
+        for name, value in tensors.items():
+            self._values[name].copy_(value)

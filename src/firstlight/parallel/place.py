@@ -1,0 +1,192 @@
+"""Where and in which precision a model runs: every ``auto`` resolved once, with the reason."""
+
+import os
+import platform
+import shutil
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from firstlight import progress
+from firstlight.config import Settings
+from firstlight.errors import UsageError
+from firstlight.parallel import allocator
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# Dense bf16 matrix products, from the makers' data sheets.
+_PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40": 181e12, "L4": 121e12, "4090": 165e12, "3090": 71e12}
+
+
+class Hardware(Settings):
+    """What the machine is asked for."""
+
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="auto: bf16 on a GPU that has it, else fp32; bf16 on a CPU only where asked"
+    )
+    compile: Literal["auto", "on", "off"] = Field("auto", description="auto: on a GPU where a C++ compiler is there")
+    threads: int | Literal["auto"] = Field("auto", description="CPU threads of this process")
+    deterministic: bool = Field(True, description="refuse operations whose result may differ from run to run")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A resolved Hardware, and this process's place among several."""
+
+    device: torch.device
+    precision: str
+    compile: bool
+    threads: int
+    rank: int
+    world_size: int
+    reasons: dict[str, str]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number type of matrix products."""
+        return _DTYPES[self.precision]
+
+
+def resolve(settings: Hardware) -> Place:
+    """Resolve every ``auto`` and set threads and determinism for this process.
+
+    Raises:
+        UsageError: a device or precision that this machine does not have.
+    """
+    reasons: dict[str, str] = {"allocator": allocator.state()}
+    world_size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    device = _device(settings.device, reasons)
+    precision = _precision(settings.precision, device, reasons)
+    compiles = _compiles(settings.compile, device, reasons)
+    if settings.threads == "auto":
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        asked = os.environ.get("OMP_NUM_THREADS") if world_size == 1 else None
+        threads = int(asked) if asked and asked.isdigit() else max(1, cores // local)
+        reasons["threads"] = "OMP_NUM_THREADS" if asked else f"{cores} cores over {local} processes"
+    else:
+        threads = settings.threads
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(settings.deterministic, warn_only=True)
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.set_float32_matmul_precision("high")
+    return Place(device, precision, compiles, threads, rank, world_size, reasons)
+
+
+def _device(asked: str, reasons: dict[str, str]) -> torch.device:
+    has_mps = torch.backends.mps.is_available()
+    if asked == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu"
+        reasons["device"] = f"auto: {name}"
+        asked = name
+    try:
+        device = torch.device(asked)
+    except RuntimeError as error:
+        raise UsageError("is no device", where="hardware.device", found=asked, expected="auto, cpu, cuda, cuda:N or mps") from error
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise UsageError(
+                "this machine has no CUDA device that torch can use", where="hardware.device", found=asked,
+                fix="Set hardware.device=cpu, or install a CUDA build of torch.",
+            )  # fmt: skip
+        index = device.index if device.index is not None else int(os.environ.get("LOCAL_RANK", "0"))
+        if index >= torch.cuda.device_count():
+            raise UsageError("no such GPU", where="hardware.device", found=f"cuda:{index}", expected=f"below {torch.cuda.device_count()}")
+        torch.cuda.set_device(index)
+        return torch.device("cuda", index)
+    if device.type == "mps" and not has_mps:
+        raise UsageError("this machine has no Metal device", where="hardware.device", found=asked, fix="Set hardware.device=cpu.")
+    if device.type not in ("cpu", "mps"):
+        raise UsageError("is not supported", where="hardware.device", found=asked, expected="auto, cpu, cuda, cuda:N or mps")
+    return device
+
+
+def _precision(asked: str, device: torch.device, reasons: dict[str, str]) -> str:
+    if asked == "auto":
+        good = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        reasons["precision"] = f"auto: {'the GPU has bf16 units' if good else device.type + ' is exact and no slower in fp32'}"
+        return "bf16" if good else "fp32"
+    if asked == "fp16" and device.type != "cuda":
+        raise UsageError("fp16 needs a GPU", where="hardware.precision", found=f"device {device}", fix="Set bf16 or fp32.")
+    return asked
+
+
+def _compiles(asked: str, device: torch.device, reasons: dict[str, str]) -> bool:
+    has_compiler = any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "clang++", "cl"))
+    if asked == "on" and not has_compiler:
+        raise UsageError("compilation needs a C++ compiler", where="hardware.compile", fix="Install g++ or clang++, or set hardware.compile=off.")
+    if asked != "auto":
+        return asked == "on"
+    if device.type != "cuda":
+        reasons["compile"] = "auto: on a CPU compiling takes longer than most runs gain"
+        return False
+    if not has_compiler:
+        progress.notice("no C++ compiler on this machine: running without compilation")
+    reasons["compile"] = f"auto: {'a C++ compiler is there' if has_compiler else 'no C++ compiler'}"
+    return has_compiler
+
+
+def compile_module(module: nn.Module, place: Place) -> nn.Module:
+    """Compile a module in place where the place says so; its parameter names stay as they are."""
+    if place.compile:
+        module.compile()
+    return module
+
+
+def autocast(place: Place) -> AbstractContextManager[Any]:
+    """Return the context in which the forward pass runs."""
+    if place.precision == "fp32":
+        return nullcontext()
+    return torch.autocast(place.device.type, dtype=place.dtype)
+
+
+def scaler(place: Place) -> torch.amp.GradScaler | None:
+    """Return a loss scaler for fp16, else None."""
+    return torch.amp.GradScaler(place.device.type) if place.precision == "fp16" else None
+
+
+def memory(place: Place) -> int:
+    """Return the peak memory of this process so far, in bytes: the GPU's, or resident."""
+    if place.device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(place.device))
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def ceiling(place: Place) -> float | None:
+    """Return the FLOP/s that matrix products reach here: a GPU's data sheet, or a CPU's, measured in 50 ms."""
+    if place.device.type == "cuda":
+        name = torch.cuda.get_device_name(place.device)
+        return next((peak for part, peak in _PEAKS.items() if part in name), None)
+    if place.device.type != "cpu":
+        return None
+    import time
+
+    n, best = 768, 0.0
+    a, b, c = torch.ones(n, n), torch.ones(n, n), torch.empty(n, n)
+    for _ in range(6):
+        start = time.perf_counter()
+        torch.mm(a, b, out=c)
+        best = max(best, 2 * n**3 / (time.perf_counter() - start))
+    return best
+
+
+def environment(place: Place) -> dict[str, Any]:
+    """Return what a reader needs to judge or repeat a run."""
+    return {
+        "python": platform.python_version(), "torch": torch.__version__, "platform": platform.platform(),
+        "device": str(place.device),
+        "device_name": torch.cuda.get_device_name(place.device) if place.device.type == "cuda" else platform.processor() or platform.machine(),
+        "precision": place.precision, "compile": place.compile, "threads": place.threads,
+        "cores": os.cpu_count(), "processes": place.world_size, "allocator": allocator.state(), "reasons": place.reasons,
+    }  # fmt: skip
