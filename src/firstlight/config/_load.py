@@ -3,6 +3,7 @@
 import importlib
 import tomllib
 from collections.abc import Iterable, Mapping
+from datetime import date, time
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,14 @@ def read_toml(path: Path) -> dict[str, Any]:
         UsageError: the file is missing, is no UTF-8, or is no TOML (with line and column).
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+        # utf-8-sig: some editors put a byte order mark, which TOML does not know.
+        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError("no such settings file", where=path, fix="Check the path.") from error
     except IsADirectoryError as error:
         raise UsageError("is a folder", where=path, expected="a TOML file") from error
+    except PermissionError as error:
+        raise UsageError("cannot be read: permission denied", where=path) from error
     except UnicodeDecodeError as error:
         raise UsageError("is not UTF-8 text", where=path, found=f"a bad byte at offset {error.start}") from error
     except tomllib.TOMLDecodeError as error:
@@ -51,9 +55,11 @@ def parse_overrides(words: Iterable[str]) -> dict[str, Any]:
 
 def _value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        table = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
         return text
+    # A line break would begin another key, and no setting of a run is a date: both are meant as text.
+    return table["value"] if len(table) == 1 and not isinstance(table["value"], date | time) else text
 
 
 def preset_names(package: str) -> list[str]:

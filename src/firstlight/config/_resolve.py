@@ -100,10 +100,16 @@ def _explain(root: type[BaseModel], error: pydantic.ValidationError) -> ConfigEr
         return ConfigError(
             "unknown choice", where=f"{key}.{tag}", found=context.get("tag"), expected=context.get("expected_tags")
         )
-    message = first["msg"].removeprefix("Value error, ")
+    # A value that may be of several types has one error a type; together they say what is allowed.
+    same = [e for e in error.errors(include_url=False) if ".".join(_path(root, e["loc"])[0]) == key]
+    message = ", or ".join(dict.fromkeys(_lower(e["msg"].removeprefix("Value error, ")) for e in same))
     found = first["input"]
     shown = None if isinstance(found, Mapping | BaseModel) else repr(found)
-    return ConfigError(message[:1].lower() + message[1:], where=key or None, found=shown)
+    return ConfigError(message, where=key or None, found=shown)
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
 
 
 def _path(root: type[BaseModel], location: tuple[int | str, ...]) -> tuple[list[str], list[str]]:
@@ -117,6 +123,8 @@ def _path(root: type[BaseModel], location: tuple[int | str, ...]) -> tuple[list[
         if isinstance(part, str) and not named and tagged and len(classes) > 1:
             classes = tagged
             continue
+        if isinstance(part, str) and not classes:
+            continue  # the name of one of several types that a value may have
         known = sorted({n for c in classes for n in c.model_fields})
         keys.append(str(part))
         classes = [m for c in named for m in _classes(c.model_fields[str(part)])]

@@ -38,7 +38,7 @@ def _table(table: Mapping[str, Any], path: list[str], lines: list[str]) -> None:
 
 def _key(key: str) -> str:
     bare = key.replace("-", "").replace("_", "")
-    return key if bare.isalnum() and bare.isascii() else json.dumps(key)
+    return key if bare.isalnum() and bare.isascii() else _string(key)
 
 
 def _value(value: Any) -> str:

@@ -11,12 +11,17 @@ from pathlib import Path
 from firstlight.errors import StorageError
 
 _TEMPORARY = ".part-"
+_OLD = ".old-"
 _EXPLAIN = {
     errno.ENOSPC: ("no space left on the disk", "Free some space and run the same command again; nothing is lost."),
     errno.EDQUOT: ("the disk quota is used up", "Free some space and run the same command again; nothing is lost."),
     errno.EROFS: ("the file system is read-only", "Choose another folder with --out."),
     errno.EACCES: ("permission denied", "Choose a folder that you may write, or change its permissions."),
     errno.EPERM: ("not permitted", "Choose a folder that you may write, or change its permissions."),
+    errno.EEXIST: ("a file stands where a folder should be", "Choose another path, or move that file away."),
+    errno.EIO: ("the disk reports an error", "Choose another disk with --out."),
+    errno.EISDIR: ("a folder stands where a file should be", "Choose another path, or move that folder away."),
+    errno.ENAMETOOLONG: ("the path is too long", "Choose a shorter one."),
     errno.ENOTDIR: ("a file stands where a folder should be", "Choose another path, or move that file away."),
 }
 
@@ -56,8 +61,9 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 def atomic_directory(path: Path) -> Iterator[Path]:
     """Give a temporary folder beside ``path``; when the context closes well it becomes ``path`` by one rename.
 
-    A folder already at ``path`` is replaced. All files are fsynced before the rename. On an error
-    the temporary folder is removed and ``path`` stays as it was.
+    A folder already at ``path`` is replaced: it is moved aside, and put back by ``remove_leftovers`` where
+    the process dies before the new one stands. All files are fsynced before the rename. On an error the
+    temporary folder is removed and ``path`` stays as it was.
     """
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,10 +76,11 @@ def atomic_directory(path: Path) -> Iterator[Path]:
                 _sync(file)
             _sync(temporary)
             if path.exists():
-                old = _temporary(path)
+                old = path.with_name(f"{_OLD}{path.name}")
+                shutil.rmtree(old, ignore_errors=True)
                 path.rename(old)
                 temporary.rename(path)
-                shutil.rmtree(old)
+                shutil.rmtree(old, ignore_errors=True)
             else:
                 temporary.rename(path)
             _sync_folder(path.parent)
@@ -89,8 +96,18 @@ def append_line(path: Path, line: str) -> None:
 
 
 def remove_leftovers(folder: Path) -> list[Path]:
-    """Remove temporary files and folders that a killed process left in ``folder``; return what was removed."""
-    found = [p for p in folder.glob(f"{_TEMPORARY}*") if p.exists()] if folder.is_dir() else []
+    """Remove temporary files and folders that a killed process left in ``folder``; return what was removed.
+
+    A folder that was moved aside and never replaced is put back first. What another living process of this
+    machine is writing stays.
+    """
+    for old in folder.glob(f"{_OLD}*"):
+        target = folder / old.name.removeprefix(_OLD)
+        if target.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.rename(target)
+    found = [p for p in folder.glob(f"{_TEMPORARY}*") if not _in_use(p)] if folder.is_dir() else []
     for path in found:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -101,6 +118,20 @@ def remove_leftovers(folder: Path) -> list[Path]:
 
 def _temporary(path: Path) -> Path:
     return path.with_name(f"{_TEMPORARY}{path.name}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+
+
+def _in_use(temporary: Path) -> bool:
+    """Tell whether the process that a temporary name carries lives, and is not this one."""
+    pid = temporary.name.rsplit("-", 2)[-2]
+    if os.name != "posix" or not pid.isdecimal() or int(pid) == os.getpid():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _sync(path: Path) -> None:

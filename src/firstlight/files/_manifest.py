@@ -9,6 +9,7 @@ from typing import Any
 from firstlight.files._atomic import write_atomic
 
 MANIFEST = "manifest.json"
+_OWN = "manifest_sha256"
 
 
 def sha256(path: Path) -> str:
@@ -22,9 +23,10 @@ def write_manifest(folder: Path, extra: Mapping[str, Any] | None = None) -> dict
     files = {
         p.relative_to(folder).as_posix(): {"size": p.stat().st_size, "sha256": sha256(p)}
         for p in sorted(folder.rglob("*"))
-        if p.is_file() and p.name != MANIFEST
+        if p.is_file() and p != folder / MANIFEST
     }
     manifest = {**(extra or {}), "files": files}
+    manifest[_OWN] = _own_digest(manifest)
     write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
     return manifest
 
@@ -38,12 +40,15 @@ def verify_manifest(folder: Path, *, contents: bool = True) -> list[str]:
     """
     path = folder / MANIFEST
     try:
-        files = json.loads(path.read_text(encoding="utf-8"))["files"]
-        entries = [(str(name), int(entry["size"]), str(entry["sha256"])) for name, entry in files.items()]
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        entries = [(str(name), int(entry["size"]), str(entry["sha256"])) for name, entry in manifest["files"].items()]
+        intact = manifest[_OWN] == _own_digest(manifest)
     except FileNotFoundError:
         return [f"{path}: missing, so the folder was never finished"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return [f"{path}: unreadable"]
+    if not intact:
+        return [f"{path}: its contents differ from its own SHA-256"]
     problems = []
     for name, size, digest in entries:
         file = folder / name
@@ -54,3 +59,9 @@ def verify_manifest(folder: Path, *, contents: bool = True) -> list[str]:
         elif contents and sha256(file) != digest:
             problems.append(f"{file}: bytes differ from the manifest's SHA-256")
     return problems
+
+
+def _own_digest(manifest: Mapping[str, Any]) -> str:
+    """Hash what a manifest says, so that a flipped bit in the manifest itself is found too."""
+    rest = {key: value for key, value in manifest.items() if key != _OWN}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()

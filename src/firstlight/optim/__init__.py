@@ -1,6 +1,5 @@
 """Parameter groups, optimisers, schedules, clipping; takes named parameters, never a model."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
@@ -9,19 +8,18 @@ from torch.optim import Optimizer
 
 from firstlight.optim.adamw import AdamW, build_adamw
 from firstlight.optim.average import Average
+from firstlight.optim.groups import GroupRow, grouped, is_hidden
 from firstlight.optim.muon import Muon, MuonOptimizer, orthogonal
 from firstlight.optim.schedule import SCHEDULES, Schedule, factor
 from firstlight.optim.state import load_state_tensors, name_parameters, state_tensors
 
 OptimSettings = AdamW | Muon
 
-# Muon is for maps between hidden states; what reads tokens or writes logits goes to AdamW.
-_OUTER = re.compile(r"(^|\.)(embed|positions|head)\.")
-
 __all__ = [
     "SCHEDULES",
     "AdamW",
     "Average",
+    "GroupRow",
     "Muon",
     "MuonOptimizer",
     "OptimSettings",
@@ -29,6 +27,7 @@ __all__ = [
     "Schedule",
     "build",
     "clip",
+    "describe",
     "factor",
     "is_hidden",
     "load_state_tensors",
@@ -38,13 +37,11 @@ __all__ = [
 ]
 
 
-def is_hidden(name: str, parameter: nn.Parameter) -> bool:
-    """Tell a hidden matrix from embeddings, head and vectors."""
-    return parameter.ndim == 2 and not _OUTER.search(name)
-
-
 def build(
-    named: Iterable[tuple[str, nn.Parameter]], settings: OptimSettings, *, splits: Mapping[str, Sequence[int]] | None = None
+    named: Iterable[tuple[str, nn.Parameter]],
+    settings: OptimSettings,
+    *,
+    splits: Mapping[str, Sequence[int]] | None = None,
 ) -> Optimizer:
     """Return the optimiser that the settings name.
 
@@ -56,13 +53,26 @@ def build(
     pairs = [(n, p) for n, p in named if p.requires_grad]
     optimizer: Optimizer
     if isinstance(settings, Muon):
-        optimizer = MuonOptimizer(pairs, settings, splits or {}, is_hidden)
+        optimizer = MuonOptimizer(pairs, settings, splits or {})
     else:
         optimizer = build_adamw(pairs, settings)
     name_parameters(optimizer, pairs)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     return optimizer
+
+
+def describe(named: Iterable[tuple[str, nn.Parameter]], settings: OptimSettings) -> list[GroupRow]:
+    """Return the groups that ``build`` makes, with counts, learning rates and decay, for plan and report."""
+    rows = []
+    for name, members in grouped((n, p) for n, p in named if p.requires_grad).items():
+        muon = isinstance(settings, Muon) and name == "hidden"
+        lr = settings.adamw_lr if isinstance(settings, Muon) and not muon else settings.lr
+        decay = 0.0 if name == "vectors" else settings.weight_decay
+        rows.append(
+            GroupRow(name, "muon" if muon else "adamw", len(members), sum(p.numel() for _, p in members), lr, decay)
+        )
+    return rows
 
 
 def set_lr(optimizer: Optimizer, factor: float) -> None:

@@ -53,10 +53,17 @@ class Average:
         """Take up what ``state_tensors`` gave.
 
         Raises:
-            CheckpointError: names differ.
+            CheckpointError: names or shapes differ.
         """
         if tensors.keys() != self._values.keys():
             odd = sorted(tensors.keys() ^ self._values.keys())
             raise CheckpointError("averaged weights have other names than the model", found=", ".join(odd[:4]))
+        for name, value in tensors.items():
+            own = self._values[name]
+            if value.shape != own.shape:
+                raise CheckpointError(
+                    "an averaged weight has another shape than the model's", where=name, found=tuple(value.shape),
+                    expected=tuple(own.shape),
+                )  # fmt: skip
         for name, value in tensors.items():
             self._values[name].copy_(value)

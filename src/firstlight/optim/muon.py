@@ -7,7 +7,7 @@ orthogonal must be one linear map.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,10 +16,15 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from firstlight.config import Settings
+from firstlight.optim.adamw import Beta
+from firstlight.optim.groups import Named, grouped
 from firstlight.optim.schedule import Schedule
 
 # Quintic whose repetition sends singular values to about 1 (Jordan et al. 2024).
 _A, _B, _C = 3.4445, -4.7750, 2.0315
+
+# Numbers in one stack: more of them would gain no speed and cost several times their own memory.
+_STACK = 2**24
 
 
 class Muon(Settings):
@@ -30,12 +35,15 @@ class Muon(Settings):
     momentum: float = Field(0.95, ge=0, lt=1)
     nesterov: bool = Field(True, description="look ahead by one step of momentum")
     ns_steps: int = Field(5, ge=1, le=20, description="Newton-Schulz iterations")
+    ns_precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="of the iterations; auto: bf16 on a GPU, else fp32; bf16 pays on a CPU with bf16 units"
+    )
     adjust: Literal["original", "match_rms_adamw"] = Field(
         "original", description="scale by shape: sqrt(max(1, rows/columns)), or 0.2 sqrt(max(rows, columns))"
     )
     weight_decay: float = Field(0.0, ge=0, description="of hidden matrices, and of embeddings and head in AdamW")
     adamw_lr: float = Field(3e-3, gt=0, description="learning rate of embeddings, head, norms and biases")
-    betas: tuple[float, float] = Field((0.9, 0.95), description="AdamW's")
+    betas: tuple[Beta, Beta] = Field((0.9, 0.95), description="AdamW's")
     eps: float = Field(1e-8, gt=0, description="AdamW's")
     clip_norm: float = Field(1.0, ge=0, description="bound on the norm of the gradient; 0 = none")
     clip_value: float = Field(0.0, ge=0, description="bound on each value of the gradient; 0 = none")
@@ -59,71 +67,80 @@ class _Piece:
 class MuonOptimizer(torch.optim.Optimizer):
     """Muon over stacks of equal shape, with an AdamW for all other parameters.
 
+    Both keep their state in ``state``, one tensor a parameter, so that a checkpoint does not depend
+    on how matrices are stacked.
+
     Args:
         named: every parameter with its name.
         settings: learning rates and the rest.
         splits: rows of each part of a fused matrix, by name.
-        is_hidden: tells the matrices that Muon takes.
     """
 
-    def __init__(
-        self, named: Sequence[tuple[str, nn.Parameter]], settings: Muon, splits: Mapping[str, Sequence[int]],
-        is_hidden: Callable[[str, nn.Parameter], bool],
-    ) -> None:  # fmt: skip
-        hidden = [(n, p) for n, p in named if is_hidden(n, p)]
-        rest = [(n, p) for n, p in named if not is_hidden(n, p)]
-        groups: list[dict[str, Any]] = [
-            {"params": [p for _, p in hidden], "lr": settings.lr, "weight_decay": settings.weight_decay},
-            {"params": [p for _, p in rest if p.ndim >= 2], "lr": settings.adamw_lr, "weight_decay": settings.weight_decay},
-            {"params": [p for _, p in rest if p.ndim < 2], "lr": settings.adamw_lr, "weight_decay": 0.0},
-        ]
-        super().__init__([g for g in groups if g["params"]], {})
+    def __init__(self, named: Sequence[Named], settings: Muon, splits: Mapping[str, Sequence[int]]) -> None:
+        members = grouped(named)
+        groups: list[dict[str, Any]] = []
+        for name, pairs in members.items():
+            ours = name == "hidden"
+            groups.append({
+                "params": [p for _, p in pairs], "name": name, "fused": not ours,
+                "lr": settings.lr if ours else settings.adamw_lr,
+                "weight_decay": 0.0 if name == "vectors" else settings.weight_decay,
+            })  # fmt: skip
+        super().__init__(groups, {})
         self._settings = settings
-        self._hidden_group = self.param_groups[0] if hidden else None
-        adamw_groups = [g for g in self.param_groups if g is not self._hidden_group]
-        self.adamw = (
-            torch.optim.AdamW([{**g} for g in adamw_groups], betas=settings.betas, eps=settings.eps, fused=True)
-            if adamw_groups
-            else None
-        )
-        self._adamw_groups = adamw_groups
+        rest = [{**g} for g in self.param_groups if g["name"] != "hidden"]
+        self.adamw = torch.optim.AdamW(rest, betas=settings.betas, eps=settings.eps, fused=True) if rest else None
         self._stacks: dict[tuple[int, int], list[_Piece]] = {}
-        for name, parameter in hidden:
-            first = 0
-            for rows in splits.get(name, (parameter.shape[0],)):
+        for name, parameter in members.get("hidden", []):
+            self.state[parameter]["momentum"] = torch.zeros_like(parameter)
+            for piece in _pieces(parameter, splits.get(name)):
                 columns = parameter.shape[1]
-                shape = (min(rows, columns), max(rows, columns))
-                self._stacks.setdefault(shape, []).append(_Piece(parameter, first, rows, rows > columns))
-                first += rows
-        # One buffer a parameter, so that a checkpoint does not depend on how matrices are stacked.
-        self.buffers = {p: torch.zeros_like(p) for _, p in hidden}
+                shape = (min(piece.rows, columns), max(piece.rows, columns))
+                self._stacks.setdefault(shape, []).append(piece)
+        self._share_state()
+
+    def _share_state(self) -> None:
+        if self.adamw is not None:
+            self.adamw.state = self.state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up what ``state_dict`` gave, for callers that know torch's protocol only."""
+        super().load_state_dict(state_dict)
+        self._share_state()
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Update every parameter that has a gradient."""
         assert closure is None
+        groups = {g["name"]: g for g in self.param_groups}
         if self.adamw is not None:
-            for mine, theirs in zip(self._adamw_groups, self.adamw.param_groups, strict=True):
-                theirs["lr"] = mine["lr"]
+            for group in self.adamw.param_groups:
+                group["lr"] = groups[group["name"]]["lr"]
             self.adamw.step()
-        if self._hidden_group is None:
+        if "hidden" not in groups:
             return
-        s, lr = self._settings, float(self._hidden_group["lr"])
-        held = [p for p in self.buffers if p.grad is not None]
-        grads = [p.grad for p in held if p.grad is not None]
-        momenta = [self.buffers[p] for p in held]
+        s, lr = self._settings, float(groups["hidden"]["lr"])
+        held = [p for p in groups["hidden"]["params"] if p.grad is not None]
+        if not held:
+            return
+        grads = [p.grad for p in held]
+        momenta = [self.state[p]["momentum"] for p in held]
         torch._foreach_lerp_(momenta, grads, 1 - s.momentum)
         ahead = dict(zip(held, torch._foreach_lerp(grads, momenta, s.momentum) if s.nesterov else momenta, strict=True))
         if s.weight_decay:
             torch._foreach_mul_(held, 1 - lr * s.weight_decay)
-        for pieces in self._stacks.values():
-            live = [piece for piece in pieces if piece.parameter in ahead]
-            if not live:
-                continue
-            updates = orthogonal(torch.stack([piece.of(ahead[piece.parameter]) for piece in live]), s.ns_steps)
-            for piece, update in zip(live, updates.unbind(), strict=True):
+        for pieces in self._live(ahead):
+            stack = torch.stack([piece.of(ahead[piece.parameter]) for piece in pieces])
+            for piece, update in zip(pieces, orthogonal(stack, s.ns_steps, s.ns_precision).unbind(), strict=True):
                 target = piece.of(piece.parameter)
                 target.add_(update.to(target.dtype), alpha=-lr * self._scale(piece))
+
+    def _live(self, ahead: Mapping[nn.Parameter, Tensor]) -> Iterator[list[_Piece]]:
+        """Yield pieces of equal shape that have a gradient, as many at a time as one stack takes."""
+        for (rows, columns), pieces in self._stacks.items():
+            live = [piece for piece in pieces if piece.parameter in ahead]
+            n = max(1, _STACK // (rows * columns))
+            yield from (live[i : i + n] for i in range(0, len(live), n))
 
     def _scale(self, piece: _Piece) -> float:
         rows, columns = piece.rows, piece.parameter.shape[1]
@@ -132,11 +149,28 @@ class MuonOptimizer(torch.optim.Optimizer):
         return math.sqrt(max(1.0, rows / columns))
 
 
-def orthogonal(stack: Tensor, steps: int) -> Tensor:
-    """Return the nearly orthogonal factor of each matrix of a stack (N, R, S), R <= S, by Newton-Schulz."""
-    x = stack.bfloat16() if stack.device.type == "cuda" else stack
+def _pieces(parameter: nn.Parameter, split: Sequence[int] | None) -> Iterator[_Piece]:
+    parts = split or (parameter.shape[0],)
+    assert sum(parts) == parameter.shape[0], f"parts {tuple(parts)} of a matrix of shape {tuple(parameter.shape)}"
+    first = 0
+    for rows in parts:
+        yield _Piece(parameter, first, rows, rows > parameter.shape[1])
+        first += rows
+
+
+def orthogonal(stack: Tensor, steps: int, precision: str = "auto") -> Tensor:
+    """Return the nearly orthogonal factor of each matrix of a stack (N, R, S), R <= S, by Newton-Schulz.
+
+    Args:
+        stack: the matrices.
+        steps: iterations.
+        precision: fp32, bf16, or auto: bf16 on a GPU, else the stack's own.
+    """
+    low = precision == "bf16" or (precision == "auto" and stack.device.type == "cuda")
+    x = stack.bfloat16() if low else stack.float() if precision == "fp32" else stack
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp_min(1e-7)
-    gram, poly, fresh = torch.empty_like(x[:, :, : x.shape[1]]), torch.empty_like(x[:, :, : x.shape[1]]), torch.empty_like(x)
+    gram = x.new_empty(x.shape[0], x.shape[1], x.shape[1])
+    poly, fresh = torch.empty_like(gram), torch.empty_like(x)
     for _ in range(steps):
         torch.bmm(x, x.mT, out=gram)
         torch.baddbmm(gram, gram, gram, beta=_B, alpha=_C, out=poly)

@@ -13,10 +13,12 @@ from firstlight.errors import ConfigError
 class Schedule(Settings):
     """How the learning rate runs."""
 
-    name: Literal["constant", "linear", "cosine", "wsd"] = Field("wsd", description="wsd: warm up, stay, decay linearly")
+    name: Literal["constant", "linear", "cosine", "wsd"] = Field(
+        "wsd", description="wsd: warm up, stay, decay linearly"
+    )
     warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up")
     warmup_ratio: float = Field(0.0, ge=0, le=1, description="the same as a share of all steps; the longer one counts")
-    decay_ratio: float = Field(0.4, gt=0, le=1, description="share of all steps in which wsd decays")
+    decay_ratio: float = Field(0.4, gt=0, le=1, description="share of the steps after warm-up in which wsd decays")
     min_ratio: float = Field(0.0, ge=0, le=1, description="share of the learning rate at the end")
 
 
@@ -51,11 +53,12 @@ def factor(step: int, total: int | None, schedule: Schedule) -> float:
 
     Args:
         step: steps done.
-        total: steps in all; None where only convergence ends the run: constant after warm-up.
+        total: steps in all; None where only convergence ends the run: constant after warm-up, also
+            for wsd, whose decay then never begins.
         schedule: its settings.
 
     Raises:
-        ConfigError: the schedule decays over a number of steps that is not known.
+        ConfigError: decay or warm-up is a share of a number of steps that is not known.
     """
     warmup = max(schedule.warmup_steps, round(schedule.warmup_ratio * (total or 0)))
     rise = min(1.0, (step + 1) / (warmup + 1))
@@ -64,6 +67,11 @@ def factor(step: int, total: int | None, schedule: Schedule) -> float:
             raise ConfigError(
                 "needs a number of steps", where="optim.schedule.name", found=schedule.name,
                 fix="Set train.steps (or tokens, epochs, minutes), or take the schedule wsd or constant.",
+            )  # fmt: skip
+        if schedule.warmup_ratio:
+            raise ConfigError(
+                "is a share of a number of steps that is not known", where="optim.schedule.warmup_ratio",
+                found=schedule.warmup_ratio, fix="Set optim.schedule.warmup_steps instead, or train.steps.",
             )  # fmt: skip
         return rise
     share = min(1.0, max(0.0, (step - warmup) / max(1, total - warmup)))

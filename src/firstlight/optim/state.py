@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from firstlight.errors import CheckpointError
+from firstlight.optim.groups import is_hidden
 from firstlight.optim.muon import MuonOptimizer
 
 _names: WeakKeyDictionary[Optimizer, dict[nn.Parameter, str]] = WeakKeyDictionary()
@@ -18,51 +19,51 @@ def name_parameters(optimizer: Optimizer, named: Sequence[tuple[str, nn.Paramete
 
 
 def state_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
-    """Return every state tensor as ``parameter-name/state-name``; not copied."""
-    names = _names[optimizer]
-    tensors: dict[str, Tensor] = {}
-    for inner in _inner(optimizer):
-        for parameter, state in inner.state.items():
-            tensors.update({f"{names[parameter]}/{k}": v for k, v in state.items() if isinstance(v, Tensor)})
-    if isinstance(optimizer, MuonOptimizer):
-        tensors.update({f"{names[p]}/momentum": b for p, b in optimizer.buffers.items()})
-    return tensors
+    """Return every state tensor as ``parameter-name/state-name``; not copied.
+
+    A parameter that never had a gradient has no AdamW state yet.
+    """
+    return {
+        f"{name}/{kind}": value
+        for parameter, name in _names[optimizer].items()
+        for kind, value in optimizer.state.get(parameter, {}).items()
+        if isinstance(value, Tensor)
+    }
 
 
 def load_state_tensors(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Take up what ``state_tensors`` gave, bit for bit.
+    """Take up what ``state_tensors`` gave, bit for bit; nothing changes where that fails.
 
     Raises:
-        CheckpointError: a name or a shape does not belong to this optimiser.
+        CheckpointError: a name, kind or shape is not this optimiser's, or one of a parameter's tensors is missing.
     """
     by_name = {n: p for p, n in _names[optimizer].items()}
-    buffers = optimizer.buffers if isinstance(optimizer, MuonOptimizer) else {}
-    places = {p: inner for inner in _inner(optimizer) for g in inner.param_groups for p in g["params"]}
-    for inner in _inner(optimizer):
-        inner.state.clear()
-    for buffer in buffers.values():
-        buffer.zero_()
+    states: dict[str, dict[str, Tensor]] = {name: {} for name in by_name}
     for key, value in tensors.items():
         name, _, kind = key.rpartition("/")
-        parameter = by_name.get(name)
-        if parameter is None or (kind != "step" and value.shape != parameter.shape):
-            raise CheckpointError(
-                "an optimiser state does not belong to this model", where=key, found=tuple(value.shape),
-                expected=None if parameter is None else tuple(parameter.shape),
-            )  # fmt: skip
-        if parameter in buffers:
-            buffers[parameter].copy_(value)
-        elif parameter in places:
-            # torch keeps the fused AdamW's step beside the parameter, in fp32.
-            places[parameter].state[parameter][kind] = value.to(parameter.device, copy=True)
-        else:
+        if name not in by_name:
+            raise CheckpointError("is the state of a parameter that this model does not train", where=key)
+        if kind not in _kinds(optimizer, by_name[name]):
             raise CheckpointError("is the state of another optimiser", where=key, fix="Set optim.name as in run.toml.")
+        expected = () if kind == "step" else tuple(by_name[name].shape)
+        if tuple(value.shape) != expected:
+            raise CheckpointError(
+                "has another shape than the model's", where=key, found=tuple(value.shape), expected=expected
+            )
+        states[name][kind] = value
+    for name, state in states.items():
+        missing = _kinds(optimizer, by_name[name]) - state.keys()
+        if missing and (state or "momentum" in missing):
+            raise CheckpointError("a state of the optimiser is missing", where=f"{name}/{min(missing)}")
+    optimizer.state.clear()
+    for name, state in states.items():
+        if state:
+            # torch keeps the fused AdamW's step beside the parameter, in fp32.
+            device = by_name[name].device
+            optimizer.state[by_name[name]] = {k: v.to(device, copy=True) for k, v in state.items()}
 
 
-def _inner(optimizer: Optimizer) -> list[Optimizer]:
-    """Return the optimisers that keep their state in torch's way."""
-    if isinstance(optimizer, MuonOptimizer):
-        return [optimizer.adamw] if optimizer.adamw is not None else []
-    return [optimizer]
-
-
+def _kinds(optimizer: Optimizer, parameter: nn.Parameter) -> set[str]:
+    if isinstance(optimizer, MuonOptimizer) and is_hidden(_names[optimizer][parameter], parameter):
+        return {"momentum"}
+    return {"step", "exp_avg", "exp_avg_sq"}

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from firstlight.parallel.processes import (
         all_sum,
         barrier,
+        broadcast_object,
         gather,
         is_main,
         no_sync,
@@ -39,6 +40,7 @@ __all__ = [
     "all_sum",
     "autocast",
     "barrier",
+    "broadcast_object",
     "ceiling",
     "compile_module",
     "ensure_allocator",
@@ -58,7 +60,8 @@ __all__ = [
 ]
 
 _PROCESSES = {
-    "all_sum", "barrier", "gather", "is_main", "no_sync", "rng_state", "seed_everything", "set_rng_state", "start", "stop", "wrap",
+    "all_sum", "barrier", "broadcast_object", "gather", "is_main", "no_sync", "rng_state", "seed_everything",
+    "set_rng_state", "start", "stop", "wrap",
 }  # fmt: skip
 
 

@@ -9,8 +9,16 @@ import os
 import platform
 import sys
 
-TUNABLES = "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=4294967296:glibc.malloc.hugetlb=1"
 _MARK = "FIRSTLIGHT_ALLOCATOR"
+
+
+def tunables(glibc: str) -> str:
+    """Return the value of GLIBC_TUNABLES for a version of glibc such as "2.36"."""
+    version = tuple(int(part) for part in glibc.split(".")[:2])
+    # Versions before 2.35 have no hugetlb and refuse a higher threshold, and would then map every block anew.
+    threshold = 2**32 if version >= (2, 35) else 2**25
+    value = f"glibc.malloc.mmap_threshold={threshold}:glibc.malloc.trim_threshold={2**32}"
+    return f"{value}:glibc.malloc.hugetlb=1" if version >= (2, 35) else value
 
 
 def state() -> str:
@@ -27,12 +35,16 @@ def state() -> str:
 def ensure_allocator() -> None:
     """Start this same command again with the allocator tuned, once; a user's own settings are left alone.
 
-    Does nothing off Linux with glibc, or where ``FIRSTLIGHT_ALLOCATOR=off``.
+    Does nothing off 64-bit Linux with glibc, where ``FIRSTLIGHT_ALLOCATOR=off``, or once torch is imported:
+    then this process is somebody else's (a test, a notebook), whose command is not ours to start again.
     """
-    if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
+    library, version = platform.libc_ver()
+    if sys.platform != "linux" or library != "glibc" or sys.maxsize < 2**32 or not sys.executable:
+        return
+    if "torch" in sys.modules:
         return
     if any(name in os.environ for name in (_MARK, "GLIBC_TUNABLES", "LD_PRELOAD")):
         return
-    environment = {**os.environ, "GLIBC_TUNABLES": TUNABLES, _MARK: "tuned"}
+    environment = {**os.environ, "GLIBC_TUNABLES": tunables(version), _MARK: "tuned"}
     # sys.orig_argv is the command as it was typed, interpreter options and -m included.
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606

@@ -2,11 +2,14 @@
 
 import os
 import platform
+import re
+import shlex
 import shutil
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -19,7 +22,11 @@ from firstlight.parallel import allocator
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Dense bf16 matrix products, from the makers' data sheets.
-_PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40": 181e12, "L4": 121e12, "4090": 165e12, "3090": 71e12}
+_PEAKS = {
+    "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "H200": 989e12, "GH200": 989e12, "A100": 312e12,
+    "A40": 150e12, "A30": 165e12, "A10": 125e12, "A10G": 70e12, "L40S": 362e12, "L40": 181e12, "L4": 121e12,
+    "4090": 165e12, "3090": 71e12,
+}  # fmt: skip
 
 
 class Hardware(Settings):
@@ -30,13 +37,25 @@ class Hardware(Settings):
         "auto", description="auto: bf16 on a GPU that has it, else fp32; bf16 on a CPU only where asked"
     )
     compile: Literal["auto", "on", "off"] = Field("auto", description="auto: on a GPU where a C++ compiler is there")
-    threads: int | Literal["auto"] = Field("auto", description="CPU threads of this process")
+    threads: Annotated[int, Field(ge=1)] | Literal["auto"] = Field("auto", description="CPU threads of this process")
     deterministic: bool = Field(True, description="refuse operations whose result may differ from run to run")
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A resolved Hardware, and this process's place among several."""
+    """A resolved Hardware, and this process's place among several.
+
+    Attributes:
+        device: where the model is.
+        precision: fp32, bf16 or fp16, of matrix products.
+        compile: whether forward passes are compiled.
+        threads: CPU threads of this process.
+        rank: number of this process among all.
+        world_size: how many processes there are.
+        reasons: why each ``auto`` became what it is, by key.
+        local_rank: number of this process on its machine.
+        backend: what joins the processes, nccl or gloo; empty for one process.
+    """
 
     device: torch.device
     precision: str
@@ -45,6 +64,8 @@ class Place:
     rank: int
     world_size: int
     reasons: dict[str, str]
+    local_rank: int = 0
+    backend: str = ""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -59,16 +80,17 @@ def resolve(settings: Hardware) -> Place:
         UsageError: a device or precision that this machine does not have.
     """
     reasons: dict[str, str] = {"allocator": allocator.state()}
-    world_size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    world_size, rank, local_rank = _environ("WORLD_SIZE", 1), _environ("RANK", 0), _environ("LOCAL_RANK", 0)
     device = _device(settings.device, reasons)
     precision = _precision(settings.precision, device, reasons)
     compiles = _compiles(settings.compile, device, reasons)
     if settings.threads == "auto":
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        asked = os.environ.get("OMP_NUM_THREADS") if world_size == 1 else None
-        threads = int(asked) if asked and asked.isdigit() else max(1, cores // local)
-        reasons["threads"] = "OMP_NUM_THREADS" if asked else f"{cores} cores over {local} processes"
+        local = _environ("LOCAL_WORLD_SIZE", 1)
+        # torchrun sets OMP_NUM_THREADS to 1 by itself, so among several processes it is nobody's wish.
+        asked = _environ("OMP_NUM_THREADS", 0) if world_size == 1 else 0
+        threads = asked or max(1, cores // local)
+        reasons["threads"] = "auto: OMP_NUM_THREADS" if asked else f"auto: {cores} cores over {local} processes"
     else:
         threads = settings.threads
     torch.set_num_threads(threads)
@@ -76,7 +98,14 @@ def resolve(settings: Hardware) -> Place:
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.set_float32_matmul_precision("high")
-    return Place(device, precision, compiles, threads, rank, world_size, reasons)
+    backend = "" if world_size == 1 else "nccl" if device.type == "cuda" else "gloo"
+    return Place(device, precision, compiles, threads, rank, world_size, reasons, local_rank, backend)
+
+
+def _environ(name: str, default: int) -> int:
+    """Return a number that torchrun or the user put into the environment."""
+    text = os.environ.get(name, "")
+    return int(text) if text.isdigit() else default
 
 
 def _device(asked: str, reasons: dict[str, str]) -> torch.device:
@@ -88,39 +117,60 @@ def _device(asked: str, reasons: dict[str, str]) -> torch.device:
     try:
         device = torch.device(asked)
     except RuntimeError as error:
-        raise UsageError("is no device", where="hardware.device", found=asked, expected="auto, cpu, cuda, cuda:N or mps") from error
+        raise UsageError(
+            "is no device", where="hardware.device", found=asked, expected="auto, cpu, cuda, cuda:N or mps"
+        ) from error
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise UsageError(
                 "this machine has no CUDA device that torch can use", where="hardware.device", found=asked,
                 fix="Set hardware.device=cpu, or install a CUDA build of torch.",
             )  # fmt: skip
-        index = device.index if device.index is not None else int(os.environ.get("LOCAL_RANK", "0"))
+        index = device.index if device.index is not None else _environ("LOCAL_RANK", 0)
         if index >= torch.cuda.device_count():
-            raise UsageError("no such GPU", where="hardware.device", found=f"cuda:{index}", expected=f"below {torch.cuda.device_count()}")
+            raise UsageError(
+                "no such GPU",
+                where="hardware.device",
+                found=f"cuda:{index}",
+                expected=f"below {torch.cuda.device_count()}",
+            )
         torch.cuda.set_device(index)
         return torch.device("cuda", index)
     if device.type == "mps" and not has_mps:
-        raise UsageError("this machine has no Metal device", where="hardware.device", found=asked, fix="Set hardware.device=cpu.")
+        raise UsageError(
+            "this machine has no Metal device", where="hardware.device", found=asked, fix="Set hardware.device=cpu."
+        )
     if device.type not in ("cpu", "mps"):
-        raise UsageError("is not supported", where="hardware.device", found=asked, expected="auto, cpu, cuda, cuda:N or mps")
+        raise UsageError(
+            "is not supported", where="hardware.device", found=asked, expected="auto, cpu, cuda, cuda:N or mps"
+        )
     return device
 
 
 def _precision(asked: str, device: torch.device, reasons: dict[str, str]) -> str:
     if asked == "auto":
         good = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        reasons["precision"] = f"auto: {'the GPU has bf16 units' if good else device.type + ' is exact and no slower in fp32'}"
+        reasons["precision"] = (
+            f"auto: {'the GPU has bf16 units' if good else device.type + ' is exact and no slower in fp32'}"
+        )
         return "bf16" if good else "fp32"
     if asked == "fp16" and device.type != "cuda":
-        raise UsageError("fp16 needs a GPU", where="hardware.precision", found=f"device {device}", fix="Set bf16 or fp32.")
+        raise UsageError(
+            "fp16 needs a GPU", where="hardware.precision", found=f"device {device}", fix="Set bf16 or fp32."
+        )
     return asked
 
 
 def _compiles(asked: str, device: torch.device, reasons: dict[str, str]) -> bool:
-    has_compiler = any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "clang++", "cl"))
+    # CXX may hold arguments, or a wrapper and then the compiler.
+    named = shlex.split(os.environ.get("CXX", ""))[:1] or ["g++", "clang++", "cl"]
+    has_compiler = any(shutil.which(name) for name in named)
     if asked == "on" and not has_compiler:
-        raise UsageError("compilation needs a C++ compiler", where="hardware.compile", fix="Install g++ or clang++, or set hardware.compile=off.")
+        raise UsageError(
+            "compilation needs a C++ compiler",
+            where="hardware.compile",
+            fix="Install g++ or clang++, or set hardware.compile=off.",
+        )
     if asked != "auto":
         return asked == "on"
     if device.type != "cuda":
@@ -155,6 +205,12 @@ def memory(place: Place) -> int:
     """Return the peak memory of this process so far, in bytes: the GPU's, or resident."""
     if place.device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(place.device))
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # The count of getrusage starts from the parent's peak where that started this process by vfork.
+        found = re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8"), re.MULTILINE)
+        if found:
+            return int(found[1]) * 1024
     try:
         import resource
     except ImportError:  # Windows
@@ -167,7 +223,7 @@ def ceiling(place: Place) -> float | None:
     """Return the FLOP/s that matrix products reach here: a GPU's data sheet, or a CPU's, measured in 50 ms."""
     if place.device.type == "cuda":
         name = torch.cuda.get_device_name(place.device)
-        return next((peak for part, peak in _PEAKS.items() if part in name), None)
+        return next((peak for part, peak in _PEAKS.items() if re.search(rf"\b{part}\b", name)), None)
     if place.device.type != "cpu":
         return None
     import time
@@ -183,10 +239,11 @@ def ceiling(place: Place) -> float | None:
 
 def environment(place: Place) -> dict[str, Any]:
     """Return what a reader needs to judge or repeat a run."""
+    own_name = torch.cuda.get_device_name(place.device) if place.device.type == "cuda" else platform.processor()
     return {
         "python": platform.python_version(), "torch": torch.__version__, "platform": platform.platform(),
         "device": str(place.device),
-        "device_name": torch.cuda.get_device_name(place.device) if place.device.type == "cuda" else platform.processor() or platform.machine(),
-        "precision": place.precision, "compile": place.compile, "threads": place.threads,
-        "cores": os.cpu_count(), "processes": place.world_size, "allocator": allocator.state(), "reasons": place.reasons,
+        "device_name": own_name or platform.machine(),
+        "precision": place.precision, "compile": place.compile, "threads": place.threads, "cores": os.cpu_count(),
+        "processes": place.world_size, "allocator": allocator.state(), "reasons": place.reasons,
     }  # fmt: skip

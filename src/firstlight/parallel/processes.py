@@ -18,7 +18,8 @@ _PATIENCE = datetime.timedelta(hours=12)
 def start(place: Place) -> None:
     """Join the other processes, if there are any."""
     if place.world_size > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if place.device.type == "cuda" else "gloo", timeout=_PATIENCE)
+        own = place.device if place.device.type == "cuda" else None
+        dist.init_process_group(place.backend, timeout=_PATIENCE, device_id=own)
 
 
 def stop(place: Place) -> None:
@@ -63,6 +64,15 @@ def gather(value: Any, place: Place) -> list[Any]:
     return values
 
 
+def broadcast_object(value: Any, place: Place) -> Any:
+    """Return the main process's value in every process."""
+    if place.world_size == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, src=0, device=place.device)
+    return values[0]
+
+
 def barrier(place: Place) -> None:
     """Wait for the other processes."""
     if place.world_size > 1:
@@ -77,7 +87,7 @@ def seed_everything(seed: int) -> None:
 def rng_state() -> dict[str, Tensor]:
     """Return the states of torch's generators."""
     states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         states["cuda"] = torch.cuda.get_rng_state()
     return states
 

@@ -1,0 +1,142 @@
+"""The commands ``data prepare``, ``inspect``, ``verify`` and ``stats``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from firstlight.cli import show
+from firstlight.cli.show import JsonOption
+from firstlight.cli.training import split_words
+from firstlight.errors import StoreError, UsageError
+
+StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="A token store, or a run directory.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    group = typer.Typer(no_args_is_help=True, help="Corpus to token store, and what lies in one.")
+    for command in (prepare, inspect, verify, stats):
+        group.command()(command)
+    app.add_typer(group, name="data")
+
+
+def prepare(
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="CORPUS... [KEY=VALUE]...", help="Files, folders, globs, named corpora, -; and settings."),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the store.")],
+    tokenizer: Annotated[
+        str | None, typer.Option("--tokenizer", help="Use this tokenizer; by default one is trained.", show_default=False)
+    ] = None,
+    text_field: Annotated[
+        str | None, typer.Option("--text-field", help="Field of a record that holds its text.", show_default=False)
+    ] = None,
+    on_bad_bytes: Annotated[
+        str | None, typer.Option("--on-bad-bytes", help="error, replace or skip.", show_default=False)
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a corpus as a token store.
+
+    Example: firstlight data prepare books/*.txt --out stores/books tokenizer.vocab_size=4096
+    """
+    from firstlight.stages import data as stage
+
+    inputs, settings = split_words(words)
+    if not inputs:
+        raise UsageError("no corpus", fix="Name files, folders or a named corpus.")
+    settings += [f"corpus.text_field={text_field!r}"] if text_field else []
+    settings += [f"corpus.on_bad_bytes={on_bad_bytes}"] if on_bad_bytes else []
+    made = stage.prepare(inputs, out=out, tokenizer_path=tokenizer, overrides=settings)
+    if as_json:
+        show.as_json(made)
+        return
+    print(f"{made.store}: {made.train_tokens:,} training and {made.valid_tokens:,} valid tokens, vocabulary {made.vocab_size:,}")
+    for reason, count in made.tally.dropped.items():
+        print(f"left out: {count:,} documents, {reason}")
+    print(f"Train on it: firstlight pretrain {made.store} --out runs/NAME")
+
+
+def inspect(
+    store: StoreArgument,
+    tokens: Annotated[int, typer.Option("--tokens", min=0, help="Tokens to show from the beginning.")] = 64,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what lies in a token store.
+
+    Example: firstlight data inspect stores/books
+    """
+    from firstlight.stages import data as stage
+
+    found = stage.inspect(store, n_tokens=tokens)
+    if as_json:
+        show.as_json(found)
+        return
+    show.pairs(
+        {
+            "documents": f"{found.documents['train']:,} train, {found.documents['valid']:,} valid",
+            "tokens": f"{found.tokens['train']:,} train, {found.tokens['valid']:,} valid ({found.dtype})",
+            "vocabulary": f"{found.vocab_size:,}",
+            "tokenizer": found.tokenizer,
+            "fingerprint": found.fingerprint,
+            "sources": ", ".join(found.sources),
+        }
+    )
+    if found.beginning is not None:
+        print(f"\nIt begins:\n{found.beginning}")
+    else:
+        print(f"\nIt begins (no tokenizer of this store lies beside it): {' '.join(map(str, found.first_ids))}")
+
+
+def verify(store: StoreArgument, as_json: JsonOption = False) -> None:
+    """Read every byte of a store, or of a run with its checkpoints; exit 1 where anything is wrong.
+
+    Example: firstlight data verify runs/mine
+    """
+    from firstlight.stages import data as stage
+
+    result = stage.verify(store)
+    if as_json:
+        show.as_json(result)
+        if result.problems:
+            raise typer.Exit(1)
+        return
+    if not result.problems:
+        print(f"whole: {', '.join(map(str, result.checked))}")
+        return
+    if len(result.problems) == 1:
+        raise StoreError(result.problems[0])
+    for problem in result.problems:
+        print(problem)
+    raise StoreError(f"{len(result.problems)} problems found", where=store)
+
+
+def stats(
+    store: StoreArgument,
+    top: Annotated[int, typer.Option("--top", min=1, help="Most frequent tokens to show.")] = 20,
+    as_json: JsonOption = False,
+) -> None:
+    """Count a token store: lengths of documents, bytes a token, frequent tokens.
+
+    Example: firstlight data stats stores/books --top 10
+    """
+    from firstlight.stages import data as stage
+
+    found = stage.stats(store, top=top)
+    if as_json:
+        show.as_json(found)
+        return
+    sides = [(side, *(f"{found[side][what]:,}" for what in ("documents", "tokens", "bytes"))) for side in ("train", "valid")]
+    show.table(("split", "documents", "tokens", "bytes"), sides)
+    print(f"\n{found['bytes_per_token']:.2f} bytes a token; {found['ids_used']:,} of {found['vocab_size']:,} ids occur")
+    print("tokens a document: " + ", ".join(f"{name} {value:,.0f}" for name, value in found["document_tokens"].items()))
+    print()
+    total = max(found["train"]["tokens"], 1)
+    rows = [
+        (row["id"], "" if row["token"] is None else repr(row["token"]), f"{row['count']:,}", f"{100 * row['count'] / total:.2f} %")
+        for row in found["top"]
+    ]
+    show.table(("id", "token", "count", "share"), rows, words=2)
+

@@ -1,0 +1,39 @@
+"""The command ``doctor``."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from firstlight.cli import show
+from firstlight.cli.show import JsonOption
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command()(doctor)
+
+
+def doctor(
+    folder: Annotated[Path, typer.Option("--folder", help="Whose disk to look at.")] = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """What this machine can do, what is missing, what to install; exit 1 where something will not work.
+
+    Example: firstlight doctor
+    """
+    from firstlight.stages.doctor import doctor as stage
+
+    found = stage(folder)
+    if as_json:
+        show.as_json({"healthy": found.healthy, "findings": found.findings})
+    else:
+        signs = {"ok": "ok  ", "note": "note", "problem": "BAD "}
+        width = max(len(finding.name) for finding in found.findings)
+        for finding in found.findings:
+            fix = f"  -> {finding.fix}" if finding.fix else ""
+            print(f"{signs[finding.level]}  {finding.name:<{width}}  {finding.value}{fix}")
+        sys.stdout.flush()
+    if not found.healthy:
+        raise typer.Exit(1)

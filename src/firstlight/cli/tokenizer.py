@@ -1,0 +1,160 @@
+"""The commands ``tokenizer train``, ``import``, ``show``, ``encode``, ``decode`` and ``compare``."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from firstlight.cli import show as showing
+from firstlight.cli.show import JsonOption
+from firstlight.cli.training import split_words
+from firstlight.errors import UsageError
+
+PathArgument = Annotated[
+    str, typer.Argument(metavar="PATH", help="A tokenizer.json, or a folder, run, store or model that has one.")
+]
+OutOption = Annotated[Path, typer.Option("--out", help="Folder for tokenizer.json.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    group = typer.Typer(no_args_is_help=True, help="Train, import, look at and compare tokenizers.")
+    group.command("train")(train)
+    group.command("import")(import_)
+    for command in (show, encode, decode, compare):
+        group.command()(command)
+    app.add_typer(group, name="tokenizer")
+
+
+def train(
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="CORPUS... [KEY=VALUE]...", help="Files, folders, globs, named corpora, -; and settings."),
+    ],
+    out: OutOption,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a tokenizer on a corpus.
+
+    Example: firstlight tokenizer train books/*.txt --out tokenizers/books tokenizer.vocab_size=4096
+    """
+    from firstlight.stages import tokenizer as stage
+
+    inputs, settings = split_words(words)
+    if not inputs:
+        raise UsageError("no corpus", fix="Name files, folders or a named corpus.")
+    _tell(stage.train(inputs, out=out, overrides=settings), as_json)
+
+
+def import_(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="GPT-1's or GPT-2's folder, a .tiktoken file, a tokenizer.json.")],
+    out: OutOption,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a tokenizer.json from what others publish.
+
+    Example: firstlight tokenizer import gpt2/ --out tokenizers/gpt2
+    """
+    from firstlight.stages import tokenizer as stage
+
+    _tell(stage.import_(source, out=out), as_json)
+
+
+def show(path: PathArgument, as_json: JsonOption = False) -> None:
+    """Show what a tokenizer is.
+
+    Example: firstlight tokenizer show runs/mine
+    """
+    from firstlight.stages import tokenizer as stage
+
+    _tell(stage.show(path), as_json)
+
+
+def encode(
+    path: PathArgument,
+    text: Annotated[str, typer.Argument(metavar="TEXT|-", help="The text; - reads standard input.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Turn text into ids.
+
+    Example: firstlight tokenizer encode runs/mine "Hello, world"
+    """
+    from firstlight.stages import tokenizer as stage
+
+    result = stage.encode(path, _standard_input() if text == "-" else text)
+    if as_json:
+        showing.as_json(result)
+    else:
+        print(" ".join(map(str, result.ids)))
+
+
+def decode(
+    path: PathArgument,
+    ids: Annotated[list[str], typer.Argument(metavar="IDS...|-", help="The ids; - reads standard input.")],
+) -> None:
+    """Turn ids into text.
+
+    Example: firstlight tokenizer decode runs/mine 15496 11 995
+    """
+    from firstlight.stages import tokenizer as stage
+
+    words = (_standard_input() if ids == ["-"] else " ".join(ids)).replace(",", " ").split()
+    numbers = []
+    for word in words:
+        if not word.removeprefix("-").isdecimal():
+            raise UsageError("is no id", where="IDS", found=repr(word), expected="whole numbers, such as 15496 11 995")
+        numbers.append(int(word))
+    print(stage.decode(path, numbers))
+
+
+def compare(
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Tokenizers.")],
+    text: Annotated[list[str], typer.Option("--text", help="File, folder or named corpus to cut; may be repeated.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Cut the same text with several tokenizers.
+
+    Example: firstlight tokenizer compare runs/a runs/b --text mytext.txt
+    """
+    from firstlight.stages import tokenizer as stage
+
+    found = stage.compare(paths, text)
+    if as_json:
+        showing.as_json({"tokenizers": found})
+        return
+    rows = [
+        (one.path, one.kind, f"{one.vocab_size:,}", f"{one.tokens:,}", f"{one.bytes_per_token:.3f}", f"{one.characters_per_token:.3f}", f"{one.unknown:,}")
+        for one in found
+    ]
+    heads = ("tokenizer", "kind", "vocabulary", "tokens", "bytes/token", "characters/token", "unknown")
+    showing.table(heads, rows, words=2)
+
+
+def _tell(facts: object, as_json: bool) -> None:
+    from firstlight.stages.tokenizer import TokenizerFacts
+
+    assert isinstance(facts, TokenizerFacts)
+    if as_json:
+        showing.as_json(facts)
+        return
+    unknown = "none: every text has ids" if facts.unk_id is None else f"id {facts.unk_id}"
+    showing.pairs(
+        {
+            "path": facts.path,
+            "kind": facts.kind,
+            "vocabulary": f"{facts.vocab_size:,}",
+            "end of text": f"{facts.eot}, id {facts.eot_id}",
+            "unknown": unknown,
+            "round trip": "exact" if facts.lossless else "not exact",
+            "hash": facts.hash,
+            "longest": "  ".join(repr(token) for token in facts.longest),
+        }
+    )
+
+
+def _standard_input() -> str:
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise UsageError("is not UTF-8", where="standard input", found=f"a bad byte at offset {error.start}") from error

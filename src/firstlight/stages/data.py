@@ -1,0 +1,177 @@
+"""``data``: prepare a token store, look into it, check it, count it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from firstlight import progress, tokenizer
+from firstlight.config import Settings, merge, parse_overrides, resolve
+from firstlight.corpus import CorpusSettings, Tally, open_corpus
+from firstlight.errors import TokenizerError, UsageError
+from firstlight.files import MANIFEST, verify_manifest
+from firstlight.stages.tokenizer import keep, made_before, origin_of, train_on
+from firstlight.store import DataSettings, Split, TokenStore, summary
+from firstlight.store import prepare as write_store
+from firstlight.store import verify as verify_store
+from firstlight.tokenizer import Tokenizer, TokenizerSettings
+
+
+class PrepareSettings(Settings):
+    """Settings of ``data prepare``: the tables of a run that it uses, and its seed."""
+
+    seed: int = Field(1337, ge=0, lt=2**63, description="of the split by document")
+    corpus: CorpusSettings = CorpusSettings()
+    tokenizer: TokenizerSettings = TokenizerSettings()
+    data: DataSettings = DataSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A finished store, and what its corpus held; ``tally`` counts nothing where the store was there before."""
+
+    store: Path
+    train_tokens: int
+    valid_tokens: int
+    documents: int
+    vocab_size: int
+    tally: Tally
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """What lies in a store; ``beginning`` is the text of the first tokens, or the ids where no tokenizer is found."""
+
+    store: Path
+    documents: dict[str, int]
+    tokens: dict[str, int]
+    vocab_size: int
+    dtype: str
+    tokenizer: str
+    fingerprint: str
+    sources: list[str]
+    first_ids: list[int]
+    beginning: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What was checked, byte for byte, and what is wrong."""
+
+    checked: list[Path]
+    problems: list[str]
+
+
+def prepare(
+    corpus: Sequence[str], *, out: str | Path, tokenizer_path: str | Path | None = None, overrides: Sequence[str] = ()
+) -> Prepared:
+    """Write a corpus as a token store, with its tokenizer in ``tokenizer/`` below it.
+
+    Args:
+        corpus: files, folders, globs, named corpora.
+        out: the store's folder; new, empty, or the same store.
+        tokenizer_path: the tokenizer to use; by default one is trained on the corpus.
+        overrides: ``key=value`` words of the tables ``corpus``, ``tokenizer`` and ``data``, and ``seed``.
+
+    Raises:
+        UsageError: ``out`` holds other things.
+        ContractError: ``out`` holds a store made from something else.
+    """
+    folder = Path(out)
+    asked: dict[str, Any] = {"tokenizer": {"path": str(tokenizer_path)}} if tokenizer_path is not None else {}
+    settings = resolve(PrepareSettings, merge(asked, parse_overrides(overrides)))
+    _refuse_foreign(folder)
+    opened = open_corpus(list(corpus), settings.corpus)
+    origin = {} if settings.tokenizer.path else origin_of(settings.tokenizer, opened)
+    beside = folder / "tokenizer"
+    if settings.tokenizer.path is not None:
+        encoder = tokenizer.load(settings.tokenizer.path)
+    else:
+        encoder = made_before(beside, origin) or train_on(opened, settings.tokenizer)
+    store = write_store(folder, opened.sources, encoder, settings.data, seed=settings.seed)
+    keep(beside, encoder, origin)
+    documents = store.train.n_documents + store.valid.n_documents
+    tally = opened.tally
+    for place in tally.bad_bytes:
+        progress.warn(f"{place}: no UTF-8 ({settings.corpus.on_bad_bytes})")
+    return Prepared(folder, store.train.n_tokens, store.valid.n_tokens, documents, store.vocab_size, tally)
+
+
+def inspect(path: str | Path, *, n_tokens: int = 64) -> Inspected:
+    """Return what lies in a store or in a run's store."""
+    folder = store_of(path)
+    store = TokenStore.open(folder)
+    ids = [int(i) for i in store.train.tokens[:n_tokens]]
+    found = tokenizer_of(folder)
+    fits = found is not None and found.hash == store.tokenizer_hash
+    sides = {"train": store.train, "valid": store.valid}
+    return Inspected(
+        folder, _counts(sides, "n_documents"), _counts(sides, "n_tokens"), store.vocab_size,
+        str(store.train.tokens.dtype), store.tokenizer_hash, store.fingerprint,
+        [str(source["name"]) for source in store.manifest.get("sources", [])], ids,
+        found.decode(ids) if found is not None and fits else None,
+    )  # fmt: skip
+
+
+def stats(path: str | Path, *, top: int = 20) -> dict[str, Any]:
+    """Return sizes, lengths of documents and the most frequent tokens of a store, or of a run's."""
+    folder = store_of(path)
+    table = summary(TokenStore.open(folder), top)
+    found = tokenizer_of(folder)
+    names = {} if found is None else {i: found.tokens()[i] if i == found.eot_id else found.decode([i]) for i, _ in table["top"]}
+    table["top"] = [{"id": i, "token": names.get(i), "count": n} for i, n in table["top"]]
+    return table
+
+
+def verify(path: str | Path) -> Verified:
+    """Read every byte of a store, or of a run's store, tokenizer and checkpoints; return all that is wrong."""
+    root = Path(path)
+    if not root.is_dir():
+        raise UsageError("no such folder", where=root, expected="a token store or a run directory")
+    is_run = (root / "run.toml").is_file() or (root / "checkpoints").is_dir()
+    folder = root / "data" if is_run and not (root / MANIFEST).is_file() else root
+    checked, problems, expected = [], [], None
+    try:
+        found = tokenizer_of(folder)
+        expected = None if found is None else found.hash
+    except TokenizerError as error:
+        problems.append(str(error))
+    if folder.is_dir() or not is_run:
+        checked.append(folder)
+        problems += verify_store(folder, tokenizer_hash=expected)
+    for checkpoint in sorted((root / "checkpoints").glob("step-*")) if is_run else []:
+        checked.append(checkpoint)
+        problems += verify_manifest(checkpoint)
+    return Verified(checked, problems)
+
+
+def store_of(path: str | Path) -> Path:
+    """Return the store that a path means: itself, or the one of a run directory."""
+    root = Path(path)
+    if not root.is_dir():
+        raise UsageError("no such folder", where=root, expected="a token store or a run directory")
+    return root / "data" if not (root / MANIFEST).is_file() and (root / "data").is_dir() else root
+
+
+def tokenizer_of(store: Path) -> Tokenizer | None:
+    """Return the tokenizer that lies in a store or beside it in a run, or None."""
+    places = (store / "tokenizer.json", store / "tokenizer" / "tokenizer.json", store.parent / "tokenizer" / "tokenizer.json")
+    found = next((place for place in places if place.is_file()), None)
+    return None if found is None else tokenizer.load(found)
+
+
+def _counts(sides: dict[str, Split], what: str) -> dict[str, int]:
+    return {side: int(getattr(split, what)) for side, split in sides.items()}
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """A store replaces its folder whole, so it must hold nothing else."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError("is a file", where=folder, expected="a folder", fix="Choose another --out.")
+    others = sorted(p.name for p in folder.iterdir() if p.name != "tokenizer") if folder.is_dir() else []
+    if others and not (folder / MANIFEST).is_file():
+        raise UsageError(
+            "exists and is not a token store", where=folder, found=", ".join(others[:5]), fix="Choose another --out."
+        )

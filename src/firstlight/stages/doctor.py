@@ -1,0 +1,167 @@
+"""``doctor``: what this machine can do, what is missing, what to install."""
+
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from firstlight.parallel.allocator import state as allocator_state
+
+_TESTED_TORCH = ("2.11", "2.14")
+_ROOM_BYTES = 2_000_000_000
+_EXTRAS = {
+    "parquet": ("pyarrow", "reading .parquet"),
+    "zstd": ("zstandard", "reading .zst"),
+    "hub": ("datasets", "corpora named hf:NAME"),
+    "tiktoken": ("tiktoken", "checking imported tiktoken files"),
+    "tensorboard": ("tensorboard", "TensorBoard curves of a run"),
+    "transformers": ("transformers", "loading checkpoints in transformers"),
+}
+_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at.
+
+    Attributes:
+        level: "ok", "note" (works, could be better) or "problem" (something will not work).
+        fix: what to do, or empty.
+    """
+
+    name: str
+    value: str
+    level: str = "ok"
+    fix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """All findings; ``healthy`` where none is a problem."""
+
+    findings: list[Finding]
+
+    @property
+    def healthy(self) -> bool:
+        """Nothing will fail."""
+        return all(finding.level != "problem" for finding in self.findings)
+
+
+def doctor(folder: str | Path = ".") -> Diagnosis:
+    """Look at Python, torch, processor, memory, GPU, compiler, allocator, the disk of ``folder``, and extras."""
+    findings = [_python(), *_torch(), _processor(), _memory(), _compiler(), _allocator(), _disk(Path(folder))]
+    return Diagnosis([*findings, *(_extra(name) for name in _EXTRAS), _encoder()])
+
+
+def _python() -> Finding:
+    value = f"{platform.python_version()} ({sys.executable})"
+    if sys.version_info < (3, 11):
+        return Finding("python", value, "problem", "Install Python 3.11 or newer.")
+    return Finding("python", value)
+
+
+def _torch() -> list[Finding]:
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        return [Finding("torch", f"cannot be loaded: {error}", "problem", "Run: pip install torch")]
+    version = ".".join(torch.__version__.split(".")[:2])
+    tested = tuple(map(int, _TESTED_TORCH[0].split("."))) <= tuple(map(int, version.split("."))) < tuple(
+        map(int, _TESTED_TORCH[1].split("."))
+    )
+    found = [
+        Finding("torch", torch.__version__)
+        if tested
+        else Finding("torch", torch.__version__, "note", f"Tested from {_TESTED_TORCH[0]} to below {_TESTED_TORCH[1]}.")
+    ]
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            facts = torch.cuda.get_device_properties(index)
+            bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16"
+            found.append(Finding("gpu", f"{facts.name}, {facts.total_memory / 2**30:.0f} GiB, {bf16}"))
+    elif torch.backends.mps.is_available():
+        found.append(Finding("gpu", "Metal (mps)"))
+    else:
+        fix = "" if shutil.which("nvidia-smi") is None else "A driver is there: install a CUDA build of torch."
+        found.append(Finding("gpu", "none; models train on the CPU", "note" if fix else "ok", fix))
+    return found
+
+
+def _processor() -> Finding:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    name, flags = platform.processor() or platform.machine(), ""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        lines = dict(line.split(":", 1) for line in info.read_text(encoding="utf-8").splitlines() if ":" in line)
+        table = {key.strip(): value.strip() for key, value in lines.items()}
+        name = table.get("model name", name)
+        have = set((table.get("flags") or table.get("Features") or "").split())
+        flags = f", {' '.join(flag for flag in _FLAGS if flag in have) or 'no vector units known to us'}"
+    return Finding("processor", f"{name}, {cores} cores usable{flags}")
+
+
+def _memory() -> Finding:
+    total, free = _memory_bytes()
+    if not total:
+        return Finding("memory", "unknown")
+    value = f"{total / 2**30:.1f} GiB, {free / 2**30:.1f} free"
+    if free < _ROOM_BYTES:
+        return Finding("memory", value, "note", "Small models only: lower model.n_embd and train.batch_tokens.")
+    return Finding("memory", value)
+
+
+def _memory_bytes() -> tuple[int, int]:
+    """Return total and free bytes, within the limit of a container where there is one."""
+    info = Path("/proc/meminfo")
+    if not info.is_file():
+        try:
+            total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        except (AttributeError, ValueError, OSError):
+            return 0, 0
+        return total, total
+    table = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in info.read_text(encoding="ascii").splitlines()}
+    total, free = table["MemTotal"], table.get("MemAvailable", table["MemFree"])
+    limit = Path("/sys/fs/cgroup/memory.max")
+    if limit.is_file() and (text := limit.read_text(encoding="ascii").strip()).isdigit():
+        used = int((limit.parent / "memory.current").read_text(encoding="ascii"))
+        total, free = min(total, int(text)), min(free, int(text) - used)
+    return total, max(free, 0)
+
+
+def _compiler() -> Finding:
+    found = next((path for name in ("g++", "clang++", "cl") if (path := shutil.which(name))), None)
+    if found is None:
+        return Finding("compiler", "no C++ compiler: models run without compilation", "note", "Install g++ to compile on a GPU.")
+    return Finding("compiler", found)
+
+
+def _allocator() -> Finding:
+    return Finding("allocator", f"{allocator_state()}; training tunes it on Linux with glibc")
+
+
+def _disk(folder: Path) -> Finding:
+    place = next((p for p in (folder, *folder.resolve().parents) if p.exists()), Path("."))
+    free = shutil.disk_usage(place).free
+    value = f"{free / 1e9:.1f} GB free at {place.resolve()}"
+    if not os.access(place, os.W_OK):
+        return Finding("disk", f"{place.resolve()} is not writable", "problem", "Choose another folder with --out.")
+    if free < _ROOM_BYTES:
+        return Finding("disk", value, "note", "Checkpoints may not fit: free some space, or set train.keep_last=1.")
+    return Finding("disk", value)
+
+
+def _extra(name: str) -> Finding:
+    module, what = _EXTRAS[name]
+    if importlib.util.find_spec(module) is None:
+        return Finding(module, f"not installed: {what}", "note", f"pip install 'firstlight[{name}]'")
+    return Finding(module, metadata.version(module))
+
+
+def _encoder() -> Finding:
+    if importlib.util.find_spec("fastokens") is None:
+        return Finding("fastokens", "not installed: BPE encodes several times slower", "note", "pip install fastokens")
+    return Finding("fastokens", metadata.version("fastokens"))

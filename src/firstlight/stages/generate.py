@@ -1,0 +1,91 @@
+"""``generate``: a model writes on from a prompt, from many, or through a conversation."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from firstlight.config import resolve
+from firstlight.errors import UsageError
+from firstlight.lm import LM, GenerateSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One text that a model wrote: ``text`` is what follows ``prompt``."""
+
+    prompt: str
+    text: str
+    tokens: int
+
+
+def load(model: str | Path, *, device: str = "auto", precision: str = "auto") -> LM:
+    """Load a model: a run (its best checkpoint, else its latest), a checkpoint, or a Hugging Face directory.
+
+    Raises:
+        UsageError: nothing is there.
+        CheckpointError: damaged, or of a family that is not supported.
+    """
+    return LM.load(str(model), device=device, precision=precision)
+
+
+def generate(model: str | Path | LM, prompts: str | Sequence[str] = "", **settings: Any) -> list[Sample]:
+    """Write on from each prompt.
+
+    Args:
+        model: where a model lies, or a loaded one.
+        prompts: one or several; an empty one begins a text.
+        settings: fields of GenerateSettings: max_new_tokens, temperature, top_k, top_p, min_p, seed, num_samples, stop.
+
+    Returns:
+        The samples, ``num_samples`` for each prompt in turn.
+    """
+    loaded = model if isinstance(model, LM) else load(model)
+    asked = [prompts] if isinstance(prompts, str) else list(prompts)
+    chosen = settings_of(settings)
+    return [Sample(made.prompt, made.text, len(made.ids)) for made in loaded.generate(asked, chosen)]
+
+
+def stream(model: LM, prompt: str, **settings: Any) -> Iterator[str]:
+    """Write on from ``prompt`` and yield the text piece by piece."""
+    return model.stream(prompt, settings_of(settings))
+
+
+class Conversation:
+    """Line by line with a model that goes on with a text: what was said before is its context."""
+
+    def __init__(self, model: LM, **settings: Any) -> None:
+        self._model, self._settings = model, settings_of(settings)
+        self.text = ""
+
+    def reply(self, line: str) -> Iterator[str]:
+        """Add ``line`` to the context and yield what the model writes after it."""
+        if self.text and not self.text.endswith("\n"):
+            self.text += "\n"
+        self.text += line
+        for piece in self._model.stream(self.text, self._settings):
+            self.text += piece
+            yield piece
+
+
+def prompts_of(path: str | Path) -> list[str]:
+    """Read prompts from a file, one a line; empty lines are left out.
+
+    Raises:
+        UsageError: the file is missing, is no UTF-8, or holds no prompt.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        raise UsageError("no such file", where=path, expected="a text file with a prompt a line") from error
+    except UnicodeDecodeError as error:
+        raise UsageError("is not UTF-8", where=path, found=f"a bad byte at offset {error.start}") from error
+    prompts = [line for line in lines if line.strip()]
+    if not prompts:
+        raise UsageError("holds no prompt", where=path, expected="a prompt a line")
+    return prompts
+
+
+def settings_of(given: Mapping[str, Any]) -> GenerateSettings:
+    """Return settings of generation; what is None keeps its default."""
+    return resolve(GenerateSettings, {key: value for key, value in given.items() if value is not None})

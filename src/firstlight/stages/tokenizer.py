@@ -1,0 +1,198 @@
+"""``tokenizer``: train, import, show, encode, decode, compare."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from firstlight import progress, tokenizer
+from firstlight.config import Settings, parse_overrides, resolve
+from firstlight.corpus import Corpus, CorpusSettings, open_corpus
+from firstlight.errors import UsageError
+from firstlight.files import write_atomic
+from firstlight.tokenizer import Tokenizer, TokenizerSettings
+
+_ORIGIN = "origin.json"
+
+
+class TokenizerTrainSettings(Settings):
+    """Settings of ``tokenizer train``: the tables of a run that it uses."""
+
+    corpus: CorpusSettings = CorpusSettings()
+    tokenizer: TokenizerSettings = TokenizerSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerFacts:
+    """What a tokenizer is.
+
+    Attributes:
+        lossless: decoding gives back any text exactly.
+        longest: the longest tokens, by bytes.
+    """
+
+    path: Path
+    kind: str
+    vocab_size: int
+    eot: str
+    eot_id: int
+    unk_id: int | None
+    lossless: bool
+    hash: str
+    longest: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A text's ids, and the text that each stands for."""
+
+    ids: list[int]
+    tokens: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """How one tokenizer cuts a text; ``unknown`` counts tokens that stand for text it does not know."""
+
+    path: Path
+    kind: str
+    vocab_size: int
+    tokens: int
+    bytes_per_token: float
+    characters_per_token: float
+    unknown: int
+
+
+def train(corpus: Sequence[str], *, out: str | Path, overrides: Sequence[str] = ()) -> TokenizerFacts:
+    """Train a tokenizer on a corpus and save it.
+
+    Args:
+        corpus: files, folders, globs, named corpora.
+        out: the folder for tokenizer.json.
+        overrides: ``key=value`` words of the tables ``tokenizer`` and ``corpus``.
+
+    Raises:
+        TokenizerError: too little text for the vocabulary asked for.
+    """
+    settings = resolve(TokenizerTrainSettings, parse_overrides(overrides))
+    if settings.tokenizer.path is not None:
+        raise UsageError("a tokenizer is trained or loaded, not both", where="tokenizer.path", fix="Leave it out.")
+    folder, opened = _free(Path(out)), open_corpus(list(corpus), settings.corpus)
+    origin = origin_of(settings.tokenizer, opened)
+    made = made_before(folder, origin)
+    if made is None:
+        made = train_on(opened, settings.tokenizer)
+        keep(folder, made, origin)
+    return _facts(made, folder)
+
+
+def origin_of(settings: TokenizerSettings, corpus: Corpus) -> dict[str, Any]:
+    """Return what a tokenizer is made from; equal tables make equal tokenizers."""
+    prints = [source.fingerprint() for source in corpus.sources]
+    return {"settings": settings.model_dump(mode="json"), "corpus": prints}
+
+
+def made_before(folder: Path, origin: Mapping[str, Any]) -> Tokenizer | None:
+    """Return the tokenizer in ``folder`` if it was made from ``origin``."""
+    if _read(folder / _ORIGIN) != origin or not (folder / "tokenizer.json").is_file():
+        return None
+    progress.notice(f"the tokenizer in {folder} was made from the same corpus and settings: used again")
+    return tokenizer.load(folder)
+
+
+def train_on(corpus: Corpus, settings: TokenizerSettings) -> Tokenizer:
+    """Train a tokenizer on a whole corpus."""
+    documents = chain.from_iterable(source.documents() for source in corpus.sources)
+    return tokenizer.train(documents, settings, n_bytes=sum(source.n_bytes for source in corpus.sources))
+
+
+def keep(folder: Path, made: Tokenizer, origin: Mapping[str, Any]) -> None:
+    """Save a tokenizer, and what it was made from last, so that a half-written one is made again."""
+    made.save(folder)
+    write_atomic(folder / _ORIGIN, json.dumps(origin, indent=1))
+
+
+def import_(source: str | Path, *, out: str | Path) -> TokenizerFacts:
+    """Make tokenizer.json from GPT-1's or GPT-2's files, a ``.tiktoken`` file or another tokenizer.json."""
+    made = tokenizer.import_tokenizer(_there(source))
+    made.save(_free(Path(out)))
+    return _facts(made, Path(out))
+
+
+def show(path: str | Path) -> TokenizerFacts:
+    """Return what the tokenizer at ``path`` is: a tokenizer.json, or a folder, run, store or model that has one."""
+    return _facts(tokenizer.load(_there(path)), Path(path))
+
+
+def encode(path: str | Path, text: str) -> Encoded:
+    """Return the ids of ``text`` and what each stands for."""
+    loaded = tokenizer.load(_there(path))
+    ids = loaded.encode(text)
+    return Encoded(ids, [loaded.decode([i]) for i in ids])
+
+
+def decode(path: str | Path, ids: Sequence[int]) -> str:
+    """Return the text of ``ids``.
+
+    Raises:
+        TokenizerError: an id lies outside the vocabulary.
+    """
+    return tokenizer.load(_there(path)).decode(list(ids))
+
+
+def compare(paths: Sequence[str | Path], text: Sequence[str]) -> list[Compared]:
+    """Cut the same text with several tokenizers.
+
+    Args:
+        paths: tokenizers.
+        text: files, folders, globs or named corpora.
+    """
+    loaded = [tokenizer.load(_there(path)) for path in paths]
+    tokens, unknown = [0] * len(loaded), [0] * len(loaded)
+    characters = n_bytes = 0
+    corpus = open_corpus(list(text), CorpusSettings())
+    with progress.task("compare", sum(source.n_bytes for source in corpus.sources) or None, "B") as task:
+        for document in corpus:
+            content = str(document.content)
+            size = len(content.encode("utf-8"))
+            characters, n_bytes = characters + len(content), n_bytes + size
+            for number, one in enumerate(loaded):
+                ids, _ = one.encode_batch([content])
+                tokens[number] += len(ids)
+                unknown[number] += int((ids == one.unk_id).sum()) if one.unk_id is not None else 0
+            task.advance(size)
+    return [
+        Compared(
+            Path(path), one.kind, one.vocab_size, count, n_bytes / max(count, 1), characters / max(count, 1), missed
+        )
+        for path, one, count, missed in zip(paths, loaded, tokens, unknown, strict=True)
+    ]
+
+
+def _facts(made: Tokenizer, path: Path) -> TokenizerFacts:
+    lengths = made.byte_lengths()
+    longest = [made.decode([int(i)]) for i in lengths.argsort()[::-1][:8] if lengths[i] > 0]
+    return TokenizerFacts(
+        path, made.kind, made.vocab_size, made.eot, made.eot_id, made.unk_id, made.lossless, made.hash, longest
+    )
+
+
+def _there(path: str | Path) -> Path:
+    if not Path(path).exists():
+        raise UsageError("no such file or folder", where=path, fix="Make a tokenizer: firstlight tokenizer train")
+    return Path(path)
+
+
+def _free(out: Path) -> Path:
+    if out.exists() and not out.is_dir():
+        raise UsageError("is a file", where=out, expected="a folder", fix="Choose another --out.")
+    return out
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

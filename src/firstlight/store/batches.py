@@ -1,0 +1,182 @@
+"""Batches as a pure function of the position: no state to save, the same for any number of workers, O(1).
+
+Row p of a run is a window of ``block_size`` targets. In each epoch the text (of a source, where sources
+are weighted) is cut into windows from an offset of that epoch's own, as if its end met its beginning;
+every target counts once, but for less than one window. The windows' order is a keyed permutation.
+With weights, rows come in groups of 1,024 in which each source has its share, to the row.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from firstlight.errors import StoreError
+from firstlight.store.permute import keys, permute
+from firstlight.store.store import Split, TokenStore
+from firstlight.types import Batch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_GROUP = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Range:
+    """A stretch of the training text, dealt out by itself."""
+
+    first: int
+    tokens: int
+    windows: int
+
+
+class Batches:
+    """Training rows by position.
+
+    Args:
+        store: its train split is dealt out.
+        block_size: T, targets of a row.
+        seed: of the order.
+        weights: shares of the sources, or None for one order over the whole text.
+        document_masking: give each row's document starts.
+
+    Raises:
+        StoreError: the text of a source is shorter than one window.
+    """
+
+    def __init__(
+        self, store: TokenStore, *, block_size: int, seed: int, weights: list[float] | None = None, document_masking: bool = False
+    ) -> None:
+        self._split, self._eot = store.train, store.eot_id
+        self._T, self._seed, self._masking = block_size, seed, document_masking
+        if weights is None:
+            stretches = [(0, store.train.n_tokens)]
+        else:
+            stretches = [(s["train"]["first_token"], s["train"]["tokens"]) for s in store.manifest["sources"]]
+        self._ranges = [_Range(first, n, n // block_size) for first, n in stretches]
+        if any(r.tokens <= block_size for r in self._ranges):
+            raise StoreError("a source is shorter than one block", where="model.block_size", found=block_size, fix="Lower it.")
+        self._deal = _Deal(weights, seed) if weights is not None and len(weights) > 1 else None
+
+    @property
+    def windows_per_epoch(self) -> int:
+        """Rows in which the whole training text is seen once (by size; weights change that for each source)."""
+        return sum(r.windows for r in self._ranges)
+
+    def starts(self, position: int, rows: int) -> np.ndarray:
+        """Return the first token of each row, and the modulus that its range wraps at: (rows, 3) first, base, tokens."""
+        places = np.arange(position, position + rows, dtype=np.int64)
+        which = np.zeros(rows, np.int64) if self._deal is None else np.empty(rows, np.int64)
+        if self._deal is not None:
+            which, places = self._deal(places)
+        out = np.empty((rows, 3), dtype=np.int64)
+        for number in np.unique(which):
+            r = self._ranges[number]
+            mine = which == number
+            epochs, inside = np.divmod(places[mine], r.windows)
+            begins = np.empty_like(inside)
+            for epoch in np.unique(epochs):
+                here = epochs == epoch
+                key = keys(self._seed, int(number), int(epoch))
+                offset = int(key[0] % np.uint64(r.tokens))
+                begins[here] = (permute(inside[here], r.windows, key) * self._T + offset) % r.tokens
+            out[mine, 0], out[mine, 1], out[mine, 2] = begins, r.first, r.tokens
+        return out
+
+    def batch(self, position: int, rows: int) -> Batch:
+        """Return rows ``position`` to ``position + rows``."""
+        import torch
+
+        begins = self.starts(position, rows)
+        index = (begins[:, :1] + np.arange(self._T + 1)) % begins[:, 2:] + begins[:, 1:2]  # (B, T + 1)
+        ids = torch.from_numpy(self._split.tokens[index].astype(np.int64))
+        return Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous(), None, self._starts(ids) if self._masking else None)
+
+    def _starts(self, ids: "Tensor") -> "Tensor":
+        return document_starts(ids[:, :-1], self._eot)
+
+    def sources(self, position: int, rows: int) -> list[str]:
+        """Name the documents in these rows, in order, each once."""
+        names: dict[str, None] = {}
+        for begin, first, tokens in self.starts(position, rows):
+            bounds = self._split.bounds
+            for at in range(int(begin), int(begin) + self._T + 1):
+                token = first + at % tokens
+                document = int(np.searchsorted(bounds, token, side="right")) - 1
+                names[self._split.name(document)] = None
+                if len(names) > 64:
+                    return list(names)
+        return list(names)
+
+
+def document_starts(inputs: "Tensor", eot_id: int) -> "Tensor":
+    """Return where documents begin in the model's view: at each end-of-text, which leads the next one in, and column 0."""
+    starts = inputs == eot_id
+    starts[:, 0] = True
+    return starts
+
+
+class _Deal:
+    """Says which source each row comes from, and which of that source's rows it is."""
+
+    def __init__(self, weights: list[float], seed: int) -> None:
+        share = np.array(weights) / sum(weights) * _GROUP
+        counts = np.floor(share).astype(np.int64)
+        for i in np.argsort(counts - share, kind="stable")[: _GROUP - int(counts.sum())]:
+            counts[i] += 1
+        self._counts = counts
+        self._source = np.repeat(np.arange(len(weights)), counts)  # by slot
+        self._rank = np.concatenate([np.arange(c) for c in counts])
+        self._seed = seed
+
+    def __call__(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        groups, slots = np.divmod(places, _GROUP)
+        for group in np.unique(groups):
+            here = groups == group
+            slots[here] = permute(slots[here], _GROUP, keys(self._seed, "mix", int(group)))
+        which = self._source[slots]
+        return which, groups * self._counts[which] + self._rank[slots]
+
+
+class Windows:
+    """Disjoint windows over a split, each of its targets once; the last one padded with weight 0.
+
+    Args:
+        split: usually the valid one.
+        block_size: T, targets of a window.
+        max_windows: take only this many, evenly spread.
+        document_masking: give each window's document starts.
+        eot_id: end-of-text, needed for them.
+    """
+
+    def __init__(
+        self, split: Split, *, block_size: int, max_windows: int | None = None, document_masking: bool = False, eot_id: int = -1
+    ) -> None:
+        self._split, self._T, self._masking, self._eot = split, block_size, document_masking, eot_id
+        in_all = -(-(split.n_tokens - 1) // block_size) if split.n_tokens > 1 else 0
+        self._which = np.arange(in_all)
+        if max_windows is not None and max_windows < in_all:
+            self._which = np.linspace(0, in_all - 1, max_windows).astype(np.int64)
+
+    @property
+    def n_windows(self) -> int:
+        """Windows in all."""
+        return len(self._which)
+
+    @property
+    def n_targets(self) -> int:
+        """Targets that count."""
+        ends = np.minimum((self._which + 1) * self._T, self._split.n_tokens - 1)
+        return int((ends - self._which * self._T).sum())
+
+    def batch(self, index: int, rows: int) -> Batch:
+        """Return windows ``index`` to ``index + rows``."""
+        import torch
+
+        at = self._which[index : index + rows, None] * self._T + np.arange(self._T + 1)
+        inside = at < self._split.n_tokens
+        ids = torch.from_numpy(self._split.tokens[np.minimum(at, self._split.n_tokens - 1)].astype(np.int64))
+        weights = None if inside.all() else torch.from_numpy(inside[:, 1:].astype(np.float32))
+        inputs = ids[:, :-1].contiguous()
+        return Batch(inputs, ids[:, 1:].contiguous(), weights, document_starts(inputs, self._eot) if self._masking else None)

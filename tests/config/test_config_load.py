@@ -1,0 +1,71 @@
+"""TOML files, presets, and third-party names."""
+
+from pathlib import Path
+
+import pytest
+
+from firstlight.config import load_object, preset, preset_names, read_toml
+from firstlight.errors import ConfigError, UnknownName, UsageError
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"a = ", "is not valid TOML"),
+        (b"[a]\nb = 1\nb = 2\n", "line 3"),
+        (b"a = '\xff'", "is not UTF-8 text"),
+        (None, "no such settings file"),
+    ],
+)
+def test_unreadable_settings(tmp_path: Path, content: bytes | None, words: str):
+    path = tmp_path / "run.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UsageError, match=words) as caught:
+        read_toml(path)
+    assert str(path) in caught.value.sentence()
+
+
+def test_a_folder_is_no_settings_file(tmp_path: Path):
+    with pytest.raises(UsageError, match="is a folder"):
+        read_toml(tmp_path)
+
+
+def test_a_path_below_a_file_is_no_settings_file(tmp_path: Path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UsageError, match="no such settings file"):
+        read_toml(tmp_path / "file" / "run.toml")
+
+
+def test_byte_order_mark_is_no_obstacle(tmp_path: Path):
+    path = tmp_path / "run.toml"
+    path.write_bytes(b"\xef\xbb\xbfa = 1\n")
+    assert read_toml(path) == {"a": 1}
+
+
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "somepresets").mkdir()
+    (tmp_path / "somepresets" / "__init__.py").write_text("")
+    (tmp_path / "somepresets" / "small.toml").write_text("[model]\nn_layer = 2\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return "somepresets"
+
+
+def test_presets_are_the_toml_files_of_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    name = package(tmp_path, monkeypatch)
+    assert preset_names(name) == ["small"]
+    assert preset(name, "small") == {"model": {"n_layer": 2}}
+    with pytest.raises(UnknownName, match="Did you mean 'small'"):
+        preset(name, "smal")
+
+
+def test_load_object():
+    assert load_object("sqrt", {"sqrt": "math:sqrt"}, kind="function")(9) == 3
+    assert load_object("json:dumps", {}, kind="function")([1]) == "[1]"
+    assert load_object("f", {"f": len}, kind="function") is len
+    with pytest.raises(UnknownName, match="Did you mean 'cosine'"):
+        load_object("cosin", {"cosine": 1}, kind="schedule")
+    with pytest.raises(ConfigError, match="cannot be loaded"):
+        load_object("json:dumpz", {}, kind="function")
+    with pytest.raises(ConfigError, match="cannot be loaded"):
+        load_object("no_such_module:x", {}, kind="function")

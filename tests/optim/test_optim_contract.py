@@ -1,0 +1,202 @@
+"""What every optimiser keeps, and the room's public names."""
+
+from typing import Annotated
+
+import pytest
+import torch
+from pydantic import Field
+from torch import nn
+
+import firstlight.optim
+from firstlight.config import Settings, resolve
+from firstlight.errors import CheckpointError, ConfigError
+from firstlight.optim import AdamW, Muon, OptimSettings, build, load_state_tensors, state_tensors
+
+SETTINGS = [AdamW(lr=0.02), Muon(lr=0.02, adamw_lr=0.02), Muon(lr=0.02, adamw_lr=0.02, ns_precision="bf16")]
+every = pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: f"{s.name}-{getattr(s, 'ns_precision', '')}")
+
+
+class Root(Settings):
+    optim: Annotated[AdamW | Muon, Field(discriminator="name")] = Muon()
+
+
+def _parameters() -> dict[str, nn.Parameter]:
+    generator = torch.Generator().manual_seed(0)
+    shapes = {
+        "embed.weight": (11, 6), "blocks.0.qkv.weight": (18, 6), "blocks.0.out.weight": (6, 6),
+        "blocks.0.norm.weight": (6,), "blocks.0.out.bias": (6,), "head.weight": (11, 6),
+    }  # fmt: skip
+    return {name: nn.Parameter(torch.randn(shape, generator=generator)) for name, shape in shapes.items()}
+
+
+def _fill(parameters: dict[str, nn.Parameter], seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for p in parameters.values():
+        p.grad = torch.randn(p.shape, generator=generator)
+
+
+def _build(parameters: dict[str, nn.Parameter], settings: OptimSettings) -> torch.optim.Optimizer:
+    return build(parameters.items(), settings, splits={"blocks.0.qkv.weight": (6, 6, 6)})
+
+
+def test_public_names_are_sorted_and_there() -> None:
+    assert firstlight.optim.__all__ == sorted(firstlight.optim.__all__, key=lambda n: (not n.isupper(), not n[0].isupper(), n))
+    assert all(hasattr(firstlight.optim, name) for name in firstlight.optim.__all__)
+
+
+@every
+def test_descends_a_quadratic(settings: OptimSettings) -> None:
+    parameters = _parameters()
+    optimizer = _build(parameters, settings)
+
+    def loss() -> torch.Tensor:
+        return torch.stack([p.square().sum() for p in parameters.values()]).sum()
+
+    first = loss().item()
+    for _ in range(150):
+        optimizer.zero_grad()
+        loss().backward()
+        optimizer.step()
+    assert loss().item() < 0.1 * first
+
+
+@every
+def test_state_goes_round_bit_for_bit(settings: OptimSettings) -> None:
+    ours = _parameters()
+    optimizer = _build(ours, settings)
+    for seed in range(3):
+        _fill(ours, seed)
+        optimizer.step()
+    theirs = {name: nn.Parameter(p.detach().clone()) for name, p in ours.items()}
+    other = _build(theirs, settings)
+    saved = {k: v.clone() for k, v in state_tensors(optimizer).items()}
+    load_state_tensors(other, saved)
+    assert saved.keys() == state_tensors(other).keys()
+    for seed in range(3, 6):
+        _fill(ours, seed)
+        _fill(theirs, seed)
+        optimizer.step()
+        other.step()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert all(torch.equal(v, state_tensors(other)[k]) for k, v in state_tensors(optimizer).items())
+    # What was loaded is a copy: later steps leave the checkpoint's tensors alone.
+    assert any(not torch.equal(v, state_tensors(other)[k]) for k, v in saved.items())
+
+
+@every
+def test_state_before_the_first_step_goes_round(settings: OptimSettings) -> None:
+    parameters = _parameters()
+    optimizer = _build(parameters, settings)
+    load_state_tensors(optimizer, state_tensors(_build(_parameters(), settings)))
+    _fill(parameters, 0)
+    optimizer.step()
+
+
+@every
+def test_names_of_the_state_are_the_parameters(settings: OptimSettings) -> None:
+    parameters = _parameters()
+    optimizer = _build(parameters, settings)
+    _fill(parameters, 0)
+    optimizer.step()
+    tensors = state_tensors(optimizer)
+    assert {key.rpartition("/")[0] for key in tensors} == set(parameters)
+    kinds = {key.rpartition("/")[2] for key in tensors if key.startswith("blocks.0.qkv.weight/")}
+    assert kinds == ({"momentum"} if settings.name == "muon" else {"step", "exp_avg", "exp_avg_sq"})
+
+
+@every
+@pytest.mark.parametrize("key", ["blocks.9.out.weight/exp_avg", "blocks.0.norm.weight/other", "nonsense"])
+def test_an_unexpected_state_is_refused(settings: OptimSettings, key: str) -> None:
+    parameters = _parameters()
+    optimizer = _build(parameters, settings)
+    _fill(parameters, 0)
+    optimizer.step()
+    tensors = {k: v.clone() for k, v in state_tensors(optimizer).items()}
+    with pytest.raises(CheckpointError, match=key):
+        load_state_tensors(optimizer, {**tensors, key: torch.zeros(6)})
+    assert all(torch.equal(v, tensors[k]) for k, v in state_tensors(optimizer).items()), "a refusal changes nothing"
+
+
+@every
+def test_every_missing_state_is_refused(settings: OptimSettings) -> None:
+    parameters = _parameters()
+    optimizer = _build(parameters, settings)
+    _fill(parameters, 0)
+    optimizer.step()
+    tensors = {k: v.clone() for k, v in state_tensors(optimizer).items()}
+    for key in tensors:
+        with pytest.raises(CheckpointError, match="missing"):
+            load_state_tensors(optimizer, {k: v for k, v in tensors.items() if k != key})
+
+
+@every
+def test_a_wrong_shape_is_refused(settings: OptimSettings) -> None:
+    parameters = _parameters()
+    optimizer = _build(parameters, settings)
+    _fill(parameters, 0)
+    optimizer.step()
+    tensors = state_tensors(optimizer)
+    for key, value in tensors.items():
+        with pytest.raises(CheckpointError, match="shape"):
+            load_state_tensors(optimizer, {**tensors, key: value[None]})
+
+
+@pytest.mark.parametrize(("saver", "loader"), [(AdamW(), Muon()), (Muon(), AdamW())])
+def test_the_state_of_another_optimiser_is_refused(saver: OptimSettings, loader: OptimSettings) -> None:
+    parameters = _parameters()
+    optimizer = _build(parameters, saver)
+    _fill(parameters, 0)
+    optimizer.step()
+    with pytest.raises(CheckpointError, match="another optimiser"):
+        load_state_tensors(_build(_parameters(), loader), state_tensors(optimizer))
+
+
+@every
+def test_vectors_do_not_decay_and_matrices_do(settings: OptimSettings) -> None:
+    parameters = _parameters()
+    before = {name: p.detach().clone() for name, p in parameters.items()}
+    optimizer = _build(parameters, settings.model_copy(update={"weight_decay": 0.5}))
+    for p in parameters.values():
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    for name, p in parameters.items():
+        expected = before[name] * (1.0 if p.ndim < 2 else 1 - 0.02 * 0.5)
+        torch.testing.assert_close(p.detach(), expected)
+
+
+@every
+def test_frozen_parameters_are_left_out(settings: OptimSettings) -> None:
+    parameters = _parameters()
+    parameters["blocks.0.out.weight"].requires_grad_(False)
+    optimizer = _build(parameters, settings)
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert id(parameters["blocks.0.out.weight"]) not in held
+    assert len(held) == len(parameters) - 1
+
+
+@pytest.mark.parametrize(
+    ("table", "key"),
+    [
+        ({"name": "adamw", "momentum": 0.9}, "optim.momentum"),
+        ({"name": "adamw", "betas": [0.9, 1.0]}, "optim.betas"),
+        ({"name": "adamw", "betas": [-0.1, 0.9]}, "optim.betas"),
+        ({"name": "adamw", "eps": 0}, "optim.eps"),
+        ({"lr": 0}, "optim.lr"),
+        ({"ns_steps": 0}, "optim.ns_steps"),
+        ({"ns_precision": "fp8"}, "optim.ns_precision"),
+        ({"momentum": 1.0}, "optim.momentum"),
+        ({"clip_norm": -1}, "optim.clip_norm"),
+        ({"schedule": {"warmup": 3}}, "optim.schedule.warmup"),
+        ({"schedule": {"decay_ratio": 0}}, "optim.schedule.decay_ratio"),
+        ({"name": "lion"}, "optim.name"),
+    ],
+)
+def test_a_setting_that_cannot_be_meant_is_refused_by_its_key(table: dict[str, object], key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve(Root, {"optim": table})
+    assert (caught.value.where or "").startswith(key)
+
+
+def test_a_tag_alone_takes_that_optimisers_defaults() -> None:
+    assert resolve(Root, {"optim": {"name": "adamw"}}).optim == AdamW()
+    assert resolve(Root, {"optim": {"lr": 0.01}}).optim == Muon(lr=0.01)

@@ -1,0 +1,59 @@
+"""Fields become one sentence, in one place; exit codes follow the tree."""
+
+import pytest
+
+from firstlight import errors
+from firstlight.errors import Failure, FirstlightError, MissingExtra, UnknownName, UsageError, nearest
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({}, "is wrong"),
+        ({"where": "a.toml:3"}, "a.toml:3: is wrong"),
+        ({"found": 3}, "is wrong (found 3)"),
+        ({"found": 0, "expected": "4"}, "is wrong (found 0; expected 4)"),
+        ({"where": "k", "expected": "x", "fix": "Mend it."}, "k: is wrong (expected x). Mend it."),
+        ({"fix": "Mend it."}, "is wrong. Mend it."),
+        ({"found": ""}, "is wrong (found )"),
+    ],
+)
+def test_sentence(fields: dict[str, object], sentence: str):
+    error = FirstlightError("is wrong", **fields)
+    assert error.sentence() == str(error) == sentence
+
+
+def classes(root: type[FirstlightError]) -> list[type[FirstlightError]]:
+    return [root, *(deeper for child in root.__subclasses__() for deeper in classes(child))]
+
+
+def test_exit_codes_follow_the_tree():
+    ours = [c for c in classes(FirstlightError) if c.__module__ == errors.__name__ and c is not FirstlightError]
+    assert len(ours) >= 11
+    for cls in ours:
+        assert issubclass(cls, UsageError) != issubclass(cls, Failure)
+        assert cls.exit_code == (2 if issubclass(cls, UsageError) else 1)
+
+
+def test_the_tree_in_the_docstring_is_whole():
+    for cls in classes(FirstlightError):
+        if cls.__module__ == errors.__name__:
+            assert cls.__name__ in (errors.__doc__ or "")
+
+
+def test_unknown_name_offers_the_nearest():
+    error = UnknownName("preset", "gpt2-124", ["gpt2-124m", "nano"], where="--preset")
+    assert error.sentence() == (
+        "--preset: unknown preset 'gpt2-124' (expected one of gpt2-124m, nano). Did you mean 'gpt2-124m'?"
+    )
+    assert "Did you mean" not in UnknownName("preset", "zzz", ["nano"]).sentence()
+
+
+def test_missing_extra_says_what_to_install():
+    assert "pip install 'firstlight[zstd]'" in MissingExtra("reading .zst", "zstd").sentence()
+
+
+def test_nearest():
+    assert nearest("n_layers", ["n_layer", "n_head"]) == "n_layer"
+    assert nearest("zzz", ["n_layer"]) is None
+    assert nearest("x", []) is None
