@@ -1,25 +1,24 @@
 """Put a run together: tokenizer, token store, model, optimiser, loop. Wiring only; each part lives in its room."""
 
-import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
 
 from firstlight import optim, parallel, progress
 from firstlight import tokenizer as tokenizers
-from firstlight.corpus import open_corpus
+from firstlight.corpus import Corpus, open_corpus
 from firstlight.errors import ContractError, UsageError
-from firstlight.files import storage_errors, write_atomic
+from firstlight.files import storage_errors
 from firstlight.lm import LM, GenerateSettings, write
 from firstlight.model import GPT, ModelConfig, flops_per_token, splits
 from firstlight.stages.settings import PretrainSettings
+from firstlight.stages.tokenizer import keep, made_before, origin_of, train_on
 from firstlight.store import Batches, TokenStore, Windows, prepare
 from firstlight.tokenizer import Tokenizer
 from firstlight.train import Checkpoints, Job, Limits, LossModule, RunLog, TrainState, first_guess
@@ -57,7 +56,7 @@ def materials(run: Path, settings: PretrainSettings) -> Materials:
     Raises:
         ContractError: a store, a tokenizer and a starting model that do not belong together.
     """
-    start = LM.load(settings.run.start_from, device="cpu") if settings.run.start_from else None
+    start = LM.read(settings.run.start_from) if settings.run.start_from else None
     if settings.run.store is not None:
         folder = Path(settings.run.store)
         tokenizer = tokenizers.load(folder if (folder / "tokenizer.json").is_file() else folder / "tokenizer")
@@ -78,25 +77,18 @@ def materials(run: Path, settings: PretrainSettings) -> Materials:
     return Materials(tokenizer, store, start)
 
 
-def _tokenizer(run: Path, settings: PretrainSettings, corpus: Any, start: LM | None) -> Tokenizer:
-    folder, origin = run / "tokenizer", run / "tokenizer" / "origin.json"
+def _tokenizer(run: Path, settings: PretrainSettings, corpus: Corpus, start: LM | None) -> Tokenizer:
+    folder = run / "tokenizer"
+    if settings.tokenizer.path is None and (start is None or start.tokenizer is None):
+        origin = origin_of(settings.tokenizer, corpus)
+        tokenizer = made_before(folder, origin) or train_on(corpus, settings.tokenizer)
+        keep(folder, tokenizer, origin)
+        return tokenizer
     if settings.tokenizer.path is not None:
         tokenizer = tokenizers.load(settings.tokenizer.path)
-    elif start is not None and start.tokenizer is not None:
-        tokenizer = start.tokenizer
     else:
-        made_from = {
-            "settings": settings.tokenizer.model_dump(mode="json"),
-            "corpus": [source.fingerprint() for source in corpus.sources],
-        }
-        if origin.is_file() and json.loads(origin.read_text(encoding="utf-8")) == made_from:
-            progress.notice(f"the tokenizer in {folder} was made from the same corpus and settings: used again")
-            return tokenizers.load(folder)
-        documents = chain.from_iterable(source.documents() for source in corpus.sources)
-        tokenizer = tokenizers.train(documents, settings.tokenizer, n_bytes=sum(s.n_bytes for s in corpus.sources))
-        tokenizer.save(folder)
-        write_atomic(origin, json.dumps(made_from, indent=1))
-        return tokenizer
+        assert start is not None and start.tokenizer is not None
+        tokenizer = start.tokenizer
     tokenizer.save(folder)
     return tokenizer
 
@@ -210,13 +202,18 @@ def job(
     )  # fmt: skip
 
 
+def write_average(folder: Path, state: TrainState, made: Materials) -> None:
+    """Write the averaged weights as a model directory of their own."""
+    assert state.average is not None
+    with state.average.swapped():
+        LM(state.model, made.tokenizer).save(folder, {"weights": "an exponential average over the steps of the run"})
+
+
 def process_start() -> float:
     """Return ``time.perf_counter()`` as it was when this process began, on Linux; elsewhere, now."""
     now = time.perf_counter()
     try:
         fields = Path("/proc/self/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-        import os
-
         ticks = int(fields[19]) / os.sysconf("SC_CLK_TCK")
         uptime = float(Path("/proc/uptime").read_text(encoding="ascii").split()[0])
         return now - max(0.0, uptime - ticks)

@@ -82,15 +82,13 @@ def pretrain(
     try:
         if not parallel.is_main(place):
             parallel.barrier(place)  # the first process holds the lock and makes what the others read
-            return _run(request, place, started)
+            return _already_finished(request) or _run(request, place, started)
         with assemble.locked(request.run):
             remove_leftovers(request.run)
-            if (finished := _already_finished(request)) is not None:
-                parallel.barrier(place)
-                return finished
-            assemble.materials(request.run, request.settings)
+            finished = _already_finished(request)
+            made = None if finished else assemble.materials(request.run, request.settings)
             parallel.barrier(place)
-            return _run(request, place, started)
+            return finished or _run(request, place, started, made)
     finally:
         parallel.stop(place)
 
@@ -120,9 +118,11 @@ def _already_finished(request: inputs.Request) -> PretrainResult | None:
     return PretrainResult(**{**result, "run": Path(result["run"]), "report": request.run / "report.html"})
 
 
-def _run(request: inputs.Request, place: parallel.Place, started: float) -> PretrainResult:
+def _run(
+    request: inputs.Request, place: parallel.Place, started: float, made: assemble.Materials | None = None
+) -> PretrainResult:
     run, main = request.run, parallel.is_main(place)
-    made = assemble.materials(run, request.settings)
+    made = made or assemble.materials(run, request.settings)
     config = assemble.model_config(request.settings, made)
     job = assemble.job(run, request.settings, config, made, place, started)
     settings = _resolved(request.settings, config, job, place)
@@ -192,7 +192,7 @@ def _write_facts(request: inputs.Request, settings: PretrainSettings, job: Job, 
 def _conclude(job: Job, made: assemble.Materials, result: FitResult, answer: PretrainResult) -> None:
     run = job.run
     if job.state.average is not None:
-        assemble.write_average(run / "average", job, made)
+        assemble.write_average(run / "average", job.state, made)
     if result.valid is not None:
         valid = result.valid
         figures = {
