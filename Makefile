@@ -57,7 +57,7 @@ quickstart: $(VENV)/.base
 	$(BIN)/firstlight quickstart $(CORPUS) $(if $(OUT),--out $(OUT))
 
 test: $(VENV)/.dev
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow" --jaxtyping-packages=firstlight.model,beartype.beartype
 
 test-slow: $(VENV)/.dev
 	$(PYTEST) -m slow

@@ -30,7 +30,13 @@ def nanogpt(checkout: Path) -> dict[str, float]:
     """Run the recipe; return its seconds and the last valid loss that it printed."""
     with tempfile.TemporaryDirectory() as out:
         began = time.perf_counter()
-        done = subprocess.run([sys.executable, "train.py", *RECIPE, f"--out_dir={out}"], cwd=checkout, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "train.py", *RECIPE, f"--out_dir={out}"],
+            cwd=checkout,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         seconds = time.perf_counter() - began
     losses = re.findall(r"val loss ([0-9.]+)", done.stdout)
     return {"seconds": seconds, "valid_loss": float(losses[-1])}
@@ -40,7 +46,18 @@ def firstlight(text: Path, words: list[str]) -> dict[str, float]:
     """Run the preset; return its seconds, the seconds to the target, and the last valid loss."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
-        command = [sys.executable, "-m", "firstlight", "pretrain", str(text), "--preset", "shakespeare-char-cpu", "--out", str(out), *words]
+        command = [
+            sys.executable,
+            "-m",
+            "firstlight",
+            "pretrain",
+            str(text),
+            "--preset",
+            "shakespeare-char-cpu",
+            "--out",
+            str(out),
+            *words,
+        ]
         began = time.perf_counter()
         subprocess.run(command, capture_output=True, check=True)
         seconds = time.perf_counter() - began
@@ -70,7 +87,9 @@ def main() -> None:
             flush=True,
         )
     ratios = [r["nanogpt"]["seconds"] / r["firstlight"]["seconds_to_target"] for r in rounds]
-    print(f"nanoGPT's whole time over ours to {TARGET}: median {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+    print(
+        f"nanoGPT's whole time over ours to {TARGET}: median {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+    )
     if asked.json is not None:
         asked.json.write_text(json.dumps(rounds, indent=1) + "\n", encoding="utf-8")
 

@@ -13,7 +13,11 @@ def test_a_task_counts_and_finishes():
     with progress.listen(events.append), progress.task("encode", 10, "B") as work:
         work.advance(4)
         work.advance(6, "half of it")
-    assert [(e.done, e.finished, e.text) for e in events] == [(4, False, ""), (10, False, "half of it"), (10, True, "half of it")]
+    assert [(e.done, e.finished, e.text) for e in events] == [
+        (4, False, ""),
+        (10, False, "half of it"),
+        (10, True, "half of it"),
+    ]
     assert {(e.task, e.total, e.unit) for e in events} == {("encode", 10, "B")}
 
 

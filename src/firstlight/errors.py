@@ -1,18 +1,18 @@
 """The one error tree, and the one place where a user's error becomes a sentence.
 
-    FirstlightError
-    ├── UsageError            exit 2: what was asked cannot be meant
-    │   ├── ConfigError       a key of a TOML file or of the command line
-    │   ├── UnknownName       a name that is not in a table
-    │   └── MissingExtra      a library that the base install leaves out
-    └── Failure               exit 1: what was asked was tried and failed
-        ├── CorpusError       a file or line of a corpus
-        ├── TokenizerError    a tokenizer that cannot be trained, read or used
-        ├── StoreError        a token store
-        ├── CheckpointError   a checkpoint or a model directory
-        ├── ContractError     artefacts that do not belong together
-        ├── StorageError      the disk: full, read-only, not permitted
-        └── TrainingError     a run that cannot go on (not finite, out of memory)
+FirstlightError
+├── UsageError            exit 2: what was asked cannot be meant
+│   ├── ConfigError       a key of a TOML file or of the command line
+│   ├── UnknownName       a name that is not in a table
+│   └── MissingExtra      a library that the base install leaves out
+└── Failure               exit 1: what was asked was tried and failed
+    ├── CorpusError       a file or line of a corpus
+    ├── TokenizerError    a tokenizer that cannot be trained, read or used
+    ├── StoreError        a token store
+    ├── CheckpointError   a checkpoint or a model directory
+    ├── ContractError     artefacts that do not belong together
+    ├── StorageError      the disk: full, read-only, not permitted
+    └── TrainingError     a run that cannot go on (not finite, out of memory)
 """
 
 import difflib

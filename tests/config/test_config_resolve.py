@@ -128,7 +128,11 @@ def test_settings_are_frozen():
         ({"model": {"n_layers": 2}}, "model.n_layers", "Did you mean model.n_layer?"),
         ({"optim": {"lrr": 2}}, "optim.lrr", "Did you mean optim.lr?"),
         ({"optim": {"name": "adam", "lrr": 2}}, "optim.lrr", "Did you mean optim.lr?"),
-        ({"optim": {"name": "adam", "schedule": {"ends": 1}}}, "optim.schedule.ends", "Did you mean optim.schedule.end?"),
+        (
+            {"optim": {"name": "adam", "schedule": {"ends": 1}}},
+            "optim.schedule.ends",
+            "Did you mean optim.schedule.end?",
+        ),
         ({"lr": 2}, "lr", "Did you mean optim.lr?"),
         ({"n_layer": 2}, "n_layer", "Did you mean model.n_layer?"),
         ({"optim": {"name": "sgd"}}, "optim.name", "'adam', 'muon'"),

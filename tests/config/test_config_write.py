@@ -18,7 +18,9 @@ scalars = (
 )
 plain = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3), max_leaves=5)
 tables = st.recursive(
-    st.dictionaries(keys, plain | st.lists(st.dictionaries(keys, plain, max_size=2), min_size=1, max_size=2), max_size=4),
+    st.dictionaries(
+        keys, plain | st.lists(st.dictionaries(keys, plain, max_size=2), min_size=1, max_size=2), max_size=4
+    ),
     lambda inner: st.dictionaries(keys, inner, max_size=3),
     max_leaves=4,
 )

@@ -35,7 +35,12 @@ def start() -> Start:
         before = [sys.executable, *launcher] if launcher else [sys.executable]
         command = [*before, "-m", "firstlight", *map(str, words)]
         return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_environment(environment)
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=_environment(environment),
         )
 
     return begin

@@ -12,4 +12,6 @@ def same_bytes(one: Path, two: Path) -> list[str]:
     """Name the files of two runs' last checkpoints that differ."""
     a, b = last_checkpoint(one), last_checkpoint(two)
     names = ["model.safetensors", "trainer/optimizer.safetensors", "trainer/random.safetensors"]
-    return [n for n in names if (a / n).read_bytes() != (b / n).read_bytes()] + ([] if a.name == b.name else [f"{a.name} {b.name}"])
+    return [n for n in names if (a / n).read_bytes() != (b / n).read_bytes()] + (
+        [] if a.name == b.name else [f"{a.name} {b.name}"]
+    )

@@ -60,7 +60,9 @@ def test_killed_anywhere_and_resumed_is_bit_identical(kills, unbroken, start, ru
     assert same_bytes(whole, out) == []
     steps = [json.loads(line)["step"] for line in _lines(out / "metrics.jsonl") if "grad_norm" in line]
     assert steps == list(range(1, STEPS + 1)), "a line of metrics is missing or stands twice"
-    losses = [[json.loads(line)["loss"] for line in _lines(r / "metrics.jsonl") if "grad_norm" in line] for r in (whole, out)]
+    losses = [
+        [json.loads(line)["loss"] for line in _lines(r / "metrics.jsonl") if "grad_norm" in line] for r in (whole, out)
+    ]
     assert losses[0] == losses[1]
     assert not [p for p in out.rglob("*") if ".part-" in p.name or ".old-" in p.name]
 
@@ -103,7 +105,9 @@ def small_disk(tmp_path):
     """A file system of 3 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)], capture_output=True, check=False
+    )
     if mounted.returncode:
         pytest.skip(f"cannot mount a small file system here: {mounted.stderr.decode().strip()}")
     yield folder
@@ -147,7 +151,9 @@ def test_a_disk_that_is_full_for_a_while_costs_a_checkpoint_and_a_warning(tiny, 
     told: list[str] = []
     corpus, *settings = tiny
     with listen(lambda event: told.append(event.text)):
-        result = firstlight.pretrain([corpus], out=tmp_path / "run", overrides=[*settings, "train.steps=60", "train.checkpoint_every=5"])
+        result = firstlight.pretrain(
+            [corpus], out=tmp_path / "run", overrides=[*settings, "train.steps=60", "train.checkpoint_every=5"]
+        )
     assert result.finished and len(calls) > 40
     assert any("a checkpoint could not be written" in text and "no space left" in text for text in told)
     run_files = last_checkpoint(tmp_path / "run")

@@ -27,7 +27,10 @@ def test_a_run_directory_holds_what_the_design_says(trained):
 def test_the_same_toml_starts_the_same_run_again(trained, run, tmp_path):
     out, _ = trained
     run("pretrain", out / "run.toml", "--out", tmp_path / "again")
-    kept = [[line for line in (r / "metrics.jsonl").read_text(encoding="utf-8").splitlines()] for r in (out, tmp_path / "again")]
+    kept = [
+        [line for line in (r / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+        for r in (out, tmp_path / "again")
+    ]
     losses = [[json.loads(line).get("loss", json.loads(line).get("valid_loss")) for line in lines] for lines in kept]
     assert losses[0] == losses[1]
 
@@ -57,7 +60,9 @@ def test_transformers_loads_a_checkpoint_and_writes_the_same_text(trained, run):
     model = transformers.AutoModelForCausalLM.from_pretrained(folder)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     ids = tokenizer("The ", return_tensors="pt")
-    made = model.generate(**ids, max_new_tokens=12, max_length=None, do_sample=False, pad_token_id=tokenizer.eos_token_id)
+    made = model.generate(
+        **ids, max_new_tokens=12, max_length=None, do_sample=False, pad_token_id=tokenizer.eos_token_id
+    )
     ours = run("generate", out, "The ", "--max-new-tokens", 12, "--temperature", 0).stdout.rstrip("\n")
     assert tokenizer.decode(made[0], skip_special_tokens=True) == ours
 
@@ -71,7 +76,9 @@ def test_dry_run_writes_nothing(tiny, run, tmp_path):
 def test_a_new_run_from_the_weights_of_another(trained, tiny, run, tmp_path):
     out, result = trained
     words = [w for w in tiny if not w.startswith(("model.", "tokenizer."))]
-    made = json.loads(run("pretrain", *words, "train.steps=5", "--from", out, "--out", tmp_path / "next", "--json").stdout)
+    made = json.loads(
+        run("pretrain", *words, "train.steps=5", "--from", out, "--out", tmp_path / "next", "--json").stdout
+    )
     assert made["valid_loss"] == pytest.approx(result["valid_loss"], abs=0.3)
 
 
@@ -79,7 +86,16 @@ def test_a_new_run_from_the_weights_of_another(trained, tiny, run, tmp_path):
 def test_chinese(run, tiny, shared_data, tmp_path):
     files = sorted((shared_data / "zh-novels").glob("*.xz"))
     words = [w for w in tiny if not w.startswith(("python-docs", "tokenizer.", "corpus."))]
-    run("pretrain", files[0], *words, "corpus.max_bytes=200000", "tokenizer.kind=char", "train.steps=40", "--out", tmp_path / "zh")
+    run(
+        "pretrain",
+        files[0],
+        *words,
+        "corpus.max_bytes=200000",
+        "tokenizer.kind=char",
+        "train.steps=40",
+        "--out",
+        tmp_path / "zh",
+    )
     text = run("generate", tmp_path / "zh", "却说", "--max-new-tokens", 20).stdout
     assert sum("\u4e00" <= c <= "\u9fff" for c in text) >= 10
     scored = json.loads(run("evaluate", tmp_path / "zh", "--json").stdout)

@@ -30,7 +30,9 @@ def test_a_published_size_has_its_parameters(name: str) -> None:
 
 
 def test_the_article_and_the_small_machines_are_there() -> None:
-    assert {"article", "nano", "micro", "tiny", "small", "quickstart", "shakespeare-char-cpu"} <= set(preset_names(PACKAGE))
+    assert {"article", "nano", "micro", "tiny", "small", "quickstart", "shakespeare-char-cpu"} <= set(
+        preset_names(PACKAGE)
+    )
     article = resolve(PretrainSettings, preset(PACKAGE, "article"))
     shape = article.model
     assert (article.tokenizer.vocab_size, shape.n_embd, shape.n_head, shape.n_layer) == (10_000, 768, 12, 12)

@@ -40,7 +40,9 @@ def _build(parameters: dict[str, nn.Parameter], settings: OptimSettings) -> torc
 
 
 def test_public_names_are_sorted_and_there() -> None:
-    assert firstlight.optim.__all__ == sorted(firstlight.optim.__all__, key=lambda n: (not n.isupper(), not n[0].isupper(), n))
+    assert firstlight.optim.__all__ == sorted(
+        firstlight.optim.__all__, key=lambda n: (not n.isupper(), not n[0].isupper(), n)
+    )
     assert all(hasattr(firstlight.optim, name) for name in firstlight.optim.__all__)
 
 

@@ -85,7 +85,9 @@ def test_what_the_machine_lacks_is_a_usage_error(
     assert (caught.value.where or "").startswith("hardware.")
 
 
-@pytest.mark.parametrize("table", [{"threads": 0}, {"threads": -1}, {"threads": "many"}, {"precision": "fp8"}, {"gpu": 1}])
+@pytest.mark.parametrize(
+    "table", [{"threads": 0}, {"threads": -1}, {"threads": "many"}, {"precision": "fp8"}, {"gpu": 1}]
+)
 def test_settings_that_cannot_be_meant_are_refused(table: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="hardware."):
         config.resolve(Root, {"hardware": table})
@@ -100,7 +102,13 @@ def test_threads_are_set_and_divided_between_processes(monkeypatch: pytest.Monke
     assert torch.get_num_threads() == 3
     assert resolve(Hardware(device="cpu", threads=2)).threads == 2
     # torchrun sets OMP_NUM_THREADS=1 by itself.
-    for name, value in {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}.items():
+    for name, value in {
+        "WORLD_SIZE": "4",
+        "RANK": "3",
+        "LOCAL_RANK": "1",
+        "LOCAL_WORLD_SIZE": "2",
+        "OMP_NUM_THREADS": "1",
+    }.items():
         monkeypatch.setenv(name, value)
     place = resolve(Hardware(device="cpu"))
     assert (place.threads, place.world_size, place.rank, place.local_rank, place.backend) == (4, 4, 3, 1, "gloo")
@@ -206,7 +214,7 @@ def test_memory_does_not_count_a_parents_peak() -> None:
     code = (
         "import subprocess, sys; block = bytearray(b'x') * 2**29;"
         "child = 'from firstlight.parallel import memory, Place; import torch;"
-        "print(memory(Place(torch.device(\"cpu\"), \"fp32\", False, 1, 0, 1, {})))';"
+        'print(memory(Place(torch.device("cpu"), "fp32", False, 1, 0, 1, {})))\';'
         "sys.exit(subprocess.run([sys.executable, '-c', child], close_fds=False).returncode)"
     )
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60).stdout

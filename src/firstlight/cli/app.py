@@ -14,7 +14,7 @@ import typer
 
 from firstlight.cli import data, doctor, evaluate, generate, tokenizer, training
 from firstlight.cli.draw import Drawing
-from firstlight.errors import FirstlightError
+from firstlight.errors import Failure, FirstlightError
 from firstlight.files import storage_errors
 from firstlight.progress import listen
 
@@ -73,7 +73,8 @@ def run(words: Sequence[str]) -> int:
         except OSError as error:
             code = _tell_system(drawing, error, debug)
         except Exception as error:  # noqa: BLE001 - the last net: a bug of ours becomes one line
-            code = _tell_bug(drawing, error, debug)
+            known = _out_of_memory(error)
+            code = _tell_bug(drawing, error, debug) if known is None else _tell(drawing, known, debug)
         if code == _INTERRUPTED:
             drawing.line("interrupted")
     return code
@@ -100,12 +101,12 @@ def _call(words: list[str]) -> int:
 
 def _tell_usage(error: Any) -> None:
     message = str(error.format_message()).strip()
-    context = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError":
-        print(message or context.get_help(), file=sys.stderr)
+        print(message, file=sys.stderr)
         return
+    context = getattr(error, "ctx", None)
     path = "firstlight" if context is None else context.command_path
-    message = message[:1].lower() + message[1:]
+    message = " ".join(f"{message[:1].lower()}{message[1:]}".split())
     print(f"error: {message}{'' if message.endswith(('.', '?')) else '.'} Help: {path} --help", file=sys.stderr)
 
 
@@ -126,6 +127,19 @@ def _tell_system(drawing: Drawing, error: OSError, debug: bool) -> int:
     except OSError:
         drawing.error(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     return 1
+
+
+def _out_of_memory(error: Exception) -> Failure | None:
+    """Return what to say where memory was too small; torch says so in several ways."""
+    text = str(error)
+    if not isinstance(error, MemoryError) and not ("out of memory" in text or "not enough memory" in text):
+        return None
+    known = Failure(
+        "out of memory", found=" ".join(text.split())[:120] or None,
+        fix="Take a smaller model, train.micro_batch=1, or a machine with more memory.",
+    )  # fmt: skip
+    known.__cause__ = error
+    return known
 
 
 def _tell_bug(drawing: Drawing, error: Exception, debug: bool) -> int:

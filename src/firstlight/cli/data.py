@@ -1,5 +1,6 @@
 """The commands ``data prepare``, ``inspect``, ``verify`` and ``stats``."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -7,7 +8,7 @@ import typer
 
 from firstlight.cli import show
 from firstlight.cli.show import JsonOption
-from firstlight.cli.training import split_words
+from firstlight.cli.words import corpus_settings, split_words
 from firstlight.errors import StoreError, UsageError
 
 StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="A token store, or a run directory.")]
@@ -15,7 +16,11 @@ StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="A token sto
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    group = typer.Typer(no_args_is_help=True, help="Corpus to token store, and what lies in one.")
+    group = typer.Typer(
+        no_args_is_help=True,
+        help="Make token stores, look into them, check them.\n\n"
+        "Example: firstlight data prepare mytext.txt --out stores/mine",
+    )
     for command in (prepare, inspect, verify, stats):
         group.command()(command)
     app.add_typer(group, name="data")
@@ -24,17 +29,23 @@ def register(app: typer.Typer) -> None:
 def prepare(
     words: Annotated[
         list[str],
-        typer.Argument(metavar="CORPUS... [KEY=VALUE]...", help="Files, folders, globs, named corpora, -; and settings."),
+        typer.Argument(
+            metavar="CORPUS|KEY=VALUE",
+            help="Files, folders, globs, named corpora, - for standard input; and settings of the tables corpus, "
+            "tokenizer and data.",
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder of the store.")],
     tokenizer: Annotated[
-        str | None, typer.Option("--tokenizer", help="Use this tokenizer; by default one is trained.", show_default=False)
+        str | None,
+        typer.Option("--tokenizer", help="Use this tokenizer; by default one is trained.", show_default=False),
     ] = None,
     text_field: Annotated[
         str | None, typer.Option("--text-field", help="Field of a record that holds its text.", show_default=False)
     ] = None,
     on_bad_bytes: Annotated[
-        str | None, typer.Option("--on-bad-bytes", help="error, replace or skip.", show_default=False)
+        str | None,
+        typer.Option("--on-bad-bytes", help="Bytes that are no UTF-8: error, replace or skip.", show_default=False),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -47,16 +58,16 @@ def prepare(
     inputs, settings = split_words(words)
     if not inputs:
         raise UsageError("no corpus", fix="Name files, folders or a named corpus.")
-    settings += [f"corpus.text_field={text_field!r}"] if text_field else []
-    settings += [f"corpus.on_bad_bytes={on_bad_bytes}"] if on_bad_bytes else []
+    settings += corpus_settings(text_field, on_bad_bytes)
     made = stage.prepare(inputs, out=out, tokenizer_path=tokenizer, overrides=settings)
     if as_json:
         show.as_json(made)
         return
-    print(f"{made.store}: {made.train_tokens:,} training and {made.valid_tokens:,} valid tokens, vocabulary {made.vocab_size:,}")
+    tokens = f"{made.train_tokens:,} training and {made.valid_tokens:,} valid tokens"
+    print(f"{made.store}: {tokens}, vocabulary {made.vocab_size:,}")
     for reason, count in made.tally.dropped.items():
         print(f"left out: {count:,} documents, {reason}")
-    print(f"Train on it: firstlight pretrain {made.store} --out runs/NAME")
+    print(f"Train on it: firstlight pretrain {shlex.quote(str(made.store))} --out runs/NAME")
 
 
 def inspect(
@@ -91,7 +102,9 @@ def inspect(
 
 
 def verify(store: StoreArgument, as_json: JsonOption = False) -> None:
-    """Read every byte of a store, or of a run with its checkpoints; exit 1 where anything is wrong.
+    """Check every byte of a store or a run.
+
+    Of a run: its token store, its tokenizer and its checkpoints. Exit 1 where anything is wrong.
 
     Example: firstlight data verify runs/mine
     """
@@ -118,7 +131,9 @@ def stats(
     top: Annotated[int, typer.Option("--top", min=1, help="Most frequent tokens to show.")] = 20,
     as_json: JsonOption = False,
 ) -> None:
-    """Count a token store: lengths of documents, bytes a token, frequent tokens.
+    """Count what lies in a token store.
+
+    Lengths of documents, bytes a token, the most frequent tokens.
 
     Example: firstlight data stats stores/books --top 10
     """
@@ -128,15 +143,19 @@ def stats(
     if as_json:
         show.as_json(found)
         return
-    sides = [(side, *(f"{found[side][what]:,}" for what in ("documents", "tokens", "bytes"))) for side in ("train", "valid")]
-    show.table(("split", "documents", "tokens", "bytes"), sides)
+    heads = ("documents", "tokens", "bytes")
+    show.table(("split", *heads), [(side, *(f"{found[side][h]:,}" for h in heads)) for side in ("train", "valid")])
     print(f"\n{found['bytes_per_token']:.2f} bytes a token; {found['ids_used']:,} of {found['vocab_size']:,} ids occur")
     print("tokens a document: " + ", ".join(f"{name} {value:,.0f}" for name, value in found["document_tokens"].items()))
     print()
     total = max(found["train"]["tokens"], 1)
     rows = [
-        (row["id"], "" if row["token"] is None else repr(row["token"]), f"{row['count']:,}", f"{100 * row['count'] / total:.2f} %")
-        for row in found["top"]
+        (
+            r["id"],
+            "" if r["token"] is None else repr(r["token"]),
+            f"{r['count']:,}",
+            f"{100 * r['count'] / total:.2f} %",
+        )
+        for r in found["top"]
     ]
     show.table(("id", "token", "count", "share"), rows, words=2)
-

@@ -19,7 +19,9 @@ def doctor(
     folder: Annotated[Path, typer.Option("--folder", help="Whose disk to look at.")] = Path("runs"),
     as_json: JsonOption = False,
 ) -> None:
-    """What this machine can do, what is missing, what to install; exit 1 where something will not work.
+    """Say what this machine can do and lacks.
+
+    What is missing, what to install; exit 1 where something will not work.
 
     Example: firstlight doctor
     """

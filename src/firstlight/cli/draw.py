@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from firstlight.progress import Event
 
@@ -126,8 +126,10 @@ def _progress() -> "Progress":
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
-    columns: list[Any] = [TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[figures]}")]
-    return Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=8)
+    name, figures = TextColumn("{task.description}"), TextColumn("{task.fields[figures]}")
+    return Progress(
+        name, BarColumn(bar_width=24), figures, console=Console(stderr=True), transient=True, refresh_per_second=8
+    )
 
 
 def _amount(event: Event) -> str:

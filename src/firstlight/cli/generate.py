@@ -9,6 +9,7 @@ import typer
 
 from firstlight.cli import show
 from firstlight.cli.show import JsonOption
+from firstlight.cli.words import named_as_options, standard_input
 from firstlight.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,24 +21,34 @@ def register(app: typer.Typer) -> None:
     app.command()(generate)
 
 
-def generate(
+def generate(  # noqa: PLR0913 - an argument an option
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run, a checkpoint or a Hugging Face directory.")],
-    prompt: Annotated[str | None, typer.Argument(metavar="[PROMPT]", help="How the text begins.", show_default=False)] = None,
+    prompt: Annotated[
+        str | None, typer.Argument(metavar="PROMPT", help="How the text begins.", show_default=False)
+    ] = None,
     prompts: Annotated[
         Path | None, typer.Option("--prompts", help="A file with a prompt a line.", show_default=False)
     ] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="Tokens to write.", show_default=False)] = None,
-    temperature: Annotated[float | None, typer.Option(help="0: always the likeliest token.", show_default=False)] = None,
-    top_k: Annotated[int | None, typer.Option(help="Choose among this many likeliest tokens.", show_default=False)] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="0: always the likeliest token.", show_default=False)
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option(help="Choose among this many likeliest tokens.", show_default=False)
+    ] = None,
     top_p: Annotated[
-        float | None, typer.Option(help="Choose among the likeliest tokens that have this probability together.", show_default=False)
+        float | None,
+        typer.Option(help="Choose among the likeliest tokens that have this probability together.", show_default=False),
     ] = None,
     min_p: Annotated[
-        float | None, typer.Option(help="Leave out tokens below this share of the likeliest one's probability.", show_default=False)
+        float | None,
+        typer.Option(help="Leave out tokens below this share of the likeliest one's probability.", show_default=False),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed writes the same text.", show_default=False)] = None,
     num_samples: Annotated[int | None, typer.Option(help="Texts for each prompt.", show_default=False)] = None,
-    stop: Annotated[list[str] | None, typer.Option(help="End where this is written; may be repeated.", show_default=False)] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option(help="End where this is written; may be repeated.", show_default=False)
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -53,15 +64,17 @@ def generate(
         "max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
         "seed": seed, "num_samples": num_samples, "stop": stop or None,
     }  # fmt: skip
-    stage.settings_of(settings)  # wrong settings are told before a model is loaded
+    with named_as_options({key: f"--{key.replace('_', '-')}" for key in settings}):
+        stage.settings_of(settings)  # wrong settings are told before a model is loaded
     if prompt is not None and prompts is not None:
         raise UsageError("a prompt and a file of prompts", expected="one of them", fix="Leave out PROMPT or --prompts.")
     many = stage.prompts_of(prompts) if prompts is not None else None
-    model = stage.load(run, device=device)
+    with named_as_options({"hardware.device": "--device"}):
+        model = stage.load(run, device=device)
     if prompt is None and many is None and sys.stdin.isatty() and not as_json:
         _converse(model, settings)
         return
-    asked = [prompt] if prompt is not None else many if many is not None else _standard_input()
+    asked = [prompt] if prompt is not None else many if many is not None else _prompts()
     if as_json:
         show.as_json({"samples": stage.generate(model, asked, **settings)})
     elif len(asked) == 1 and (num_samples or 1) == 1:
@@ -98,11 +111,8 @@ def _converse(model: "LM", settings: dict[str, Any]) -> None:
         print(flush=True)
 
 
-def _standard_input() -> list[str]:
-    try:
-        lines = [line for line in sys.stdin.read().splitlines() if line.strip()]
-    except UnicodeDecodeError as error:
-        raise UsageError("is not UTF-8", where="standard input", found=f"a bad byte at offset {error.start}") from error
+def _prompts() -> list[str]:
+    lines = [line for line in standard_input().splitlines() if line.strip()]
     if not lines:
         raise UsageError("no prompt", fix='Give one: firstlight generate RUN "The ", or a line of standard input.')
     return lines

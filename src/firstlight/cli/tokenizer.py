@@ -1,6 +1,5 @@
 """The commands ``tokenizer train``, ``import``, ``show``, ``encode``, ``decode`` and ``compare``."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -8,8 +7,11 @@ import typer
 
 from firstlight.cli import show as showing
 from firstlight.cli.show import JsonOption
-from firstlight.cli.training import split_words
+from firstlight.cli.words import split_words, standard_input
 from firstlight.errors import UsageError
+
+_LONGEST_ID = 18  # digits; more than any vocabulary has
+_SHOWN = 32  # characters of a long token
 
 PathArgument = Annotated[
     str, typer.Argument(metavar="PATH", help="A tokenizer.json, or a folder, run, store or model that has one.")
@@ -19,7 +21,10 @@ OutOption = Annotated[Path, typer.Option("--out", help="Folder for tokenizer.jso
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    group = typer.Typer(no_args_is_help=True, help="Train, import, look at and compare tokenizers.")
+    group = typer.Typer(
+        no_args_is_help=True,
+        help="Train, import, look at and compare tokenizers.\n\nExample: firstlight tokenizer show runs/mine",
+    )
     group.command("train")(train)
     group.command("import")(import_)
     for command in (show, encode, decode, compare):
@@ -30,7 +35,11 @@ def register(app: typer.Typer) -> None:
 def train(
     words: Annotated[
         list[str],
-        typer.Argument(metavar="CORPUS... [KEY=VALUE]...", help="Files, folders, globs, named corpora, -; and settings."),
+        typer.Argument(
+            metavar="CORPUS|KEY=VALUE",
+            help="Files, folders, globs, named corpora, - for standard input; and settings of the tables corpus and "
+            "tokenizer.",
+        ),
     ],
     out: OutOption,
     as_json: JsonOption = False,
@@ -48,7 +57,10 @@ def train(
 
 
 def import_(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="GPT-1's or GPT-2's folder, a .tiktoken file, a tokenizer.json.")],
+    source: Annotated[
+        str,
+        typer.Argument(metavar="SOURCE", help="GPT-1's or GPT-2's folder, a .tiktoken file, or a tokenizer.json."),
+    ],
     out: OutOption,
     as_json: JsonOption = False,
 ) -> None:
@@ -73,7 +85,7 @@ def show(path: PathArgument, as_json: JsonOption = False) -> None:
 
 def encode(
     path: PathArgument,
-    text: Annotated[str, typer.Argument(metavar="TEXT|-", help="The text; - reads standard input.")],
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="The text; - reads standard input.")],
     as_json: JsonOption = False,
 ) -> None:
     """Turn text into ids.
@@ -82,7 +94,7 @@ def encode(
     """
     from firstlight.stages import tokenizer as stage
 
-    result = stage.encode(path, _standard_input() if text == "-" else text)
+    result = stage.encode(path, standard_input() if text == "-" else text)
     if as_json:
         showing.as_json(result)
     else:
@@ -91,7 +103,7 @@ def encode(
 
 def decode(
     path: PathArgument,
-    ids: Annotated[list[str], typer.Argument(metavar="IDS...|-", help="The ids; - reads standard input.")],
+    ids: Annotated[list[str], typer.Argument(metavar="ID", help="The ids; - reads standard input.")],
 ) -> None:
     """Turn ids into text.
 
@@ -99,17 +111,17 @@ def decode(
     """
     from firstlight.stages import tokenizer as stage
 
-    words = (_standard_input() if ids == ["-"] else " ".join(ids)).replace(",", " ").split()
+    words = (standard_input() if ids == ["-"] else " ".join(ids)).replace(",", " ").split()
     numbers = []
     for word in words:
-        if not word.removeprefix("-").isdecimal():
-            raise UsageError("is no id", where="IDS", found=repr(word), expected="whole numbers, such as 15496 11 995")
+        if not word.isdecimal() or len(word) > _LONGEST_ID:
+            raise UsageError("is no id", where=word[:40], expected="whole numbers, such as 15496 11 995")
         numbers.append(int(word))
     print(stage.decode(path, numbers))
 
 
 def compare(
-    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Tokenizers.")],
+    paths: Annotated[list[str], typer.Argument(metavar="PATH", help="Tokenizers.")],
     text: Annotated[list[str], typer.Option("--text", help="File, folder or named corpus to cut; may be repeated.")],
     as_json: JsonOption = False,
 ) -> None:
@@ -124,9 +136,12 @@ def compare(
         showing.as_json({"tokenizers": found})
         return
     rows = [
-        (one.path, one.kind, f"{one.vocab_size:,}", f"{one.tokens:,}", f"{one.bytes_per_token:.3f}", f"{one.characters_per_token:.3f}", f"{one.unknown:,}")
+        (
+            one.path, one.kind, f"{one.vocab_size:,}", f"{one.tokens:,}", f"{one.bytes_per_token:.3f}",
+            f"{one.characters_per_token:.3f}", f"{one.unknown:,}",
+        )
         for one in found
-    ]
+    ]  # fmt: skip
     heads = ("tokenizer", "kind", "vocabulary", "tokens", "bytes/token", "characters/token", "unknown")
     showing.table(heads, rows, words=2)
 
@@ -148,13 +163,6 @@ def _tell(facts: object, as_json: bool) -> None:
             "unknown": unknown,
             "round trip": "exact" if facts.lossless else "not exact",
             "hash": facts.hash,
-            "longest": "  ".join(repr(token) for token in facts.longest),
+            "longest": "  ".join(repr(t if len(t) <= _SHOWN else f"{t[:_SHOWN]}…") for t in facts.longest),
         }
     )
-
-
-def _standard_input() -> str:
-    try:
-        return sys.stdin.read()
-    except UnicodeDecodeError as error:
-        raise UsageError("is not UTF-8", where="standard input", found=f"a bad byte at offset {error.start}") from error

@@ -2,9 +2,10 @@
 
 from firstlight.corpus.corpus import Corpus, Source, open_corpus
 from firstlight.corpus.download import cache_folder, fetch
+from firstlight.corpus.named import catalogue
 from firstlight.corpus.readers import READERS
 from firstlight.corpus.settings import CorpusSettings
-from firstlight.corpus.sources import catalogue, names
+from firstlight.corpus.sources import names
 from firstlight.corpus.tally import Tally
 
 __all__ = [

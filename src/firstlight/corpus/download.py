@@ -1,28 +1,31 @@
 """Fetch a file once: progress, resume of a broken download, SHA-256, a cache, one process at a time."""
 
 import contextlib
-import hashlib
+import http.client
 import os
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from firstlight import progress
-from firstlight.errors import CorpusError
+from firstlight.errors import CorpusError, StorageError
 from firstlight.files import sha256, storage_errors, write_atomic
 
 _TRIES = 4
 _BLOCK = 1 << 18
 _TIMEOUT_SECONDS = 30
+_TRY_AGAIN = (408, 425, 429)
 
 
 def cache_folder() -> Path:
     """Return where fetched corpora are kept: $FIRSTLIGHT_CACHE, else below the user's cache folder."""
-    if "FIRSTLIGHT_CACHE" in os.environ:
-        return Path(os.environ["FIRSTLIGHT_CACHE"])
+    if chosen := os.environ.get("FIRSTLIGHT_CACHE"):
+        return Path(chosen).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
     return (Path(base) if base else Path.home() / ".cache") / "firstlight"
 
@@ -38,85 +41,184 @@ def fetch(url: str, target: Path, expected: str | None = None, *, pause: float =
 
     Raises:
         CorpusError: no connection, an answer that is no file, or other bytes than expected.
+        StorageError: the cache cannot be written.
     """
-    with storage_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{target}.lock"):
-            recorded = target.with_name(target.name + ".sha256")
-            known = expected or (recorded.read_text(encoding="ascii").strip() if recorded.is_file() else None)
-            if not target.is_file():
-                part = target.with_name(target.name + ".part")
-                _with_retries(url, part, pause)
-                _check(part, known, url)
-                part.replace(target)
-                if known is None:
-                    progress.notice(f"{target.name}: no SHA-256 is known, so this download's is recorded")
-            elif known is not None:
-                _check(target, known, url)
-            if expected is None and not recorded.is_file():
-                write_atomic(recorded, sha256(target) + "\n")
+    fetch_checked(url, target, expected, pause=pause)
     return target
 
 
-def _check(file: Path, known: str | None, url: str) -> None:
+def fetch_checked(url: str, target: Path, expected: str | None = None, *, pause: float = 1.0) -> str:
+    """Do as ``fetch``; return the SHA-256 that was found, so that nobody need compute it again."""
+    recorded = target.with_name(f"{target.name}.sha256")
+    if not target.is_file():
+        with alone_with(target):
+            if not target.is_file():
+                return _download(url, target, expected or _known(recorded), recorded, pause)
+    # A file that is there is only read, so that a cache may be shared and read-only.
+    found = sha256(target)
+    known = expected or _known(recorded)
     if known is None:
+        _record(recorded, found)
+    else:
+        _check(found, known, target, url, recorded)
+    return found
+
+
+@contextlib.contextmanager
+def alone_with(target: Path) -> Iterator[None]:
+    """Make the folder of ``target`` and let one process at a time into the context.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    try:
+        with storage_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(f"{target}.lock")
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                progress.notice(f"another process is fetching {target.name}; waiting for it")
+                lock.acquire()
+            try:
+                yield
+            finally:
+                lock.release()
+    except StorageError as error:
+        raise StorageError(
+            error.problem, where=error.where, fix="Mend that, or set FIRSTLIGHT_CACHE to a folder elsewhere."
+        ) from error
+
+
+def _download(url: str, target: Path, known: str | None, recorded: Path, pause: float) -> str:
+    part = target.with_name(f"{target.name}.part")
+    _with_retries(url, part, target, pause)
+    found = sha256(part)
+    if known is None:
+        progress.notice(f"{target.name}: no SHA-256 is known, so this download's is recorded")
+    else:
+        _check(found, known, part, url, recorded)
+    with storage_errors(target):
+        part.replace(target)
+        _validator(part).unlink(missing_ok=True)
+    if known is None:
+        _record(recorded, found)
+    return found
+
+
+def _known(recorded: Path) -> str | None:
+    return recorded.read_text(encoding="ascii").strip() or None if recorded.is_file() else None
+
+
+def _record(recorded: Path, found: str) -> None:
+    try:
+        write_atomic(recorded, found + "\n")
+    except StorageError as error:
+        progress.notice(f"the SHA-256 is not recorded: {error}")
+
+
+def _check(found: str, known: str, file: Path, url: str, recorded: Path) -> None:
+    if found == known:
         return
-    found = sha256(file)
-    if found != known:
-        file.unlink()
-        raise CorpusError(
-            "has other bytes than expected, and was deleted", where=url, found=f"SHA-256 {found}", expected=known,
-            fix="Try again; if it stays so, the file at its home has changed.",
-        )  # fmt: skip
+    with storage_errors(file):
+        file.unlink(missing_ok=True)
+    _validator(file).unlink(missing_ok=True)
+    changed = f"; where its home has changed on purpose, delete {recorded}" if recorded.is_file() else ""
+    raise CorpusError(
+        "has other bytes than expected, and was deleted", where=file, found=f"SHA-256 {found}", expected=known,
+        fix=f"Run again to fetch {url}{changed}.",
+    )  # fmt: skip
 
 
-def _with_retries(url: str, part: Path, pause: float) -> None:
-    for attempt in range(1, _TRIES + 1):
-        try:
-            _transfer(url, part)
-            return
-        except urllib.error.HTTPError as error:
-            if error.code == 416:  # the part is as long as the file, or longer: begin again
-                part.unlink(missing_ok=True)
-            elif error.code < 500 and error.code != 429:
-                raise CorpusError(f"cannot be fetched: HTTP {error.code} {error.reason}", where=url, fix=_by_hand(part)) from error
-            problem: Exception = error
-        except (OSError, EOFError) as error:
-            if isinstance(error, OSError) and error.errno in (28, 30, 13):
-                raise
-            problem = error
-        if attempt < _TRIES:
-            progress.notice(f"{url}: {problem}; trying again in {pause:g} s")
-            time.sleep(pause)
-            pause *= 2
-    raise CorpusError(f"cannot be fetched: {problem}", where=url, fix=_by_hand(part)) from problem
-
-
-def _by_hand(part: Path) -> str:
-    return f"Without a connection, put the file at {part.with_suffix('')} yourself."
-
-
-def _transfer(url: str, part: Path) -> None:
-    """Fetch what is missing of ``part``; a server that knows no ranges sends it all again."""
-    have = part.stat().st_size if part.is_file() else 0
+def _with_retries(url: str, part: Path, target: Path, pause: float) -> None:
+    """Transfer until it is done; a try that brought new bytes does not count as failed."""
     if not url.startswith(("https://", "http://")):
         raise CorpusError("is no web address", where=url)
-    request = urllib.request.Request(url, headers={"User-Agent": "firstlight", **({"Range": f"bytes={have}-"} if have else {})})  # noqa: S310
-    with contextlib.closing(urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)) as answer:  # noqa: S310
-        if have and answer.status != 206:
-            have = 0
-        length = answer.headers.get("Content-Length")
-        total = have + int(length) if length else None
-        with part.open("ab" if have else "wb") as file, progress.task(f"fetch {part.stem}", total, "B") as task:
+    by_hand = f"Without a connection, put the file at {target} yourself."
+    failed, wait = 0, pause
+    while True:
+        before = _size(part)
+        try:
+            _transfer(url, part, target.name)
+            return
+        except urllib.error.HTTPError as error:
+            with error:
+                if error.code < 500 and error.code not in _TRY_AGAIN:
+                    raise CorpusError(
+                        f"cannot be fetched: HTTP {error.code} {error.reason}", where=url, fix=by_hand
+                    ) from error
+            problem: Exception = error
+        except _Broken as error:
+            problem = error
+        if _size(part) > before:
+            failed, wait = 0, pause
+        failed += 1
+        if failed == _TRIES:
+            raise CorpusError(f"cannot be fetched: {problem}", where=url, fix=by_hand) from problem
+        progress.notice(f"{url}: {problem}; trying again in {wait:g} s")
+        time.sleep(wait)
+        wait *= 2
+
+
+class _Broken(Exception):
+    """The connection ended before the file did."""
+
+
+def _transfer(url: str, part: Path, name: str) -> None:
+    """Fetch what is missing of ``part``; a server that knows no ranges, or has another file now, sends it all."""
+    have = _size(part)
+    headers = {"User-Agent": "firstlight"}
+    if have:
+        headers["Range"] = f"bytes={have}-"
+        if _validator(part).is_file() and (tag := _validator(part).read_text(encoding="latin-1")):
+            headers["If-Range"] = tag
+    try:
+        answer = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT_SECONDS)  # noqa: S310
+    except urllib.error.HTTPError as error:
+        if error.code != 416 or not have:
+            raise
+        with error:
+            if error.headers.get("Content-Range", "").endswith(f"/{have}"):
+                return  # nothing is missing
+        part.unlink()
+        raise _Broken("the part that was there does not fit the file and was deleted") from error
+    except (OSError, http.client.HTTPException) as error:
+        raise _Broken(str(error)) from error
+    with answer:
+        if answer.status == 206 and not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+            part.unlink(missing_ok=True)
+            raise _Broken("the server sent another part than was asked for")
+        _write(answer, part, have if answer.status == 206 else 0, name)
+
+
+def _write(answer: Any, part: Path, have: int, name: str) -> None:
+    length = answer.headers.get("Content-Length")
+    total = have + int(length) if length else None
+    with storage_errors(part), progress.task(f"fetch {name}", total, "B") as task:
+        if have == 0:
+            tag = answer.headers.get("ETag", "")
+            _validator(part).write_text("" if tag.startswith("W/") else tag, encoding="latin-1")
+        with part.open("ab" if have else "wb") as file:
             task.advance(have)
-            while block := answer.read(_BLOCK):
+            while block := _read(answer):
                 file.write(block)
                 task.advance(len(block))
                 have += len(block)
     if total is not None and have < total:
-        raise EOFError(f"connection closed after {have} of {total} bytes")
+        raise _Broken(f"connection closed after {have} of {total} bytes")
 
 
-def text_hash(text: str) -> str:
-    """Return the SHA-256 of a text."""
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+def _read(answer: Any) -> bytes:
+    try:
+        return bytes(answer.read(_BLOCK))
+    except (OSError, http.client.HTTPException) as error:
+        raise _Broken(f"connection broken: {error}") from error
+
+
+def _validator(part: Path) -> Path:
+    """Return where the server's tag of the file under way is kept, so that two versions are never joined."""
+    return part.with_name(f"{part.name}.etag")
+
+
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.is_file() else 0

@@ -1,10 +1,13 @@
 """The corpora that every Python has: its standard library's sources, and its reference text."""
 
+import io
+import json
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
-from firstlight.corpus.readers import read_text
+from firstlight.corpus.raw import Raw, files_identity, text_identity
+from firstlight.corpus.readers import text_documents
 from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.tally import Tally
 from firstlight.errors import CorpusError
@@ -13,40 +16,50 @@ from firstlight.types import Document
 _LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "lib2to3", "turtledemo"}
 
 
-def code_files() -> list[Path]:
-    """Return the standard library's sources, sorted, without its tests."""
+def python_code() -> Raw:
+    """Return the standard library's sources without its tests: one document a file, or as ``text_split`` says."""
     root = Path(sysconfig.get_paths()["stdlib"])
-    return [
+    files = [
         p for p in sorted(root.rglob("*.py"))
         if not _LEFT_OUT & set(p.relative_to(root).parts[:-1]) and not p.name.startswith("test_")
     ]  # fmt: skip
 
+    def read(settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
+        for path in files:
+            try:
+                data = path.read_bytes()
+                data.decode("utf-8")
+            except OSError as error:
+                raise CorpusError(f"cannot be read: {error.strerror}", where=path) from error
+            except UnicodeDecodeError:
+                # A few sources name another encoding in their first line.
+                tally.seen += 1
+                tally.drop("not UTF-8")
+                continue
+            yield from text_documents(
+                io.BytesIO(data), f"python-code/{path.relative_to(root).as_posix()}", settings, tally
+            )
 
-def python_code(settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
-    """Yield one document a source file; the few that are no UTF-8 are dropped."""
-    root = Path(sysconfig.get_paths()["stdlib"])
-    for path in code_files():
-        try:
-            path.read_bytes().decode("utf-8")
-        except UnicodeDecodeError:
-            tally.seen += 1
-            tally.drop("not UTF-8")
-            continue
-        for document in read_text(path, settings, tally):
-            yield Document(document.content, f"python-code/{path.relative_to(root).as_posix()}", document.meta, document.continues)
+    return Raw("python-code", read, sum(p.stat().st_size for p in files), lambda: files_identity(files))
 
 
-def topics() -> dict[str, str]:
-    """Return the reference text of ``pydoc``, by topic."""
+def python_docs() -> Raw:
+    """Return the reference text of ``pydoc``: one document a topic, or as ``text_split`` says.
+
+    Raises:
+        CorpusError: this Python comes without it.
+    """
     try:
         from pydoc_data import topics as module
     except ImportError as error:
-        raise CorpusError("this Python has no pydoc_data", where="python-docs", fix="Take the corpus python-code.") from error
-    return dict(sorted(module.topics.items()))
+        raise CorpusError(
+            "this Python has no pydoc_data", where="python-docs", fix="Take the corpus python-code."
+        ) from error
+    topics = dict(sorted(module.topics.items()))
 
+    def read(settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
+        for name, text in topics.items():
+            yield from text_documents(io.BytesIO(text.encode("utf-8")), f"python-docs/{name}", settings, tally)
 
-def python_docs(settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
-    """Yield one document a topic."""
-    del settings, tally
-    for name, text in topics().items():
-        yield Document(text, f"python-docs/{name}")
+    n_bytes = sum(len(text.encode("utf-8")) for text in topics.values())
+    return Raw("python-docs", read, n_bytes, lambda: text_identity(json.dumps(topics)))

@@ -1,52 +1,35 @@
 """What a name on the command line stands for: files, a named corpus, standard input, a data set of the hub."""
 
 import glob
-import hashlib
-import json
+import os
 import shutil
 import sys
 import tempfile
-import tomllib
-import zipfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from importlib import resources
+import weakref
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
-from firstlight import progress
-from firstlight.corpus import embedded
-from firstlight.corpus.download import cache_folder, fetch, text_hash
+from firstlight.corpus.embedded import python_code, python_docs
+from firstlight.corpus.hub import PREFIX, hub
+from firstlight.corpus.named import catalogue, named
 from firstlight.corpus.opening import bare_suffix, opened
-from firstlight.corpus.readers import READERS, read_text
+from firstlight.corpus.raw import Raw, of_files
+from firstlight.corpus.readers import READERS, text_documents
 from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.tally import Tally
-from firstlight.errors import CorpusError, FirstlightError, MissingExtra, UsageError, nearest
-from firstlight.files import sha256
+from firstlight.errors import CorpusError, UsageError, nearest
+from firstlight.files import sha256, storage_errors
 from firstlight.types import Document
 
-Read = Callable[[CorpusSettings, Tally], Iterator[Document]]
-
-
-@dataclass(frozen=True, slots=True)
-class Raw:
-    """A source before cleaning: how to read it, its size and what identifies its bytes."""
-
-    name: str
-    read: Read
-    n_bytes: int
-    identity: Callable[[], str]
-    files: tuple[Path, ...] = field(default=())
-
-
-def catalogue() -> dict[str, Any]:
-    """Return the named corpora that are fetched on first use."""
-    return tomllib.loads((resources.files("firstlight.corpus") / "catalogue.toml").read_text(encoding="utf-8"))
+_EMBEDDED = {"python-code": python_code, "python-docs": python_docs}
+_NEIGHBOURS = 2000
 
 
 def names() -> list[str]:
     """Return every corpus name."""
-    return sorted(["python-code", "python-docs", *catalogue()])
+    return sorted([*_EMBEDDED, *catalogue()])
 
 
 def find(name: str) -> Raw:
@@ -54,65 +37,54 @@ def find(name: str) -> Raw:
 
     Raises:
         UsageError: it stands for nothing; names the nearest file or corpus.
+        CorpusError: a folder without text, or a download that failed.
     """
-    path = Path(name).expanduser()
     if name == "-":
-        return _standard_input()
-    if path.is_file():
+        return _standard_input(sys.stdin.buffer)
+    path = _expanded(name)
+    kind = _kind(path)
+    if kind == "file":
         return of_files(name, [path])
-    if path.is_dir():
+    if kind == "folder":
         return _folder(name, path)
+    if name in _EMBEDDED:
+        return _EMBEDDED[name]()
+    if name in catalogue():
+        return named(name, catalogue()[name])
+    if name.startswith(PREFIX):
+        return hub(name)
     if any(c in name for c in "*?["):
-        found = sorted(Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file())
+        # Path.glob knows no absolute patterns.
+        found = sorted(p for p in map(Path, glob.glob(str(path), recursive=True)) if p.is_file())  # noqa: PTH207
         if not found:
             raise UsageError("matches no file", where=name)
         return of_files(name, found)
-    if name == "python-code":
-        files = embedded.code_files()
-        return Raw(name, embedded.python_code, sum(p.stat().st_size for p in files), lambda: _files_identity(files))
-    if name == "python-docs":
-        text = embedded.topics()
-        return Raw(name, embedded.python_docs, sum(len(t) for t in text.values()), lambda: text_hash(json.dumps(text)))
-    if name in catalogue():
-        return _named(name, catalogue()[name])
-    if name.startswith("hf:"):
-        return _hub(name)
-    beside = [str(p) for p in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = nearest(name, [*beside, *names()])
     raise UsageError(
-        "no such file, folder or corpus", where=name,
-        fix=f"Did you mean {near}?" if near else f"Named corpora: {', '.join(names())}, hf:NAME.",
-    )  # fmt: skip
+        "no such file, folder or corpus", where=name if len(name) <= 200 else f"{name[:200]}…", fix=_guess(name, path)
+    )
 
 
-def of_files(name: str, files: list[Path]) -> Raw:
-    """Return a source of files, each read by its suffix; a lone file of an unknown suffix is read as text."""
-    readers = []
-    for path in files:
-        reader = READERS.get(bare_suffix(path))
-        if reader is None:
-            if len(files) > 1:
-                continue
-            progress.notice(f"{path}: suffix {path.suffix or 'none'} is unknown; read as plain text")
-            reader = read_text
-        readers.append((path, reader))
-
-    def read(settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
-        for path, reader in readers:
-            yield from reader(path, settings, tally)
-
-    paths = tuple(p for p, _ in readers)
-    return Raw(name, read, sum(p.stat().st_size for p in paths), lambda: _files_identity(list(paths)), paths)
+def _expanded(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # ~ of nobody
+        return Path(name)
 
 
-def _files_identity(files: list[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in files:
-        try:
-            digest.update(f"{path.name}\0{sha256(path)}\0".encode())
-        except OSError as error:
-            raise CorpusError(f"cannot be read: {error.strerror}", where=path) from error
-    return digest.hexdigest()
+def _kind(path: Path) -> str:
+    try:
+        return "file" if path.is_file() else "folder" if path.is_dir() else ""
+    except OSError:  # such as a name that is too long for any file
+        return ""
+
+
+def _guess(name: str, path: Path) -> str:
+    try:
+        beside = [str(p) for p in islice(path.parent.iterdir(), _NEIGHBOURS)]
+    except OSError:
+        beside = []
+    near = nearest(name[:200], [*beside, *names()])
+    return f"Did you mean {near}?" if near else f"Named corpora: {', '.join(names())}, hf:NAME."
 
 
 def _folder(name: str, folder: Path) -> Raw:
@@ -120,100 +92,30 @@ def _folder(name: str, folder: Path) -> Raw:
         p for p in sorted(folder.rglob("*"))
         if p.is_file() and not any(part.startswith(".") for part in p.relative_to(folder).parts)
     ]  # fmt: skip
-    known = [p for p in files if bare_suffix(p) in READERS]
-    if not known:
+    if not any(bare_suffix(p) in READERS for p in files):
         others = ", ".join(sorted({p.suffix or "no suffix" for p in files})[:6])
         raise CorpusError(
             "holds no file that can be read as text", where=folder, found=others or "nothing",
             expected=", ".join(sorted(READERS)[:12]) + " …",
         )  # fmt: skip
-    return of_files(name, known)
+    return of_files(name, files)
 
 
-def _standard_input() -> Raw:
-    spool = tempfile.NamedTemporaryFile(prefix="firstlight-stdin-", suffix=".txt", delete=True)  # noqa: SIM115
-    shutil.copyfileobj(sys.stdin.buffer, spool)
-    spool.flush()
-    path = Path(spool.name)
-
-    def read(settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
-        _ = spool  # keeps the file alive as long as the source is
-        for d in read_text(path, settings, tally):
-            yield Document(d.content, "standard input", d.meta, d.continues)
-
-    return Raw("-", read, path.stat().st_size, lambda: sha256(path))
-
-
-def _named(name: str, entry: dict[str, Any]) -> Raw:
-    files: list[Path] = []
-    for item in entry["files"]:
-        target = cache_folder() / item["name"]
-        fetch(item["url"], target, item.get("sha256"))
-        files.append(_member(target, item["member"]) if "member" in item else target)
-    raw = of_files(name, files)
-    separator = entry.get("split")
-    return raw if separator is None else Raw(name, _separated(files, separator), raw.n_bytes, raw.identity, raw.files)
-
-
-def _member(archive: Path, member: str) -> Path:
-    target = archive.with_name(f"{archive.stem}-{Path(member).name}.txt")
-    if not target.is_file():
+def _standard_input(stream: BinaryIO) -> Raw:
+    """Keep what comes in a temporary file, since it is read more than once, and remove it with the source."""
+    with storage_errors(Path(tempfile.gettempdir())):
+        handle, spool = tempfile.mkstemp(prefix="firstlight-stdin-", suffix=".txt")
+        path = Path(spool)
         try:
-            with zipfile.ZipFile(archive) as zipped, zipped.open(member) as file:
-                part = target.with_suffix(".part")
-                with part.open("wb") as out:
-                    shutil.copyfileobj(file, out, 1 << 20)
-                part.replace(target)
-        except (zipfile.BadZipFile, KeyError) as error:
-            raise CorpusError(f"is no readable archive: {error}", where=archive, fix="Delete it and run again.") from error
-    return target
-
-
-def _separated(files: list[Path], separator: str) -> Read:
-    """Read text files whose documents stand between separator lines."""
-
-    def read(settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
-        from firstlight.corpus.decode import pieces
-
-        for path in files:
-            number, held = 0, ""
-            with opened(path) as file:
-                for piece in pieces(file, str(path), settings, tally):
-                    *whole, held = (held + piece).split(separator)
-                    for text in whole:
-                        number += 1
-                        yield Document(text.strip("\n"), f"{path}: document {number}")
-            yield Document(held.strip("\n"), f"{path}: document {number + 1}")
-
-    return read
-
-
-def _hub(name: str) -> Raw:
-    """Read ``hf:NAME[:config][@split]`` through datasets, as a stream."""
-    body, _, split = name.removeprefix("hf:").partition("@")
-    dataset, _, config = body.partition(":")
-
-    def load() -> Any:
-        try:
-            import datasets
-        except ImportError as error:
-            raise MissingExtra("a data set of the hub", "hub") from error
-        try:
-            local = Path(dataset)
-            if local.is_dir():
-                return datasets.load_dataset(str(local), config or None, split=split or "train", streaming=True)
-            return datasets.load_dataset(dataset, config or None, split=split or "train", streaming=True)
-        except FirstlightError:
+            with os.fdopen(handle, "wb") as file:
+                shutil.copyfileobj(stream, file, 1 << 20)
+        except BaseException:
+            path.unlink(missing_ok=True)
             raise
-        except Exception as error:  # noqa: BLE001 - the library raises many kinds
-            raise CorpusError(f"cannot be loaded: {error}", where=name, fix="Check the name and the connection.") from error
 
     def read(settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
-        from firstlight.corpus.readers.records import text_of
+        with opened(path) as file:
+            yield from text_documents(file, "standard input", settings, tally)
 
-        del tally
-        for row, record in enumerate(load(), start=1):
-            where = f"{name}: row {row}"
-            yield Document(text_of(dict(record), settings.text_field, where), where)
-
-    return Raw(name, read, 0, lambda: text_hash(name))
+    weakref.finalize(read, path.unlink, missing_ok=True)
+    return Raw("-", read, path.stat().st_size, lambda: sha256(path))

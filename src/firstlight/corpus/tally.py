@@ -14,8 +14,9 @@ class Tally:
         seen: documents found.
         documents: documents kept.
         characters: of the kept ones.
+        n_bad: bytes that were no UTF-8, and halves of surrogate pairs in JSON, whatever was done with them.
         dropped: reason -> documents.
-        bad_bytes: places of bytes that were no UTF-8, the first few; ``n_bad`` counts all.
+        bad_bytes: where runs of such bytes begin, the first few.
     """
 
     seen: int = 0
@@ -30,10 +31,20 @@ class Tally:
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
 
     def bad(self, place: str) -> None:
-        """Count a place with bytes that are no UTF-8."""
-        self.n_bad += 1
+        """Remember a place with bytes that are no UTF-8, while there are few."""
         if len(self.bad_bytes) < _LISTED:
             self.bad_bytes.append(place)
+
+    def add(self, other: "Tally") -> None:
+        """Add another reading's counts to these."""
+        self.seen += other.seen
+        self.documents += other.documents
+        self.characters += other.characters
+        self.n_bad += other.n_bad
+        for place in other.bad_bytes:
+            self.bad(place)
+        for reason, count in other.dropped.items():
+            self.dropped[reason] = self.dropped.get(reason, 0) + count
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object."""

@@ -1,15 +1,18 @@
 """The likelihood of a text: loss, perplexity, and bits per byte, which is comparable across tokenizers."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from firstlight import progress
+from firstlight.errors import UsageError
 from firstlight.lm import LM, score_windows
 from firstlight.statistics import ratio_interval
 from firstlight.types import Document, Encoder
+
+_BATCH_CHARACTERS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +21,7 @@ class Likelihood:
 
     Attributes:
         loss: nats a token, end-of-text included.
-        perplexity: exp of the loss.
+        perplexity: exp of the loss; infinite where that overflows.
         bits_per_byte: of the text's own bytes; end-of-text counts in neither. None where ids stand for no bytes.
     """
 
@@ -26,12 +29,19 @@ class Likelihood:
     perplexity: float
     bits_per_byte: float | None
 
+    @classmethod
+    def of(cls, loss: float, text_nats: float, n_bytes: int) -> "Likelihood":
+        """Complete a loss; nats and bytes are those of the text without end-of-text."""
+        bits = text_nats / math.log(2) / n_bytes if n_bytes else None
+        return cls(loss, math.inf if loss >= 700 else math.exp(loss), bits)
+
 
 @dataclass(frozen=True, slots=True)
 class Stream:
     """A text as one row of ids, with end-of-text before and after each document.
 
     Attributes:
+        name: what the text is called.
         ids: 1-D; the first is context only.
         n_bytes: UTF-8 bytes of the text.
     """
@@ -42,18 +52,46 @@ class Stream:
 
 
 def stream_of(name: str, documents: Iterable[Document], encoder: Encoder) -> Stream:
-    """Encode documents into one stream."""
-    eot = np.array([encoder.eot_id], dtype=np.int32)
-    parts, n_bytes, held = [eot], 0, ""
-    for document in documents:
-        text = held + str(document.content)
-        n_bytes += len(str(document.content).encode("utf-8"))
-        at = encoder.cut(text) if document.continues else len(text)
-        held = text[at:]
-        parts.append(encoder.encode_batch([text[:at]])[0])
-        if not document.continues:
-            parts.append(eot)
+    """Encode documents into one stream; the ids of a long one that comes in pieces are those of the whole.
+
+    Raises:
+        UsageError: a document is no text.
+    """
+    parts, n_bytes = [np.array([encoder.eot_id], dtype=np.int32)], 0
+    for pieces in _pieces(documents, encoder.cut):
+        n_bytes += sum(len(text.encode("utf-8", "surrogatepass")) for text, _ in pieces)
+        ids, counts = encoder.encode_batch([text for text, _ in pieces])
+        ends = counts.cumsum()[[last for _, last in pieces]]
+        parts.append(np.insert(ids, ends, encoder.eot_id))
     return Stream(name, np.concatenate(parts), n_bytes)
+
+
+def _pieces(documents: Iterable[Document], cut: Callable[[str], int]) -> Iterator[list[tuple[str, bool]]]:
+    """Group texts by the megabyte, each with whether it is the last of its document."""
+    batch: list[tuple[str, bool]] = []
+    held, size, least, ready, unfinished = list[str](), 0, 0, 0, False
+    for document in documents:
+        if not isinstance(document.content, str):
+            raise UsageError("a document is no text", where=document.source)
+        held.append(document.content)
+        size += len(document.content)
+        unfinished = document.continues
+        # After a search in vain the text must double before the next one, so that searching stays linear.
+        if document.continues and size < least:
+            continue
+        text = "".join(held)
+        at = cut(text) if document.continues else len(text)
+        held, size, least = [text[at:]], len(text) - at, 0 if at else 2 * len(text)
+        if at or not document.continues:
+            batch.append((text[:at], not document.continues))
+            least, ready = 0, ready + at
+        if ready >= _BATCH_CHARACTERS:
+            yield batch
+            batch, ready = [], 0
+    if unfinished:
+        batch.append(("".join(held), True))
+    if batch:
+        yield batch
 
 
 def measure(lm: LM, stream: Stream, *, stride: int) -> tuple[Likelihood, tuple[float, float] | None]:
@@ -77,6 +115,4 @@ def measure(lm: LM, stream: Stream, *, stride: int) -> tuple[Likelihood, tuple[f
                 n_bytes += int(lengths[targets].sum())
             task.advance(len(nats))
     loss = float(np.sum(sums) / np.sum(counts))
-    bits = text_nats / math.log(2) / n_bytes if n_bytes else None
-    interval = ratio_interval(np.array(sums), np.array(counts, dtype=np.float64))
-    return Likelihood(loss, math.exp(min(loss, 700.0)), bits), interval
+    return Likelihood.of(loss, text_nats, n_bytes), ratio_interval(np.array(sums), np.array(counts))

@@ -1,72 +1,133 @@
 """Token by token with a key-value cache, several texts at once; a context that overflows slides.
 
-Texts of a batch are padded at the left, so that all end at the same position. When the cache is full, each
-row's last half block is read again from an empty cache: one such pass every half block, in place of one
-a token that an exact sliding window would need with absolute positions.
+Texts are padded at the left, so that all end in the same column of the cache. A text whose context has grown to
+the block size goes on from the last half of it, which is read anew: one such pass every half block, in place of
+one a token that an exact sliding window would need with absolute positions. Each text slides by its own length,
+and an ended one leaves the cache, so what is written beside a text changes nothing in it; the price is a copy of
+the cache, for a moment held twice, each time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from firstlight import progress
-from firstlight.model import GPT, new_cache
+from firstlight.lm.forward import evaluating, linear
+from firstlight.model import GPT, Cache, ModelConfig, new_cache
 
 
 class Decoding:
     """The state of some texts that are being written.
 
     Args:
-        model: in evaluation mode.
+        model: in any mode; left in the mode it was in.
         prompts: ids of each text so far, none of them empty.
         room: tokens that will be written at most, which bounds the cache.
+
+    Attributes:
+        rows: ids of each text, prompt included.
+        live: numbers of the texts that are still written.
     """
 
     def __init__(self, model: GPT, prompts: Sequence[Sequence[int]], room: int) -> None:
-        self._model = model
+        self._model, self._room = model, room
         self._block = model.config.block_size
-        weight = model.embed.weight
-        self._device = weight.device
-        longest = max(map(len, prompts))
-        self._cache = new_cache(model.config, len(prompts), longest + room, weight.device, weight.dtype)
+        self._weight = model.embed.weight
         self.rows = [list(ids) for ids in prompts]
-        self._told = False
+        self.live = list(range(len(self.rows)))
+        longest = max(map(len, self.rows))
+        self._begins = [max(0, len(row) - self._block) for row in self.rows]
+        self._cache: Cache | None = None
+        self._slid = False
         if longest > self._block:
-            self._tell(f"the prompt has {longest} tokens, the model sees {self._block}: its beginning is left out")
+            progress.notice(f"the prompt has {longest} tokens, the model sees {self._block}: its beginning is left out")
 
+    @torch.inference_mode()
     def logits(self) -> Float[Tensor, "B V"]:
-        """Return the logits of each row's next token."""
-        if self._cache.length == 0:
-            return self._read(self._block)
-        if self._cache.length >= self._cache.size:
-            self._tell(f"the text is longer than the model's {self._block} tokens: its context slides")
-            self._cache.reset()
-            return self._read(max(1, self._block // 2))
-        ids = torch.tensor([row[-1:] for row in self.rows], device=self._device)
-        return self._next(ids)
+        """Return the logits of the next token of each live text, in the order of ``live``."""
+        if self._cache is None:
+            self._cache, last = self._read([self.rows[i][self._begins[i] :] for i in self.live], self._room - 1)
+        else:
+            last = self._hidden([self.rows[i][-1:] for i in self.live], self._cache)
+        return linear(last, self._model.head_weight).float()
 
-    def push(self, tokens: Sequence[int]) -> None:
-        """Add one token to each row."""
-        for row, token in zip(self.rows, tokens, strict=True):
-            row.append(token)
+    @torch.inference_mode()
+    def push(self, tokens: Sequence[int], ended: Collection[int] = ()) -> None:
+        """Add one token to each live text, and write no further at those that have ``ended``; ``live`` may change."""
+        for i, token in zip(self.live, tokens, strict=True):
+            self.rows[i].append(token)
+        self._room -= 1
+        going = [i for i in self.live if i not in ended]
+        full = [i for i in going if self._length(i) > self._block] if self._room else []
+        if self._cache is not None and (full or len(going) < len(self.live)):
+            self._rearrange(self._cache, going, full)
 
-    def _read(self, most: int) -> Tensor:
-        """Read the last ``most`` tokens of each row from an empty cache."""
-        held = [row[-most:] for row in self.rows]
-        longest = max(map(len, held))
-        pads = [longest - len(row) for row in held]
-        if any(pads):
-            self._cache.pad = torch.tensor(pads, device=self._device)
-        ids = torch.tensor([[0] * pad + row for pad, row in zip(pads, held, strict=True)], device=self._device)
-        return self._next(ids)
+    def _length(self, i: int) -> int:
+        """Return the tokens of a text's context, the last one included, which is not yet in the cache."""
+        return len(self.rows[i]) - self._begins[i]
 
-    def _next(self, ids: Tensor) -> Tensor:
-        hidden = self._model.hidden(ids, cache=self._cache)[:, -1]  # (B, C)
-        return torch.nn.functional.linear(hidden, self._model.head_weight).float()
+    def _new(self, rows: int, size: int) -> Cache:
+        return new_cache(self._model.config, rows, size, self._weight.device, self._weight.dtype)
 
-    def _tell(self, text: str) -> None:
-        if not self._told:
-            progress.notice(text)
-        self._told = True
+    def _read(self, contexts: Sequence[Sequence[int]], room: int) -> tuple[Cache, Float[Tensor, "B C"]]:
+        """Read contexts into a new cache with room for more tokens; return it and the last hidden states."""
+        longest = max(map(len, contexts))
+        cache = self._new(len(contexts), longest + room)
+        pads = [longest - len(ids) for ids in contexts]
+        cache.pad = _pad(pads, self._weight.device)
+        return cache, self._hidden([[0] * pad + list(ids) for pad, ids in zip(pads, contexts, strict=True)], cache)
+
+    def _hidden(self, ids: Sequence[Sequence[int]], cache: Cache) -> Float[Tensor, "B C"]:
+        with evaluating(self._model):
+            return self._model.hidden(torch.tensor(ids, device=self._weight.device), cache=cache)[:, -1]
+
+    def _rearrange(self, cache: Cache, going: list[int], full: list[int]) -> None:
+        """Keep the texts that go on; those whose context is full start from its last half, and come last."""
+        if full and not self._slid:
+            progress.notice(f"the text is longer than the model's {self._block} tokens: its context slides")
+            self._slid = True
+        rows = len(self.live)
+        stay = [at for at, i in enumerate(self.live) if i in going and i not in full]
+        self.live = [self.live[at] for at in stay] + full
+        for i in full:
+            self._begins[i] = len(self.rows[i]) - max(1, self._block // 2)
+        # The last token is the next step's, for these texts as for the others.
+        contexts = [self.rows[i][self._begins[i] : -1] for i in full]
+        fresh = None
+        if full:
+            fresh = self._read(contexts, 0)[0] if contexts[0] else self._new(len(full), 1)
+        self._cache = self._join(cache, rows, stay, fresh) if self.live else None
+
+    def _join(self, cache: Cache, rows: int, stay: list[int], fresh: Cache | None) -> Cache:
+        """Return one cache, as narrow as the live texts allow: ``stay`` of the rows of one, and all of a fresh one."""
+        config = self._model.config
+        lengths = [self._length(i) - 1 for i in self.live]
+        width = max(lengths)
+        joined = self._new(len(self.live), width + self._room)
+        for layer in range(config.n_layer if width else 0):
+            old = [tuple(t[stay] for t in _held(cache, rows, config, layer))] if stay else []
+            new = [_held(fresh, len(self.live) - len(stay), config, layer)] if fresh is not None else []
+            k, v = (torch.cat([_wide(t, width) for t in parts]) for parts in zip(*old, *new, strict=True))
+            joined.extend(layer, k, v)
+        joined.advance(width)
+        joined.pad = _pad([width - n for n in lengths], self._weight.device)
+        return joined
+
+
+def _pad(pads: list[int], device: torch.device) -> Tensor | None:
+    return torch.tensor(pads, device=device) if any(pads) else None
+
+
+def _held(cache: Cache, rows: int, config: ModelConfig, layer: int) -> tuple[Tensor, Tensor]:
+    """Return keys and values of a layer: adding no position to a cache gives all that it holds."""
+    nothing = torch.empty(rows, config.heads_kv, 0, config.head_width)
+    return cache.extend(layer, nothing, nothing)
+
+
+def _wide(x: Float[Tensor, "B K S D"], width: int) -> Tensor:
+    """Return the last ``width`` columns, with empty ones at the left where there are fewer."""
+    x = x[:, :, -width:]
+    return F.pad(x, (0, 0, width - x.shape[2], 0))

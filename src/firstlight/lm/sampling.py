@@ -1,11 +1,15 @@
 """From logits to the next token: temperature, top-k, top-p, min-p, each row with random numbers of its own."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
 
 from firstlight.config import Settings
+from firstlight.errors import CheckpointError
 
 
 class GenerateSettings(Settings):
@@ -14,8 +18,12 @@ class GenerateSettings(Settings):
     max_new_tokens: int = Field(200, ge=1, description="tokens to write at most")
     temperature: float = Field(1.0, ge=0, description="logits are divided by it; 0: always the likeliest token")
     top_k: int = Field(0, ge=0, description="choose among this many likeliest tokens; 0 = all")
-    top_p: float = Field(1.0, gt=0, le=1, description="choose among the likeliest tokens that have this probability together")
-    min_p: float = Field(0.0, ge=0, le=1, description="leave out tokens below this share of the likeliest one's probability")
+    top_p: float = Field(
+        1.0, gt=0, le=1, description="choose among the likeliest tokens that have this probability together"
+    )
+    min_p: float = Field(
+        0.0, ge=0, le=1, description="leave out tokens below this share of the likeliest one's probability"
+    )
     seed: int = Field(1337, ge=0, lt=2**63, description="the same seed writes the same text")
     num_samples: int = Field(1, ge=1, description="texts for each prompt")
     stop: list[str] = Field([], description="end where one of these is written")
@@ -26,42 +34,74 @@ def choose(
 ) -> Int[Tensor, " B"]:
     """Return the next token of each row.
 
-    Filters apply in the order top-k, top-p, min-p to the probabilities at the temperature asked for. The token is
-    found by inverting the cumulative distribution at ``uniform``, so that a row depends on its own number only.
+    Filters apply in the order top-k, top-p, min-p to the probabilities at the temperature asked for; among equally
+    likely tokens the lower id comes first. The token is found by inverting the cumulative distribution, in the order
+    of ids, at ``uniform``, so that a row depends on its own number only.
 
     Args:
-        logits: of the next token.
+        logits: of the next token; minus infinity bars a token.
         settings: temperature and filters.
         uniform: numbers in [0, 1), one a row; None or temperature 0 take the likeliest token.
+
+    Raises:
+        CheckpointError: logits are not finite, so that there is nothing to choose by.
     """
+    if logits.device.type == "mps":  # it has no float64
+        logits = logits.cpu()
+    top, likeliest = logits.max(-1, keepdim=True)
+    if not top.isfinite().all():
+        raise CheckpointError(
+            "the model's logits are not finite",
+            fix="Its weights are damaged, or its training diverged: take an earlier checkpoint.",
+        )
     if settings.temperature == 0 or uniform is None:
-        return logits.argmax(-1)
-    V = logits.shape[-1]
-    k = min(settings.top_k or V, V)
-    kept, order = torch.topk(logits.float() / settings.temperature, k) if k < V else torch.sort(
-        logits.float() / settings.temperature, descending=True, stable=True
-    )
-    p = kept.softmax(-1)  # (B, k), likeliest first
+        return likeliest.squeeze(-1)
+    x = (logits.double() - top) / settings.temperature
+    if 0 < settings.top_k < x.shape[-1]:
+        least = x.topk(settings.top_k).values[:, -1:]
+        x = x.masked_fill(~_first(x, least, settings.top_k), -torch.inf)
+    p = x.exp()  # relative to the likeliest token's, which is 1
     if settings.top_p < 1:
-        # A token stays while those before it have less than top_p together: the likeliest always does.
-        p = p * (p.cumsum(-1) - p < settings.top_p)
+        p = _nucleus(p, settings.top_p)
     if settings.min_p > 0:
-        p = p * (p >= settings.min_p * p[:, :1])
+        p = p.masked_fill(p < settings.min_p, 0)
     ladder = p.cumsum(-1)
-    at = torch.searchsorted(ladder, (uniform.to(p) * ladder[:, -1])[:, None], right=True)  # (B, 1)
-    # Rounding may put the number at the very end, behind the last token that was kept.
-    last = (p > 0).sum(-1, keepdim=True) - 1
-    return order.gather(1, torch.minimum(at, last)).squeeze(1)
+    total = ladder[:, -1:]
+    # Below the total even after rounding, so that the step found is one that some token makes.
+    height = torch.minimum(uniform.to(total)[:, None] * total, total.nextafter(torch.zeros_like(total)))
+    return torch.searchsorted(ladder, height, right=True).squeeze(-1)
+
+
+def _nucleus(p: Float[Tensor, "B V"], share: float) -> Float[Tensor, "B V"]:
+    """Keep the likeliest tokens: each before which less than ``share`` of the whole lies, so the likeliest always."""
+    V = p.shape[-1]
+    wanted = share * p.sum(-1, keepdim=True)
+    n = min(V, 128)
+    while True:  # few tokens are enough nearly always, and sorting all is slow
+        likely = p.topk(n).values
+        before = likely.cumsum(-1) - likely  # (B, n)
+        if n == V or bool((before[:, -1:] >= wanted).all()):
+            break
+        n = min(V, 8 * n)
+    count = (before < wanted).sum(-1, keepdim=True)
+    return p.masked_fill(~_first(p, likely.gather(-1, count - 1), count), 0)
+
+
+def _first(x: Float[Tensor, "B V"], least: Float[Tensor, "B 1"], count: int | Tensor) -> Bool[Tensor, "B V"]:
+    """Mark the ``count`` largest of each row, of which ``least`` is the last; of equal ones those that come first."""
+    found = x >= least
+    if bool((found.sum(-1, keepdim=True) > count).any()):
+        equal, above = x == least, x > least
+        found = above | (equal & (equal.cumsum(-1) <= count - above.sum(-1, keepdim=True)))
+    return found
 
 
 class Dice:
     """Random numbers for rows: row i draws from a stream that depends on the seed and i alone."""
 
-    def __init__(self, seed: int, rows: range) -> None:
-        self._generators = [torch.Generator().manual_seed((seed * 1_000_003 + row) % 2**63) for row in rows]
+    def __init__(self, seed: int, rows: Sequence[int]) -> None:
+        self._streams = {row: np.random.Generator(np.random.PCG64([seed, row])) for row in rows}
 
-    def roll(self, device: torch.device) -> Float[Tensor, " B"]:
-        """Return the next number of each row, in [0, 1)."""
-        numbers = [torch.rand((), generator=g, dtype=torch.float64) for g in self._generators]
-        # Rounding a float64 just below 1 to fp32 would give 1.
-        return torch.stack(numbers).float().clamp_max(1 - 2**-24).to(device)
+    def roll(self, rows: Sequence[int]) -> Float[Tensor, " B"]:
+        """Return the next number of each of these rows, in [0, 1)."""
+        return torch.tensor([self._streams[row].random() for row in rows], dtype=torch.float64)

@@ -8,6 +8,9 @@ from torch import Tensor, nn
 from firstlight.model.cache import Cache
 from firstlight.model.config import ModelConfig
 from firstlight.model.parts import norm
+from firstlight.model.passes import turn
+
+Turn = tuple[Float[Tensor, "... T 1 D"], Float[Tensor, "... T 1 D"]]
 
 
 class Rotary(nn.Module):
@@ -24,12 +27,9 @@ class Rotary(nn.Module):
         self.register_buffer("cos", torch.cat((angle, angle), -1).cos().float(), persistent=False)
         self.register_buffer("sin", torch.cat((-angle, angle), -1).sin().float(), persistent=False)
 
-    def forward(self, x: Float[Tensor, "B T H D"], positions: Int[Tensor, "..."]) -> Float[Tensor, "B T H D"]:
-        """Turn each pair of coordinates by an angle that grows with its position; positions are (T,) or (B, T)."""
-        cos, sin = self.cos[positions].unsqueeze(-2), self.sin[positions].unsqueeze(-2)  # (…, T, 1, D)
-        half = x.shape[-1] // 2
-        turned = torch.cat((x[..., half:], x[..., :half]), -1)
-        return (x * cos + turned * sin).to(x.dtype)
+    def forward(self, positions: Int[Tensor, "..."]) -> Turn:
+        """Return cosines and sines of the angles at positions (T,) or (B, T), to turn (B, T, H, D) by."""
+        return self.cos[positions].unsqueeze(-2), self.sin[positions].unsqueeze(-2)  # (…, T, 1, D)
 
 
 class Attention(nn.Module):
@@ -45,33 +45,34 @@ class Attention(nn.Module):
         bias = not config.rotary
         self.qkv = nn.Linear(C, (H + 2 * K) * D, bias=bias and config.family != "gpt3")
         self.out = nn.Linear(H * D, C, bias=bias)
-        self.rotary = Rotary(config) if config.rotary else None
         self.q_norm = norm(config, D) if config.choices["qk_norm"] else None
         self.k_norm = norm(config, D) if config.choices["qk_norm"] else None
 
     def forward(
         self,
         x: Float[Tensor, "B T C"],
-        positions: Int[Tensor, "..."],
+        angles: Turn | None,
         mask: Bool[Tensor, "..."] | None,
         cache: Cache | None,
     ) -> Float[Tensor, "B T C"]:
-        """Attend to earlier positions; ``mask`` (True = seen) replaces the plain causal rule."""
+        """Attend to earlier positions; ``mask`` (True = seen) replaces the plain causal rule.
+
+        Rotary families turn queries and keys by ``angles``.
+        """
         B, T, _ = x.shape
         H, K, D = self.heads, self.heads_kv, self.width
         q, k, v = self.qkv(x).split((H * D, K * D, K * D), dim=-1)
         q, k, v = q.view(B, T, H, D), k.view(B, T, K, D), v.view(B, T, K, D)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
-        if self.rotary is not None:
-            q, k = self.rotary(q, positions), self.rotary(k, positions)
+        if angles is not None:
+            q, k = turn(q, *angles), turn(k, *angles)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H, T, D)
         if cache is not None:
             k, v = cache.extend(self.layer, k, v)  # (B, K, S, D)
-        if K != H:
-            k, v = (t.repeat_interleave(H // K, dim=1) for t in (k, v))
-        y = F.scaled_dot_product_attention(
+        y: Tensor = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=mask is None and T > 1,
-            dropout_p=self.dropout if self.training else 0.0, scale=self.scale,
+            dropout_p=self.dropout if self.training else 0.0, scale=self.scale, enable_gqa=K != H,
         )  # fmt: skip
-        return self.out(y.transpose(1, 2).reshape(B, T, H * D))
+        out: Tensor = self.out(y.transpose(1, 2).reshape(B, T, H * D))
+        return out

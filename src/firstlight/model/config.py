@@ -27,24 +27,36 @@ class ModelConfig(Settings):
     family: Family = Field("modern", description="set of choices, and the transformers class it is saved as")
     n_layer: int = Field(6, ge=1, description="blocks")
     n_head: int = Field(6, ge=1, description="query heads")
-    n_kv_head: int | None = Field(None, ge=1, description="key and value heads; fewer than n_head: grouped-query attention")
+    n_kv_head: int | None = Field(
+        None, ge=1, description="key and value heads; fewer than n_head: grouped-query attention"
+    )
     n_embd: int = Field(384, ge=1, description="width")
     d_head: int | None = Field(None, ge=1, description="width of a head; n_embd / n_head where not set")
-    d_ff: int | None = Field(None, ge=1, description="inner width of the MLP; 4 n_embd, or 8/3 n_embd rounded up to 32 for SwiGLU")
+    d_ff: int | None = Field(
+        None, ge=1, description="inner width of the MLP; 4 n_embd, or 8/3 n_embd rounded up to 32 for SwiGLU"
+    )
     vocab_size: int | None = Field(None, ge=1, description="taken from the tokenizer where not set")
     block_size: int = Field(256, ge=1, description="positions that a text may have")
     window: int = Field(256, ge=1, description="positions that gpt3's banded layers see, the current one included")
     rope_theta: float = Field(10_000.0, gt=0, description="base of the rotary frequencies")
-    norm_eps: float | None = Field(None, gt=0, description="added to the variance; 1e-5 for layernorm, 1e-6 for rmsnorm")
+    norm_eps: float | None = Field(
+        None, gt=0, description="added to the variance; 1e-5 for layernorm, 1e-6 for rmsnorm"
+    )
     tie_embeddings: bool | None = Field(None, description="head and embedding share weights; true for gpt1 to gpt3")
-    dropout: float = Field(0.0, ge=0, lt=1, description="of embeddings, attention and residuals; none in llama and modern")
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="of embeddings, attention and residuals; none in llama and modern"
+    )
     init_std: float = Field(0.02, gt=0, description="standard deviation of embeddings and matrices at the start")
-    init_out: Literal["scaled", "zero"] = Field("scaled", description="residual projections: std / sqrt(2 n_layer), or zero")
+    init_out: Literal["scaled", "zero"] = Field(
+        "scaled", description="residual projections: std / sqrt(2 n_layer), or zero"
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> "ModelConfig":
         if self.d_head is None and self.n_embd % self.n_head:
-            raise ValueError(f"n_embd={self.n_embd} is no multiple of n_head={self.n_head}; set d_head or another n_head")
+            raise ValueError(
+                f"n_embd={self.n_embd} is no multiple of n_head={self.n_head}; set d_head or another n_head"
+            )
         if self.n_head % self.heads_kv:
             raise ValueError(f"n_head={self.n_head} is no multiple of n_kv_head={self.n_kv_head}")
         if self.rotary:
@@ -54,7 +66,9 @@ class ModelConfig(Settings):
                 raise ValueError(f"dropout has no place in the family {self.family}; use gpt1, gpt2 or gpt3")
         else:
             if self.heads_kv != self.n_head:
-                raise ValueError(f"grouped-query attention has no place in the family {self.family}; use llama or modern")
+                raise ValueError(
+                    f"grouped-query attention has no place in the family {self.family}; use llama or modern"
+                )
             if self.head_width * self.n_head != self.n_embd:
                 raise ValueError(f"the family {self.family} needs n_head * d_head = n_embd")
             if self.tie_embeddings is False and self.family == "gpt1":

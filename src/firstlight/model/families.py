@@ -84,7 +84,10 @@ _GPT2_TAIL = {
     "embed.weight": "transformer.wte.weight", "positions.weight": "transformer.wpe.weight",
     "norm.weight": "transformer.ln_f.weight", "norm.bias": "transformer.ln_f.bias",
 }  # fmt: skip
-_GPT1_TAIL = {"embed.weight": "transformer.tokens_embed.weight", "positions.weight": "transformer.positions_embed.weight"}
+_GPT1_TAIL = {
+    "embed.weight": "transformer.tokens_embed.weight",
+    "positions.weight": "transformer.positions_embed.weight",
+}
 
 
 def _rules(config: ModelConfig) -> list[_Rule]:
@@ -202,15 +205,23 @@ def from_transformers(table: Mapping[str, Any], *, where: object = "config.json"
     family = next((f for f, (name, _) in CLASSES.items() if name == kind), None)
     if family is None:
         known = ", ".join(name for name, _ in CLASSES.values())
-        raise CheckpointError("holds a model of another kind", where=where, found=f"model_type {kind!r}", expected=known)
+        raise CheckpointError(
+            "holds a model of another kind", where=where, found=f"model_type {kind!r}", expected=known
+        )
     try:
         if family in ("llama", "modern"):
-            _refuse(table, where, {"attention_bias": False, "mlp_bias": False, "use_sliding_window": False, "hidden_act": "silu"})
+            _refuse(
+                table,
+                where,
+                {"attention_bias": False, "mlp_bias": False, "use_sliding_window": False, "hidden_act": "silu"},
+            )
             return _from_llama(family, table, where)
         if family == "gpt3":
             _refuse(table, where, {"activation_function": "gelu_new"})
             return _from_neo(table, where)
-        _refuse(table, where, {"activation_function": "gelu_new", "afn": "gelu", "scale_attn_by_inverse_layer_idx": False})
+        _refuse(
+            table, where, {"activation_function": "gelu_new", "afn": "gelu", "scale_attn_by_inverse_layer_idx": False}
+        )
         return ModelConfig(
             family="gpt1" if family == "gpt1" else "gpt2", n_layer=table["n_layer"], n_head=table["n_head"], n_embd=table["n_embd"],
             d_ff=table.get("n_inner"), vocab_size=table["vocab_size"], block_size=table["n_positions"],
@@ -239,7 +250,9 @@ def _from_neo(table: Mapping[str, Any], where: object) -> ModelConfig:
     pattern = [kind for kinds, n in table["attention_types"] for _ in range(n) for kind in kinds]
     wanted = ["local" if i % 2 else "global" for i in range(table["num_layers"])]
     if pattern[: len(wanted)] != wanted:
-        raise CheckpointError("has another order of global and local layers", where=where, found=pattern, expected=wanted)
+        raise CheckpointError(
+            "has another order of global and local layers", where=where, found=pattern, expected=wanted
+        )
     return ModelConfig(
         family="gpt3", n_layer=table["num_layers"], n_head=table["num_heads"], n_embd=table["hidden_size"],
         d_ff=table.get("intermediate_size") or 4 * table["hidden_size"], vocab_size=table["vocab_size"],
@@ -251,4 +264,6 @@ def _from_neo(table: Mapping[str, Any], where: object) -> ModelConfig:
 def _refuse(table: Mapping[str, Any], where: object, only: Mapping[str, Any]) -> None:
     for key, value in only.items():
         if re.sub("^gelu_pytorch_tanh$", "gelu_new", str(table.get(key, value))) != str(value):
-            raise CheckpointError("uses a feature that no family has", where=f"{where}: {key}", found=table[key], expected=value)
+            raise CheckpointError(
+                "uses a feature that no family has", where=f"{where}: {key}", found=table[key], expected=value
+            )

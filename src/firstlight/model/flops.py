@@ -21,9 +21,7 @@ def n_parameters(config: ModelConfig) -> Parameters:
     with torch.device("meta"):
         model = GPT(config.complete(config.vocab_size or 1))
     total = sum(p.numel() for p in model.parameters())
-    embedding = sum(
-        p.numel() for n, p in model.named_parameters() if n.startswith(("embed.", "positions.", "head."))
-    )
+    embedding = sum(p.numel() for n, p in model.named_parameters() if n.startswith(("embed.", "positions.", "head.")))
     return Parameters(total, embedding, total - embedding)
 
 

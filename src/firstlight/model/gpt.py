@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from firstlight.model.attention import Attention
+from firstlight.model.attention import Attention, Rotary, Turn
 from firstlight.model.cache import Cache
 from firstlight.model.config import ModelConfig
 from firstlight.model.loss import Loss, head_loss, head_nats
@@ -33,14 +33,14 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
 
     def forward(
-        self, x: Float[Tensor, "B T C"], positions: Int[Tensor, "..."], mask: Bool[Tensor, "..."] | None,
+        self, x: Float[Tensor, "B T C"], angles: Turn | None, mask: Bool[Tensor, "..."] | None,
         cache: Cache | None = None,
     ) -> Float[Tensor, "B T C"]:  # fmt: skip
         """Mix positions, then work on each."""
         if self.post:
-            x = self.norm1(x + self.dropout(self.attention(x, positions, mask, cache)))
+            x = self.norm1(x + self.dropout(self.attention(x, angles, mask, cache)))
             return self.norm2(x + self.dropout(self.mlp(x)))  # type: ignore[no-any-return]
-        x = x + self.dropout(self.attention(self.norm1(x), positions, mask, cache))
+        x = x + self.dropout(self.attention(self.norm1(x), angles, mask, cache))
         return x + self.dropout(self.mlp(self.norm2(x)))  # type: ignore[no-any-return]
 
 
@@ -59,6 +59,7 @@ class GPT(nn.Module):
         V, C = config.vocab_size or 0, config.n_embd
         self.embed = nn.Embedding(V, C)
         self.positions = None if config.rotary else nn.Embedding(config.block_size, C)
+        self.rotary = Rotary(config) if config.rotary else None
         self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.norm = norm(config, C) if config.choices["norm_position"] == "pre" else nn.Identity()
@@ -82,13 +83,16 @@ class GPT(nn.Module):
         if self.positions is not None:
             x = x + self.positions(positions)
         x = self.dropout(x)
-        band = _band(T, before + T, self.config.window, ids.device) if self.config.family == "gpt3" else None
+        angles = None if self.rotary is None else self.rotary(positions)
+        dense = banded = _mask(T, before, allowed, None, ids.device)
+        if self.config.family == "gpt3":
+            banded = _mask(T, before, allowed, self.config.window, ids.device)
         for layer, block in enumerate(self.blocks):
-            mask = _masked(allowed, band if self.config.banded(layer) else None, T, before, ids.device)
+            mask = banded if self.config.banded(layer) else dense
             if self.activation_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, positions, mask, use_reentrant=False)
+                x = checkpoint(block, x, angles, mask, use_reentrant=False)
             else:
-                x = block(x, positions, mask, cache)
+                x = block(x, angles, mask, cache)
         if cache is not None:
             cache.advance(T)
         return self.norm(x)  # type: ignore[no-any-return]
@@ -148,9 +152,7 @@ def splits(model: GPT) -> Mapping[str, Sequence[int]]:
     D = c.head_width
     parts = {"qkv.weight": (c.n_head * D, c.heads_kv * D, c.heads_kv * D), "gate_up.weight": (c.inner, c.inner)}
     return {
-        name: parts[tail]
-        for name, _ in model.named_parameters()
-        if (tail := ".".join(name.split(".")[-2:])) in parts
+        name: parts[tail] for name, _ in model.named_parameters() if (tail := ".".join(name.split(".")[-2:])) in parts
     }
 
 
@@ -172,24 +174,26 @@ def _places(
     return places, None
 
 
-def _band(T: int, S: int, window: int, device: torch.device) -> Bool[Tensor, "T S"]:
-    """Return which of S positions each of the last T sees in a banded layer: itself and window - 1 before."""
-    at = torch.arange(S - T, S, device=device)[:, None]
-    return torch.arange(S, device=device) > at - window
-
-
-def _masked(
-    allowed: Tensor | None, band: Tensor | None, T: int, before: int, device: torch.device
+def _mask(
+    T: int, before: int, allowed: Tensor | None, window: int | None, device: torch.device
 ) -> Bool[Tensor, "..."] | None:
-    """Join the causal rule with documents, padding and bands; None where the plain causal rule is all."""
-    if allowed is None and band is None and (before == 0 or T == 1):
-        return None
+    """Return what each of the last T positions sees (True), or None where the plain causal rule says it all.
+
+    Args:
+        T: positions that ask.
+        before: positions ahead of them.
+        allowed: the rule of documents or padding, if any.
+        window: positions that a banded layer sees, the current one included.
+        device: where the mask is wanted.
+    """
     S = before + T
-    mask = torch.ones(T, S, dtype=torch.bool, device=device).tril(S - T)
-    if band is not None:
-        mask = mask & band
+    is_banded = window is not None and window < S
+    if allowed is None and not is_banded and (before == 0 or T == 1):
+        return None
+    mask = torch.ones(T, S, dtype=torch.bool, device=device).tril(before)
+    if window is not None and is_banded:
+        mask = mask.triu(before - window + 1)
     if allowed is not None:
-        mask = mask & allowed
         # A row of padding sees itself: softmax over nothing would be NaN and spread.
-        mask = mask | torch.eye(S, dtype=torch.bool, device=device)[S - T :]
+        mask = (mask & allowed) | torch.eye(S, dtype=torch.bool, device=device)[before:]
     return mask

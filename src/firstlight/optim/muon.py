@@ -2,13 +2,14 @@
 
 Ours, because torch.optim.Muon computes in bf16 one matrix at a time, which on a CPU costs several
 times as much. Here matrices of equal shape (a tall one as its transpose) are stacked and iterated
-together, in fp32 on a CPU and bf16 on a GPU. Fused matrices are cut into their parts first: what is
+together, in bf16 where the processor has units for it and in fp32 elsewhere. Fused matrices are cut into their parts first: what is
 orthogonal must be one linear map.
 """
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -36,7 +37,7 @@ class Muon(Settings):
     nesterov: bool = Field(True, description="look ahead by one step of momentum")
     ns_steps: int = Field(5, ge=1, le=20, description="Newton-Schulz iterations")
     ns_precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="of the iterations; auto: bf16 on a GPU, else fp32; bf16 pays on a CPU with bf16 units"
+        "auto", description="of the iterations; auto: bf16 on a GPU and on a CPU that has bf16 units, else fp32"
     )
     adjust: Literal["original", "match_rms_adamw"] = Field(
         "original", description="scale by shape: sqrt(max(1, rows/columns)), or 0.2 sqrt(max(rows, columns))"
@@ -158,15 +159,30 @@ def _pieces(parameter: nn.Parameter, split: Sequence[int] | None) -> Iterator[_P
         first += rows
 
 
+def has_bf16_units(device: torch.device) -> bool:
+    """Tell whether bf16 matrix products are faster than fp32 ones on a device."""
+    if device.type == "cpu":
+        return _cpu_has_bf16_units()
+    return device.type == "cuda"
+
+
+@cache
+def _cpu_has_bf16_units() -> bool:
+    # Without units oneDNN emulates bf16, several times slower than fp32.
+    flags = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(flag is not None and flag() for flag in flags)
+
+
 def orthogonal(stack: Tensor, steps: int, precision: str = "auto") -> Tensor:
     """Return the nearly orthogonal factor of each matrix of a stack (N, R, S), R <= S, by Newton-Schulz.
 
     Args:
         stack: the matrices.
         steps: iterations.
-        precision: fp32, bf16, or auto: bf16 on a GPU, else the stack's own.
+        precision: fp32, bf16, or auto: bf16 where the device has units for it, else the stack's own.
     """
-    low = precision == "bf16" or (precision == "auto" and stack.device.type == "cuda")
+    fast = stack.dtype != torch.float64 and has_bf16_units(stack.device)
+    low = precision == "bf16" or (precision == "auto" and fast)
     x = stack.bfloat16() if low else stack.float() if precision == "fp32" else stack
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp_min(1e-7)
     gram = x.new_empty(x.shape[0], x.shape[1], x.shape[1])

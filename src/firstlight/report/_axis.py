@@ -35,7 +35,7 @@ class Axis:
         if log and low > 1e-300:
             a, b = math.log10(low), math.log10(high)
             room = (b - a) * pad if b - a > 1e-9 else 0.1
-            return cls(10 ** (a - room), 10 ** (b + room), log=True)
+            return cls(10 ** max(a - room, -307.0), 10 ** min(b + room, 307.0), log=True)
         if from_zero and low >= 0:
             return cls(0.0, high * (1 + pad) if high > 1e-300 else 1.0, log=False)
         span = high - low
@@ -79,9 +79,12 @@ def labels(values: list[float]) -> list[str]:
     if largest < 1e-3 or largest >= 1e15:
         return ["0" if v == 0 else _scientific(v) for v in values]
     scale, unit = next(((s, u) for s, u in _UNITS if largest >= 10 * s or (s > 1e3 and largest >= s)), (1.0, ""))
-    for digits in range(10):
+    for digits in range(16):
         texts = [f"{v / scale:,.{digits}f}" for v in values]
-        if all(math.isclose(float(t.replace(",", "")), v / scale, rel_tol=1e-6) for t, v in zip(texts, values, strict=True)):
+        close = all(
+            math.isclose(float(t.replace(",", "")), v / scale, rel_tol=1e-6) for t, v in zip(texts, values, strict=True)
+        )
+        if close and len(set(texts)) == len(set(values)):
             break
     return ["0" if v == 0 else f"{text}{unit}" for v, text in zip(values, texts, strict=True)]
 
@@ -105,4 +108,5 @@ def _round_values(low: float, high: float, about: int) -> list[float]:
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     # Multiplying by a whole number, and rounding, keeps 0.30000000000000004 away.
     digits = max(0, 1 - math.floor(math.log10(step)))
-    return [round(k * step, digits) if digits < 300 else k * step for k in range(first, last + 1)]
+    values = [round(k * step, digits) if digits < 300 else k * step for k in range(first, last + 1)]
+    return values if len(values) > 1 else _round_values(low, high, 2 * about)

@@ -7,10 +7,12 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from firstlight.report.units import figure
+
 
 @cache
 def environment() -> Environment:
-    """Return the environment, with ``style``, ``script`` and the hash that lets only that script run."""
+    """Return the environment, with ``style``, ``script``, and the hashes that let only those two through."""
     environment = Environment(
         loader=PackageLoader("firstlight.report", "templates"),
         autoescape=True,
@@ -18,16 +20,19 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    script = _source(environment, "script.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    environment.globals.update(
-        style=Markup(_source(environment, "style.css")),  # noqa: S704 - our own package data
-        script=Markup(script),  # noqa: S704 - our own package data
-        script_hash=f"sha256-{digest}",
-    )
+    environment.filters["figure"] = figure
+    for name, file in (("style", "style.css"), ("script", "script.js")):
+        source = _source(environment, file)
+        environment.globals[name] = Markup(source)  # noqa: S704 - our own package data
+        environment.globals[f"{name}_hash"] = _digest(source)
     return environment
 
 
 def _source(environment: Environment, name: str) -> str:
     assert environment.loader is not None
-    return environment.loader.get_source(environment, name)[0]
+    # A browser makes line ends LF before it hashes.
+    return environment.loader.get_source(environment, name)[0].replace("\r\n", "\n")
+
+
+def _digest(source: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode('ascii')}"

@@ -20,7 +20,7 @@ from firstlight.report._templates import environment
 from firstlight.report.units import figure, number
 
 MOST_POINTS = 1000
-_MOST_BAD = 100
+_MOST_BAD, _MOST_MARKS = 100, 200  # places that can be told apart
 _WIDTH, _HEIGHT = 1000, 400  # units of the drawing, not pixels
 _LARGEST = 1e300  # beyond this, spans overflow: as good as infinite
 
@@ -55,11 +55,12 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A vertical line where something happened; ``bad`` makes it red."""
+    """A vertical line where something happened; ``bad`` makes it red, ``label`` stands above it."""
 
     x: float
     text: str
     bad: bool = False
+    label: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,35 +91,46 @@ def line_chart(
     """Return a chart as HTML.
 
     Args:
+        title: what the figures are.
+        series: the lines, the first one undermost.
+        x_label: what the positions are; the read-outs of charts with the same label move together.
+        y_label: the unit of the figures.
         log_x: logarithmic axis; linear all the same where a position is not positive.
         log_y: the same for figures.
         from_zero: let the figures' axis begin at 0 where none is negative.
         levels: lines across; one outside the figures' range widens it.
-        marks: lines upright; those outside the positions' range are left out.
+        marks: lines upright; one just beyond the last position widens the axis, those further out are left out.
         source: the file that the figures come from.
     """
     ordered = [_ordered(s) for s in series]
     xs = np.concatenate([x for _, x, _ in ordered]) if ordered else np.empty(0)
     ys = np.concatenate([y[np.isfinite(y)] for _, _, y in ordered]) if ordered else np.empty(0)
-    across = Axis.over(xs, log=log_x, pad=0.0)
+    across = _across(xs, marks, log=log_x)
     upright = Axis.over(np.concatenate([ys, [level.y for level in levels]]), log=log_y, pad=0.05, from_zero=from_zero)
     lines = [_sampled(s, x, y, across) for s, x, y in ordered]
-    shown = [m for m in marks if across.low <= m.x <= across.high] if len(xs) else []
     return Markup(  # noqa: S704 - rendered with escaping on
         environment()
         .get_template("chart.html")
         .render(
-            title=title, source=source, x_label=x_label, y_label=y_label, width=_WIDTH, height=_HEIGHT, empty=not len(ys),
-            n_points=len(xs),
+            title=title, source=source, x_label=x_label, y_label=y_label, width=_WIDTH, height=_HEIGHT,
+            empty=not len(ys), n_points=len(xs),
             x_ticks=[(_percent(across.place(v)), text) for v, text in across.ticks(5)],
             y_ticks=[(_percent(1 - upright.place(v)), text) for v, text in upright.ticks(5)],
             lines=[_line(p, across, upright) for p in lines],
-            levels=[(_percent(1 - upright.place(level.y)), level.text) for level in levels],
-            marks=[(round(across.place(m.x) * _WIDTH, 1), m) for m in shown],
+            levels=_levels(levels, upright),
+            marks=_marks(marks, across) if len(xs) else [],
             bad=_bad(lines, across),
             data=_data(lines, across, upright, x_label),
         )
     )  # fmt: skip
+
+
+def _across(xs: Array, marks: Sequence[Mark], *, log: bool) -> Axis:
+    """Return the axis of positions; what ends a run happens after its last figure, and belongs on the axis."""
+    axis = Axis.over(xs, log=log, pad=0.0)
+    end = axis.high + 0.1 * (axis.high - axis.low)
+    beyond = [mark.x for mark in marks if axis.high < mark.x <= end]
+    return Axis.over(np.append(xs, beyond), log=log, pad=0.0) if beyond and len(xs) else axis
 
 
 def numbers(values: Sequence[float | str | None] | Array) -> Array:
@@ -197,25 +209,53 @@ def _line(points: _Points, across: Axis, upright: Axis) -> dict[str, Any]:
     }
 
 
+def _levels(levels: Sequence[Level], upright: Axis) -> list[dict[str, Any]]:
+    """Place levels from the top down; words go below their line where another's words are just above."""
+    placed: list[dict[str, Any]] = []
+    for level in sorted(levels, key=lambda level: -level.y):
+        top = 1 - upright.place(level.y)
+        near = bool(placed) and top - placed[-1]["top"] < 0.07
+        placed.append({"at": _percent(top), "top": top, "text": level.text, "below": near or top < 0.07})
+    return placed
+
+
+def _marks(marks: Sequence[Mark], across: Axis) -> list[dict[str, Any]]:
+    """Place marks, one where several would be one line, a bad one before others; labels where there is room."""
+    found: dict[int, list[Mark]] = {}
+    for mark in marks:
+        if across.low <= mark.x <= across.high:
+            found.setdefault(round(across.place(mark.x) * _MOST_MARKS), []).append(mark)
+    placed: list[dict[str, Any]] = []
+    free = -math.inf
+    for _, here in sorted(found.items(), key=lambda pair: pair[0]):
+        mark = next((m for m in here if m.bad), here[0])
+        place = across.place(mark.x)
+        labels = list(dict.fromkeys(m.label for m in here if m.label))
+        label = "–".join([labels[0], *labels[-1:]] if len(labels) > 1 else labels) if place >= free else ""
+        free = place + 0.02 * (1 + len(label)) if label else free
+        placed.append({
+            "left": round(place * _WIDTH, 1), "at": _percent(place), "label": label, "bad": mark.bad,
+            "text": "\n".join(f"{m.x:,.10g}: {m.text}" for m in here[:5]),
+        })  # fmt: skip
+    return placed
+
+
 def _bad(lines: list[_Points], across: Axis) -> dict[str, Any]:
     """Where figures are not finite: marks, thinned to what can be told apart, and the whole count in words."""
-    found = [(x, y) for p in lines if p.series.look != "faint" or len(lines) == 1 for x, y in _holes(p)]
-    found += [(x, y) for p in lines if p.series.look == "faint" and len(lines) > 1 for x, y in _holes(p)]
-    found.sort(key=lambda pair: pair[0])
-    marks: dict[int, str] = {}
-    for x, y in found:
-        marks.setdefault(round(across.place(x) * _MOST_BAD), f"{x:,.10g}: {figure(y)}")
-    first = ", ".join(f"{x:,.10g}" for x, _ in found[:5])
-    more = f" and {len(found) - 5:,} more" if len(found) > 5 else ""
+    x = np.concatenate([p.x[~p.finite] for p in lines]) if lines else np.empty(0)
+    y = np.concatenate([p.y[~p.finite] for p in lines]) if lines else np.empty(0)
+    order = np.argsort(x, kind="stable")
+    x, y = x[order], y[order]
+    places, firsts = np.unique(np.round(across.places(x) * _MOST_BAD), return_index=True)
+    first = ", ".join(f"{v:,.10g}" for v in x[:5])
     return {
-        "marks": [(round(place * _WIDTH / _MOST_BAD, 1), text) for place, text in marks.items()],
-        "n": len(found),
-        "text": f"{first}{more}",
+        "marks": [
+            (round(float(place) * _WIDTH / _MOST_BAD, 1), f"{x[i]:,.10g}: {figure(float(y[i]))}")
+            for place, i in zip(places, firsts, strict=True)
+        ],
+        "n": len(x),
+        "text": first + (f" and {len(x) - 5:,} more" if len(x) > 5 else ""),
     }
-
-
-def _holes(points: _Points) -> list[tuple[float, float]]:
-    return [(float(x), float(y)) for x, y in zip(points.x[~points.finite], points.y[~points.finite], strict=True)]
 
 
 def _data(lines: list[_Points], across: Axis, upright: Axis, x_label: str) -> Markup:
@@ -233,7 +273,9 @@ def _data(lines: list[_Points], across: Axis, upright: Axis, x_label: str) -> Ma
             for p in lines
         ],
     }
-    text = json.dumps(table, separators=(",", ":")).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    text = (
+        json.dumps(table, separators=(",", ":")).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    )
     return Markup(text)  # noqa: S704 - no character of it can end the element
 
 

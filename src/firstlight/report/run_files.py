@@ -1,9 +1,11 @@
 """Read the plain files of a run directory; what is missing or unreadable is empty, and named."""
 
 import json
+import math
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from firstlight.report.units import number
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Table = Mapping[str, Any]
+
+_LINES_AT_ONCE = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +33,34 @@ class Column:
         """Return the newest figure."""
         return float(self.values[-1]) if len(self) else None
 
+    def since(self, step: float) -> "Column":
+        """Return the part from a step on."""
+        later = self.steps >= step
+        return Column(self.steps[later], self.values[later])
+
+    def last_step(self) -> float | None:
+        """Return the newest step."""
+        return float(self.steps[-1]) if len(self) else None
+
+    def n_finite(self) -> int:
+        """Count the finite figures."""
+        return int(np.count_nonzero(np.isfinite(self.values)))
+
     def median(self) -> float | None:
         """Return the median of the finite figures."""
         finite = self.values[np.isfinite(self.values)]
-        return float(np.median(finite)) if len(finite) else None
+        with np.errstate(over="ignore"):
+            return float(np.median(finite)) if len(finite) else None
+
+    def at(self, step: float) -> float | None:
+        """Return the figure of a step, the newest where there are several."""
+        found = np.flatnonzero(self.steps == step)
+        return float(self.values[found[-1]]) if len(found) else None
+
+    def most(self) -> float | None:
+        """Return the highest finite figure."""
+        finite = self.values[np.isfinite(self.values)]
+        return float(np.max(finite)) if len(finite) else None
 
     def least(self) -> tuple[int, float] | None:
         """Return step and value of the lowest finite figure."""
@@ -54,6 +82,7 @@ class RunFiles:
         settings_text: run.toml as it stands.
         metrics: columns of metrics.jsonl by name.
         config: config.json of the checkpoint that RUN means.
+        manifest_name: where the token store's manifest lies; outside the run where the store was made before.
         checkpoint: that checkpoint's folder, relative to the run: ``best``, else ``latest``, else the newest.
         weights: numbers in its model.safetensors, or None.
         present: files that exist, relative to the run.
@@ -67,6 +96,7 @@ class RunFiles:
     samples: list[Table] = field(default_factory=list)
     events: list[Table] = field(default_factory=list)
     manifest: Table = field(default_factory=dict)
+    manifest_name: str = "data/manifest.json"
     tokenizer: Table = field(default_factory=dict)
     config: Table = field(default_factory=dict)
     evaluation: Table = field(default_factory=dict)
@@ -84,17 +114,27 @@ class RunFiles:
         return self.metrics.get(name, EMPTY)
 
 
+def find(table: object, *path: str) -> Any:
+    """Return what stands in nested tables under these keys; None where something on the way is no table."""
+    for key in path:
+        table = table.get(key) if isinstance(table, Mapping) else None
+    return table
+
+
 def read_run(run: Path) -> RunFiles:
     """Read everything that a report needs; never fails on what a file holds."""
     files = RunFiles(run)
     files.settings_text = _text(files, "run.toml")
     try:
         files.settings = tomllib.loads(files.settings_text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # a TOMLDecodeError is a ValueError; so is a number too long
         files.problems.append(f"run.toml is not valid TOML: {error}")
     for name in ("evaluation", "environment", "contract", "state"):
         setattr(files, name, _table(files, f"{name}.json"))
-    files.manifest = _table(files, "data/manifest.json")
+    store = find(files.settings, "run", "store")
+    folder = files.run / "data" if not isinstance(store, str) else Path(store)
+    files.manifest_name = "data/manifest.json" if not isinstance(store, str) else str(folder / "manifest.json")
+    files.manifest = _table(files, files.manifest_name, folder / "manifest.json")
     files.tokenizer = _table(files, "tokenizer/tokenizer.json")
     files.samples = list(_lines(files, "samples.jsonl"))
     files.events = list(_lines(files, "events.jsonl"))
@@ -104,8 +144,11 @@ def read_run(run: Path) -> RunFiles:
 
 
 def _checkpoint(files: RunFiles) -> None:
-    folder = files.run / "checkpoints"
-    found = [p.name for p in folder.glob("step-*") if (p / "config.json").is_file()] if folder.is_dir() else []
+    try:
+        found = [p.name for p in (files.run / "checkpoints").glob("step-*") if (p / "config.json").is_file()]
+    except OSError as error:
+        files.problems.append(f"checkpoints cannot be read: {error.strerror}")
+        found = []
     files.checkpoints = sorted(found, key=lambda name: (len(name), name))
     pointers = [_text(files, name).strip() for name in ("best", "latest")]
     name = next((p for p in pointers if p in files.checkpoints), files.checkpoints[-1] if files.checkpoints else None)
@@ -123,25 +166,25 @@ def _count_weights(path: Path) -> int | None:
             if not 0 < length < 100_000_000:
                 return None
             table = json.loads(file.read(length))
-        return sum(int(np.prod(entry["shape"], dtype=object)) for name, entry in table.items() if name != "__metadata__")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return sum(math.prod(map(int, entry["shape"])) for name, entry in table.items() if name != "__metadata__")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
 
 
-def _text(files: RunFiles, name: str) -> str:
+def _text(files: RunFiles, name: str, path: Path | None = None) -> str:
     try:
-        text = (files.run / name).read_text(encoding="utf-8", errors="replace")
+        text = (path or files.run / name).read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, NotADirectoryError):
         return ""
-    except OSError as error:
-        files.problems.append(f"{name} cannot be read: {error.strerror}")
+    except (OSError, ValueError) as error:  # a ValueError is a name that no file can have
+        files.problems.append(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}")
         return ""
     files.present.append(name)
     return text
 
 
-def _table(files: RunFiles, name: str) -> Table:
-    text = _text(files, name)
+def _table(files: RunFiles, name: str, path: Path | None = None) -> Table:
+    text = _text(files, name, path)
     if name not in files.present:
         return {}
     try:
@@ -161,18 +204,12 @@ def _lines(files: RunFiles, name: str) -> Iterator[Table]:
     try:
         with (files.run / name).open(encoding="utf-8", errors="replace") as file:
             files.present.append(name)
-            for line in file:
-                if not line.strip():
-                    continue
-                try:
-                    table = json.loads(line)
-                except (ValueError, RecursionError):
-                    bad += 1
-                    continue
-                if isinstance(table, dict):
-                    yield table
-                else:
-                    bad += 1
+            while lines := list(islice(file, _LINES_AT_ONCE)):
+                for table in _parsed(lines):
+                    if table is None:
+                        bad += 1
+                    else:
+                        yield table
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
@@ -181,19 +218,67 @@ def _lines(files: RunFiles, name: str) -> Iterator[Table]:
         files.problems.append(f"{name}: {bad:,} line{'s' if bad > 1 else ''} could not be read")
 
 
+def _parsed(lines: list[str]) -> list[Table | None]:
+    """Return the table of each line that is not blank, None where it holds none.
+
+    All lines at once are parsed in half the time, so that is tried first; broken lines that make a list
+    together are told by their number or their ends.
+    """
+    lines = [stripped for line in lines if (stripped := line.strip())]
+    if all(line[0] == "{" and line[-1] == "}" for line in lines):
+        try:
+            tables = json.loads(f"[{','.join(lines)}]")
+            if len(tables) == len(lines) and all(type(table) is dict for table in tables):
+                return list(tables)
+        except (ValueError, RecursionError):
+            pass
+    return [_parsed_alone(line) for line in lines]
+
+
+def _parsed_alone(line: str) -> Table | None:
+    try:
+        table = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return table if isinstance(table, dict) else None
+
+
 def _columns(lines: Iterator[Table]) -> dict[str, Column]:
-    steps: dict[str, list[float]] = {}
-    values: dict[str, list[float]] = {}
-    for line in lines:
-        step = number(line.get("step"))
-        if step is None or not np.isfinite(step):
-            continue
-        for name, value in line.items():
-            # The type test first: almost every figure passes it, and there may be millions.
-            figure = value if type(value) is float else number(value)
-            if figure is not None:
-                if name not in steps:
-                    steps[name], values[name] = [], []
-                steps[name].append(step)
-                values[name].append(figure)
-    return {name: Column(np.array(steps[name]), np.array(values[name], dtype=np.float64)) for name in steps}
+    """Turn lines into columns, some thousand at a time: there may be millions."""
+    steps: dict[str, list[Array]] = {}
+    values: dict[str, list[Array]] = {}
+    while tables := list(islice(lines, _LINES_AT_ONCE)):
+        alike: dict[tuple[str, ...], list[Iterable[Any]]] = {}
+        for table in tables:
+            alike.setdefault(tuple(table), []).append(table.values())
+        for names, rows in alike.items():
+            if "step" not in names:
+                continue
+            columns = dict(zip(names, zip(*rows, strict=True), strict=True))
+            step, _ = _figures(columns["step"])
+            finite = np.isfinite(step)
+            for name, column in columns.items():
+                figures, there = _figures(column)
+                there = there & finite
+                if there.any():
+                    steps.setdefault(name, []).append(step[there])
+                    values.setdefault(name, []).append(figures[there])
+    return {name: _joined(steps[name], values[name]) for name in steps}
+
+
+def _joined(steps: list[Array], values: list[Array]) -> Column:
+    step, value = np.concatenate(steps), np.concatenate(values)
+    order = np.argsort(step, kind="stable")
+    return Column(step[order], value[order])
+
+
+def _figures(column: Sequence[Any]) -> tuple[Array, Array]:
+    """Return figures as float64, and which of them are figures at all."""
+    if set(map(type, column)) <= {float, int}:
+        try:
+            return np.array(column, dtype=np.float64), np.ones(len(column), dtype=bool)
+        except OverflowError:
+            pass
+    read = [number(value) for value in column]
+    there = np.array([value is not None for value in read], dtype=bool)
+    return np.array([math.nan if value is None else value for value in read], dtype=np.float64), there

@@ -43,10 +43,10 @@ def duration(seconds: float) -> str:
 
 
 def figure(value: float, digits: int = 4) -> str:
-    """Write a measured figure with a fixed number of digits after the point; fewer where it is large."""
+    """Write a measured figure with ``digits`` after the point; fewer where it is large, all that count where tiny."""
     if odd := _odd(value):
         return odd
-    if abs(value) >= 1e6:
+    if abs(value) >= 1e6 or 0 < abs(value) < 10 ** (1 - digits):
         return f"{value:.3g}"
     before = len(str(int(abs(value))))
     return f"{value:,.{max(0, digits + 1 - before)}f}"

@@ -43,7 +43,9 @@ def locked(run: Path) -> Iterator[None]:
         try:
             lock.acquire()
         except Timeout as error:
-            raise UsageError("is in use by another process", where=run, fix="Wait for it, or choose another --out.") from error
+            raise UsageError(
+                "is in use by another process", where=run, fix="Wait for it, or choose another --out."
+            ) from error
     try:
         yield
     finally:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
-from firstlight import progress, tokenizer
+from firstlight import tokenizer
 from firstlight.config import Settings, merge, parse_overrides, resolve
 from firstlight.corpus import CorpusSettings, Tally, open_corpus
 from firstlight.errors import TokenizerError, UsageError
@@ -30,7 +30,12 @@ class PrepareSettings(Settings):
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A finished store, and what its corpus held; ``tally`` counts nothing where the store was there before."""
+    """A finished store, and what its corpus held.
+
+    Attributes:
+        documents: of both splits; one that is cut between them counts in each.
+        tally: what reading kept and dropped; zeros where the store was there before.
+    """
 
     store: Path
     train_tokens: int
@@ -93,10 +98,7 @@ def prepare(
     store = write_store(folder, opened.sources, encoder, settings.data, seed=settings.seed)
     keep(beside, encoder, origin)
     documents = store.train.n_documents + store.valid.n_documents
-    tally = opened.tally
-    for place in tally.bad_bytes:
-        progress.warn(f"{place}: no UTF-8 ({settings.corpus.on_bad_bytes})")
-    return Prepared(folder, store.train.n_tokens, store.valid.n_tokens, documents, store.vocab_size, tally)
+    return Prepared(folder, store.train.n_tokens, store.valid.n_tokens, documents, store.vocab_size, opened.tally)
 
 
 def inspect(path: str | Path, *, n_tokens: int = 64) -> Inspected:
@@ -104,24 +106,29 @@ def inspect(path: str | Path, *, n_tokens: int = 64) -> Inspected:
     folder = store_of(path)
     store = TokenStore.open(folder)
     ids = [int(i) for i in store.train.tokens[:n_tokens]]
-    found = tokenizer_of(folder)
-    fits = found is not None and found.hash == store.tokenizer_hash
+    found = _own_tokenizer(store)
     sides = {"train": store.train, "valid": store.valid}
     return Inspected(
         folder, _counts(sides, "n_documents"), _counts(sides, "n_tokens"), store.vocab_size,
         str(store.train.tokens.dtype), store.tokenizer_hash, store.fingerprint,
         [str(source["name"]) for source in store.manifest.get("sources", [])], ids,
-        found.decode(ids) if found is not None and fits else None,
+        None if found is None else found.decode(ids),
     )  # fmt: skip
 
 
 def stats(path: str | Path, *, top: int = 20) -> dict[str, Any]:
     """Return sizes, lengths of documents and the most frequent tokens of a store, or of a run's."""
-    folder = store_of(path)
-    table = summary(TokenStore.open(folder), top)
-    found = tokenizer_of(folder)
-    names = {} if found is None else {i: found.tokens()[i] if i == found.eot_id else found.decode([i]) for i, _ in table["top"]}
-    table["top"] = [{"id": i, "token": names.get(i), "count": n} for i, n in table["top"]]
+    store = TokenStore.open(store_of(path))
+    table = summary(store, top)
+    found = _own_tokenizer(store)
+
+    def token(i: int) -> str | None:
+        if found is None:
+            return None
+        special = {found.eot_id: found.eot, found.unk_id: found.unk}
+        return special[i] if i in special else found.decode([i])
+
+    table["top"] = [{"id": i, "token": token(i), "count": n} for i, n in table["top"]]
     return table
 
 
@@ -157,9 +164,15 @@ def store_of(path: str | Path) -> Path:
 
 def tokenizer_of(store: Path) -> Tokenizer | None:
     """Return the tokenizer that lies in a store or beside it in a run, or None."""
-    places = (store / "tokenizer.json", store / "tokenizer" / "tokenizer.json", store.parent / "tokenizer" / "tokenizer.json")
-    found = next((place for place in places if place.is_file()), None)
+    folders = (store, store / "tokenizer", store.parent / "tokenizer")
+    found = next((folder for folder in folders if (folder / "tokenizer.json").is_file()), None)
     return None if found is None else tokenizer.load(found)
+
+
+def _own_tokenizer(store: TokenStore) -> Tokenizer | None:
+    """Return the tokenizer beside a store if it is the one that made it."""
+    found = tokenizer_of(store.directory)
+    return found if found is not None and found.hash == store.tokenizer_hash else None
 
 
 def _counts(sides: dict[str, Split], what: str) -> dict[str, int]:
@@ -167,11 +180,11 @@ def _counts(sides: dict[str, Split], what: str) -> dict[str, int]:
 
 
 def _refuse_foreign(folder: Path) -> None:
-    """A store replaces its folder whole, so it must hold nothing else."""
+    """A store replaces its folder whole, so it must be there already, or nothing must."""
     if folder.exists() and not folder.is_dir():
         raise UsageError("is a file", where=folder, expected="a folder", fix="Choose another --out.")
-    others = sorted(p.name for p in folder.iterdir() if p.name != "tokenizer") if folder.is_dir() else []
-    if others and not (folder / MANIFEST).is_file():
+    held = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+    if held and not (folder / MANIFEST).is_file():
         raise UsageError(
-            "exists and is not a token store", where=folder, found=", ".join(others[:5]), fix="Choose another --out."
+            "exists and is not a token store", where=folder, found=", ".join(held[:5]), fix="Choose another --out."
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from firstlight.parallel.allocator import state as allocator_state
 
-_TESTED_TORCH = ("2.11", "2.14")
+_TESTED_TORCH = ((2, 11), (2, 14))
 _ROOM_BYTES = 2_000_000_000
 _EXTRAS = {
     "parquet": ("pyarrow", "reading .parquet"),
@@ -58,10 +58,7 @@ def doctor(folder: str | Path = ".") -> Diagnosis:
 
 
 def _python() -> Finding:
-    value = f"{platform.python_version()} ({sys.executable})"
-    if sys.version_info < (3, 11):
-        return Finding("python", value, "problem", "Install Python 3.11 or newer.")
-    return Finding("python", value)
+    return Finding("python", f"{platform.python_version()} ({sys.executable})")
 
 
 def _torch() -> list[Finding]:
@@ -69,15 +66,15 @@ def _torch() -> list[Finding]:
         import torch
     except (ImportError, OSError) as error:
         return [Finding("torch", f"cannot be loaded: {error}", "problem", "Run: pip install torch")]
-    version = ".".join(torch.__version__.split(".")[:2])
-    tested = tuple(map(int, _TESTED_TORCH[0].split("."))) <= tuple(map(int, version.split("."))) < tuple(
-        map(int, _TESTED_TORCH[1].split("."))
+    version = torch.__version__
+    fits = _TESTED_TORCH[0] <= tuple(map(int, version.split(".")[:2])) < _TESTED_TORCH[1]
+    least, below = (".".join(map(str, bound)) for bound in _TESTED_TORCH)
+    own = (
+        Finding("torch", version)
+        if fits
+        else Finding("torch", version, "note", f"Tested from {least} to below {below}.")
     )
-    found = [
-        Finding("torch", torch.__version__)
-        if tested
-        else Finding("torch", torch.__version__, "note", f"Tested from {_TESTED_TORCH[0]} to below {_TESTED_TORCH[1]}.")
-    ]
+    found = [own]
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             facts = torch.cuda.get_device_properties(index)
@@ -135,7 +132,8 @@ def _memory_bytes() -> tuple[int, int]:
 def _compiler() -> Finding:
     found = next((path for name in ("g++", "clang++", "cl") if (path := shutil.which(name))), None)
     if found is None:
-        return Finding("compiler", "no C++ compiler: models run without compilation", "note", "Install g++ to compile on a GPU.")
+        what = "no C++ compiler: models run without compilation"
+        return Finding("compiler", what, "note", "Install g++ to compile on a GPU.")
     return Finding("compiler", found)
 
 
@@ -144,11 +142,14 @@ def _allocator() -> Finding:
 
 
 def _disk(folder: Path) -> Finding:
-    place = next((p for p in (folder, *folder.resolve().parents) if p.exists()), Path("."))
+    folder = folder.absolute()
+    place = next(p for p in (folder, *folder.parents) if p.exists())
+    if not place.is_dir():
+        return Finding("disk", f"{place} is a file, not a folder", "problem", "Choose another folder with --out.")
     free = shutil.disk_usage(place).free
-    value = f"{free / 1e9:.1f} GB free at {place.resolve()}"
+    value = f"{free / 1e9:.1f} GB free at {place}"
     if not os.access(place, os.W_OK):
-        return Finding("disk", f"{place.resolve()} is not writable", "problem", "Choose another folder with --out.")
+        return Finding("disk", f"{place} is not writable", "problem", "Choose another folder with --out.")
     if free < _ROOM_BYTES:
         return Finding("disk", value, "note", "Checkpoints may not fit: free some space, or set train.keep_last=1.")
     return Finding("disk", value)

@@ -1,15 +1,16 @@
 """``evaluate``: loss, perplexity and bits per byte on any text, beside what models without context score."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from firstlight import parallel, progress
+from firstlight.config import read_toml
 from firstlight.corpus import CorpusSettings, open_corpus
-from firstlight.errors import UsageError
-from firstlight.evaluate import Likelihood, Stream, baselines, measure, stream_of
+from firstlight.errors import StoreError, UsageError
+from firstlight.evaluate import Likelihood, Stream, count, measure, stream_of, without_context
 from firstlight.files import MANIFEST
 from firstlight.lm import LM
 from firstlight.store import TokenStore, unigram
@@ -49,48 +50,66 @@ def evaluate(
 
     Raises:
         UsageError: no text is given and the model belongs to no run; or a stride beyond the block size.
+        ContractError: the run's token store was made with another tokenizer.
     """
-    lm = model if isinstance(model, LM) else LM.load(model, device=device)
-    step = stride or lm.config.block_size
-    if step > lm.config.block_size:
-        raise UsageError("is longer than the model sees", where="stride", found=step, expected=f"at most {lm.config.block_size}")
-    store = _store_of(lm)
-    counts = None if store is None else unigram(store.train)
-    return Evaluation(lm.source or Path(), step, [_score(lm, s, step, counts) for s in _streams(lm, text, store)])
+    lm = model if isinstance(model, LM) else _load(model, device)
+    step = lm.config.block_size if stride is None else stride
+    if not 1 <= step <= lm.config.block_size:
+        raise UsageError(
+            "is longer than the model sees" if step > 0 else "moves on by nothing", where="stride", found=step,
+            expected=f"at least 1, at most {lm.config.block_size}",
+        )  # fmt: skip
+    found = _store_of(lm, needed=not text)
+    counts = None if found is None else unigram(found.train)
+    return Evaluation(lm.source or Path(), step, [_score(lm, s, step, counts) for s in _streams(lm, text, found)])
 
 
-def _store_of(lm: LM) -> TokenStore | None:
-    """Return the token store of the run that a checkpoint lies in, if it is the tokenizer's own."""
+def _load(model: str | Path, device: str) -> LM:
+    """Load a model whose weights keep their precision, so that it scores as it did in training."""
+    place = parallel.resolve(parallel.Hardware.model_validate({"device": device}))
+    return LM.read(model).at(place)
+
+
+def _store_of(lm: LM, *, needed: bool) -> TokenStore | None:
+    """Return the token store of the run that a checkpoint lies in; where it is not ``needed``, only a fitting one."""
     if lm.source is None or lm.tokenizer is None:
         return None
-    folder = lm.source.parent.parent / "data"
+    run = lm.source.resolve().parent.parent
+    folder = run / "data"
+    if not folder.is_dir() and (run / "run.toml").is_file():
+        folder = Path(read_toml(run / "run.toml").get("run", {}).get("store") or folder)
     if not (folder / MANIFEST).is_file():
         return None
-    store = TokenStore.open(folder)
+    try:
+        store = TokenStore.open(folder, tokenizer_hash=lm.tokenizer.hash if needed else None)
+    except StoreError as error:
+        if needed:
+            raise
+        progress.warn(f"what a unigram model would score is left out: {error}")
+        return None
     return store if store.tokenizer_hash == lm.tokenizer.hash else None
 
 
-def _streams(lm: LM, text: Sequence[str], store: TokenStore | None) -> list[Stream]:
+def _streams(lm: LM, text: Sequence[str], store: TokenStore | None) -> Iterator[Stream]:
     if text:
         if lm.tokenizer is None:
             raise UsageError("the model has no tokenizer, so it reads no text", where=lm.source)
-        corpus = open_corpus(list(text), CorpusSettings())
-        return [stream_of(source.name, source.documents(), lm.tokenizer) for source in corpus.sources]
-    if store is None:
+        for source in open_corpus(list(text), CorpusSettings()).sources:
+            yield stream_of(source.name, source.documents(), lm.tokenizer)
+    elif store is not None:
+        yield Stream("valid split", np.asarray(store.valid.tokens), store.valid.n_bytes)
+    else:
         raise UsageError(
-            "the model belongs to no run whose valid split could be taken", where=lm.source, fix="Name a text with --text."
+            "the model belongs to no run whose valid split could be taken",
+            where=lm.source,
+            fix="Name a text with --text.",
         )
-    return [Stream("valid split", np.asarray(store.valid.tokens), store.valid.n_bytes)]
 
 
 def _score(lm: LM, stream: Stream, stride: int, counts: np.ndarray | None) -> TextResult:
-    if len(stream.ids) < 2:
-        raise UsageError("holds no token to score", where=stream.name)
+    if len(stream.ids) < 2 or not stream.n_bytes:
+        raise UsageError("holds no text to score", where=stream.name)
     own, interval = measure(lm, stream, stride=stride)
-    seen = np.bincount(stream.ids[1:])
-    n = len(stream.ids) - 1
-    without_context = {
-        name: Likelihood(loss, math.exp(min(loss, 700.0)), loss * n / math.log(2) / stream.n_bytes if stream.n_bytes else None)
-        for name, loss in baselines(lm.config.vocab_size or 1, counts, seen).items()
-    }
-    return TextResult(stream.name, n, stream.n_bytes, own, without_context, interval)
+    lengths = None if lm.tokenizer is None else lm.tokenizer.byte_lengths()
+    others = without_context(lm.config.vocab_size or 1, counts, count(stream.ids[1:]), lengths)
+    return TextResult(stream.name, len(stream.ids) - 1, stream.n_bytes, own, others, interval)

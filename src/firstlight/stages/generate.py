@@ -20,13 +20,13 @@ class Sample:
 
 
 def load(model: str | Path, *, device: str = "auto", precision: str = "auto") -> LM:
-    """Load a model: a run (its best checkpoint, else its latest), a checkpoint, or a Hugging Face directory.
+    """Load a model: a run (its best checkpoint, else its latest), a checkpoint, a Hugging Face directory, a hub name.
 
     Raises:
         UsageError: nothing is there.
         CheckpointError: damaged, or of a family that is not supported.
     """
-    return LM.load(str(model), device=device, precision=precision)
+    return LM.load(model, device=device, precision=precision)
 
 
 def generate(model: str | Path | LM, prompts: str | Sequence[str] = "", **settings: Any) -> list[Sample]:
@@ -75,9 +75,15 @@ def prompts_of(path: str | Path) -> list[str]:
         UsageError: the file is missing, is no UTF-8, or holds no prompt.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-        raise UsageError("no such file", where=path, expected="a text file with a prompt a line") from error
+        # utf-8-sig: some editors put a byte order mark; other characters than LF may stand in a prompt.
+        lines = Path(path).read_bytes().decode("utf-8-sig").replace("\r\n", "\n").split("\n")
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError)
+        raise UsageError(
+            "no such file" if missing else f"cannot be read: {error.strerror}",
+            where=path,
+            expected="a text file with a prompt a line",
+        ) from error
     except UnicodeDecodeError as error:
         raise UsageError("is not UTF-8", where=path, found=f"a bad byte at offset {error.start}") from error
     prompts = [line for line in lines if line.strip()]

@@ -161,7 +161,7 @@ def _resolved(settings: PretrainSettings, config: ModelConfig, job: Job, place: 
 
 def _go_on(request: inputs.Request, job: Job) -> None:
     """Take up the newest whole checkpoint, check the contract, and cut the log back to it."""
-    newest = job.checkpoints.newest_valid()
+    newest = job.checkpoints.newest_valid(job.place)
     if newest is None:
         job.log.cut_back(-1)
         return
@@ -218,6 +218,10 @@ def valid_baselines(made: assemble.Materials, n_tokens: int, n_bytes: int) -> di
     counts = unigram(made.store.train)
     seen = np.asarray(unigram(made.store.valid))
     return {
-        name: {"loss": loss, "perplexity": math.exp(loss), "bits_per_byte": loss * n_tokens / math.log(2) / max(n_bytes, 1)}
+        name: {
+            "loss": loss,
+            "perplexity": math.exp(loss),
+            "bits_per_byte": loss * n_tokens / math.log(2) / max(n_bytes, 1),
+        }
         for name, loss in baselines(made.store.vocab_size, counts, seen).items()
     }

@@ -5,18 +5,18 @@ from pathlib import Path
 
 from firstlight.stages.pretrain import PretrainResult, pretrain
 
-CORPUS = "python-docs"
+CORPUS = ("python-docs", "python-code")
 PRESET = "quickstart"
 
 
 def quickstart(
     corpus: Sequence[str] = (), *, out: str | Path = "runs/quickstart", overrides: Sequence[str] = ()
 ) -> PretrainResult:
-    """Train a small GPT on the reference text that every Python has, or on ``corpus``; go on where a run was cut off.
+    """Train a small GPT on the reference text and the sources that every Python has, or on ``corpus``; go on where a run was cut off.
 
     Args:
-        corpus: as for ``pretrain``; empty for the embedded corpus.
+        corpus: as for ``pretrain``; empty for the embedded corpora.
         out: the run directory.
         overrides: ``key=value`` words.
     """
-    return pretrain(corpus or [CORPUS], out=out, preset=PRESET, resume=True, overrides=overrides)
+    return pretrain(list(corpus) or list(CORPUS), out=out, preset=PRESET, resume=True, overrides=overrides)

@@ -20,7 +20,9 @@ class RunSettings(Settings):
     seed: int = Field(1337, ge=0, lt=2**63, description="of initialisation, data order, dropout and samples")
     corpus: list[str] = Field([], description="files, folders, globs, named corpora or hf:NAME")
     store: str | None = Field(None, description="a token store made before, instead of a corpus")
-    start_from: str | None = Field(None, description="a run, checkpoint or Hugging Face directory whose weights to start from")
+    start_from: str | None = Field(
+        None, description="a run, checkpoint or Hugging Face directory whose weights to start from"
+    )
 
 
 class PretrainSettings(Settings):

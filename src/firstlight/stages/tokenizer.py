@@ -10,7 +10,7 @@ from typing import Any
 from firstlight import progress, tokenizer
 from firstlight.config import Settings, parse_overrides, resolve
 from firstlight.corpus import Corpus, CorpusSettings, open_corpus
-from firstlight.errors import UsageError
+from firstlight.errors import ContractError, TokenizerError, UsageError
 from firstlight.files import write_atomic
 from firstlight.tokenizer import Tokenizer, TokenizerSettings
 
@@ -75,15 +75,17 @@ def train(corpus: Sequence[str], *, out: str | Path, overrides: Sequence[str] = 
 
     Raises:
         TokenizerError: too little text for the vocabulary asked for.
+        ContractError: ``out`` holds another tokenizer.
     """
     settings = resolve(TokenizerTrainSettings, parse_overrides(overrides))
     if settings.tokenizer.path is not None:
         raise UsageError("a tokenizer is trained or loaded, not both", where="tokenizer.path", fix="Leave it out.")
-    folder, opened = _free(Path(out)), open_corpus(list(corpus), settings.corpus)
+    folder, opened = _folder(out), open_corpus(list(corpus), settings.corpus)
     origin = origin_of(settings.tokenizer, opened)
     made = made_before(folder, origin)
     if made is None:
         made = train_on(opened, settings.tokenizer)
+        _refuse_another(folder, made)
         keep(folder, made, origin)
     return _facts(made, folder)
 
@@ -115,10 +117,17 @@ def keep(folder: Path, made: Tokenizer, origin: Mapping[str, Any]) -> None:
 
 
 def import_(source: str | Path, *, out: str | Path) -> TokenizerFacts:
-    """Make tokenizer.json from GPT-1's or GPT-2's files, a ``.tiktoken`` file or another tokenizer.json."""
-    made = tokenizer.import_tokenizer(_there(source))
-    made.save(_free(Path(out)))
-    return _facts(made, Path(out))
+    """Make tokenizer.json from GPT-1's or GPT-2's files, a ``.tiktoken`` file or another tokenizer.json.
+
+    Raises:
+        TokenizerError: the source is none of these, or damaged.
+        ContractError: ``out`` holds another tokenizer.
+    """
+    folder = _folder(out)
+    made = tokenizer.import_tokenizer(_there(source, fix="Check the path."))
+    _refuse_another(folder, made)
+    made.save(folder)
+    return _facts(made, folder)
 
 
 def show(path: str | Path) -> TokenizerFacts:
@@ -127,10 +136,10 @@ def show(path: str | Path) -> TokenizerFacts:
 
 
 def encode(path: str | Path, text: str) -> Encoded:
-    """Return the ids of ``text`` and what each stands for."""
+    """Return the ids of ``text`` and what each stands for; text that the tokenizer lacks is its unknown token."""
     loaded = tokenizer.load(_there(path))
     ids = loaded.encode(text)
-    return Encoded(ids, [loaded.decode([i]) for i in ids])
+    return Encoded(ids, [loaded.unk or "" if i == loaded.unk_id else loaded.decode([i]) for i in ids])
 
 
 def decode(path: str | Path, ids: Sequence[int]) -> str:
@@ -179,16 +188,32 @@ def _facts(made: Tokenizer, path: Path) -> TokenizerFacts:
     )
 
 
-def _there(path: str | Path) -> Path:
+def _there(path: str | Path, *, fix: str = "Make a tokenizer: firstlight tokenizer train") -> Path:
     if not Path(path).exists():
-        raise UsageError("no such file or folder", where=path, fix="Make a tokenizer: firstlight tokenizer train")
+        raise UsageError("no such file or folder", where=path, fix=fix)
     return Path(path)
 
 
-def _free(out: Path) -> Path:
-    if out.exists() and not out.is_dir():
-        raise UsageError("is a file", where=out, expected="a folder", fix="Choose another --out.")
-    return out
+def _folder(out: str | Path) -> Path:
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise UsageError("is a file", where=folder, expected="a folder", fix="Choose another --out.")
+    return folder
+
+
+def _refuse_another(folder: Path, made: Tokenizer) -> None:
+    """Leave a tokenizer alone that is not ``made``: stores and models may have been made with it."""
+    if not (folder / "tokenizer.json").is_file():
+        return
+    try:
+        before = tokenizer.load(folder).hash
+    except TokenizerError:
+        before = "damaged"
+    if before != made.hash:
+        raise ContractError(
+            "holds another tokenizer already", where=folder, found=before[:12], expected=made.hash[:12],
+            fix="Choose another --out, or delete it.",
+        )  # fmt: skip
 
 
 def _read(path: Path) -> Any:

@@ -31,7 +31,9 @@ class ResumeProof:
     difference: str | None
 
 
-def verify_resume(settings: str | Path, *, steps: int = 20, stop_at: int = 9, overrides: Sequence[str] = ()) -> ResumeProof:
+def verify_resume(
+    settings: str | Path, *, steps: int = 20, stop_at: int = 9, overrides: Sequence[str] = ()
+) -> ResumeProof:
     """Train ``steps`` steps unbroken, and again with a stop after ``stop_at`` and a resume; compare every bit.
 
     Args:
@@ -79,7 +81,9 @@ def _compare(unbroken: Path, broken: Path, steps: int, stop_at: int) -> ResumePr
     losses = [_losses(run) for run in (unbroken, broken)]
     for step, (a_loss, b_loss) in enumerate(zip(*losses, strict=True), start=1):
         if a_loss != b_loss:
-            return ResumeProof(False, steps, stop_at, compared, f"loss of step {step}: {a_loss} unbroken, {b_loss} resumed")
+            return ResumeProof(
+                False, steps, stop_at, compared, f"loss of step {step}: {a_loss} unbroken, {b_loss} resumed"
+            )
     return ResumeProof(True, steps, stop_at, compared, None)
 
 

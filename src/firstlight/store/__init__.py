@@ -1,5 +1,6 @@
 """Ids on disk; mixing of sources; batches as a pure function of the position."""
 
+from firstlight.store.adopt import adopt
 from firstlight.store.batches import Batches, Windows, document_starts
 from firstlight.store.megatron import open_ids, read_index, write_index
 from firstlight.store.permute import keys, permute
@@ -14,6 +15,7 @@ __all__ = [
     "Split",
     "TokenStore",
     "Windows",
+    "adopt",
     "document_starts",
     "keys",
     "open_ids",

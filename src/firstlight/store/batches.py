@@ -42,21 +42,36 @@ class Batches:
         document_masking: give each row's document starts.
 
     Raises:
-        StoreError: the text of a source is shorter than one window.
+        StoreError: the text of a source is shorter than one window, or there is not one weight a source.
     """
 
     def __init__(
-        self, store: TokenStore, *, block_size: int, seed: int, weights: list[float] | None = None, document_masking: bool = False
+        self,
+        store: TokenStore,
+        *,
+        block_size: int,
+        seed: int,
+        weights: list[float] | None = None,
+        document_masking: bool = False,
     ) -> None:
         self._split, self._eot = store.train, store.eot_id
         self._T, self._seed, self._masking = block_size, seed, document_masking
+        sources = [(str(s["name"]), s["train"]) for s in store.manifest.get("sources", [])]
         if weights is None:
-            stretches = [(0, store.train.n_tokens)]
+            stretches = [("the training text", 0, store.train.n_tokens)]
         else:
-            stretches = [(s["train"]["first_token"], s["train"]["tokens"]) for s in store.manifest["sources"]]
-        self._ranges = [_Range(first, n, n // block_size) for first, n in stretches]
-        if any(r.tokens <= block_size for r in self._ranges):
-            raise StoreError("a source is shorter than one block", where="model.block_size", found=block_size, fix="Lower it.")
+            stretches = [(name, side["first_token"], side["tokens"]) for name, side in sources]
+            if len(weights) != len(sources):
+                raise StoreError(
+                    "needs one weight a source", where="data.weights", found=len(weights), expected=len(sources)
+                )
+        for number, (name, _, tokens) in enumerate(stretches):
+            if tokens <= block_size and (weights is None or weights[number] > 0):
+                raise StoreError(
+                    "is shorter than one block", where=name, found=f"{tokens} tokens, block size {block_size}",
+                    fix="Lower model.block_size, or bring more text.",
+                )  # fmt: skip
+        self._ranges = [_Range(first, n, n // block_size) for _, first, n in stretches]
         self._deal = _Deal(weights, seed) if weights is not None and len(weights) > 1 else None
 
     @property
@@ -65,7 +80,7 @@ class Batches:
         return sum(r.windows for r in self._ranges)
 
     def starts(self, position: int, rows: int) -> np.ndarray:
-        """Return the first token of each row, and the modulus that its range wraps at: (rows, 3) first, base, tokens."""
+        """Return where each row begins: (rows, 3), first token in its range, the range's base, the range's tokens."""
         places = np.arange(position, position + rows, dtype=np.int64)
         which = np.zeros(rows, np.int64) if self._deal is None else np.empty(rows, np.int64)
         if self._deal is not None:
@@ -91,27 +106,28 @@ class Batches:
         begins = self.starts(position, rows)
         index = (begins[:, :1] + np.arange(self._T + 1)) % begins[:, 2:] + begins[:, 1:2]  # (B, T + 1)
         ids = torch.from_numpy(self._split.tokens[index].astype(np.int64))
-        return Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous(), None, self._starts(ids) if self._masking else None)
-
-    def _starts(self, ids: "Tensor") -> "Tensor":
-        return document_starts(ids[:, :-1], self._eot)
+        inputs = ids[:, :-1].contiguous()
+        starts = document_starts(inputs, self._eot) if self._masking else None
+        return Batch(inputs, ids[:, 1:].contiguous(), None, starts)
 
     def sources(self, position: int, rows: int) -> list[str]:
-        """Name the documents in these rows, in order, each once."""
+        """Name the documents that these rows have tokens of, in order, each once."""
         names: dict[str, None] = {}
-        for begin, first, tokens in self.starts(position, rows):
-            bounds = self._split.bounds
-            for at in range(int(begin), int(begin) + self._T + 1):
-                token = first + at % tokens
-                document = int(np.searchsorted(bounds, token, side="right")) - 1
-                names[self._split.name(document)] = None
-                if len(names) > 64:
-                    return list(names)
+        for begin, base, tokens in self.starts(position, rows).tolist():
+            end = begin + self._T + 1
+            stretches = [(begin, min(end, tokens))] + ([(0, 1)] if end > tokens else [])
+            for first, last in stretches:
+                names |= dict.fromkeys(self._split.names(base + first, base + last))
         return list(names)
 
 
 def document_starts(inputs: "Tensor", eot_id: int) -> "Tensor":
-    """Return where documents begin in the model's view: at each end-of-text, which leads the next one in, and column 0."""
+    """Return where documents begin in the model's view: at each end-of-text, which leads the next in, and at column 0.
+
+    Args:
+        inputs: (B, T) ids.
+        eot_id: end-of-text.
+    """
     starts = inputs == eot_id
     starts[:, 0] = True
     return starts
@@ -122,21 +138,27 @@ class _Deal:
 
     def __init__(self, weights: list[float], seed: int) -> None:
         share = np.array(weights) / sum(weights) * _GROUP
-        counts = np.floor(share).astype(np.int64)
-        for i in np.argsort(counts - share, kind="stable")[: _GROUP - int(counts.sum())]:
-            counts[i] += 1
+        # A source of a very small weight still has its row in each group.
+        counts = np.maximum(np.floor(share), share > 0).astype(np.int64)
+        while (missing := _GROUP - int(counts.sum())) != 0:
+            counts[np.argmax(share - counts if missing > 0 else counts)] += np.sign(missing)
         self._counts = counts
         self._source = np.repeat(np.arange(len(weights)), counts)  # by slot
         self._rank = np.concatenate([np.arange(c) for c in counts])
         self._seed = seed
 
     def __call__(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        which, ranks = np.empty_like(places), np.empty_like(places)
         groups, slots = np.divmod(places, _GROUP)
         for group in np.unique(groups):
             here = groups == group
-            slots[here] = permute(slots[here], _GROUP, keys(self._seed, "mix", int(group)))
-        which = self._source[slots]
-        return which, groups * self._counts[which] + self._rank[slots]
+            order = self._source[permute(np.arange(_GROUP), _GROUP, keys(self._seed, "mix", int(group)))]
+            # A source's rows follow one another, so that one epoch of it is over before the next begins.
+            rank = np.empty(_GROUP, dtype=np.int64)
+            rank[np.argsort(order, kind="stable")] = self._rank
+            which[here] = order[slots[here]]
+            ranks[here] = rank[slots[here]]
+        return which, groups * self._counts[which] + ranks
 
 
 class Windows:
@@ -151,7 +173,13 @@ class Windows:
     """
 
     def __init__(
-        self, split: Split, *, block_size: int, max_windows: int | None = None, document_masking: bool = False, eot_id: int = -1
+        self,
+        split: Split,
+        *,
+        block_size: int,
+        max_windows: int | None = None,
+        document_masking: bool = False,
+        eot_id: int = -1,
     ) -> None:
         self._split, self._T, self._masking, self._eot = split, block_size, document_masking, eot_id
         in_all = -(-(split.n_tokens - 1) // block_size) if split.n_tokens > 1 else 0
@@ -179,4 +207,5 @@ class Windows:
         ids = torch.from_numpy(self._split.tokens[np.minimum(at, self._split.n_tokens - 1)].astype(np.int64))
         weights = None if inside.all() else torch.from_numpy(inside[:, 1:].astype(np.float32))
         inputs = ids[:, :-1].contiguous()
-        return Batch(inputs, ids[:, 1:].contiguous(), weights, document_starts(inputs, self._eot) if self._masking else None)
+        starts = document_starts(inputs, self._eot) if self._masking else None
+        return Batch(inputs, ids[:, 1:].contiguous(), weights, starts)

@@ -13,8 +13,7 @@ from firstlight.errors import StoreError
 
 MAGIC = b"MMIDIDX\x00\x00"
 _CODES: dict[int, np.dtype] = {
-    code: np.dtype(name)
-    for code, name in {1: "u1", 2: "i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2"}.items()
+    code: np.dtype(name) for code, name in {1: "u1", 2: "i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2"}.items()
 }
 _LONGEST = 2**31 - 1
 
@@ -58,7 +57,12 @@ def read_index(path: Path) -> tuple[np.ndarray, np.dtype]:
     if version != 1 or code not in _CODES:
         raise StoreError("has another version or type", where=path, found=f"version {version}, type {code}")
     if len(data) != head + 12 * n_sequences + 8 * n_bounds:
-        raise StoreError("is cut or overlong", where=path, found=f"{len(data)} bytes", expected=head + 12 * n_sequences + 8 * n_bounds)
+        raise StoreError(
+            "is cut or overlong",
+            where=path,
+            found=f"{len(data)} bytes",
+            expected=head + 12 * n_sequences + 8 * n_bounds,
+        )
     lengths = np.frombuffer(data, "<i4", n_sequences, head).astype(np.int64)
     offsets = np.frombuffer(data, "<i8", n_sequences, head + 4 * n_sequences)
     bounds = np.frombuffer(data, "<i8", n_bounds, head + 12 * n_sequences)
@@ -82,6 +86,8 @@ def open_ids(prefix: Path) -> tuple[np.ndarray, np.ndarray]:
         raise StoreError("missing", where=path)
     size = path.stat().st_size
     if size != int(bounds[-1]) * dtype.itemsize:
-        raise StoreError("is cut or overlong", where=path, found=f"{size} bytes", expected=int(bounds[-1]) * dtype.itemsize)
+        raise StoreError(
+            "is cut or overlong", where=path, found=f"{size} bytes", expected=int(bounds[-1]) * dtype.itemsize
+        )
     ids = np.memmap(path, dtype=dtype, mode="r") if size else np.zeros(0, dtype)
     return ids, bounds

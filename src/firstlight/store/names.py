@@ -5,17 +5,20 @@ from array import array
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
-_NUMBERED = re.compile(r"(.*?)(\d*)\Z", re.DOTALL)
+from firstlight.files import write_atomic
+
+_NUMBERED = re.compile(r"(.*?)([0-9]*)\Z", re.DOTALL)
+_SIDES = ("train", "valid")
 
 
 class NameTable:
     """Collects names such as ``corpus.jsonl:17`` as (prefix, 17)."""
 
     def __init__(self) -> None:
-        self.prefixes: dict[str, int] = {}
-        self._parts: dict[str, tuple[array[int], array[int]]] = {}
+        self._prefixes: dict[str, int] = {}
+        self._columns = {side: (array("i"), array("q")) for side in _SIDES}
 
     def add(self, side: str, name: str) -> None:
         """Add the next document of ``train`` or ``valid``."""
@@ -24,21 +27,42 @@ class NameTable:
         prefix, number = match.groups()
         if len(number) > 15 or (len(number) > 1 and number[0] == "0"):
             prefix, number = name, ""
-        which, place = self._parts.setdefault(side, (array("i"), array("q")))
-        which.append(self.prefixes.setdefault(prefix, len(self.prefixes)))
+        which, place = self._columns[side]
+        which.append(self._prefixes.setdefault(prefix, len(self._prefixes)))
         place.append(int(number) if number else -1)
 
+    def move_tail(self, kept: int, moved: int) -> None:
+        """Leave train its first ``kept`` documents, and give valid the last ``moved``; one may be cut in two."""
+        for train, valid in zip(self._columns["train"], self._columns["valid"], strict=True):
+            valid.extend(train[len(train) - moved :])
+            del train[kept:]
+
     def save(self, path: Path) -> None:
-        """Write the numbers; prefixes go into the manifest."""
-        tensors = {}
-        for side, (which, place) in self._parts.items():
+        """Write all of it as numbers; a prefix is a stretch of UTF-8 bytes."""
+        encoded = [prefix.encode("utf-8", "surrogatepass") for prefix in self._prefixes]
+        tensors = {
+            "prefixes": np.frombuffer(b"".join(encoded), dtype=np.uint8),
+            "prefix_ends": np.cumsum([len(e) for e in encoded], dtype=np.int64),
+        }
+        for side, (which, place) in self._columns.items():
             tensors[f"{side}.prefix"] = np.array(which, dtype=np.int32)
             tensors[f"{side}.number"] = np.array(place, dtype=np.int64)
-        save_file(tensors, path)
+        write_atomic(path, save(tensors))
 
 
-def read_names(path: Path, side: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return prefix numbers and places of the documents of one side."""
-    tensors = load_file(path)
-    empty = np.zeros(0, np.int64)
-    return tensors.get(f"{side}.prefix", empty), tensors.get(f"{side}.number", empty)
+class Names:
+    """The names of one side's documents, as they were written."""
+
+    def __init__(self, path: Path, side: str) -> None:
+        tensors = load_file(path)
+        self._text, self._ends = tensors["prefixes"], tensors["prefix_ends"]
+        self._which, self._place = tensors[f"{side}.prefix"], tensors[f"{side}.number"]
+
+    def __len__(self) -> int:
+        return len(self._which)
+
+    def __getitem__(self, document: int) -> str:
+        prefix, place = int(self._which[document]), int(self._place[document])
+        first = int(self._ends[prefix - 1]) if prefix else 0
+        text = bytes(self._text[first : int(self._ends[prefix])])
+        return text.decode("utf-8", "surrogatepass") + (str(place) if place >= 0 else "")

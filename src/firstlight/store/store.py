@@ -1,6 +1,9 @@
 """An open token store: two splits of ids, mapped from disk, and what the manifest says of them."""
 
+import contextlib
 import json
+import mmap
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,9 +13,11 @@ import numpy as np
 from firstlight.errors import ContractError, StoreError
 from firstlight.files import MANIFEST, verify_manifest
 from firstlight.store.megatron import open_ids
-from firstlight.store.names import read_names
+from firstlight.store.names import Names
 
 FORMAT = 1
+NAMES = "documents.safetensors"
+_CHUNK = 1 << 22
 
 
 class Split:
@@ -24,10 +29,10 @@ class Split:
         n_bytes: UTF-8 bytes of its text.
     """
 
-    def __init__(self, directory: Path, side: str, n_bytes: int, prefixes: list[str]) -> None:
+    def __init__(self, directory: Path, side: str, n_bytes: int) -> None:
         self.tokens, self.bounds = open_ids(directory / side)
         self.n_bytes = n_bytes
-        self._directory, self._side, self._prefixes = directory, side, prefixes
+        self._directory, self._side = directory, side
 
     @property
     def n_tokens(self) -> int:
@@ -39,17 +44,36 @@ class Split:
         """Documents in all."""
         return len(self.bounds) - 1
 
+    def advise(self) -> None:
+        """Ask the system to read all ids ahead, where half of the memory holds them.
+
+        Windows come in random order. Without this, each one's first visit waits for the disk; the advice that
+        turns read-ahead off (``MADV_RANDOM``) would make it wait once a page. A split too large for memory keeps
+        the system's own reading around, 128 KiB or so at a time. Does nothing where the system takes no advice.
+        """
+        mapped: object = self.tokens.base
+        if not isinstance(mapped, mmap.mmap) or not hasattr(mmap, "MADV_WILLNEED") or not hasattr(os, "sysconf"):
+            return
+        with contextlib.suppress(OSError, ValueError):
+            memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+            if self.tokens.nbytes <= memory // 2:
+                mapped.madvise(mmap.MADV_WILLNEED)
+
     @cached_property
-    def _names(self) -> tuple[np.ndarray, np.ndarray]:
-        path = self._directory / "documents.safetensors"
-        return read_names(path, self._side) if path.is_file() else (np.zeros(0), np.zeros(0))
+    def _names(self) -> Names | None:
+        path = self._directory / NAMES
+        return Names(path, self._side) if path.is_file() else None
 
     def name(self, document: int) -> str:
         """Return where a document came from."""
-        which, place = self._names
-        if document >= len(which):
-            return f"document {document}"
-        return self._prefixes[int(which[document])] + (str(int(place[document])) if place[document] >= 0 else "")
+        if self._names is None or document >= len(self._names):
+            return f"{self._side} document {document}"
+        return self._names[document]
+
+    def names(self, first: int, last: int) -> list[str]:
+        """Return where the documents came from that have tokens from ``first`` up to, not including, ``last``."""
+        begin, end = np.searchsorted(self.bounds, [first, last - 1], side="right") - 1
+        return [self.name(document) for document in range(int(begin), int(end) + 1)]
 
 
 class TokenStore:
@@ -61,9 +85,8 @@ class TokenStore:
         self.eot_id = int(manifest["eot_id"])
         self.tokenizer_hash = str(manifest["tokenizer"])
         self.fingerprint = str(manifest["fingerprint"])
-        prefixes = list(manifest.get("name_prefixes", []))
-        self.train = Split(directory, "train", int(manifest["train_bytes"]), prefixes)
-        self.valid = Split(directory, "valid", int(manifest["valid_bytes"]), prefixes)
+        self.train = Split(directory, "train", int(manifest["train_bytes"]))
+        self.valid = Split(directory, "valid", int(manifest["valid_bytes"]))
 
     @classmethod
     def open(cls, directory: Path, *, tokenizer_hash: str | None = None) -> "TokenStore":
@@ -83,17 +106,22 @@ class TokenStore:
             manifest = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise StoreError("is unreadable", where=path) from error
-        if manifest.get("format") != FORMAT or "vocab_size" not in manifest:
-            raise StoreError("is no token store of this version", where=path, found=manifest.get("format"), expected=FORMAT)
+        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or "vocab_size" not in manifest:
+            found = manifest.get("format", "no format") if isinstance(manifest, dict) else "no table"
+            raise StoreError("is no token store of this version", where=path, found=found, expected=f"format {FORMAT}")
         problems = verify_manifest(directory, contents=False)
         if problems:
             raise StoreError(problems[0], fix="Make the store again: firstlight data prepare CORPUS --out DIR")
         if tokenizer_hash is not None and manifest["tokenizer"] != tokenizer_hash:
             raise ContractError(
                 "was made with another tokenizer", where=directory, found=f"hash {tokenizer_hash[:12]}",
-                expected=f"hash {manifest['tokenizer'][:12]}", fix="Use the tokenizer that made it, or prepare the text again.",
+                expected=f"hash {manifest['tokenizer'][:12]}",
+                fix="Use the tokenizer that made it, or prepare the text again.",
             )  # fmt: skip
-        return cls(directory, manifest)
+        try:
+            return cls(directory, manifest)
+        except KeyError as error:
+            raise StoreError(f"does not say {error.args[0]}", where=path) from error
 
 
 def verify(directory: Path, *, tokenizer_hash: str | None = None) -> list[str]:
@@ -109,11 +137,13 @@ def verify(directory: Path, *, tokenizer_hash: str | None = None) -> list[str]:
     try:
         store = TokenStore.open(directory)
         for side, split in (("train", store.train), ("valid", store.valid)):
-            if split.n_tokens and int(split.tokens.max()) >= store.vocab_size:
+            for what, found in ((f"{side}_tokens", split.n_tokens), (f"{side}_documents", split.n_documents)):
+                if (told := store.manifest.get(what)) != found:
+                    problems.append(f"{directory / MANIFEST}: {what} is {told}, the files hold {found}")
+            if split.n_tokens and not 0 <= int(split.tokens.min()) <= int(split.tokens.max()) < store.vocab_size:
                 problems.append(f"{directory / side}.bin: an id lies outside the vocabulary of {store.vocab_size}")
-    except (StoreError, KeyError) as error:
-        problems.append(str(error))
-        return problems
+    except StoreError as error:
+        return [str(error)]
     if tokenizer_hash is not None and store.tokenizer_hash != tokenizer_hash:
         problems.append(
             f"{directory}: made with the tokenizer {store.tokenizer_hash[:12]}, not with {tokenizer_hash[:12]}"
@@ -124,8 +154,8 @@ def verify(directory: Path, *, tokenizer_hash: str | None = None) -> list[str]:
 def unigram(split: Split) -> np.ndarray:
     """Return how often each id occurs (V,) int64, up to the highest one."""
     counts = np.zeros(0, dtype=np.int64)
-    for first in range(0, split.n_tokens, 1 << 24):
-        part = np.bincount(split.tokens[first : first + (1 << 24)])
+    for first in range(0, split.n_tokens, _CHUNK):
+        part = np.bincount(split.tokens[first : first + _CHUNK])
         size = max(len(counts), len(part))
         counts = np.pad(counts, (0, size - len(counts))) + np.pad(part, (0, size - len(part)))
     return counts

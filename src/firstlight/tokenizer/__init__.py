@@ -3,7 +3,8 @@
 from firstlight.tokenizer.load import import_tokenizer, load
 from firstlight.tokenizer.patterns import PATTERNS
 from firstlight.tokenizer.settings import TokenizerSettings
-from firstlight.tokenizer.tokenizer import END_OF_TEXT, UNKNOWN, StreamDecoder, Tokenizer
+from firstlight.tokenizer.stream import StreamDecoder
+from firstlight.tokenizer.tokenizer import END_OF_TEXT, UNKNOWN, Tokenizer
 from firstlight.tokenizer.train import auto_vocabulary, train
 
 __all__ = [

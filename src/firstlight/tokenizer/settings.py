@@ -13,9 +13,12 @@ LEAST, MOST = 257, 200_000
 class TokenizerSettings(Settings):
     """Settings of a tokenizer to train, or the path of one to load."""
 
-    kind: Literal["bpe", "word", "char", "byte"] = Field("bpe", description="byte-level BPE, words, characters or bytes")
+    kind: Literal["bpe", "word", "char", "byte"] = Field(
+        "bpe", description="byte-level BPE, words, characters or bytes"
+    )
     vocab_size: int | Literal["auto"] = Field(
-        "auto", description="tokens in all; auto: by the size of the text, 512 to 32,768; char and byte have their own"
+        "auto",
+        description="tokens in all; auto: 512 to 32,768 by the text and its characters; char and byte have their own",
     )
     pattern: str = Field("qwen2", description=f"how BPE cuts text into words: {', '.join(PATTERNS)}")
     path: str | None = Field(None, description="load this tokenizer instead of training one")

@@ -1,15 +1,16 @@
 """A tokenizer: ids for text and text for ids, over the tokenizers library, with faster ways where they are equal.
 
 What a user's text contains is always text: ``<|endoftext|>`` in it is thirteen characters, never the token.
+Python strings can hold halves of surrogate pairs, which no UTF-8 can: they are encoded as U+FFFD.
 """
 
-import codecs
 import hashlib
 import json
-import unicodedata
+import re
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import tokenizers
@@ -17,22 +18,21 @@ import tokenizers
 from firstlight import progress
 from firstlight.errors import TokenizerError
 from firstlight.files import write_atomic
+from firstlight.tokenizer import table
+from firstlight.tokenizer.cut import Cutter
+from firstlight.tokenizer.fast import Encoded, FastEncoder
+from firstlight.tokenizer.stream import StreamDecoder
 
 END_OF_TEXT, UNKNOWN = "<|endoftext|>", "<unk>"
-Kind = Literal["bpe", "word", "char", "byte", "other"]
 
-# Strings on which fast and reference encoders must agree before the fast one is trusted.
-_PROBES = [
-    "", " ", "\n\n  x\t\r\n", "Hello, world! It's 2024's 1234567 don't DON'T", "naïve café ÆØÅ ß ſ İ", "你好，世界。这是 一个测试！",
-    "def f(x):\n    return x**2  # note\n\n\n", "😀👩‍👩‍👧 e\u0301 \u200b\u00a0 ́", "<|endoftext|> <unk> </s>", "a" * 300 + " " * 70 + "!?" * 40, "\x00\x7f\ufffd",
-]  # fmt: skip
+_SURROGATES = re.compile("[\ud800-\udfff]")
+# The tokenizers library holds some hundred bytes a token, so it is given this much text at a time.
+_CHUNK_CHARACTERS = 1 << 19
 
 
-def byte_characters() -> dict[int, str]:
-    """Return the printable character that stands for each byte in byte-level BPE (GPT-2's table)."""
-    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    rest = [b for b in range(256) if b not in plain]
-    return {**{b: chr(b) for b in plain}, **{b: chr(256 + i) for i, b in enumerate(rest)}}
+def without_surrogates(text: str) -> str:
+    """Return ``text`` with U+FFFD in the place of each half of a surrogate pair."""
+    return _SURROGATES.sub("\ufffd", text)
 
 
 class Tokenizer:
@@ -42,224 +42,194 @@ class Tokenizer:
         inner: the tokenizers library's object.
         eot: the end-of-text token.
         unk: the unknown token, or None.
+        kept: what a tokenizer_config.json said that is saved with it again, such as a chat template.
     """
 
-    def __init__(self, inner: tokenizers.Tokenizer, *, eot: str, unk: str | None) -> None:
+    def __init__(
+        self, inner: tokenizers.Tokenizer, *, eot: str, unk: str | None, kept: Mapping[str, Any] | None = None
+    ) -> None:
         inner.encode_special_tokens = True
         inner.no_truncation()
         inner.no_padding()
+        if getattr(inner.model, "dropout", None):
+            # BPE dropout is for training with it: the ids of a text must be the same each time.
+            inner.model.dropout = None
         self._inner = inner
         self._json: dict[str, Any] = json.loads(inner.to_str())
+        self._kept = dict(kept or {})
+        self._told = False
         self.eot, self.unk = eot, unk
-        self.eot_id: int = inner.token_to_id(eot)
-        self.unk_id: int | None = None if unk is None else inner.token_to_id(unk)
-        self.kind: Kind = _kind(self._json)
+        ids = inner.get_vocab(with_added_tokens=True)
+        self.eot_id: int = ids[eot]
+        self.unk_id: int | None = None if unk is None else ids[unk]
+        # A few ids below the highest one may be unused.
+        self._size = max(ids.values()) + 1
+        self.kind: table.Kind = table.kind_of(self._json)
 
     @property
     def vocab_size(self) -> int:
-        """Ids run from 0 to this, less one."""
-        return int(self._inner.get_vocab_size(with_added_tokens=True))
+        """Ids run from 0 to this, less one; a few of them may be unused."""
+        return self._size
 
     @cached_property
     def hash(self) -> str:
         """SHA-256 of what decides the ids."""
         keys = ("added_tokens", "normalizer", "pre_tokenizer", "model")
-        text = json.dumps({k: self._json.get(k) for k in keys} | {"eot": self.eot}, sort_keys=True, ensure_ascii=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        facts = table.without_defaults({k: self._json.get(k) for k in keys}) | {"eot": self.eot}
+        return hashlib.sha256(json.dumps(facts, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
 
-    @property
+    @cached_property
     def lossless(self) -> bool:
         """Decoding gives back any text exactly."""
-        return self.kind in ("bpe", "byte") and self._json.get("normalizer") is None
+        return table.is_lossless(self._json)
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text, without special tokens."""
         ids: list[int] = self.encode_batch([text])[0].tolist()
         return ids
 
-    def encode_batch(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    def encode_batch(self, texts: list[str]) -> Encoded:
         """Return the ids of all texts end to end (int32), and each text's count (int64)."""
-        if self.kind == "byte":
-            parts = [np.frombuffer(t.encode("utf-8", "surrogatepass"), dtype=np.uint8) for t in texts]
-            return self._joined([self._byte_ids[p] for p in parts])
-        if self.kind == "char":
-            return self._joined([self._characters(t) for t in texts])
-        if self._fast is not None:
-            ids, ends = self._fast.encode_batch_flat(texts, split_special_tokens=True)
-            offsets = np.frombuffer(ends, dtype=np.uint64).astype(np.int64)
-            return np.frombuffer(ids, dtype=np.uint32).astype(np.int32), np.diff(offsets)
-        encoded = self._inner.encode_batch_fast(texts, add_special_tokens=False)
-        return self._joined([np.array(e.ids, dtype=np.int32) for e in encoded])
+        try:
+            return self._encode(texts)
+        except (UnicodeEncodeError, TypeError):
+            whole = [without_surrogates(text) for text in texts]
+            if whole == texts:
+                raise
+            if not self._told:
+                progress.notice("the text holds halves of surrogate pairs, which are no characters: encoded as U+FFFD")
+                self._told = True
+            return self._encode(whole)
 
-    @staticmethod
-    def _joined(parts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        counts = np.array([len(p) for p in parts], dtype=np.int64)
-        flat = np.concatenate(parts) if parts else np.empty(0)
-        return flat.astype(np.int32), counts
+    def _encode(self, texts: list[str]) -> Encoded:
+        if self.kind == "byte":
+            return _joined([self._byte_ids[np.frombuffer(t.encode("utf-8"), dtype=np.uint8)] for t in texts])
+        if self.kind == "char":
+            return _joined([self._code_points[np.frombuffer(t.encode("utf-32-le"), dtype=np.uint32)] for t in texts])
+        fast = self._fast(texts) if self._fast is not None and self._fast.trusted else None
+        return self._reference(texts) if fast is None else fast
+
+    def _reference(self, texts: list[str]) -> Encoded:
+        parts: list[np.ndarray] = []
+        chunk: list[str] = []
+        size = 0
+        for text in [*texts, None]:
+            if text is None or size >= _CHUNK_CHARACTERS:
+                encoded = self._inner.encode_batch_fast(chunk, add_special_tokens=False)
+                parts += [np.array(e.ids, dtype=np.int32) for e in encoded]
+                chunk, size = [], 0
+            if text is not None:
+                chunk.append(text)
+                size += len(text)
+        return _joined(parts)
 
     def decode(self, ids: list[int] | np.ndarray) -> str:
-        """Return the text of ids; special tokens are left out, bytes that are no UTF-8 become U+FFFD."""
-        self._check(ids)
+        """Return the text of ids; special tokens are left out, bytes that are no UTF-8 become U+FFFD.
+
+        Raises:
+            TokenizerError: an id lies outside the vocabulary.
+        """
         if self._bytes is not None:
             return self.decode_bytes(ids).decode("utf-8", "replace")
-        return str(self._inner.decode([int(i) for i in ids], skip_special_tokens=True))
+        return str(self._inner.decode(self._checked(ids), skip_special_tokens=True))
 
     def decode_bytes(self, ids: list[int] | np.ndarray) -> bytes:
-        """Return the bytes that ids stand for."""
-        self._check(ids)
+        """Return the bytes that ids stand for.
+
+        Raises:
+            TokenizerError: an id lies outside the vocabulary.
+        """
         if self._bytes is not None:
-            return b"".join(self._bytes[int(i)] for i in ids)
+            return b"".join([self._bytes[i] for i in self._checked(ids)])
         return self.decode(ids).encode("utf-8")
 
-    def _check(self, ids: list[int] | np.ndarray) -> None:
-        bad = next((int(i) for i in ids if not 0 <= int(i) < self.vocab_size), None)
-        if bad is not None:
+    def _checked(self, ids: list[int] | np.ndarray) -> list[int]:
+        """Return ids as plain numbers, each of them inside the vocabulary."""
+        numbers: list[int] = np.asarray(ids, dtype=np.int64).reshape(-1).tolist()
+        if numbers and not (min(numbers) >= 0 and max(numbers) < self.vocab_size):
+            bad = next(i for i in numbers if not 0 <= i < self.vocab_size)
             raise TokenizerError("an id lies outside the vocabulary", found=bad, expected=f"0 to {self.vocab_size - 1}")
+        return numbers
 
-    def decoder(self) -> "StreamDecoder":
+    def decoder(self) -> StreamDecoder:
         """Return a decoder that takes ids one by one."""
-        return StreamDecoder(self)
+        tokens, special = self.tokens(), {int(t["id"]) for t in self._json["added_tokens"] if t["special"]}
+        fallback = bool(self._json["model"].get("byte_fallback"))
+
+        def is_open(i: int) -> bool:
+            return fallback and i < len(tokens) and table.is_byte_token(tokens[i])
+
+        return StreamDecoder(self.decode_bytes if self._bytes is not None else None, self.decode, is_open, special)
 
     def byte_lengths(self) -> np.ndarray:
-        """Return how many UTF-8 bytes of text each id stands for (V,) int32; 0 for special tokens."""
+        """Return how many UTF-8 bytes of text each id stands for (V,) int32; 0 for special tokens.
+
+        For a lossless tokenizer the lengths of a text's ids add up to those of the text; for others, about.
+        """
         if self._bytes is not None:
             return np.array([len(b) for b in self._bytes], dtype=np.int32)
-        special = {int(t["id"]) for t in self._json["added_tokens"] if t.get("special")}
-        return np.array(
-            [0 if i in special else len((self._inner.id_to_token(i) or "").encode("utf-8")) for i in range(self.vocab_size)],
-            dtype=np.int32,
-        )
+        return np.array(table.text_lengths(self._json, self.tokens()), dtype=np.int32)
 
     def tokens(self) -> list[str]:
-        """Return each id's token as it is written in tokenizer.json."""
+        """Return each id's token as it is written in tokenizer.json; empty for an unused id."""
         return [self._inner.id_to_token(i) or "" for i in range(self.vocab_size)]
 
     def cut(self, text: str) -> int:
-        """Return the largest i at which ids(text[:i]) + ids(text[i:] + more) = ids(text + more); 0 where none is sure.
+        """Return an i, near the end, at which ids(text[:i]) + ids(text[i:] + more) = ids(text + more) for any more.
 
-        A word never runs from a letter into white space, in any pattern that cuts words as those of PATTERNS do;
-        whether this tokenizer does is asked of its own pre-tokenizer. Without one, nothing is sure.
+        It is 0 where no place is sure.
         """
-        if self.kind in ("byte", "char"):
-            return len(text)
-        if not self._cuts_words or len(text) < 3:
-            return 0
-        # The last character may be the first half of what follows, so the cut lies before it.
-        for i in range(len(text) - 2, 0, -1):
-            if text[i] in " \n\t" and unicodedata.category(text[i - 1])[0] == "L":
-                return i
-            if text[i] in "，。！？；：、" and unicodedata.category(text[i - 1])[0] == "L" and self.kind == "bpe":
-                return i
-        return 0
+        return len(text) if self.kind in ("byte", "char") else self._cutter(text)
 
     def save(self, directory: Path, *, model_max_length: int | None = None) -> None:
-        """Write tokenizer.json and tokenizer_config.json, as transformers reads them."""
-        special = {"eos_token": self.eot, "bos_token": self.eot}
-        table: dict[str, Any] = {
+        """Write tokenizer.json and tokenizer_config.json, as transformers reads them.
+
+        Raises:
+            StorageError: the disk is full or read-only.
+        """
+        before = self._json.get("pre_tokenizer") or {}
+        config: dict[str, Any] = {
             # transformers 5 would otherwise rebuild a family's own tokenizer and get others wrong.
-            "tokenizer_class": "PreTrainedTokenizerFast", **special,
+            "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": self.eot, **self._kept, "eos_token": self.eot,
             **({"unk_token": self.unk} if self.unk is not None else {}),
-            "clean_up_tokenization_spaces": False, "add_prefix_space": False,
+            "clean_up_tokenization_spaces": False, "add_prefix_space": bool(before.get("add_prefix_space")),
             **({"model_max_length": model_max_length} if model_max_length else {}),
         }  # fmt: skip
         write_atomic(directory / "tokenizer.json", self._inner.to_str(pretty=True) + "\n")
-        write_atomic(directory / "tokenizer_config.json", json.dumps(table, indent=1, ensure_ascii=False) + "\n")
+        write_atomic(directory / "tokenizer_config.json", json.dumps(config, indent=1, ensure_ascii=False) + "\n")
 
     @cached_property
     def _bytes(self) -> list[bytes] | None:
-        """Bytes of each id where the tokenizer is byte-level: tokens of text by table, special ones empty."""
-        if self.kind == "char":
-            return [b"" if t in (self.eot, self.unk) else t.encode("utf-8", "surrogatepass") for t in self.tokens()]
-        if self.kind not in ("bpe", "byte"):
-            return None
-        back = {c: bytes([b]) for b, c in byte_characters().items()}
-        added = {int(t["id"]): t for t in self._json["added_tokens"]}
-        out = []
-        for i, token in enumerate(self.tokens()):
-            if i in added:
-                out.append(b"" if added[i].get("special") else token.encode("utf-8"))
-            else:
-                out.append(b"".join(back.get(c, c.encode("utf-8")) for c in token))
-        return out
+        return table.token_bytes(self._json, self.tokens())
 
     @cached_property
     def _byte_ids(self) -> np.ndarray:
-        table = byte_characters()
-        return np.array([self._inner.token_to_id(table[b]) for b in range(256)], dtype=np.int32)
+        vocabulary = self._json["model"]["vocab"]
+        return np.array([vocabulary[table.byte_characters()[b]] for b in range(256)], dtype=np.int32)
 
     @cached_property
     def _code_points(self) -> np.ndarray:
-        table = np.full(0x110000, -1 if self.unk_id is None else self.unk_id, dtype=np.int32)
-        for token, i in self._inner.get_vocab().items():
-            if len(token) == 1:
-                table[ord(token)] = i
-        return table
-
-    def _characters(self, text: str) -> np.ndarray:
-        points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-        return self._code_points[points]
+        model = self._json["model"]
+        special = {t["content"] for t in self._json["added_tokens"]}
+        points = np.full(0x110000, model["vocab"][model["unk_token"]], dtype=np.int32)
+        for token, i in model["vocab"].items():
+            if token not in special:
+                points[ord(token)] = i
+        return points
 
     @cached_property
-    def _cuts_words(self) -> bool:
-        before = self._inner.pre_tokenizer
-        if before is None or self._json.get("normalizer") is not None:
-            return False
-        pieces = before.pre_tokenize_str("ab cd\nef 你好 x")
-        edges = {span[0] for _, span in pieces} | {span[1] for _, span in pieces}
-        return {2, 5, 8, 11} <= edges
+    def _cutter(self) -> Cutter:
+        return Cutter(self._inner, table.added_text(self._json))
 
     @cached_property
-    def _fast(self) -> Any | None:
-        """fastokens, where it is installed and gives the same ids as tokenizers on every probe."""
+    def _fast(self) -> FastEncoder | None:
         if self.kind != "bpe":
             return None
-        try:
-            import fastokens
-
-            fast = fastokens.Tokenizer.from_json_str(self._inner.to_str())
-            ids, ends = fast.encode_batch_flat(_PROBES, split_special_tokens=True)
-        except ImportError:
-            progress.notice("fastokens is not installed: encoding with tokenizers, several times slower")
-            return None
-        except Exception as error:  # noqa: BLE001 - a tokenizer that it cannot read is encoded the slow way
-            progress.notice(f"fastokens cannot read this tokenizer ({error}): encoding with tokenizers")
-            return None
-        wanted = [i for e in self._inner.encode_batch_fast(_PROBES, add_special_tokens=False) for i in e.ids]
-        if np.frombuffer(ids, dtype=np.uint32).tolist() != wanted or len(ends) != 8 * (len(_PROBES) + 1):
-            progress.warn("fastokens gives other ids than tokenizers on the probes: encoding with tokenizers")
-            return None
-        return fast
+        added = [f"x {t['content']}y{t['content']}" for t in self._json["added_tokens"]]
+        return FastEncoder.load(self._json, self._reference, added)
 
 
-class StreamDecoder:
-    """Turns ids into text one by one, holding back bytes that are no whole character yet."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
-        self._ids: list[int] = []
-        self._shown = 0
-
-    def push(self, token: int) -> str:
-        """Take one id; return the text that is sure now."""
-        if self._tokenizer._bytes is not None:
-            return self._utf8.decode(self._tokenizer.decode_bytes([token]))
-        self._ids.append(token)
-        text = self._tokenizer.decode(self._ids)
-        new = text[self._shown :]
-        self._shown = len(text)
-        return new
-
-    def flush(self) -> str:
-        """Return what is left, broken characters as U+FFFD."""
-        return self._utf8.decode(b"", final=True)
-
-
-def _kind(table: dict[str, Any]) -> Kind:
-    model, before = table["model"], json.dumps(table.get("pre_tokenizer"))
-    if model["type"] == "BPE" and "ByteLevel" in before and not model.get("byte_fallback"):
-        return "bpe" if model["merges"] else "byte"
-    if model["type"] == "WordLevel":
-        specials = {t["content"] for t in table["added_tokens"]}
-        return "char" if all(len(t) == 1 for t in model["vocab"] if t not in specials) else "word"
-    return "other"
+def _joined(parts: list[np.ndarray]) -> Encoded:
+    counts = np.array([len(p) for p in parts], dtype=np.int64)
+    flat = np.concatenate(parts) if parts else np.zeros(0)
+    return flat.astype(np.int32, copy=False), counts

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
@@ -10,9 +11,13 @@ from tokenizers import Tokenizer as Inner
 from firstlight import progress
 from firstlight.errors import TokenizerError
 from firstlight.tokenizer.patterns import PATTERNS
-from firstlight.tokenizer.settings import TokenizerSettings
-from firstlight.tokenizer.tokenizer import END_OF_TEXT, UNKNOWN, Tokenizer, byte_characters
+from firstlight.tokenizer.settings import LEAST, TokenizerSettings
+from firstlight.tokenizer.table import CHARACTERS, byte_characters
+from firstlight.tokenizer.tokenizer import END_OF_TEXT, UNKNOWN, Tokenizer, without_surrogates
 from firstlight.types import Document
+
+_STRETCH = 1 << 16
+_HEAD = 4 << 20
 
 
 def train(documents: Iterable[Document], settings: TokenizerSettings, *, n_bytes: int | None = None) -> Tokenizer:
@@ -21,7 +26,7 @@ def train(documents: Iterable[Document], settings: TokenizerSettings, *, n_bytes
     Args:
         documents: text; pieces of a long document may follow one another.
         settings: kind and vocabulary.
-        n_bytes: size of the text, for progress and for an automatic vocabulary.
+        n_bytes: size of the text where it is known, for progress and for an automatic vocabulary.
 
     Raises:
         TokenizerError: there is no text, or too little for the vocabulary asked for.
@@ -30,67 +35,115 @@ def train(documents: Iterable[Document], settings: TokenizerSettings, *, n_bytes
         return _byte()
     text = _Text(documents, settings.sample_bytes, n_bytes)
     make = {"bpe": _bpe, "word": _word, "char": _char}[settings.kind]
-    tokenizer = make(text, settings, n_bytes)
-    if text.characters == 0:
-        raise TokenizerError("there is no text to train a tokenizer on", fix="Check the corpus: every document is empty.")
-    return tokenizer
+    return make(text, settings)
 
 
 class _Text:
-    """Iterates over texts until enough bytes were seen, and counts characters."""
+    """Iterates once over stretches of text until enough bytes were seen; a stretch ends where white space begins."""
 
     def __init__(self, documents: Iterable[Document], most: int, total: int | None) -> None:
         self._documents, self._most, self._total = documents, most, total
-        self.characters = 0
+        self._empty = True
+        self._stream = self._stretches()
 
     def __iter__(self) -> Iterator[str]:
-        seen = 0
+        return self._stream
+
+    def _stretches(self) -> Iterator[str]:
+        seen, held = 0, ""
         with progress.task("tokenizer", None if self._total is None else min(self._total, self._most), "B") as task:
             for document in self._documents:
                 if not isinstance(document.content, str):
-                    raise TokenizerError("a document is no text", where=document.source, fix="Prepare it without a tokenizer.")
-                self.characters += len(document.content)
+                    raise TokenizerError(
+                        "a document is no text", where=document.source, fix="Prepare it without a tokenizer."
+                    )
                 size = len(document.content.encode("utf-8", "surrogatepass"))
                 seen += size
+                *whole, last = _stretches(held + without_surrogates(document.content))
+                yield from whole
+                held = last
+                if last and not document.continues:
+                    yield last
+                    held = ""
+                self._empty = self._empty and size == 0
                 task.advance(size)
-                yield document.content
                 if seen >= self._most:
                     progress.notice(f"the tokenizer is trained on the first {seen / 1e6:,.0f} MB of the text")
-                    return
+                    break
+            if held:
+                yield held
+
+    def vocabulary(self) -> int:
+        """Return a vocabulary that suits the text, of which the beginning is read, and held, for that."""
+        head: list[str] = []
+        n_bytes, characters, whole = 0, set[str](), True
+        for stretch in self._stream:
+            head.append(stretch)
+            n_bytes += len(stretch.encode("utf-8"))
+            characters.update(stretch)
+            if n_bytes >= _HEAD:
+                whole = False
+                break
+        self._stream = chain(head, self._stream)
+        return auto_vocabulary(
+            n_bytes if whole else max(n_bytes, self._total or 0), sum(c > "\x7f" for c in characters)
+        )
+
+    def check(self) -> None:
+        """Refuse to go on without any text."""
+        if self._empty:
+            raise TokenizerError(
+                "there is no text to train a tokenizer on", fix="Check the corpus: every document is empty."
+            )
 
 
-def auto_vocabulary(n_bytes: int) -> int:
-    """Return a vocabulary for a text: a power of two near its bytes / 500, from 512 to 32,768."""
+def _stretches(text: str) -> Iterator[str]:
+    """Cut a long text before white space, since the trainer holds each stretch whole on every core."""
+    first = 0
+    while len(text) - first > _STRETCH:
+        window = (first + 1, first + _STRETCH)
+        at = max(text.rfind(" ", *window), text.rfind("\n", *window))
+        at = at if at > 0 else first + _STRETCH
+        yield text[first:at]
+        first = at
+    yield text[first:]
+
+
+def auto_vocabulary(n_bytes: int, n_characters: int = 0) -> int:
+    """Return a vocabulary for a text: a power of two from 512 to 32,768.
+
+    It is near the text's bytes / 500, and no smaller than all its characters, so that Chinese, which has
+    thousands, is not cut into bytes.
+
+    Args:
+        n_bytes: size of the text.
+        n_characters: different characters in it, beyond ASCII.
+    """
     size = 512
-    while size < 32_768 and size * 2 <= n_bytes / 250:
+    while size < 32_768 and (size * 2 <= n_bytes / 250 or size < n_characters + LEAST):
         size *= 2
     return size
 
 
-def _bpe(text: _Text, settings: TokenizerSettings, n_bytes: int | None) -> Tokenizer:
+def _bpe(text: _Text, settings: TokenizerSettings) -> Tokenizer:
     inner = Inner(models.BPE())
     split = pre_tokenizers.Split(Regex(PATTERNS[settings.pattern]), "isolated")
-    inner.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    inner.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
     inner.decoder = decoders.ByteLevel()
-    wanted = settings.vocab_size if isinstance(settings.vocab_size, int) else auto_vocabulary(n_bytes or 1 << 20)
+    wanted = settings.vocab_size if isinstance(settings.vocab_size, int) else text.vocabulary()
     trainer = trainers.BpeTrainer(
         vocab_size=wanted, special_tokens=[END_OF_TEXT], show_progress=False,
         initial_alphabet=list(byte_characters().values()),
     )  # fmt: skip
-    inner.train_from_iterator(_stretches(text), trainer)
-    if settings.vocab_size != "auto" and inner.get_vocab_size() < wanted and text.characters:
+    inner.train_from_iterator(text, trainer)
+    text.check()
+    if settings.vocab_size != "auto" and inner.get_vocab_size() < wanted:
         raise TokenizerError(
             "the text allows no vocabulary of that size", where="tokenizer.vocab_size", found=wanted,
             expected=f"at most {inner.get_vocab_size()}", fix="Lower tokenizer.vocab_size, or bring more text.",
         )  # fmt: skip
     return Tokenizer(inner, eot=END_OF_TEXT, unk=None)
-
-
-def _stretches(text: Iterable[str]) -> Iterator[str]:
-    """Cut long texts at line ends, since the trainer holds each one whole on every core."""
-    for piece in text:
-        for first in range(0, len(piece), 1 << 16):
-            yield piece[first : first + (1 << 16)]
 
 
 def _byte() -> Tokenizer:
@@ -102,30 +155,35 @@ def _byte() -> Tokenizer:
     return Tokenizer(inner, eot=END_OF_TEXT, unk=None)
 
 
-def _char(text: _Text, settings: TokenizerSettings, n_bytes: int | None) -> Tokenizer:
-    del settings, n_bytes
+def _char(text: _Text, settings: TokenizerSettings) -> Tokenizer:
+    del settings
     seen: set[str] = set()
     for piece in text:
         seen.update(piece)
+    text.check()
     vocabulary = {token: i for i, token in enumerate([END_OF_TEXT, UNKNOWN, *sorted(seen)])}
-    return _word_level(vocabulary, pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated"), decoders.Fuse())
+    return _word_level(vocabulary, pre_tokenizers.Split(Regex(CHARACTERS), "isolated"), decoders.Fuse())
 
 
-def _word(text: _Text, settings: TokenizerSettings, n_bytes: int | None) -> Tokenizer:
-    del n_bytes
+def _word(text: _Text, settings: TokenizerSettings) -> Tokenizer:
     # Han characters are words of their own; elsewhere runs of word characters, and single signs.
     before = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(r"\p{Han}"), "isolated"), pre_tokenizers.Whitespace()])
     counts: Counter[str] = Counter()
-    for piece in _stretches(text):
+    for piece in text:
         counts.update(word for word, _ in before.pre_tokenize_str(piece))
+    text.check()
     wanted = settings.vocab_size if isinstance(settings.vocab_size, int) else 32_768
     words = [w for w, n in sorted(counts.items(), key=lambda item: (-item[1], item[0])) if n >= settings.min_frequency]
     if isinstance(settings.vocab_size, int) and len(words) + 2 < wanted:
         raise TokenizerError(
-            "the text has fewer different words", where="tokenizer.vocab_size", found=wanted, expected=f"at most {len(words) + 2}"
-        )
+            "the text has fewer different words", where="tokenizer.vocab_size", found=wanted,
+            expected=f"at most {len(words) + 2}", fix="Lower tokenizer.vocab_size, or bring more text.",
+        )  # fmt: skip
     vocabulary = {token: i for i, token in enumerate([END_OF_TEXT, UNKNOWN, *words[: wanted - 2]])}
-    return _word_level(vocabulary, before, decoders.WordPiece(prefix="##", cleanup=True))
+    spaced = decoders.WordPiece(prefix="##", cleanup=True)
+    # Between Han characters, and before their signs, there are no spaces.
+    joined = decoders.Replace(Regex(r"^ (?=[\p{Han}，。！？；：、”’」』）》])"), "")
+    return _word_level(vocabulary, before, decoders.Sequence([spaced, joined]))
 
 
 def _word_level(vocabulary: dict[str, int], before: Any, decoder: Any) -> Tokenizer:

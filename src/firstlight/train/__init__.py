@@ -1,8 +1,9 @@
 """The loop, the state, checkpoints, resume, metrics, valid loss, convergence and spike handling."""
 
 from firstlight.train.checkpoint import Checkpoints, Snapshot, read_table, restore, snapshot
+from firstlight.train.job import FitResult, Job, Objective
 from firstlight.train.log import TRACKERS, RunLog, Tracker
-from firstlight.train.loop import FitResult, Job, Objective, fit
+from firstlight.train.loop import fit
 from firstlight.train.micro_batch import first_guess, row_bytes
 from firstlight.train.settings import MAY_CHANGE, Convergence, Guard, TrainSettings
 from firstlight.train.state import Counters, LossModule, TrainState
@@ -25,9 +26,9 @@ __all__ = [
     "Outcome",
     "RunLog",
     "Snapshot",
+    "Tracker",
     "TrainSettings",
     "TrainState",
-    "Tracker",
     "ValidResult",
     "first_guess",
     "fit",

@@ -20,7 +20,14 @@ from torch import Tensor
 
 from firstlight import parallel, progress
 from firstlight.errors import CheckpointError, FirstlightError, StorageError
-from firstlight.files import atomic_directory, remove_leftovers, storage_errors, verify_manifest, write_atomic, write_manifest
+from firstlight.files import (
+    atomic_directory,
+    remove_leftovers,
+    storage_errors,
+    verify_manifest,
+    write_atomic,
+    write_manifest,
+)
 from firstlight.model import export_state, import_state
 from firstlight.train.state import Counters, TrainState
 
@@ -39,45 +46,47 @@ class Snapshot:
     table: dict[str, Any]
 
 
-def snapshot(state: TrainState, place: parallel.Place, contract: dict[str, Any]) -> Snapshot:
-    """Copy all that a checkpoint holds to CPU memory; every process calls it, since each has its own random state."""
-    random = {
-        f"{rank}/{name}": torch.tensor(values, dtype=torch.uint8)
-        for rank, own in enumerate(parallel.gather({k: v.tolist() for k, v in parallel.rng_state().items()}, place))
-        for name, values in own.items()
-    }
+def snapshot(state: TrainState, place: parallel.Place, contract: dict[str, Any]) -> Snapshot | None:
+    """Copy all that a checkpoint holds to CPU memory; None in processes other than the first.
+
+    Every process calls it, since each has its own random state.
+    """
+    states = parallel.gather({k: v.tolist() for k, v in parallel.rng_state().items()}, place)
+    if not parallel.is_main(place):
+        return None
     table = {
-        "format": FORMAT,
-        "counters": state.counters.to_json(),
-        "scalars": state.scalars(),
-        "world_size": place.world_size,
-        "contract": contract,
-    }
+        "format": FORMAT, "counters": state.counters.to_json(), "scalars": state.scalars(),
+        "world_size": place.world_size, "contract": contract,
+    }  # fmt: skip
     return Snapshot(
         state.counters.step,
         _copies(export_state(state.model)),
         _copies(state.trainer_tensors()),
-        random,
+        {f"{rank}/{k}": torch.tensor(v, dtype=torch.uint8) for rank, own in enumerate(states) for k, v in own.items()},
         json.loads(json.dumps(table)),
     )
 
 
 def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()}
+    return {k: v.detach().to("cpu", copy=True, memory_format=torch.contiguous_format) for k, v in tensors.items()}
 
 
 class Checkpoints:
-    """The checkpoints of one run.
+    """The checkpoints of one run; only the first process writes them.
 
     Args:
         run: the run directory.
         write_model: writes weights (in transformers' names), configuration and tokenizer into a folder.
         keep_last: newest checkpoints kept beside the best.
+
+    Attributes:
+        written: step of the checkpoint that was last written or found whole, or None.
     """
 
     def __init__(self, run: Path, write_model: Callable[[Path, dict[str, Tensor]], None], keep_last: int) -> None:
         self.run = run
         self.folder = run / "checkpoints"
+        self.written: int | None = None
         self._write_model = write_model
         self._keep_last = keep_last
         self._thread: threading.Thread | None = None
@@ -90,10 +99,10 @@ class Checkpoints:
         self._thread.start()
 
     def wait(self, *, must: bool = False) -> None:
-        """Wait for the save under way; a failed one is a warning, or with ``must`` an error.
+        """Wait for the save under way; where the disk failed it, warn, or with ``must`` raise.
 
         Raises:
-            FirstlightError: the save failed and ``must`` is set.
+            StorageError: the save failed and ``must`` is set.
         """
         if self._thread is not None:
             self._thread.join()
@@ -101,8 +110,11 @@ class Checkpoints:
         error, self._error = self._error, None
         if error is None:
             return
-        if must or not isinstance(error, FirstlightError | OSError | SafetensorError):
-            raise _as_ours(error, self.folder)
+        if isinstance(error, OSError | SafetensorError):  # safetensors gives the system's refusals as text
+            cause, error = error, StorageError(f"a checkpoint could not be written: {error}", where=self.folder)
+            error.__cause__ = cause
+        if must or not isinstance(error, FirstlightError):
+            raise error
         progress.warn(f"a checkpoint could not be written; the run goes on with the previous one: {error}")
 
     def _work(self, snap: Snapshot, best: bool) -> None:
@@ -112,8 +124,11 @@ class Checkpoints:
             self._error = error
 
     def write(self, snap: Snapshot, *, best: bool) -> Path:
-        """Write ``snap`` now; point ``latest`` (and ``best``) at it; drop what is no longer kept."""
-        name = f"step-{snap.step:08d}"
+        """Write ``snap`` now; point ``latest`` (and ``best``) at it; drop what is no longer kept.
+
+        Nothing is dropped for one made amid a spike: a rollback needs what was before.
+        """
+        name = _name(snap.step)
         with atomic_directory(self.folder / name) as folder, storage_errors(self.folder / name):
             self._write_model(folder, snap.weights)
             trainer = folder / "trainer"
@@ -122,10 +137,12 @@ class Checkpoints:
             save_file(snap.random, trainer / "random.safetensors")
             write_atomic(trainer / "state.json", json.dumps(snap.table, indent=1))
             write_manifest(folder, {"format": FORMAT, "step": snap.step})
+        self.written = snap.step
         write_atomic(self.run / "latest", name + "\n")
         if best:
             write_atomic(self.run / "best", name + "\n")
-        self._prune()
+        if not snap.table["counters"]["spiking"]:
+            self._prune()
         return self.folder / name
 
     def _prune(self) -> None:
@@ -143,26 +160,50 @@ class Checkpoints:
         """Return checkpoint folders by step, oldest first."""
         if not self.folder.is_dir():
             return []
-        return sorted(
-            (p for p in self.folder.iterdir() if _NAME.fullmatch(p.name)), key=lambda p: int(p.name.removeprefix("step-"))
-        )
+        return sorted((p for p in self.folder.iterdir() if _NAME.fullmatch(p.name)), key=_step)
 
-    def newest_valid(self) -> Path | None:
-        """Return the newest checkpoint that is whole, byte for byte; warn of those that are not, and set them aside."""
+    def newest_valid(self, place: parallel.Place, *, calm: bool = False) -> Path | None:
+        """Return the newest checkpoint that is whole, byte for byte; warn of those that are not, and set them aside.
+
+        Every process calls it; the first one looks and tells the others. ``latest`` and ``best`` then say what
+        that checkpoint knows, also where a process was killed before it could write them.
+
+        Args:
+            place: the processes.
+            calm: take none that was made amid a spike, and drop those: what they hold is being undone.
+        """
+        name = self._newest_valid(calm) if parallel.is_main(place) else None
+        name = parallel.broadcast_object(name, place)
+        return None if name is None else self.folder / name
+
+    def _newest_valid(self, calm: bool) -> str | None:
         remove_leftovers(self.folder)
         for path in reversed(self.all()):
             problems = verify_manifest(path)
+            if not problems and not (calm and read_table(path)["counters"].get("spiking")):
+                self._point_at(path)
+                return path.name
+            for pointer in ("latest", "best"):
+                if self.pointer(pointer) == path.name:
+                    (self.run / pointer).unlink()
             if not problems:
-                if self.pointer("latest") != path.name:
-                    write_atomic(self.run / "latest", path.name + "\n")
-                return path
+                shutil.rmtree(path)
+                continue
             aside = path.with_name(f"damaged-{path.name}")
             shutil.rmtree(aside, ignore_errors=True)
             path.rename(aside)
-            if self.pointer("best") == path.name:
-                (self.run / "best").unlink()
-            progress.warn(f"checkpoint {path.name} is damaged and is not used ({problems[0]}); it is kept as {aside.name}")
+            progress.warn(
+                f"checkpoint {path.name} is damaged and is not used ({problems[0]}); it is kept as {aside.name}"
+            )
         return None
+
+    def _point_at(self, path: Path) -> None:
+        self.written = _step(path)
+        best_step = read_table(path)["counters"].get("best_step")
+        best = None if best_step is None else _name(best_step)
+        for pointer, name in (("latest", path.name), ("best", best)):
+            if name is not None and (self.folder / name).is_dir() and self.pointer(pointer) != name:
+                write_atomic(self.run / pointer, name + "\n")
 
 
 def read_table(checkpoint: Path) -> dict[str, Any]:
@@ -174,16 +215,20 @@ def read_table(checkpoint: Path) -> dict[str, Any]:
     path = checkpoint / "trainer" / "state.json"
     try:
         table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found = table.get("format")
     except FileNotFoundError as error:
         raise CheckpointError(
             "has no training state, so training cannot go on from it",
             where=checkpoint,
             fix="Start a new run from its weights with --from.",
         ) from error
-    except ValueError as error:
+    except (ValueError, AttributeError) as error:
         raise CheckpointError("is unreadable", where=path) from error
-    if table.get("format") != FORMAT:
-        raise CheckpointError("has another format", where=path, found=table.get("format"), expected=FORMAT)
+    if found != FORMAT:
+        raise CheckpointError(
+            "has another format", where=path, found=found, expected=FORMAT,
+            fix="Go on with the version of Firstlight that wrote it, or start a new run from its weights with --from.",
+        )  # fmt: skip
     return table
 
 
@@ -191,7 +236,7 @@ def restore(checkpoint: Path, state: TrainState, place: parallel.Place) -> dict[
     """Put a checkpoint's weights, optimiser, counters and random states into ``state``; return its table.
 
     Raises:
-        CheckpointError: something in it does not fit the model, the optimiser or the number of processes.
+        CheckpointError: something in it does not fit the model or the optimiser.
     """
     table = read_table(checkpoint)
     try:
@@ -207,7 +252,7 @@ def restore(checkpoint: Path, state: TrainState, place: parallel.Place) -> dict[
     if table["world_size"] == place.world_size:
         prefix = f"{place.rank}/"
         parallel.set_rng_state({k.removeprefix(prefix): v for k, v in random.items() if k.startswith(prefix)})
-    else:
+    elif parallel.is_main(place):
         progress.warn(
             f"the run had {table['world_size']} processes and goes on with {place.world_size}: "
             "same data and batches, but not bit for bit what it would have been"
@@ -215,7 +260,9 @@ def restore(checkpoint: Path, state: TrainState, place: parallel.Place) -> dict[
     return table
 
 
-def _as_ours(error: BaseException, folder: Path) -> BaseException:
-    if isinstance(error, SafetensorError):  # its I/O errors arrive as text
-        return StorageError(f"a checkpoint could not be written: {error}", where=folder)
-    return error
+def _name(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step-"))

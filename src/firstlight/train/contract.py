@@ -7,19 +7,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import firstlight
 from firstlight.config import flatten
 from firstlight.errors import ContractError
 from firstlight.train.settings import MAY_CHANGE
 
 # Rooms whose code decides what the weights become.
 _ROOMS = ("corpus", "tokenizer", "store", "model", "optim", "parallel", "train")
+_PACKAGE = Path(__file__).parents[1]
 
 
 @cache
-def code_hash() -> str:
-    """Return the SHA-256 over the source files that decide what a run computes."""
-    root = Path(firstlight.__path__[0])
+def code_hash(root: Path = _PACKAGE) -> str:
+    """Return the SHA-256 over the source files, below the package's folder, that decide what a run computes."""
     digest = hashlib.sha256()
     for room in _ROOMS:
         for path in sorted((root / room).rglob("*.py")):
@@ -56,6 +55,6 @@ def check_changes(differing: Mapping[str, tuple[Any, Any]], run: Path) -> dict[s
             "a resumed run cannot change these settings",
             where=run,
             found=found,
-            fix=f"Leave them as they are, or start a new run from its weights: firstlight pretrain … --from {run} --out NEW",
+            fix=f"Leave them as they are, or start a new run from its weights: pretrain … --from {run} --out NEW",
         )
     return dict(differing)

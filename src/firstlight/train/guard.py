@@ -33,13 +33,15 @@ def spike_bound(losses: list[float], sigma: float) -> float:
     return median + sigma * max(deviation, 0.01 * abs(median))
 
 
-def judge(counters: Counters, loss: float, applied: bool, settings: Guard) -> Verdict:
-    """Note one step's loss in ``counters`` and say what is to be done."""
+def judge(counters: Counters, position: int, loss: float, applied: bool, settings: Guard) -> Verdict:
+    """Note in ``counters`` the loss of the step whose first row is ``position``, and say what is to be done."""
     if not applied:
         counters.not_finite += 1
         return Verdict.FAIL if counters.not_finite > settings.max_skipped_steps else Verdict.SKIPPED
     counters.not_finite = 0
     if loss > spike_bound(counters.losses, settings.spike_sigma):
+        if counters.spiking == 0:
+            counters.spike_position = position
         counters.spiking += 1
         if counters.spiking < settings.spike_steps:
             return Verdict.GO_ON

@@ -1,25 +1,29 @@
 """What a run may be told about its training, beside the model, the data and the optimiser."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from firstlight.config import Settings
+
+Count = Annotated[int, Field(ge=1)]
 
 
 class Convergence(Settings):
     """Stop where the valid loss no longer gains."""
 
     evaluations: int = Field(0, ge=0, description="stop after this many evaluations without gain; 0 = never")
-    threshold: float = Field(0.0, ge=0, description="nats that count as a gain over the best valid loss")
+    threshold: float = Field(0.0, ge=0, description="nats below the last gain that count as the next one")
 
 
 class Guard(Settings):
     """What to do about steps that go wrong."""
 
-    max_skipped_steps: int = Field(20, ge=0, description="not-finite steps in a row that are skipped before the run fails")
-    spike_sigma: float = Field(8.0, ge=0, description="a loss this many robust deviations above its median is a spike; 0 = off")
-    spike_window: int = Field(100, ge=10, description="steps whose losses make the median")
+    max_skipped_steps: int = Field(20, ge=0, description="not-finite steps in a row skipped before the run fails")
+    spike_sigma: float = Field(
+        8.0, ge=0, description="a loss this many robust deviations above its median is a spike; 0 = off"
+    )
+    spike_window: int = Field(100, ge=20, description="steps whose losses make the median")
     spike_steps: int = Field(3, ge=1, description="spiking steps in a row before the run rolls back")
     max_rollbacks: int = Field(3, ge=0, description="rollbacks before the run fails")
 
@@ -27,19 +31,19 @@ class Guard(Settings):
 class TrainSettings(Settings):
     """How long, in what pieces, and what is due when."""
 
-    steps: int | Literal["auto"] | None = Field(
-        "auto", description="stop after this many updates; auto: 20 tokens a parameter, at most 4 epochs, if no other limit"
+    steps: Count | Literal["auto"] | None = Field(
+        "auto", description="stop after this many updates; auto: 20 tokens a parameter, at most 4 epochs, if unlimited"
     )
     tokens: int | None = Field(None, ge=1, description="stop after this many target tokens")
     epochs: float | None = Field(None, gt=0, description="stop after this many passes over the training text")
     minutes: float | None = Field(None, gt=0, description="stop after this much wall time")
     convergence: Convergence = Convergence()
     batch_tokens: int = Field(8192, ge=1, description="tokens of one update, over all processes and micro-batches")
-    micro_batch: int | Literal["auto"] = Field("auto", description="rows of one forward pass; auto: what fits in memory")
-    activation_checkpointing: bool = Field(False, description="recompute activations in the backward pass to save memory")
-    average_decay: float = Field(0.0, ge=0, lt=1, description="decay of an exponential average of the weights; 0 = none")
+    micro_batch: Count | Literal["auto"] = Field("auto", description="rows of one forward pass; auto: what fits")
+    activation_checkpointing: bool = Field(False, description="recompute activations backward, to save memory")
+    average_decay: float = Field(0.0, ge=0, lt=1, description="decay of an exponential average of weights; 0 = none")
     eval_every: int = Field(250, ge=0, description="steps between evaluations on the valid split; 0 = only at the end")
-    eval_windows: int | Literal["all"] = Field("all", description="windows of the valid split that an evaluation covers")
+    eval_windows: Count | Literal["all"] = Field("all", description="windows of the valid split in an evaluation")
     checkpoint_every: int = Field(500, ge=0, description="steps between checkpoints; 0 = only at the end")
     keep_last: int = Field(2, ge=1, description="checkpoints kept beside the best one")
     sample_every: int = Field(500, ge=0, description="steps between samples; 0 = only at the end")

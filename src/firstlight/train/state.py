@@ -1,5 +1,6 @@
 """All that changes in training, in one place: save, load, step equals step, bit for bit."""
 
+import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -19,30 +20,36 @@ class Counters:
         step: updates tried so far.
         tokens: target tokens seen so far.
         position: next row in the order of the data.
-        seconds: wall time since the first process started, added up over resumes.
+        seconds: wall time since the process started, added up over resumes.
+        outside_seconds: the part of it before the loop began: imports, data, compilation.
         micro_rows: rows of one forward pass, as found or as halved after an out-of-memory.
         skipped: (first row, rows) of data windows left out after spikes.
         not_finite: updates left out in a row because loss or gradient was not finite.
         rollbacks: returns to an earlier checkpoint so far.
         spiking: steps in a row whose loss is a spike.
+        spike_position: first row of the first of them.
         losses: recent losses, from which the bound of a spike is made.
         best_loss: lowest valid loss so far.
         best_step: the step that had it.
-        stale: evaluations since the valid loss last gained.
+        gain_loss: valid loss of the last evaluation that gained by more than the threshold of convergence.
+        stale: evaluations since that one.
     """
 
     step: int = 0
     tokens: int = 0
     position: int = 0
     seconds: float = 0.0
+    outside_seconds: float = 0.0
     micro_rows: int = 0
     skipped: list[tuple[int, int]] = field(default_factory=list)
     not_finite: int = 0
     rollbacks: int = 0
     spiking: int = 0
+    spike_position: int = 0
     losses: list[float] = field(default_factory=list)
     best_loss: float | None = None
     best_step: int | None = None
+    gain_loss: float | None = None
     stale: int = 0
 
     def to_json(self) -> dict[str, Any]:
@@ -61,6 +68,18 @@ class Counters:
             odd = sorted(set(table) ^ known)
             raise CheckpointError("the training state has other keys than this version", found=", ".join(odd))
         return cls(**{**table, "skipped": [(int(a), int(n)) for a, n in table["skipped"]]})
+
+    def note_valid(self, loss: float, threshold: float) -> None:
+        """Take up the valid loss of this step; one that is not finite gains nothing."""
+        if not math.isfinite(loss):
+            self.stale += 1
+            return
+        if self.best_loss is None or loss < self.best_loss:
+            self.best_loss, self.best_step = loss, self.step
+        if self.gain_loss is None or self.gain_loss - loss > threshold:
+            self.gain_loss, self.stale = loss, 0
+        else:
+            self.stale += 1
 
     def skip_to(self, position: int, rows: int) -> int:
         """Return the first position from ``position`` on at which ``rows`` rows touch no skipped window."""

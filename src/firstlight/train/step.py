@@ -1,6 +1,6 @@
 """One optimiser step, on one page.
 
-The loss is summed over tokens and divided once by the number of tokens of the whole step, over all
+The loss is summed over tokens and divided once by the weight of the targets of the whole step, over all
 micro-batches and processes: however a step is cut, its gradient is the same.
 """
 
@@ -12,14 +12,23 @@ import torch
 from torch import Tensor, nn
 
 from firstlight import optim, parallel
+from firstlight.errors import TrainingError
 from firstlight.optim import OptimSettings
+from firstlight.train.micro_batch import is_out_of_memory
 from firstlight.train.state import TrainState
 from firstlight.types import Batch
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a step found: mean loss in nats a target, gradient norm before clipping, targets, and whether it was applied."""
+    """What a step found.
+
+    Attributes:
+        loss: mean in nats a target, weighted; NaN for a batch without targets.
+        grad_norm: of the gradient before clipping.
+        targets: targets that count, over all processes.
+        applied: False where the update was left out: loss or gradient not finite, or no targets.
+    """
 
     loss: float
     grad_norm: float
@@ -39,39 +48,61 @@ def train_step(
         factor: the schedule's share of the learning rate.
         settings: clipping.
         place: device, precision, processes.
+
+    Raises:
+        TrainingError: out of memory amid the update, so that the weights are no longer those of any step.
     """
     rows = batch.inputs.shape[0]
     micro = state.counters.micro_rows or rows
-    own = float(batch.targets.numel()) if batch.weights is None else float(batch.weights.sum())
-    total = parallel.all_sum(torch.tensor(own, dtype=torch.float64), place).item()
-    # DDP averages gradients over processes; the loss here is divided by the tokens of all of them.
-    scale = place.world_size / max(total, 1.0)
-    loss_sum = torch.zeros((), dtype=torch.float64, device=place.device)
+    weight, targets = parallel.all_sum(_counted(batch), place).tolist()
+    # DDP averages gradients over processes; the loss here is divided by the weight over all of them.
+    scale = place.world_size / weight if weight > 0 else 0.0
+    sums = []
     for first in range(0, rows, micro):
         piece = _to_device(batch, slice(first, first + micro), place.device)
-        last = first + micro >= rows
-        with contextlib.nullcontext() if last else parallel.no_sync(module), parallel.autocast(place):
-            piece_sum, _ = module(piece.inputs, piece.targets, piece.weights, piece.starts)
-        with contextlib.nullcontext() if last else parallel.no_sync(module):
+        with contextlib.nullcontext() if first + micro >= rows else parallel.no_sync(module):
+            with parallel.autocast(place):
+                piece_sum, _ = module(piece.inputs, piece.targets, piece.weights, piece.starts)
             loss = piece_sum * scale
-            (state.scaler.scale(loss) if state.scaler is not None else loss).backward()  # type: ignore[no-untyped-call]
-        loss_sum += piece_sum.detach().double()
-    loss_mean = (parallel.all_sum(loss_sum, place) / max(total, 1.0)).item()
+            (state.scaler.scale(loss) if state.scaler is not None else loss).backward()
+        sums.append(piece_sum.detach())
+    loss_sum = parallel.all_sum(torch.stack(sums).cpu().double().sum(), place).item()
     if state.scaler is not None:
         state.scaler.unscale_(state.optimizer)
     grad_norm = float(optim.clip(state.model.parameters(), settings))
-    applied = math.isfinite(loss_mean) and math.isfinite(grad_norm) and total > 0
+    applied = weight > 0 and math.isfinite(loss_sum) and math.isfinite(grad_norm)
     optim.set_lr(state.optimizer, factor)
-    if applied and state.scaler is not None:
-        state.scaler.step(state.optimizer)
-    elif applied:
-        state.optimizer.step()
+    if applied:
+        _update(state)
     if state.scaler is not None:
         state.scaler.update()
     state.optimizer.zero_grad(set_to_none=True)
-    if applied and state.average is not None:
-        state.average.update()
-    return Outcome(loss_mean, grad_norm, round(total), applied)
+    return Outcome(loss_sum / weight if weight > 0 else math.nan, grad_norm, int(targets), applied)
+
+
+def _counted(batch: Batch) -> Tensor:
+    """Return the weight of this process's targets, and how many of them have any: (2,) float64."""
+    if batch.weights is None:
+        return torch.full((2,), batch.targets.numel(), dtype=torch.float64)
+    return torch.stack([batch.weights.double().sum(), (batch.weights != 0).sum(dtype=torch.float64)])
+
+
+def _update(state: TrainState) -> None:
+    try:
+        if state.scaler is not None:
+            state.scaler.step(state.optimizer)
+        else:
+            state.optimizer.step()
+        if state.average is not None:
+            state.average.update()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        # Some weights may be updated already, so the step cannot be taken again in smaller pieces.
+        raise TrainingError(
+            "out of memory in the optimiser's update", where=f"step {state.counters.step + 1}",
+            fix="Take a smaller model, or train.micro_batch=1, and go on with --resume.",
+        ) from error  # fmt: skip
 
 
 def _to_device(batch: Batch, rows: slice, device: torch.device) -> Batch:

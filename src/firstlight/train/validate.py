@@ -5,10 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from firstlight import parallel
 from firstlight.model import GPT
 from firstlight.store import Windows
+from firstlight.types import Batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class ValidResult:
     @property
     def perplexity(self) -> float:
         """Exp of the loss; infinite where that overflows."""
-        return math.exp(self.loss) if self.loss < 700 else math.inf
+        return math.exp(self.loss) if not self.loss >= 700 else math.inf
 
 
 @torch.no_grad()
@@ -45,27 +47,39 @@ def validate(
         windows: disjoint windows of the valid split.
         byte_lengths: bytes of text that each id stands for (V,), 0 for special tokens, or None.
         place: device and processes.
-        rows: windows of one forward pass.
+        rows: windows of one forward pass; may differ between processes.
     """
-    lengths = None if byte_lengths is None else torch.from_numpy(np.asarray(byte_lengths, dtype=np.int64)).to(place.device)
-    # nats, targets, nats of text, bytes of text
-    sums = torch.zeros(4, dtype=torch.float64, device=place.device)
+    lengths = None
+    if byte_lengths is not None:
+        lengths = torch.from_numpy(np.asarray(byte_lengths, dtype=np.int64)).to(place.device)
+    shares = [windows.n_windows * rank // place.world_size for rank in (place.rank, place.rank + 1)]
+    parts = [torch.zeros(4, device=place.device)]
     was_training = model.training
     model.eval()
     try:
-        for first in range(place.rank * rows, windows.n_windows, rows * place.world_size):
-            batch = windows.batch(first, min(rows, windows.n_windows - first))
-            inputs, targets = batch.inputs.to(place.device), batch.targets.to(place.device)
-            weights = torch.ones_like(targets, dtype=torch.float32) if batch.weights is None else batch.weights.to(place.device)
-            starts = None if batch.starts is None else batch.starts.to(place.device)
-            with parallel.autocast(place):
-                nats = model.token_nats(inputs, targets, starts).double() * weights
-            text_bytes = torch.zeros_like(targets) if lengths is None else lengths[targets] * (weights > 0)
-            sums += torch.stack(
-                [nats.sum(), weights.sum(dtype=torch.float64), nats[text_bytes > 0].sum(), text_bytes.sum().double()]
-            )
+        for first in range(shares[0], shares[1], rows):
+            parts.append(_sums(model, windows.batch(first, min(rows, shares[1] - first)), lengths, place))
     finally:
         model.train(was_training)
-    total, count, text_nats, n_bytes = parallel.all_sum(sums, place).tolist()
-    bits = text_nats / math.log(2) / n_bytes if n_bytes else None
-    return ValidResult(total / max(count, 1.0), bits, round(count), round(n_bytes))
+    sums = torch.stack([part.cpu().double() for part in parts]).sum(0)
+    total, count, text_nats, text_bytes = parallel.all_sum(sums, place).tolist()
+    bits = text_nats / math.log(2) / text_bytes if text_bytes else None
+    return ValidResult(total / count if count else math.nan, bits, round(count), round(text_bytes))
+
+
+def _sums(model: GPT, batch: Batch, lengths: Tensor | None, place: parallel.Place) -> Tensor:
+    """Return nats, targets, nats of text and bytes of text of some windows: (4,), in fp64 where the device has it."""
+    wide = torch.float32 if place.device.type == "mps" else torch.float64
+    inputs, targets = batch.inputs.to(place.device), batch.targets.to(place.device)
+    starts = None if batch.starts is None else batch.starts.to(place.device)
+    with parallel.autocast(place):
+        nats = model.token_nats(inputs, targets, starts).to(wide)
+    counts = torch.ones_like(targets, dtype=torch.bool)
+    if batch.weights is not None:
+        counts = batch.weights.to(place.device) > 0
+    text = torch.zeros_like(targets) if lengths is None else lengths[targets] * counts
+    # Selected, not multiplied: what does not count may be infinite.
+    return torch.stack([
+        torch.where(counts, nats, 0).sum(), counts.sum().to(wide), torch.where(text > 0, nats, 0).sum(),
+        text.sum().to(wide),
+    ])  # fmt: skip

@@ -6,14 +6,17 @@ from pathlib import Path
 from firstlight.corpus.readers.markup import read_html
 from firstlight.corpus.readers.records import read_json, read_jsonl, read_parquet
 from firstlight.corpus.readers.tables import read_csv, read_tsv
-from firstlight.corpus.readers.text import read_text
+from firstlight.corpus.readers.text import read_text, text_documents
 from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.tally import Tally
 from firstlight.types import Document
 
 Reader = Callable[[Path, CorpusSettings, Tally], Iterator[Document]]
 
-_CODE = ".py .pyi .c .h .cc .cpp .hpp .cu .rs .go .java .kt .scala .js .ts .jsx .tsx .rb .php .pl .lua .r .jl .sh .sql .swift .hs .ml .tex .toml .yaml .yml .css"
+_CODE = (
+    ".py .pyi .c .h .cc .cpp .hpp .cu .rs .go .java .kt .scala .js .ts .jsx .tsx .rb .php .pl .lua .r .jl .sh .sql"
+    " .swift .hs .ml .tex .toml .yaml .yml .css"
+)
 
 READERS: dict[str, Reader] = {
     **dict.fromkeys((".txt", ".text", ".md", ".rst", ".tokens", *_CODE.split()), read_text),
@@ -27,4 +30,15 @@ READERS: dict[str, Reader] = {
     ".htm": read_html,
 }
 
-__all__ = ["READERS", "Reader", "read_csv", "read_html", "read_json", "read_jsonl", "read_parquet", "read_text", "read_tsv"]
+__all__ = [
+    "READERS",
+    "Reader",
+    "read_csv",
+    "read_html",
+    "read_json",
+    "read_jsonl",
+    "read_parquet",
+    "read_text",
+    "read_tsv",
+    "text_documents",
+]

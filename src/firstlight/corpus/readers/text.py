@@ -1,9 +1,13 @@
-"""Plain text and source code: a file is one document, streamed in pieces, or is split at lines."""
+"""Plain text and source code: a file is one document, streamed in pieces, or is split at lines.
+
+A line, and a paragraph of ``blank-lines``, is held whole.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
-from firstlight.corpus.decode import pieces
+from firstlight.corpus.decode import parts, pieces
 from firstlight.corpus.opening import opened
 from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.tally import Tally
@@ -13,11 +17,19 @@ from firstlight.types import Document
 def read_text(path: Path, settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
     """Yield the file as one document in pieces, or one document a paragraph or line, as ``text_split`` says."""
     with opened(path) as file:
-        stream = pieces(file, str(path), settings, tally)
-        if settings.text_split == "file":
-            yield from as_one(stream, str(path))
-        else:
-            yield from _split(stream, path, blank=settings.text_split == "blank-lines")
+        yield from text_documents(file, str(path), settings, tally)
+
+
+def text_documents(file: BinaryIO, name: str, settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
+    """Yield the documents of an open text file; ``name`` is what sources and messages call it."""
+    stream = pieces(file, name, settings, tally)
+    if settings.text_split == "file":
+        yield from as_one(stream, name)
+    elif settings.text_split == "lines":
+        for number, line in enumerate(parts(stream), start=1):
+            yield Document(line, f"{name}:{number}")
+    else:
+        yield from _paragraphs(parts(stream), name)
 
 
 def as_one(stream: Iterator[str], source: str) -> Iterator[Document]:
@@ -29,30 +41,15 @@ def as_one(stream: Iterator[str], source: str) -> Iterator[Document]:
     yield Document(held or "", source)
 
 
-def _split(stream: Iterator[str], path: Path, *, blank: bool) -> Iterator[Document]:
-    number, start, held = 0, 1, ""
+def _paragraphs(lines: Iterator[str], name: str) -> Iterator[Document]:
+    start = 0
     paragraph: list[str] = []
-    for piece in _and_end(stream):
-        *lines, held = (held + piece).split("\n")
-        for line in lines:
-            number += 1
-            if not blank:
-                yield Document(line, f"{path}:{number}")
-            elif line.strip():
-                start = start if paragraph else number
-                paragraph.append(line)
-            elif paragraph:
-                yield Document("\n".join(paragraph), f"{path}:{start}")
-                paragraph = []
+    for number, line in enumerate(lines, start=1):
+        if line and not line.isspace():
+            start = start if paragraph else number
+            paragraph.append(line)
+        elif paragraph:
+            yield Document("\n".join(paragraph), f"{name}:{start}")
+            paragraph = []
     if paragraph:
-        yield Document("\n".join(paragraph), f"{path}:{start}")
-
-
-def _and_end(stream: Iterator[str]) -> Iterator[str]:
-    """Close the last line, so that it is seen as one."""
-    last = "\n"
-    for piece in stream:
-        last = piece
-        yield piece
-    if not last.endswith("\n"):
-        yield "\n"
+        yield Document("\n".join(paragraph), f"{name}:{start}")

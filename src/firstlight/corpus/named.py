@@ -1,0 +1,85 @@
+"""Named corpora: what the catalogue says, fetched on first use."""
+
+import shutil
+import tomllib
+import zipfile
+import zlib
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from firstlight.corpus.decode import parts, pieces
+from firstlight.corpus.download import alone_with, cache_folder, fetch_checked
+from firstlight.corpus.opening import opened
+from firstlight.corpus.raw import Raw, Read, files_identity, of_files
+from firstlight.corpus.settings import CorpusSettings
+from firstlight.corpus.tally import Tally
+from firstlight.errors import CorpusError
+from firstlight.types import Document
+
+
+def catalogue() -> dict[str, Any]:
+    """Return the named corpora that are fetched on first use."""
+    return tomllib.loads((resources.files("firstlight.corpus") / "catalogue.toml").read_text(encoding="utf-8"))
+
+
+def named(name: str, entry: dict[str, Any]) -> Raw:
+    """Fetch what the cache lacks of a catalogue entry, and return it as a source.
+
+    Raises:
+        CorpusError: a download that failed or has other bytes than expected, or a broken archive.
+    """
+    files: list[Path] = []
+    digests: dict[Path, str] = {}
+    for item in entry["files"]:
+        target = cache_folder() / item["name"]
+        digest = fetch_checked(item["url"], target, item.get("sha256"))
+        if "member" in item:
+            target = _member(target, item["member"])
+        else:
+            digests[target] = digest
+        files.append(target)
+    raw = of_files(name, files)
+    read = _separated(files, entry["split"]) if "split" in entry else raw.read
+    return Raw(name, read, raw.n_bytes, lambda: files_identity(files, digests))
+
+
+def _member(archive: Path, member: str) -> Path:
+    """Unpack one file of an archive beside it, unless that was done since the archive came."""
+    target = archive.with_name(f"{archive.stem}-{Path(member).name}.txt")
+    if _is_newer(target, archive):
+        return target
+    with alone_with(archive):
+        if _is_newer(target, archive):
+            return target
+        part = target.with_name(f"{target.name}.part")
+        try:
+            with zipfile.ZipFile(archive) as zipped, zipped.open(member) as file, part.open("wb") as out:
+                shutil.copyfileobj(file, out, 1 << 20)
+        except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError) as error:
+            part.unlink(missing_ok=True)
+            raise CorpusError(
+                f"is no archive with a file {member!r}: {error}", where=archive, fix="Delete it and run again."
+            ) from error
+        part.replace(target)
+    return target
+
+
+def _is_newer(target: Path, archive: Path) -> bool:
+    return target.is_file() and target.stat().st_mtime_ns >= archive.stat().st_mtime_ns
+
+
+def _separated(files: list[Path], separator: str) -> Read:
+    """Read text files whose documents stand between separator lines."""
+
+    def read(settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
+        for path in files:
+            with opened(path) as file:
+                stream = pieces(file, str(path), settings, tally)
+                for number, text in enumerate(parts(stream, separator), start=1):
+                    # A file ends with a separator and a line end, and that line end is no document.
+                    if inner := text.strip("\n"):
+                        yield Document(inner, f"{path}: document {number}")
+
+    return read

@@ -1,0 +1,200 @@
+"""Writes both splits of a token store into a folder, in one pass over the text.
+
+With 20 documents or more a source is split by document: each goes where a hash of its beginning and the
+seed says, so equal documents of a source never fall on both sides, and the first 19 train. Where that
+leaves valid without any, as with fewer documents, the end of the source's text becomes valid.
+"""
+
+import contextlib
+import hashlib
+import json
+from array import array
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+import numpy as np
+
+from firstlight.errors import StoreError
+from firstlight.files import write_manifest
+from firstlight.store.megatron import dtype_for, write_index
+from firstlight.store.names import NameTable
+from firstlight.store.settings import DataSettings
+from firstlight.store.store import FORMAT
+from firstlight.types import Encoder
+
+# Characters of a document that decide its side.
+HASHED = 1 << 16
+_FEW = 20
+_SIDES = ("train", "valid")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of a document, cut where its ids do not depend on what follows.
+
+    Attributes:
+        text: the stretch.
+        source: where the document came from.
+        beginning: of the document, where this is its first stretch; otherwise None.
+        continues: the next piece belongs to the same document.
+    """
+
+    text: str
+    source: str
+    beginning: str | None
+    continues: bool
+
+
+class Writer:
+    """Writes a store; a context, so that files are closed also where something fails."""
+
+    def __init__(self, folder: Path, encoder: Encoder, settings: DataSettings, seed: int) -> None:
+        self._folder, self._encoder, self._settings = folder, encoder, settings
+        self._key = seed.to_bytes(8, "little")
+        self._dtype = dtype_for(encoder.vocab_size)
+        self._byte_lengths = encoder.byte_lengths().astype(np.int64)
+        self._files: dict[str, BinaryIO] = {side: (folder / f"{side}.bin").open("w+b") for side in _SIDES}
+        self._lengths = {side: array("q") for side in _SIDES}
+        self._tokens = dict.fromkeys(_SIDES, 0)
+        self._bytes = dict.fromkeys(_SIDES, 0)
+        self._names = NameTable()
+        self._early: set[bytes] = set()
+        self._side = "train"
+        self._source, self._documents = "", 0
+        self._before: dict[str, tuple[int, int, int]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for file in self._files.values():
+            # On a full disk closing fails once more; the first error is the one that is told.
+            with contextlib.suppress(OSError) if error is not None else contextlib.nullcontext():
+                file.close()
+
+    def begin(self, source: str) -> None:
+        """Begin a source."""
+        self._source, self._documents = source, 0
+        self._before = {s: (self._tokens[s], len(self._lengths[s]), self._bytes[s]) for s in _SIDES}
+
+    def write(self, pieces: list[Piece]) -> int:
+        """Encode and write the next pieces; return the bytes of their text."""
+        ids, counts = self._encoder.encode_batch([piece.text for piece in pieces])
+        self._check(ids)
+        ends = np.array([not piece.continues for piece in pieces])
+        in_valid = np.empty(len(pieces), dtype=bool)
+        lengths = (counts + ends).tolist()
+        for i, piece in enumerate(pieces):
+            if piece.beginning is not None:
+                self._begin_document(piece.source, piece.beginning)
+            in_valid[i] = self._side == "valid"
+            self._lengths[self._side][-1] += lengths[i]
+        ids = np.insert(ids, np.cumsum(counts)[ends], self._encoder.eot_id)
+        if not in_valid.any():
+            return self._put("train", ids)
+        mask = np.repeat(in_valid, lengths)
+        return self._put("valid", ids[mask]) + self._put("train", ids[~mask])
+
+    def end(self) -> dict[str, Any]:
+        """End the source; return its table for the manifest."""
+        if len(self._lengths["valid"]) == self._before["valid"][1]:
+            self._move_tail()
+        table: dict[str, Any] = {"name": self._source}
+        for side, (tokens, documents, n_bytes) in self._before.items():
+            table[side] = {
+                "first_token": tokens, "tokens": self._tokens[side] - tokens, "first_document": documents,
+                "documents": len(self._lengths[side]) - documents, "bytes": self._bytes[side] - n_bytes,
+            }  # fmt: skip
+        return table
+
+    def finish(self, facts: dict[str, Any]) -> None:
+        """Write indices, names and, last, the manifest."""
+        for side, file in self._files.items():
+            file.close()
+            write_index(self._folder / f"{side}.idx", np.array(self._lengths[side], dtype=np.int64), self._dtype)
+        self._names.save(self._folder / "documents.safetensors")
+        counts = {
+            f"{side}_{what}": value
+            for side in _SIDES
+            for what, value in (
+                ("documents", len(self._lengths[side])), ("tokens", self._tokens[side]), ("bytes", self._bytes[side]),
+            )
+        }  # fmt: skip
+        made_from = json.dumps(facts["made_from"], sort_keys=True)
+        write_manifest(
+            self._folder,
+            {
+                "format": FORMAT, "fingerprint": hashlib.sha256(made_from.encode()).hexdigest(),
+                "tokenizer": self._encoder.hash, "vocab_size": self._encoder.vocab_size, "eot_id": self._encoder.eot_id,
+                "dtype": self._dtype.name, "valid_ratio": self._settings.valid_ratio, **counts, **facts,
+            },
+        )  # fmt: skip
+
+    def _check(self, ids: np.ndarray) -> None:
+        size = self._encoder.vocab_size
+        if len(ids) and (int(ids.min()) < 0 or int(ids.max()) >= size):
+            raise StoreError(
+                "the encoder gave an id outside its vocabulary", where=self._source,
+                found=int(ids.min()) if int(ids.min()) < 0 else int(ids.max()), expected=f"0 to {size - 1}",
+            )  # fmt: skip
+
+    def _begin_document(self, name: str, beginning: str) -> None:
+        self._side = self._side_of(beginning)
+        self._documents += 1
+        self._lengths[self._side].append(0)
+        self._names.add(self._side, name)
+
+    def _side_of(self, beginning: str) -> str:
+        key = hashlib.blake2b(beginning.encode("utf-8", "surrogatepass"), digest_size=8, key=self._key).digest()
+        if self._documents < _FEW - 1:
+            self._early.add(key)
+            return "train"
+        share = int.from_bytes(key, "little") / 2**64
+        return "valid" if share < self._settings.valid_ratio and key not in self._early else "train"
+
+    def _put(self, side: str, ids: np.ndarray) -> int:
+        n_bytes = int(self._byte_lengths[ids].sum())
+        self._files[side].write(ids.astype(self._dtype).data)
+        self._tokens[side] += len(ids)
+        self._bytes[side] += n_bytes
+        return n_bytes
+
+    def _move_tail(self) -> None:
+        """Move the last ``valid_ratio`` of the source's text from train, where all of it is, to valid."""
+        first_token, first_document, _ = self._before["train"]
+        lengths = np.array(self._lengths["train"][first_document:], dtype=np.int64)
+        tokens = int(lengths.sum())
+        # End-of-text is no text: the split of one document is that of its text.
+        keep = int((tokens - len(lengths)) * (1 - self._settings.valid_ratio))
+        if keep < 2 or tokens - keep < 2:
+            raise StoreError(
+                "holds too little text for a train and a valid split", where=self._source, found=f"{tokens} tokens",
+                fix="Bring more text, or change data.valid_ratio.",
+            )  # fmt: skip
+        self._move_ids(first_token + keep)
+        ends = np.cumsum(lengths)
+        cut = int(np.searchsorted(ends, keep, side="left"))  # the document in which the cut falls
+        inside = int(keep - (ends[cut] - lengths[cut]))
+        head = [*lengths[:cut].tolist(), inside]
+        tail = [n for n in (int(lengths[cut]) - inside, *lengths[cut + 1 :].tolist()) if n]
+        del self._lengths["train"][first_document:]
+        self._lengths["train"].extend(head)
+        self._lengths["valid"].extend(tail)
+        self._names.move_tail(first_document + len(head), len(tail))
+
+    def _move_ids(self, first: int) -> None:
+        """Move all ids from ``first`` on from the end of train to the end of valid."""
+        file, size = self._files["train"], self._dtype.itemsize
+        file.flush()
+        file.seek(first * size)
+        while block := file.read(1 << 22):
+            ids = np.frombuffer(block, self._dtype)
+            moved = self._put("valid", ids)
+            self._tokens["train"] -= len(ids)
+            self._bytes["train"] -= moved
+        file.truncate(first * size)
+        file.seek(0, 2)

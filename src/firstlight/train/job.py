@@ -1,0 +1,135 @@
+"""What one run of the loop is given, remembers, and returns."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from torch import nn
+
+from firstlight import parallel
+from firstlight.optim import OptimSettings
+from firstlight.store import Windows
+from firstlight.train.checkpoint import Checkpoints
+from firstlight.train.log import RunLog
+from firstlight.train.settings import TrainSettings
+from firstlight.train.state import Counters, TrainState
+from firstlight.train.stop import Limits
+from firstlight.train.validate import ValidResult
+from firstlight.types import Batch
+
+
+class Objective(Protocol):
+    """Where batches come from; the loss is the module's ``forward``."""
+
+    def batch(self, position: int, rows: int) -> Batch:
+        """Return rows ``position`` to ``position + rows``: a pure function."""
+        ...
+
+    def sources(self, position: int, rows: int) -> Sequence[str]:
+        """Name the documents in those rows."""
+        ...
+
+
+@dataclass(slots=True)
+class Course:
+    """What this process remembers between steps, and no checkpoint needs to hold.
+
+    Attributes:
+        seconds_before: wall time of earlier processes of this run.
+        began: ``time.perf_counter()`` when the loop began.
+        steps: steps taken here, those undone by a rollback included.
+        owes_save: a checkpoint was due while the loss spiked.
+        unsaved: an evaluation was counted after the last checkpoint.
+    """
+
+    seconds_before: float = 0.0
+    began: float = 0.0
+    steps: int = 0
+    owes_save: bool = False
+    unsaved: bool = False
+
+
+@dataclass(slots=True)
+class Job:
+    """Everything that one run of the loop needs, put together by a stage.
+
+    Attributes:
+        run: the run directory.
+        state: what changes.
+        module: the loss module, compiled and wrapped for the place.
+        objective: batches by position.
+        rows: rows of one update, all processes together.
+        windows: the valid split, or None.
+        byte_lengths: bytes of text an id stands for (V,), or None.
+        contract: hashes that every checkpoint carries.
+        sample: writes a text with the weights as they are, or None.
+        restart: puts the weights and the optimiser back to the start of the run.
+        flops_per_token: model FLOPs of one token, forward and backward.
+        ceiling: FLOP/s that one process's device can reach, or None where unknown.
+        process_start: ``time.perf_counter()`` when the process began.
+    """
+
+    run: Path
+    state: TrainState
+    module: nn.Module
+    objective: Objective
+    rows: int
+    windows: Windows | None
+    byte_lengths: np.ndarray | None
+    optim: OptimSettings
+    train: TrainSettings
+    place: parallel.Place
+    limits: Limits
+    checkpoints: Checkpoints
+    log: RunLog
+    contract: dict[str, Any]
+    sample: Callable[[], str] | None
+    restart: Callable[[], None]
+    flops_per_token: float
+    ceiling: float | None
+    process_start: float
+    course: Course = field(default_factory=Course, init=False)
+
+    @property
+    def counters(self) -> Counters:
+        """The counters of the state, which a rollback replaces."""
+        return self.state.counters
+
+    def read(self, position: int, rows: int) -> Batch:
+        """Return this process's share of ``rows`` rows from ``position`` on."""
+        own = rows // self.place.world_size
+        return self.objective.batch(position + self.place.rank * own, own)
+
+    def begin(self) -> None:
+        """Start the clock of this run of the loop."""
+        now = time.perf_counter()
+        self.course = Course(self.counters.seconds, now)
+        self.counters.outside_seconds += now - self.process_start
+
+    def tell_time(self) -> None:
+        """Bring the counters' seconds up to date; processes agree on them where the schedule counts on time."""
+        seconds = self.course.seconds_before + time.perf_counter() - self.process_start
+        agreed = seconds if self.limits.minutes is None else parallel.broadcast_object(seconds, self.place)
+        self.counters.seconds = agreed
+
+
+@dataclass(frozen=True, slots=True)
+class FitResult:
+    """How a run of the loop ended.
+
+    Attributes:
+        stopped_by: "steps", "tokens", "epochs", "auto", "minutes", "convergence"; or "stop_after" or a
+            signal's name, after which the run is not finished.
+        valid: the last evaluation, or None.
+    """
+
+    stopped_by: str
+    finished: bool
+    step: int
+    tokens: int
+    seconds: float
+    train_loss: float
+    valid: ValidResult | None

@@ -1,0 +1,102 @@
+"""What the command line makes of errors that no room foresaw: one line, exit code 1, a traceback only on demand."""
+
+import errno
+import warnings
+from collections.abc import Callable
+
+import pytest
+from small_world import Call
+
+from firstlight.errors import FirstlightError, UsageError
+from firstlight.stages import data
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
+    """Let ``data verify`` raise an error."""
+
+    def _failing(error: BaseException) -> None:
+        def verify(path: str) -> None:
+            raise error
+
+        monkeypatch.setattr(data, "verify", verify)
+
+    return _failing
+
+
+MEMORY = "error: out of memory (found {}). Take a smaller model, train.micro_batch=1, or a machine with more memory."
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (FirstlightError("is wrong", where="x"), "error: x: is wrong"),
+        (
+            ValueError("two\nlines"),
+            "error: internal error: ValueError: two lines; run again with --debug and report it with the traceback",
+        ),
+        (OSError(errno.ENOSPC, "No space left on device", "a/b"), "error: a/b: no space left on the disk. "),
+        (PermissionError(errno.EACCES, "Permission denied", "a/b"), "error: a/b: permission denied. "),
+        (OSError(errno.EXDEV, "Invalid cross-device link", "a/b"), "error: a/b: Invalid cross-device link"),
+        (OSError("odd"), "error: odd"),
+        (MemoryError(), "error: out of memory. Take a smaller model"),
+        (RuntimeError("CUDA out of memory. Tried 2 GiB"), MEMORY.format("CUDA out of memory. Tried 2 GiB")),
+        (
+            RuntimeError("DefaultCPUAllocator: not enough memory: x"),
+            MEMORY.format("DefaultCPUAllocator: not enough memory: x"),
+        ),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)
+def test_an_error_is_one_line(error: Exception, line: str, failing: Callable[[BaseException], None], call: Call):
+    failing(error)
+    answer = call("data", "verify", "x")
+    assert answer.code == 1
+    assert answer.out == ""
+    assert len(answer.err.splitlines()) == 1
+    assert answer.err.startswith(line)
+
+
+def test_usage_errors_of_rooms_exit_with_2(failing: Callable[[BaseException], None], call: Call):
+    failing(UsageError("cannot be meant"))
+    assert call("data", "verify", "x").code == 2
+
+
+@pytest.mark.parametrize("place", ["before", "after", "between"])
+def test_debug_may_stand_anywhere(place: str, failing: Callable[[BaseException], None], call: Call):
+    failing(ValueError("odd"))
+    words = {"before": "--debug data verify x", "after": "data verify x --debug", "between": "data --debug verify x"}
+    answer = call(*words[place].split())
+    assert answer.code == 1
+    assert "Traceback (most recent call last)" in answer.err
+    assert answer.err.splitlines()[-1] == "error: internal error: ValueError: odd"
+
+
+def test_debug_behind_two_dashes_is_a_word(call: Call):
+    answer = call("tokenizer", "encode", "nothere", "--", "--debug")
+    assert "Traceback" not in answer.err
+    assert answer.err.startswith("error: nothere")
+
+
+def test_control_c(failing: Callable[[BaseException], None], call: Call):
+    failing(KeyboardInterrupt())
+    answer = call("data", "verify", "x")
+    assert (answer.code, answer.out, answer.err) == (130, "", "interrupted\n")
+
+
+def test_a_broken_pipe_is_silent(failing: Callable[[BaseException], None], call: Call):
+    failing(BrokenPipeError(errno.EPIPE, "Broken pipe"))
+    answer = call("data", "verify", "x")
+    assert (answer.code, answer.out, answer.err) == (1, "", "")
+
+
+@pytest.mark.filterwarnings("default")
+def test_warnings_of_libraries_are_one_line(monkeypatch: pytest.MonkeyPatch, call: Call):
+    def verify(path: str) -> data.Verified:
+        warnings.warn("old\nstyle", UserWarning, stacklevel=1)
+        return data.Verified([], [])
+
+    monkeypatch.setattr(data, "verify", verify)
+    answer = call("data", "verify", "x")
+    assert answer.code == 0
+    assert answer.err == "note: old style\n"

@@ -1,0 +1,77 @@
+"""Help says what a command does and how it is typed; it is there at once."""
+
+import re
+import shlex
+
+import pytest
+import typer
+from small_world import Call
+
+from firstlight import __version__
+from firstlight.cli.app import build
+
+GROUPS = ("data", "tokenizer")
+
+
+def commands() -> dict[str, object]:
+    """Return every command of the application by what is typed."""
+    root = typer.main.get_command(build())
+    found: dict[str, object] = {}
+    for name, command in root.commands.items():  # type: ignore[attr-defined]
+        found[name] = command
+        found |= {f"{name} {inner}": one for inner, one in getattr(command, "commands", {}).items()}
+    return found
+
+
+COMMANDS = sorted(commands())
+
+
+def test_the_commands_are_those_of_the_design():
+    assert [name for name in COMMANDS if name not in GROUPS] == sorted(
+        [
+            "data inspect", "data prepare", "data stats", "data verify", "doctor", "evaluate", "generate", "pretrain",
+            "quickstart", "tokenizer compare", "tokenizer decode", "tokenizer encode", "tokenizer import",
+            "tokenizer show", "tokenizer train", "verify-resume",
+        ]
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_an_example_that_parses(name: str, call: Call):
+    answer = call(*name.split(), "--help")
+    assert answer.code == 0
+    assert answer.err == ""
+    assert answer.out.startswith(f"Usage: firstlight {name} ")
+    found = re.search(r"Example: (firstlight .+?)\n\n", answer.out, re.DOTALL)
+    assert found is not None, answer.out
+    words = shlex.split(found[1])
+    assert words[1:3] == name.split() if " " in name else words[1] == name
+    here = " ".join(words[1:3]) if words[1] in GROUPS else words[1]
+    command = commands()[here]
+    context = command.make_context(here, words[1 + len(here.split()) :])  # type: ignore[attr-defined]
+    assert context.args == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_and_argument_is_explained(name: str):
+    for parameter in commands()[name].params:  # type: ignore[attr-defined]
+        assert parameter.help, f"{name}: {parameter.name}"
+
+
+def test_no_words_of_the_list_of_commands_are_cut(call: Call, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    for words in ((), ("data",), ("tokenizer",)):
+        assert "..." not in call(*words, "--help").out.partition("Commands:")[2]
+
+
+@pytest.mark.parametrize("words", [(), ("data",), ("tokenizer",)])
+def test_without_a_command_there_is_help_on_stderr(words: tuple[str, ...], call: Call):
+    answer = call(*words)
+    assert answer.code == 2
+    assert answer.out == ""
+    assert answer.err.startswith("Usage: firstlight ")
+
+
+def test_version(call: Call):
+    answer = call("--version")
+    assert (answer.code, answer.out) == (0, f"firstlight {__version__}\n")

@@ -1,0 +1,121 @@
+"""Pieces joined are the whole text, whatever the bytes and wherever the borders fall."""
+
+import io
+import time
+
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from firstlight.corpus.decode import parts, pieces
+from firstlight.corpus.settings import CorpusSettings
+from firstlight.corpus.tally import Tally
+from firstlight.errors import CorpusError
+
+CRUMBS = [
+    b"\r",
+    b"\n",
+    b"\r\n",
+    b"a",
+    "ä".encode(),
+    "中".encode(),
+    "🙂".encode(),
+    b"\xef\xbb\xbf",
+    b"\xff",
+    b"\xe4\xb8",
+]
+any_bytes = st.lists(st.sampled_from(CRUMBS), max_size=30).map(b"".join) | st.binary(max_size=60)
+sizes = st.integers(1, 9)
+
+
+def cut(data: bytes, size: int, tally: Tally | None = None, **settings: str) -> list[str]:
+    return list(pieces(io.BytesIO(data), "f", CorpusSettings.model_validate(settings), tally or Tally(), size=size))
+
+
+def clean(text: str) -> str:
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+
+
+@given(any_bytes, sizes, st.sampled_from(["replace", "skip"]), st.sampled_from(["lf", "keep"]))
+@example(b"\xef\xbb\xbf", 1, "replace", "lf")
+@example(b"a\r", 2, "replace", "lf")
+@example(b"\r\xe4", 1, "skip", "lf")
+def test_pieces_are_the_whole_text(data: bytes, size: int, on_bad: str, newlines: str):
+    assume(data[:2] not in (b"\xff\xfe", b"\xfe\xff"))
+    whole = data.decode("utf-8", "ignore" if on_bad == "skip" else on_bad)
+    found = cut(data, size, on_bad_bytes=on_bad, newlines=newlines)
+    assert "".join(found) == (clean(whole) if newlines == "lf" else whole)
+    assert "" not in found
+
+
+@given(any_bytes, sizes)
+def test_the_first_bad_byte_is_named_wherever_the_border_is(data: bytes, size: int):
+    assume(data[:2] not in (b"\xff\xfe", b"\xfe\xff"))
+    try:
+        whole = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        with pytest.raises(CorpusError) as caught:
+            cut(data, size)
+        assert caught.value.where == f"f: byte {error.start}"
+    else:
+        assert "".join(cut(data, size)) == clean(whole)
+
+
+@given(any_bytes, sizes)
+def test_the_count_of_bad_bytes_does_not_hang_on_borders(data: bytes, size: int):
+    assume(data[:2] not in (b"\xff\xfe", b"\xfe\xff"))
+    ours, whole = Tally(), Tally()
+    cut(data, size, ours, on_bad_bytes="skip", newlines="keep")
+    cut(data, 1000, whole, on_bad_bytes="skip", newlines="keep")
+    assert ours == whole
+    assert ours.n_bad == len(data) - len(data.decode("utf-8", "ignore").encode())
+
+
+def test_runs_of_bad_bytes_are_listed_by_their_beginning():
+    tally = Tally()
+    cut(b"ab\xff\xff\xffc\xe9" + b"." * 20 + b"\xe9.", 4, tally, on_bad_bytes="skip")
+    assert (tally.n_bad, tally.bad_bytes) == (5, ["f: byte 2", "f: byte 6", "f: byte 27"])
+
+
+def test_a_mark_in_the_midst_is_text():
+    assert "".join(cut("a\ufeffb".encode(), 2)) == "a\ufeffb"
+
+
+@pytest.mark.parametrize(("code", "name"), [("utf-16-le", "little"), ("utf-16-be", "big")])
+@pytest.mark.parametrize("size", [1, 100])
+def test_utf_16_is_recognised_by_its_mark(code: str, name: str, size: int):
+    with pytest.raises(CorpusError, match=name) as caught:
+        cut("\ufeffhello".encode(code), size, on_bad_bytes="replace")
+    assert caught.value.fix is not None
+    assert "iconv" in caught.value.fix
+
+
+def test_a_file_of_another_encoding_is_not_slow():
+    """Each bad byte once cost a copy of the piece: a megabyte of GBK would have taken minutes."""
+    data = ("床前明月光，疑是地上霜。" * 90_000).encode("gbk")
+    before = time.process_time()
+    found = "".join(cut(data, 1 << 20, on_bad_bytes="replace"))
+    assert found == data.decode("utf-8", "replace")
+    assert time.process_time() - before < 10
+
+
+crumbs = st.lists(st.sampled_from(["a", "b", "ab", "aba|", "|", "\n"]), max_size=12).map("".join)
+
+
+@given(crumbs, st.integers(1, 5), st.sampled_from(["\n", "|", "ab", "aba|"]))
+def test_parts_are_those_of_the_whole_text(text: str, size: int, separator: str):
+    stream = [text[i : i + size] for i in range(0, len(text), size)]
+    whole = text.split(separator)
+    assert list(parts(iter(stream), separator)) == (whole if whole[-1] else whole[:-1])
+
+
+@pytest.mark.parametrize("separator", ["\n", "<|endoftext|>"])
+def test_one_long_part_costs_linear_time(separator: str):
+    def seconds(n: int) -> float:
+        before = time.process_time()
+        [whole] = parts(iter(["x" * 1000] * n), separator)
+        assert len(whole) == 1000 * n
+        return time.process_time() - before
+
+    # 100 MB; a quadratic way copies 5 TB here.
+    assert seconds(100_000) < 10

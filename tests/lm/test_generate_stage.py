@@ -1,0 +1,79 @@
+from pathlib import Path
+
+import pytest
+from tiny_lm import lm
+
+import firstlight
+from firstlight.errors import ConfigError, UsageError
+from firstlight.lm import GenerateSettings
+from firstlight.stages.generate import Conversation, generate, prompts_of, settings_of, stream
+
+
+@pytest.fixture
+def saved(tmp_path) -> Path:
+    lm("gpt2", "byte").save(tmp_path / "m")
+    return tmp_path / "m"
+
+
+def test_a_path_and_a_loaded_model_write_the_same(saved):
+    loaded = firstlight.load(saved, device="cpu")
+    samples = firstlight.generate(saved, ["a", "b"], max_new_tokens=6, num_samples=2, seed=5)
+    assert samples == generate(loaded, ["a", "b"], max_new_tokens=6, num_samples=2, seed=5)
+    assert [s.prompt for s in samples] == ["a", "a", "b", "b"]
+    assert all(0 < s.tokens <= 6 for s in samples)
+    assert generate(loaded, max_new_tokens=6)[0].prompt == ""
+    assert "".join(stream(loaded, "a", max_new_tokens=6, seed=5)) == samples[0].text
+
+
+def test_what_is_none_keeps_its_default():
+    assert settings_of({"top_k": None, "temperature": 0.5}) == GenerateSettings(temperature=0.5)
+    with pytest.raises(ConfigError, match="temprature"):
+        settings_of({"temprature": 1})
+
+
+def test_a_conversation_has_what_was_said_before_as_context(saved):
+    model = firstlight.load(saved, device="cpu")
+    talk = Conversation(model, max_new_tokens=5, seed=1)
+    first = "".join(talk.reply("one"))
+    assert talk.text == "one" + first
+    wanted = generate(model, talk.text + ("" if talk.text.endswith("\n") else "\n") + "two", max_new_tokens=5, seed=1)[
+        0
+    ]
+    assert "".join(talk.reply("two")) == wanted.text
+    assert talk.text == wanted.prompt + wanted.text
+
+
+def test_a_reply_that_is_broken_off_keeps_what_was_written(saved):
+    talk = Conversation(firstlight.load(saved, device="cpu"), max_new_tokens=5, seed=1)
+    pieces = talk.reply("one")
+    first = next(pieces)
+    pieces.close()
+    assert talk.text == "one" + first
+
+
+@pytest.mark.parametrize("data", [b"one\ntwo\n", b"\xef\xbb\xbfone\r\n\r\ntwo", b"one\n  \ntwo"])
+def test_prompts_are_lines(tmp_path, data):
+    (tmp_path / "p").write_bytes(data)
+    assert prompts_of(tmp_path / "p") == ["one", "two"]
+
+
+def test_only_line_ends_end_a_prompt(tmp_path):
+    (tmp_path / "p").write_text("one\u2028still one\x0cand one\ntwo", encoding="utf-8")
+    assert prompts_of(tmp_path / "p") == ["one\u2028still one\x0cand one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [(b"", "holds no prompt"), (b"\n \n", "holds no prompt"), (b"ab\n\xffc", "is not UTF-8 .*offset 3")],
+)
+def test_a_file_without_prompts_is_refused(tmp_path, data, words):
+    (tmp_path / "p").write_bytes(data)
+    with pytest.raises(UsageError, match=words):
+        prompts_of(tmp_path / "p")
+
+
+def test_a_missing_file_of_prompts_is_refused(tmp_path):
+    for name in ("nothing", ".", "p/q"):
+        (tmp_path / "p").write_text("x")
+        with pytest.raises(UsageError, match="no such file"):
+            prompts_of(tmp_path / name)

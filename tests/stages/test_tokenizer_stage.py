@@ -1,0 +1,109 @@
+"""Training, importing and comparing tokenizers as stages: what is kept, used again, refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from firstlight.corpus import open_corpus
+from firstlight.errors import ContractError, FirstlightError, TokenizerError, UsageError
+from firstlight.stages import tokenizer as stage
+from firstlight.tokenizer import TokenizerSettings
+
+TEXT = "the cat sat on a mat and saw one more bird there\n" * 40
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text(TEXT, encoding="utf-8")
+
+
+def train(out: str, *overrides: str) -> stage.TokenizerFacts:
+    return stage.train(["text.txt"], out=out, overrides=overrides)
+
+
+def test_train_saves_what_it_tells():
+    facts = train("words", "tokenizer.kind=word")
+    assert (facts.kind, facts.vocab_size, facts.eot, facts.unk_id) == ("word", 14, "<|endoftext|>", 1)
+    assert facts == stage.show("words")
+    assert len(facts.longest) == 8
+    assert "there" in facts.longest
+
+
+def test_the_same_is_used_again_and_another_is_refused():
+    facts = train("here", "tokenizer.kind=char")
+    file = Path("here/tokenizer.json")
+    made = file.stat().st_mtime_ns
+    assert train("here", "tokenizer.kind=char") == facts
+    assert file.stat().st_mtime_ns == made
+    with pytest.raises(ContractError, match="another tokenizer already"):
+        train("here", "tokenizer.kind=byte")
+    with pytest.raises(ContractError, match="another tokenizer already"):
+        stage.import_(_byte("bytes"), out="here")
+    assert stage.show("here") == facts
+
+
+def test_a_tokenizer_whose_origin_was_never_written_is_made_again():
+    facts = train("here", "tokenizer.kind=char")
+    Path("here/origin.json").unlink()
+    assert train("here", "tokenizer.kind=char") == facts
+    assert Path("here/origin.json").is_file()
+
+
+def test_a_damaged_tokenizer_is_not_replaced_unasked():
+    train("here", "tokenizer.kind=char")
+    Path("here/origin.json").unlink()
+    Path("here/tokenizer.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ContractError, match="found damaged"):
+        train("here", "tokenizer.kind=char")
+
+
+def test_the_same_text_read_in_another_way_is_another_origin():
+    settings = TokenizerSettings(kind="char")
+    origin = stage.origin_of(settings, open_corpus(["text.txt"]))
+    assert origin == stage.origin_of(settings, open_corpus(["text.txt"]))
+    assert origin == json.loads(json.dumps(origin))
+    Path("text.txt").write_text(TEXT + "x", encoding="utf-8")
+    assert origin != stage.origin_of(settings, open_corpus(["text.txt"]))
+
+
+def _byte(out: str) -> str:
+    train(out, "tokenizer.kind=byte")
+    return out
+
+
+def test_import_takes_what_it_made_before():
+    source = _byte("bytes")
+    facts = stage.import_(source, out="copy")
+    assert facts.hash == stage.show(source).hash
+    assert stage.import_(source, out="copy") == facts
+
+
+def test_nothing_is_written_where_training_fails():
+    for overrides in (["tokenizer.vocab_size=9000"], ["tokenizer.path=x"], ["tokenizer.kind=letters"]):
+        with pytest.raises(FirstlightError):
+            train("new", *overrides)
+    assert not Path("new").exists()
+    with pytest.raises(UsageError, match="is a file"):
+        train("text.txt")
+
+
+def test_encode_shows_what_each_id_stands_for():
+    train("chars", "tokenizer.kind=char")
+    encoded = stage.encode("chars", "cat?")
+    assert encoded.tokens == ["c", "a", "t", "<unk>"]
+    assert stage.decode("chars", encoded.ids) == "cat"
+    with pytest.raises(TokenizerError, match="outside the vocabulary"):
+        stage.decode("chars", [10_000])
+    with pytest.raises(UsageError, match="no such file"):
+        stage.encode("nothere", "x")
+
+
+def test_compare_is_about_the_text_and_not_about_documents():
+    train("chars", "tokenizer.kind=char")
+    Path("other.jsonl").write_text('{"text": "cat é"}\n{"text": "bird"}\n', encoding="utf-8")
+    chars, raw = stage.compare(["chars", _byte("bytes")], ["other.jsonl"])
+    assert (chars.tokens, chars.unknown, raw.tokens, raw.unknown) == (9, 1, 10, 0)
+    assert (chars.bytes_per_token, chars.characters_per_token) == (10 / 9, 1.0)
+    assert (raw.bytes_per_token, raw.characters_per_token) == (1.0, 0.9)

@@ -1,0 +1,184 @@
+"""What is due when: cadence, the best, one write a checkpoint, the time left, and shares of several processes."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_run import CPU, ROWS, go_on, lines, make_job, write_model
+
+from firstlight import parallel
+from firstlight.store import TokenStore
+from firstlight.train import Checkpoints, Job, Limits, ValidResult, due, fit, read_table
+from firstlight.types import Batch, StepReport
+
+
+class Counted:
+    """Writes a model, and remembers for which steps."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+
+    def __call__(self, folder: Path, weights: dict[str, torch.Tensor]) -> None:
+        self.steps.append(int(folder.name.split("step-")[1][:8]))
+        write_model(folder, weights)
+
+
+def stub_losses(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> None:
+    given = iter(losses)
+    monkeypatch.setattr(due, "validate", lambda *_: ValidResult(next(given), 1.0, 10, 10))
+
+
+def run_with(tmp_path: Path, store: TokenStore, **kw: Any) -> tuple[Job, list[int]]:
+    write = Counted()
+    job = make_job(tmp_path, store, checkpoints=Checkpoints(tmp_path, write, kw.pop("keep_last", 2)), **kw)
+    fit(job)
+    return job, write.steps
+
+
+def test_a_checkpoint_that_is_due_twice_is_written_once(
+    tmp_path: Path, store: TokenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub_losses(monkeypatch, [2.0, 1.0])
+    job, written = run_with(tmp_path, store, steps=10, eval_every=5, checkpoint_every=5)
+    assert written == [5, 10]
+    assert (tmp_path / "best").read_text() == "step-00000010\n"
+    assert job.counters.best_loss == 1.0
+
+
+def test_the_best_is_saved_when_it_is_found_and_kept(
+    tmp_path: Path, store: TokenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub_losses(monkeypatch, [3.0, 1.0, 2.0, 2.5, 2.0])
+    job, written = run_with(tmp_path, store, steps=20, eval_every=4, checkpoint_every=0, keep_last=1)
+    assert written == [4, 8, 20]
+    assert (tmp_path / "best").read_text() == "step-00000008\n"
+    assert (tmp_path / "latest").read_text() == "step-00000020\n"
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step-00000008", "step-00000020"]
+    assert (job.counters.best_loss, job.counters.best_step, job.counters.stale) == (1.0, 8, 3)
+
+
+def test_the_last_evaluation_may_be_the_best(
+    tmp_path: Path, store: TokenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub_losses(monkeypatch, [2.0, 1.0])
+    _, written = run_with(tmp_path, store, steps=6, eval_every=4)
+    assert written == [4, 6]
+    assert (tmp_path / "best").read_text() == "step-00000006\n"
+
+
+def test_what_the_last_evaluation_found_is_in_the_checkpoint(
+    tmp_path: Path, store: TokenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub_losses(monkeypatch, [2.0, 3.0, 1.0])
+    run_with(tmp_path, store, steps=6, eval_every=4, checkpoint_every=6)
+    counters = read_table(tmp_path / "checkpoints" / "step-00000006")["counters"]
+    assert (counters["best_loss"], counters["stale"]) == (2.0, 1)
+
+
+def test_the_best_is_known_after_a_resume(tmp_path: Path, store: TokenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    stub_losses(monkeypatch, [1.0, 2.0, 1.5, 0.5])
+    go_on(make_job(tmp_path, store, steps=4, eval_every=4))
+    job = make_job(tmp_path, store, steps=12, eval_every=4)
+    go_on(job)
+    assert (tmp_path / "best").read_text() == "step-00000004\n", "the second and third were worse"
+    go_on(make_job(tmp_path, store, steps=16, eval_every=4))
+    assert (tmp_path / "best").read_text() == "step-00000016\n"
+
+
+def test_samples_at_their_time_and_at_the_end(tmp_path: Path, store: TokenStore) -> None:
+    fit(make_job(tmp_path, store, steps=10, sample_every=4, sample=lambda: "中", sample_prompt="To"))
+    found = lines(tmp_path, "samples.jsonl")
+    assert found == [{"step": s, "prompt": "To", "text": "中"} for s in (4, 8, 10)]
+
+
+def test_a_sample_that_fails_leaves_mode_and_random_numbers(tmp_path: Path, store: TokenStore) -> None:
+    def sample() -> str:
+        job.state.model.eval()
+        torch.rand(3)
+        raise RuntimeError("no")
+
+    job = make_job(tmp_path, store, steps=10, sample=sample)
+    random = torch.get_rng_state()
+    with pytest.raises(RuntimeError, match="no"):
+        due.sample(job)
+    assert job.state.model.training
+    assert torch.equal(torch.get_rng_state(), random)
+
+
+def at(
+    job: Job, *, steps: int | None, minutes: float | None, step: int, here: int, seconds: float, began: float
+) -> Job:
+    job.limits = Limits(steps, minutes, "steps")
+    job.counters.step, job.counters.seconds = step, seconds
+    job.course.steps, job.course.began = here, began
+    return job
+
+
+@pytest.mark.parametrize(
+    ("steps", "minutes", "step", "here", "left"),
+    [
+        (100, None, 60, 20, 20.0),  # 20 steps here in 10 seconds, 40 to go; what went before does not count
+        (100, None, 0, 0, None),  # no pace yet
+        (100, 1.0, 60, 20, 15.0),  # the minute ends first
+        (70, 1.0, 60, 20, 5.0),
+        (None, 1.0, 60, 20, 15.0),
+        (None, None, 60, 20, None),
+        (50, None, 60, 20, 0.0),
+    ],
+)
+def test_time_left_by_hand(
+    tmp_path: Path,
+    store: TokenStore,
+    steps: int | None,
+    minutes: float | None,
+    step: int,
+    here: int,
+    left: float | None,
+) -> None:
+    job = at(
+        make_job(tmp_path, store, steps=1), steps=steps, minutes=minutes, step=step, here=here, seconds=45, began=1000
+    )
+    assert due.seconds_left(job, now=1010) == left
+
+
+def test_the_line_shows_hours(tmp_path: Path, store: TokenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = make_job(tmp_path, store, steps=1)
+    job.ceiling = None
+    report = StepReport(3, 300, 0, 4, 1.23456, 0.1, 1.0, 0.5)
+    for left, shown in ((None, ""), (59.6, " · ETA 1:00"), (3_725.0, " · ETA 1:02:05"), (9.2, " · ETA 0:09")):
+        monkeypatch.setattr(due, "seconds_left", lambda *_, left=left: left)
+        assert due.line(job, report, 1000) == f"loss 1.2346 · 2,000 tokens/s{shown}"
+    job.ceiling, job.place = 1e9, replace(CPU, world_size=2)
+    assert "MFU 10 %" in due.line(job, report, 1000), "2,000 x 1e5 FLOPs of two devices of 1e9"
+
+
+def test_each_process_reads_its_own_rows(tmp_path: Path, store: TokenStore) -> None:
+    job = make_job(tmp_path, store, steps=1)
+    whole = job.read(40, ROWS)
+    parts: list[Batch] = []
+    for rank in range(2):
+        job.place = replace(CPU, rank=rank, world_size=2)
+        parts.append(job.read(40, ROWS))
+    assert torch.equal(torch.cat([p.inputs for p in parts]), whole.inputs)
+
+
+def test_processes_agree_on_the_time_where_it_matters(
+    tmp_path: Path, store: TokenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+
+    def broadcast(value: float, place: parallel.Place) -> float:
+        asked.append(value)
+        return 1234.5
+
+    monkeypatch.setattr("firstlight.parallel.broadcast_object", broadcast)
+    job = make_job(tmp_path, store, steps=5)
+    job.tell_time()
+    assert asked == []
+    assert job.counters.seconds < 1000
+    job.limits = Limits(5, 60.0, "minutes")
+    job.tell_time()
+    assert len(asked) == 1
+    assert job.counters.seconds == 1234.5

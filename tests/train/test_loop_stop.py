@@ -1,0 +1,199 @@
+"""How a run ends: by a limit, a signal, or at once."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_run import ROWS, T, go_on, lines, make_job, write_model
+
+from firstlight import progress
+from firstlight.files import verify_manifest
+from firstlight.optim import AdamW, Schedule
+from firstlight.progress import Event
+from firstlight.store import TokenStore
+from firstlight.train import Checkpoints, Convergence, Limits, ValidResult, due, fit
+from firstlight.train.signals import StopSignals
+
+
+@pytest.mark.parametrize(
+    ("settings", "step", "by"),
+    [
+        ({"steps": 6}, 6, "steps"),
+        ({"tokens": 5 * ROWS * T + 1}, 6, "tokens"),
+        ({"epochs": 0.1}, 6, "epochs"),  # 220 windows in an epoch: 22 rows of four
+        ({"steps": 100, "stop_after": 3}, 3, "stop_after"),
+        ({"steps": 3, "stop_after": 3}, 3, "steps"),
+    ],
+)
+def test_limits_in_steps_tokens_and_epochs(
+    tmp_path: Path, store: TokenStore, settings: dict[str, Any], step: int, by: str
+) -> None:
+    result = fit(make_job(tmp_path, store, **settings))
+    assert (result.step, result.stopped_by, result.finished) == (step, by, by != "stop_after")
+    assert (tmp_path / "latest").read_text() == f"step-{step:08d}\n"
+
+
+@pytest.mark.parametrize("name", ["wsd", "cosine", "linear"])
+def test_a_limit_in_minutes_runs_the_whole_schedule(tmp_path: Path, store: TokenStore, name: Any) -> None:
+    """Half a second of training, after a preparation that takes most of the time."""
+    settings = AdamW(lr=0.01, schedule=Schedule(name=name, warmup_ratio=0.1))
+    began = time.perf_counter()
+    job = make_job(tmp_path, store, settings=settings, minutes=100.5 / 60, process_start=began - 100, eval_every=0)
+    result = fit(job)
+    assert (result.stopped_by, result.finished) == ("minutes", True)
+    assert result.seconds >= 100.5
+    rates = [x["lr"] for x in lines(tmp_path) if "lr" in x]
+    assert len(rates) > 5
+    assert max(rates) > 0.009, "preparation is no part of the schedule"
+    assert rates[-1] < 0.004, "which ends with the time"
+    assert rates[0] < 0.001, "and warms up"
+
+
+def stub_losses(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> None:
+    given = iter(losses)
+    monkeypatch.setattr(due, "validate", lambda *_: ValidResult(next(given), 1.0, 10, 10))
+
+
+def test_convergence_stops_where_the_valid_loss_no_longer_gains(
+    tmp_path: Path, store: TokenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub_losses(monkeypatch, [3.0, 2.0, 1.95, 1.93, 1.8, 1.79, 1.78, 1.77, 1.0])
+    stop = Convergence(evaluations=3, threshold=0.1)
+    flat = AdamW(lr=0.01, schedule=Schedule(name="constant"))
+    result = fit(make_job(tmp_path, store, settings=flat, convergence=stop, eval_every=2))
+    assert (result.stopped_by, result.step, result.finished) == ("convergence", 16, True)
+    assert (tmp_path / "best").read_text() == "step-00000016\n"
+
+
+def test_convergence_counts_over_a_resume(tmp_path: Path, store: TokenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    stub_losses(monkeypatch, [2.0, 2.0, 2.0, 2.0])
+    for stop_after in (5, 0):
+        job = make_job(
+            tmp_path, store, steps=50, convergence=Convergence(evaluations=3), eval_every=2, stop_after=stop_after
+        )
+        result = go_on(job)
+    assert (result.stopped_by, result.step) == ("convergence", 8)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
+def test_a_signal_saves_and_stops(
+    tmp_path: Path, store: TokenStore, events: list[Event], number: signal.Signals
+) -> None:
+    before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
+    samples: list[str] = []
+
+    def sample() -> str:
+        if not samples:
+            signal.raise_signal(number)
+        samples.append("x")
+        return "x"
+
+    result = fit(make_job(tmp_path, store, steps=12, sample_every=5, sample=sample))
+    assert (result.stopped_by, result.finished, result.step) == (number.name, False, 5)
+    assert samples == ["x"], "no sample and no evaluation at such an end"
+    assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == before
+    said = [e.text for e in events if not e.task]
+    assert f"{number.name}: ending after this step, saving first" in said[0]
+    path = tmp_path / "checkpoints" / "step-00000005"
+    assert verify_manifest(path) == []
+    assert go_on(make_job(tmp_path, store, steps=12, sample_every=5, sample=sample)).step == 12
+    unbroken = fit(make_job(tmp_path / "other", store, steps=12))
+    assert unbroken.train_loss == [x for x in lines(tmp_path) if "loss" in x][-1]["loss"]
+
+
+def test_a_signal_during_the_last_save_leaves_it_whole(tmp_path: Path, store: TokenStore) -> None:
+    def write(folder: Path, weights: dict[str, torch.Tensor]) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.05)
+        write_model(folder, weights)
+
+    result = fit(make_job(tmp_path, store, steps=3, checkpoints=Checkpoints(tmp_path, write, 2)))
+    assert (result.finished, result.step) == (True, 3)
+    assert verify_manifest(tmp_path / "checkpoints" / "step-00000003") == []
+
+
+def test_a_signal_before_the_first_step_saves_the_start(
+    tmp_path: Path, store: TokenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Limits, "reached", lambda *_: signal.raise_signal(signal.SIGTERM))
+        result = fit(make_job(tmp_path, store, steps=5))
+    assert (result.step, result.stopped_by) == (0, "SIGTERM")
+    assert go_on(make_job(tmp_path, store, steps=5)).finished
+
+
+def test_a_notice_that_cannot_be_written_now_ends_nothing() -> None:
+    def reentrant(event: Event) -> None:
+        raise RuntimeError("reentrant call inside <_io.BufferedWriter name='<stderr>'>")
+
+    with progress.listen(reentrant), StopSignals() as signals:
+        signal.raise_signal(signal.SIGTERM)
+        assert signals.name == "SIGTERM"
+
+
+def test_only_the_main_thread_takes_signals(tmp_path: Path, store: TokenStore) -> None:
+    results: list[Any] = []
+    thread = threading.Thread(target=lambda: results.append(fit(make_job(tmp_path, store, steps=3))))
+    thread.start()
+    thread.join(60)
+    assert results[0].finished
+
+
+PROGRAM = """
+import os, signal, sys, threading, time
+from pathlib import Path
+from small_run import make_job, make_store, write_model
+from firstlight.train import Checkpoints, fit
+
+run = Path(sys.argv[1])
+
+def write(folder, weights):
+    write_model(folder, weights)
+    if "step-00000005" in str(folder):
+        print("saving", flush=True)
+        threading.Event().wait()  # for ever
+
+def sample():
+    signal.raise_signal(signal.SIGINT)
+    return ""
+
+store = make_store(run / "data")
+points = Checkpoints(run, write, 9)
+fit(make_job(run, store, steps=50, checkpoint_every=2, sample_every=5, sample=sample, checkpoints=points))
+print("never")
+"""
+
+
+def test_a_second_ctrl_c_quits_though_a_save_hangs(tmp_path: Path, store: TokenStore) -> None:
+    (tmp_path / "program.py").write_text(textwrap.dedent(PROGRAM))
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, str(tmp_path / "program.py"), str(tmp_path / "run")]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "saving\n", "the first Ctrl-C saves"
+        time.sleep(0.2)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+        assert process.stdout.read() == ""
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    # What was whole before is whole, and training goes on from it.
+    result = go_on(make_job(tmp_path / "run", store, steps=6))
+    assert result.step == 6
+    assert sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir()) == ["step-00000004", "step-00000006"]

@@ -1,0 +1,103 @@
+"""Who belongs to whom: what a resume may change, and the hashes that tell."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import firstlight
+from firstlight.config import flatten, merge
+from firstlight.errors import ContractError
+from firstlight.train import MAY_CHANGE, TrainSettings
+from firstlight.train.contract import changes, check_changes, code_hash, settings_hash
+
+TABLE: dict[str, Any] = {
+    "run": {"seed": 1, "corpus": ["a.txt"]},
+    "optim": {"name": "muon", "lr": 0.02, "betas": [0.9, 0.95]},
+    "train": TrainSettings(steps=100).model_dump(mode="json"),
+}
+OTHER = {int: 77, float: 0.25, str: "else", list: ["else"], bool: None, type(None): 5}
+
+
+def changed(key: str) -> dict[str, Any]:
+    """Return the table with another value under one dotted key."""
+    value = flatten(TABLE)[key]
+    table: Any = OTHER[type(value)] if not isinstance(value, bool) else not value
+    for part in reversed(key.split(".")):
+        table = {part: table}
+    return merge(TABLE, table)
+
+
+@pytest.mark.parametrize("key", sorted(flatten(TABLE)))
+def test_the_hash_ignores_what_may_change_and_nothing_else(key: str) -> None:
+    same = settings_hash(changed(key)) == settings_hash(TABLE)
+    assert same == (key in MAY_CHANGE)
+
+
+def test_what_may_change_are_settings_that_exist() -> None:
+    own = flatten({"train": TrainSettings().model_dump(mode="json")})
+    assert own.keys() >= MAY_CHANGE
+    assert {k for k in own if k not in MAY_CHANGE} == {
+        "train.batch_tokens", "train.micro_batch", "train.activation_checkpointing", "train.average_decay",
+        "train.guard.spike_sigma", "train.guard.spike_window", "train.guard.spike_steps",
+    }  # fmt: skip
+
+
+def test_the_order_of_keys_is_no_change() -> None:
+    turned = {k: dict(reversed(v.items())) for k, v in reversed(TABLE.items())}
+    assert settings_hash(turned) == settings_hash(TABLE)
+
+
+def test_changes_are_what_is_asked_for_and_differs() -> None:
+    old = {"optim": {"lr": 0.1, "name": "muon"}, "train": {"steps": 10, "micro_batch": 4, "epochs": 2.0}}
+    asked = {
+        "optim": {"lr": 0.2, "name": "muon"},
+        "train": {"steps": 10, "micro_batch": "auto", "tokens": 5, "minutes": None, "epochs": None},
+    }
+    assert changes(old, asked) == {"optim.lr": (0.1, 0.2), "train.tokens": (None, 5)}
+    assert changes(old, {}) == {}
+    assert changes(old, old) == {}
+
+
+def test_limits_and_cadence_may_change() -> None:
+    differing = {"train.steps": (10, 20), "train.eval_every": (5, 6)}
+    assert check_changes(differing, Path("runs/a")) == differing
+
+
+def test_every_other_change_is_named_with_both_values() -> None:
+    differing = {"train.steps": (10, 20), "optim.lr": (0.1, 0.2), "model.n_layer": (2, 4)}
+    with pytest.raises(ContractError) as caught:
+        check_changes(differing, Path("runs/a"))
+    text = str(caught.value)
+    assert "model.n_layer = 4 (the run has 2), optim.lr = 0.2 (the run has 0.1)" in text
+    assert "train.steps" not in text
+    assert text.startswith("runs/a: ")
+    assert "--from runs/a --out NEW" in text
+
+
+def test_the_code_hash_follows_the_sources(tmp_path: Path) -> None:
+    package = tmp_path / "firstlight"
+    shutil.copytree(
+        Path(firstlight.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__", "cli", "report")
+    )
+
+    def now() -> str:
+        code_hash.cache_clear()
+        return code_hash(package)
+
+    first = now()
+    assert first == code_hash(), "the same files anywhere are the same code"
+    step = package / "train" / "step.py"
+    step.write_text(step.read_text() + "\n# A remark.\n")
+    second = now()
+    assert second != first
+    (package / "model" / "new.py").write_text("")
+    third = now()
+    assert third not in (first, second)
+    (package / "model" / "new.py").rename(package / "model" / "other.py")
+    assert now() not in (first, second, third)
+    (package / "stages" / "new.py").write_text("")
+    unchanged = now()
+    (package / "stages" / "new.py").unlink()
+    assert now() == unchanged, "rooms that cannot change weights do not count"
