@@ -81,8 +81,8 @@ def main() -> None:
         rounds.append({"nanogpt": nanogpt(asked.nanogpt), "firstlight": firstlight(asked.text, asked.words)})
         theirs, ours = rounds[-1]["nanogpt"], rounds[-1]["firstlight"]
         print(
-            f"round {number + 1}: nanoGPT {theirs['seconds']:.1f} s to {theirs['valid_loss']:.3f}; Firstlight {TARGET} after "
-            f"{ours['seconds_to_target']:.1f} s, {ours['seconds']:.1f} s to {ours['valid_loss']:.3f}; "
+            f"round {number + 1}: nanoGPT {theirs['seconds']:.1f} s to {theirs['valid_loss']:.3f}; "
+            f"Firstlight {TARGET} after {ours['seconds_to_target']:.1f} s, {ours['seconds']:.1f} s to {ours['valid_loss']:.3f}; "
             f"ratio {theirs['seconds'] / ours['seconds_to_target']:.2f}",
             flush=True,
         )

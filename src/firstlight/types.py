@@ -33,11 +33,20 @@ class Encoder(Protocol):
     """What the store needs to know of a tokenizer; it never imports that room."""
 
     @property
-    def vocab_size(self) -> int: ...
+    def vocab_size(self) -> int:
+        """Ids run from 0 to this, less one."""
+        ...
+
     @property
-    def eot_id(self) -> int: ...
+    def eot_id(self) -> int:
+        """The id of end-of-text."""
+        ...
+
     @property
-    def hash(self) -> str: ...
+    def hash(self) -> str:
+        """SHA-256 of what decides the ids."""
+        ...
+
     def encode_batch(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """Return the ids of all texts end to end (int32, 1-D) and each text's count (int64)."""
         ...

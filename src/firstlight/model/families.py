@@ -5,7 +5,7 @@ it stands transposed there (GPT-1's and GPT-2's Conv1D keep weights as input × 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +54,8 @@ def _neo_rules() -> list[_Rule]:
         _Rule("blocks.{}.attention.qkv.weight", tuple(f"{attention}.{n}_proj.weight" for n in "qkv")),
     ]
     names = [
-        ("attention.out", f"{attention}.out_proj"), ("mlp.up", f"{block}.mlp.c_fc"), ("mlp.down", f"{block}.mlp.c_proj"),
+        ("attention.out", f"{attention}.out_proj"), ("mlp.up", f"{block}.mlp.c_fc"),
+        ("mlp.down", f"{block}.mlp.c_proj"),
         ("norm1", f"{block}.ln_1"), ("norm2", f"{block}.ln_2"),
     ]  # fmt: skip
     rules += [_Rule(f"blocks.{{}}.{o}.{kind}", (f"{t}.{kind}",)) for o, t in names for kind in ("weight", "bias")]
@@ -92,13 +93,14 @@ _GPT1_TAIL = {
 
 def _rules(config: ModelConfig) -> list[_Rule]:
     """Return the rules of one model, layer by layer."""
-    general = {
+    makers: dict[str, Callable[[], list[_Rule]]] = {
         "gpt1": lambda: _conv_rules("transformer.h", _GPT1_TAIL),
         "gpt2": lambda: _conv_rules("transformer.h", _GPT2_TAIL),
         "gpt3": _neo_rules,
         "llama": lambda: _llama_rules(False),
         "modern": lambda: _llama_rules(True),
-    }[config.family]()
+    }
+    general = makers[config.family]()
     rules = []
     for rule in general:
         layers = range(config.n_layer) if "{}" in rule.ours else [None]
@@ -223,8 +225,8 @@ def from_transformers(table: Mapping[str, Any], *, where: object = "config.json"
             table, where, {"activation_function": "gelu_new", "afn": "gelu", "scale_attn_by_inverse_layer_idx": False}
         )
         return ModelConfig(
-            family="gpt1" if family == "gpt1" else "gpt2", n_layer=table["n_layer"], n_head=table["n_head"], n_embd=table["n_embd"],
-            d_ff=table.get("n_inner"), vocab_size=table["vocab_size"], block_size=table["n_positions"],
+            family="gpt1" if family == "gpt1" else "gpt2", n_layer=table["n_layer"], n_head=table["n_head"],
+            n_embd=table["n_embd"],            d_ff=table.get("n_inner"), vocab_size=table["vocab_size"], block_size=table["n_positions"],
             norm_eps=table["layer_norm_epsilon"], dropout=table.get("resid_pdrop", 0.0),
             tie_embeddings=table.get("tie_word_embeddings", True),
         )  # fmt: skip
@@ -239,7 +241,8 @@ def _from_llama(family: str, table: Mapping[str, Any], where: object) -> ModelCo
     return ModelConfig(
         family="llama" if family == "llama" else "modern", n_layer=table["num_hidden_layers"],
         n_head=table["num_attention_heads"], n_kv_head=table.get("num_key_value_heads") or table["num_attention_heads"],
-        n_embd=table["hidden_size"], d_head=table.get("head_dim") or table["hidden_size"] // table["num_attention_heads"],
+        n_embd=table["hidden_size"],
+        d_head=table.get("head_dim") or table["hidden_size"] // table["num_attention_heads"],
         d_ff=table["intermediate_size"], vocab_size=table["vocab_size"], block_size=table["max_position_embeddings"],
         rope_theta=float(rope.get("rope_theta") or table.get("rope_theta") or 10_000.0), norm_eps=table["rms_norm_eps"],
         tie_embeddings=bool(table.get("tie_word_embeddings", False)), init_std=table.get("initializer_range", 0.02),

@@ -2,8 +2,8 @@
 
 Ours, because torch.optim.Muon computes in bf16 one matrix at a time, which on a CPU costs several
 times as much. Here matrices of equal shape (a tall one as its transpose) are stacked and iterated
-together, in bf16 where the processor has units for it and in fp32 elsewhere. Fused matrices are cut into their parts first: what is
-orthogonal must be one linear map.
+together, in bf16 where the processor has units for it and in fp32 elsewhere. Fused matrices are cut into
+their parts first: what is orthogonal must be one linear map.
 """
 
 import math

@@ -45,7 +45,7 @@ class Plan:
         return asdict(self)
 
 
-def estimate(
+def estimate(  # noqa: PLR0913 - each is a figure of its own, named by the caller
     config: ModelConfig,
     *,
     optimizer: str,

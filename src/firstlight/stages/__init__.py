@@ -1,1 +1,1 @@
-"""One file a verb: the settings of a run and the function that wires rooms together, without mathematics or printing."""
+"""One file a verb: its settings and the function that wires rooms together, without mathematics or printing."""

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from firstlight import optim, parallel, progress
 from firstlight import tokenizer as tokenizers
 from firstlight.corpus import Corpus, open_corpus
 from firstlight.errors import ContractError, UsageError
-from firstlight.files import storage_errors
+from firstlight.files import MANIFEST, storage_errors
 from firstlight.lm import LM, GenerateSettings, write
 from firstlight.model import GPT, ModelConfig, flops_per_token, splits
 from firstlight.stages.settings import PretrainSettings
@@ -37,6 +37,7 @@ class Materials:
 @contextmanager
 def locked(run: Path) -> Iterator[None]:
     """Hold a run directory, so that two processes never write into it at once."""
+    is_new = not run.exists()
     with storage_errors(run):
         run.mkdir(parents=True, exist_ok=True)
         lock = FileLock(run / ".lock", timeout=0)
@@ -49,11 +50,21 @@ def locked(run: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        # A run that failed before it made anything leaves nothing; done while the lock is held, so nobody else has it.
+        if is_new and [p.name for p in run.iterdir()] == [".lock"]:
+            with suppress(OSError):
+                (run / ".lock").unlink()
+                run.rmdir()
         lock.release()
 
 
-def materials(run: Path, settings: PretrainSettings) -> Materials:
+def materials(run: Path, settings: PretrainSettings, *, prepared: bool = False) -> Materials:
     """Make, or find made already, the tokenizer and the token store of a run.
+
+    Args:
+        run: the run directory.
+        settings: of the run.
+        prepared: take the run's own store where it is finished, without looking at the corpus, which may be gone.
 
     Raises:
         ContractError: a store, a tokenizer and a starting model that do not belong together.
@@ -64,6 +75,9 @@ def materials(run: Path, settings: PretrainSettings) -> Materials:
         tokenizer = tokenizers.load(folder if (folder / "tokenizer.json").is_file() else folder / "tokenizer")
         store = TokenStore.open(folder, tokenizer_hash=tokenizer.hash)
         tokenizer.save(run / "tokenizer")
+    elif prepared and (run / "data" / MANIFEST).is_file():
+        tokenizer = tokenizers.load(run / "tokenizer")
+        store = TokenStore.open(run / "data", tokenizer_hash=tokenizer.hash)
     else:
         corpus = open_corpus(settings.run.corpus, settings.corpus)
         tokenizer = _tokenizer(run, settings, corpus, start)
@@ -102,7 +116,7 @@ def model_config(settings: PretrainSettings, made: Materials) -> ModelConfig:
         ContractError: the settings name another vocabulary.
         UsageError: the text is shorter than one block.
     """
-    config = made.start.config if made.start is not None else settings.model
+    config = settings.model if made.start is None else _start_config(settings, made.start)
     vocabulary = made.store.vocab_size
     if made.start is None:
         if config.vocab_size not in (None, 0, "auto", vocabulary):
@@ -119,6 +133,21 @@ def model_config(settings: PretrainSettings, made: Materials) -> ModelConfig:
             fix=f"Set model.block_size below {made.store.train.n_tokens}, or bring more text.",
         )
     return config
+
+
+def _start_config(settings: PretrainSettings, start: LM) -> ModelConfig:
+    """Return the starting model's shape, which no setting may contradict."""
+    asked = settings.model.model_dump(include=settings.model.model_fields_set - {"init_std", "init_out"})
+    has = start.config.model_dump()
+    differing = {key: value for key, value in asked.items() if value is not None and value != has[key]}
+    if differing:
+        raise ContractError(
+            "the starting model has another shape", where=settings.run.start_from,
+            found=", ".join(f"model.{key} {has[key]}" for key in differing),
+            expected=", ".join(f"model.{key} {value}" for key, value in differing.items()),
+            fix="Leave these settings out (or the preset that has them).",
+        )  # fmt: skip
+    return start.config
 
 
 def rows_of(settings: PretrainSettings, config: ModelConfig, place: parallel.Place) -> int:
@@ -192,7 +221,9 @@ def job(
         run=run, state=state, module=parallel.wrap(parallel.compile_module(LossModule(state.model), place), place),
         objective=batches, rows=rows, windows=windows, byte_lengths=tokenizer.byte_lengths(), optim=settings.optim,
         train=settings.train, place=place, limits=limits,
-        checkpoints=Checkpoints(run, lambda to, weights: write(to, config, weights, tokenizer, {"run": run.name}), settings.train.keep_last),
+        checkpoints=Checkpoints(
+            run, lambda to, weights: write(to, config, weights, tokenizer, {"run": run.name}), settings.train.keep_last
+        ),
         log=RunLog(run, active=parallel.is_main(place), trackers=settings.train.trackers),
         contract={
             "tokenizer": tokenizer.hash, "store": made.store.fingerprint,
@@ -200,7 +231,8 @@ def job(
         },
         sample=lambda: LM(state.model, tokenizer).generate(settings.train.sample_prompt, generate)[0].text,
         restart=lambda: start_over(state, settings, made, place),
-        flops_per_token=flops_per_token(config, config.block_size), ceiling=parallel.ceiling(place), process_start=started,
+        flops_per_token=flops_per_token(config, config.block_size), ceiling=parallel.ceiling(place),
+        process_start=started,
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,13 +15,14 @@ from firstlight.errors import ContractError
 from firstlight.evaluate import baselines
 from firstlight.files import remove_leftovers, write_atomic
 from firstlight.model import ModelConfig, n_parameters
-from firstlight.plan import Plan
-from firstlight.report import write_run_report
-from firstlight.stages import assemble, inputs, rehearse
+from firstlight.stages import assemble, inputs
 from firstlight.stages.settings import PretrainSettings
 from firstlight.store import unigram
 from firstlight.train import FitResult, Job, fit, restore
 from firstlight.train.contract import code_hash
+
+if TYPE_CHECKING:
+    from firstlight.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ def pretrain(
         with assemble.locked(request.run):
             remove_leftovers(request.run)
             finished = _already_finished(request)
-            made = None if finished else assemble.materials(request.run, request.settings)
+            made = None if finished else assemble.materials(request.run, request.settings, prepared=request.resumes)
             parallel.barrier(place)
             return finished or _run(request, place, started, made)
     finally:
@@ -96,12 +97,14 @@ def pretrain(
 def dry_run(
     corpus: Sequence[str] = (), *, out: str | Path | None = None, preset: str | None = None,
     start_from: str | None = None, overrides: Sequence[str] = (),
-) -> Plan:  # fmt: skip
+) -> "Plan":  # fmt: skip
     """Check everything that ``pretrain`` would, take a few steps in memory, and return the plan; write nothing."""
     request = inputs.understand(
         corpus, out=None if out is None else Path(out), preset_name=preset, start_from=start_from, resume=False,
         overrides=overrides,
     )  # fmt: skip
+    from firstlight.stages import rehearse
+
     return rehearse.rehearse(request)
 
 
@@ -122,7 +125,7 @@ def _run(
     request: inputs.Request, place: parallel.Place, started: float, made: assemble.Materials | None = None
 ) -> PretrainResult:
     run, main = request.run, parallel.is_main(place)
-    made = made or assemble.materials(run, request.settings)
+    made = made or assemble.materials(run, request.settings, prepared=True)
     config = assemble.model_config(request.settings, made)
     job = assemble.job(run, request.settings, config, made, place, started)
     settings = _resolved(request.settings, config, job, place)
@@ -210,6 +213,9 @@ def _conclude(job: Job, made: assemble.Materials, result: FitResult, answer: Pre
         "result": answer.to_json(),
     }  # fmt: skip
     write_atomic(run / "state.json", json.dumps(state, indent=1))
+    # Loaded at the end: training does not need it.
+    from firstlight.report import write_run_report
+
     write_run_report(run)
 
 

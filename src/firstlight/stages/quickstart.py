@@ -12,7 +12,9 @@ PRESET = "quickstart"
 def quickstart(
     corpus: Sequence[str] = (), *, out: str | Path = "runs/quickstart", overrides: Sequence[str] = ()
 ) -> PretrainResult:
-    """Train a small GPT on the reference text and the sources that every Python has, or on ``corpus``; go on where a run was cut off.
+    """Train a small GPT on the reference text and the sources that every Python has, or on ``corpus``.
+
+    Goes on where a run was cut off.
 
     Args:
         corpus: as for ``pretrain``; empty for the embedded corpora.

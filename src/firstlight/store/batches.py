@@ -115,7 +115,7 @@ class Batches:
         names: dict[str, None] = {}
         for begin, base, tokens in self.starts(position, rows).tolist():
             end = begin + self._T + 1
-            stretches = [(begin, min(end, tokens))] + ([(0, 1)] if end > tokens else [])
+            stretches = [(begin, min(end, tokens))] + ([(0, end - tokens)] if end > tokens else [])
             for first, last in stretches:
                 names |= dict.fromkeys(self._split.names(base + first, base + last))
         return list(names)
