@@ -82,14 +82,14 @@ def main() -> None:
         theirs, ours = rounds[-1]["nanogpt"], rounds[-1]["firstlight"]
         print(
             f"round {number + 1}: nanoGPT {theirs['seconds']:.1f} s to {theirs['valid_loss']:.3f}; "
-            f"Firstlight {TARGET} after {ours['seconds_to_target']:.1f} s, {ours['seconds']:.1f} s to {ours['valid_loss']:.3f}; "
+            f"Firstlight {TARGET} after {ours['seconds_to_target']:.1f} s, "
+            f"{ours['seconds']:.1f} s to {ours['valid_loss']:.3f}; "
             f"ratio {theirs['seconds'] / ours['seconds_to_target']:.2f}",
             flush=True,
         )
     ratios = [r["nanogpt"]["seconds"] / r["firstlight"]["seconds_to_target"] for r in rounds]
-    print(
-        f"nanoGPT's whole time over ours to {TARGET}: median {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-    )
+    spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+    print(f"nanoGPT's whole time over ours to {TARGET}: median {spread}")
     if asked.json is not None:
         asked.json.write_text(json.dumps(rounds, indent=1) + "\n", encoding="utf-8")
 

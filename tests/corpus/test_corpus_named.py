@@ -31,7 +31,7 @@ def offer(monkeypatch: pytest.MonkeyPatch, web: Any, data: bytes, **entry: Any) 
     name = entry.pop("name", "mine.txt")
     web.files[f"/{name}"] = data
     item = {"url": f"{web.url}/{name}", "name": name} | {k: entry.pop(k) for k in ("member", "sha256") if k in entry}
-    monkeypatch.setattr(sources, "catalogue", lambda: {"mine": {"files": [item], **entry}})
+    monkeypatch.setattr(module, "catalogue", lambda: {"mine": {"files": [item], **entry}})
 
 
 def read(name: str = "mine", **settings: Any) -> list[str]:

@@ -14,7 +14,7 @@ from firstlight.files import write_manifest
 from firstlight.optim import AdamW, Muon, Schedule
 from firstlight.progress import Event
 from firstlight.store import Batches, TokenStore
-from firstlight.train import Job, fit, validate
+from firstlight.train import TRACKERS, Job, fit, validate
 from firstlight.types import Batch
 
 BOTH = pytest.mark.parametrize("optimizer", [AdamW(lr=0.01), Muon(lr=0.02)], ids=lambda s: s.name)
@@ -230,3 +230,28 @@ def test_a_run_without_valid_text_trains(tmp_path: Path, store: TokenStore) -> N
     result = fit(make_job(tmp_path, store, steps=4, eval_every=2, windows=None))
     assert (result.finished, result.valid) == (True, None)
     assert last(tmp_path).name == "step-00000004"
+
+
+@pytest.mark.parametrize("breaks_at", [3, 99])
+def test_trackers_are_closed_however_a_run_ends(
+    tmp_path: Path, store: TokenStore, monkeypatch: pytest.MonkeyPatch, breaks_at: int
+) -> None:
+    seen: list[Any] = []
+
+    class Follower:
+        def __init__(self, run: Path) -> None:
+            self.run = run
+
+        def log(self, step: int, figures: dict[str, float]) -> None:
+            seen.append(step)
+
+        def close(self) -> None:
+            seen.append("closed")
+
+    monkeypatch.setitem(TRACKERS, "follower", Follower)
+    job = make_job(tmp_path, store, steps=4, windows=None, trackers=["follower"], objective=Breaks(store, breaks_at))
+    try:
+        fit(job)
+    except OSError:
+        assert breaks_at == 3
+    assert seen == [1, 2, 3, 4][:breaks_at] + ["closed"]

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 from firstlight.corpus.embedded import python_code, python_docs
-from firstlight.corpus.hub import PREFIX, hub
-from firstlight.corpus.named import catalogue, named
 from firstlight.corpus.opening import bare_suffix, opened
 from firstlight.corpus.raw import Raw, of_files
 from firstlight.corpus.readers import READERS, text_documents
@@ -29,6 +27,8 @@ _NEIGHBOURS = 2000
 
 def names() -> list[str]:
     """Return every corpus name."""
+    from firstlight.corpus.named import catalogue
+
     return sorted([*_EMBEDDED, *catalogue()])
 
 
@@ -49,10 +49,14 @@ def find(name: str) -> Raw:
         return _folder(name, path)
     if name in _EMBEDDED:
         return _EMBEDDED[name]()
+    if name.startswith("hf:"):
+        from firstlight.corpus.hub import hub  # loaded where it is asked for, as few runs do
+
+        return hub(name)
+    from firstlight.corpus.named import catalogue, named
+
     if name in catalogue():
         return named(name, catalogue()[name])
-    if name.startswith(PREFIX):
-        return hub(name)
     if any(c in name for c in "*?["):
         # Path.glob knows no absolute patterns.
         found = sorted(p for p in map(Path, glob.glob(str(path), recursive=True)) if p.is_file())  # noqa: PTH207

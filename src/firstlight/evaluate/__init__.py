@@ -1,6 +1,18 @@
 """Perplexity, bits per byte, and the baselines that give them a meaning."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from firstlight.evaluate.contextless import baselines, count, without_context
-from firstlight.evaluate.perplexity import Likelihood, Stream, measure, stream_of
+
+if TYPE_CHECKING:
+    from firstlight.evaluate.perplexity import Likelihood, Stream, measure, stream_of
 
 __all__ = ["Likelihood", "Stream", "baselines", "count", "measure", "stream_of", "without_context"]
+
+
+def __getattr__(name: str) -> Any:
+    # A run of pre-training needs the baselines only.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.perplexity"), name)

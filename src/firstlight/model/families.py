@@ -226,8 +226,9 @@ def from_transformers(table: Mapping[str, Any], *, where: object = "config.json"
         )
         return ModelConfig(
             family="gpt1" if family == "gpt1" else "gpt2", n_layer=table["n_layer"], n_head=table["n_head"],
-            n_embd=table["n_embd"],            d_ff=table.get("n_inner"), vocab_size=table["vocab_size"], block_size=table["n_positions"],
-            norm_eps=table["layer_norm_epsilon"], dropout=table.get("resid_pdrop", 0.0),
+            n_embd=table["n_embd"], d_ff=table.get("n_inner"), vocab_size=table["vocab_size"],
+            block_size=table["n_positions"], norm_eps=table["layer_norm_epsilon"],
+            dropout=table.get("resid_pdrop", 0.0),
             tie_embeddings=table.get("tie_word_embeddings", True),
         )  # fmt: skip
     except KeyError as error:

@@ -17,8 +17,8 @@ from firstlight.errors import ContractError, UsageError
 from firstlight.files import MANIFEST, storage_errors
 from firstlight.lm import LM, GenerateSettings, write
 from firstlight.model import GPT, ModelConfig, flops_per_token, splits
+from firstlight.stages.origin import keep, made_before, origin_of, train_on
 from firstlight.stages.settings import PretrainSettings
-from firstlight.stages.tokenizer import keep, made_before, origin_of, train_on
 from firstlight.store import Batches, TokenStore, Windows, prepare
 from firstlight.tokenizer import Tokenizer
 from firstlight.train import Checkpoints, Job, Limits, LossModule, RunLog, TrainState, first_guess

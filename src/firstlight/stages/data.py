@@ -12,7 +12,7 @@ from firstlight.config import Settings, merge, parse_overrides, resolve
 from firstlight.corpus import CorpusSettings, Tally, open_corpus
 from firstlight.errors import TokenizerError, UsageError
 from firstlight.files import MANIFEST, verify_manifest
-from firstlight.stages.tokenizer import keep, made_before, origin_of, train_on
+from firstlight.stages.origin import keep, made_before, origin_of, train_on
 from firstlight.store import DataSettings, Split, TokenStore, summary
 from firstlight.store import prepare as write_store
 from firstlight.store import verify as verify_store

@@ -1,20 +1,15 @@
 """``tokenizer``: train, import, show, encode, decode, compare."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from firstlight import progress, tokenizer
 from firstlight.config import Settings, parse_overrides, resolve
-from firstlight.corpus import Corpus, CorpusSettings, open_corpus
+from firstlight.corpus import CorpusSettings, open_corpus
 from firstlight.errors import ContractError, TokenizerError, UsageError
-from firstlight.files import write_atomic
+from firstlight.stages.origin import keep, made_before, origin_of, train_on
 from firstlight.tokenizer import Tokenizer, TokenizerSettings
-
-_ORIGIN = "origin.json"
 
 
 class TokenizerTrainSettings(Settings):
@@ -88,32 +83,6 @@ def train(corpus: Sequence[str], *, out: str | Path, overrides: Sequence[str] = 
         _refuse_another(folder, made)
         keep(folder, made, origin)
     return _facts(made, folder)
-
-
-def origin_of(settings: TokenizerSettings, corpus: Corpus) -> dict[str, Any]:
-    """Return what a tokenizer is made from; equal tables make equal tokenizers."""
-    prints = [source.fingerprint() for source in corpus.sources]
-    return {"settings": settings.model_dump(mode="json"), "corpus": prints}
-
-
-def made_before(folder: Path, origin: Mapping[str, Any]) -> Tokenizer | None:
-    """Return the tokenizer in ``folder`` if it was made from ``origin``."""
-    if _read(folder / _ORIGIN) != origin or not (folder / "tokenizer.json").is_file():
-        return None
-    progress.notice(f"the tokenizer in {folder} was made from the same corpus and settings: used again")
-    return tokenizer.load(folder)
-
-
-def train_on(corpus: Corpus, settings: TokenizerSettings) -> Tokenizer:
-    """Train a tokenizer on a whole corpus."""
-    documents = chain.from_iterable(source.documents() for source in corpus.sources)
-    return tokenizer.train(documents, settings, n_bytes=sum(source.n_bytes for source in corpus.sources))
-
-
-def keep(folder: Path, made: Tokenizer, origin: Mapping[str, Any]) -> None:
-    """Save a tokenizer, and what it was made from last, so that a half-written one is made again."""
-    made.save(folder)
-    write_atomic(folder / _ORIGIN, json.dumps(origin, indent=1))
 
 
 def import_(source: str | Path, *, out: str | Path) -> TokenizerFacts:
@@ -214,10 +183,3 @@ def _refuse_another(folder: Path, made: Tokenizer) -> None:
             "holds another tokenizer already", where=folder, found=before[:12], expected=made.hash[:12],
             fix="Choose another --out, or delete it.",
         )  # fmt: skip
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None

@@ -9,7 +9,6 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from firstlight import progress
 from firstlight.errors import TokenizerError
-from firstlight.tokenizer.tiktoken import read_tiktoken
 from firstlight.tokenizer.tokenizer import END_OF_TEXT, Tokenizer
 
 _ENDS = (END_OF_TEXT, "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>", "[SEP]")
@@ -50,6 +49,8 @@ def import_tokenizer(source: str | Path) -> Tokenizer:
         ):
             return _gpt2(path / "vocab.json", path / "merges.txt")
         if path.suffix == ".tiktoken" and path.is_file():
+            from firstlight.tokenizer.tiktoken import read_tiktoken
+
             return Tokenizer(read_tiktoken(path), eot=END_OF_TEXT, unk=None)
     except TokenizerError:
         raise
