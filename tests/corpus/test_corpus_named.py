@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from firstlight.corpus import CorpusSettings, catalogue, open_corpus, sources
+from firstlight.corpus import CorpusSettings, catalogue, open_corpus
 from firstlight.corpus import named as module
 from firstlight.corpus import raw as raw_module
 from firstlight.errors import CorpusError

@@ -4,9 +4,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from firstlight.evaluate.contextless import baselines, count, without_context
+from firstlight.evaluate.likelihood import Likelihood
 
 if TYPE_CHECKING:
-    from firstlight.evaluate.perplexity import Likelihood, Stream, measure, stream_of
+    from firstlight.evaluate.perplexity import Stream, measure, stream_of
 
 __all__ = ["Likelihood", "Stream", "baselines", "count", "measure", "stream_of", "without_context"]
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from firstlight.evaluate.perplexity import Likelihood
+from firstlight.evaluate.likelihood import Likelihood
 
 _CHUNK = 1 << 24
 

@@ -1,6 +1,5 @@
 """The likelihood of a text: loss, perplexity, and bits per byte, which is comparable across tokenizers."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -8,32 +7,12 @@ import numpy as np
 
 from firstlight import progress
 from firstlight.errors import UsageError
+from firstlight.evaluate.likelihood import Likelihood
 from firstlight.lm import LM, score_windows
 from firstlight.statistics import ratio_interval
 from firstlight.types import Document, Encoder
 
 _BATCH_CHARACTERS = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Likelihood:
-    """How likely a text is.
-
-    Attributes:
-        loss: nats a token, end-of-text included.
-        perplexity: exp of the loss; infinite where that overflows.
-        bits_per_byte: of the text's own bytes; end-of-text counts in neither. None where ids stand for no bytes.
-    """
-
-    loss: float
-    perplexity: float
-    bits_per_byte: float | None
-
-    @classmethod
-    def of(cls, loss: float, text_nats: float, n_bytes: int) -> "Likelihood":
-        """Complete a loss; nats and bytes are those of the text without end-of-text."""
-        bits = text_nats / math.log(2) / n_bytes if n_bytes else None
-        return cls(loss, math.inf if loss >= 700 else math.exp(loss), bits)
 
 
 @dataclass(frozen=True, slots=True)
