@@ -52,7 +52,7 @@ class Encoder(Protocol):
         ...
 
     def cut(self, text: str) -> int:
-        """Return the largest i for which ids(text[:i]) + ids(text[i:] + more) = ids(text + more), for any more."""
+        """Return an i near the end for which ids(text[:i]) + ids(text[i:] + more) = ids(text + more), for any more."""
         ...
 
     def byte_lengths(self) -> np.ndarray:

@@ -1,5 +1,6 @@
 """What is due when: cadence, the best, one write a checkpoint, the time left, and shares of several processes."""
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -182,3 +183,13 @@ def test_processes_agree_on_the_time_where_it_matters(
     job.tell_time()
     assert len(asked) == 1
     assert job.counters.seconds == 1234.5
+
+
+def test_a_resumed_clock_counts_what_passed_before_the_loop(tmp_path: Path, store: TokenStore) -> None:
+    job = make_job(tmp_path, store, minutes=5, process_start=time.perf_counter() - 30)
+    job.counters.step, job.counters.seconds, job.counters.outside_seconds = 400, 100.0, 20.0
+    job.begin()
+    assert job.counters.seconds == pytest.approx(130, abs=5)
+    assert job.counters.outside_seconds == pytest.approx(50, abs=5)
+    # 80 seconds of training so far, of the 250 that are left beside the preparations.
+    assert job.limits.schedule_total(job.counters) == pytest.approx(400 * 250 / 80, rel=0.05)

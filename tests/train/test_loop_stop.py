@@ -15,6 +15,7 @@ import torch
 from small_run import ROWS, T, go_on, lines, make_job, write_model
 
 from firstlight import progress
+from firstlight.errors import ConfigError
 from firstlight.files import verify_manifest
 from firstlight.optim import AdamW, Schedule
 from firstlight.progress import Event
@@ -71,6 +72,11 @@ def test_convergence_stops_where_the_valid_loss_no_longer_gains(
     result = fit(make_job(tmp_path, store, settings=flat, convergence=stop, eval_every=2))
     assert (result.stopped_by, result.step, result.finished) == ("convergence", 16, True)
     assert (tmp_path / "best").read_text() == "step-00000016\n"
+
+
+def test_convergence_without_valid_text_is_refused(tmp_path: Path, store: TokenStore) -> None:
+    with pytest.raises(ConfigError, match="no valid text to converge on"):
+        fit(make_job(tmp_path, store, convergence=Convergence(evaluations=3), eval_every=2, windows=None))
 
 
 def test_convergence_counts_over_a_resume(tmp_path: Path, store: TokenStore, monkeypatch: pytest.MonkeyPatch) -> None:

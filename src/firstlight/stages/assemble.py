@@ -19,7 +19,7 @@ from firstlight.lm import LM, GenerateSettings, write
 from firstlight.model import GPT, ModelConfig, flops_per_token, splits
 from firstlight.stages.origin import keep, made_before, origin_of, train_on
 from firstlight.stages.settings import PretrainSettings
-from firstlight.store import Batches, TokenStore, Windows, prepare
+from firstlight.store import Batches, TokenStore, Windows, adopt, prepare
 from firstlight.tokenizer import Tokenizer
 from firstlight.train import Checkpoints, Job, Limits, LossModule, RunLog, TrainState, first_guess
 from firstlight.train.contract import code_hash, settings_hash
@@ -72,8 +72,9 @@ def materials(run: Path, settings: PretrainSettings, *, prepared: bool = False) 
     start = LM.read(settings.run.start_from) if settings.run.start_from else None
     if settings.run.store is not None:
         folder = Path(settings.run.store)
-        tokenizer = tokenizers.load(folder if (folder / "tokenizer.json").is_file() else folder / "tokenizer")
-        store = TokenStore.open(folder, tokenizer_hash=tokenizer.hash)
+        beside = folder if (folder / "tokenizer.json").is_file() else folder / "tokenizer"
+        tokenizer = tokenizers.load(settings.tokenizer.path or beside)
+        store = adopt(folder, tokenizer)
         tokenizer.save(run / "tokenizer")
     elif prepared and (run / "data" / MANIFEST).is_file():
         tokenizer = tokenizers.load(run / "tokenizer")
@@ -81,7 +82,8 @@ def materials(run: Path, settings: PretrainSettings, *, prepared: bool = False) 
     else:
         corpus = open_corpus(settings.run.corpus, settings.corpus)
         tokenizer = _tokenizer(run, settings, corpus, start)
-        store = prepare(run / "data", corpus.sources, tokenizer, settings.data, seed=settings.run.seed, extra={})
+        facts = {"code": code_hash()}
+        store = prepare(run / "data", corpus.sources, tokenizer, settings.data, seed=settings.run.seed, extra=facts)
     if start is not None and start.tokenizer is not None and start.tokenizer.hash != tokenizer.hash:
         raise ContractError(
             "the starting model was trained with another tokenizer",

@@ -17,6 +17,7 @@ from firstlight.store import DataSettings, Split, TokenStore, summary
 from firstlight.store import prepare as write_store
 from firstlight.store import verify as verify_store
 from firstlight.tokenizer import Tokenizer, TokenizerSettings
+from firstlight.train.contract import code_hash
 
 
 class PrepareSettings(Settings):
@@ -95,7 +96,8 @@ def prepare(
         encoder = tokenizer.load(settings.tokenizer.path)
     else:
         encoder = made_before(beside, origin) or train_on(opened, settings.tokenizer)
-    store = write_store(folder, opened.sources, encoder, settings.data, seed=settings.seed)
+    facts = {"code": code_hash()}
+    store = write_store(folder, opened.sources, encoder, settings.data, seed=settings.seed, extra=facts)
     keep(beside, encoder, origin)
     documents = store.train.n_documents + store.valid.n_documents
     return Prepared(folder, store.train.n_tokens, store.valid.n_tokens, documents, store.vocab_size, opened.tally)

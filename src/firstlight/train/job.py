@@ -105,9 +105,9 @@ class Job:
 
     def begin(self) -> None:
         """Start the clock of this run of the loop."""
-        now = time.perf_counter()
-        self.course = Course(self.counters.seconds, now)
-        self.counters.outside_seconds += now - self.process_start
+        self.course = Course(self.counters.seconds, time.perf_counter())
+        self.tell_time()
+        self.counters.outside_seconds += self.counters.seconds - self.course.seconds_before
 
     def tell_time(self) -> None:
         """Bring the counters' seconds up to date; processes agree on them where the schedule counts on time."""

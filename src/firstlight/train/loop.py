@@ -10,7 +10,7 @@ import time
 import torch
 
 from firstlight import optim, parallel, progress
-from firstlight.errors import TrainingError
+from firstlight.errors import ConfigError, TrainingError
 from firstlight.train import due, guard
 from firstlight.train.checkpoint import restore
 from firstlight.train.feed import Feed
@@ -29,9 +29,12 @@ def fit(job: Job) -> FitResult:
     """Train until a limit or a signal; save, so that the same call goes on where this one ended.
 
     Raises:
+        ConfigError: only convergence ends the run, and there is no valid text.
         TrainingError: too many steps not finite, too many rollbacks, or out of memory with one row.
         StorageError: the last checkpoint could not be written.
     """
+    if job.limits.named == "convergence" and (job.windows is None or job.windows.n_windows == 0):
+        raise ConfigError("there is no valid text to converge on", where="train.convergence", fix="Set train.steps.")
     train_loss, valid = math.nan, None
     job.begin()
     job.module.train()
