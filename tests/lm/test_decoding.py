@@ -73,11 +73,20 @@ def test_logits_are_those_of_the_whole_context(family):
         decoding.push([token] * 6)
 
 
-def test_an_ended_text_costs_nothing_more():
+def test_ended_texts_leave_the_cache_a_quarter_at_a_time():
     model, rows = gpt("gpt2", V), []
     model.blocks[0].register_forward_hook(lambda module, inputs, out: rows.append(len(out)))
     cached(model, prompts()[:3], [2, 5, 5])
     assert rows == [3, 3, 2, 2, 2]
+    rows.clear()
+    cached(model, [[1], [2]] * 4, [1, 2, 3, 4, 5, 5, 5, 5])
+    assert rows == [8, 8, 6, 6, 4]
+
+
+def test_an_ended_text_that_fills_the_cache_leaves_it():
+    model = gpt("gpt2", V, block_size=12)
+    texts, lengths = [[1] * 10, [2], [3], [4], [5]], [1, 30, 30, 30, 30]
+    assert cached(model, texts, lengths) == [uncached(model, t, n) for t, n in zip(texts, lengths, strict=True)]
 
 
 def test_only_the_last_position_goes_through_the_head_and_one_position_through_the_model():

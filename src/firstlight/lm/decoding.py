@@ -2,9 +2,9 @@
 
 Texts are padded at the left, so that all end in the same column of the cache. A text whose context has grown to
 the block size goes on from the last half of it, which is read anew: one such pass every half block, in place of
-one a token that an exact sliding window would need with absolute positions. Each text slides by its own length,
-and an ended one leaves the cache, so what is written beside a text changes nothing in it; the price is a copy of
-the cache, for a moment held twice, each time.
+one a token that an exact sliding window would need with absolute positions. Each text slides by its own length, so
+what is written beside it changes nothing in it. Ended texts leave the cache, a quarter of its rows at a time; the
+price is a copy of the cache, for a moment held twice.
 """
 
 from collections.abc import Collection, Sequence
@@ -38,6 +38,7 @@ class Decoding:
         self._weight = model.embed.weight
         self.rows = [list(ids) for ids in prompts]
         self.live = list(range(len(self.rows)))
+        self._held = self.live  # as they stand in the cache, ended ones among them
         longest = max(map(len, self.rows))
         self._begins = [max(0, len(row) - self._block) for row in self.rows]
         self._cache: Cache | None = None
@@ -51,7 +52,9 @@ class Decoding:
         if self._cache is None:
             self._cache, last = self._read([self.rows[i][self._begins[i] :] for i in self.live], self._room - 1)
         else:
-            last = self._hidden([self.rows[i][-1:] for i in self.live], self._cache)
+            last = self._hidden([self.rows[i][-1:] for i in self._held], self._cache)
+        if len(self.live) < len(self._held):
+            last = last[[at for at, i in enumerate(self._held) if i in self.live]]
         return linear(last, self._model.head_weight).float()
 
     @torch.inference_mode()
@@ -60,10 +63,13 @@ class Decoding:
         for i, token in zip(self.live, tokens, strict=True):
             self.rows[i].append(token)
         self._room -= 1
-        going = [i for i in self.live if i not in ended]
-        full = [i for i in going if self._length(i) > self._block] if self._room else []
-        if self._cache is not None and (full or len(going) < len(self.live)):
-            self._rearrange(self._cache, going, full)
+        self.live = [i for i in self.live if i not in ended]
+        if self._cache is None or not self.live or not self._room:
+            return
+        full = [i for i in self.live if self._length(i) > self._block]
+        spare = 4 * len(self.live) <= 3 * len(self._held)
+        if full or spare or self._cache.length >= self._cache.size:
+            self._rearrange(self._cache, full)
 
     def _length(self, i: int) -> int:
         """Return the tokens of a text's context, the last one included, which is not yet in the cache."""
@@ -84,14 +90,14 @@ class Decoding:
         with evaluating(self._model):
             return self._model.hidden(torch.tensor(ids, device=self._weight.device), cache=cache)[:, -1]
 
-    def _rearrange(self, cache: Cache, going: list[int], full: list[int]) -> None:
-        """Keep the texts that go on; those whose context is full start from its last half, and come last."""
+    def _rearrange(self, cache: Cache, full: list[int]) -> None:
+        """Keep live texts only; those whose context is full start from its last half, and come last."""
         if full and not self._slid:
             progress.notice(f"the text is longer than the model's {self._block} tokens: its context slides")
             self._slid = True
-        rows = len(self.live)
-        stay = [at for at, i in enumerate(self.live) if i in going and i not in full]
-        self.live = [self.live[at] for at in stay] + full
+        rows = len(self._held)
+        stay = [at for at, i in enumerate(self._held) if i in self.live and i not in full]
+        self.live = self._held = [self._held[at] for at in stay] + full
         for i in full:
             self._begins[i] = len(self.rows[i]) - max(1, self._block // 2)
         # The last token is the next step's, for these texts as for the others.
@@ -99,7 +105,7 @@ class Decoding:
         fresh = None
         if full:
             fresh = self._read(contexts, 0)[0] if contexts[0] else self._new(len(full), 1)
-        self._cache = self._join(cache, rows, stay, fresh) if self.live else None
+        self._cache = self._join(cache, rows, stay, fresh)
 
     def _join(self, cache: Cache, rows: int, stay: list[int], fresh: Cache | None) -> Cache:
         """Return one cache, as narrow as the live texts allow: ``stay`` of the rows of one, and all of a fresh one."""
@@ -108,8 +114,8 @@ class Decoding:
         width = max(lengths)
         joined = self._new(len(self.live), width + self._room)
         for layer in range(config.n_layer if width else 0):
-            old = [tuple(t[stay] for t in _held(cache, rows, config, layer))] if stay else []
-            new = [_held(fresh, len(self.live) - len(stay), config, layer)] if fresh is not None else []
+            old = [tuple(t[stay] for t in _contents(cache, rows, config, layer))] if stay else []
+            new = [_contents(fresh, len(self.live) - len(stay), config, layer)] if fresh is not None else []
             k, v = (torch.cat([_wide(t, width) for t in parts]) for parts in zip(*old, *new, strict=True))
             joined.extend(layer, k, v)
         joined.advance(width)
@@ -121,7 +127,7 @@ def _pad(pads: list[int], device: torch.device) -> Tensor | None:
     return torch.tensor(pads, device=device) if any(pads) else None
 
 
-def _held(cache: Cache, rows: int, config: ModelConfig, layer: int) -> tuple[Tensor, Tensor]:
+def _contents(cache: Cache, rows: int, config: ModelConfig, layer: int) -> tuple[Tensor, Tensor]:
     """Return keys and values of a layer: adding no position to a cache gives all that it holds."""
     nothing = torch.empty(rows, config.heads_kv, 0, config.head_width)
     return cache.extend(layer, nothing, nothing)

@@ -82,7 +82,7 @@ def _nucleus(p: Float[Tensor, "B V"], share: float) -> Float[Tensor, "B V"]:
         before = likely.cumsum(-1) - likely  # (B, n)
         if n == V or bool((before[:, -1:] >= wanted).all()):
             break
-        n = min(V, 8 * n)
+        n = min(V, 16 * n)
     count = (before < wanted).sum(-1, keepdim=True)
     return p.masked_fill(~_first(p, likely.gather(-1, count - 1), count), 0)
 

@@ -73,6 +73,8 @@ class ModelConfig(Settings):
                 raise ValueError(f"the family {self.family} needs n_head * d_head = n_embd")
             if self.tie_embeddings is False and self.family == "gpt1":
                 raise ValueError("the family gpt1 ties embeddings and head")
+            if self.family == "gpt1" and self.inner != 4 * self.n_embd:
+                raise ValueError("the family gpt1 has an MLP of 4 n_embd")
         return self
 
     @property

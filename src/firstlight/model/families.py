@@ -4,7 +4,6 @@ A map is a list of rules; each says which tensor of transformers' is which part 
 it stands transposed there (GPT-1's and GPT-2's Conv1D keep weights as input × output).
 """
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -211,19 +210,11 @@ def from_transformers(table: Mapping[str, Any], *, where: object = "config.json"
             "holds a model of another kind", where=where, found=f"model_type {kind!r}", expected=known
         )
     try:
+        _refuse(table, where)
         if family in ("llama", "modern"):
-            _refuse(
-                table,
-                where,
-                {"attention_bias": False, "mlp_bias": False, "use_sliding_window": False, "hidden_act": "silu"},
-            )
             return _from_llama(family, table, where)
         if family == "gpt3":
-            _refuse(table, where, {"activation_function": "gelu_new"})
             return _from_neo(table, where)
-        _refuse(
-            table, where, {"activation_function": "gelu_new", "afn": "gelu", "scale_attn_by_inverse_layer_idx": False}
-        )
         return ModelConfig(
             family="gpt1" if family == "gpt1" else "gpt2", n_layer=table["n_layer"], n_head=table["n_head"],
             n_embd=table["n_embd"], d_ff=table.get("n_inner"), vocab_size=table["vocab_size"],
@@ -235,10 +226,29 @@ def from_transformers(table: Mapping[str, Any], *, where: object = "config.json"
         raise CheckpointError("lacks a key", where=where, expected=error.args[0]) from error
 
 
+# Keys that would change what is computed, with the only value that a family has.
+_ONLY: dict[str, Any] = {
+    "activation_function": "gelu_new", "afn": "gelu", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False,
+    "use_sliding_window": False, "scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False,
+    "add_cross_attention": False,
+}  # fmt: skip
+
+
+def _refuse(table: Mapping[str, Any], where: object) -> None:
+    for key, value in _ONLY.items():
+        found = table.get(key, value)
+        # Two names of GELU's tanh form.
+        if found != value and (found, value) != ("gelu_pytorch_tanh", "gelu_new"):
+            raise CheckpointError(
+                "uses a feature that no family has", where=f"{where}: {key}", found=found, expected=value
+            )
+
+
 def _from_llama(family: str, table: Mapping[str, Any], where: object) -> ModelConfig:
-    rope = table.get("rope_parameters") or table.get("rope_scaling") or {}
-    if rope.get("rope_type", rope.get("type", "default")) != "default":
-        raise CheckpointError("scales its rotary positions, which no family does", where=where, found=rope)
+    key = "rope_parameters" if table.get("rope_parameters") else "rope_scaling"
+    rope = table.get(key) or {}
+    if rope.get("rope_type", rope.get("type", "default")) != "default" or rope.get("partial_rotary_factor", 1) != 1:
+        raise CheckpointError("turns positions in a way that no family does", where=f"{where}: {key}", found=rope)
     return ModelConfig(
         family="llama" if family == "llama" else "modern", n_layer=table["num_hidden_layers"],
         n_head=table["num_attention_heads"], n_kv_head=table.get("num_key_value_heads") or table["num_attention_heads"],
@@ -255,19 +265,12 @@ def _from_neo(table: Mapping[str, Any], where: object) -> ModelConfig:
     wanted = ["local" if i % 2 else "global" for i in range(table["num_layers"])]
     if pattern[: len(wanted)] != wanted:
         raise CheckpointError(
-            "has another order of global and local layers", where=where, found=pattern, expected=wanted
-        )
+            "has another order of global and local layers", where=f"{where}: attention_types", found=pattern,
+            expected=wanted,
+        )  # fmt: skip
     return ModelConfig(
         family="gpt3", n_layer=table["num_layers"], n_head=table["num_heads"], n_embd=table["hidden_size"],
         d_ff=table.get("intermediate_size") or 4 * table["hidden_size"], vocab_size=table["vocab_size"],
         block_size=table["max_position_embeddings"], window=table["window_size"], norm_eps=table["layer_norm_epsilon"],
         dropout=table.get("resid_dropout", 0.0), tie_embeddings=table.get("tie_word_embeddings", True),
     )  # fmt: skip
-
-
-def _refuse(table: Mapping[str, Any], where: object, only: Mapping[str, Any]) -> None:
-    for key, value in only.items():
-        if re.sub("^gelu_pytorch_tanh$", "gelu_new", str(table.get(key, value))) != str(value):
-            raise CheckpointError(
-                "uses a feature that no family has", where=f"{where}: {key}", found=table[key], expected=value
-            )
