@@ -220,7 +220,7 @@ def from_transformers(table: Mapping[str, Any], *, where: object = "config.json"
             n_embd=table["n_embd"], d_ff=table.get("n_inner"), vocab_size=table["vocab_size"],
             block_size=table["n_positions"], norm_eps=table["layer_norm_epsilon"],
             dropout=table.get("resid_pdrop", 0.0),
-            tie_embeddings=table.get("tie_word_embeddings", True),
+            tie_embeddings=table.get("tie_word_embeddings", True), init_std=table.get("initializer_range", 0.02),
         )  # fmt: skip
     except KeyError as error:
         raise CheckpointError("lacks a key", where=where, expected=error.args[0]) from error
@@ -273,4 +273,5 @@ def _from_neo(table: Mapping[str, Any], where: object) -> ModelConfig:
         d_ff=table.get("intermediate_size") or 4 * table["hidden_size"], vocab_size=table["vocab_size"],
         block_size=table["max_position_embeddings"], window=table["window_size"], norm_eps=table["layer_norm_epsilon"],
         dropout=table.get("resid_dropout", 0.0), tie_embeddings=table.get("tie_word_embeddings", True),
+        init_std=table.get("initializer_range", 0.02),
     )  # fmt: skip

@@ -237,9 +237,17 @@ def ceiling(place: Place) -> float | None:
     return best
 
 
+def _processor_name() -> str:
+    """Return the processor's name; Linux tells it in a file only."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.is_file() else []
+    named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return named or platform.processor()
+
+
 def environment(place: Place) -> dict[str, Any]:
     """Return what a reader needs to judge or repeat a run."""
-    own_name = torch.cuda.get_device_name(place.device) if place.device.type == "cuda" else platform.processor()
+    own_name = torch.cuda.get_device_name(place.device) if place.device.type == "cuda" else _processor_name()
     return {
         "python": platform.python_version(), "torch": torch.__version__, "platform": platform.platform(),
         "device": str(place.device),

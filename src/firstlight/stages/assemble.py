@@ -200,7 +200,10 @@ def job(
         micro = first_guess(
             config, own, place.device, bytes_per_number=4 if place.precision == "fp32" else 2,
             checkpointing=settings.train.activation_checkpointing,
+            processes=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
         )  # fmt: skip
+        # Processes that see different free memory must still cut a step alike.
+        micro = min(parallel.gather(micro, place))
     state.counters.micro_rows = min(micro, own)
     made.store.train.advise()
     batches = Batches(
@@ -218,7 +221,11 @@ def job(
         document_masking=settings.data.document_masking, eot_id=made.store.eot_id,
     )  # fmt: skip
     tokenizer = made.tokenizer
-    generate = GenerateSettings(max_new_tokens=settings.train.sample_tokens, seed=settings.run.seed)
+    generate = GenerateSettings(
+        max_new_tokens=settings.train.sample_tokens,
+        temperature=settings.train.sample_temperature,
+        seed=settings.run.seed,
+    )
     return Job(
         run=run, state=state, module=parallel.wrap(parallel.compile_module(LossModule(state.model), place), place),
         objective=batches, rows=rows, windows=windows, byte_lengths=tokenizer.byte_lengths(), optim=settings.optim,

@@ -149,7 +149,8 @@ def _resolved(settings: PretrainSettings, config: ModelConfig, job: Job, place: 
     """Write every auto down, so that the same file starts the same run."""
     hardware = settings.hardware.model_copy(
         update={
-            "device": str(place.device), "precision": place.precision,
+            # Of several processes each has a GPU of its own, so the number is not theirs to share.
+            "device": str(place.device) if place.world_size == 1 else place.device.type, "precision": place.precision,
             "compile": "on" if place.compile else "off", "threads": place.threads,
         }
     )  # fmt: skip

@@ -48,6 +48,7 @@ class TrainSettings(Settings):
     keep_last: int = Field(2, ge=1, description="checkpoints kept beside the best one")
     sample_every: int = Field(500, ge=0, description="steps between samples; 0 = only at the end")
     sample_tokens: int = Field(120, ge=1, description="tokens of a sample")
+    sample_temperature: float = Field(0.7, ge=0, description="of samples; 0: always the likeliest token")
     sample_prompt: str = Field("", description="how samples begin; empty: from end-of-text")
     stop_after: int = Field(0, ge=0, description="save and stop after this step, as a signal would; 0 = never")
     log_every: int = Field(10, ge=1, description="steps between lines of metrics.jsonl")
@@ -60,7 +61,8 @@ MAY_CHANGE = frozenset(
     f"train.{name}"
     for name in (
         "steps", "tokens", "epochs", "minutes", "convergence.evaluations", "convergence.threshold", "eval_every",
-        "eval_windows", "checkpoint_every", "keep_last", "sample_every", "sample_tokens", "sample_prompt", "log_every",
+        "eval_windows", "checkpoint_every", "keep_last", "sample_every", "sample_tokens", "sample_temperature",
+        "sample_prompt", "log_every",
         "trackers", "stop_after", "guard.max_skipped_steps", "guard.max_rollbacks",
     )
 )  # fmt: skip
