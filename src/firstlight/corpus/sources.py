@@ -11,7 +11,6 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
-from firstlight.corpus.embedded import python_code, python_docs
 from firstlight.corpus.opening import bare_suffix, opened
 from firstlight.corpus.raw import Raw, of_files
 from firstlight.corpus.readers import READERS, text_documents
@@ -21,7 +20,7 @@ from firstlight.errors import CorpusError, UsageError, nearest
 from firstlight.files import sha256, storage_errors
 from firstlight.types import Document
 
-_EMBEDDED = {"python-code": python_code, "python-docs": python_docs}
+_EMBEDDED = {"python-code": "python_code", "python-docs": "python_docs"}
 _NEIGHBOURS = 2000
 
 
@@ -48,7 +47,10 @@ def find(name: str) -> Raw:
     if kind == "folder":
         return _folder(name, path)
     if name in _EMBEDDED:
-        return _EMBEDDED[name]()
+        from firstlight.corpus import embedded
+
+        made: Raw = getattr(embedded, _EMBEDDED[name])()
+        return made
     if name.startswith("hf:"):
         from firstlight.corpus.hub import hub  # loaded where it is asked for, as few runs do
 

@@ -197,13 +197,13 @@ def job(
     own = rows // place.world_size
     micro = settings.train.micro_batch
     if micro == "auto":
-        micro = first_guess(
+        guess = first_guess(
             config, own, place.device, bytes_per_number=4 if place.precision == "fp32" else 2,
             checkpointing=settings.train.activation_checkpointing,
             processes=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
         )  # fmt: skip
         # Processes that see different free memory must still cut a step alike.
-        micro = min(parallel.gather(micro, place))
+        micro = int(min(parallel.gather(guess, place)))
     state.counters.micro_rows = min(micro, own)
     made.store.train.advise()
     batches = Batches(
