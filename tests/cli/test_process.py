@@ -21,7 +21,7 @@ def execute(*words: str, **options: object) -> subprocess.CompletedProcess[bytes
 @pytest.fixture
 def writing(world: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A process amid writing a long text."""
-    words = ["generate", "run", "the", "--max-new-tokens", "1000000"]
+    words = ["generate", "run", "the", "--max-new-tokens", "1000000", "--temperature", "0"]
     with subprocess.Popen([*FIRSTLIGHT, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.read(4).startswith(b"the")

@@ -74,7 +74,9 @@ def materials(run: Path, settings: PretrainSettings, *, prepared: bool = False) 
         folder = Path(settings.run.store)
         beside = folder if (folder / "tokenizer.json").is_file() else folder / "tokenizer"
         tokenizer = tokenizers.load(settings.tokenizer.path or beside)
-        store = adopt(folder, tokenizer)
+        # Our own stores list their documents: one without a manifest is half-written, not another program's.
+        own = (folder / "documents.safetensors").is_file()
+        store = TokenStore.open(folder, tokenizer_hash=tokenizer.hash) if own else adopt(folder, tokenizer)
         tokenizer.save(run / "tokenizer")
     elif prepared and (run / "data" / MANIFEST).is_file():
         tokenizer = tokenizers.load(run / "tokenizer")
