@@ -190,6 +190,13 @@ def test_a_row_depends_on_its_own_number_only():
         assert together == [choose(logits[i : i + 1], s, u[i : i + 1]).item() for i in range(40)]
 
 
+def test_the_largest_number_never_steps_over_the_last_token():
+    logits = torch.randn(20_000, 7, generator=torch.Generator().manual_seed(0))
+    logits[:, 4:] = -torch.inf
+    u = torch.full((20_000,), 1 - 2**-53, dtype=torch.float64)
+    assert choose(logits, GenerateSettings(), u).eq(3).all()
+
+
 def test_dice_give_each_row_a_stream_of_its_own():
     together, alone = Dice(7, range(4)), Dice(7, [2])
     streams = torch.stack([together.roll([3, 2, 0, 1]) for _ in range(50)])

@@ -88,6 +88,18 @@ def test_what_the_model_would_write_is_greedy():
     assert not any(found.is_greedy for found in model.score([(one.prompt, one.text[:-1] + "子") for one in made]))
 
 
+def test_each_token_must_be_the_likeliest_one():
+    def next_of(ids: list[int]) -> int:
+        with torch.no_grad():
+            return int(MODEL(torch.tensor([ids]))[0, -1].argmax())
+
+    first = next_of([1, 2, 3])
+    other = (first + 1) % V
+    pairs = [([1, 2, 3], [a, b]) for a in (first, other) for b in (next_of([1, 2, 3, a]), V - 1)]
+    assert V - 1 not in (pairs[0][1][1], pairs[2][1][1])
+    assert [found.is_greedy for found in score.score_ids(MODEL, pairs, CPU)] == [True, False, False, False]
+
+
 def test_the_border_is_where_the_whole_text_begins_to_differ():
     model = lm("gpt2", "bpe", block_size=64)
     encode = model.tokenizer.encode

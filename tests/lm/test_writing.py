@@ -55,6 +55,15 @@ def test_a_stop_is_found_across_tokens_and_inside_one():
     assert bpe.decode(writing.ids) == "sun the", "the ids keep the token that completed the stop"
 
 
+def test_of_two_stops_in_one_token_the_one_that_is_complete_first_counts():
+    bpe = tokenizer("bpe")
+    assert len(bpe.encode(" the")) == 1
+    writing, _ = write("bpe", bpe.encode("sun the"), [" the", "h"])
+    assert writing.text == "sun t"
+    by_bytes, _ = write("byte", tokenizer("byte").encode("sun the"), [" the", "h"])
+    assert by_bytes.text == writing.text
+
+
 def test_what_was_held_back_is_given_when_it_is_no_stop():
     ids = tokenizer("byte").encode("ab\nc\n")
     writing, pieces = write("byte", ids, ["\n\n"])

@@ -205,7 +205,7 @@ def _weight_files(folder: Path) -> list[Path]:
     try:
         names = sorted(set(table["weight_map"].values()))
         # A name with a path in it could read any file of this machine.
-        bad = next((n for n in names if Path(n).name != n or "\\" in n or not (folder / n).is_file()), None)
+        bad = next((n for n in names if Path(n).name != n or not (folder / n).is_file()), None)
     except (KeyError, AttributeError, TypeError) as error:
         raise CheckpointError("is no index of weights", where=index) from error
     if bad is not None:

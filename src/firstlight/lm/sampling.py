@@ -67,8 +67,8 @@ def choose(
         p = p.masked_fill(p < settings.min_p, 0)
     ladder = p.cumsum(-1)
     total = ladder[:, -1:]
-    # Below the total even after rounding, so that the step found is one that some token makes.
-    height = torch.minimum(uniform.to(total)[:, None] * total, total.nextafter(torch.zeros_like(total)))
+    # Below 1 is at most 1 - 2^-53, so the product is rounded to less than the total: some token makes that step.
+    height = uniform.to(total)[:, None] * total
     return torch.searchsorted(ladder, height, right=True).squeeze(-1)
 
 
