@@ -15,8 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from firstlight import progress
-from firstlight.lm.forward import evaluating, linear
-from firstlight.model import GPT, Cache, ModelConfig, new_cache
+from firstlight.lm.forward import evaluating
+from firstlight.model import GPT, Cache, ModelConfig, linear, new_cache
 
 
 class Decoding:

@@ -1,20 +1,9 @@
-"""How this room runs a model: without dropout, without first weights, and with a head that few rows go through fast.
-
-The next token of one text, or of a few, is a product of a few rows with the head. torch gives it to MKL, which on
-AMD's processors reads the matrix at half the speed of memory or less; oneDNN, which torch brings along, reads it at
-full speed. The sums are the same but for rounding.
-"""
+"""How this room runs a model: without dropout, and built without first weights."""
 
 import contextlib
-import functools
-import platform
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-from jaxtyping import Float
-from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from firstlight.model import GPT
@@ -31,21 +20,6 @@ def evaluating(model: GPT) -> Iterator[None]:
         yield
     finally:
         model.train()
-
-
-def linear(x: Float[Tensor, "B C"], weight: Float[Tensor, "V C"]) -> Float[Tensor, "B V"]:
-    """Return ``x @ weight.T`` for few rows, without gradients."""
-    if x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and _has_onednn():
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
-        return y
-    return F.linear(x, weight)
-
-
-@functools.cache
-def _has_onednn() -> bool:
-    if platform.machine() not in ("x86_64", "AMD64") or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        return False
-    return hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 @contextlib.contextmanager

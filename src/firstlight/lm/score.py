@@ -11,7 +11,7 @@ from torch import Tensor
 
 from firstlight import parallel
 from firstlight.lm.forward import evaluating
-from firstlight.model import GPT
+from firstlight.model import GPT, linear
 
 _TOKENS = 8192  # of one forward pass
 _NUMBERS = 1 << 22  # logits held at once
@@ -94,7 +94,7 @@ def _score_parts(model: GPT, parts: Sequence[_Part], place: parallel.Place) -> t
         hidden = model.hidden(ids[:, :-1])[rows, at - 1]  # (N, C)
         size = max(1, _NUMBERS // model.head_weight.shape[0])
         chunks = zip(torch.split(hidden, size), torch.split(ids[rows, at], size), strict=True)
-        found = [_judged(F.linear(h, model.head_weight).float(), targets) for h, targets in chunks]
+        found = [_judged(linear(h, model.head_weight).float(), targets) for h, targets in chunks]
     logprobs, likeliest = (torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True))
     return logprobs.astype(np.float64), likeliest
 

@@ -6,6 +6,7 @@ from firstlight.model.families import CLASSES, export_state, from_transformers, 
 from firstlight.model.flops import Parameters, flops_per_token, n_parameters
 from firstlight.model.gpt import GPT, Block, splits
 from firstlight.model.loss import Loss, head_loss, head_nats
+from firstlight.model.products import linear
 
 __all__ = [
     "CLASSES",
@@ -22,6 +23,7 @@ __all__ = [
     "head_loss",
     "head_nats",
     "import_state",
+    "linear",
     "n_parameters",
     "new_cache",
     "splits",

@@ -9,6 +9,7 @@ from firstlight.model.cache import Cache
 from firstlight.model.config import ModelConfig
 from firstlight.model.parts import norm
 from firstlight.model.passes import turn
+from firstlight.model.products import Linear
 
 Turn = tuple[Float[Tensor, "... T 1 D"], Float[Tensor, "... T 1 D"]]
 
@@ -43,8 +44,8 @@ class Attention(nn.Module):
         self.scale = config.attention_scale
         self.dropout = config.dropout
         bias = not config.rotary
-        self.qkv = nn.Linear(C, (H + 2 * K) * D, bias=bias and config.family != "gpt3")
-        self.out = nn.Linear(H * D, C, bias=bias)
+        self.qkv = Linear(C, (H + 2 * K) * D, bias=bias and config.family != "gpt3")
+        self.out = Linear(H * D, C, bias=bias)
         self.q_norm = norm(config, D) if config.choices["qk_norm"] else None
         self.k_norm = norm(config, D) if config.choices["qk_norm"] else None
 

@@ -18,6 +18,7 @@ from firstlight.model.cache import Cache
 from firstlight.model.config import ModelConfig
 from firstlight.model.loss import Loss, head_loss, head_nats
 from firstlight.model.parts import GatedMLP, GeluMLP, norm
+from firstlight.model.products import Linear, linear
 
 
 class Block(nn.Module):
@@ -63,7 +64,7 @@ class GPT(nn.Module):
         self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.norm = norm(config, C) if config.choices["norm_position"] == "pre" else nn.Identity()
-        self.head = None if config.tied else nn.Linear(C, V, bias=False)
+        self.head = None if config.tied else Linear(C, V, bias=False)
 
     def hidden(
         self, ids: Int[Tensor, "B T"], *, starts: Bool[Tensor, "B T"] | None = None, cache: Cache | None = None
@@ -106,7 +107,7 @@ class GPT(nn.Module):
         self, ids: Int[Tensor, "B T"], *, starts: Bool[Tensor, "B T"] | None = None, cache: Cache | None = None
     ) -> Float[Tensor, "B T V"]:
         """Return the logits of the token that follows each position."""
-        return nn.functional.linear(self.hidden(ids, starts=starts, cache=cache), self.head_weight)
+        return linear(self.hidden(ids, starts=starts, cache=cache), self.head_weight)
 
     def loss(
         self, inputs: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], weights: Float[Tensor, "B T"] | None = None,

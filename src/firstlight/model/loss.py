@@ -14,6 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from firstlight.model.products import linear
+
 _CHUNK_BYTES = {"cpu": 24 << 20, "cuda": 512 << 20}  # of fp32 logits at once
 
 
@@ -51,7 +53,7 @@ def head_nats(
 def _nats(rows: Tensor, head: Tensor, targets: Tensor) -> Tensor:
     size = _chunk(rows, head)
     parts = zip(torch.split(rows, size), torch.split(targets, size), strict=True)
-    return torch.cat([F.cross_entropy(_full(F.linear(r, head)), t, reduction="none") for r, t in parts])
+    return torch.cat([F.cross_entropy(_full(linear(r, head)), t, reduction="none") for r, t in parts])
 
 
 def _full(x: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from firstlight.model.config import ModelConfig
 from firstlight.model.passes import rms_norm, swiglu
+from firstlight.model.products import Linear
 
 
 def norm(config: ModelConfig, width: int) -> nn.Module:
@@ -29,8 +30,8 @@ class GeluMLP(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.up = nn.Linear(config.n_embd, config.inner)
-        self.down = nn.Linear(config.inner, config.n_embd)
+        self.up = Linear(config.n_embd, config.inner)
+        self.down = Linear(config.inner, config.n_embd)
 
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
         """Widen, bend, narrow."""
@@ -43,8 +44,8 @@ class GatedMLP(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.gate_up = nn.Linear(config.n_embd, 2 * config.inner, bias=False)
-        self.down = nn.Linear(config.inner, config.n_embd, bias=False)
+        self.gate_up = Linear(config.n_embd, 2 * config.inner, bias=False)
+        self.down = Linear(config.inner, config.n_embd, bias=False)
 
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
         """Let one half gate the other."""

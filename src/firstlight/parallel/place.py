@@ -95,6 +95,8 @@ def resolve(settings: Hardware) -> Place:
         threads = settings.threads
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(settings.deterministic, warn_only=True)
+    # Determinism also fills new memory with NaN, to show code that reads it unwritten: a pass over every tensor.
+    torch.utils.deterministic.fill_uninitialized_memory = False
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.set_float32_matmul_precision("high")
