@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 from firstlight.optim.adamw import AdamW, build_adamw
 from firstlight.optim.average import Average
 from firstlight.optim.groups import GroupRow, grouped, is_hidden
-from firstlight.optim.muon import Muon, MuonOptimizer, orthogonal
+from firstlight.optim.muon import Muon, MuonOptimizer, has_bf16_units, orthogonal
 from firstlight.optim.schedule import SCHEDULES, Schedule, factor
 from firstlight.optim.state import load_state_tensors, name_parameters, state_tensors
 
@@ -32,6 +32,7 @@ __all__ = [
     "is_hidden",
     "load_state_tensors",
     "orthogonal",
+    "resolved",
     "set_lr",
     "state_tensors",
 ]
@@ -60,6 +61,13 @@ def build(
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     return optimizer
+
+
+def resolved(settings: OptimSettings, device: torch.device) -> OptimSettings:
+    """Return the settings with every ``auto`` as it is on a device."""
+    if not isinstance(settings, Muon) or settings.ns_precision != "auto":
+        return settings
+    return settings.model_copy(update={"ns_precision": "bf16" if has_bf16_units(device) else "fp32"})
 
 
 def describe(named: Iterable[tuple[str, nn.Parameter]], settings: OptimSettings) -> list[GroupRow]:

@@ -1,6 +1,7 @@
 """Put a run together: tokenizer, token store, model, optimiser, loop. Wiring only; each part lives in its room."""
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,10 +20,13 @@ from firstlight.lm import LM, GenerateSettings, write
 from firstlight.model import GPT, ModelConfig, flops_per_token, splits
 from firstlight.stages.origin import keep, made_before, origin_of, train_on
 from firstlight.stages.settings import PretrainSettings
-from firstlight.store import Batches, TokenStore, Windows, adopt, prepare
-from firstlight.tokenizer import Tokenizer
+from firstlight.store import Batches, TokenStore, Windows, prepare
+from firstlight.tokenizer import Tokenizer, TokenizerSettings
 from firstlight.train import Checkpoints, Job, Limits, LossModule, RunLog, TrainState, first_guess
-from firstlight.train.contract import code_hash, settings_hash
+from firstlight.train.contract import code_hash
+
+# Holds one entry once a run of this process has counted from the process's beginning.
+_begun: list[float] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,8 @@ def materials(run: Path, settings: PretrainSettings, *, prepared: bool = False) 
         folder = Path(settings.run.store)
         beside = folder if (folder / "tokenizer.json").is_file() else folder / "tokenizer"
         tokenizer = tokenizers.load(settings.tokenizer.path or beside)
+        from firstlight.store.foreign import adopt
+
         # Our own stores list their documents: one without a manifest is half-written, not another program's.
         own = (folder / "documents.safetensors").is_file()
         store = TokenStore.open(folder, tokenizer_hash=tokenizer.hash) if own else adopt(folder, tokenizer)
@@ -106,6 +112,11 @@ def _tokenizer(run: Path, settings: PretrainSettings, corpus: Corpus, start: LM 
         return tokenizer
     if settings.tokenizer.path is not None:
         tokenizer = tokenizers.load(settings.tokenizer.path)
+    elif settings.tokenizer != TokenizerSettings():
+        raise UsageError(
+            "a run that starts from a model takes that model's tokenizer", where="tokenizer",
+            fix="Leave out the tokenizer settings.",
+        )  # fmt: skip
     else:
         assert start is not None and start.tokenizer is not None
         tokenizer = start.tokenizer
@@ -236,10 +247,7 @@ def job(
             run, lambda to, weights: write(to, config, weights, tokenizer, {"run": run.name}), settings.train.keep_last
         ),
         log=RunLog(run, active=parallel.is_main(place), trackers=settings.train.trackers),
-        contract={
-            "tokenizer": tokenizer.hash, "store": made.store.fingerprint,
-            "settings": settings_hash(settings.model_dump(mode="json")), "code": code_hash(),
-        },
+        contract={"tokenizer": tokenizer.hash, "store": made.store.fingerprint, "code": code_hash()},
         sample=lambda: LM(state.model, tokenizer).generate(settings.train.sample_prompt, generate)[0].text,
         restart=lambda: start_over(state, settings, made, place),
         flops_per_token=flops_per_token(config, config.block_size), ceiling=parallel.ceiling(place),
@@ -255,8 +263,15 @@ def write_average(folder: Path, state: TrainState, made: Materials) -> None:
 
 
 def process_start() -> float:
-    """Return ``time.perf_counter()`` as it was when this process began, on Linux; elsewhere, now."""
+    """Return ``time.perf_counter()`` as it was when this command's process began, on Linux; elsewhere, now.
+
+    A notebook's or a program's own life is none of a run's time, nor is that of a run before it.
+    """
     now = time.perf_counter()
+    is_command = Path(sys.argv[0]).stem == "firstlight" or sys.orig_argv[1:3] == ["-m", "firstlight"]
+    if not is_command or _begun:
+        return now
+    _begun.append(now)
     try:
         fields = Path("/proc/self/stat").read_text(encoding="ascii").rpartition(")")[2].split()
         ticks = int(fields[19]) / os.sysconf("SC_CLK_TCK")

@@ -1,25 +1,22 @@
 """``pretrain``: corpus to model. The settings of a run and the wiring of its rooms."""
 
 import json
-import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from firstlight import parallel, progress
+from firstlight import optim, parallel, progress
 from firstlight.config import dump_toml
-from firstlight.errors import ContractError
-from firstlight.evaluate import baselines
+from firstlight.errors import ContractError, FirstlightError
+from firstlight.evaluate import count, without_context
 from firstlight.files import remove_leftovers, write_atomic
 from firstlight.model import ModelConfig, n_parameters
 from firstlight.stages import assemble, inputs
 from firstlight.stages.settings import PretrainSettings
-from firstlight.store import unigram
 from firstlight.train import FitResult, Job, fit, restore
-from firstlight.train.contract import code_hash
+from firstlight.train.contract import code_hash, settings_hash
 
 if TYPE_CHECKING:
     from firstlight.plan import Plan
@@ -129,11 +126,17 @@ def _run(
     config = assemble.model_config(request.settings, made)
     job = assemble.job(run, request.settings, config, made, place, started)
     settings = _resolved(request.settings, config, job, place)
+    job.contract["settings"] = settings_hash(settings.model_dump(mode="json"))
     if request.resumes:
         _go_on(request, job)
     if main:
         _write_facts(request, settings, job, place)
-    result = fit(job)
+    try:
+        result = fit(job)
+    except FirstlightError as error:
+        if main:
+            _tell_failure(job, error)
+        raise
     valid = result.valid
     answer = PretrainResult(
         run, result.stopped_by, result.finished, result.step, result.tokens, round(result.seconds, 2),
@@ -160,7 +163,8 @@ def _resolved(settings: PretrainSettings, config: ModelConfig, job: Job, place: 
             "steps": job.limits.steps if job.limits.named == "auto" else settings.train.steps,
         }
     )
-    return settings.model_copy(update={"hardware": hardware, "train": train, "model": config})
+    optimizer = optim.resolved(settings.optim, place.device)
+    return settings.model_copy(update={"hardware": hardware, "train": train, "model": config, "optim": optimizer})
 
 
 def _go_on(request: inputs.Request, job: Job) -> None:
@@ -193,6 +197,21 @@ def _write_facts(request: inputs.Request, settings: PretrainSettings, job: Job, 
     write_atomic(run / "state.json", json.dumps({"status": "running", "step": job.counters.step}))
 
 
+def _tell_failure(job: Job, error: FirstlightError) -> None:
+    """Leave a state and a report that say how the run failed; a disk that refuses them must not hide the error."""
+    state = {"status": "failed", "stopped_by": str(error), "step": job.counters.step, "seconds": job.counters.seconds}
+    with suppress(FirstlightError, OSError):
+        write_atomic(job.run / "state.json", json.dumps(state, indent=1))
+        _write_report(job.run)
+
+
+def _write_report(run: Path) -> None:
+    # Loaded at the end: training does not need it.
+    from firstlight.report import write_run_report
+
+    write_run_report(run)
+
+
 def _conclude(job: Job, made: assemble.Materials, result: FitResult, answer: PretrainResult) -> None:
     run = job.run
     if job.state.average is not None:
@@ -204,7 +223,7 @@ def _conclude(job: Job, made: assemble.Materials, result: FitResult, answer: Pre
                 "loss": valid.loss, "perplexity": valid.perplexity, "bits_per_byte": valid.bits_per_byte,
                 "n_tokens": valid.targets, "n_bytes": valid.text_bytes,
             },
-            "baselines": valid_baselines(made, valid.targets, valid.text_bytes),
+            "baselines": valid_baselines(made),
             "parameters": n_parameters(job.state.model.config).total,
         }  # fmt: skip
         write_atomic(run / "evaluation.json", json.dumps(figures, indent=1))
@@ -214,21 +233,11 @@ def _conclude(job: Job, made: assemble.Materials, result: FitResult, answer: Pre
         "result": answer.to_json(),
     }  # fmt: skip
     write_atomic(run / "state.json", json.dumps(state, indent=1))
-    # Loaded at the end: training does not need it.
-    from firstlight.report import write_run_report
-
-    write_run_report(run)
+    _write_report(run)
 
 
-def valid_baselines(made: assemble.Materials, n_tokens: int, n_bytes: int) -> dict[str, Any]:
+def valid_baselines(made: assemble.Materials) -> dict[str, Any]:
     """Return what a uniform and a unigram model would score on the valid split."""
-    counts = unigram(made.store.train)
-    seen = np.asarray(unigram(made.store.valid))
-    return {
-        name: {
-            "loss": loss,
-            "perplexity": math.exp(loss),
-            "bits_per_byte": loss * n_tokens / math.log(2) / max(n_bytes, 1),
-        }
-        for name, loss in baselines(made.store.vocab_size, counts, seen).items()
-    }
+    counts, seen = count(made.store.train.tokens), count(made.store.valid.tokens)
+    found = without_context(made.store.vocab_size, counts, seen, made.tokenizer.byte_lengths())
+    return {name: asdict(likelihood) for name, likelihood in found.items()}

@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 from firstlight import parallel
+from firstlight.errors import FirstlightError
 from firstlight.train.checkpoint import snapshot
 from firstlight.train.job import Job
 from firstlight.train.validate import ValidResult, validate
@@ -92,6 +93,9 @@ def sample(job: Job) -> None:
     was_training = model.training
     try:
         text = job.sample()
+    except FirstlightError as error:
+        job.log.event(job.counters.step, "sample", f"no sample could be written: {error}")
+        return
     finally:
         model.train(was_training)
         parallel.set_rng_state(random)
