@@ -2,8 +2,10 @@
 
 import gc
 import io
+import os
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -155,3 +157,16 @@ def test_the_copy_of_standard_input_goes_with_its_source(monkeypatch: pytest.Mon
     del corpus
     gc.collect()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="named pipes")
+def test_a_pipe_is_read_once_and_kept(tmp_path: Path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=(b"one\ntwo\n",))
+    writer.start()
+    [source] = open_corpus([str(pipe)]).sources
+    writer.join()
+    for _ in range(2):
+        assert [(d.source, d.content) for d in source.documents()] == [(str(pipe), "one\ntwo\n")]
+    assert source.n_bytes == 8

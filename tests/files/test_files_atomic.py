@@ -170,9 +170,9 @@ def test_append_line_on_a_full_device():
 def test_leftovers_are_removed(tmp_path: Path):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    (tmp_path / f".part-x-{ended.pid}-abc").mkdir()
-    (tmp_path / f".part-x-{ended.pid}-abc" / "file").write_text("1")
-    (tmp_path / f".part-y-z-{os.getpid()}-abc").write_text("2")
+    (tmp_path / f".part-x-{ended.pid}-0123abcd").mkdir()
+    (tmp_path / f".part-x-{ended.pid}-0123abcd" / "file").write_text("1")
+    (tmp_path / f".part-y-z-{os.getpid()}-0123abcd").write_text("2")
     (tmp_path / "kept").write_text("3")
     assert len(remove_leftovers(tmp_path)) == 2
     assert names(tmp_path) == ["kept"]
@@ -181,7 +181,7 @@ def test_leftovers_are_removed(tmp_path: Path):
 
 @pytest.mark.skipif(os.name != "posix", reason="asks whether a process lives")
 def test_what_a_living_process_writes_stays(tmp_path: Path):
-    (tmp_path / f".part-x-{os.getppid()}-abc").write_text("1")
+    (tmp_path / f".part-x-{os.getppid()}-0123abcd").write_text("1")
     assert remove_leftovers(tmp_path) == []
 
 

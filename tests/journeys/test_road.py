@@ -52,6 +52,11 @@ def test_generate_evaluate_verify_and_resume(trained, run, tmp_path):
     assert json.loads(finished.stdout)["step"] == 40 and "finished already" in finished.stderr
     more = json.loads(run("pretrain", out, "--resume", "train.steps=44", "--json").stdout)
     assert more["step"] == 44
+    # A further limit would be obeyed in vain: the run stands at the old one.
+    refused = run("pretrain", out, "--resume", "train.tokens=6000", ok=False)
+    assert refused.returncode == 2 and "has reached train.steps already" in refused.stderr
+    on = json.loads(run("pretrain", out, "--resume", "train.tokens=6000", "train.steps=99", "--json").stdout)
+    assert (on["step"], on["stopped_by"]) == (47, "tokens")
 
 
 def test_transformers_loads_a_checkpoint_and_writes_the_same_text(trained, run):

@@ -8,6 +8,7 @@ import pytest
 from firstlight.corpus import open_corpus
 from firstlight.errors import ContractError, FirstlightError, TokenizerError, UsageError
 from firstlight.stages import tokenizer as stage
+from firstlight.stages.origin import train_on
 from firstlight.tokenizer import TokenizerSettings
 
 TEXT = "the cat sat on a mat and saw one more bird there\n" * 40
@@ -107,3 +108,13 @@ def test_compare_is_about_the_text_and_not_about_documents():
     assert (chars.tokens, chars.unknown, raw.tokens, raw.unknown) == (9, 1, 10, 0)
     assert (chars.bytes_per_token, chars.characters_per_token) == (10 / 9, 1.0)
     assert (raw.bytes_per_token, raw.characters_per_token) == (1.0, 0.9)
+
+
+def test_every_source_is_in_the_sample_of_a_tokenizer():
+    Path("a.txt").write_text("alpha " * 500, encoding="utf-8")
+    Path("b.txt").write_text("beta " * 500, encoding="utf-8")
+    settings = TokenizerSettings.model_validate({"kind": "word", "sample_bytes": 600})
+    made = train_on(open_corpus(["a.txt", "b.txt"]), settings)
+    assert made.unk_id not in made.encode("alpha beta")
+    alone = train_on(open_corpus(["a.txt"]), settings)
+    assert alone.unk_id in alone.encode("alpha beta")

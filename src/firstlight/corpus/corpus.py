@@ -42,6 +42,12 @@ class Source:
         self.n_bytes = raw.n_bytes if settings.max_bytes is None else min(raw.n_bytes, settings.max_bytes)
         self.tally = Tally()
 
+    def beginning(self, n_bytes: int) -> "Source":
+        """Return the same source, ended after ``n_bytes`` of text."""
+        most = self._settings.max_bytes
+        least = n_bytes if most is None else min(n_bytes, most)
+        return Source(self._raw, self._settings.model_copy(update={"max_bytes": least}))
+
     def fingerprint(self) -> str:
         """Return a SHA-256 over the bytes read and the settings that change what is made of them; computed once."""
         if self._fingerprint is None:

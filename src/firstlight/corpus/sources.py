@@ -39,9 +39,12 @@ def find(name: str) -> Raw:
         CorpusError: a folder without text, or a download that failed.
     """
     if name == "-":
-        return _standard_input(sys.stdin.buffer)
+        return _spooled(name, "standard input", sys.stdin.buffer)
     path = _expanded(name)
     kind = _kind(path)
+    if kind == "pipe":
+        with storage_errors(path), path.open("rb") as stream:
+            return _spooled(name, name, stream)
     if kind == "file":
         return of_files(name, [path])
     if kind == "folder":
@@ -79,6 +82,8 @@ def _expanded(name: str) -> Path:
 
 def _kind(path: Path) -> str:
     try:
+        if path.is_fifo() or path.is_char_device():
+            return "pipe"  # such as bash's <(command)
         return "file" if path.is_file() else "folder" if path.is_dir() else ""
     except OSError:  # such as a name that is too long for any file
         return ""
@@ -107,7 +112,7 @@ def _folder(name: str, folder: Path) -> Raw:
     return of_files(name, files)
 
 
-def _standard_input(stream: BinaryIO) -> Raw:
+def _spooled(name: str, shown: str, stream: BinaryIO) -> Raw:
     """Keep what comes in a temporary file, since it is read more than once, and remove it with the source."""
     with storage_errors(Path(tempfile.gettempdir())):
         handle, spool = tempfile.mkstemp(prefix="firstlight-stdin-", suffix=".txt")
@@ -121,7 +126,7 @@ def _standard_input(stream: BinaryIO) -> Raw:
 
     def read(settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
         with opened(path) as file:
-            yield from text_documents(file, "standard input", settings, tally)
+            yield from text_documents(file, shown, settings, tally)
 
     weakref.finalize(read, path.unlink, missing_ok=True)
-    return Raw("-", read, path.stat().st_size, lambda: sha256(path))
+    return Raw(name, read, path.stat().st_size, lambda: sha256(path))

@@ -1,6 +1,13 @@
 """Atomic writes, checksums, locks: every byte that must survive goes through here."""
 
-from firstlight.files._atomic import append_line, atomic_directory, remove_leftovers, storage_errors, write_atomic
+from firstlight.files._atomic import (
+    append_line,
+    atomic_directory,
+    remove_leftovers,
+    storage_errors,
+    temporary_beside,
+    write_atomic,
+)
 from firstlight.files._manifest import MANIFEST, sha256, verify_manifest, write_manifest
 
 __all__ = [
@@ -10,6 +17,7 @@ __all__ = [
     "remove_leftovers",
     "sha256",
     "storage_errors",
+    "temporary_beside",
     "verify_manifest",
     "write_atomic",
     "write_manifest",

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -12,8 +13,14 @@ from firstlight.errors import StorageError
 
 _TEMPORARY = ".part-"
 _OLD = ".old-"
+# Nothing but what temporary_beside named may be removed.
+_OURS = re.compile(rf"{re.escape(_TEMPORARY)}.+-(?P<pid>\d+)-[0-9a-f]{{8}}", re.DOTALL)
 _EXPLAIN = {
     errno.ENOSPC: ("no space left on the disk", "Free some space and run the same command again; nothing is lost."),
+    errno.EFBIG: (
+        "the file is larger than this disk or limit allows",
+        "Choose another disk with --out, or raise ulimit -f.",
+    ),
     errno.EDQUOT: ("the disk quota is used up", "Free some space and run the same command again; nothing is lost."),
     errno.EROFS: ("the file system is read-only", "Choose another folder with --out."),
     errno.EACCES: ("permission denied", "Choose a folder that you may write, or change its permissions."),
@@ -43,7 +50,7 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     data = content.encode("utf-8") if isinstance(content, str) else content
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _temporary(path)
+        temporary = temporary_beside(path)
         try:
             with temporary.open("wb") as file:
                 file.write(data)
@@ -67,7 +74,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     """
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _temporary(path)
+        temporary = temporary_beside(path)
         temporary.mkdir()
     try:
         with storage_errors(path):
@@ -107,7 +114,8 @@ def remove_leftovers(folder: Path) -> list[Path]:
             shutil.rmtree(old, ignore_errors=True)
         else:
             old.rename(target)
-    found = [p for p in folder.glob(f"{_TEMPORARY}*") if not _in_use(p)] if folder.is_dir() else []
+    made = [(p, _OURS.fullmatch(p.name)) for p in (folder.iterdir() if folder.is_dir() else ())]
+    found = [path for path, match in made if match and not _in_use(int(match["pid"]))]
     for path in found:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -116,17 +124,17 @@ def remove_leftovers(folder: Path) -> list[Path]:
     return found
 
 
-def _temporary(path: Path) -> Path:
+def temporary_beside(path: Path) -> Path:
+    """Return a name in the same folder for what will be renamed to ``path``; leftovers of that name are removed."""
     return path.with_name(f"{_TEMPORARY}{path.name}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
 
 
-def _in_use(temporary: Path) -> bool:
-    """Tell whether the process that a temporary name carries lives, and is not this one."""
-    pid = temporary.name.rsplit("-", 2)[-2]
-    if os.name != "posix" or not pid.isdecimal() or int(pid) == os.getpid():
+def _in_use(pid: int) -> bool:
+    """Tell whether the process lives, and is not this one."""
+    if os.name != "posix" or pid == os.getpid():
         return False
     try:
-        os.kill(int(pid), 0)
+        os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:

@@ -16,8 +16,7 @@ from firstlight import progress
 from firstlight import tokenizer as tokenizers
 from firstlight.errors import CheckpointError, MissingExtra, TokenizerError, UsageError, nearest
 from firstlight.files import MANIFEST, sha256, verify_manifest
-from firstlight.lm.forward import no_drawing
-from firstlight.model import GPT, ModelConfig, from_transformers, import_state
+from firstlight.model import GPT, ModelConfig, from_transformers, import_state, no_drawing
 from firstlight.tokenizer import Tokenizer
 
 CONFIG, GENERATION = "config.json", "generation_config.json"

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from firstlight.errors import StorageError
-from firstlight.files import storage_errors, write_atomic
+from firstlight.files import storage_errors, temporary_beside, write_atomic
 from firstlight.lm.directory import CONFIG, GENERATION, WEIGHTS
 from firstlight.model import ModelConfig, n_parameters, to_transformers
 from firstlight.tokenizer import Tokenizer
@@ -48,7 +48,7 @@ def write(
 def _write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
     """Write beside and rename: a model that was loaded from ``path`` may still read its weights there."""
     held = {name: tensor.detach().contiguous() for name, tensor in weights.items()}
-    temporary = path.with_name(f".part-{path.name}")
+    temporary = temporary_beside(path)
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -7,6 +7,7 @@ from firstlight.model.flops import Parameters, flops_per_token, n_parameters
 from firstlight.model.gpt import GPT, Block, splits
 from firstlight.model.loss import Loss, head_loss, head_nats
 from firstlight.model.products import linear
+from firstlight.model.undrawn import no_drawing
 
 __all__ = [
     "CLASSES",
@@ -26,6 +27,7 @@ __all__ = [
     "linear",
     "n_parameters",
     "new_cache",
+    "no_drawing",
     "splits",
     "to_transformers",
 ]

@@ -17,7 +17,7 @@ from firstlight.corpus import Corpus, open_corpus
 from firstlight.errors import ContractError, UsageError
 from firstlight.files import MANIFEST, storage_errors
 from firstlight.lm import LM, GenerateSettings, write
-from firstlight.model import GPT, ModelConfig, flops_per_token, splits
+from firstlight.model import GPT, ModelConfig, flops_per_token, no_drawing, splits
 from firstlight.stages.origin import keep, made_before, origin_of, train_on
 from firstlight.stages.settings import PretrainSettings
 from firstlight.store import Batches, TokenStore, Windows, prepare
@@ -179,7 +179,8 @@ def rows_of(settings: PretrainSettings, config: ModelConfig, place: parallel.Pla
 
 def build_state(settings: PretrainSettings, config: ModelConfig, made: Materials, place: parallel.Place) -> TrainState:
     """Build model and optimiser at the start of a run."""
-    model = GPT(config)
+    with no_drawing():
+        model = GPT(config)
     model.activation_checkpointing = settings.train.activation_checkpointing
     state = TrainState(model, optim.build(model.named_parameters(), settings.optim, splits=splits(model)))
     start_over(state, settings, made, place)

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +29,15 @@ def made_before(folder: Path, origin: Mapping[str, Any]) -> Tokenizer | None:
 
 def train_on(corpus: Corpus, settings: TokenizerSettings) -> Tokenizer:
     """Train a tokenizer on a whole corpus."""
-    documents = chain.from_iterable(source.documents() for source in corpus.sources)
-    return tokenizer.train(documents, settings, n_bytes=sum(source.n_bytes for source in corpus.sources))
+    total = sum(source.n_bytes for source in corpus.sources)
+    if total <= settings.sample_bytes or len(corpus.sources) == 1:
+        return tokenizer.train(corpus, settings, n_bytes=total)
+    # Else the first sources would use the sample up. One of unknown size counts as the others' mean.
+    mean = total / len(corpus.sources)
+    sizes = [source.n_bytes or mean for source in corpus.sources]
+    most = [int(settings.sample_bytes * size / sum(sizes)) + 1 for size in sizes]
+    sample = Corpus([source.beginning(n) for source, n in zip(corpus.sources, most, strict=True)])
+    return tokenizer.train(sample, settings, n_bytes=total)
 
 
 def keep(folder: Path, made: Tokenizer, origin: Mapping[str, Any]) -> None:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from firstlight import optim, parallel, progress
 from firstlight.config import dump_toml
-from firstlight.errors import ContractError, FirstlightError
-from firstlight.evaluate import count, without_context
+from firstlight.errors import ContractError, FirstlightError, UsageError
 from firstlight.files import remove_leftovers, write_atomic
 from firstlight.model import ModelConfig, n_parameters
 from firstlight.stages import assemble, inputs
@@ -20,6 +19,9 @@ from firstlight.train.contract import code_hash, settings_hash
 
 if TYPE_CHECKING:
     from firstlight.plan import Plan
+
+
+_LIMITS = frozenset({"train.steps", "train.tokens", "train.epochs", "train.minutes", "train.convergence.evaluations"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,7 @@ def _run(
     job.contract["settings"] = settings_hash(settings.model_dump(mode="json"))
     if request.resumes:
         _go_on(request, job)
+        _check_limits(request, job)
     if main:
         _write_facts(request, settings, job, place)
     try:
@@ -188,6 +191,18 @@ def _go_on(request: inputs.Request, job: Job) -> None:
         job.log.event(job.counters.step, "code", "Firstlight's own code has changed since this run was last saved")
 
 
+def _check_limits(request: inputs.Request, job: Job) -> None:
+    """Refuse a resume that sets a further limit but stands at another one: it would end at once, and seem to obey."""
+    given = [key for key in request.changed if key in _LIMITS]
+    reached = job.limits.reached(job.counters, job.train)
+    if given and reached and not any(key.startswith(f"train.{reached}") for key in given):
+        raise UsageError(
+            f"the run has reached train.{reached} already, which ends it whatever {' and '.join(given)} may say",
+            where=request.run, found=f"step {job.counters.step}",
+            fix="Raise that limit too.",
+        )  # fmt: skip
+
+
 def _write_facts(request: inputs.Request, settings: PretrainSettings, job: Job, place: parallel.Place) -> None:
     run = request.run
     header = f"Firstlight run {run.name}: every setting, resolved. The same file starts the same run again."
@@ -238,6 +253,8 @@ def _conclude(job: Job, made: assemble.Materials, result: FitResult, answer: Pre
 
 def valid_baselines(made: assemble.Materials) -> dict[str, Any]:
     """Return what a uniform and a unigram model would score on the valid split."""
+    from firstlight.evaluate import count, without_context  # as the report, of use only at the end
+
     counts, seen = count(made.store.train.tokens), count(made.store.valid.tokens)
     found = without_context(made.store.vocab_size, counts, seen, made.tokenizer.byte_lengths())
     return {name: asdict(likelihood) for name, likelihood in found.items()}

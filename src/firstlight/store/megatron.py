@@ -55,7 +55,10 @@ def read_index(path: Path) -> tuple[np.ndarray, np.dtype]:
         raise StoreError("is no Megatron index", where=path)
     version, code, n_sequences, n_bounds = struct.unpack("<QBQQ", data[len(MAGIC) : head])
     if version != 1 or code not in _CODES:
-        raise StoreError("has another version or type", where=path, found=f"version {version}, type {code}")
+        raise StoreError(
+            "has another version or type", where=path, found=f"version {version}, type {code}",
+            expected=f"version 1 and one of the types {sorted(_CODES)}", fix="Write it again as int32 or uint16.",
+        )  # fmt: skip
     if len(data) != head + 12 * n_sequences + 8 * n_bounds:
         raise StoreError(
             "is cut or overlong",

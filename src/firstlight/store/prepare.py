@@ -15,7 +15,7 @@ from firstlight import progress
 from firstlight.errors import ContractError, StoreError
 from firstlight.files import MANIFEST, atomic_directory, remove_leftovers
 from firstlight.store.settings import DataSettings
-from firstlight.store.store import FORMAT, TokenStore
+from firstlight.store.store import FORMAT, Split, TokenStore
 from firstlight.store.writer import HASHED, Piece, Writer
 from firstlight.types import Document, Encoder
 
@@ -93,11 +93,12 @@ def prepare(
                 tables.append(writer.end())
         writer.finish({**(extra or {}), "made_from": made_from, "sources": tables})
     store = TokenStore.open(directory)
-    progress.notice(
-        f"{directory}: {store.train.n_tokens:,} training and {store.valid.n_tokens:,} valid tokens "
-        f"from {store.train.n_documents + store.valid.n_documents:,} documents"
-    )
+    progress.notice(f"{directory}: {_tokens(store.train)} for training, {_tokens(store.valid)} for validation")
     return store
+
+
+def _tokens(split: Split) -> str:
+    return f"{split.n_tokens:,} tokens ({split.n_documents:,} document{'s' * (split.n_documents != 1)})"
 
 
 def _made_before(directory: Path, made_from: Mapping[str, Any]) -> TokenStore:

@@ -22,7 +22,9 @@ class TokenizerSettings(Settings):
     )
     pattern: str = Field("qwen2", description=f"how BPE cuts text into words: {', '.join(PATTERNS)}")
     path: str | None = Field(None, description="load this tokenizer instead of training one")
-    sample_bytes: int = Field(256 << 20, ge=1, description="text that training looks at, taken from the beginning")
+    sample_bytes: int = Field(
+        256 << 20, ge=1, description="text that training looks at, taken from the beginning of every source"
+    )
     min_frequency: int = Field(1, ge=1, description="of a word, for kind word")
 
     @field_validator("vocab_size")

@@ -68,7 +68,7 @@ class _Text:
                 self._empty = self._empty and size == 0
                 task.advance(size)
                 if seen >= self._most:
-                    progress.notice(f"the tokenizer is trained on the first {seen / 1e6:,.0f} MB of the text")
+                    progress.notice(f"the tokenizer is trained on {seen / 1e6:,.0f} MB of the text")
                     break
             if held:
                 yield held
