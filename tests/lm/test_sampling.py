@@ -22,7 +22,7 @@ def kept(logits: list[float], s: GenerateSettings) -> tuple[list[bool], list[flo
     order = sorted(order[: s.top_k or None], key=lambda i: (-weight[i], i))
     whole, before, nucleus = math.fsum(weight[i] for i in order), 0.0, []
     for i in order:
-        if before < s.top_p * whole or not nucleus:
+        if s.top_p == 1 or before < s.top_p * whole or not nucleus:
             nucleus.append(i)
         before += weight[i]
     left = {i for i in nucleus if weight[i] >= s.min_p}
