@@ -193,3 +193,13 @@ def test_a_resumed_clock_counts_what_passed_before_the_loop(tmp_path: Path, stor
     assert job.counters.outside_seconds == pytest.approx(50, abs=5)
     # 80 seconds of training so far, of the 250 that are left beside the preparations.
     assert job.limits.schedule_total(job.counters) == pytest.approx(400 * 250 / 80, rel=0.05)
+
+
+def test_an_evaluation_raises_a_ceiling_that_was_measured_too_low(
+    tmp_path: Path, store: TokenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job(tmp_path, store, steps=1)
+    for measured, kept in ((2e9, 2e9), (5e8, 2e9), (None, 2e9)):
+        monkeypatch.setattr(due.parallel, "ceiling", lambda _, measured=measured: measured)
+        due.evaluate(job)
+        assert job.ceiling == kept

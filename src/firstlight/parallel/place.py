@@ -222,7 +222,7 @@ def memory(place: Place) -> int:
 
 
 def ceiling(place: Place) -> float | None:
-    """Return the FLOP/s that matrix products reach here: a GPU's data sheet, or the best that a CPU shows in 0.2 s."""
+    """Return the FLOP/s that matrix products reach here: a GPU's data sheet, or the best that a CPU shows in 0.1 s."""
     if place.device.type == "cuda":
         name = torch.cuda.get_device_name(place.device)
         return next((peak for part, peak in _PEAKS.items() if re.search(rf"\b{part}\b", name)), None)
@@ -230,7 +230,8 @@ def ceiling(place: Place) -> float | None:
         return None
     import time
 
-    n, best, end = 1024, 0.0, time.perf_counter() + 0.2
+    # Small enough for a few cores' caches, large enough to occupy many.
+    n, best, end = 512 if place.threads <= 4 else 2048, 0.0, time.perf_counter() + 0.1
     a, b, c = torch.ones(n, n), torch.ones(n, n), torch.empty(n, n)
     while best == 0 or time.perf_counter() < end:
         start = time.perf_counter()

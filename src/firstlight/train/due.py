@@ -82,6 +82,9 @@ def evaluate(job: Job) -> ValidResult | None:
             averaged = validate(job.state.model, job.windows, job.byte_lengths, job.place, rows)
         figures["valid_loss_average"] = averaged.loss
     _write(job, figures)
+    if job.ceiling and job.place.device.type == "cpu":
+        # Other work on the machine may have held the measurement before down, never up.
+        job.ceiling = max(job.ceiling, parallel.ceiling(job.place) or 0.0)
     return result
 
 
