@@ -125,16 +125,16 @@ def test_chinese_is_cut_without_spaces(tmp_path: Path) -> None:
 
 
 _MEASURED = """
-import resource, sys
+import sys
 from pathlib import Path
-from firstlight import tokenizer
+from firstlight import parallel, tokenizer
 from firstlight.corpus import open_corpus
 from firstlight.store import DataSettings, prepare
 made = tokenizer.load(sys.argv[2])
 if sys.argv[4] == "slow":
     made.__dict__["_fast"] = None
 prepare(Path(sys.argv[3]), open_corpus([sys.argv[1]]).sources, made, DataSettings(), seed=1)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(parallel.memory(parallel.resolve(parallel.Hardware(device="cpu"))))
 """
 
 
@@ -142,8 +142,7 @@ def _peak_mb(text: Path, tokenizer: Path, store: Path, how: str) -> float:
     run = subprocess.run(
         [sys.executable, "-c", _MEASURED, text, tokenizer, store, how], capture_output=True, text=True, check=True
     )
-    unit = 1e6 if sys.platform == "darwin" else 1e3
-    return int(run.stdout) / unit
+    return int(run.stdout) / 1e6
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,8 @@
 """Several processes: started by torchrun, joined by gloo on CPUs and NCCL on GPUs. One process needs none of it."""
 
 import datetime
+import gc
+import time
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -23,9 +25,15 @@ def start(place: Place) -> None:
 
 
 def stop(place: Place) -> None:
-    """Leave the other processes."""
+    """Leave the other processes, with gloo's threads ended too.
+
+    Such a thread lets go of the last exchange's tensors whenever it is scheduled next. Where that is after
+    the interpreter's end, it aborts the process, and a run that is finished and saved exits with a failure.
+    """
     if place.world_size > 1 and dist.is_initialized():
         dist.destroy_process_group()
+        gc.collect()  # the wrapped module lies in reference cycles and holds the group, which waits for its threads
+        time.sleep(0.1)  # where something holds it still, as the traceback of an error does
 
 
 def is_main(place: Place) -> bool:
