@@ -120,3 +120,11 @@ def test_token_nats_leave_no_graph_and_add_up_to_the_loss() -> None:
     nats = model.token_nats(ids[:, :-1], ids[:, 1:])
     assert not nats.requires_grad and nats.shape == (2, 10)
     torch.testing.assert_close(nats.sum(), model.loss(ids[:, :-1], ids[:, 1:]).sum.detach())
+
+
+def test_the_loss_gives_its_gradients_once() -> None:
+    hidden, head = torch.randn(2, 3, 4, requires_grad=True), torch.randn(5, 4, requires_grad=True)
+    loss = head_loss(hidden, head, torch.zeros(2, 3, dtype=torch.long)).sum
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()

@@ -19,7 +19,23 @@ def test_a_product_is_that_of_float64_with_and_without_gradients(shape, rows, ha
         found = linear(x, weight, bias)
     assert found.shape == wanted.shape
     torch.testing.assert_close(found.double(), wanted, atol=3e-4, rtol=1e-4)
-    torch.testing.assert_close(linear(x, weight, bias), F.linear(x, weight, bias), atol=0, rtol=0)
+    ours, plain = ([t.clone().requires_grad_() for t in (x, weight, bias) if t is not None] for _ in range(2))
+    made = linear(*ours)
+    torch.testing.assert_close(made.double(), wanted, atol=3e-4, rtol=1e-4)
+    slope = torch.randn(made.shape, generator=generator)
+    grads = torch.autograd.grad(made, ours, slope)
+    exact = torch.autograd.grad(F.linear(*[t.double() for t in plain]), plain, slope.double())
+    for a, b in zip(grads, exact, strict=True):
+        torch.testing.assert_close(a, b, atol=2e-3, rtol=1e-4)
+
+
+def test_only_what_is_asked_for_gets_a_gradient():
+    weight, x = torch.randn(900, 700), torch.randn(40, 700, requires_grad=True)
+    (d_x,) = torch.autograd.grad(linear(x, weight).sum(), x)
+    torch.testing.assert_close(d_x, weight.sum(0).expand(40, -1), atol=1e-3, rtol=1e-4)
+    weight.requires_grad_()
+    (d_weight,) = torch.autograd.grad(linear(x.detach(), weight).sum(), weight)
+    torch.testing.assert_close(d_weight, x.detach().sum(0).expand(900, -1), atol=1e-3, rtol=1e-4)
 
 
 def test_strided_rows_and_matrices_are_taken_as_they_are():

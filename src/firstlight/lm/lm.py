@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -12,10 +12,12 @@ from firstlight.errors import ContractError, UsageError
 from firstlight.lm import directory, saving
 from firstlight.lm.decoding import Decoding
 from firstlight.lm.sampling import Dice, GenerateSettings, choose
-from firstlight.lm.score import Score, score_ids
 from firstlight.lm.writing import Writing
 from firstlight.model import GPT, ModelConfig, export_state
 from firstlight.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from firstlight.lm.score import Score
 
 _ROWS = 64  # texts written at once
 _CACHE_BYTES = {"cpu": 1 << 30, "cuda": 8 << 30}  # of their keys and values
@@ -211,7 +213,7 @@ class LM:
         row = 2 * c.n_layer * c.heads_kv * c.head_width * min(length, c.block_size) * weight.element_size()
         return max(1, min(_ROWS, _CACHE_BYTES.get(weight.device.type, 1 << 30) // row))
 
-    def score(self, pairs: Sequence[tuple[str, str]]) -> list[Score]:
+    def score(self, pairs: Sequence[tuple[str, str]]) -> "list[Score]":
         """Return how likely each continuation is after its context; an empty context begins a text.
 
         Text is cut at the border as it is when written in one go: what is scored are the tokens of context +
@@ -222,6 +224,8 @@ class LM:
             UsageError: this model has no tokenizer.
             ContractError: a text has a token that the model does not.
         """
+        from firstlight.lm.score import score_ids
+
         return score_ids(
             self.model, [self._border(context, continuation) for context, continuation in pairs], self.place
         )

@@ -6,6 +6,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from firstlight.model.cache import Cache
+from firstlight.model.causal import causal_attention, suits
 from firstlight.model.config import ModelConfig
 from firstlight.model.parts import norm
 from firstlight.model.passes import turn
@@ -71,9 +72,13 @@ class Attention(nn.Module):
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H, T, D)
         if cache is not None:
             k, v = cache.extend(self.layer, k, v)  # (B, K, S, D)
-        y: Tensor = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=mask is None and T > 1,
-            dropout_p=self.dropout if self.training else 0.0, scale=self.scale, enable_gqa=K != H,
-        )  # fmt: skip
+        dropout = self.dropout if self.training else 0.0
+        if mask is None and cache is None and not dropout and suits(q, k):
+            y = causal_attention(q, k, v, self.scale)
+        else:
+            y = F.scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, is_causal=mask is None and T > 1, dropout_p=dropout, scale=self.scale,
+                enable_gqa=K != H,
+            )  # fmt: skip
         out: Tensor = self.out(y.transpose(1, 2).reshape(B, T, H * D))
         return out

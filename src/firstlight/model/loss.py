@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from firstlight.model.products import linear
+from firstlight.model.products import linear, product
 
 _CHUNK_BYTES = {"cpu": 24 << 20, "cuda": 512 << 20}  # of fp32 logits at once
 
@@ -77,11 +77,11 @@ class _ChunkedLoss(torch.autograd.Function):
             inputs, matrix = rows.to(dtype), head.to(dtype)
             wide = torch.promote_types(dtype, torch.float32)
             total = torch.zeros((), dtype=wide, device=rows.device)
-            d_rows, d_head = torch.empty_like(inputs), torch.zeros_like(head, dtype=wide)
+            d_rows, d_head = torch.empty_like(inputs), torch.empty_like(head, dtype=wide)
             size = _chunk(rows, head)
             for first in range(0, rows.shape[0], size):
                 part = slice(first, first + size)
-                log_p = _full(inputs[part] @ matrix.t()).log_softmax(-1)  # (n, V)
+                log_p = _full(product(inputs[part], matrix)).log_softmax(-1)  # (n, V)
                 at = targets[part, None]
                 gains = log_p.gather(1, at).squeeze(1)
                 total -= (gains if weights is None else gains * weights[part]).sum()
@@ -90,11 +90,12 @@ class _ChunkedLoss(torch.autograd.Function):
                 if weights is not None:
                     slope *= weights[part, None]
                 slope = slope.to(dtype)
-                torch.mm(slope, matrix, out=d_rows[part])
+                d_rows[part] = product(slope, matrix.t())
                 if dtype == wide:
-                    d_head.addmm_(slope.t(), inputs[part])
+                    d_head.addmm_(slope.t(), inputs[part], beta=min(first, 1))
                 else:
-                    d_head += slope.t() @ inputs[part]
+                    more = slope.t() @ inputs[part]
+                    d_head.add_(more) if first else d_head.copy_(more)
         ctx.save_for_backward(d_rows, d_head)
         ctx.dtypes = rows.dtype, head.dtype
         return total
@@ -104,4 +105,5 @@ class _ChunkedLoss(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         d_rows, d_head = ctx.saved_tensors
         rows_dtype, head_dtype = ctx.dtypes
-        return (d_rows * grad).to(rows_dtype), (d_head * grad).to(head_dtype), None, None, None
+        # In place, since the head's is as large as the embeddings; autograd refuses a second time by its version.
+        return d_rows.mul_(grad).to(rows_dtype), d_head.mul_(grad).to(head_dtype), None, None, None

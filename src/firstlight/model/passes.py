@@ -14,9 +14,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 
+def by_hand(x: Tensor, other: Tensor | None = None) -> bool:
+    """Tell whether forms written by hand serve ``x``: numbers of one plain type on a CPU that runs uncompiled."""
+    is_plain = x.dtype in (torch.float32, torch.float64) and (other is None or other.dtype == x.dtype)
+    return is_plain and x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Return ``x`` over the root of its mean square along the last dimension, times ``weight``."""
-    if _by_hand(x, weight):
+    if by_hand(x, weight):
         if not torch.is_grad_enabled():
             return _normed(x, weight, eps)[0]
         normed: Tensor = _RMSNorm.apply(x, weight, eps)  # type: ignore[no-untyped-call]
@@ -27,7 +33,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 def swiglu(gate_up: Tensor) -> Tensor:
     """Return SiLU of the first half of the last dimension, times the second."""
-    if _by_hand(gate_up) and torch.is_grad_enabled():
+    if by_hand(gate_up) and torch.is_grad_enabled():
         gated: Tensor = _SwiGLU.apply(gate_up)  # type: ignore[no-untyped-call]
         return gated
     gate, up = gate_up.chunk(2, dim=-1)
@@ -42,7 +48,7 @@ def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         cos: broadcasts over ``x``, the same in both halves.
         sin: likewise, with the first half's sign changed.
     """
-    if _by_hand(x, cos):
+    if by_hand(x, cos):
         if not torch.is_grad_enabled():
             return _turned(x, cos, sin)
         turned: Tensor = _Turn.apply(x, cos, sin)  # type: ignore[no-untyped-call]
@@ -50,11 +56,6 @@ def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     half = x.shape[-1] // 2
     swapped = torch.cat((x[..., half:], x[..., :half]), -1)
     return (x * cos + swapped * sin).to(x.dtype)
-
-
-def _by_hand(x: Tensor, other: Tensor | None = None) -> bool:
-    is_plain = x.dtype in (torch.float32, torch.float64) and (other is None or other.dtype == x.dtype)
-    return is_plain and x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 class _RMSNorm(torch.autograd.Function):

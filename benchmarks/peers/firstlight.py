@@ -1,0 +1,55 @@
+"""Firstlight: the command ``pretrain`` itself, with its data, log and checkpoints; gpt2 family and AdamW."""
+
+import random
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from shapes import Shape
+
+from firstlight.parallel.allocator import ensure_allocator
+
+
+def train(shape: Shape, step: Callable[[], None], *, checkout: Path | None, compiled: bool) -> None:
+    """Pre-train on random words, as many as the vocabulary has, through the command's own way."""
+    del checkout
+    ensure_allocator()  # starts this command again, once: before torch is imported
+    from firstlight.stages import pretrain
+    from firstlight.train import due
+
+    after = due.after_step
+
+    def after_step(*about: Any) -> Any:
+        valid = after(*about)
+        step()
+        return valid
+
+    due.after_step = after_step
+    with tempfile.TemporaryDirectory() as folder:
+        text = Path(folder) / "text.txt"
+        kind = _write(text, shape)
+        pretrain.pretrain(
+            [str(text)],
+            out=Path(folder) / "run",
+            overrides=[
+                f"tokenizer.kind={kind}", f"tokenizer.vocab_size={shape.n_vocab if kind == 'word' else 'auto'}",
+                "model.family=gpt2", f"model.n_layer={shape.n_layer}", f"model.n_head={shape.n_head}",
+                f"model.n_embd={shape.n_embd}", f"model.block_size={shape.block_size}",
+                f"train.batch_tokens={shape.tokens}", "train.steps=1000000", "train.log_every=10", "train.eval_every=0",
+                "train.sample_every=0", "train.checkpoint_every=1000", "optim.name=adamw",
+                f"hardware.compile={'on' if compiled else 'auto'}",
+            ],
+        )  # fmt: skip
+
+
+def _write(path: Path, shape: Shape) -> str:
+    """Write a text whose tokenizer has exactly the shape's vocabulary; two of it are special."""
+    source, n = random.Random(0), shape.n_vocab - 2
+    if shape.n_vocab < 1000:
+        letters = [chr(ord("0") + i) for i in range(n)]
+        path.write_text("".join([*letters, *source.choices(letters, k=500_000)]), encoding="ascii")
+        return "char"
+    words = [f"w{i}" for i in range(n)]
+    path.write_text(" ".join([*words, *source.choices(words, k=500_000)]), encoding="ascii")
+    return "word"

@@ -1,0 +1,30 @@
+"""Keras: KerasHub's GPT-2 on the backend that KERAS_BACKEND names, trained by train_on_batch."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from shapes import Shape
+
+
+def train(shape: Shape, step: Callable[[], None], *, checkout: Path | None, compiled: bool) -> None:
+    """Take steps with AdamW and gradients clipped at 1; Keras compiles on JAX and TensorFlow by itself."""
+    del checkout, compiled
+    import keras
+    import keras_hub
+
+    backbone = keras_hub.models.GPT2Backbone(
+        vocabulary_size=shape.n_vocab, num_layers=shape.n_layer, num_heads=shape.n_head, hidden_dim=shape.n_embd,
+        intermediate_dim=4 * shape.n_embd, dropout=0.0, max_sequence_length=shape.block_size,
+    )  # fmt: skip
+    model = keras_hub.models.GPT2CausalLM(backbone, preprocessor=None)
+    model.compile(
+        optimizer=keras.optimizers.AdamW(1e-3, global_clipnorm=1.0),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), weighted_metrics=[],
+    )  # fmt: skip
+    source = np.random.default_rng(0)
+    while True:
+        ids = source.integers(shape.n_vocab, size=(shape.batch, shape.block_size + 1))
+        inputs = {"token_ids": ids[:, :-1], "padding_mask": np.ones_like(ids[:, :-1])}
+        float(np.asarray(model.train_on_batch(inputs, ids[:, 1:])).ravel()[0])
+        step()

@@ -1,0 +1,41 @@
+"""transformers: GPT2LMHeadModel under its Trainer, whose fused AdamW is its fastest way here."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from shapes import Shape
+
+
+def train(shape: Shape, step: Callable[[], None], *, checkout: Path | None, compiled: bool) -> None:
+    """Take steps through Trainer, with its defaults but for what the shape asks."""
+    del checkout
+    from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments
+
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=shape.n_vocab, n_positions=shape.block_size, n_embd=shape.n_embd, n_layer=shape.n_layer,
+        n_head=shape.n_head, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+
+    class Random(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
+        def __len__(self) -> int:
+            return 1_000_000
+
+        def __getitem__(self, i: int) -> dict[str, torch.Tensor]:
+            ids = torch.randint(shape.n_vocab, (shape.block_size,))
+            return {"input_ids": ids, "labels": ids}
+
+    class Told(TrainerCallback):
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            step()
+
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            folder, per_device_train_batch_size=shape.batch, max_steps=1_000_000, use_cpu=True, report_to=[],
+            disable_tqdm=True, torch_compile=compiled, logging_steps=1000, save_strategy="no",
+        )  # fmt: skip
+        model = GPT2LMHeadModel(config)
+        Trainer(model=model, args=arguments, train_dataset=Random(), callbacks=[Told()]).train()

@@ -1,0 +1,46 @@
+"""Shapes that training is compared at: GPT-2's architecture, batches of equal size."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A model and a batch.
+
+    Attributes:
+        name: short.
+        n_vocab: tokens of the vocabulary.
+        steps: optimiser steps of one round, a few seconds' worth.
+    """
+
+    name: str
+    n_layer: int
+    n_head: int
+    n_embd: int
+    block_size: int
+    batch: int
+    n_vocab: int
+    steps: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one step."""
+        return self.block_size * self.batch
+
+    @property
+    def flops(self) -> float:
+        """Model FLOPs of one step: six a weight of a matrix product, and causal attention."""
+        matrices = 12 * self.n_layer * self.n_embd**2 + self.n_vocab * self.n_embd
+        attention = 12 * self.n_layer * self.n_embd * (self.block_size + 1) / 2
+        return self.tokens * (6 * matrices + attention)
+
+
+SHAPES = {
+    shape.name: shape
+    for shape in (
+        Shape("char-4x128", 4, 4, 128, 64, 12, 65, 60),
+        Shape("char-6x384", 6, 6, 384, 256, 16, 65, 2),
+        Shape("gpt2-124m-256", 12, 12, 768, 256, 4, 50257, 1),
+        Shape("gpt2-124m-1024", 12, 12, 768, 1024, 1, 50257, 1),
+    )
+}
