@@ -24,8 +24,9 @@ class Rotary(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         half = config.head_width // 2
-        frequency = config.rope_theta ** (-torch.arange(half, dtype=torch.float64) / half)
-        angle = torch.outer(torch.arange(config.block_size, dtype=torch.float64), frequency)  # (T, D/2)
+        # On the CPU also where a model is only counted, on "meta": there arange would load the compiler.
+        pairs, places = (torch.arange(n, dtype=torch.float64, device="cpu") for n in (half, config.block_size))
+        angle = torch.outer(places, config.rope_theta ** (-pairs / half))  # (T, D/2)
         self.register_buffer("cos", torch.cat((angle, angle), -1).cos().float(), persistent=False)
         self.register_buffer("sin", torch.cat((-angle, angle), -1).sin().float(), persistent=False)
 

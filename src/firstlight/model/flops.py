@@ -6,6 +6,7 @@ import torch
 
 from firstlight.model.config import ModelConfig
 from firstlight.model.gpt import GPT
+from firstlight.model.undrawn import no_drawing
 
 
 class Parameters(NamedTuple):
@@ -18,7 +19,7 @@ class Parameters(NamedTuple):
 
 def n_parameters(config: ModelConfig) -> Parameters:
     """Count the parameters without allocating them."""
-    with torch.device("meta"):
+    with torch.device("meta"), no_drawing():
         model = GPT(config.complete(config.vocab_size or 1))
     total = sum(p.numel() for p in model.parameters())
     embedding = sum(p.numel() for n, p in model.named_parameters() if n.startswith(("embed.", "positions.", "head.")))

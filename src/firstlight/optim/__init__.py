@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from firstlight.optim.adamw import AdamW, build_adamw
+from firstlight.optim.adamw import AdamW, build_adamw, spare_the_compiler
 from firstlight.optim.average import Average
 from firstlight.optim.groups import GroupRow, grouped, is_hidden
 from firstlight.optim.muon import Muon, MuonOptimizer, has_bf16_units, orthogonal
@@ -51,6 +51,7 @@ def build(
         settings: which optimiser, and how.
         splits: rows of each part of fused matrices, by name.
     """
+    spare_the_compiler()
     pairs = [(n, p) for n, p in named if p.requires_grad]
     optimizer: Optimizer
     if isinstance(settings, Muon):

@@ -1,6 +1,8 @@
 """AdamW (Loshchilov and Hutter 2019), torch's own, fused."""
 
-from typing import Annotated, Literal
+import inspect
+import sys
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -25,11 +27,38 @@ class AdamW(Settings):
     schedule: Schedule = Schedule()
 
 
+class FusedAdamW(torch.optim.AdamW):
+    """torch's, fused, with a step that does not load the compiler only to keep out of its way."""
+
+    def __init__(self, params: Any, **settings: Any) -> None:
+        super().__init__(params, fused=True, **settings)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Update every parameter that has a gradient."""
+        _STEP(self, closure)
+
+
+_STEP = inspect.unwrap(torch.optim.Adam.step)
+
+
+def spare_the_compiler() -> None:
+    """Keep torch's optimisers from loading the compiler, for a second and a half, only to be left alone by it.
+
+    Each such method asks the compiler at its first call for a form of itself that is not compiled, and keeps that
+    in an attribute. We compile no optimiser, so the method itself serves.
+    """
+    if "torch._dynamo" in sys.modules:
+        return
+    for method in vars(torch.optim.Optimizer).values():
+        plain = getattr(method, "__wrapped__", None)
+        if plain is not None and not hasattr(plain, "__dynamo_disable"):
+            setattr(plain, "__dynamo_disable", plain)  # noqa: B010 - two underscores look like a class's own name
+
+
 def build_adamw(named: list[Named], settings: AdamW) -> torch.optim.Optimizer:
     """Return AdamW with two groups: matrices decay, vectors (norms, biases) do not."""
     decay = [p for _, p in named if p.ndim >= 2]
     keep = [p for _, p in named if p.ndim < 2]
     groups = [{"params": decay, "weight_decay": settings.weight_decay}, {"params": keep, "weight_decay": 0.0}]
-    return torch.optim.AdamW(
-        [g for g in groups if g["params"]], lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True
-    )
+    return FusedAdamW([g for g in groups if g["params"]], lr=settings.lr, betas=settings.betas, eps=settings.eps)

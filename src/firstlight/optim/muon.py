@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from firstlight.config import Settings
-from firstlight.optim.adamw import Beta
+from firstlight.optim.adamw import Beta, FusedAdamW
 from firstlight.optim.groups import Named, grouped
 from firstlight.optim.schedule import Schedule
 
@@ -90,7 +90,7 @@ class MuonOptimizer(torch.optim.Optimizer):
         super().__init__(groups, {})
         self._settings = settings
         rest = [{**g} for g in self.param_groups if g["name"] != "hidden"]
-        self.adamw = torch.optim.AdamW(rest, betas=settings.betas, eps=settings.eps, fused=True) if rest else None
+        self.adamw = FusedAdamW(rest, betas=settings.betas, eps=settings.eps) if rest else None
         self._stacks: dict[tuple[int, int], list[_Piece]] = {}
         for name, parameter in members.get("hidden", []):
             self.state[parameter]["momentum"] = torch.zeros_like(parameter)

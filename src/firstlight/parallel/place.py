@@ -94,7 +94,9 @@ def resolve(settings: Hardware) -> Place:
     else:
         threads = settings.threads
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(settings.deterministic, warn_only=True)
+    # Where nothing is compiled, not torch.use_deterministic_algorithms, which would load the compiler to tell it.
+    tell = torch.use_deterministic_algorithms if compiles else torch._C._set_deterministic_algorithms
+    tell(settings.deterministic, warn_only=True)
     # Determinism also fills new memory with NaN, to show code that reads it unwritten: a pass over every tensor.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if device.type == "cuda":
