@@ -17,13 +17,14 @@ TEST_JOBS ?= 2
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-slow lint format check clean
+.PHONY: help setup quickstart test test-slow bench lint format check clean
 
 help:
 	@echo "make quickstart            train on a text that every Python has; report in runs/quickstart/report.html"
 	@echo "make quickstart CORPUS=... the same on your own files, folder or a named corpus"
 	@echo "make test                  the fast suite"
 	@echo "make test-slow             the tests that it leaves out"
+	@echo "make bench NANOGPT=... PEERS=... TEXT=...   Firstlight beside its peers; see docs/benchmarks.md"
 	@echo "make lint | format | check style and types; rewrite; lint and test"
 	@echo "make setup                 install everything for development into $(VENV)"
 	@echo "make clean                 remove $(VENV) and caches; runs/ stays"
@@ -67,6 +68,11 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Peers that pip installs live in an interpreter of their own; nanoGPT is a checkout.
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/bench.py $(if $(PEERS),--python $(PEERS)) $(if $(NANOGPT),--nanogpt $(NANOGPT)) \
+	  $(if $(TEXT),--text $(TEXT)) $(BENCH)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .

@@ -4,6 +4,7 @@ The loop knows only steps and what is due. What a batch is and what its loss mea
 objective's business; what is written where is the log's and the checkpoints'.
 """
 
+import gc
 import math
 import time
 
@@ -38,6 +39,7 @@ def fit(job: Job) -> FitResult:
     train_loss, valid = math.nan, None
     job.begin()
     job.module.train()
+    gc.freeze()  # else the collector looks through all that was ever imported, again and again, between the steps
     try:
         with (
             StopSignals() as signals,
@@ -59,6 +61,7 @@ def fit(job: Job) -> FitResult:
             job.tell_time()
             due.save_last(job)
     finally:
+        gc.unfreeze()
         job.log.close()
         job.checkpoints.wait()
     counters = job.counters

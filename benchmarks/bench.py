@@ -1,0 +1,214 @@
+"""Firstlight beside its peers, in turn on the same machine; writes docs/benchmarks.json and the tables of the docs.
+
+    make bench NANOGPT=../nanoGPT PEERS=../peers/bin/python
+
+Peers that pip installs (litgpt, transformers, keras, keras-hub, jax, tiktoken) run in the interpreter that --python
+names, since they pin each other's versions apart; nanoGPT is a checkout. What is not there is left out, and said.
+Every figure is the median over the rounds, with the range in brackets; speed is quoted as a ratio, since machines
+differ and are shared.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from interleave import HERE, System, in_turn, ratio
+from shapes import SHAPES
+
+DOCS = HERE.parent / "docs"
+RESULTS = DOCS / "benchmarks.json"
+Table = list[list[str]]
+
+
+def training(asked: argparse.Namespace) -> dict[str, Any]:
+    """Let every system train at every shape; two or three at a time, so that all models fit into memory."""
+    found: dict[str, Any] = {}
+    for name in asked.shapes:
+        print(f"training, {name}", file=sys.stderr, flush=True)
+        shape = SHAPES[name]
+        ours = [worker(sys.executable, "firstlight", name)]
+        if asked.compiled:
+            ours.append(worker(sys.executable, "firstlight", name, "--compile"))
+        peers = [
+            worker(asked.python, "nanogpt", name, "--checkout", str(asked.nanogpt)),
+            worker(asked.python, "nanogpt", name, "--checkout", str(asked.nanogpt), "--compile"),
+            worker(asked.python, "litgpt", name),
+            worker(asked.python, "litgpt", name, "--compile"),
+            worker(asked.python, "transformers", name),
+            worker(asked.python, "keras", name, KERAS_BACKEND="jax"),
+        ]
+        at_once = 2 if shape.n_vocab > 1000 else len(peers)
+        for first in range(0, len(peers), at_once):
+            told = in_turn([*ours, *peers[first : first + at_once]], shape.steps, asked.rounds)
+            beside = told["firstlight"]["seconds"]
+            for system, figures in told.items():
+                if system in found.get(name, {}):
+                    continue
+                steps_per_second = shape.steps / statistics.median(figures["seconds"])
+                found.setdefault(name, {})[system] = {
+                    "tokens_per_second": round(steps_per_second * shape.tokens),
+                    "gflops": round(steps_per_second * shape.flops / 1e9),
+                    "peak_mb": round(figures["peak_bytes"] / 1e6), "warm_seconds": round(figures["warm_seconds"], 1),
+                    "firstlight_over_it": "1" if system == "firstlight" else ratio(beside, figures["seconds"]),
+                }  # fmt: skip
+    return found
+
+
+def worker(python: str, system: str, shape: str, *more: str, **environment: str) -> System:
+    """Return a system that takes training steps."""
+    name = system + (", compiled" if "--compile" in more else "")
+    return System(name, [python, str(HERE / "worker.py"), system, shape, *more], environment)
+
+
+def startup(asked: argparse.Namespace) -> dict[str, Any]:
+    """Time from a command's start to its first step, and of --help."""
+    text = "to be or not to be that is the question\n" * 20_000
+    found: dict[str, list[float]] = {"first step": [], "--help": []}
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "text.txt").write_text(text, encoding="ascii")
+        for number in range(asked.rounds):
+            out = Path(folder) / f"run{number}"
+            words = [
+                "pretrain",
+                "text.txt",
+                "--preset",
+                "shakespeare-char-cpu",
+                "--out",
+                str(out),
+                "train.stop_after=1",
+            ]
+            subprocess.run([sys.executable, "-m", "firstlight", *words], cwd=folder, capture_output=True, check=True)
+            first = (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[0]
+            found["first step"].append(json.loads(first)["seconds"])
+            began = time.perf_counter()
+            subprocess.run([sys.executable, "-m", "firstlight", "--help"], capture_output=True, check=True)
+            found["--help"].append(time.perf_counter() - began)
+    return {name: spread(seconds) for name, seconds in found.items()}
+
+
+def tokenizing(asked: argparse.Namespace) -> dict[str, Any]:
+    """Encode the same text by Firstlight, tokenizers and tiktoken, one after the other, with equal ids."""
+    if asked.text is None:
+        return {}
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [sys.executable, str(HERE / "encode.py"), str(asked.text), folder, str(asked.rounds)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def ceiling() -> float:
+    """Return the GFLOP/s of a product of two 4096 x 4096 matrices in fp32, the best of ten."""
+    import torch
+
+    a, b = torch.randn(4096, 4096), torch.randn(4096, 4096)
+    times = []
+    for _ in range(10):
+        began = time.perf_counter()
+        a @ b
+        times.append(time.perf_counter() - began)
+    return round(2 * 4096**3 / min(times) / 1e9)
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """Return a median and its range."""
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}–{max(values):.{digits}f})"
+
+
+def machine() -> dict[str, Any]:
+    """Return what the figures were measured on."""
+    import torch
+
+    from firstlight.parallel import Hardware, environment, resolve
+
+    name = environment(resolve(Hardware(device="cpu")))["device_name"]
+    return {
+        "processor": name, "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "python": platform.python_version(), "torch": torch.__version__, "date": time.strftime("%Y-%m-%d"),
+        "ceiling_gflops": ceiling(),
+    }  # fmt: skip
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+    "training": training, "startup": startup, "tokenizing": tokenizing,
+}  # fmt: skip
+
+
+def tables(results: dict[str, Any]) -> dict[str, str]:
+    """Return the tables of the docs, by name."""
+    made = {}
+    for shape, systems in results.get("training", {}).items():
+        made[f"training-{shape}"] = markdown(
+            ["system", "tokens/s", "Firstlight over it", "GFLOP/s", "peak MB", "warm-up s"],
+            [
+                [n, f"{f['tokens_per_second']:,}", f["firstlight_over_it"], str(f["gflops"]), f"{f['peak_mb']:,}",
+                 str(f["warm_seconds"])]
+                for n, f in sorted(systems.items(), key=lambda item: -item[1]["tokens_per_second"])
+            ],
+        )  # fmt: skip
+    for part in ("startup", "tokenizing"):
+        if results.get(part):
+            made[part] = markdown(["what", "figure"], [[k, str(v)] for k, v in results[part].items()])
+    if "machine" in results:
+        m = results["machine"]
+        made["machine"] = (
+            f"{m['processor']}, {m['cores']} cores, Python {m['python']}, torch {m['torch']}, {m['date']}; "
+            f"a 4096³ product in fp32 reaches {m['ceiling_gflops']} GFLOP/s."
+        )
+    return made
+
+
+def markdown(head: Sequence[str], rows: Table) -> str:
+    """Return a table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def write_docs(results: dict[str, Any]) -> None:
+    """Put the tables between their marks in docs/benchmarks.md."""
+    page = DOCS / "benchmarks.md"
+    text = page.read_text(encoding="utf-8")
+    for name, table in tables(results).items():
+        begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        if begin not in text:
+            raise SystemExit(f"{page} has no mark {begin}")
+        text = re.sub(f"{begin}.*?{end}", lambda _, t=table, b=begin, e=end: f"{b}\n{t}\n{e}", text, flags=re.DOTALL)
+    page.write_text(text, encoding="utf-8")
+
+
+def main() -> None:
+    """Measure the parts asked for; keep the figures of the others."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=[], help="all by default")
+    parser.add_argument("--python", default=sys.executable, help="the interpreter that has the peers")
+    parser.add_argument("--nanogpt", type=Path, help="a checkout of nanoGPT")
+    parser.add_argument("--text", type=Path, help="a text file for tokenizing")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--shapes", nargs="*", choices=list(SHAPES), default=list(SHAPES))
+    parser.add_argument("--compiled", action="store_true", help="Firstlight compiled, too")
+    asked = parser.parse_args()
+    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+    for part in asked.parts or PARTS:
+        found = PARTS[part](asked)
+        results[part] = {**results.get(part, {}), **found}
+        results["machine"] = machine()
+        RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_docs(results)
+
+
+if __name__ == "__main__":
+    main()
