@@ -136,8 +136,9 @@ def machine() -> dict[str, Any]:
     from firstlight.parallel import Hardware, environment, resolve
 
     name = environment(resolve(Hardware(device="cpu")))["device_name"]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
-        "processor": name, "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "processor": name, "cores": cores,
         "python": platform.python_version(), "torch": torch.__version__, "date": time.strftime("%Y-%m-%d"),
         "ceiling_gflops": ceiling(),
     }  # fmt: skip
