@@ -39,9 +39,12 @@ def training(asked: argparse.Namespace) -> dict[str, Any]:
         ours = [worker(sys.executable, "firstlight", name)]
         if asked.compiled:
             ours.append(worker(sys.executable, "firstlight", name, "--compile"))
+        checkout = ("--checkout", str(asked.nanogpt))
+        nanogpt = [worker(asked.python, "nanogpt", name, *checkout, *more) for more in ((), ("--compile",))]
+        if asked.nanogpt is None:
+            print("left out: nanoGPT, since no checkout was named", file=sys.stderr)
         peers = [
-            worker(asked.python, "nanogpt", name, "--checkout", str(asked.nanogpt)),
-            worker(asked.python, "nanogpt", name, "--checkout", str(asked.nanogpt), "--compile"),
+            *(nanogpt if asked.nanogpt else ()),
             worker(asked.python, "litgpt", name),
             worker(asked.python, "litgpt", name, "--compile"),
             worker(asked.python, "transformers", name),

@@ -5,10 +5,11 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 HERE = Path(__file__).parent
 
@@ -27,6 +28,8 @@ class System:
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
     process: "subprocess.Popen[str] | None" = None
+    # A file, since a pipe that nobody empties would hold the system up once it is full.
+    told: IO[str] = field(default_factory=lambda: tempfile.TemporaryFile("w+"))  # noqa: SIM115 - lives with it
     warm_seconds: float = 0.0
 
     def start(self) -> None:
@@ -36,7 +39,7 @@ class System:
             RuntimeError: it ended; the end of what it printed says why.
         """
         self.process = subprocess.Popen(
-            self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.told, text=True,
             env={**os.environ, **self.environment},
         )  # fmt: skip
         self.warm_seconds = self._answer()["warm_seconds"]
@@ -55,11 +58,11 @@ class System:
             self.process.communicate()
 
     def _answer(self) -> dict[str, Any]:
-        assert self.process is not None and self.process.stdout is not None and self.process.stderr is not None
+        assert self.process is not None and self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            told = self.process.stderr.read()[-2000:]
-            raise RuntimeError(f"{self.name} ended:\n{told}")
+            self.told.seek(0)
+            raise RuntimeError(f"{self.name} ended:\n{self.told.read()[-2000:]}")
         answer: dict[str, Any] = json.loads(line)
         return answer
 

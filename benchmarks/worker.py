@@ -9,12 +9,15 @@ took and the peak of this process's memory. The first line that it prints says h
 import argparse
 import importlib
 import json
+import os
 import re
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
-HERE = Path(__file__).parent
+from shapes import SHAPES
 
 
 def peak_bytes() -> int:
@@ -29,61 +32,46 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+class Gate:
+    """Counts steps; after the last one that was ordered it answers, and waits for the next order."""
+
+    def __init__(self, answers: TextIO) -> None:
+        self._answers, self._began, self._left = answers, time.perf_counter(), 2
+        self._orders: Iterator[str] | None = None
+
+    def step(self) -> None:
+        """A step has ended."""
+        self._left -= 1
+        if self._left:
+            return
+        seconds = time.perf_counter() - self._began
+        if self._orders is None:
+            self._orders = iter(sys.stdin)
+            self._answer(warm_seconds=seconds)
+        else:
+            self._answer(seconds=seconds, peak_bytes=peak_bytes())
+        order = next(self._orders, None)
+        if order is None:
+            os._exit(0)  # a system in the middle of its loop has no other end
+        self._left, self._began = int(order), time.perf_counter()
+
+    def _answer(self, **fields: float) -> None:
+        print(json.dumps(fields), file=self._answers, flush=True)
+
+
 def main() -> None:
     """Build the system, take two steps to warm it, then obey."""
     parser = argparse.ArgumentParser()
     parser.add_argument("system")
-    parser.add_argument("shape")
+    parser.add_argument("shape", choices=list(SHAPES))
     parser.add_argument("--checkout", type=Path)
     parser.add_argument("--compile", action="store_true")
     asked = parser.parse_args()
-    sys.path.insert(0, str(HERE))
-    from shapes import SHAPES
-
-    began = time.perf_counter()
-    peer = importlib.import_module(f"peers.{asked.system}")
-    answers = sys.stdout
+    gate = Gate(sys.stdout)
     sys.stdout = sys.stderr  # what a system prints must not be taken for an answer
-
-    def answer(**fields: float | str) -> None:
-        print(json.dumps(fields), file=answers, flush=True)
-
-    def commands(first_seconds: float) -> "Iterator[int]":
-        answer(warm_seconds=first_seconds)
-        for line in sys.stdin:
-            yield int(line)
-
-    class Gate:
-        """Counts steps, and waits for the next command after the last one of each."""
-
-        left = 2
-
-        def __init__(self) -> None:
-            self._orders: Iterator[int] | None = None
-            self._began = began
-
-        def step(self) -> None:
-            """A step has ended."""
-            self.left -= 1
-            if self.left > 0:
-                return
-            seconds = time.perf_counter() - self._began
-            if self._orders is None:
-                self._orders = commands(seconds)
-            else:
-                answer(seconds=seconds, peak_bytes=peak_bytes())
-            self.left = next(self._orders, 0)
-            if self.left == 0:
-                answers.flush()
-                import os
-
-                os._exit(0)
-            self._began = time.perf_counter()
-
-    peer.train(SHAPES[asked.shape], Gate().step, checkout=asked.checkout, compiled=asked.compile)
+    peer = importlib.import_module(f"peers.{asked.system}")
+    peer.train(SHAPES[asked.shape], gate.step, checkout=asked.checkout, compiled=asked.compile)
 
 
 if __name__ == "__main__":
-    from collections.abc import Iterator  # noqa: F401 - for the annotations above
-
     main()

@@ -90,8 +90,11 @@ def test_state_before_the_first_step_goes_round(settings: OptimSettings) -> None
     parameters = _parameters()
     optimizer = _build(parameters, settings)
     load_state_tensors(optimizer, state_tensors(_build(_parameters(), settings)))
-    _fill(parameters, 0)
-    optimizer.step()
+    plain = _parameters()
+    for held, taker in ((parameters, optimizer), (plain, _build(plain, settings))):
+        _fill(held, 0)
+        taker.step()
+    assert all(torch.equal(parameters[name], plain[name]) for name in plain)
 
 
 @every

@@ -361,7 +361,9 @@ def test_a_store_is_replaced_where_that_is_asked_for(tmp_path: Path) -> None:
 
 def test_weights_and_masking_do_not_make_another_store(tmp_path: Path) -> None:
     make(tmp_path / "s", ["a" * 50], ["b" * 50])
+    before = (tmp_path / "s" / "manifest.json").stat().st_mtime_ns
     make(tmp_path / "s", ["a" * 50], ["b" * 50], weights=[1, 2], document_masking=True)
+    assert (tmp_path / "s" / "manifest.json").stat().st_mtime_ns == before
 
 
 def test_the_manifest_says_what_the_store_is_made_from(tmp_path: Path) -> None:

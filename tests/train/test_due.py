@@ -200,6 +200,6 @@ def test_an_evaluation_raises_a_ceiling_that_was_measured_too_low(
 ) -> None:
     job = make_job(tmp_path, store, steps=1)
     for measured, kept in ((2e9, 2e9), (5e8, 2e9), (None, 2e9)):
-        monkeypatch.setattr(due.parallel, "ceiling", lambda _, measured=measured: measured)
+        monkeypatch.setattr(due.parallel, "ceiling", lambda _, seconds, measured=measured: measured)
         due.evaluate(job)
         assert job.ceiling == kept

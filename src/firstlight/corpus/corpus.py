@@ -44,9 +44,8 @@ class Source:
 
     def beginning(self, n_bytes: int) -> "Source":
         """Return the same source, ended after ``n_bytes`` of text."""
-        most = self._settings.max_bytes
-        least = n_bytes if most is None else min(n_bytes, most)
-        return Source(self._raw, self._settings.model_copy(update={"max_bytes": least}))
+        most = min(n_bytes, self._settings.max_bytes or n_bytes)
+        return Source(self._raw, self._settings.model_copy(update={"max_bytes": most}))
 
     def fingerprint(self) -> str:
         """Return a SHA-256 over the bytes read and the settings that change what is made of them; computed once."""

@@ -78,7 +78,7 @@ def materials(run: Path, settings: PretrainSettings, *, prepared: bool = False) 
         folder = Path(settings.run.store)
         beside = folder if (folder / "tokenizer.json").is_file() else folder / "tokenizer"
         tokenizer = tokenizers.load(settings.tokenizer.path or beside)
-        from firstlight.store.foreign import adopt
+        from firstlight.store import adopt
 
         # Our own stores list their documents: one without a manifest is half-written, not another program's.
         own = (folder / "documents.safetensors").is_file()

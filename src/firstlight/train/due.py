@@ -84,7 +84,7 @@ def evaluate(job: Job) -> ValidResult | None:
     _write(job, figures)
     if job.ceiling and job.place.device.type == "cpu":
         # Other work on the machine may have held the measurement before down, never up.
-        job.ceiling = max(job.ceiling, parallel.ceiling(job.place) or 0.0)
+        job.ceiling = max(job.ceiling, parallel.ceiling(job.place, seconds=0.02) or 0.0)
     return result
 
 

@@ -25,7 +25,8 @@ def row_bytes(config: ModelConfig, *, bytes_per_number: int, checkpointing: bool
     """Estimate the activations that one row keeps for the backward pass, in bytes.
 
     Counted per layer and token: the inputs of the two norms, qkv, the attention's output and
-    statistics, and the MLP's inner values before and after its non-linearity.
+    statistics, and the MLP's inner values before and after its non-linearity. What attention in blocks keeps on a
+    CPU, at most 4 C, lies within the share of memory that is left free.
     """
     C = config.n_embd
     per_layer = 2 * C if checkpointing else 8 * C + 3 * config.inner
