@@ -135,7 +135,7 @@ def write_run(run: Path, *, samples: list[str] | None = None, lines: list[dict[s
     environment = {
         "python": "3.11.7", "torch": "2.13.0+cpu", "platform": "Linux-6.1-x86_64", "device": "cpu",
         "device_name": "AMD EPYC 9554", "precision": "fp32", "compile": False, "threads": 2, "cores": 2, "processes": 1,
-        "allocator": "tuned by Firstlight", "reasons": {"precision": "auto: cpu is exact and no slower in fp32"},
+        "allocator": "tuned by Firstlight", "reasons": {"precision": "auto: cpu is exact in fp32"},
     }  # fmt: skip
     tables = {
         "data/manifest.json": manifest,

@@ -112,7 +112,7 @@ def test_everything_asked_for_is_on_the_page(run: Path):
         "4.2 M", "14.5 MB", "byte-level BPE", "4,096 tokens",  # data
         "Qwen3ForCausalLM", "6,885,120",  # model
         '[optim.schedule]\nname = "wsd"',  # settings as they stand
-        "2.13.0+cpu", "auto: cpu is exact and no slower in fp32",  # environment
+        "2.13.0+cpu", "auto: cpu is exact in fp32",  # environment
         "a" * 64, "b" * 64, "c" * 64, "d" * 64,  # contract
         "firstlight pretrain", "--resume train.steps=4000", "firstlight verify-resume", "firstlight evaluate",
         "AutoModelForCausalLM.from_pretrained(folder)", f"{run}/checkpoints/step-00001700",

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from firstlight.model.cache import Cache
 from firstlight.model.causal import causal_attention, suits
 from firstlight.model.config import ModelConfig
-from firstlight.model.parts import norm
+from firstlight.model.norms import norm
 from firstlight.model.passes import turn
 from firstlight.model.products import Linear
 

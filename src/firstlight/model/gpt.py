@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -17,7 +18,9 @@ from firstlight.model.attention import Attention, Rotary, Turn
 from firstlight.model.cache import Cache
 from firstlight.model.config import ModelConfig
 from firstlight.model.loss import Loss, head_loss, head_nats
-from firstlight.model.parts import GatedMLP, GeluMLP, norm
+from firstlight.model.mlp import GatedMLP, GeluMLP
+from firstlight.model.norms import norm
+from firstlight.model.passes import by_hand
 from firstlight.model.products import Linear, linear
 
 
@@ -67,20 +70,24 @@ class GPT(nn.Module):
         self.head = None if config.tied else Linear(C, V, bias=False)
 
     def hidden(
-        self, ids: Int[Tensor, "B T"], *, starts: Bool[Tensor, "B T"] | None = None, cache: Cache | None = None
-    ) -> Float[Tensor, "B T C"]:
+        self, ids: Int[Tensor, "B T"], *, starts: Bool[Tensor, "B T"] | None = None, cache: Cache | None = None,
+        with_head: bool = False,
+    ) -> Float[Tensor, "B T C"]:  # fmt: skip
         """Return the last hidden states, after the last norm.
 
         Args:
             ids: tokens; with a cache, the ones after those it holds.
             starts: True where a document begins; it then sees and counts only its own positions.
             cache: holds earlier positions, and takes up these.
+            with_head: True where the head's gradient will be asked for together with these states'.
         """
         _, T = ids.shape
         before = cache.length if cache is not None else 0
         assert before + T <= self.config.block_size, "the caller keeps texts within block_size"
         positions, allowed = _places(ids, before, starts, cache)
-        x = self.embed(ids)
+        # Tied, the embeddings' gradient has the head's as well: a few rows are added to that, not a second matrix.
+        few = with_head and self.head is None and by_hand(self.embed.weight) and torch.is_grad_enabled()
+        x = F.embedding(ids, self.embed.weight, sparse=few)
         if self.positions is not None:
             x = x + self.positions(positions)
         x = self.dropout(x)
@@ -114,7 +121,7 @@ class GPT(nn.Module):
         starts: Bool[Tensor, "B T"] | None = None,
     ) -> Loss:  # fmt: skip
         """Return the weighted sum of -log P(target) in nats, and the sum of weights: never a mean."""
-        return head_loss(self.hidden(inputs, starts=starts), self.head_weight, targets, weights)
+        return head_loss(self.hidden(inputs, starts=starts, with_head=True), self.head_weight, targets, weights)
 
     def token_nats(
         self, inputs: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], starts: Bool[Tensor, "B T"] | None = None

@@ -1,4 +1,4 @@
-"""Norm, gate and turn with backward passes written by hand, for a CPU that runs uncompiled.
+"""Norm and turn with backward passes written by hand, for a CPU that runs uncompiled.
 
 There a step is bound by passes over memory, and autograd takes two to four times as many as these
 operations need. A compiler fuses the plain forms as well or better, GPUs have kernels of their own,
@@ -29,15 +29,6 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
         return normed
     # Under autocast, mixed number types would miss the fused kernel.
     return F.rms_norm(x, weight.shape, weight.to(x.dtype), eps)
-
-
-def swiglu(gate_up: Tensor) -> Tensor:
-    """Return SiLU of the first half of the last dimension, times the second."""
-    if by_hand(gate_up) and torch.is_grad_enabled():
-        gated: Tensor = _SwiGLU.apply(gate_up)  # type: ignore[no-untyped-call]
-        return gated
-    gate, up = gate_up.chunk(2, dim=-1)
-    return F.silu(gate) * up
 
 
 def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -83,27 +74,6 @@ def _normed(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     scale = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
     return (x * scale).mul_(weight), scale
-
-
-class _SwiGLU(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, gate_up: Tensor) -> Tensor:
-        gate, up = gate_up.chunk(2, dim=-1)
-        bent = F.silu(gate)
-        ctx.save_for_backward(gate_up, bent)
-        return bent * up
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        gate_up, bent = ctx.saved_tensors
-        gate, up = gate_up.chunk(2, dim=-1)
-        both = torch.empty_like(gate_up)
-        d_gate, d_up = both.chunk(2, dim=-1)
-        torch.mul(grad, bent, out=d_up)
-        torch.mul(grad, up, out=d_gate)
-        torch.ops.aten.silu_backward.grad_input(d_gate, gate, grad_input=d_gate)
-        return both
 
 
 class _Turn(torch.autograd.Function):

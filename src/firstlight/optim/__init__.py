@@ -29,6 +29,7 @@ __all__ = [
     "clip",
     "describe",
     "factor",
+    "has_bf16_units",
     "is_hidden",
     "load_state_tensors",
     "orthogonal",

@@ -1,0 +1,148 @@
+"""The MLP that bends twice against the plain one: values and gradients in float64, and when it is taken."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from firstlight.model import GPT, ModelConfig, mlp
+from firstlight.model.mlp import GatedMLP, GeluMLP
+
+MLPS = {"gelu": (GeluMLP, "gpt2"), "swiglu": (GatedMLP, "modern")}
+both = pytest.mark.parametrize("name", MLPS)
+
+
+def made(name: str, width: int = 6) -> torch.nn.Module:
+    kind, family = MLPS[name]
+    config = ModelConfig(family=family, n_layer=1, n_head=1, n_embd=width, vocab_size=9, block_size=8).complete(9)
+    layer = kind(config).double()
+    generator = torch.Generator().manual_seed(width)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+    return layer
+
+
+def plain(name: str, layer, x):
+    if name == "gelu":
+        y = layer.up.weight @ x.unsqueeze(-1)
+        y = y.squeeze(-1) + layer.up.bias
+        y = 0.5 * y * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (y + 0.044715 * y**3)))
+        return y @ layer.down.weight.t() + layer.down.bias
+    gate, up = (x @ layer.gate_up.weight.t()).chunk(2, -1)
+    return (gate * torch.sigmoid(gate) * up) @ layer.down.weight.t()
+
+
+@both
+@given(rows=st.integers(1, 3), T=st.integers(1, 5), width=st.sampled_from([2, 4, 10]), strided=st.booleans())
+@settings(max_examples=25, deadline=None)
+def test_value_and_gradients_equal_the_plain_form(name: str, rows: int, T: int, width: int, strided: bool) -> None:
+    layer = made(name, width)
+    x = torch.randn(rows, T, width, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    ours, wanted = layer(x.requires_grad_()), plain(name, layer, x)
+    torch.testing.assert_close(ours, wanted, rtol=1e-11, atol=1e-11)
+    slope = torch.randn(wanted.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    if strided:  # as a gradient that comes back transposed
+        slope = slope.transpose(0, 1).contiguous().transpose(0, 1)
+    asked = [x, *layer.parameters()]
+    exact = torch.autograd.grad(wanted, asked, slope)
+    for a, b in zip(torch.autograd.grad(ours, asked, slope), exact, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), wanted, rtol=1e-11, atol=1e-11)
+
+
+def kept(layer, x) -> int:
+    """Return the bytes that autograd keeps for the backward pass, weights left out."""
+    held = {}
+    own = {p.untyped_storage().data_ptr() for p in layer.parameters()}
+
+    def pack(t):
+        held[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        layer(x)
+    return sum(size for at, size in held.items() if at not in own)
+
+
+@both
+def test_only_what_goes_into_the_bend_is_kept(name: str, monkeypatch) -> None:
+    layer, x = made(name, 16), torch.randn(4, 64, 16, dtype=torch.float64, requires_grad=True)
+    second = layer.down.weight.shape[1] * (1 if name == "gelu" else 2)
+    assert kept(layer, x) == 8 * 4 * 64 * (16 + second)
+    monkeypatch.setattr(mlp, "by_hand", lambda *_: False)
+    assert kept(layer, x) > 8 * 4 * 64 * (16 + second)
+
+
+@both
+def test_hooks_adapters_and_frozen_weights_are_seen(name: str) -> None:
+    layer, x = made(name), torch.randn(2, 3, 6, dtype=torch.float64, requires_grad=True)
+    seen = []
+    handle = layer.down.register_forward_hook(lambda _, args, y: seen.append(args[0].shape))
+    watched = layer(x)
+    handle.remove()
+    assert seen and torch.equal(watched, layer(x)), "the same numbers, watched or not"
+
+    class Adapter(torch.nn.Module):
+        def __init__(self, base) -> None:
+            super().__init__()
+            self.base = base
+            self.weight = base.weight
+
+        def forward(self, x):
+            return self.base(x) + 1
+
+    for parameter in layer.parameters():
+        parameter.requires_grad_(False)
+    (d_x,) = torch.autograd.grad(layer(x).sum(), x)
+    assert d_x.abs().sum() > 0
+    before, layer.down = layer(x), Adapter(layer.down)
+    torch.testing.assert_close(layer(x), before + 1)
+
+
+@both
+def test_other_number_types_and_compilers_get_the_plain_form(name: str, monkeypatch) -> None:
+    layer, called = made(name), []
+    apply = mlp._Bent.apply
+    monkeypatch.setattr(mlp._Bent, "apply", lambda *args: called.append(1) or apply(*args))
+    layer(torch.randn(2, 3, 6, dtype=torch.float64))
+    assert called == [1]
+    assert layer.bfloat16()(torch.randn(2, 3, 6, dtype=torch.bfloat16)).dtype == torch.bfloat16
+    layer.float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert layer(torch.randn(2, 3, 6)).dtype == torch.bfloat16
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    layer(torch.randn(2, 3, 6))
+    assert called == [1]
+
+
+def test_a_second_derivative_is_refused_rather_than_wrong() -> None:
+    layer, x = made("gelu"), torch.randn(1, 2, 6, dtype=torch.float64, requires_grad=True)
+    (first,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+
+
+def test_tied_embeddings_get_the_same_gradient_from_rows_as_from_a_matrix() -> None:
+    config = ModelConfig(family="gpt2", n_layer=1, n_head=2, n_embd=8, vocab_size=11, block_size=6)
+    model = GPT(config).double()
+    model.init_weights(torch.Generator().manual_seed(0))
+    ids = torch.tensor([[1, 1, 4, 10, 1, 0], [3, 3, 3, 2, 9, 1]])
+    model.loss(ids, ids.roll(1)).sum.backward()
+    got = model.embed.weight.grad
+    assert got.layout == torch.strided
+    x = F.one_hot(ids, 11).double() @ model.embed.weight + model.positions.weight
+    for block in model.blocks:
+        x = block(x, None, None)
+    logits = model.norm(x) @ model.embed.weight.t()
+    loss = F.cross_entropy(logits.flatten(0, 1), ids.roll(1).flatten(), reduction="sum")
+    torch.testing.assert_close(got, torch.autograd.grad(loss, model.embed.weight)[0], rtol=1e-10, atol=1e-12)
+
+
+def test_without_the_head_the_embeddings_gradient_is_a_plain_matrix() -> None:
+    config = ModelConfig(family="gpt2", n_layer=1, n_head=2, n_embd=8, vocab_size=11, block_size=6)
+    model = GPT(config)
+    model.hidden(torch.tensor([[1, 2, 3]])).sum().backward()
+    assert model.embed.weight.grad.layout == torch.strided
