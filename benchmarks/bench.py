@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from interleave import HERE, System, in_turn, ratio
-from shapes import SHAPES
+from shapes import GENERATED, SHAPES, TIMED
 
 DOCS = HERE.parent / "docs"
 RESULTS = DOCS / "benchmarks.json"
@@ -68,9 +68,107 @@ def training(asked: argparse.Namespace) -> dict[str, Any]:
 
 
 def worker(python: str, system: str, shape: str, *more: str, **environment: str) -> System:
-    """Return a system that takes training steps."""
-    name = system + (", compiled" if "--compile" in more else "")
+    """Return a system that trains or writes."""
+    names = {"--compile": "compiled", "--recompute": "recomputing", "--int8": "int8"}
+    name = ", ".join([system, *(said for flag, said in names.items() if flag in more)])
     return System(name, [python, str(HERE / "worker.py"), system, shape, *more], environment)
+
+
+def memory(asked: argparse.Namespace) -> dict[str, Any]:
+    """Return the peak memory of a few steps with a large vocabulary and batch."""
+    name = "gpt2-124m-256x16"
+    checkout = ("--checkout", str(asked.nanogpt))
+    systems = [
+        worker(sys.executable, "firstlight", name),
+        worker(sys.executable, "firstlight", name, "--recompute"),
+        *(worker(asked.python, "nanogpt", name, *checkout, *more) for more in ((), ("--compile",)) if asked.nanogpt),
+        worker(asked.python, "transformers", name),
+    ]
+    found = {}
+    for system in systems:  # one at a time: together they would not fit into many machines
+        for told in in_turn([system], 1, 2).values():
+            found[system.name] = {
+                "peak_mb": round(told["peak_bytes"] / 1e6), "step_seconds": round(min(told["seconds"]), 1)
+            }  # fmt: skip
+    return found
+
+
+def generation(asked: argparse.Namespace) -> dict[str, Any]:
+    """Let every system write the same amount of text with GPT-2 124M from random weights."""
+    name, found = "gpt2-124m-1024", {}
+    shape = SHAPES[name]
+    for title, texts in GENERATED.items():
+        words = (name, "--texts", f"{texts.batch},{texts.prompt},{texts.new}")
+        systems = [
+            worker(sys.executable, "firstlight", *words),
+            worker(sys.executable, "firstlight", *words, "--int8"),
+            worker(asked.python, "transformers", *words),
+        ]
+        if asked.nanogpt:
+            systems.append(worker(asked.python, "nanogpt", *words, "--checkout", str(asked.nanogpt)))
+        told = in_turn(systems, 1, asked.rounds)
+        beside = told["firstlight"]["seconds"]
+        found[title] = {
+            system: {
+                "tokens_per_second": round(texts.batch * texts.new / statistics.median(figures["seconds"]), 1),
+                "firstlight_over_it": "1" if system == "firstlight" else ratio(beside, figures["seconds"]),
+                "peak_mb": round(figures["peak_bytes"] / 1e6),
+            }
+            for system, figures in told.items()
+        }
+    found["floor"] = round(reading() / (4 * shape.parameters), 1)
+    return found
+
+
+def reading() -> float:
+    """Return the bytes a second at which all cores together read memory, the best of ten."""
+    import torch
+
+    numbers, times = torch.ones(1 << 28), []
+    for _ in range(10):
+        began = time.perf_counter()
+        numbers.sum()
+        times.append(time.perf_counter() - began)
+    return numbers.nbytes / min(times)
+
+
+def preparing(asked: argparse.Namespace) -> dict[str, Any]:
+    """Time ``data prepare`` as a whole process, on a text many times over, with a tokenizer made before."""
+    if asked.text is None:
+        return {}
+    command, rates = [sys.executable, "-m", "firstlight"], []
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer = str(Path(folder) / "bpe")
+        subprocess.run(
+            [*command, "tokenizer", "train", str(asked.text), "--out", tokenizer, "tokenizer.vocab_size=16384"],
+            capture_output=True, check=True,
+        )  # fmt: skip
+        whole = Path(folder) / "text.txt"
+        piece = asked.text.read_bytes()
+        whole.write_bytes(piece * max(1, 100_000_000 // len(piece)))
+        for number in range(asked.rounds):
+            began = time.perf_counter()
+            subprocess.run(
+                [*command, "data", "prepare", str(whole), "--tokenizer", tokenizer, "--out", f"{folder}/s{number}"],
+                capture_output=True, check=True,
+            )  # fmt: skip
+            rates.append(whole.stat().st_size / 1e6 / (time.perf_counter() - began))
+    return {"data prepare, MB/s": spread(rates, 0)}
+
+
+def waste(asked: argparse.Namespace) -> dict[str, Any]:
+    """Return what a run of a small model spends beside its steps: waiting for data, and at checkpoints."""
+    del asked
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "text.txt").write_text("to be or not to be that is the question\n" * 20_000, encoding="ascii")
+        done = subprocess.run(
+            [sys.executable, str(HERE / "waste.py"), str(Path(folder) / "text.txt"), str(Path(folder) / "run")],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
 
 
 def startup(asked: argparse.Namespace) -> dict[str, Any]:
@@ -148,7 +246,8 @@ def machine() -> dict[str, Any]:
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
-    "training": training, "startup": startup, "tokenizing": tokenizing,
+    "training": training, "memory": memory, "generation": generation, "startup": startup, "waste": waste,
+    "tokenizing": tokenizing, "preparing": preparing,
 }  # fmt: skip
 
 
@@ -164,7 +263,21 @@ def tables(results: dict[str, Any]) -> dict[str, str]:
                 for n, f in sorted(systems.items(), key=lambda item: -item[1]["tokens_per_second"])
             ],
         )  # fmt: skip
-    for part in ("startup", "tokenizing"):
+    if results.get("memory"):
+        made["memory"] = markdown(
+            ["system", "peak MB", "seconds a step"],
+            [[n, f"{f['peak_mb']:,}", str(f["step_seconds"])] for n, f in results["memory"].items()],
+        )
+    if results.get("generation"):
+        rows = [
+            [title, n, str(f["tokens_per_second"]), f["firstlight_over_it"], f"{f['peak_mb']:,}"]
+            for title, systems in results["generation"].items()
+            if title in GENERATED
+            for n, f in systems.items()
+        ]
+        rows.append(["batch 1", "floor: weights read once a token", str(results["generation"]["floor"]), "", ""])
+        made["generation"] = markdown(["what", "system", "tokens/s", "Firstlight over it", "peak MB"], rows)
+    for part in ("startup", "waste", "tokenizing", "preparing"):
         if results.get(part):
             made[part] = markdown(["what", "figure"], [[k, str(v)] for k, v in results[part].items()])
     if "machine" in results:
@@ -200,9 +313,9 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=[], help="all by default")
     parser.add_argument("--python", default=sys.executable, help="the interpreter that has the peers")
     parser.add_argument("--nanogpt", type=Path, help="a checkout of nanoGPT")
-    parser.add_argument("--text", type=Path, help="a text file for tokenizing")
+    parser.add_argument("--text", type=Path, help="a text file for tokenizing and preparing")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--shapes", nargs="*", choices=list(SHAPES), default=list(SHAPES))
+    parser.add_argument("--shapes", nargs="*", choices=TIMED, default=TIMED)
     parser.add_argument("--compiled", action="store_true", help="Firstlight compiled, too")
     asked = parser.parse_args()
     results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}

@@ -1,4 +1,4 @@
-"""Shapes that training is compared at: GPT-2's architecture, batches of equal size."""
+"""Shapes that training is compared at: GPT-2's architecture, batches of equal size; and work of generation."""
 
 from dataclasses import dataclass
 
@@ -28,11 +28,30 @@ class Shape:
         return self.block_size * self.batch
 
     @property
+    def parameters(self) -> int:
+        """Numbers of the matrices that a new token is multiplied with."""
+        return 12 * self.n_layer * self.n_embd**2 + self.n_vocab * self.n_embd
+
+    @property
     def flops(self) -> float:
         """Model FLOPs of one step: six a weight of a matrix product, and causal attention."""
-        matrices = 12 * self.n_layer * self.n_embd**2 + self.n_vocab * self.n_embd
         attention = 12 * self.n_layer * self.n_embd * (self.block_size + 1) / 2
-        return self.tokens * (6 * matrices + attention)
+        return self.tokens * (6 * self.parameters + attention)
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """What is written at once, greedily.
+
+    Attributes:
+        batch: texts.
+        prompt: tokens that each begins with.
+        new: tokens that each gets.
+    """
+
+    batch: int
+    prompt: int
+    new: int
 
 
 SHAPES = {
@@ -42,5 +61,9 @@ SHAPES = {
         Shape("char-6x384", 6, 6, 384, 256, 16, 65, 2),
         Shape("gpt2-124m-256", 12, 12, 768, 256, 4, 50257, 1),
         Shape("gpt2-124m-1024", 12, 12, 768, 1024, 1, 50257, 1),
+        Shape("gpt2-124m-256x16", 12, 12, 768, 256, 16, 50257, 1),
     )
 }
+# Those of the speed tables; the last is for memory.
+TIMED = list(SHAPES)[:4]
+GENERATED = {"batch 1": Texts(1, 64, 96), "batch 8": Texts(8, 64, 96), "first token after 900": Texts(1, 900, 1)}

@@ -1,8 +1,10 @@
 """One system in a process of its own, which takes steps when it is told to.
 
-    python benchmarks/worker.py SYSTEM SHAPE [--checkout DIR] [--compile]
+    python benchmarks/worker.py SYSTEM SHAPE [--checkout DIR] [--compile] [--recompute]
+    python benchmarks/worker.py SYSTEM SHAPE --texts 8,64,96 [--int8]
 
-It answers each line of standard input, a number of steps, with one line of JSON: the seconds that they
+A step is one of the optimiser, or with --texts one greedy writing of so many texts, with so many tokens of prompt and
+new ones. It answers each line of standard input, a number of steps, with one line of JSON: the seconds that they
 took and the peak of this process's memory. The first line that it prints says how long it took to be warm.
 """
 
@@ -17,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from shapes import SHAPES
+from shapes import SHAPES, Texts
 
 
 def peak_bytes() -> int:
@@ -65,12 +67,18 @@ def main() -> None:
     parser.add_argument("system")
     parser.add_argument("shape", choices=list(SHAPES))
     parser.add_argument("--checkout", type=Path)
-    parser.add_argument("--compile", action="store_true")
+    for flag in ("--compile", "--recompute", "--int8"):
+        parser.add_argument(flag, action="store_true")
+    parser.add_argument("--texts", help="batch,prompt,new")
     asked = parser.parse_args()
     gate = Gate(sys.stdout)
     sys.stdout = sys.stderr  # what a system prints must not be taken for an answer
     peer = importlib.import_module(f"peers.{asked.system}")
-    peer.train(SHAPES[asked.shape], gate.step, checkout=asked.checkout, compiled=asked.compile)
+    ways = {name: True for name in ("recompute", "int8") if getattr(asked, name)}
+    if asked.texts:
+        texts = Texts(*map(int, asked.texts.split(",")))
+        peer.generate(SHAPES[asked.shape], texts, gate.step, checkout=asked.checkout, compiled=asked.compile, **ways)
+    peer.train(SHAPES[asked.shape], gate.step, checkout=asked.checkout, compiled=asked.compile, **ways)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from shapes import Shape
+from shapes import Shape, Texts
 
 from firstlight.parallel.allocator import ensure_allocator
 
 
-def train(shape: Shape, step: Callable[[], None], *, checkout: Path | None, compiled: bool) -> None:
+def train(
+    shape: Shape, step: Callable[[], None], *, checkout: Path | None, compiled: bool, recompute: bool = False
+) -> None:
     """Pre-train on random words, as many as the vocabulary has, through the command's own way."""
     del checkout
     ensure_allocator()  # starts this command again, once: before torch is imported
@@ -38,9 +40,42 @@ def train(shape: Shape, step: Callable[[], None], *, checkout: Path | None, comp
                 f"model.n_embd={shape.n_embd}", f"model.block_size={shape.block_size}",
                 f"train.batch_tokens={shape.tokens}", "train.steps=1000000", "train.log_every=10", "train.eval_every=0",
                 "train.sample_every=0", "train.checkpoint_every=1000", "optim.name=adamw",
-                f"hardware.compile={'on' if compiled else 'auto'}",
+                f"hardware.compile={'on' if compiled else 'auto'}", f"train.activation_checkpointing={recompute}",
             ],
         )  # fmt: skip
+
+
+def generate(
+    shape: Shape, texts: Texts, step: Callable[[], None], *, checkout: Path | None, compiled: bool, int8: bool = False
+) -> None:
+    """Write texts by the decoding of ``firstlight generate``, from random weights."""
+    del checkout, compiled
+    ensure_allocator()
+    import torch
+
+    from firstlight.lm import GenerateSettings
+    from firstlight.lm.decoding import Decoding
+    from firstlight.lm.sampling import choose
+    from firstlight.model import GPT, ModelConfig
+    from firstlight.model.int8 import to_int8
+
+    torch.manual_seed(0)
+    model = GPT(
+        ModelConfig(
+            family="gpt2", n_layer=shape.n_layer, n_head=shape.n_head, n_embd=shape.n_embd,
+            block_size=shape.block_size, vocab_size=shape.n_vocab,
+        )
+    ).eval()  # fmt: skip
+    model.init_weights()
+    if int8:
+        to_int8(model)
+    settings = GenerateSettings(temperature=0)
+    while True:
+        prompts = torch.randint(shape.n_vocab, (texts.batch, texts.prompt)).tolist()
+        decoding = Decoding(model, prompts, texts.new)
+        for _ in range(texts.new):
+            decoding.push(choose(decoding.logits(), settings, None).tolist())
+        step()
 
 
 def _write(path: Path, shape: Shape) -> str:

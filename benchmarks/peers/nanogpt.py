@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from shapes import Shape
+from shapes import Shape, Texts
 
 
 def train(shape: Shape, step: Callable[[], None], *, checkout: Path | None, compiled: bool) -> None:
@@ -34,4 +34,23 @@ def train(shape: Shape, step: Callable[[], None], *, checkout: Path | None, comp
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         loss.item()
+        step()
+
+
+def generate(shape: Shape, texts: Texts, step: Callable[[], None], *, checkout: Path | None, compiled: bool) -> None:
+    """Write texts by its own generate, which reads the whole text anew for each token."""
+    del compiled
+    assert checkout is not None, "--checkout names nanoGPT's folder"
+    sys.path.insert(0, str(checkout))
+    from model import GPT, GPTConfig
+
+    torch.manual_seed(0)
+    model = GPT(
+        GPTConfig(
+            block_size=shape.block_size, vocab_size=shape.n_vocab, n_layer=shape.n_layer, n_head=shape.n_head,
+            n_embd=shape.n_embd, dropout=0.0, bias=True,
+        )
+    ).eval()  # fmt: skip
+    while True:
+        model.generate(torch.randint(shape.n_vocab, (texts.batch, texts.prompt)), texts.new, top_k=1)
         step()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from shapes import Shape
+from shapes import Shape, Texts
 
 
 def train(shape: Shape, step: Callable[[], None], *, checkout: Path | None, compiled: bool) -> None:
@@ -39,3 +39,22 @@ def train(shape: Shape, step: Callable[[], None], *, checkout: Path | None, comp
         )  # fmt: skip
         model = GPT2LMHeadModel(config)
         Trainer(model=model, args=arguments, train_dataset=Random(), callbacks=[Told()]).train()
+
+
+def generate(shape: Shape, texts: Texts, step: Callable[[], None], *, checkout: Path | None, compiled: bool) -> None:
+    """Write texts by its own generate with its dynamic cache, its fastest way here."""
+    del checkout, compiled
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=shape.n_vocab, n_positions=shape.block_size, n_embd=shape.n_embd, n_layer=shape.n_layer,
+            n_head=shape.n_head, bos_token_id=0, eos_token_id=None, pad_token_id=0,
+        )
+    ).eval()  # fmt: skip
+    while True:
+        ids = torch.randint(shape.n_vocab, (texts.batch, texts.prompt))
+        seen = torch.ones_like(ids)
+        model.generate(ids, attention_mask=seen, max_new_tokens=texts.new, min_new_tokens=texts.new, do_sample=False)
+        step()

@@ -32,6 +32,9 @@ def evaluate(
         typer.Option(min=1, help="Tokens that each window moves on; by default the block size.", show_default=False),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Put the matrices into eight bits: what generate --int8 writes with.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Score a model on a text.
@@ -43,7 +46,7 @@ def evaluate(
     from firstlight.stages.evaluate import evaluate as stage
 
     with named_as_options({"hardware.device": "--device", "stride": "--stride"}):
-        found = stage(run, text or (), stride=stride, device=device)
+        found = stage(run, text or (), stride=stride, device=device, int8=int8)
     if as_json:
         show.as_json(found)
         return

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from firstlight import progress
 from firstlight.lm.forward import evaluating
-from firstlight.model import GPT, Cache, ModelConfig, linear, new_cache
+from firstlight.model import GPT, Cache, ModelConfig, new_cache
 
 
 class Decoding:
@@ -35,7 +35,7 @@ class Decoding:
     def __init__(self, model: GPT, prompts: Sequence[Sequence[int]], room: int) -> None:
         self._model, self._room = model, room
         self._block = model.config.block_size
-        self._weight = model.embed.weight
+        self._weight = next(model.parameters())
         self.rows = [list(ids) for ids in prompts]
         self.live = list(range(len(self.rows)))
         self._held = self.live  # as they stand in the cache, ended ones among them
@@ -55,7 +55,7 @@ class Decoding:
             last = self._hidden([self.rows[i][-1:] for i in self._held], self._cache)
         if len(self.live) < len(self._held):
             last = last[[at for at, i in enumerate(self._held) if i in self.live]]
-        return linear(last, self._model.head_weight).float()
+        return self._model.logits(last).float()
 
     @torch.inference_mode()
     def push(self, tokens: Sequence[int], ended: Collection[int] = ()) -> None:

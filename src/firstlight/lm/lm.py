@@ -62,7 +62,7 @@ class LM:
     ) -> None:
         self.model, self.tokenizer, self.source = model, tokenizer, source
         self.place = place or parallel.Place(
-            model.embed.weight.device, "fp32", False, torch.get_num_threads(), 0, 1, {}
+            next(model.parameters()).device, "fp32", False, torch.get_num_threads(), 0, 1, {}
         )
         self.ends = frozenset(ends) | (frozenset() if tokenizer is None else {tokenizer.eot_id})
 
@@ -92,10 +92,16 @@ class LM:
         return cls(model.eval(), tokenizer, source=folder, ends=directory.read_ends(folder, table))
 
     @classmethod
-    def load(cls, name: str | Path, *, device: str = "auto", precision: str = "auto") -> "LM":
+    def load(cls, name: str | Path, *, device: str = "auto", precision: str = "auto", int8: bool = False) -> "LM":
         """Load a run (its best checkpoint, else its latest), a checkpoint, a Hugging Face directory or a hub name.
 
         The weights are in the precision that is asked for or found; ``at`` keeps them as they are.
+
+        Args:
+            name: where the model lies.
+            device: auto, cpu, cuda, cuda:N or mps.
+            precision: of the weights; auto, fp32, bf16 or fp16.
+            int8: put matrices into eight bits; such a model writes and scores, and is not saved.
 
         Raises:
             UsageError: ``name`` means no model, or this machine lacks the device or precision.
@@ -105,7 +111,14 @@ class LM:
         place = parallel.resolve(parallel.Hardware.model_validate({"device": device, "precision": precision}))
         read = cls.read(name)
         directory.cast(read.model, place.dtype)
-        return read.at(place)
+        return (read.in_int8() if int8 else read).at(place)
+
+    def in_int8(self) -> "LM":
+        """Put the matrices into eight bits, in place: faster writing, nearly the same numbers."""
+        from firstlight.model.int8 import to_int8
+
+        to_int8(self.model)
+        return self
 
     def at(self, place: parallel.Place) -> "LM":
         """Move to a device; scoring then computes as training does there, in its precision from these weights."""
@@ -114,7 +127,13 @@ class LM:
         return self
 
     def save(self, folder: str | Path, facts: Mapping[str, Any] | None = None) -> None:
-        """Write a Hugging Face directory; the weights as they are, in fp32."""
+        """Write a Hugging Face directory; the weights as they are, in fp32.
+
+        Raises:
+            UsageError: the matrices are in int8, of which there is no exact way back.
+        """
+        if not isinstance(self.model.embed, torch.nn.Embedding):
+            raise UsageError("is in int8, which is not saved", where=self.source, fix="Load it without int8.")
         weights = {name: tensor.float().cpu() for name, tensor in export_state(self.model).items()}
         saving.write(Path(folder), self.config, weights, self.tokenizer, facts or {})
 
@@ -209,7 +228,7 @@ class LM:
 
     def _rows_at_once(self, length: int) -> int:
         """Return how many texts of a length may be written at once, by what their keys and values need."""
-        c, weight = self.config, self.model.embed.weight
+        c, weight = self.config, next(self.model.parameters())
         row = 2 * c.n_layer * c.heads_kv * c.head_width * min(length, c.block_size) * weight.element_size()
         return max(1, min(_ROWS, _CACHE_BYTES.get(weight.device.type, 1 << 30) // row))
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from firstlight import parallel
 from firstlight.lm.forward import evaluating
-from firstlight.model import GPT, linear
+from firstlight.model import GPT
 
 _TOKENS = 8192  # of one forward pass
 _NUMBERS = 1 << 22  # logits held at once
@@ -85,16 +85,16 @@ def _parts(model: GPT, number: int, before: list[int], after: list[int]) -> Iter
 
 def _score_parts(model: GPT, parts: Sequence[_Part], place: parallel.Place) -> tuple[np.ndarray, np.ndarray]:
     """Return log P of the targets of all parts, end to end, and whether each was the likeliest token."""
-    device = model.embed.weight.device
+    device = next(model.parameters()).device
     longest = max(len(part.ids) for part in parts)
     ids = torch.tensor([[*part.ids, *[0] * (longest - len(part.ids))] for part in parts], device=device)
     rows = torch.tensor([row for row, part in enumerate(parts) for _ in range(part.n)], device=device)
     at = torch.tensor([i for part in parts for i in range(len(part.ids) - part.n, len(part.ids))], device=device)
     with evaluating(model), parallel.autocast(place):
         hidden = model.hidden(ids[:, :-1])[rows, at - 1]  # (N, C)
-        size = max(1, _NUMBERS // model.head_weight.shape[0])
+        size = max(1, _NUMBERS // (model.config.vocab_size or 1))
         chunks = zip(torch.split(hidden, size), torch.split(ids[rows, at], size), strict=True)
-        found = [_judged(linear(h, model.head_weight).float(), targets) for h, targets in chunks]
+        found = [_judged(model.logits(h).float(), targets) for h, targets in chunks]
     logprobs, likeliest = (torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True))
     return logprobs.astype(np.float64), likeliest
 
@@ -128,7 +128,7 @@ def score_windows(
         return
     n_windows = 1 + max(0, -(-(n - T) // stride))
     rows = rows or max(1, _TOKENS // T)
-    device = model.embed.weight.device
+    device = next(model.parameters()).device
     for first in range(0, n_windows, rows):
         begins = np.arange(first, min(first + rows, n_windows)) * stride
         # What stands after the end is padding, which no position before it sees.

@@ -7,6 +7,7 @@ L layers, S positions held in a cache.
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -86,8 +87,8 @@ class GPT(nn.Module):
         assert before + T <= self.config.block_size, "the caller keeps texts within block_size"
         positions, allowed = _places(ids, before, starts, cache)
         # Tied, the embeddings' gradient has the head's as well: a few rows are added to that, not a second matrix.
-        few = with_head and self.head is None and by_hand(self.embed.weight) and torch.is_grad_enabled()
-        x = F.embedding(ids, self.embed.weight, sparse=few)
+        few = with_head and self.head is None and torch.is_grad_enabled() and by_hand(self.embed.weight)
+        x = F.embedding(ids, self.embed.weight, sparse=True) if few else self.embed(ids)
         if self.positions is not None:
             x = x + self.positions(positions)
         x = self.dropout(x)
@@ -114,7 +115,17 @@ class GPT(nn.Module):
         self, ids: Int[Tensor, "B T"], *, starts: Bool[Tensor, "B T"] | None = None, cache: Cache | None = None
     ) -> Float[Tensor, "B T V"]:
         """Return the logits of the token that follows each position."""
-        return linear(self.hidden(ids, starts=starts, cache=cache), self.head_weight)
+        return self.logits(self.hidden(ids, starts=starts, cache=cache))
+
+    def logits(self, hidden: Float[Tensor, "... C"]) -> Float[Tensor, "... V"]:
+        """Return the logits of hidden states."""
+        if self.head is not None:
+            return self.head(hidden)  # type: ignore[no-any-return]
+        embed: nn.Module = self.embed
+        if isinstance(embed, nn.Embedding):
+            return linear(hidden, embed.weight)
+        y: Tensor = cast(Any, embed).times(hidden)  # of int8
+        return y
 
     def loss(
         self, inputs: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], weights: Float[Tensor, "B T"] | None = None,

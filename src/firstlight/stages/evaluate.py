@@ -38,8 +38,9 @@ class Evaluation:
 
 
 def evaluate(
-    model: str | Path | LM, text: Sequence[str] = (), *, stride: int | None = None, device: str = "auto"
-) -> Evaluation:
+    model: str | Path | LM, text: Sequence[str] = (), *, stride: int | None = None, device: str = "auto",
+    int8: bool = False,
+) -> Evaluation:  # fmt: skip
     """Score texts, or the valid split of the run that the model belongs to.
 
     Args:
@@ -47,12 +48,14 @@ def evaluate(
         text: files, folders or named corpora; each is scored by itself.
         stride: tokens that each window moves on by; by default the block size.
         device: auto, cpu, cuda, cuda:N or mps.
+        int8: score with the matrices in eight bits.
 
     Raises:
         UsageError: no text is given and the model belongs to no run; or a stride beyond the block size.
         ContractError: the run's token store was made with another tokenizer.
     """
     lm = model if isinstance(model, LM) else _load(model, device)
+    lm = lm.in_int8() if int8 else lm
     step = lm.config.block_size if stride is None else stride
     if not 1 <= step <= lm.config.block_size:
         raise UsageError(

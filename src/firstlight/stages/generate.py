@@ -19,14 +19,16 @@ class Sample:
     tokens: int
 
 
-def load(model: str | Path, *, device: str = "auto", precision: str = "auto") -> LM:
+def load(model: str | Path, *, device: str = "auto", precision: str = "auto", int8: bool = False) -> LM:
     """Load a model: a run (its best checkpoint, else its latest), a checkpoint, a Hugging Face directory, a hub name.
+
+    With ``int8`` its matrices are put into eight bits: it writes faster, nearly the same.
 
     Raises:
         UsageError: nothing is there.
         CheckpointError: damaged, or of a family that is not supported.
     """
-    return LM.load(model, device=device, precision=precision)
+    return LM.load(model, device=device, precision=precision, int8=int8)
 
 
 def generate(model: str | Path | LM, prompts: str | Sequence[str] = "", **settings: Any) -> list[Sample]:
