@@ -48,10 +48,9 @@ def locate(name: str | Path) -> Path:
         return _checkpoint_of(path)
     if path.exists():
         raise UsageError(
-            "is no model",
-            where=path,
+            "is no model", where=path,
             expected="a run, a checkpoint, or a folder with config.json and model.safetensors",
-        )
+        )  # fmt: skip
     if _HUB_NAME.fullmatch(str(name)) and not path.parent.is_dir():
         return _from_hub(str(name))
     near = nearest(path.name, [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else [])

@@ -134,11 +134,9 @@ def _device(asked: str, reasons: dict[str, str]) -> torch.device:
         index = device.index if device.index is not None else _environ("LOCAL_RANK", 0)
         if index >= torch.cuda.device_count():
             raise UsageError(
-                "no such GPU",
-                where="hardware.device",
-                found=f"cuda:{index}",
+                "no such GPU", where="hardware.device", found=f"cuda:{index}",
                 expected=f"below {torch.cuda.device_count()}",
-            )
+            )  # fmt: skip
         torch.cuda.set_device(index)
         return torch.device("cuda", index)
     if device.type == "mps" and not has_mps:
@@ -173,10 +171,9 @@ def _compiles(asked: str, device: torch.device, reasons: dict[str, str]) -> bool
     has_compiler = any(shutil.which(name) for name in named)
     if asked == "on" and not has_compiler:
         raise UsageError(
-            "compilation needs a C++ compiler",
-            where="hardware.compile",
+            "compilation needs a C++ compiler", where="hardware.compile",
             fix="Install g++ or clang++, or set hardware.compile=off.",
-        )
+        )  # fmt: skip
     if asked != "auto":
         return asked == "on"
     if device.type != "cuda":

@@ -94,12 +94,11 @@ def materials(run: Path, settings: PretrainSettings, *, prepared: bool = False) 
         store = prepare(run / "data", corpus.sources, tokenizer, settings.data, seed=settings.run.seed, extra=facts)
     if start is not None and start.tokenizer is not None and start.tokenizer.hash != tokenizer.hash:
         raise ContractError(
-            "the starting model was trained with another tokenizer",
-            where=settings.run.start_from,
+            "the starting model was trained with another tokenizer", where=settings.run.start_from,
             found=f"{start.tokenizer.vocab_size} tokens, hash {start.tokenizer.hash[:12]}",
             expected=f"{tokenizer.vocab_size} tokens, hash {tokenizer.hash[:12]}",
             fix="Leave out the [tokenizer] settings, so that the starting model's own tokenizer is used.",
-        )
+        )  # fmt: skip
     return Materials(tokenizer, store, start)
 
 
@@ -142,11 +141,10 @@ def model_config(settings: PretrainSettings, made: Materials) -> ModelConfig:
         config = config.model_copy(update={"vocab_size": vocabulary})
     if made.store.train.n_tokens <= config.block_size:
         raise UsageError(
-            "the training text is shorter than one block",
-            where="model.block_size",
+            "the training text is shorter than one block", where="model.block_size",
             found=f"{made.store.train.n_tokens} tokens of text, block size {config.block_size}",
             fix=f"Set model.block_size below {made.store.train.n_tokens}, or bring more text.",
-        )
+        )  # fmt: skip
     return config
 
 

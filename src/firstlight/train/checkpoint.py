@@ -218,10 +218,9 @@ def read_table(checkpoint: Path) -> dict[str, Any]:
         found = table.get("format")
     except FileNotFoundError as error:
         raise CheckpointError(
-            "has no training state, so training cannot go on from it",
-            where=checkpoint,
+            "has no training state, so training cannot go on from it", where=checkpoint,
             fix="Start a new run from its weights with --from.",
-        ) from error
+        ) from error  # fmt: skip
     except (ValueError, AttributeError) as error:
         raise CheckpointError("is unreadable", where=path) from error
     if found != FORMAT:
