@@ -61,11 +61,9 @@ def read_index(path: Path) -> tuple[np.ndarray, np.dtype]:
         )  # fmt: skip
     if len(data) != head + 12 * n_sequences + 8 * n_bounds:
         raise StoreError(
-            "is cut or overlong",
-            where=path,
-            found=f"{len(data)} bytes",
+            "is cut or overlong", where=path, found=f"{len(data)} bytes",
             expected=head + 12 * n_sequences + 8 * n_bounds,
-        )
+        )  # fmt: skip
     lengths = np.frombuffer(data, "<i4", n_sequences, head).astype(np.int64)
     offsets = np.frombuffer(data, "<i8", n_sequences, head + 4 * n_sequences)
     bounds = np.frombuffer(data, "<i8", n_bounds, head + 12 * n_sequences)

@@ -52,9 +52,7 @@ def check_changes(differing: Mapping[str, tuple[Any, Any]], run: Path) -> dict[s
     if refused:
         found = ", ".join(f"{k} = {new!r} (the run has {old!r})" for k, (old, new) in sorted(refused.items()))
         raise ContractError(
-            "a resumed run cannot change these settings",
-            where=run,
-            found=found,
+            "a resumed run cannot change these settings", where=run, found=found,
             fix=f"Leave them as they are, or start a new run from its weights: pretrain … --from {run} --out NEW",
-        )
+        )  # fmt: skip
     return dict(differing)

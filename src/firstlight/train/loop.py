@@ -96,16 +96,9 @@ def _take(job: Job, feed: Feed) -> tuple[StepReport, int]:
     seconds = time.perf_counter() - started
     lr = float(job.state.optimizer.param_groups[0]["lr"])
     report = StepReport(
-        counters.step,
-        counters.tokens,
-        position,
-        job.rows,
-        outcome.loss,
-        lr,
-        outcome.grad_norm,
-        seconds,
+        counters.step, counters.tokens, position, job.rows, outcome.loss, lr, outcome.grad_norm, seconds,
         outcome.applied,
-    )
+    )  # fmt: skip
     return report, outcome.targets
 
 
@@ -152,10 +145,9 @@ def _judged(job: Job, report: StepReport) -> bool:
         f"the loss spiked again after {counters.rollbacks} rollbacks"
         if report.applied
         else f"loss or gradient was not finite in {counters.not_finite} steps in a row",
-        where=f"step {counters.step}",
-        found=figures,
+        where=f"step {counters.step}", found=figures,
         fix="Lower optim.lr or lengthen its warm-up; look at the documents named. Checkpoints before it are whole.",
-    )
+    )  # fmt: skip
 
 
 def _figures(job: Job, report: StepReport) -> str:
