@@ -77,3 +77,15 @@ def test_a_missing_file_of_prompts_is_refused(tmp_path):
         (tmp_path / "p").write_text("x")
         with pytest.raises(UsageError, match="no such file"):
             prompts_of(tmp_path / name)
+
+
+def test_int8_writes_text_scores_nearly_the_same_and_is_not_saved(saved, tmp_path):
+    small = firstlight.load(saved, device="cpu", int8=True)
+    written = generate(small, ["ab", "c"], max_new_tokens=50, seed=2)  # beyond the block, so that the context slides
+    assert [s.tokens for s in written] == [50, 50]
+    assert written == generate(firstlight.load(saved, int8=True), ["ab", "c"], max_new_tokens=50, seed=2)
+    exact = firstlight.load(saved, device="cpu").score([("the ", "sun")])[0].logprob
+    assert 0 < abs(small.score([("the ", "sun")])[0].logprob - exact) < 0.1 * abs(exact)
+    with pytest.raises(UsageError, match="int8, which is not saved"):
+        small.save(tmp_path / "again")
+    assert not (tmp_path / "again").exists()
