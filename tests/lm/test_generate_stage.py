@@ -86,6 +86,18 @@ def test_int8_writes_text_scores_nearly_the_same_and_is_not_saved(saved, tmp_pat
     assert written == generate(firstlight.load(saved, int8=True), ["ab", "c"], max_new_tokens=50, seed=2)
     exact = firstlight.load(saved, device="cpu").score([("the ", "sun")])[0].logprob
     assert 0 < abs(small.score([("the ", "sun")])[0].logprob - exact) < 0.1 * abs(exact)
+    with pytest.raises(UsageError, match="another precision"):
+        firstlight.load(saved, device="cpu", precision="bf16", int8=True)
     with pytest.raises(UsageError, match="int8, which is not saved"):
         small.save(tmp_path / "again")
     assert not (tmp_path / "again").exists()
+
+
+def test_int8_keeps_fp32_beside_it_where_the_place_would_take_bf16(saved, monkeypatch):
+    """As on a GPU, where auto is bf16: norms in bf16 beside matrices that give fp32 would not fit together."""
+    place = firstlight.load(saved, device="cpu", precision="bf16").place
+    monkeypatch.setattr("firstlight.parallel.resolve", lambda _: place)
+    small = firstlight.load(saved, int8=True)
+    assert {p.dtype.itemsize for p in small.model.parameters()} == {4}
+    assert small.generate("ab", GenerateSettings(max_new_tokens=5, temperature=0))[0].ids
+    assert small.score([("the ", "sun")])[0].logprob < 0

@@ -95,23 +95,22 @@ class LM:
     def load(cls, name: str | Path, *, device: str = "auto", precision: str = "auto", int8: bool = False) -> "LM":
         """Load a run (its best checkpoint, else its latest), a checkpoint, a Hugging Face directory or a hub name.
 
-        The weights are in the precision that is asked for or found; ``at`` keeps them as they are.
-
-        Args:
-            name: where the model lies.
-            device: auto, cpu, cuda, cuda:N or mps.
-            precision: of the weights; auto, fp32, bf16 or fp16.
-            int8: put matrices into eight bits; such a model writes and scores, and is not saved.
+        The weights are in the precision that is asked for or found; ``at`` keeps them as they are. With ``int8``
+        matrices are in eight bits and the rest in fp32: such a model writes and scores, and is not saved.
 
         Raises:
-            UsageError: ``name`` means no model, or this machine lacks the device or precision.
+            UsageError: ``name`` means no model, or this machine lacks the device or precision; or int8 and another.
             CheckpointError: it is damaged, or of a family that is not supported.
             TokenizerError: its tokenizer is damaged.
         """
         place = parallel.resolve(parallel.Hardware.model_validate({"device": device, "precision": precision}))
+        if int8 and precision not in ("auto", "fp32"):
+            raise UsageError("int8 leaves no room for another precision", found=precision, expected="auto or fp32")
         read = cls.read(name)
+        if int8:
+            return read.in_int8().at(place)
         directory.cast(read.model, place.dtype)
-        return (read.in_int8() if int8 else read).at(place)
+        return read.at(place)
 
     def in_int8(self) -> "LM":
         """Put the matrices into eight bits, in place: faster writing, nearly the same numbers."""
