@@ -17,7 +17,7 @@ TEST_JOBS ?= 2
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-slow bench lint format check clean
+.PHONY: help setup quickstart test test-slow bench bench-gpu lint format check clean
 
 help:
 	@echo "make quickstart            train on a text that every Python has; report in runs/quickstart/report.html"
@@ -25,6 +25,7 @@ help:
 	@echo "make test                  the fast suite"
 	@echo "make test-slow             the tests that it leaves out"
 	@echo "make bench NANOGPT=... PEERS=... TEXT=...   Firstlight beside its peers; see docs/benchmarks.md"
+	@echo "make bench-gpu NANOGPT=... PEERS=...         the same on a GPU, in 9 minutes at most"
 	@echo "make lint | format | check style and types; rewrite; lint and test"
 	@echo "make setup                 install everything for development into $(VENV)"
 	@echo "make clean                 remove $(VENV) and caches; runs/ stays"
@@ -72,7 +73,10 @@ lint: $(VENV)/.dev
 # Peers that pip installs live in an interpreter of their own; nanoGPT is a checkout.
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/bench.py $(if $(PEERS),--python $(PEERS)) $(if $(NANOGPT),--nanogpt $(NANOGPT)) \
-	  $(if $(TEXT),--text $(TEXT)) $(BENCH)
+	  $(if $(LLMC),--llmc $(LLMC)) $(if $(TEXT),--text $(TEXT)) $(BENCH)
+
+bench-gpu: $(VENV)/.dev
+	$(BIN)/python benchmarks/bench_gpu.py $(if $(PEERS),--python $(PEERS)) $(if $(NANOGPT),--nanogpt $(NANOGPT)) $(BENCH)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from interleave import HERE, System, in_turn, ratio
-from shapes import GENERATED, SHAPES, TIMED
+from shapes import GENERATED, SHAPES, TIMED, Shape
 
 DOCS = HERE.parent / "docs"
 RESULTS = DOCS / "benchmarks.json"
@@ -49,6 +49,7 @@ def training(asked: argparse.Namespace) -> dict[str, Any]:
             worker(asked.python, "litgpt", name, "--compile"),
             worker(asked.python, "transformers", name),
             worker(asked.python, "keras", name, KERAS_BACKEND="jax"),
+            *((worker(asked.python, "llmc", name, "--checkout", str(asked.llmc)),) if asked.llmc else ()),
         ]
         at_once = 2 if shape.n_vocab > 1000 else len(peers)
         for first in range(0, len(peers), at_once):
@@ -116,20 +117,24 @@ def generation(asked: argparse.Namespace) -> dict[str, Any]:
             }
             for system, figures in told.items()
         }
-    found["floor"] = round(reading() / (4 * shape.parameters), 1)
+    found["floor"] = round(1 / reading(shape), 1)
     return found
 
 
-def reading() -> float:
-    """Return the bytes a second at which all cores together read memory, the best of ten."""
+def reading(shape: Shape) -> float:
+    """Return the seconds in which all cores together read a model's matrices, the best of ten."""
     import torch
 
-    numbers, times = torch.ones(1 << 28), []
+    C = shape.n_embd
+    sizes = [(3 * C, C), (C, C), (4 * C, C), (C, 4 * C)] * shape.n_layer
+    matrices = [torch.ones(size) for size in [*sizes, (shape.n_vocab, C)]]
+    times = []
     for _ in range(10):
         began = time.perf_counter()
-        numbers.sum()
+        for matrix in matrices:
+            matrix.sum()
         times.append(time.perf_counter() - began)
-    return numbers.nbytes / min(times)
+    return min(times)
 
 
 def preparing(asked: argparse.Namespace) -> dict[str, Any]:
@@ -295,11 +300,11 @@ def markdown(head: Sequence[str], rows: Table) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def write_docs(results: dict[str, Any]) -> None:
-    """Put the tables between their marks in docs/benchmarks.md."""
+def write_docs(made: dict[str, str]) -> None:
+    """Put tables, by name, between their marks in docs/benchmarks.md."""
     page = DOCS / "benchmarks.md"
     text = page.read_text(encoding="utf-8")
-    for name, table in tables(results).items():
+    for name, table in made.items():
         begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
         if begin not in text:
             raise SystemExit(f"{page} has no mark {begin}")
@@ -313,6 +318,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=[], help="all by default")
     parser.add_argument("--python", default=sys.executable, help="the interpreter that has the peers")
     parser.add_argument("--nanogpt", type=Path, help="a checkout of nanoGPT")
+    parser.add_argument("--llmc", type=Path, help="a checkout of llm.c")
     parser.add_argument("--text", type=Path, help="a text file for tokenizing and preparing")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--shapes", nargs="*", choices=TIMED, default=TIMED)
@@ -324,7 +330,7 @@ def main() -> None:
         results[part] = {**results.get(part, {}), **found}
         results["machine"] = machine()
         RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    write_docs(results)
+    write_docs(tables(results))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Shapes that training is compared at: GPT-2's architecture, batches of equal size; and work of generation."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,27 @@ class Texts:
     new: int
 
 
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """How a system is to work.
+
+    Attributes:
+        checkout: nanoGPT's or llm.c's folder.
+        compiled: through torch.compile.
+        recompute: activations are computed anew in the backward pass (Firstlight).
+        int8: matrices are in eight bits (Firstlight, writing).
+        device: cpu or cuda.
+        precision: fp32 or bf16, of the products.
+    """
+
+    checkout: Path | None = None
+    compiled: bool = False
+    recompute: bool = False
+    int8: bool = False
+    device: str = "cpu"
+    precision: str = "fp32"
+
+
 SHAPES = {
     shape.name: shape
     for shape in (
@@ -62,8 +84,16 @@ SHAPES = {
         Shape("gpt2-124m-256", 12, 12, 768, 256, 4, 50257, 1),
         Shape("gpt2-124m-1024", 12, 12, 768, 1024, 1, 50257, 1),
         Shape("gpt2-124m-256x16", 12, 12, 768, 256, 16, 50257, 1),
+        Shape("gpu-tiny", 2, 2, 64, 32, 4, 65, 2),
+        Shape("gpu-124m-1024", 12, 12, 768, 1024, 32, 50304, 10),
+        Shape("gpu-124m-8192", 12, 12, 768, 8192, 4, 50304, 10),
+        Shape("gpu-350m-1024", 24, 16, 1024, 1024, 16, 50304, 10),
+        Shape("gpu-350m-8192", 24, 16, 1024, 8192, 2, 50304, 10),
+        Shape("gpu-1.5b-1024", 48, 25, 1600, 1024, 8, 50304, 5),
+        Shape("gpu-1.5b-8192", 48, 25, 1600, 8192, 1, 50304, 5),
     )
 }
-# Those of the speed tables; the last is for memory.
-TIMED = list(SHAPES)[:4]
+# Those of the speed tables on a CPU; "256x16" is for memory, the rest for a GPU.
+TIMED = ["char-4x128", "char-6x384", "gpt2-124m-256", "gpt2-124m-1024"]
+ON_A_GPU = ["gpu-124m-1024", "gpu-1.5b-1024", "gpu-350m-1024", "gpu-124m-8192", "gpu-1.5b-8192", "gpu-350m-8192"]
 GENERATED = {"batch 1": Texts(1, 64, 96), "batch 8": Texts(8, 64, 96), "first token after 900": Texts(1, 900, 1)}

@@ -2,10 +2,12 @@
 
     python benchmarks/worker.py SYSTEM SHAPE [--checkout DIR] [--compile] [--recompute]
     python benchmarks/worker.py SYSTEM SHAPE --texts 8,64,96 [--int8]
+    python benchmarks/worker.py SYSTEM SHAPE --device cuda --precision bf16 …
 
 A step is one of the optimiser, or with --texts one greedy writing of so many texts, with so many tokens of prompt and
 new ones. It answers each line of standard input, a number of steps, with one line of JSON: the seconds that they
-took and the peak of this process's memory. The first line that it prints says how long it took to be warm.
+took and the peak of this process's memory, on a GPU of what torch has taken there. The first line that it prints says
+how long it took to be warm.
 """
 
 import argparse
@@ -19,11 +21,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from shapes import SHAPES, Texts
+from shapes import SHAPES, Texts, Ways
+
+
+def on_a_gpu() -> bool:
+    """Tell whether this process works on a GPU, without importing torch for the question."""
+    return "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized()
 
 
 def peak_bytes() -> int:
-    """Return the most memory that this process has held."""
+    """Return the most memory that this process has held, on a GPU where it works there."""
+    if on_a_gpu():
+        return int(sys.modules["torch"].cuda.max_memory_allocated())
     status = Path("/proc/self/status")
     if status.is_file():
         found = re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8"), re.MULTILINE)
@@ -46,6 +55,8 @@ class Gate:
         self._left -= 1
         if self._left:
             return
+        if on_a_gpu():
+            sys.modules["torch"].cuda.synchronize()
         seconds = time.perf_counter() - self._began
         if self._orders is None:
             self._orders = iter(sys.stdin)
@@ -69,16 +80,18 @@ def main() -> None:
     parser.add_argument("--checkout", type=Path)
     for flag in ("--compile", "--recompute", "--int8"):
         parser.add_argument(flag, action="store_true")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--texts", help="batch,prompt,new")
     asked = parser.parse_args()
     gate = Gate(sys.stdout)
     sys.stdout = sys.stderr  # what a system prints must not be taken for an answer
     peer = importlib.import_module(f"peers.{asked.system}")
-    ways = {name: True for name in ("recompute", "int8") if getattr(asked, name)}
+    ways = Ways(asked.checkout, asked.compile, asked.recompute, asked.int8, asked.device, asked.precision)
     if asked.texts:
-        texts = Texts(*map(int, asked.texts.split(",")))
-        peer.generate(SHAPES[asked.shape], texts, gate.step, checkout=asked.checkout, compiled=asked.compile, **ways)
-    peer.train(SHAPES[asked.shape], gate.step, checkout=asked.checkout, compiled=asked.compile, **ways)
+        peer.generate(SHAPES[asked.shape], Texts(*map(int, asked.texts.split(","))), gate.step, ways)
+    else:
+        peer.train(SHAPES[asked.shape], gate.step, ways)
 
 
 if __name__ == "__main__":

@@ -6,16 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from shapes import Shape, Texts
+from shapes import Shape, Texts, Ways
 
 from firstlight.parallel.allocator import ensure_allocator
 
 
-def train(
-    shape: Shape, step: Callable[[], None], *, checkout: Path | None, compiled: bool, recompute: bool = False
-) -> None:
+def train(shape: Shape, step: Callable[[], None], ways: Ways) -> None:
     """Pre-train on random words, as many as the vocabulary has, through the command's own way."""
-    del checkout
     ensure_allocator()  # starts this command again, once: before torch is imported
     from firstlight.stages import pretrain
     from firstlight.train import due
@@ -40,16 +37,15 @@ def train(
                 f"model.n_embd={shape.n_embd}", f"model.block_size={shape.block_size}",
                 f"train.batch_tokens={shape.tokens}", "train.steps=1000000", "train.log_every=10", "train.eval_every=0",
                 "train.sample_every=0", "train.checkpoint_every=1000", "optim.name=adamw",
-                f"hardware.compile={'on' if compiled else 'auto'}", f"train.activation_checkpointing={recompute}",
+                f"hardware.compile={'on' if ways.compiled else 'off'}",
+                f"train.activation_checkpointing={str(ways.recompute).lower()}",
+                f"hardware.device={ways.device}", f"hardware.precision={ways.precision}",
             ],
         )  # fmt: skip
 
 
-def generate(
-    shape: Shape, texts: Texts, step: Callable[[], None], *, checkout: Path | None, compiled: bool, int8: bool = False
-) -> None:
+def generate(shape: Shape, texts: Texts, step: Callable[[], None], ways: Ways) -> None:
     """Write texts by the decoding of ``firstlight generate``, from random weights."""
-    del checkout, compiled
     ensure_allocator()
     import torch
 
@@ -67,8 +63,11 @@ def generate(
         )
     ).eval()  # fmt: skip
     model.init_weights()
-    if int8:
+    if ways.int8:
         to_int8(model)
+    model.to(ways.device)
+    if ways.precision == "bf16":
+        model.to(torch.bfloat16)
     settings = GenerateSettings(temperature=0)
     while True:
         prompts = torch.randint(shape.n_vocab, (texts.batch, texts.prompt)).tolist()

@@ -1,15 +1,14 @@
 """Keras: KerasHub's GPT-2 on the backend that KERAS_BACKEND names, trained by train_on_batch."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
-from shapes import Shape
+from shapes import Shape, Ways
 
 
-def train(shape: Shape, step: Callable[[], None], *, checkout: Path | None, compiled: bool) -> None:
+def train(shape: Shape, step: Callable[[], None], ways: Ways) -> None:
     """Take steps with AdamW and gradients clipped at 1; Keras compiles on JAX and TensorFlow by itself."""
-    del checkout, compiled
+    del ways
     import keras
     import keras_hub
 

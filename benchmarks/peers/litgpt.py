@@ -1,15 +1,13 @@
 """litgpt: its model (as Pythia, the nearest it has to GPT-2) and its loss, stepped as its pretrain does."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
-from shapes import Shape
+from shapes import Shape, Ways
 
 
-def train(shape: Shape, step: Callable[[], None], *, checkout: Path | None, compiled: bool) -> None:
+def train(shape: Shape, step: Callable[[], None], ways: Ways) -> None:
     """Take steps with gradients clipped at 1."""
-    del checkout
     from litgpt.model import GPT, Config  # type: ignore[import-not-found]
     from litgpt.utils import chunked_cross_entropy  # type: ignore[import-not-found]
 
@@ -21,7 +19,7 @@ def train(shape: Shape, step: Callable[[], None], *, checkout: Path | None, comp
     )  # fmt: skip
     model = GPT(config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1)
-    run = torch.compile(model) if compiled else model
+    run = torch.compile(model) if ways.compiled else model
     while True:
         x = torch.randint(shape.n_vocab, (shape.batch, shape.block_size + 1))
         loss = chunked_cross_entropy(run(x[:, :-1]), x[:, 1:], chunk_size=0)

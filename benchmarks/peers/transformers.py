@@ -2,16 +2,14 @@
 
 import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
-from shapes import Shape, Texts
+from shapes import Shape, Texts, Ways
 
 
-def train(shape: Shape, step: Callable[[], None], *, checkout: Path | None, compiled: bool) -> None:
+def train(shape: Shape, step: Callable[[], None], ways: Ways) -> None:
     """Take steps through Trainer, with its defaults but for what the shape asks."""
-    del checkout
     from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments
 
     torch.manual_seed(0)
@@ -34,16 +32,16 @@ def train(shape: Shape, step: Callable[[], None], *, checkout: Path | None, comp
 
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
-            folder, per_device_train_batch_size=shape.batch, max_steps=1_000_000, use_cpu=True, report_to=[],
-            disable_tqdm=True, torch_compile=compiled, logging_steps=1000, save_strategy="no",
+            folder, per_device_train_batch_size=shape.batch, max_steps=1_000_000, use_cpu=ways.device == "cpu",
+            report_to=[], disable_tqdm=True, torch_compile=ways.compiled, logging_steps=1000, save_strategy="no",
+            bf16=ways.precision == "bf16",
         )  # fmt: skip
         model = GPT2LMHeadModel(config)
         Trainer(model=model, args=arguments, train_dataset=Random(), callbacks=[Told()]).train()
 
 
-def generate(shape: Shape, texts: Texts, step: Callable[[], None], *, checkout: Path | None, compiled: bool) -> None:
+def generate(shape: Shape, texts: Texts, step: Callable[[], None], ways: Ways) -> None:
     """Write texts by its own generate with its dynamic cache, its fastest way here."""
-    del checkout, compiled
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(0)
@@ -53,8 +51,9 @@ def generate(shape: Shape, texts: Texts, step: Callable[[], None], *, checkout: 
             n_head=shape.n_head, bos_token_id=0, eos_token_id=None, pad_token_id=0,
         )
     ).eval()  # fmt: skip
+    model.to(ways.device, torch.bfloat16 if ways.precision == "bf16" else torch.float32)
     while True:
-        ids = torch.randint(shape.n_vocab, (texts.batch, texts.prompt))
+        ids = torch.randint(shape.n_vocab, (texts.batch, texts.prompt), device=ways.device)
         seen = torch.ones_like(ids)
         model.generate(ids, attention_mask=seen, max_new_tokens=texts.new, min_new_tokens=texts.new, do_sample=False)
         step()

@@ -11,18 +11,32 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from firstlight.stages.data import prepare
     from firstlight.stages.evaluate import evaluate
+    from firstlight.stages.finetune import finetune
     from firstlight.stages.generate import generate, load
+    from firstlight.stages.predict import predict
     from firstlight.stages.pretrain import pretrain
     from firstlight.stages.quickstart import quickstart
 
-__all__ = ["__version__", "evaluate", "generate", "load", "prepare", "pretrain", "quickstart"]
+__all__ = [
+    "__version__",
+    "evaluate",
+    "finetune",
+    "generate",
+    "load",
+    "predict",
+    "prepare",
+    "pretrain",
+    "quickstart",
+]
 
 __version__ = "0.1.0"
 
 _STAGES = {
     "evaluate": "evaluate",
+    "finetune": "finetune",
     "generate": "generate",
     "load": "generate",
+    "predict": "predict",
     "prepare": "data",
     "pretrain": "pretrain",
     "quickstart": "quickstart",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from torch import Tensor
 
 
@@ -60,6 +61,27 @@ class Encoder(Protocol):
         ...
 
 
+class Rows(Protocol):
+    """What the loop needs to know of a batch: rows that can be taken in pieces, and the weight of their targets."""
+
+    @property
+    def n_rows(self) -> int:
+        """How many there are."""
+        ...
+
+    def counted(self) -> Tensor:
+        """Return the weight of the targets, and how many of them have any: (2,) float64."""
+        ...
+
+    def piece(self, rows: slice, device: torch.device) -> Rows:
+        """Return some of the rows, on a device."""
+        ...
+
+    def arguments(self) -> tuple[Any, ...]:
+        """Return what the loss module is given."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Rows of tokens and what follows each of them.
@@ -75,6 +97,29 @@ class Batch:
     targets: Tensor
     weights: Tensor | None = None
     starts: Tensor | None = None
+
+    @property
+    def n_rows(self) -> int:
+        """B."""
+        return int(self.inputs.shape[0])
+
+    def counted(self) -> Tensor:
+        """Return the weight of the targets, and how many of them have any: (2,) float64."""
+        import torch
+
+        if self.weights is None:
+            return torch.full((2,), self.targets.numel(), dtype=torch.float64)
+        return torch.stack([self.weights.double().sum(), (self.weights != 0).sum(dtype=torch.float64)])
+
+    def piece(self, rows: slice, device: torch.device) -> Batch:
+        """Return some of the rows, on a device."""
+        parts = (self.inputs, self.targets, self.weights, self.starts)
+        moved = [None if part is None else part[rows].to(device, non_blocking=True) for part in parts]
+        return Batch(*moved)  # type: ignore[arg-type]  # what is not None stays so
+
+    def arguments(self) -> tuple[Any, ...]:
+        """Return what the loss module is given."""
+        return self.inputs, self.targets, self.weights, self.starts
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,10 @@ from firstlight.train import (
     RunLog,
     TrainSettings,
     TrainState,
+    ValidResult,
     fit,
     restore,
+    validate,
 )
 from firstlight.types import Document
 
@@ -103,7 +105,7 @@ def make_job(
     """Wire a run; ``kw`` are fields of Job, and settings of training for the rest."""
     fields = {
         k: kw.pop(k)
-        for k in ("objective", "sample", "place", "windows", "process_start", "checkpoints", "rows")
+        for k in ("objective", "sample", "place", "measure", "process_start", "checkpoints", "rows")
         if k in kw
     }
     train = TrainSettings(**{**QUIET, **kw})
@@ -129,15 +131,20 @@ def make_job(
         parameters=sum(p.numel() for p in state.model.parameters()),
     )  # fmt: skip
     defaults: dict[str, Any] = {
-        "objective": batches, "windows": Windows(store.valid, block_size=T), "sample": None,
+        "objective": batches, "measure": valid_loss(state, store, place), "sample": None,
         "checkpoints": Checkpoints(run, write_model, train.keep_last), "process_start": time.perf_counter(),
     }  # fmt: skip
     module = parallel.wrap(LossModule(state.model), place)
     return Job(
-        run=run, state=state, module=module, byte_lengths=Letters().byte_lengths(), optim=settings,
+        run=run, state=state, module=module, optim=settings,
         train=train, limits=limits, log=RunLog(run, active=place.rank == 0, trackers=train.trackers),
         contract={"tokenizer": "letters"}, restart=restart, flops_per_token=1e5, ceiling=1e9, **{**defaults, **fields},
     )  # fmt: skip
+
+
+def valid_loss(state: TrainState, store: TokenStore, place: parallel.Place) -> Callable[[int], ValidResult]:
+    windows = Windows(store.valid, block_size=T)
+    return lambda rows: validate(state.model, windows, Letters().byte_lengths(), place, rows)
 
 
 def go_on(job: Job) -> FitResult:

@@ -28,7 +28,7 @@ class Counted:
 
 def stub_losses(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> None:
     given = iter(losses)
-    monkeypatch.setattr(due, "validate", lambda *_: ValidResult(next(given), 1.0, 10, 10))
+    monkeypatch.setattr("small_run.validate", lambda *_: ValidResult(next(given), 1.0, 10, 10))
 
 
 def run_with(tmp_path: Path, store: TokenStore, **kw: Any) -> tuple[Job, list[int]]:

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small_run import CPU, ROWS, T, curve, differing, go_on, lines, make_job, tensors
+from small_run import ROWS, T, curve, differing, go_on, lines, make_job, tensors
 
 from firstlight.files import write_manifest
 from firstlight.optim import AdamW, Muon, Schedule
 from firstlight.progress import Event
 from firstlight.store import Batches, TokenStore
-from firstlight.train import TRACKERS, Job, fit, validate
+from firstlight.train import TRACKERS, Job, fit
 from firstlight.types import Batch
 
 BOTH = pytest.mark.parametrize("optimizer", [AdamW(lr=0.01), Muon(lr=0.02)], ids=lambda s: s.name)
@@ -213,8 +213,8 @@ def test_evaluation_covers_the_average_too(tmp_path: Path, store: TokenStore) ->
     fit(job)
     (line,) = [x for x in lines(tmp_path) if "valid_loss" in x]
     assert line["valid_loss_average"] > line["valid_loss"], "it lags behind while the loss falls"
-    assert job.windows is not None
-    assert validate(job.state.model, job.windows, None, CPU, 4).loss == line["valid_loss"], "the weights are back"
+    assert job.measure is not None
+    assert job.measure(4).loss == line["valid_loss"], "the weights are back"
 
 
 def test_a_model_left_in_evaluation_mode_trains_with_dropout(tmp_path: Path, store: TokenStore) -> None:
@@ -227,7 +227,7 @@ def test_a_model_left_in_evaluation_mode_trains_with_dropout(tmp_path: Path, sto
 
 
 def test_a_run_without_valid_text_trains(tmp_path: Path, store: TokenStore) -> None:
-    result = fit(make_job(tmp_path, store, steps=4, eval_every=2, windows=None))
+    result = fit(make_job(tmp_path, store, steps=4, eval_every=2, measure=None))
     assert (result.finished, result.valid) == (True, None)
     assert last(tmp_path).name == "step-00000004"
 
@@ -249,7 +249,7 @@ def test_trackers_are_closed_however_a_run_ends(
             seen.append("closed")
 
     monkeypatch.setitem(TRACKERS, "follower", Follower)
-    job = make_job(tmp_path, store, steps=4, windows=None, trackers=["follower"], objective=Breaks(store, breaks_at))
+    job = make_job(tmp_path, store, steps=4, measure=None, trackers=["follower"], objective=Breaks(store, breaks_at))
     try:
         fit(job)
     except OSError:

@@ -20,7 +20,7 @@ from firstlight.files import verify_manifest
 from firstlight.optim import AdamW, Schedule
 from firstlight.progress import Event
 from firstlight.store import TokenStore
-from firstlight.train import Checkpoints, Convergence, Limits, ValidResult, due, fit
+from firstlight.train import Checkpoints, Convergence, Limits, ValidResult, fit
 from firstlight.train.signals import StopSignals
 
 
@@ -60,7 +60,7 @@ def test_a_limit_in_minutes_runs_the_whole_schedule(tmp_path: Path, store: Token
 
 def stub_losses(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> None:
     given = iter(losses)
-    monkeypatch.setattr(due, "validate", lambda *_: ValidResult(next(given), 1.0, 10, 10))
+    monkeypatch.setattr("small_run.validate", lambda *_: ValidResult(next(given), 1.0, 10, 10))
 
 
 def test_convergence_stops_where_the_valid_loss_no_longer_gains(
@@ -76,7 +76,7 @@ def test_convergence_stops_where_the_valid_loss_no_longer_gains(
 
 def test_convergence_without_valid_text_is_refused(tmp_path: Path, store: TokenStore) -> None:
     with pytest.raises(ConfigError, match="no valid text to converge on"):
-        fit(make_job(tmp_path, store, convergence=Convergence(evaluations=3), eval_every=2, windows=None))
+        fit(make_job(tmp_path, store, convergence=Convergence(evaluations=3), eval_every=2, measure=None))
 
 
 def test_convergence_counts_over_a_resume(tmp_path: Path, store: TokenStore, monkeypatch: pytest.MonkeyPatch) -> None:

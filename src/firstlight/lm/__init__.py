@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from firstlight.lm.directory import locate
 from firstlight.lm.lm import LM, Generated
 from firstlight.lm.sampling import GenerateSettings, choose
-from firstlight.lm.saving import CARD, write
+from firstlight.lm.saving import CARD, Classifier, write
 
 if TYPE_CHECKING:
     from firstlight.lm.score import Score, WindowNats, score_windows
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CARD",
     "LM",
+    "Classifier",
     "GenerateSettings",
     "Generated",
     "Score",

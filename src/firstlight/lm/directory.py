@@ -16,7 +16,7 @@ from firstlight import progress
 from firstlight import tokenizer as tokenizers
 from firstlight.errors import CheckpointError, MissingExtra, TokenizerError, UsageError, nearest
 from firstlight.files import MANIFEST, sha256, verify_manifest
-from firstlight.model import GPT, ModelConfig, from_transformers, import_state, no_drawing
+from firstlight.model import GPT, HEADS, ModelConfig, from_transformers, import_state, no_drawing
 from firstlight.tokenizer import Tokenizer
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
@@ -180,6 +180,9 @@ def build(config: ModelConfig, weights: Mapping[str, Tensor]) -> GPT:
     """Build a model around weights, which it takes as they are, without a copy."""
     with no_drawing():
         model = GPT(config)
+        for name, tensor in weights.items():
+            if name.startswith("heads."):
+                model.add_head(name.removeprefix("heads.").removesuffix(".weight"), len(tensor))
     model.load_state_dict(weights, assign=True)
     return model
 
@@ -195,7 +198,7 @@ def _differing(files: list[Path]) -> list[str]:
 
 def _weight_files(folder: Path) -> list[Path]:
     if (folder / WEIGHTS).is_file():
-        return [folder / WEIGHTS]
+        return [folder / WEIGHTS, *([folder / HEADS] if (folder / HEADS).is_file() else [])]
     index = folder / _INDEX
     table = _read_json(index)
     if table is None:

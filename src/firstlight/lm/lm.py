@@ -10,7 +10,6 @@ import torch
 from firstlight import parallel, progress
 from firstlight.errors import ContractError, UsageError
 from firstlight.lm import directory, saving
-from firstlight.lm.decoding import Decoding
 from firstlight.lm.sampling import Dice, GenerateSettings, choose
 from firstlight.lm.writing import Writing
 from firstlight.model import GPT, ModelConfig, export_state
@@ -208,6 +207,8 @@ class LM:
         self, texts: list[Writing], prompts: list[list[int]], settings: GenerateSettings, numbers: list[int]
     ) -> Iterator[None]:
         """Let texts grow together, a token each a turn, until all have ended; ``numbers`` are their places."""
+        from firstlight.lm.decoding import Decoding  # at the first text: many runs write none
+
         decoding = Decoding(self.model, prompts, settings.max_new_tokens)
         dice = Dice(settings.seed, numbers) if settings.temperature > 0 else None
         for turn in range(1, settings.max_new_tokens + 1):

@@ -1,7 +1,8 @@
 """A model directory as transformers has it: written."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,34 @@ from torch import Tensor
 from firstlight.errors import StorageError
 from firstlight.files import storage_errors, temporary_beside, write_atomic
 from firstlight.lm.directory import CONFIG, GENERATION, WEIGHTS
-from firstlight.model import ModelConfig, n_parameters, to_transformers
+from firstlight.model import HEADS, ModelConfig, n_parameters, to_transformers
 from firstlight.tokenizer import Tokenizer
 
 CARD = "README.md"
+
+
+@dataclass(frozen=True, slots=True)
+class Classifier:
+    """The one head of a model that transformers has a class for.
+
+    Attributes:
+        head: name of the head.
+        labels: of its outputs; empty for one score.
+    """
+
+    head: str
+    labels: Sequence[str]
+
+    def apply(self, table: dict[str, Any], pad_id: int | None) -> dict[str, Any]:
+        """Return the config.json of the class that reads the last token of a text."""
+        base = table["architectures"][0].removesuffix("LMHeadModel").removesuffix("ForCausalLM")
+        names = list(self.labels) or ["LABEL_0"]
+        return {
+            **table, "architectures": [f"{base}ForSequenceClassification"], "pad_token_id": pad_id,
+            "problem_type": "single_label_classification" if self.labels else "regression",
+            "id2label": {str(i): name for i, name in enumerate(names)},
+            "label2id": {name: i for i, name in enumerate(names)},
+        }  # fmt: skip
 
 
 def write(
@@ -24,8 +49,12 @@ def write(
     weights: Mapping[str, Tensor],
     tokenizer: Tokenizer | None,
     facts: Mapping[str, Any],
+    classifier: Classifier | None = None,
 ) -> None:
     """Write a directory that transformers loads without conversion.
+
+    Heads of tasks lie in a file beside the weights. Where there is one that transformers has a class for, the directory
+    loads as that class; as a causal language model it loads all the same.
 
     Args:
         folder: made where it is missing.
@@ -33,10 +62,18 @@ def write(
         weights: in transformers' names.
         tokenizer: written beside, or None for sequences that are no text.
         facts: what the model card says, by name.
+        classifier: the head that transformers' class has, if any.
     """
     eot_id = None if tokenizer is None else tokenizer.eot_id
     table = to_transformers(config, eot_id=eot_id)
-    _write_weights(folder / WEIGHTS, weights)
+    heads = {name: tensor for name, tensor in weights.items() if name.startswith("heads.")}
+    body = {name: tensor for name, tensor in weights.items() if name not in heads}
+    if heads:
+        _write_weights(folder / HEADS, heads)
+    if classifier is not None:
+        table = classifier.apply(table, None if tokenizer is None else tokenizer.pad_id)
+        body["score.weight"] = heads[f"heads.{classifier.head}.weight"]
+    _write_weights(folder / WEIGHTS, body)
     write_atomic(folder / CONFIG, json.dumps(table, indent=1) + "\n")
     generation = {"bos_token_id": eot_id, "eos_token_id": eot_id, "max_length": config.block_size}
     write_atomic(folder / GENERATION, json.dumps(generation, indent=1) + "\n")

@@ -2,7 +2,16 @@
 
 from firstlight.model.cache import Cache, new_cache
 from firstlight.model.config import Family, ModelConfig
-from firstlight.model.families import CLASSES, export_state, from_transformers, import_state, to_transformers
+from firstlight.model.families import (
+    CLASSES,
+    HEADS,
+    export_state,
+    export_tensors,
+    from_transformers,
+    import_state,
+    names_in_transformers,
+    to_transformers,
+)
 from firstlight.model.flops import Parameters, flops_per_token, n_parameters
 from firstlight.model.gpt import GPT, Block, splits
 from firstlight.model.loss import Loss, head_loss, head_nats
@@ -12,6 +21,7 @@ from firstlight.model.undrawn import no_drawing
 __all__ = [
     "CLASSES",
     "GPT",
+    "HEADS",
     "Block",
     "Cache",
     "Family",
@@ -19,6 +29,7 @@ __all__ = [
     "ModelConfig",
     "Parameters",
     "export_state",
+    "export_tensors",
     "flops_per_token",
     "from_transformers",
     "head_loss",
@@ -26,6 +37,7 @@ __all__ = [
     "import_state",
     "linear",
     "n_parameters",
+    "names_in_transformers",
     "new_cache",
     "no_drawing",
     "splits",

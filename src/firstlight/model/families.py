@@ -15,6 +15,8 @@ from firstlight.errors import CheckpointError
 from firstlight.model.config import ModelConfig
 from firstlight.model.gpt import GPT
 
+HEADS = "heads.safetensors"  # beside model.safetensors, where a model has heads of tasks
+
 CLASSES = {
     "gpt1": ("openai-gpt", "OpenAIGPTLMHeadModel"),
     "gpt2": ("gpt2", "GPT2LMHeadModel"),
@@ -114,18 +116,28 @@ def _rules(config: ModelConfig) -> list[_Rule]:
 
 def export_state(model: GPT) -> dict[str, Tensor]:
     """Return the weights in transformers' names; views where that is possible, a tied head once."""
-    state = model.state_dict()
+    return export_tensors(model.config, model.state_dict())
+
+
+def export_tensors(config: ModelConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights in our names in transformers'."""
     exported: dict[str, Tensor] = {}
-    for rule in _rules(model.config):
+    for rule in _rules(config):
         ours = state[rule.ours]
-        parts = ours.split(_part_rows(model.config, rule)) if len(rule.theirs) > 1 else (ours,)
+        parts = torch.split(ours, _part_rows(config, rule)) if len(rule.theirs) > 1 else (ours,)
         for name, part in zip(rule.theirs, parts, strict=True):
             exported[name] = part.t() if rule.transposed else part
-    return exported
+    return exported | {name: tensor for name, tensor in state.items() if name.startswith("heads.")}
+
+
+def names_in_transformers(config: ModelConfig, ours: str) -> tuple[tuple[str, ...], list[int], bool]:
+    """Return what one of our matrices is in transformers: names, rows of each if several, and whether it is turned."""
+    rule = next(rule for rule in _rules(config) if rule.ours == ours)
+    return rule.theirs, _part_rows(config, rule) if len(rule.theirs) > 1 else [], rule.transposed
 
 
 def import_state(config: ModelConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return our weights from transformers' names; buffers and a tied head's copy are left out.
+    """Return our weights from transformers' names, and the heads of tasks; buffers and a tied head's copy are left out.
 
     Raises:
         CheckpointError: a tensor is missing, or has another shape than the model.
@@ -149,7 +161,7 @@ def import_state(config: ModelConfig, state: Mapping[str, Tensor]) -> dict[str, 
                 where=" + ".join(rule.theirs), found=tuple(whole.shape), expected=tuple(expected[rule.ours]),
             )  # fmt: skip
         ours[rule.ours] = whole.contiguous()
-    return ours
+    return ours | {name: tensor for name, tensor in state.items() if name.startswith("heads.")}
 
 
 def _part_rows(config: ModelConfig, rule: _Rule) -> list[int]:

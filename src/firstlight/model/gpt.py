@@ -69,6 +69,7 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.norm = norm(config, C) if config.choices["norm_position"] == "pre" else nn.Identity()
         self.head = None if config.tied else Linear(C, V, bias=False)
+        self.heads = nn.ModuleDict()  # of labelled tasks, by name
 
     def hidden(
         self, ids: Int[Tensor, "B T"], *, starts: Bool[Tensor, "B T"] | None = None, cache: Cache | None = None,
@@ -105,6 +106,10 @@ class GPT(nn.Module):
         if cache is not None:
             cache.advance(T)
         return self.norm(x)  # type: ignore[no-any-return]
+
+    def add_head(self, name: str, n: int) -> None:
+        """Give a task a head of ``n`` outputs, without a bias; its weights are the caller's to draw or load."""
+        self.heads[name] = Linear(self.config.n_embd, n, bias=False)
 
     @property
     def head_weight(self) -> Float[Tensor, "V C"]:

@@ -44,6 +44,7 @@ def build(
     settings: OptimSettings,
     *,
     splits: Mapping[str, Sequence[int]] | None = None,
+    scales: Mapping[str, float] | None = None,
 ) -> Optimizer:
     """Return the optimiser that the settings name.
 
@@ -51,14 +52,16 @@ def build(
         named: parameters with their names; a shared one once.
         settings: which optimiser, and how.
         splits: rows of each part of fused matrices, by name.
+        scales: of the learning rate, by a parameter's name; AdamW alone has them.
     """
+    assert scales is None or isinstance(settings, AdamW), "the caller checks that"
     spare_the_compiler()
     pairs = [(n, p) for n, p in named if p.requires_grad]
     optimizer: Optimizer
     if isinstance(settings, Muon):
         optimizer = MuonOptimizer(pairs, settings, splits or {})
     else:
-        optimizer = build_adamw(pairs, settings)
+        optimizer = build_adamw(pairs, settings, scales or {})
     name_parameters(optimizer, pairs)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]

@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import torch
@@ -56,9 +57,13 @@ def spare_the_compiler() -> None:
             setattr(plain, "__dynamo_disable", plain)  # noqa: B010 - two underscores look like a class's own name
 
 
-def build_adamw(named: list[Named], settings: AdamW) -> torch.optim.Optimizer:
-    """Return AdamW with two groups: matrices decay, vectors (norms, biases) do not."""
-    decay = [p for _, p in named if p.ndim >= 2]
-    keep = [p for _, p in named if p.ndim < 2]
-    groups = [{"params": decay, "weight_decay": settings.weight_decay}, {"params": keep, "weight_decay": 0.0}]
+def build_adamw(named: list[Named], settings: AdamW, scales: Mapping[str, float]) -> torch.optim.Optimizer:
+    """Return AdamW with two groups for each scale: matrices decay, vectors (norms, biases) do not."""
+    groups = []
+    for scale in dict.fromkeys(scales.get(name, 1.0) for name, _ in named):
+        mine = [p for name, p in named if scales.get(name, 1.0) == scale]
+        for decays in (True, False):
+            members = [p for p in mine if (p.ndim >= 2) == decays]
+            weight_decay = settings.weight_decay if decays else 0.0
+            groups.append({"params": members, "weight_decay": weight_decay, "lr": settings.lr * scale})
     return FusedAdamW([g for g in groups if g["params"]], lr=settings.lr, betas=settings.betas, eps=settings.eps)

@@ -81,6 +81,7 @@ class RunFiles:
     Attributes:
         settings_text: run.toml as it stands.
         metrics: columns of metrics.jsonl by name.
+        tasks: labelled tasks of a fine-tuning run.
         config: config.json of the checkpoint that RUN means.
         manifest_name: where the token store's manifest lies; outside the run where the store was made before.
         checkpoint: that checkpoint's folder, relative to the run: ``best``, else ``latest``, else the newest.
@@ -103,6 +104,7 @@ class RunFiles:
     environment: Table = field(default_factory=dict)
     contract: Table = field(default_factory=dict)
     state: Table = field(default_factory=dict)
+    tasks: list[Table] = field(default_factory=list)
     checkpoint: str | None = None
     checkpoints: list[str] = field(default_factory=list)
     weights: int | None = None
@@ -136,6 +138,7 @@ def read_run(run: Path) -> RunFiles:
     files.manifest_name = "data/manifest.json" if not isinstance(store, str) else str(folder / "manifest.json")
     files.manifest = _table(files, files.manifest_name, folder / "manifest.json")
     files.tokenizer = _table(files, "tokenizer/tokenizer.json")
+    files.tasks = _tables(files, "tasks.json")
     files.samples = list(_lines(files, "samples.jsonl"))
     files.events = list(_lines(files, "events.jsonl"))
     files.metrics = _columns(_lines(files, "metrics.jsonl"))
@@ -196,6 +199,19 @@ def _table(files: RunFiles, name: str, path: Path | None = None) -> Table:
         files.problems.append(f"{name} holds no table")
         return {}
     return table
+
+
+def _tables(files: RunFiles, name: str) -> list[Table]:
+    """Give the tables of a JSON list; a run without labelled tasks has none."""
+    text = _text(files, name)
+    try:
+        found = json.loads(text) if text else []
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, list):
+        files.problems.append(f"{name} holds no list")
+        return []
+    return [table for table in found if isinstance(table, dict)]
 
 
 def _lines(files: RunFiles, name: str) -> Iterator[Table]:

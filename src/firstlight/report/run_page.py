@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 from firstlight.files import write_atomic
-from firstlight.report import _curves, _facts, _repeat, _story
+from firstlight.report import _curves, _facts, _repeat, _story, _tasks
 from firstlight.report._templates import environment
 from firstlight.report._words import printable
 from firstlight.report.run_files import RunFiles, read_run
@@ -48,6 +48,8 @@ def run_page(files: RunFiles) -> str:
             problems=files.problems,
             missing=_facts.missing(files),
             key_figures=_story.key_figures(files),
+            tasks=_tasks.views(files),
+            forgetting=_tasks.forgetting(files),
             charts=_curves.charts(files),
             evaluations=_curves.evaluations(files),
             events=_curves.events(files),

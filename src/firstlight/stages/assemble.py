@@ -22,7 +22,7 @@ from firstlight.stages.origin import keep, made_before, origin_of, train_on
 from firstlight.stages.settings import PretrainSettings
 from firstlight.store import Batches, TokenStore, Windows, prepare
 from firstlight.tokenizer import Tokenizer, TokenizerSettings
-from firstlight.train import Checkpoints, Job, Limits, LossModule, RunLog, TrainState, first_guess
+from firstlight.train import Checkpoints, Job, Limits, LossModule, RunLog, TrainState, first_guess, validate
 from firstlight.train.contract import code_hash
 
 # Holds one entry once a run of this process has counted from the process's beginning.
@@ -233,6 +233,7 @@ def job(
         document_masking=settings.data.document_masking, eot_id=made.store.eot_id,
     )  # fmt: skip
     tokenizer = made.tokenizer
+    lengths = tokenizer.byte_lengths()
     generate = GenerateSettings(
         max_new_tokens=settings.train.sample_tokens,
         temperature=settings.train.sample_temperature,
@@ -240,7 +241,8 @@ def job(
     )
     return Job(
         run=run, state=state, module=parallel.wrap(parallel.compile_module(LossModule(state.model), place), place),
-        objective=batches, rows=rows, windows=windows, byte_lengths=tokenizer.byte_lengths(), optim=settings.optim,
+        objective=batches, rows=rows, optim=settings.optim,
+        measure=(lambda n: validate(state.model, windows, lengths, place, n)) if windows.n_windows else None,
         train=settings.train, place=place, limits=limits,
         checkpoints=Checkpoints(
             run, lambda to, weights: write(to, config, weights, tokenizer, {"run": run.name}), settings.train.keep_last

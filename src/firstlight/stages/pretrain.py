@@ -14,7 +14,7 @@ from firstlight.files import remove_leftovers, write_atomic
 from firstlight.model import ModelConfig, n_parameters
 from firstlight.stages import assemble, inputs
 from firstlight.stages.settings import PretrainSettings
-from firstlight.train import FitResult, Job, fit, restore
+from firstlight.train import FitResult, Job, ValidResult, fit, restore
 from firstlight.train.contract import code_hash, settings_hash
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def _run(
         if main:
             _tell_failure(job, error)
         raise
-    valid = result.valid
+    valid = result.valid if isinstance(result.valid, ValidResult) else None
     answer = PretrainResult(
         run, result.stopped_by, result.finished, result.step, result.tokens, round(result.seconds, 2),
         None if valid is None else valid.loss, None if valid is None else valid.bits_per_byte,
@@ -231,8 +231,8 @@ def _conclude(job: Job, made: assemble.Materials, result: FitResult, answer: Pre
     run = job.run
     if job.state.average is not None:
         assemble.write_average(run / "average", job.state, made)
-    if result.valid is not None:
-        valid = result.valid
+    valid = result.valid
+    if isinstance(valid, ValidResult):
         figures = {
             "valid": {
                 "loss": valid.loss, "perplexity": valid.perplexity, "bits_per_byte": valid.bits_per_byte,

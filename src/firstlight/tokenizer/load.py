@@ -13,7 +13,7 @@ from firstlight.tokenizer.tokenizer import END_OF_TEXT, Tokenizer
 
 _ENDS = (END_OF_TEXT, "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>", "[SEP]")
 _UNKNOWNS = ("<unk>", "[UNK]")
-_KEPT = ("bos_token", "chat_template")
+_KEPT = ("bos_token", "pad_token", "chat_template")
 _SENTENCE_PIECE = "Make one: transformers.AutoTokenizer.from_pretrained(FOLDER).save_pretrained(NEW)"
 
 

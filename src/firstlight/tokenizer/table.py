@@ -2,6 +2,7 @@
 
 import re
 from functools import cache
+from itertools import pairwise
 from typing import Any, Literal
 
 Kind = Literal["bpe", "word", "char", "byte", "other"]
@@ -138,3 +139,28 @@ def _parts(node: dict[str, Any] | None, inside: str) -> list[dict[str, Any]]:
     if node["type"] != "Sequence":
         return [node]
     return [part for member in node[inside] for part in _parts(member, inside)]
+
+
+def last_merge(token: bytes, rank: int, ranks: dict[bytes, int]) -> tuple[bytes, bytes] | None:
+    """Merge a token's bytes by rank as an encoder would, until two parts are left.
+
+    Returns:
+        The two parts; None for a byte, and for a token that merging never makes.
+    """
+    parts = [bytes([b]) for b in token]
+    while len(parts) > 2:
+        # Everywhere at once, as one merge of training does: a token of 50,000 like bytes is done in 16 rounds.
+        best = min({a + b for a, b in pairwise(parts)}, key=lambda joined: ranks.get(joined, rank))
+        if ranks.get(best, rank) >= rank:
+            return None
+        merged, held = [], parts[0]
+        for part in parts[1:]:
+            if held and held + part == best:
+                merged.append(best)
+                held = b""
+            else:
+                if held:
+                    merged.append(held)
+                held = part
+        parts = [*merged, held] if held else merged
+    return (parts[0], parts[1]) if len(parts) == 2 else None

@@ -3,12 +3,12 @@
 import base64
 from pathlib import Path
 
-from tokenizers import Regex, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Inner
+from tokenizers import models
 
 from firstlight.errors import TokenizerError
-from firstlight.tokenizer.patterns import PATTERNS
-from firstlight.tokenizer.table import byte_characters
+from firstlight.tokenizer.bpe import byte_level
+from firstlight.tokenizer.table import byte_characters, last_merge
 
 _END = "<|endoftext|>"
 
@@ -41,16 +41,12 @@ def read_tiktoken(path: Path) -> Inner:
         raise TokenizerError("gives the id of end-of-text to a text", where=path, found=f"rank {eot_id}")
     merges = []
     for token, rank in sorted(ranks.items(), key=lambda item: item[1]):
-        pair = _last_merge(token, rank, ranks)
+        pair = last_merge(token, rank, ranks)
         if pair is not None:
             merges.append((_written(pair[0]), _written(pair[1])))
     vocabulary = {_written(token): rank for token, rank in ranks.items()} | {_END: eot_id}
     # A word that is a token is that token, whatever its merges: so does tiktoken.
-    inner = Inner(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=True))
-    split = pre_tokenizers.Split(Regex(PATTERNS[pattern]), "isolated")
-    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    inner.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
-    inner.decoder = decoders.ByteLevel()
+    inner = byte_level(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=True), pattern)
     inner.add_special_tokens([_END])
     return inner
 
@@ -76,19 +72,3 @@ def _ranks(path: Path) -> dict[bytes, int]:
 
 def _written(data: bytes) -> str:
     return "".join(byte_characters()[b] for b in data)
-
-
-def _last_merge(token: bytes, rank: int, ranks: dict[bytes, int]) -> tuple[bytes, bytes] | None:
-    """Merge a token's bytes by rank as an encoder would, until two parts are left.
-
-    Returns:
-        The two parts; None for a byte, and for a token that merging never makes.
-    """
-    parts = [bytes([b]) for b in token]
-    while len(parts) > 2:
-        joined = [(ranks.get(a + b, rank), i) for i, (a, b) in enumerate(zip(parts, parts[1:], strict=False))]
-        best, at = min(joined)
-        if best >= rank:
-            return None
-        parts[at : at + 2] = [parts[at] + parts[at + 1]]
-    return (parts[0], parts[1]) if len(parts) == 2 else None

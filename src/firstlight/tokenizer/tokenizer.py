@@ -67,6 +67,12 @@ class Tokenizer:
         self.kind: table.Kind = table.kind_of(self._json)
 
     @property
+    def pad_id(self) -> int | None:
+        """The id of the padding token that tokenizer_config.json names, or None."""
+        name = self._kept.get("pad_token")
+        return None if name is None else self.id_of(str(name))
+
+    @property
     def vocab_size(self) -> int:
         """Ids run from 0 to this, less one; a few of them may be unused."""
         return self._size
@@ -169,6 +175,31 @@ class Tokenizer:
         if self._bytes is not None:
             return np.array([len(b) for b in self._bytes], dtype=np.int32)
         return np.array(table.text_lengths(self._json, self.tokens()), dtype=np.int32)
+
+    def id_of(self, token: str) -> int | None:
+        """Return the id of a token as it is written in tokenizer.json, or None where there is none."""
+        i: int | None = self._inner.token_to_id(token)
+        return i
+
+    def extended(
+        self, tokens: list[str], *, around: tuple[str, str, str] | None = None, kept: Mapping[str, Any] | None = None
+    ) -> "Tokenizer":
+        """Return a tokenizer with more special tokens, which no text can contain.
+
+        Args:
+            tokens: added at the end of the vocabulary; those that are there stay as they are.
+            around: what transformers is to put before a text, between two and after them; here texts stay bare.
+            kept: further keys of tokenizer_config.json.
+        """
+        inner = tokenizers.Tokenizer.from_str(self._inner.to_str())
+        inner.add_special_tokens(tokens)
+        if around is not None:
+            start, between, end = around
+            inner.post_processor = tokenizers.processors.TemplateProcessing(
+                single=[start, "$A", end], pair=[start, "$A", between, "$B", end],
+                special_tokens=[(token, inner.token_to_id(token)) for token in dict.fromkeys(around)],
+            )  # fmt: skip
+        return Tokenizer(inner, eot=self.eot, unk=self.unk, kept={**self._kept, **(kept or {})})
 
     def tokens(self) -> list[str]:
         """Return each id's token as it is written in tokenizer.json; empty for an unused id."""

@@ -1,7 +1,7 @@
 """The loop, the state, checkpoints, resume, metrics, valid loss, convergence and spike handling."""
 
 from firstlight.train.checkpoint import Checkpoints, Snapshot, read_table, restore, snapshot
-from firstlight.train.job import FitResult, Job, Objective
+from firstlight.train.job import FitResult, Job, Measured, Objective
 from firstlight.train.log import TRACKERS, RunLog, Tracker
 from firstlight.train.loop import fit
 from firstlight.train.micro_batch import first_guess, row_bytes
@@ -22,6 +22,7 @@ __all__ = [
     "Job",
     "Limits",
     "LossModule",
+    "Measured",
     "Objective",
     "Outcome",
     "RunLog",

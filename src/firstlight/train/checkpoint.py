@@ -28,7 +28,6 @@ from firstlight.files import (
     write_atomic,
     write_manifest,
 )
-from firstlight.model import export_state, import_state
 from firstlight.train.state import Counters, TrainState
 
 FORMAT = 1
@@ -60,7 +59,7 @@ def snapshot(state: TrainState, place: parallel.Place, contract: dict[str, Any])
     }  # fmt: skip
     return Snapshot(
         state.counters.step,
-        _copies(export_state(state.model)),
+        _copies(state.form.export(state.model)),
         _copies(state.trainer_tensors()),
         {f"{rank}/{k}": torch.tensor(v, dtype=torch.uint8) for rank, own in enumerate(states) for k, v in own.items()},
         json.loads(json.dumps(table)),
@@ -239,12 +238,11 @@ def restore(checkpoint: Path, state: TrainState, place: parallel.Place) -> dict[
     """
     table = read_table(checkpoint)
     try:
-        weights = load_file(checkpoint / "model.safetensors")
+        state.form.load(state.model, checkpoint)
         trainer = load_file(checkpoint / "trainer" / "optimizer.safetensors")
         random = load_file(checkpoint / "trainer" / "random.safetensors")
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot be read: {error}", where=checkpoint) from error
-    state.model.load_state_dict(import_state(state.model.config, weights))
     state.load_trainer_tensors(trainer)
     state.load_scalars(table["scalars"])
     state.counters = Counters.from_json(table["counters"])

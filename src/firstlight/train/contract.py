@@ -12,7 +12,7 @@ from firstlight.errors import ContractError
 from firstlight.train.settings import MAY_CHANGE
 
 # Rooms whose code decides what the weights become.
-_ROOMS = ("corpus", "tokenizer", "store", "model", "optim", "parallel", "train")
+_ROOMS = ("corpus", "tokenizer", "store", "model", "optim", "parallel", "train", "tasks")
 _PACKAGE = Path(__file__).parents[1]
 
 

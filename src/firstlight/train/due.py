@@ -6,12 +6,11 @@ from typing import Any
 from firstlight import parallel
 from firstlight.errors import FirstlightError
 from firstlight.train.checkpoint import snapshot
-from firstlight.train.job import Job
-from firstlight.train.validate import ValidResult, validate
+from firstlight.train.job import Job, Measured
 from firstlight.types import StepReport
 
 
-def after_step(job: Job, report: StepReport, targets: int) -> ValidResult | None:
+def after_step(job: Job, report: StepReport, targets: int) -> Measured | None:
     """Log, evaluate, sample and save where their time has come.
 
     Args:
@@ -34,7 +33,7 @@ def after_step(job: Job, report: StepReport, targets: int) -> ValidResult | None
     return valid
 
 
-def at_end(job: Job, valid: ValidResult | None) -> ValidResult | None:
+def at_end(job: Job, valid: Measured | None) -> Measured | None:
     """Evaluate and sample the last step, unless that was just done; ``valid`` is the last evaluation so far."""
     step, every = job.counters.step, job.train
     if valid is None or not every.eval_every or step % every.eval_every:
@@ -66,21 +65,18 @@ def save(job: Job) -> None:
     job.course.owes_save = job.course.unsaved = False
 
 
-def evaluate(job: Job) -> ValidResult | None:
+def evaluate(job: Job) -> Measured | None:
     """Measure the valid loss, of the averaged weights too where there are any; log and count it."""
-    if job.windows is None or job.windows.n_windows == 0:
+    if job.measure is None:
         return None
     rows = job.counters.micro_rows or max(1, job.rows // job.place.world_size)
-    result = validate(job.state.model, job.windows, job.byte_lengths, job.place, rows)
-    job.counters.note_valid(result.loss, job.train.convergence.threshold)
+    result = job.measure(rows)
+    job.counters.note_valid(result.criterion, job.train.convergence.threshold)
     job.course.unsaved = True
-    figures: dict[str, Any] = {"valid_loss": result.loss, "perplexity": result.perplexity}
-    if result.bits_per_byte is not None:
-        figures["bits_per_byte"] = result.bits_per_byte
+    figures: dict[str, Any] = {"valid_loss": result.loss, **result.figures()}
     if job.state.average is not None:
         with job.state.average.swapped():
-            averaged = validate(job.state.model, job.windows, job.byte_lengths, job.place, rows)
-        figures["valid_loss_average"] = averaged.loss
+            figures["valid_loss_average"] = job.measure(rows).loss
     _write(job, figures)
     if job.ceiling and job.place.device.type == "cpu":
         # Other work on the machine may have held the measurement before down, never up.

@@ -7,22 +7,22 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
-from firstlight.types import Batch
+from firstlight.types import Rows
 
 
 class Feed:
     """Reads batches by position, guessing that the next one follows the last.
 
     Args:
-        read: (position, rows) -> Batch, pure.
+        read: (position, rows) -> a batch, pure.
     """
 
-    def __init__(self, read: Callable[[int, int], Batch]) -> None:
+    def __init__(self, read: Callable[[int, int], Rows]) -> None:
         self._read = read
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="feed")
-        self._next: tuple[tuple[int, int], Future[Batch]] | None = None
+        self._next: tuple[tuple[int, int], Future[Rows]] | None = None
 
-    def take(self, position: int, rows: int, following: int) -> Batch:
+    def take(self, position: int, rows: int, following: int) -> Rows:
         """Return the batch at ``position`` and start reading the one at ``following``."""
         guess, self._next = self._next, None
         batch = guess[1].result() if guess and guess[0] == (position, rows) else self._read(position, rows)

@@ -1,35 +1,50 @@
 """What one run of the loop is given, remembers, and returns."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 from torch import nn
 
 from firstlight import parallel
 from firstlight.optim import OptimSettings
-from firstlight.store import Windows
 from firstlight.train.checkpoint import Checkpoints
 from firstlight.train.log import RunLog
 from firstlight.train.settings import TrainSettings
 from firstlight.train.state import Counters, TrainState
 from firstlight.train.stop import Limits
-from firstlight.train.validate import ValidResult
-from firstlight.types import Batch
+from firstlight.types import Rows
 
 
 class Objective(Protocol):
     """Where batches come from; the loss is the module's ``forward``."""
 
-    def batch(self, position: int, rows: int) -> Batch:
+    def batch(self, position: int, rows: int) -> Rows:
         """Return rows ``position`` to ``position + rows``: a pure function."""
         ...
 
     def sources(self, position: int, rows: int) -> Sequence[str]:
         """Name the documents in those rows."""
+        ...
+
+
+class Measured(Protocol):
+    """What an evaluation found."""
+
+    @property
+    def loss(self) -> float:
+        """The valid loss: mean in nats a target."""
+        ...
+
+    @property
+    def criterion(self) -> float:
+        """What the best checkpoint has least of."""
+        ...
+
+    def figures(self) -> Mapping[str, float]:
+        """Return all there is to log, by name."""
         ...
 
 
@@ -62,14 +77,14 @@ class Job:
         module: the loss module, compiled and wrapped for the place.
         objective: batches by position.
         rows: rows of one update, all processes together.
-        windows: the valid split, or None.
-        byte_lengths: bytes of text an id stands for (V,), or None.
+        measure: evaluates the weights as they are, so many rows a forward pass; None where there is no valid split.
         contract: hashes that every checkpoint carries.
         sample: writes a text with the weights as they are, or None.
         restart: puts the weights and the optimiser back to the start of the run.
         flops_per_token: model FLOPs of one token, forward and backward.
         ceiling: FLOP/s that one process's device can reach, or None where unknown.
         process_start: ``time.perf_counter()`` when the process began.
+        prepare: called before each step with the number of steps done, such as to thaw layers; or None.
     """
 
     run: Path
@@ -77,8 +92,7 @@ class Job:
     module: nn.Module
     objective: Objective
     rows: int
-    windows: Windows | None
-    byte_lengths: np.ndarray | None
+    measure: Callable[[int], Measured] | None
     optim: OptimSettings
     train: TrainSettings
     place: parallel.Place
@@ -91,6 +105,7 @@ class Job:
     flops_per_token: float
     ceiling: float | None
     process_start: float
+    prepare: Callable[[int], None] | None = None
     course: Course = field(default_factory=Course, init=False)
 
     @property
@@ -98,7 +113,7 @@ class Job:
         """The counters of the state, which a rollback replaces."""
         return self.state.counters
 
-    def read(self, position: int, rows: int) -> Batch:
+    def read(self, position: int, rows: int) -> Rows:
         """Return this process's share of ``rows`` rows from ``position`` on."""
         own = rows // self.place.world_size
         return self.objective.batch(position + self.place.rank * own, own)
@@ -132,4 +147,4 @@ class FitResult:
     tokens: int
     seconds: float
     train_loss: float
-    valid: ValidResult | None
+    valid: Measured | None

@@ -20,7 +20,7 @@ from firstlight.train.micro_batch import halved, is_out_of_memory
 from firstlight.train.signals import StopSignals
 from firstlight.train.state import Counters
 from firstlight.train.step import Outcome, train_step
-from firstlight.types import Batch, StepReport
+from firstlight.types import Rows, StepReport
 
 _INTERRUPTIONS = ("SIGTERM", "SIGINT", "stop_after")
 _NAMED = 5  # documents of a batch that a message names
@@ -34,7 +34,7 @@ def fit(job: Job) -> FitResult:
         TrainingError: too many steps not finite, too many rollbacks, or out of memory with one row.
         StorageError: the last checkpoint could not be written.
     """
-    if job.limits.named == "convergence" and (job.windows is None or job.windows.n_windows == 0):
+    if job.limits.named == "convergence" and job.measure is None:
         raise ConfigError("there is no valid text to converge on", where="train.convergence", fix="Set train.steps.")
     train_loss, valid = math.nan, None
     job.begin()
@@ -102,8 +102,10 @@ def _take(job: Job, feed: Feed) -> tuple[StepReport, int]:
     return report, outcome.targets
 
 
-def _step(job: Job, batch: Batch) -> Outcome:
+def _step(job: Job, batch: Rows) -> Outcome:
     """Take one step; on an out-of-memory take it again in smaller pieces, with the same random numbers."""
+    if job.prepare is not None:
+        job.prepare(job.counters.step)
     total = job.limits.schedule_total(job.counters)
     factor = optim.factor(job.counters.step, total, job.optim.schedule)
     while True:
@@ -113,8 +115,8 @@ def _step(job: Job, batch: Batch) -> Outcome:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or job.place.world_size > 1:
                 raise
-            before = job.counters.micro_rows or batch.inputs.shape[0]
-            micro = halved(before, batch.inputs.shape[0])
+            before = job.counters.micro_rows or batch.n_rows
+            micro = halved(before, batch.n_rows)
         # Outside the except clause, so that the traceback no longer holds the activations.
         job.state.optimizer.zero_grad(set_to_none=True)
         parallel.set_rng_state(random)

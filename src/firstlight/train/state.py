@@ -2,13 +2,15 @@
 
 import math
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from firstlight.errors import CheckpointError
-from firstlight.model import GPT
+from firstlight.model import GPT, HEADS, export_state, import_state
 from firstlight.optim import Average, Optimizer, load_state_tensors, state_tensors
 
 
@@ -92,15 +94,43 @@ class Counters:
         return position
 
 
+class Form(Protocol):
+    """How a model's weights stand in a checkpoint."""
+
+    def export(self, model: GPT) -> dict[str, Tensor]:
+        """Return them in the names that the checkpoint's files have."""
+        ...
+
+    def load(self, model: GPT, checkpoint: Path) -> None:
+        """Take them up."""
+        ...
+
+
+class Whole:
+    """All weights, in transformers' names, and heads beside them."""
+
+    def export(self, model: GPT) -> dict[str, Tensor]:
+        """Return views where that is possible."""
+        return export_state(model)
+
+    def load(self, model: GPT, checkpoint: Path) -> None:
+        """Read model.safetensors, and the heads where there are any."""
+        weights = load_file(checkpoint / "model.safetensors")
+        if (checkpoint / HEADS).is_file():
+            weights |= load_file(checkpoint / HEADS)
+        model.load_state_dict(import_state(model.config, weights))
+
+
 @dataclass(slots=True)
 class TrainState:
-    """Model, optimiser, averaged weights, loss scale and counters."""
+    """Model, optimiser, averaged weights, loss scale, counters, and how the weights are written."""
 
     model: GPT
     optimizer: Optimizer
     average: Average | None = None
     scaler: torch.amp.GradScaler | None = None
     counters: Counters = field(default_factory=Counters)
+    form: Form = field(default_factory=Whole)
 
     def trainer_tensors(self) -> dict[str, Tensor]:
         """Return every tensor beside the weights, by name; not copied."""

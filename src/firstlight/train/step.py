@@ -9,14 +9,14 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from firstlight import optim, parallel
 from firstlight.errors import TrainingError
 from firstlight.optim import OptimSettings
 from firstlight.train.micro_batch import is_out_of_memory
 from firstlight.train.state import TrainState
-from firstlight.types import Batch
+from firstlight.types import Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Outcome:
 
 
 def train_step(
-    state: TrainState, module: nn.Module, batch: Batch, factor: float, settings: OptimSettings, place: parallel.Place
+    state: TrainState, module: nn.Module, batch: Rows, factor: float, settings: OptimSettings, place: parallel.Place
 ) -> Outcome:
     """Update the weights by one batch: this process's rows of it.
 
@@ -52,17 +52,17 @@ def train_step(
     Raises:
         TrainingError: out of memory amid the update, so that the weights are no longer those of any step.
     """
-    rows = batch.inputs.shape[0]
+    rows = batch.n_rows
     micro = state.counters.micro_rows or rows
-    weight, targets = parallel.all_sum(_counted(batch), place).tolist()
+    weight, targets = parallel.all_sum(batch.counted(), place).tolist()
     # DDP averages gradients over processes; the loss here is divided by the weight over all of them.
     scale = place.world_size / weight if weight > 0 else 0.0
     sums = []
     for first in range(0, rows, micro):
-        piece = _to_device(batch, slice(first, first + micro), place.device)
+        piece = batch.piece(slice(first, first + micro), place.device)
         with contextlib.nullcontext() if first + micro >= rows else parallel.no_sync(module):
             with parallel.autocast(place):
-                piece_sum, _ = module(piece.inputs, piece.targets, piece.weights, piece.starts)
+                piece_sum, _ = module(*piece.arguments())
             loss = piece_sum * scale
             (state.scaler.scale(loss) if state.scaler is not None else loss).backward()
         sums.append(piece_sum.detach())
@@ -78,13 +78,6 @@ def train_step(
         state.scaler.update()
     state.optimizer.zero_grad(set_to_none=True)
     return Outcome(loss_sum / weight if weight > 0 else math.nan, grad_norm, int(targets), applied)
-
-
-def _counted(batch: Batch) -> Tensor:
-    """Return the weight of this process's targets, and how many of them have any: (2,) float64."""
-    if batch.weights is None:
-        return torch.full((2,), batch.targets.numel(), dtype=torch.float64)
-    return torch.stack([batch.weights.double().sum(), (batch.weights != 0).sum(dtype=torch.float64)])
 
 
 def _update(state: TrainState) -> None:
@@ -103,15 +96,3 @@ def _update(state: TrainState) -> None:
             "out of memory in the optimiser's update", where=f"step {state.counters.step + 1}",
             fix="Take a smaller model, or train.micro_batch=1, and go on with --resume.",
         ) from error  # fmt: skip
-
-
-def _to_device(batch: Batch, rows: slice, device: torch.device) -> Batch:
-    def move(tensor: Tensor) -> Tensor:
-        return tensor[rows].to(device, non_blocking=True)
-
-    return Batch(
-        move(batch.inputs),
-        move(batch.targets),
-        None if batch.weights is None else move(batch.weights),
-        None if batch.starts is None else move(batch.starts),
-    )

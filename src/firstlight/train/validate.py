@@ -31,6 +31,16 @@ class ValidResult:
     text_bytes: int
 
     @property
+    def criterion(self) -> float:
+        """The loss."""
+        return self.loss
+
+    def figures(self) -> dict[str, float]:
+        """Return what is logged beside the loss."""
+        bits = {} if self.bits_per_byte is None else {"bits_per_byte": self.bits_per_byte}
+        return {"perplexity": self.perplexity, **bits}
+
+    @property
     def perplexity(self) -> float:
         """Exp of the loss; infinite where that overflows."""
         return math.exp(self.loss) if not self.loss >= 700 else math.inf

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any
 
-from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Inner
 
 from firstlight import progress
 from firstlight.errors import TokenizerError
-from firstlight.tokenizer.patterns import PATTERNS
+from firstlight.tokenizer.bpe import train_bpe
 from firstlight.tokenizer.settings import LEAST, TokenizerSettings
 from firstlight.tokenizer.table import CHARACTERS, byte_characters
 from firstlight.tokenizer.tokenizer import END_OF_TEXT, UNKNOWN, Tokenizer, without_surrogates
@@ -126,17 +126,8 @@ def auto_vocabulary(n_bytes: int, n_characters: int = 0) -> int:
 
 
 def _bpe(text: _Text, settings: TokenizerSettings) -> Tokenizer:
-    inner = Inner(models.BPE())
-    split = pre_tokenizers.Split(Regex(PATTERNS[settings.pattern]), "isolated")
-    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    inner.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
-    inner.decoder = decoders.ByteLevel()
     wanted = settings.vocab_size if isinstance(settings.vocab_size, int) else text.vocabulary()
-    trainer = trainers.BpeTrainer(
-        vocab_size=wanted, special_tokens=[END_OF_TEXT], show_progress=False,
-        initial_alphabet=list(byte_characters().values()),
-    )  # fmt: skip
-    inner.train_from_iterator(text, trainer)
+    inner = train_bpe(text, settings.pattern, wanted, END_OF_TEXT)
     text.check()
     if settings.vocab_size != "auto" and inner.get_vocab_size() < wanted:
         raise TokenizerError(

@@ -1,0 +1,129 @@
+"""The commands finetune and predict."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from firstlight.cli import show
+from firstlight.cli.show import JsonOption
+from firstlight.cli.words import named_as_options, split_words
+from firstlight.config import parse_overrides
+from firstlight.errors import UsageError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command()(finetune)
+    app.command()(predict)
+
+
+def finetune(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="RUN TASK.toml… [KEY=VALUE]",
+            help="A run, checkpoint or Hugging Face directory, and the tasks; or a fine-tuning run to --resume.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The run directory.", show_default=False)] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder that the tasks' data folders lie in; else beside each TASK.toml.", show_default=False
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="full (the default), gpt1, lora or probe.", show_default=False)
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Train that many times, and tell mean and deviation.")] = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run; start where there is none.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Fine-tune a model on labelled tasks.
+
+    The run directory holds settings, tasks, checkpoints, figures and report.
+
+    Example: firstlight finetune runs/mine examples/tasks/sst2.toml --data data/tasks --out runs/sst2
+    """
+    inputs, settings = split_words(words)
+    start, tasks = (inputs[0] if inputs else None), inputs[1:]
+    from firstlight.stages import finetune as stage
+
+    if seeds > 1:
+        if start is None or out is None:
+            raise UsageError("several seeds need a folder for their runs", where="--seeds", fix="Add --out FOLDER.")
+        summary = stage.finetune_seeds(
+            seeds, start, tasks, out=out, overrides=settings, data=data, preset=preset, resume=resume
+        )
+        show.as_json(summary) if as_json else _tell_seeds(summary, out)
+        return
+    result = stage.finetune(start, tasks, out=out, data=data, preset=preset, resume=resume, overrides=settings)
+    if as_json:
+        show.as_json(result)
+        return
+    how = f"stopped by {result.stopped_by}" if result.finished else f"interrupted by {result.stopped_by}, saved"
+    print(f"{result.run}: {how} at step {result.step} after {result.seconds:,.1f} s")
+    for side in ("valid", "test"):
+        _tell_figures(side, getattr(result, side))
+    if result.forgetting:
+        before, after = result.forgetting["before"], result.forgetting["after"]
+        print(f"loss on the pre-training text: {before:.4f} before, {after:.4f} after")
+    if not result.finished:
+        print(f"Go on with: firstlight finetune {shlex.quote(str(result.run))} --resume")
+    if result.report is not None:
+        print(f"report: {result.report}")
+
+
+def predict(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A fine-tuned run, or a checkpoint of one.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Rows in the format of the task's own files.")],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="Changes of the task, such as columns.text=1.", show_default=False),
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="Which task, of several.", show_default=False)] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="JSON lines; goes on where it was cut off.", show_default=False)
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+) -> None:
+    """Label the rows of a file.
+
+    One line of JSON a row: where it stands, its label, and the probability of every label.
+
+    Example: firstlight predict runs/sst2 reviews.tsv --out labels.jsonl
+    """
+    from firstlight.stages.predict import predict as stage
+
+    count = 0
+    with named_as_options({"hardware.device": "--device"}):
+        for table in stage(run, file, task=task, out=out, device=device, settings=parse_overrides(words or [])):
+            count += 1
+            if out is None:
+                print(json.dumps(table, ensure_ascii=False))
+    if out is not None:
+        print(f"{out}: {count:,} rows labelled")
+
+
+def _tell_figures(side: str, tasks: dict[str, Any]) -> None:
+    for name, f in tasks.items():
+        if f["metric"] == "loss":
+            print(f"{name}, {side}: loss {f['value']:.4f}")
+            continue
+        others = ", ".join(f"{k} {v:.4f}" for k, v in f["others"].items() if k != f["metric"])
+        interval = f"95 % interval {f['low']:.4f} to {f['high']:.4f}"
+        print(
+            f"{name}, {side}: {f['metric']} {f['value']:.4f} ({interval}; n {f['n']:,}){'; ' if others else ''}{others}"
+        )
+
+
+def _tell_seeds(summary: dict[str, Any], out: Path) -> None:
+    for side in ("valid", "test"):
+        for name, f in summary[side].items():
+            values = ", ".join(f"{v:.4f}" for v in f["values"])
+            print(f"{name}, {side}: {f['metric']} {f['mean']:.4f} ± {f['deviation']:.4f} ({values})")
+    print(f"figures: {out / 'seeds.json'}")

@@ -1,0 +1,114 @@
+"""``predict``: labels, with probabilities, for the rows of a file."""
+
+import itertools
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from firstlight import parallel, progress
+from firstlight.errors import CheckpointError, UnknownName, UsageError
+from firstlight.files import storage_errors
+from firstlight.lm import LM
+from firstlight.stages.taskset import TASKS
+from firstlight.tasks import Said, TaskSpec, Transform, read_inputs, shown
+from firstlight.tasks import predict as say
+
+_CHUNK = 512  # rows between two writings
+
+
+def predict(
+    run: str | Path, file: str | Path, *, task: str | None = None, out: str | Path | None = None, device: str = "auto",
+    settings: Mapping[str, Any] | None = None,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """Yield one table a row: where it stands, its label, and the probability of every label.
+
+    With ``out`` every table is a line of that file as well; lines that it holds already are not made again, so that a
+    run that was cut off goes on.
+
+    Args:
+        run: a fine-tuned run, or a checkpoint of one.
+        file: rows in the format of the task's own files.
+        task: which, of several.
+        out: a file of JSON lines.
+        device: auto, cpu, cuda, cuda:N or mps.
+        settings: changes of the task's table, such as ``{"columns": {"text": "review"}}``.
+
+    Raises:
+        UsageError: no fine-tuned model, or a task of text.
+        UnknownName: it has no such task.
+        CorpusError: a row cannot be read.
+    """
+    place = parallel.resolve(parallel.Hardware.model_validate({"device": device}))
+    lm = LM.read(run).at(place)
+    spec = _spec(lm, run, task)
+    if settings:
+        spec = TaskSpec.model_validate({**spec.model_dump(), **_merged(spec, settings)})
+    transform = Transform(spec, lm._words(), lm.config.block_size)
+    rows = read_inputs(spec, Path(file))
+    target = None if out is None else Path(out)
+    done = 0 if target is None else _whole_lines(target)
+    if done:
+        progress.notice(f"{target} has {done:,} rows already: going on behind them")
+    rows = itertools.islice(rows, done, None)
+    with progress.task("predict", None, "rows") as told:
+        while chunk := list(itertools.islice(rows, _CHUNK)):
+            said = say(lm.model, spec, transform(chunk), place)
+            tables = [_table(spec, example.where, answer) for example, answer in zip(chunk, said, strict=True)]
+            if target is not None:
+                with storage_errors(target), target.open("a", encoding="utf-8") as opened:
+                    opened.writelines(json.dumps(table, ensure_ascii=False) + "\n" for table in tables)
+                    opened.flush()
+                    os.fsync(opened.fileno())
+            told.advance(len(chunk))
+            yield from tables
+
+
+def _spec(lm: LM, run: str | Path, task: str | None) -> TaskSpec:
+    assert lm.source is not None
+    path = lm.source / TASKS
+    if not path.is_file():
+        raise UsageError(
+            "is no fine-tuned model", where=run, fix="Make one: firstlight finetune RUN TASK.toml --out runs/task"
+        )
+    try:
+        specs = {t["name"]: TaskSpec.model_validate(t) for t in json.loads(path.read_text(encoding="utf-8"))}
+    except (ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"cannot be read: {error}", where=path) from error
+    labelled = {name: spec for name, spec in specs.items() if spec.kind not in ("text", "chat")}
+    if task is not None and task not in labelled:
+        raise UnknownName("task", task, labelled, where=run)
+    if task is None and len(labelled) != 1:
+        raise UsageError(
+            "has several tasks" if labelled else "has no labelled task", where=run, expected=", ".join(labelled),
+            fix="Name one with --task." if labelled else "Let it write: firstlight generate RUN",
+        )  # fmt: skip
+    return labelled[task] if task is not None else next(iter(labelled.values()))
+
+
+def _merged(spec: TaskSpec, settings: Mapping[str, Any]) -> dict[str, Any]:
+    table = spec.model_dump()
+    return {k: {**table[k], **v} if isinstance(v, Mapping) else v for k, v in settings.items()}
+
+
+def _whole_lines(path: Path) -> int:
+    """Return how many whole lines a file holds; what was cut off behind them is taken away."""
+    if not path.is_file():
+        return 0
+    with storage_errors(path), path.open("r+b") as opened:
+        data = opened.read()
+        end = data.rfind(b"\n") + 1
+        opened.truncate(end)
+    return data[:end].count(b"\n")
+
+
+def _table(spec: TaskSpec, where: str, answer: Said) -> dict[str, Any]:
+    label = shown(spec, answer.label)
+    if spec.scored:
+        return {"where": where, "score": label}
+    if spec.kind == "tokens":
+        return {"where": where, "labels": label, "probabilities": [float(p.max()) for p in answer.probabilities]}
+    names = range(len(answer.probabilities)) if spec.kind == "choice" else spec.labels
+    chances = {str(n): round(float(p), 6) for n, p in zip(names, answer.probabilities, strict=True)}
+    return {"where": where, "label": label, "probabilities": chances}

@@ -1,0 +1,368 @@
+"""Put a fine-tuning run together: start model, tokenizer, rows, heads, optimiser, loop. Wiring only."""
+
+import fnmatch
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from firstlight import lm, optim, parallel, progress
+from firstlight.errors import ConfigError, UsageError
+from firstlight.files import MANIFEST, write_atomic
+from firstlight.lm import LM, Classifier
+from firstlight.model import GPT, flops_per_token, no_drawing, splits
+from firstlight.stages.finetune_settings import FinetuneSettings
+from firstlight.store import TokenStore, Windows
+from firstlight.tasks import (
+    DELIMITER,
+    EXTRACT,
+    PAD,
+    START,
+    Mixture,
+    Replay,
+    Row,
+    Source,
+    TaskData,
+    TaskLoss,
+    TaskRows,
+    TaskSpec,
+    TasksResult,
+    Transform,
+    chat_template,
+    judge,
+    new_tokens,
+    predict,
+    read_spec,
+    read_task,
+)
+from firstlight.tasks import adapters as adapter_files
+from firstlight.tasks.loss import collate
+from firstlight.tokenizer import Tokenizer
+from firstlight.train import Checkpoints, Job, Limits, RunLog, TrainState, validate
+from firstlight.train.contract import code_hash
+
+TASKS = "tasks.json"
+_TEXTS = ("text", "chat")
+_FORGETTING_WINDOWS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Materials:
+    """What a fine-tuning run is made from.
+
+    Attributes:
+        start: the pre-trained model, as it was.
+        tokenizer: with the tokens that the tasks add.
+        tasks: the rows of each task, by its name.
+        rows: their ids: (train, valid, test) by name.
+        store: the token store that the model was pre-trained on, where it is there.
+    """
+
+    start: LM
+    tokenizer: Tokenizer
+    tasks: dict[str, TaskData]
+    rows: dict[str, tuple[list[Row], list[Row], list[Row]]]
+    store: TokenStore | None
+
+    @property
+    def specs(self) -> dict[str, TaskSpec]:
+        """The tasks by name."""
+        return {name: data.spec for name, data in self.tasks.items()}
+
+    @property
+    def classifier(self) -> Classifier | None:
+        """The head that transformers has a class for, where there is one task, and it is of that kind."""
+        if len(self.tasks) != 1:
+            return None
+        spec = next(iter(self.specs.values()))
+        if spec.kind not in ("classification", "pair", "regression"):
+            return None
+        return Classifier(spec.name, () if spec.scored else spec.labels)
+
+
+def materials(settings: FinetuneSettings, *, tasks: Sequence[TaskSpec] | None = None) -> Materials:
+    """Read model and tasks.
+
+    Args:
+        settings: of the run.
+        tasks: those of a run that goes on, in the place of their files.
+
+    Raises:
+        UsageError: two tasks of one name, or a model without a tokenizer.
+    """
+    assert settings.run.start_from is not None
+    data = None if settings.run.data is None else Path(settings.run.data)
+    specs = list(tasks) if tasks is not None else [read_spec(Path(t), data=data) for t in settings.run.tasks]
+    names = [spec.name for spec in specs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError("two tasks of one name", where=twice, fix="Give one of them another name in its TOML.")
+    odd = next((name for name in names if not re.fullmatch(r"\w[\w-]*", name)), None)
+    if odd is not None:
+        raise UsageError("is no name for a task", where=odd, expected="letters, digits, - and _")
+    start = LM.read(settings.run.start_from)
+    if start.tokenizer is None:
+        raise UsageError("has no tokenizer, so it reads no text", where=settings.run.start_from)
+    tokenizer = _with_marks(start.tokenizer, specs, settings)
+    read = {spec.name: read_task(spec, seed=settings.run.seed) for spec in specs}
+    rows = {name: _rows(data, tokenizer, start.config.block_size) for name, data in read.items()}
+    return Materials(start, tokenizer, read, rows, _store_of(start))
+
+
+def _with_marks(tokenizer: Tokenizer, specs: Sequence[TaskSpec], settings: FinetuneSettings) -> Tokenizer:
+    table, kinds = settings.finetune, {spec.kind for spec in specs}
+    adapts = table.adapter.kind != "none"
+    own = table.marks == "new" or (table.marks == "auto" and not adapts)
+    added = new_tokens(kinds) if own else []
+    marks = (START, DELIMITER, EXTRACT) if own else (tokenizer.eot,) * 3
+    kept: dict[str, Any] = {"pad_token": PAD} if PAD in added else {}
+    single = len(specs) == 1 and kinds <= {"classification", "pair", "regression"}
+    made = tokenizer.extended(added, around=marks if single else None, kept=kept)
+    return made.extended([], kept={"chat_template": chat_template(made)}) if "chat" in kinds else made
+
+
+def _rows(data: TaskData, tokenizer: Tokenizer, block_size: int) -> tuple[list[Row], list[Row], list[Row]]:
+    transform = Transform(data.spec, tokenizer, block_size)
+    made = transform(data.train), transform(data.valid), transform(data.test)
+    for note in data.notes:
+        progress.notice(f"{data.spec.name}: {note}")
+    if transform.cut:
+        where = "at their end" if data.spec.long == "tail" else f"by their {data.spec.long}"
+        progress.notice(f"{data.spec.name}: {transform.cut:,} rows are longer than {block_size} tokens: cut {where}")
+    return made
+
+
+def _store_of(start: LM) -> TokenStore | None:
+    """Return the token store of the run that a model belongs to."""
+    run = None if start.source is None else start.source.parent.parent
+    if run is None or start.tokenizer is None or not (run / "data" / MANIFEST).is_file():
+        return None
+    return TokenStore.open(run / "data", tokenizer_hash=start.tokenizer.hash)
+
+
+def build_model(settings: FinetuneSettings, made: Materials) -> GPT:
+    """Return the starting model with new tokens, heads, adapters and what is frozen, all drawn from the seed."""
+    start, table = made.start, settings.finetune
+    before = start.config.vocab_size or 0
+    config = start.config.model_copy(update={"vocab_size": max(before, made.tokenizer.vocab_size)})
+    if table.dropout is not None:
+        if config.rotary and table.dropout:
+            raise ConfigError("has no place in this family", where="finetune.dropout", found=config.family)
+        config = config.model_copy(update={"dropout": table.dropout})
+    with no_drawing():
+        model = GPT(config)
+    generator = torch.Generator().manual_seed(settings.run.seed)
+    weights = dict(start.model.state_dict())
+    for name in ("embed.weight", "head.weight"):
+        if name in weights and (config.vocab_size or 0) > before:
+            shape = ((config.vocab_size or 0) - before, config.n_embd)
+            new = torch.randn(shape, generator=generator) * config.init_std
+            weights[name] = torch.cat([weights[name], new])
+    for name, spec in made.specs.items():
+        if spec.kind not in _TEXTS:
+            model.add_head(name, spec.n_outputs)
+            shape = (spec.n_outputs, config.n_embd)
+            weights[f"heads.{name}.weight"] = torch.randn(shape, generator=generator) * config.init_std
+    model.load_state_dict(weights)
+    if table.adapter.kind != "none":
+        adapter_files.inject(model, table.adapter, settings.run.seed)
+    _freeze(model, table.freeze)
+    return model
+
+
+def _freeze(model: GPT, patterns: Sequence[str]) -> None:
+    names = [name for name, _ in model.named_parameters()]
+    for pattern in patterns:
+        found = fnmatch.filter(names, pattern)
+        if not found:
+            raise ConfigError(
+                "fits no parameter", where="finetune.freeze", found=pattern, expected=f"such as {', '.join(names[:3])}"
+            )
+        for name in found:
+            model.get_parameter(name).requires_grad_(False)
+    if not any(p.requires_grad for p in model.parameters()):
+        raise ConfigError("leaves nothing to learn", where="finetune.freeze", found=", ".join(patterns))
+
+
+def depth(name: str, n_layer: int) -> int:
+    """Return how far a parameter lies below the heads: 0 for them, 1 for the last block, n_layer + 1 for embeddings."""
+    if name.startswith(("heads.", "norm.", "head.")):
+        return 0
+    found = re.match(r"blocks\.(\d+)\.", name)
+    return n_layer - int(found[1]) if found else n_layer + 1
+
+
+def thaw(model: GPT, always: frozenset[str], done: int, every: float) -> None:
+    """Let the heads and the ``1 + done // every`` last blocks learn, of those parameters that learn at all."""
+    reach = 1 + int(done / every)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in always and depth(name, model.config.n_layer) <= reach)
+
+
+def start_over(state: TrainState, settings: FinetuneSettings, made: Materials, place: parallel.Place) -> None:
+    """Put weights, optimiser and random numbers at the start of the run."""
+    fresh = build_model(settings, made)
+    state.model.load_state_dict(fresh.state_dict())
+    for name, parameter in fresh.named_parameters():
+        state.model.get_parameter(name).requires_grad_(parameter.requires_grad)
+    state.model.to(place.device)
+    state.optimizer = _optimizer(state.model, settings)
+    if settings.train.average_decay:
+        state.average = optim.Average(state.model.named_parameters(), settings.train.average_decay)
+    state.scaler = parallel.scaler(place)
+    parallel.seed_everything(settings.run.seed + place.rank)
+
+
+def _optimizer(model: GPT, settings: FinetuneSettings) -> optim.Optimizer:
+    decay, n = settings.finetune.layer_decay, model.config.n_layer
+    scales = None
+    if decay < 1:
+        if settings.optim.name != "adamw":
+            raise ConfigError("goes with AdamW only", where="finetune.layer_decay", fix="Set optim.name=adamw.")
+        scales = {name: decay ** depth(name, n) for name, _ in model.named_parameters()}
+    return optim.build(model.named_parameters(), settings.optim, splits=splits(model), scales=scales)
+
+
+def job(run: Path, settings: FinetuneSettings, made: Materials, place: parallel.Place, started: float) -> Job:
+    """Wire one run of the loop."""
+    table, model = settings.finetune, build_model(settings, made)
+    adapts = table.adapter.kind != "none"
+    state = TrainState(model, _optimizer(model, settings))
+    if adapts:
+        state.form = adapter_files.Adapted()
+    start_over(state, settings, made, place)
+    rows = max(1, round(table.batch_size / place.world_size)) * place.world_size
+    mixture = _mixture(settings, made, rows)
+    micro = settings.train.micro_batch
+    state.counters.micro_rows = rows // place.world_size if micro == "auto" else min(micro, rows)
+    limits = Limits.resolve(
+        settings.train, step_tokens=rows, epoch_tokens=mixture.updates_per_epoch * rows,
+        parameters=sum(p.numel() for p in model.parameters()),
+    )  # fmt: skip
+    module = TaskLoss(
+        model, made.specs, lm_weight=table.lm_weight, dropout=table.head_dropout, class_weights=_class_weights(made)
+    )
+    learning = frozenset(name for name, p in model.named_parameters() if p.requires_grad)
+    every = table.thaw_every * mixture.updates_per_epoch
+    return Job(
+        run=run, state=state, module=parallel.wrap(parallel.compile_module(module, place), place), objective=mixture,
+        rows=rows, measure=lambda n: measure(model, made, place, most=n), optim=settings.optim, train=settings.train,
+        place=place, limits=limits,
+        checkpoints=Checkpoints(run, _writer(run, settings, made, model), settings.train.keep_last),
+        log=RunLog(run, active=parallel.is_main(place), trackers=settings.train.trackers),
+        contract={
+            "tokenizer": made.tokenizer.hash, "store": ",".join(data.fingerprint for data in made.tasks.values()),
+            "code": code_hash(),
+        },
+        sample=None, restart=lambda: start_over(state, settings, made, place),
+        flops_per_token=flops_per_token(model.config, model.config.block_size), ceiling=None, process_start=started,
+        prepare=(lambda done: thaw(model, learning, done, every)) if every else None,
+    )  # fmt: skip
+
+
+def _mixture(settings: FinetuneSettings, made: Materials, rows: int) -> Mixture:
+    table = settings.finetune
+    members: list[Source] = [TaskRows(spec, made.rows[name][0]) for name, spec in made.specs.items()]
+    fixed = {}
+    if table.replay:
+        if made.store is None:
+            raise UsageError(
+                "there is no pre-training text to replay", where="finetune.replay",
+                fix="Start from a run whose data/ is there, or leave it out.",
+            )  # fmt: skip
+        members.append(Replay(made.store.train, made.start.config.block_size))
+        fixed[Replay.name] = table.replay
+    return Mixture.plan(members, rows=rows, mixing=table.mixing, fixed=fixed, seed=settings.run.seed)
+
+
+def _class_weights(made: Materials) -> dict[str, torch.Tensor]:
+    """Return, for tasks that ask for it, weights by which every class counts the same in all."""
+    found = {}
+    for name, spec in made.specs.items():
+        if spec.class_weights == "balanced" and not spec.scored and spec.kind not in ("choice", *_TEXTS):
+            labels = np.concatenate([np.atleast_1d(np.asarray(row.label)) for row in made.rows[name][0]])
+            counts = np.bincount(labels.astype(np.int64), minlength=len(spec.labels))
+            found[name] = torch.tensor(len(labels) / (len(spec.labels) * np.maximum(counts, 1)), dtype=torch.float32)
+    return found
+
+
+def measure(
+    model: GPT, made: Materials, place: parallel.Place, *, most: int | None = None, side: int = 1, draws: int = 0
+) -> TasksResult:
+    """Evaluate all tasks on one side of their data: 1 valid, 2 test."""
+    figures, texts = {}, {}
+    for name, spec in made.specs.items():
+        rows = made.rows[name][side]
+        if not rows:
+            continue
+        if spec.kind in _TEXTS:
+            texts[name] = _text_nats(model, spec, rows, place)
+        else:
+            figures[name] = judge(spec, rows, predict(model, spec, rows, place, most=most), draws=draws)
+    return TasksResult(figures, texts)
+
+
+@torch.no_grad()
+def _text_nats(model: GPT, spec: TaskSpec, rows: Sequence[Row], place: parallel.Place) -> float:
+    module, total, count = TaskLoss(model, {spec.name: spec}, lm_weight=0, dropout=0, class_weights={}), 0.0, 0.0
+    was_training = model.training
+    model.eval()
+    for first in range(0, len(rows), 16):
+        batch = collate(spec.name, rows[first : first + 16], scored=False).piece(slice(None), place.device)
+        with parallel.autocast(place):
+            nats, n = module(batch)
+        total, count = total + float(nats), count + float(n)
+    model.train(was_training)
+    return total / count if count else float("nan")
+
+
+def forgetting(model: GPT, made: Materials, place: parallel.Place) -> float | None:
+    """Return the loss on the valid split that the model was pre-trained with, or None where that is not there."""
+    if made.store is None:
+        return None
+    windows = Windows(made.store.valid, block_size=model.config.block_size, max_windows=_FORGETTING_WINDOWS)
+    return validate(model, windows, None, place, 8).loss if windows.n_windows else None
+
+
+def _writer(run: Path, settings: FinetuneSettings, made: Materials, model: GPT) -> Any:
+    classifier, adapter = made.classifier, settings.finetune.adapter
+    facts = {"run": run.name, "tasks": ", ".join(made.specs), "started from": settings.run.start_from}
+
+    def write(folder: Path, weights: dict[str, torch.Tensor]) -> None:
+        if adapter.kind != "none":
+            weights = adapter_files.write(
+                folder, model, weights, adapter, base=str(made.start.source),
+                head=None if classifier is None else classifier.head,
+            )  # fmt: skip
+        lm.write(folder, model.config, weights, made.tokenizer, facts, classifier)
+        write_atomic(folder / TASKS, tasks_json(made.specs))
+
+    return write
+
+
+def tasks_json(specs: Mapping[str, TaskSpec]) -> str:
+    """Return the tasks, with the labels found, as the file in run and checkpoints has them."""
+    return json.dumps([spec.model_dump(mode="json") for spec in specs.values()], indent=1, ensure_ascii=False) + "\n"
+
+
+def resolved(settings: FinetuneSettings, made: Materials, place: parallel.Place) -> FinetuneSettings:
+    """Write every auto down; evaluations and checkpoints come once an epoch where no step is named."""
+    rows = max(1, round(settings.finetune.batch_size / place.world_size)) * place.world_size
+    once = _mixture(settings, made, rows).updates_per_epoch
+    train = settings.train.model_copy(
+        update={name: getattr(settings.train, name) or once for name in ("eval_every", "checkpoint_every")}
+    )
+    hardware = settings.hardware.model_copy(
+        update={
+            "device": str(place.device) if place.world_size == 1 else place.device.type, "precision": place.precision,
+            "compile": "on" if place.compile else "off", "threads": place.threads,
+        }
+    )  # fmt: skip
+    return settings.model_copy(
+        update={"train": train, "hardware": hardware, "optim": optim.resolved(settings.optim, place.device)}
+    )

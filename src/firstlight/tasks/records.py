@@ -1,0 +1,333 @@
+"""Raw records of a task's files, one by one, with the place where each stands."""
+
+import codecs
+import csv
+import io
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from firstlight.corpus.opening import bare_suffix, opened
+from firstlight.errors import CorpusError, MissingExtra, nearest
+from firstlight.tasks.spec import Files
+
+Record = tuple[str, Any]
+
+_FORMATS = {".csv": "csv", ".tsv": "tsv", ".txt": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json",
+            ".parquet": "parquet", ".zip": "folders"}  # fmt: skip
+_HUB = "hf:"
+CUT = "cut off"  # what stands in the place of a last row that is
+
+
+def resolve_names(files: Files, names: str | list[str]) -> list[Path]:
+    """Return the files that names mean.
+
+    Raises:
+        CorpusError: there is none; names the nearest.
+    """
+    found: list[Path] = []
+    for name in [names] if isinstance(names, str) else names:
+        if name.startswith(_HUB):
+            found.append(Path(name))
+            continue
+        path = Path(files.folder) / name
+        matches = [path] if path.exists() else sorted(Path(files.folder).glob(name))
+        if not matches:
+            folder = path.parent
+            near = nearest(path.name, [p.name for p in folder.iterdir()]) if folder.is_dir() else None
+            raise CorpusError(
+                "no such file", where=path,
+                fix=f"Did you mean {folder / near}?" if near else "Name the folder of the data with --data.",
+            )  # fmt: skip
+        found += matches
+    return found
+
+
+def records(path: Path, files: Files) -> Iterator[Record]:
+    """Yield every record: a table by column names, or a list of fields.
+
+    Raises:
+        CorpusError: a line cannot be read, or is none of this format.
+    """
+    if str(path).startswith(_HUB):
+        yield from _hub(str(path))
+        return
+    kind = (
+        files.format
+        if files.format != "auto"
+        else "folders"
+        if path.is_dir()
+        else _FORMATS.get(bare_suffix(path), "tsv")
+    )
+    if kind == "folders":
+        yield from _folders(path, files)
+    elif kind == "parquet":
+        yield from _parquet(path)
+    elif kind in ("json", "jsonl"):
+        with opened(path) as file:
+            yield from _json(path, file, files)
+    else:
+        with opened(path) as file:
+            yield from _table(path, _lines(path, file, files), files, kind)
+
+
+def _lines(path: Path, file: BinaryIO, files: Files) -> Iterator[str]:
+    """Yield lines with their ends; a byte that the encoding does not have is named with its line."""
+    try:
+        decoder = codecs.getincrementaldecoder(files.encoding)("strict")
+    except LookupError as error:
+        raise CorpusError(
+            "is no encoding", where="data.encoding", found=files.encoding, expected="such as utf-8"
+        ) from error
+    del decoder
+    for number, raw in enumerate(cast(io.BufferedReader, file), start=1):
+        try:
+            line = raw.decode(files.encoding)
+        except UnicodeDecodeError as error:
+            raise CorpusError(
+                f"is not {files.encoding}", where=f"{path}:{number}", found=raw[error.start : error.start + 4].hex(" "),
+                fix='Set data.encoding, such as "latin-1" or "gb18030".',
+            ) from error  # fmt: skip
+        yield line.removeprefix("\ufeff") if number == 1 else line
+
+
+def _table(path: Path, lines: Iterator[str], files: Files, kind: str) -> Iterator[Record]:
+    header: list[str] | None = None
+    held: tuple[str, list[str]] | None = None
+    width = 0
+    for where, fields in _rows(path, lines, files, kind):
+        if fields == [CUT]:
+            yield where, CUT
+            return
+        if files.header and header is None:
+            header, width = fields, len(fields)
+            continue
+        width = width or len(fields)
+        if held is not None:
+            yield _record(held, header, width)
+        held = (where, fields)
+    if held is not None:
+        # Of the last row alone, fewer fields mean that the file was cut off there.
+        short = len(held[1]) < width
+        yield (held[0], CUT) if short else _record(held, header, width)
+
+
+def _record(row: tuple[str, list[str]], header: list[str] | None, width: int) -> Record:
+    where, fields = row
+    if len(fields) != width:
+        raise CorpusError(
+            "has another number of fields than the rows before", where=where, found=len(fields), expected=width,
+            fix="Set data.delimiter, data.quotes or data.fields, or mend that row.",
+        )  # fmt: skip
+    return where, fields if header is None else dict(zip(header, fields, strict=True))
+
+
+def _rows(path: Path, lines: Iterator[str], files: Files, kind: str) -> Iterator[tuple[str, list[str]]]:
+    delimiter = files.delimiter or ("," if kind == "csv" else "\t")
+    if files.fields is not None:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield f"{path}:{number}", line.rstrip("\r\n").split(delimiter, files.fields - 1)
+        return
+    quotes = files.quotes if files.quotes is not None else kind == "csv"
+    csv.field_size_limit(1 << 30)
+    reader = csv.reader(
+        lines, delimiter=delimiter, strict=quotes, quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
+    )
+    while True:
+        where = f"{path}:{reader.line_num + 1}"
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            if str(error) == "unexpected end of data":
+                yield where, [CUT]
+                return
+            raise CorpusError(
+                f"is no readable row: {error}", where=where, fix="Mend that row, or set data.quotes = false."
+            ) from error
+        if row is None:
+            return
+        if row:
+            yield where, row
+
+
+def _json(path: Path, file: BinaryIO, files: Files) -> Iterator[Record]:
+    lines = _lines(path, file, files)
+    first = next(lines, "")
+    if files.format != "json" and not files.path and first.lstrip().startswith("{") and _is_whole(first):
+        yield from _expanded(_json_lines(path, first, lines), files)
+        return
+    text = first + "".join(lines)
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CorpusError(f"is no JSON: {error}", where=path) from error
+    value = at(value, files.path, str(path)) if files.path else value
+    if not isinstance(value, list):
+        raise CorpusError(
+            "holds no list of records", where=path, found=type(value).__name__, fix="Name the list with data.path."
+        )
+    yield from _expanded(((f"{path}#{number}", record) for number, record in enumerate(value)), files)
+
+
+def _is_whole(line: str) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _json_lines(path: Path, first: str, lines: Iterator[str]) -> Iterator[Record]:
+    number = 1
+    line: str | None = first
+    while line is not None:
+        following = next(lines, None)
+        if line.strip():
+            try:
+                yield f"{path}:{number}", json.loads(line)
+            except (ValueError, RecursionError) as error:
+                if following is None and not line.endswith("\n"):
+                    yield f"{path}:{number}", CUT
+                    return
+                raise CorpusError(f"is no JSON: {error}", where=f"{path}:{number}") from error
+        number, line = number + 1, following
+
+
+def _expanded(found: Iterator[Record], files: Files) -> Iterator[Record]:
+    """Make rows of the items of a list within each record; they see the record's own columns too."""
+    if not files.each:
+        yield from found
+        return
+    for where, record in found:
+        items = at(record, files.each, where)
+        if not isinstance(items, list):
+            raise CorpusError("is no list", where=f"{where}: {files.each}", found=type(items).__name__)
+        for number, item in enumerate(items):
+            yield f"{where}.{number}", _Item(record, item)
+
+
+class _Item:
+    """A row within a record."""
+
+    def __init__(self, record: Any, item: Any) -> None:
+        self.record, self.item = record, item
+
+
+def at(value: Any, path: str, where: str) -> Any:
+    """Return what stands under keys and numbers with dots between.
+
+    Raises:
+        CorpusError: nothing does; names what is there.
+    """
+    for key in path.split("."):
+        if isinstance(value, dict) and key in value:
+            value = value[key]
+        elif isinstance(value, list) and key.lstrip("-").isdigit() and -len(value) <= int(key) < len(value):
+            value = value[int(key)]
+        else:
+            there = (
+                ", ".join(map(str, value))
+                if isinstance(value, dict)
+                else f"{len(value)} items"
+                if isinstance(value, list)
+                else repr(value)[:60]
+            )  # noqa: E501
+            raise CorpusError(f"has no {key!r}", where=where, found=there[:200])
+    return value
+
+
+def field(record: Any, column: int | str, where: str) -> Any:
+    """Return a record's column.
+
+    Raises:
+        CorpusError: it has none; names those that it has, and the nearest.
+    """
+    if isinstance(record, _Item):
+        if isinstance(column, str) and column.startswith("each."):
+            return at(record.item, column.removeprefix("each."), where)
+        return field(record.record, column, where)
+    if isinstance(record, dict):
+        if column in record:
+            return record[column]
+        if isinstance(column, str) and "." in column:
+            return at(record, column, where)
+        near = nearest(str(column), [str(k) for k in record])
+        raise CorpusError(
+            "has no such column", where=where, found=f"columns {', '.join(map(str, record))}"[:300], expected=column,
+            fix=f"Did you mean {near!r}? Set it in [columns]." if near else "Set the right one in [columns].",
+        )  # fmt: skip
+    number = int(column) if isinstance(column, int) or str(column).lstrip("-").isdigit() else None
+    if number is None or not -len(record) <= number < len(record):
+        raise CorpusError(
+            "has no such column", where=where, found=f"{len(record)} fields, numbered from 0", expected=column,
+            fix="Set the right number in [columns], or data.header = true where the first line names them.",
+        )  # fmt: skip
+    return record[number]
+
+
+def _parquet(path: Path) -> Iterator[Record]:
+    try:
+        import pyarrow.parquet as parquet
+    except ImportError as error:
+        raise MissingExtra("reading .parquet", "parquet") from error
+    try:
+        number = 0
+        for batch in parquet.ParquetFile(path).iter_batches():
+            for record in batch.to_pylist():
+                yield f"{path}#{number}", record
+                number += 1
+    except (OSError, ValueError) as error:  # pyarrow's own errors are of these kinds
+        raise CorpusError(f"is no readable parquet file: {error}", where=path) from error
+
+
+def _hub(name: str) -> Iterator[Record]:
+    body, _, split = name.removeprefix(_HUB).partition("@")
+    dataset, _, config = body.partition(":")
+    try:
+        import datasets
+    except ImportError as error:
+        raise MissingExtra("a data set of the hub", "hub") from error
+    try:
+        rows = datasets.load_dataset(dataset, config or None, split=split or "train")
+    except Exception as error:  # noqa: BLE001 - the library and its loaders raise errors of many kinds
+        raise CorpusError(
+            f"cannot be read: {error}", where=name, fix="Check the name, its config and split."
+        ) from error
+    for number, record in enumerate(rows):
+        yield f"{name}#{number}", record
+
+
+def _folders(path: Path, files: Files) -> Iterator[Record]:
+    """Yield a text a file, with the name of its folder as its label."""
+    if path.is_dir():
+        inside = [p.relative_to(path).as_posix() for p in sorted(path.rglob("*")) if p.is_file()]
+        for name in _labelled(inside):
+            yield _of_folder(f"{path}/{name}", name, (path / name).read_bytes(), files)
+        return
+    try:
+        with zipfile.ZipFile(path) as packed:
+            for name in _labelled(sorted(info.filename for info in packed.infolist() if not info.is_dir())):
+                yield _of_folder(f"{path}!{name}", name, packed.read(name), files)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise CorpusError(f"is no readable zip file: {error}", where=path) from error
+
+
+def _labelled(names: list[str]) -> list[str]:
+    """Leave out hidden files, and those beside the folders that are labels, such as a README."""
+    seen = [name for name in names if not any(part.startswith((".", "__MACOSX")) for part in name.split("/"))]
+    deepest = max((name.count("/") for name in seen), default=0)
+    return [name for name in seen if name.count("/") == deepest and deepest > 0]
+
+
+def _of_folder(where: str, name: str, data: bytes, files: Files) -> Record:
+    try:
+        text = data.decode(files.encoding).removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise CorpusError(
+            f"is not {files.encoding}", where=where, found=data[error.start : error.start + 4].hex(" "),
+            fix="Set data.encoding.",
+        ) from error  # fmt: skip
+    return where, {"text": text, "label": name.split("/")[-2] if "/" in name else ""}

@@ -1,0 +1,57 @@
+"""The benchmark suite itself: its worker obeys, its tables go where their marks are, its scripts start."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BENCHMARKS = ROOT / "benchmarks"
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import bench
+
+    return bench
+
+
+def test_a_worker_takes_the_steps_that_it_is_told_to() -> None:
+    command = [sys.executable, str(BENCHMARKS / "worker.py"), "firstlight", "gpu-tiny"]
+    done = subprocess.run(command, input="2\n1\n", capture_output=True, text=True, timeout=120, check=True)
+    first, *answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert first["warm_seconds"] > 0
+    assert len(answers) == 2
+    assert all(a["seconds"] > 0 and a["peak_bytes"] > 1e7 for a in answers)
+
+
+@pytest.mark.slow
+def test_the_gpu_script_runs_at_a_tiny_size_on_a_cpu(tmp_path: Path) -> None:
+    out = tmp_path / "gpu.json"
+    command = [sys.executable, str(BENCHMARKS / "bench_gpu.py"), "--device", "cpu", "--shapes", "gpu-tiny"]
+    subprocess.run([*command, "--json", str(out)], capture_output=True, text=True, timeout=560, check=True)
+    found = json.loads(out.read_text())
+    ours = found["training"]["gpu-tiny"]["firstlight, compiled"]
+    assert ours["tokens_per_second"] > 0 and 0 < ours["of_ceiling"] < 1
+    assert set(found["training"]["gpu-tiny"]) >= {"firstlight, compiled", "transformers, compiled"}
+    assert len(found["generation"]) == 3
+
+
+def test_tables_go_between_their_marks_and_an_unknown_one_is_refused(bench, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(bench, "DOCS", tmp_path)
+    page = tmp_path / "benchmarks.md"
+    page.write_text("before\n<!-- a -->\nold\n<!-- end of a -->\nafter\n")
+    bench.write_docs({"a": "new"})
+    assert page.read_text() == "before\n<!-- a -->\nnew\n<!-- end of a -->\nafter\n"
+    with pytest.raises(SystemExit, match="has no mark <!-- b -->"):
+        bench.write_docs({"b": "new"})
+
+
+def test_the_page_has_a_mark_for_every_table(bench) -> None:
+    results = json.loads(bench.RESULTS.read_text())
+    page = (ROOT / "docs" / "benchmarks.md").read_text()
+    for name, table in bench.tables(results).items():
+        assert f"<!-- {name} -->\n{table}\n<!-- end of {name} -->" in page, f"{name} is not what was measured"
