@@ -29,7 +29,7 @@ VOCABULARY = 4096
 TUNED = [
     "--device=cpu", "--compile=False", "--eval_iters=40", "--log_interval=100", "--wandb_log=False",
     "--block_size=256", "--batch_size=8", "--gradient_accumulation_steps=1", "--n_layer=4", "--n_head=4",
-    "--n_embd=256", "--max_iters=1000", "--lr_decay_iters=1000", "--eval_interval=1000", "--warmup_iters=50",
+    "--n_embd=256", "--max_iters=600", "--lr_decay_iters=600", "--eval_interval=600", "--warmup_iters=50",
     "--learning_rate=2e-3", "--min_lr=2e-4", "--beta2=0.99", "--dropout=0.0", "--always_save_checkpoint=False",
 ]  # fmt: skip
 

@@ -45,7 +45,8 @@ def predict(
     spec = _spec(lm, run, task)
     if settings:
         spec = TaskSpec.model_validate({**spec.model_dump(), **_merged(spec, settings)})
-    transform = Transform(spec, lm._words(), lm.config.block_size)
+    assert lm.tokenizer is not None, "a fine-tuned model has one"
+    transform = Transform(spec, lm.tokenizer, lm.config.block_size)
     rows = read_inputs(spec, Path(file))
     target = None if out is None else Path(out)
     done = 0 if target is None else _whole_lines(target)

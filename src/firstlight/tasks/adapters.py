@@ -43,8 +43,9 @@ def inject(model: GPT, settings: Adapter, seed: int) -> None:
     if not names:
         raise UsageError("names no matrix", where="finetune.adapter.targets", expected="attention, mlp")
     config = peft.LoraConfig(
-        r=settings.r, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules=rf"blocks\.\d+\..*\.({'|'.join(names)})",
-        use_dora=settings.kind == "dora", use_rslora=settings.kind == "rslora",
+        r=settings.r, lora_alpha=settings.alpha, lora_dropout=settings.dropout,
+        target_modules=rf"blocks\.\d+\..*\.({'|'.join(names)})", use_dora=settings.kind == "dora",
+        use_rslora=settings.kind == "rslora",
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -99,6 +99,8 @@ def _table(path: Path, lines: Iterator[str], files: Files, kind: str) -> Iterato
     width = 0
     for where, fields in _rows(path, lines, files, kind):
         if fields == [CUT]:
+            if held is not None:
+                yield _record(held, header, width)
             yield where, CUT
             return
         if files.header and header is None:
