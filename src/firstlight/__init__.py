@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from firstlight.stages.generate import generate, load
     from firstlight.stages.predict import predict
     from firstlight.stages.pretrain import pretrain
+    from firstlight.stages.probe import probe
     from firstlight.stages.quickstart import quickstart
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "predict",
     "prepare",
     "pretrain",
+    "probe",
     "quickstart",
 ]
 
@@ -39,6 +41,7 @@ _STAGES = {
     "predict": "predict",
     "prepare": "data",
     "pretrain": "pretrain",
+    "probe": "probe",
     "quickstart": "quickstart",
 }
 

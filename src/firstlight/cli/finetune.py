@@ -1,4 +1,4 @@
-"""The commands finetune and predict."""
+"""The commands finetune, predict, probe and transfer."""
 
 import json
 import shlex
@@ -18,6 +18,8 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command()(finetune)
     app.command()(predict)
+    app.command()(probe)
+    app.command()(transfer)
 
 
 def finetune(
@@ -107,6 +109,66 @@ def predict(
                 print(json.dumps(table, ensure_ascii=False))
     if out is not None:
         print(f"{out}: {count:,} rows labelled")
+
+
+def probe(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run, a checkpoint or a Hugging Face directory.")],
+    task: Annotated[Path, typer.Argument(metavar="TASK.toml", help="A task of classification or of pairs.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder that the task's data folder lies in.", show_default=False)
+    ] = None,
+    pool: Annotated[str, typer.Option(help="mean: over all positions; last: of the last one.")] = "mean",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Tell what each layer knows of a task.
+
+    Fits a linear classifier on the hidden states of every layer; the model itself stays as it is.
+
+    Example: firstlight probe runs/mine examples/tasks/sst2.toml --data data/tasks
+    """
+    if pool not in ("mean", "last"):
+        raise UsageError("unknown choice", where="--pool", found=pool, expected="mean or last")
+    from firstlight.stages.probe import probe as stage
+
+    with named_as_options({"hardware.device": "--device"}):
+        found = stage(run, task, data=data, pool="mean" if pool == "mean" else "last", device=device)
+    if as_json:
+        show.as_json(found)
+        return
+    rows = [("embeddings" if s.layer == 0 else f"block {s.layer}", f"{s.accuracy:.4f}") for s in found.layers]
+    show.table(("layer", "accuracy"), rows)
+    print(f"the commonest class alone: {found.majority:.4f}")
+
+
+def transfer(
+    words: Annotated[
+        list[str], typer.Argument(metavar="RUN A.toml B.toml [KEY=VALUE]", help="A model, two tasks, and settings.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the runs and of transfer.json.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder that the tasks' data folders lie in.", show_default=False)
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="As of finetune.", show_default=False)] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell whether one task helps another.
+
+    Fine-tunes on each alone, after the other and with the other; goes on where it was cut off.
+
+    Example: firstlight transfer runs/mine sst2.toml emotion.toml --out runs/sst2-emotion
+    """
+    inputs, settings = split_words(words)
+    if not inputs:
+        raise UsageError("names no model", where="transfer", expected="RUN A.toml B.toml")
+    from firstlight.stages.transfer import transfer as stage
+
+    found = stage(inputs[0], inputs[1:], out=out, overrides=settings, data=data, preset=preset)
+    if as_json:
+        show.as_json(found)
+        return
+    rows = [(r.task, r.trained, r.metric, f"{r.value:.4f}", f"{r.low:.4f} to {r.high:.4f}") for r in found.rows]
+    show.table(("task", "trained on", "metric", "value", "95 % interval"), rows)
 
 
 def _tell_figures(side: str, tasks: dict[str, Any]) -> None:

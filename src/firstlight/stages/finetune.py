@@ -22,6 +22,8 @@ from firstlight.train.contract import changes, check_changes, settings_hash
 PRESETS = "firstlight.tasks.presets"
 _DEFAULT = "full"
 _DRAWS = 1000
+# What a run has that was cut off before its settings were written.
+_FIRST = frozenset({".lock", taskset.TASKS})
 # Of the pre-training learning rate: a small step keeps what was learnt.
 _SHARE = 0.1
 
@@ -132,7 +134,9 @@ def _understand(
     run = Path(out) if out is not None else Path("runs") / _name(named, tasks)
     if (run / "run.toml").is_file():
         return run, *_existing(run, asked, resume=resume)
-    if run.exists() and (not run.is_dir() or any(p.name != ".lock" for p in run.iterdir())):
+    if run.exists() and (
+        not run.is_dir() or any(p.name not in _FIRST and ".part-" not in p.name for p in run.iterdir())
+    ):
         raise UsageError("exists and is not a fine-tuning run", where=run, fix="Choose another --out.")
     below = preset(PRESETS, preset_name or _DEFAULT)
     if preset_name is None:

@@ -157,7 +157,8 @@ def build_model(settings: FinetuneSettings, made: Materials) -> GPT:
     with no_drawing():
         model = GPT(config)
     generator = torch.Generator().manual_seed(settings.run.seed)
-    weights = dict(start.model.state_dict())
+    before_heads = {k: v for k, v in start.model.state_dict().items() if k.startswith("heads.")}
+    weights = {k: v for k, v in start.model.state_dict().items() if k not in before_heads}
     for name in ("embed.weight", "head.weight"):
         if name in weights and (config.vocab_size or 0) > before:
             shape = ((config.vocab_size or 0) - before, config.n_embd)
@@ -166,8 +167,10 @@ def build_model(settings: FinetuneSettings, made: Materials) -> GPT:
     for name, spec in made.specs.items():
         if spec.kind not in _TEXTS:
             model.add_head(name, spec.n_outputs)
-            shape = (spec.n_outputs, config.n_embd)
-            weights[f"heads.{name}.weight"] = torch.randn(shape, generator=generator) * config.init_std
+            drawn = torch.randn((spec.n_outputs, config.n_embd), generator=generator) * config.init_std
+            # A head that the starting model has already, of the same task, goes on learning.
+            known = before_heads.get(f"heads.{name}.weight")
+            weights[f"heads.{name}.weight"] = known if known is not None and known.shape == drawn.shape else drawn
     model.load_state_dict(weights)
     if table.adapter.kind != "none":
         adapter_files.inject(model, table.adapter, settings.run.seed)
@@ -259,7 +262,7 @@ def job(run: Path, settings: FinetuneSettings, made: Materials, place: parallel.
             "tokenizer": made.tokenizer.hash, "store": ",".join(data.fingerprint for data in made.tasks.values()),
             "code": code_hash(),
         },
-        sample=None, restart=lambda: start_over(state, settings, made, place),
+        counts="rows", sample=None, restart=lambda: start_over(state, settings, made, place),
         flops_per_token=flops_per_token(model.config, model.config.block_size), ceiling=None, process_start=started,
         prepare=(lambda done: thaw(model, learning, done, every)) if every else None,
     )  # fmt: skip

@@ -107,7 +107,7 @@ def line(job: Job, report: StepReport, targets: int) -> str:
     parts = [f"loss {report.loss:.4f}"]
     if job.counters.best_loss is not None:
         parts.append(f"best valid {job.counters.best_loss:.4f}")
-    parts.append(f"{rate:,.0f} tokens/s")
+    parts.append(f"{rate:,.0f} {job.counts}/s")
     mfu = _mfu(job, rate)
     if mfu is not None:
         parts.append(f"MFU {100 * mfu:.0f} %")
@@ -138,7 +138,7 @@ def _log(job: Job, report: StepReport, targets: int) -> None:
     rate = targets / report.seconds
     mfu = _mfu(job, rate)
     figures: dict[str, Any] = {
-        "loss": report.loss, "lr": report.lr, "grad_norm": report.grad_norm, "tokens_per_second": round(rate, 1),
+        "loss": report.loss, "lr": report.lr, "grad_norm": report.grad_norm, f"{job.counts}_per_second": round(rate, 1),
         "memory_bytes": parallel.memory(job.place),
     }  # fmt: skip
     _write(job, figures if mfu is None else {**figures, "mfu": round(mfu, 4)})

@@ -84,6 +84,7 @@ class Job:
         flops_per_token: model FLOPs of one token, forward and backward.
         ceiling: FLOP/s that one process's device can reach, or None where unknown.
         process_start: ``time.perf_counter()`` when the process began.
+        counts: what targets are, tokens or rows of a task.
         prepare: called before each step with the number of steps done, such as to thaw layers; or None.
     """
 
@@ -105,6 +106,7 @@ class Job:
     flops_per_token: float
     ceiling: float | None
     process_start: float
+    counts: str = "tokens"
     prepare: Callable[[int], None] | None = None
     course: Course = field(default_factory=Course, init=False)
 

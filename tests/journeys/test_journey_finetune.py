@@ -1,0 +1,258 @@
+"""Fine-tuning as a user runs it: one task, several, adapters, seeds; killed and resumed; its labels in transformers."""
+
+import json
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from journey_files import last_checkpoint, same_bytes
+
+TINY = [
+    "model.n_layer=2", "model.n_head=2", "model.n_embd=32", "model.block_size=64", "train.steps=20",
+    "tokenizer.kind=byte",
+    "train.batch_tokens=256", "train.trackers=[]", "hardware.threads=1", "train.eval_windows=8", "model.family=gpt2",
+]  # fmt: skip
+QUICK = ["train.trackers=[]", "hardware.threads=1", "optim.lr=3e-3", "finetune.batch_size=8", "train.log_every=1"]
+GOOD, BAD = ["fine", "lovely", "bright", "warm"], ["dull", "grim", "cold", "flat"]
+
+
+def write_task(folder: Path, name: str, n: int, words: tuple[list[str], list[str]] = (GOOD, BAD)) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    source = random.Random(name)
+    for side, count in (("train", n), ("valid", 24), ("test", 24)):
+        lines = ["label\ttext"]
+        for i in range(count):
+            kind = i % 2
+            lines.append(
+                f"{('good', 'bad')[kind]}\tthe {source.choice(['day', 'film'])} was {source.choice(words[kind])}"
+            )
+        (folder / f"{name}-{side}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    path = folder / f"{name}.toml"
+    path.write_text(
+        f'kind = "classification"\n[data]\ntrain = "{name}-train.tsv"\nvalid = "{name}-valid.tsv"\n'
+        f'test = "{name}-test.tsv"\n[columns]\ntext = "text"\nlabel = "label"\n',
+        encoding="utf-8",
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def world(run, tmp_path_factory) -> Path:
+    """A folder with a pre-trained run and two tasks."""
+    folder = tmp_path_factory.mktemp("world")
+    (folder / "text.txt").write_text("the day was fine and the film was dull\n" * 400, encoding="utf-8")
+    run("pretrain", folder / "text.txt", *TINY, "--out", folder / "base")
+    write_task(folder, "mood", 96)
+    write_task(folder, "tone", 48, (BAD, GOOD))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tuned(world, run) -> Path:
+    out = world / "tuned"
+    told = run("finetune", world / "base", world / "mood.toml", *QUICK, "train.epochs=6", "--out", out)
+    assert "mood, valid: accuracy" in told.stdout and "loss on the pre-training text" in told.stdout
+    return out
+
+
+def test_it_learns_and_leaves_figures_and_a_report(tuned) -> None:
+    figures = json.loads((tuned / "evaluation.json").read_text())
+    for side in ("tasks", "test"):
+        mood = figures[side]["mood"]
+        assert mood["value"] > 0.9 and mood["low"] <= mood["value"] <= mood["high"]
+        assert sum(map(sum, mood["confusion"])) == mood["n"] == 24
+    assert figures["forgetting"]["after"] > figures["forgetting"]["before"] > 0
+    page = (tuned / "report.html").read_text(encoding="utf-8")
+    for words in ("True class (row)", "The worst errors", "Calibration", "95 % interval", "were forgotten"):
+        assert words in page
+    lines = [json.loads(line) for line in (tuned / "metrics.jsonl").read_text().splitlines()]
+    assert any("mood/accuracy" in line for line in lines) and any("rows_per_second" in line for line in lines)
+
+
+def test_labels_are_those_of_transformers(tuned, world, run) -> None:
+    from transformers import pipeline
+
+    told = run("predict", tuned, world / "mood-test.tsv")
+    ours = [json.loads(line) for line in told.stdout.splitlines()]
+    texts = [line.split("\t")[1] for line in (world / "mood-test.tsv").read_text().splitlines()[1:]]
+    classify = pipeline("text-classification", model=str(last_checkpoint(tuned)), top_k=None, device="cpu")
+    for mine, theirs in zip(ours, classify(texts, batch_size=4), strict=True):
+        assert mine["label"] == theirs[0]["label"]
+        for score in theirs:
+            assert mine["probabilities"][score["label"]] == pytest.approx(score["score"], abs=2e-5)
+
+
+def test_predictions_go_on_where_they_were_cut_off(tuned, world, run) -> None:
+    whole, cut = world / "whole.jsonl", world / "cut.jsonl"
+    run("predict", tuned, world / "mood-test.tsv", "--out", whole)
+    lines = whole.read_text().splitlines(keepends=True)
+    cut.write_text("".join(lines[:10]) + lines[10][:20])
+    told = run("predict", tuned, world / "mood-test.tsv", "--out", cut)
+    assert "14 rows labelled" in told.stdout
+    assert cut.read_text() == whole.read_text()
+
+
+MULTI = [
+    "train.epochs=4",
+    "finetune.mixing=equal",
+    "finetune.replay=0.2",
+    "finetune.dropout=0.1",
+    "finetune.layer_decay=0.8",
+]
+
+
+@pytest.fixture(scope="module")
+def several(world, run) -> tuple[Path, list[object]]:
+    out = world / "several"
+    words = [world / "base", world / "mood.toml", world / "tone.toml", *QUICK, *MULTI, "train.checkpoint_every=5"]
+    run("finetune", *words, "--out", out)
+    return out, words
+
+
+def test_several_tasks_share_a_body_and_serve_from_one_checkpoint(several, world, run) -> None:
+    out, _ = several
+    figures = json.loads((out / "evaluation.json").read_text())["tasks"]
+    assert set(figures) == {"mood", "tone"}
+    told = run("predict", out, world / "mood-test.tsv", ok=False)
+    assert told.returncode == 2 and "has several tasks (expected mood, tone)" in told.stderr
+    tone = run("predict", out, world / "tone-test.tsv", "--task", "tone")
+    assert len(tone.stdout.splitlines()) == 24
+    from transformers import AutoModelForCausalLM
+
+    assert type(AutoModelForCausalLM.from_pretrained(last_checkpoint(out))).__name__ == "GPT2LMHeadModel"
+
+
+def test_killed_amid_several_tasks_and_resumed_is_bit_identical(several, start, run, tmp_path) -> None:
+    whole, words = several
+    out, dice = tmp_path / "run", random.Random(4)
+    for _ in range(3):
+        process = start("finetune", *words, "--out", out, "--resume")
+        before = _lines(out)
+        deadline = time.monotonic() + 60
+        while process.poll() is None and _lines(out) < before + dice.choice([2, 6, 11]) and time.monotonic() < deadline:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+    run("finetune", *words, "--out", out, "--resume")
+    assert same_bytes(whole, out) == []
+    assert (last_checkpoint(whole) / "heads.safetensors").read_bytes() == (
+        last_checkpoint(out) / "heads.safetensors"
+    ).read_bytes()
+    figures = [json.loads((r / "evaluation.json").read_text()) for r in (whole, out)]
+    assert figures[0] == figures[1]
+
+
+def _lines(out: Path) -> int:
+    path = out / "metrics.jsonl"
+    return len(path.read_text(errors="replace").splitlines()) if path.is_file() else 0
+
+
+def test_a_finished_run_stays_as_it_is(tuned, run) -> None:
+    told = run("finetune", tuned, "--resume")
+    assert "has finished already" in told.stderr and "mood, valid: accuracy" in told.stdout
+
+
+def test_layers_thaw_one_by_one(world, run) -> None:
+    out = world / "thawed"
+    run("finetune", world / "base", world / "mood.toml", *QUICK, "finetune.thaw_every=1", "train.steps=12",
+        "finetune.lm_weight=0", "--out", out)  # fmt: skip
+    from safetensors.torch import load_file
+
+    before = load_file(last_checkpoint(world / "base") / "model.safetensors")
+    after = load_file(last_checkpoint(out) / "model.safetensors")
+    moved = {n for n, t in before.items() if t.shape == after[n].shape and not t.equal(after[n])}
+    assert any(".h.1." in n for n in moved), "the last block learns from the start"
+    assert not any(".h.0." in n or "wpe" in n for n in moved), "the first waits for its epoch"
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+def test_adapters_resume_merge_and_work_on_the_transformers_base(kind, world, start, run, tmp_path) -> None:
+    words = [world / "base", world / "mood.toml", "--preset", "lora", *QUICK, f"finetune.adapter.kind={kind}",
+             "finetune.adapter.r=4", "train.epochs=2", "train.checkpoint_every=5"]  # fmt: skip
+    whole, out = tmp_path / "whole", tmp_path / "cut"
+    run("finetune", *words, "--out", whole)
+    run("finetune", *words, "train.stop_after=8", "--out", out)
+    run("finetune", out, "--resume", "train.stop_after=0")
+    assert same_bytes(whole, out) == []
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    folder = last_checkpoint(whole)
+    base = AutoModelForSequenceClassification.from_pretrained(last_checkpoint(world / "base"), num_labels=2)
+    with_adapter = PeftModel.from_pretrained(base, folder / "adapter").eval()
+    merged = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    ids = AutoTokenizer.from_pretrained(folder)("the day was fine", return_tensors="pt")["input_ids"]
+    for model in (with_adapter, merged):
+        model.config.pad_token_id = None
+    with torch.no_grad():
+        one, two = with_adapter(ids).logits, merged(ids).logits
+    torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+
+
+def test_seeds_give_mean_and_deviation(world, run) -> None:
+    out = world / "seeds"
+    told = run("finetune", world / "base", world / "mood.toml", *QUICK, "train.steps=8", "--seeds", "2", "--out", out)
+    summary = json.loads((out / "seeds.json").read_text())
+    values = summary["valid"]["mood"]["values"]
+    assert len(values) == 2 and summary["valid"]["mood"]["mean"] == pytest.approx(sum(values) / 2)
+    assert "±" in told.stdout
+
+
+def test_layers_are_probed(world, run) -> None:
+    told = run("probe", world / "base", world / "mood.toml", "--json")
+    found = json.loads(told.stdout)
+    assert [layer["layer"] for layer in found["layers"]] == [0, 1, 2]
+    assert found["layers"][0]["accuracy"] > 0.9, "the words alone tell"
+    assert found["majority"] == 0.5
+
+
+def test_one_task_beside_another(world, run) -> None:
+    words = [world / "base", world / "mood.toml", world / "tone.toml", *QUICK, "train.epochs=5"]
+    told = run("transfer", *words, "--out", world / "transfer", "--json")
+    rows = {(r["task"], r["trained"]): r["value"] for r in json.loads(told.stdout)["rows"]}
+    assert set(rows) == {
+        ("mood", "mood"), ("tone", "tone"), ("mood", "mood-with-tone"), ("tone", "mood-with-tone"),
+        ("mood", "mood-after-tone"), ("tone", "tone-after-mood"), ("tone", "mood alone"), ("mood", "tone alone"),
+    }  # fmt: skip
+    assert rows["mood", "mood"] > 0.9
+    assert rows["tone", "mood alone"] < 0.1, "tone's labels are mood's, turned round"
+    again = run("transfer", *words, "--out", world / "transfer")
+    assert "has finished already" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["nowhere", "mood.toml"], "no such run or model"),
+        (["base"], "nothing to fine-tune"),
+        (["base", "none.toml"], "no such settings file"),
+        (["base", "mood.toml", "mood.toml"], "two tasks of one name"),
+        (["base", "mood.toml", "finetune.freeze=['nothing.*']"], "fits no parameter"),
+        (["base", "mood.toml", "finetune.lm_wight=1"], "Did you mean finetune.lm_weight"),
+        (["base", "mood.toml", "--preset", "gpt7"], "unknown preset 'gpt7'"),
+        (["text.txt", "mood.toml"], "is no model"),
+    ],
+)
+def test_what_cannot_be_meant_ends_with_2_and_one_line(words, told, world, run) -> None:
+    paths = [world / w if (world / w).exists() or w in ("nowhere", "none.toml") else w for w in words]
+    found = run("finetune", *paths, "--out", world / "never", ok=False)
+    assert found.returncode == 2, found.stderr
+    assert told in found.stderr and "Traceback" not in found.stderr
+    assert not (world / "never").exists()
+
+
+def test_rows_that_cannot_be_used_end_with_1(world, run, tmp_path) -> None:
+    task = write_task(tmp_path, "odd", 20)
+    with (tmp_path / "odd-valid.tsv").open("a") as file:
+        file.write("middling\tso so\n")
+    found = run("finetune", world / "base", task, "--out", tmp_path / "run", ok=False)
+    assert found.returncode == 1
+    assert (
+        "odd-valid.tsv:26: has a label that the task does not know (found middling; expected one of bad, good)"
+        in found.stderr
+    )
+    assert not (tmp_path / "run").exists()
