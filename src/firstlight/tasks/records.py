@@ -3,14 +3,15 @@
 import codecs
 import csv
 import io
+import itertools
 import json
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from firstlight.corpus.opening import bare_suffix, opened
 from firstlight.errors import CorpusError, MissingExtra, nearest
+from firstlight.tasks.folders import folders
 from firstlight.tasks.spec import Files
 
 Record = tuple[str, Any]
@@ -18,11 +19,17 @@ Record = tuple[str, Any]
 _FORMATS = {".csv": "csv", ".tsv": "tsv", ".txt": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json",
             ".parquet": "parquet", ".zip": "folders"}  # fmt: skip
 _HUB = "hf:"
+_HUB_SPLITS = {"train": "train", "valid": "validation", "test": "test"}  # where a name says none
 CUT = "cut off"  # what stands in the place of a last row that is
 
 
-def resolve_names(files: Files, names: str | list[str]) -> list[Path]:
+def resolve_names(files: Files, names: str | list[str], side: str) -> list[Path]:
     """Return the files that names mean.
+
+    Args:
+        files: of the task.
+        names: as the TOML has them.
+        side: train, valid or test: the split of a hub's set whose name says none.
 
     Raises:
         CorpusError: there is none; names the nearest.
@@ -30,10 +37,12 @@ def resolve_names(files: Files, names: str | list[str]) -> list[Path]:
     found: list[Path] = []
     for name in [names] if isinstance(names, str) else names:
         if name.startswith(_HUB):
-            found.append(Path(name))
+            found.append(Path(name if "@" in name else f"{name}@{_HUB_SPLITS[side]}"))
             continue
         path = Path(files.folder) / name
-        matches = [path] if path.exists() else sorted(Path(files.folder).glob(name))
+        # A pattern from the root of the disk is relative to that root.
+        base = Path(path.anchor) if Path(name).is_absolute() else Path(files.folder)
+        matches = [path] if path.exists() else sorted(base.glob(str(path.relative_to(base))))
         if not matches:
             folder = path.parent
             near = nearest(path.name, [p.name for p in folder.iterdir()]) if folder.is_dir() else None
@@ -62,12 +71,12 @@ def records(path: Path, files: Files) -> Iterator[Record]:
         else _FORMATS.get(bare_suffix(path), "tsv")
     )
     if kind == "folders":
-        yield from _folders(path, files)
+        yield from folders(path, files)
     elif kind == "parquet":
         yield from _parquet(path)
     elif kind in ("json", "jsonl"):
         with opened(path) as file:
-            yield from _json(path, file, files)
+            yield from _json(path, file, files, kind)
     else:
         with opened(path) as file:
             yield from _table(path, _lines(path, file, files), files, kind)
@@ -75,13 +84,9 @@ def records(path: Path, files: Files) -> Iterator[Record]:
 
 def _lines(path: Path, file: BinaryIO, files: Files) -> Iterator[str]:
     """Yield lines with their ends; a byte that the encoding does not have is named with its line."""
-    try:
-        decoder = codecs.getincrementaldecoder(files.encoding)("strict")
-    except LookupError as error:
-        raise CorpusError(
-            "is no encoding", where="data.encoding", found=files.encoding, expected="such as utf-8"
-        ) from error
-    del decoder
+    if codecs.lookup(files.encoding).name.startswith(("utf-16", "utf-32")):
+        yield from _wide_lines(path, file, files)
+        return
     for number, raw in enumerate(cast(io.BufferedReader, file), start=1):
         try:
             line = raw.decode(files.encoding)
@@ -93,11 +98,24 @@ def _lines(path: Path, file: BinaryIO, files: Files) -> Iterator[str]:
         yield line.removeprefix("\ufeff") if number == 1 else line
 
 
+def _wide_lines(path: Path, file: BinaryIO, files: Files) -> Iterator[str]:
+    """Yield lines of an encoding where the byte of a line break may also be half of a letter."""
+    text = io.TextIOWrapper(file, files.encoding, newline="\n")
+    try:
+        for number, line in enumerate(text):
+            yield line if number else line.removeprefix("\ufeff")
+    except UnicodeError as error:
+        raise CorpusError(f"is not {files.encoding}: {error}", where=path, fix="Set data.encoding.") from error
+    finally:
+        text.detach()  # who opened the file closes it
+
+
 def _table(path: Path, lines: Iterator[str], files: Files, kind: str) -> Iterator[Record]:
     header: list[str] | None = None
     held: tuple[str, list[str]] | None = None
     width = 0
-    for where, fields in _rows(path, lines, files, kind):
+    last = [""]
+    for where, fields in _rows(path, _remembering(lines, last), files, kind):
         if fields == [CUT]:
             if held is not None:
                 yield _record(held, header, width)
@@ -105,15 +123,28 @@ def _table(path: Path, lines: Iterator[str], files: Files, kind: str) -> Iterato
             return
         if files.header and header is None:
             header, width = fields, len(fields)
+            _refuse_twins(header, where)
             continue
         width = width or len(fields)
         if held is not None:
             yield _record(held, header, width)
         held = (where, fields)
     if held is not None:
-        # Of the last row alone, fewer fields mean that the file was cut off there.
-        short = len(held[1]) < width
+        # Of the last row alone, fewer fields and no line end mean that the file was cut off there.
+        short = len(held[1]) < width and not last[0].endswith("\n")
         yield (held[0], CUT) if short else _record(held, header, width)
+
+
+def _remembering(lines: Iterator[str], last: list[str]) -> Iterator[str]:
+    for line in lines:
+        last[0] = line
+        yield line
+
+
+def _refuse_twins(header: list[str], where: str) -> None:
+    twin = next((name for i, name in enumerate(header) if name and name in header[:i]), None)
+    if twin is not None:
+        raise CorpusError("names two columns alike", where=where, found=twin, fix="Rename one of them.")
 
 
 def _record(row: tuple[str, list[str]], header: list[str] | None, width: int) -> Record:
@@ -144,6 +175,12 @@ def _rows(path: Path, lines: Iterator[str], files: Files, kind: str) -> Iterator
             row = next(reader, None)
         except csv.Error as error:
             if str(error) == "unexpected end of data":
+                if where != f"{path}:{reader.line_num}":
+                    # All lines from here to the end were taken for one field: more likely a stray quote than a cut.
+                    raise CorpusError(
+                        "opens a quote that is never closed", where=where,
+                        fix="Close it, or set data.quotes = false; where the file is cut off, remove that row.",
+                    ) from error  # fmt: skip
                 yield where, [CUT]
                 return
             raise CorpusError(
@@ -155,11 +192,14 @@ def _rows(path: Path, lines: Iterator[str], files: Files, kind: str) -> Iterator
             yield where, row
 
 
-def _json(path: Path, file: BinaryIO, files: Files) -> Iterator[Record]:
+def _json(path: Path, file: BinaryIO, files: Files, kind: str) -> Iterator[Record]:
     lines = _lines(path, file, files)
+    if kind == "jsonl":
+        yield from _expanded(_json_lines(path, lines), files)
+        return
     first = next(lines, "")
     if files.format != "json" and not files.path and first.lstrip().startswith("{") and _is_whole(first):
-        yield from _expanded(_json_lines(path, first, lines), files)
+        yield from _expanded(_json_lines(path, itertools.chain([first], lines)), files)
         return
     text = first + "".join(lines)
     try:
@@ -182,9 +222,9 @@ def _is_whole(line: str) -> bool:
     return True
 
 
-def _json_lines(path: Path, first: str, lines: Iterator[str]) -> Iterator[Record]:
+def _json_lines(path: Path, lines: Iterator[str]) -> Iterator[Record]:
     number = 1
-    line: str | None = first
+    line = next(lines, None)
     while line is not None:
         following = next(lines, None)
         if line.strip():
@@ -261,6 +301,8 @@ def field(record: Any, column: int | str, where: str) -> Any:
             "has no such column", where=where, found=f"columns {', '.join(map(str, record))}"[:300], expected=column,
             fix=f"Did you mean {near!r}? Set it in [columns]." if near else "Set the right one in [columns].",
         )  # fmt: skip
+    if not isinstance(record, list):
+        raise CorpusError("is no record with columns", where=where, found=repr(record)[:60])
     number = int(column) if isinstance(column, int) or str(column).lstrip("-").isdigit() else None
     if number is None or not -len(record) <= number < len(record):
         raise CorpusError(
@@ -300,36 +342,3 @@ def _hub(name: str) -> Iterator[Record]:
         ) from error
     for number, record in enumerate(rows):
         yield f"{name}#{number}", record
-
-
-def _folders(path: Path, files: Files) -> Iterator[Record]:
-    """Yield a text a file, with the name of its folder as its label."""
-    if path.is_dir():
-        inside = [p.relative_to(path).as_posix() for p in sorted(path.rglob("*")) if p.is_file()]
-        for name in _labelled(inside):
-            yield _of_folder(f"{path}/{name}", name, (path / name).read_bytes(), files)
-        return
-    try:
-        with zipfile.ZipFile(path) as packed:
-            for name in _labelled(sorted(info.filename for info in packed.infolist() if not info.is_dir())):
-                yield _of_folder(f"{path}!{name}", name, packed.read(name), files)
-    except (OSError, zipfile.BadZipFile) as error:
-        raise CorpusError(f"is no readable zip file: {error}", where=path) from error
-
-
-def _labelled(names: list[str]) -> list[str]:
-    """Leave out hidden files, and those beside the folders that are labels, such as a README."""
-    seen = [name for name in names if not any(part.startswith((".", "__MACOSX")) for part in name.split("/"))]
-    deepest = max((name.count("/") for name in seen), default=0)
-    return [name for name in seen if name.count("/") == deepest and deepest > 0]
-
-
-def _of_folder(where: str, name: str, data: bytes, files: Files) -> Record:
-    try:
-        text = data.decode(files.encoding).removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        raise CorpusError(
-            f"is not {files.encoding}", where=where, found=data[error.start : error.start + 4].hex(" "),
-            fix="Set data.encoding.",
-        ) from error  # fmt: skip
-    return where, {"text": text, "label": name.split("/")[-2] if "/" in name else ""}

@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from firstlight.errors import CorpusError, nearest
+from firstlight.errors import CorpusError
 from firstlight.files import sha256
 from firstlight.store import keys, permute
+from firstlight.tasks.labels import Raw, label_of, plain, reading, with_labels
 from firstlight.tasks.records import CUT, field, records, resolve_names
 from firstlight.tasks.spec import TaskSpec
 
@@ -60,16 +60,6 @@ class _EmptyError(CorpusError):
     """A row without text."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Raw:
-    """A row whose label is still as the file has it."""
-
-    texts: tuple[str, ...]
-    label: Any
-    where: str
-    roles: tuple[str, ...] = ()
-
-
 def read_task(spec: TaskSpec, *, seed: int) -> TaskData:
     """Read all rows of a task.
 
@@ -82,14 +72,21 @@ def read_task(spec: TaskSpec, *, seed: int) -> TaskData:
     """
     notes: list[str] = []
     sides = {
-        side: _read(spec, resolve_names(spec.data, names), notes)
+        side: _read(spec, resolve_names(spec.data, names, side), notes)
         for side, names in (("train", spec.data.train), ("valid", spec.data.valid), ("test", spec.data.test))
         if names is not None
     }
-    if not sides["train"]:
-        raise CorpusError("has no rows", where=f"{spec.data.folder}: {spec.data.train}")
-    spec = _with_labels(spec, sides["train"])
-    made = {side: [_labelled(spec, raw, must=side != "test") for raw in raws] for side, raws in sides.items()}
+    for side, raws in sides.items():
+        if not raws:
+            raise CorpusError("has no rows", where=f"{spec.data.folder}: {getattr(spec.data, side)}")
+    declared, spec = spec, with_labels(spec, sides["train"])
+    read = reading([raw for raws in sides.values() for raw in raws] if spec.kind == "choice" else ())
+    made = {
+        side: [Example(r.texts, label_of(spec, r, read, must=side != "test"), r.where, r.roles) for r in raws]
+        for side, raws in sides.items()
+    }
+    if declared.scored and declared.scale is not None:
+        _check_scale(declared.scale, [row for rows in made.values() for row in rows])
     train, test = made["train"], [e for e in made.get("test", []) if e.label is not None or not spec.has_head]
     if len(test) < len(made.get("test", [])):
         notes.append(f"{len(made['test']) - len(test):,} test rows have no label and are left out")
@@ -99,6 +96,11 @@ def read_task(spec: TaskSpec, *, seed: int) -> TaskData:
     valid = made.get("valid")
     if valid is None:
         train, valid = split(train, spec.valid_ratio, seed)
+        if not valid:
+            raise CorpusError(
+                "has too few rows to set some aside as valid ones", where=f"{spec.data.folder}: {spec.data.train}",
+                found=len(train), expected="two rows of one label at least", fix="Name a file in data.valid.",
+            )  # fmt: skip
         notes.append(f"{len(valid):,} rows of train became valid rows, label by label")
     notes += _noticed(spec, train, valid, test)
     return TaskData(spec, train, valid, test, notes, _fingerprint(spec, seed))
@@ -116,11 +118,33 @@ def read_inputs(spec: TaskSpec, path: Path) -> Iterator[Example]:
     for where, record in records(path, spec.data):
         if record == CUT:
             raise CorpusError("is cut off", where=where, fix="Mend the last row.")
+        _refuse_text_for_label(spec, record, where)
         raw = _raw(bare, record, where)
         yield Example(raw.texts, None, where, raw.roles)
 
 
-def _read(spec: TaskSpec, paths: Sequence[Path], notes: list[str]) -> list[_Raw]:
+def _refuse_text_for_label(spec: TaskSpec, record: Any, where: str) -> None:
+    """Refuse an unlabelled line where labels lead: its first word would be taken for one, and be lost."""
+    column = spec.columns.label
+    if spec.data.fields is None or not isinstance(record, list) or not spec.values or column is None:
+        return
+    found = plain(field(record, column, where), where)
+    if found not in spec.values:
+        raise CorpusError(
+            "has no label where the task's lines have one, so words of its text would be lost", where=where,
+            found=found, expected=f"one of {', '.join(spec.values)}"[:300], fix="Put any of the labels there.",
+        )  # fmt: skip
+
+
+def _check_scale(scale: tuple[float, float], rows: Sequence[Example]) -> None:
+    for row in rows:
+        if isinstance(row.label, float) and not scale[0] <= row.label <= scale[1]:
+            raise CorpusError(
+                "has a score outside scale", where=row.where, found=row.label, expected=f"{scale[0]} to {scale[1]}"
+            )
+
+
+def _read(spec: TaskSpec, paths: Sequence[Path], notes: list[str]) -> list[Raw]:
     found, empty = [], []
     for path in paths:
         for where, record in records(path, spec.data):
@@ -138,45 +162,38 @@ def _read(spec: TaskSpec, paths: Sequence[Path], notes: list[str]) -> list[_Raw]
     return found
 
 
-def _raw(spec: TaskSpec, record: Any, where: str) -> _Raw:
+def _raw(spec: TaskSpec, record: Any, where: str) -> Raw:
     columns = spec.columns
-    if spec.data.format == "folders" or (isinstance(record, dict) and columns.text is None and "text" in record):
+    if spec.data.format == "folders":
         columns = columns.model_copy(update={"text": columns.text or "text", "label": columns.label or "label"})
-    label = None if columns.label is None else _label_of(record, columns.label, where)
+    label = None if columns.label is None else _label_of(spec, record, columns.label, where)
     if spec.kind == "choice":
-        return _Raw((_text(record, columns.question, where), *_choices(record, columns.choices, where)), label, where)
+        return Raw((_text(record, columns.question, where), *_choices(record, columns.choices, where)), label, where)
     if spec.kind == "tokens":
         words = field(record, columns.tokens if columns.tokens is not None else 0, where)
         words = words.split() if isinstance(words, str) else words
         labels = label.split() if isinstance(label, str) else label
-        if not words or not all(isinstance(w, str) and w for w in words):
+        if labels is not None and not isinstance(labels, list):
+            raise CorpusError("has no list of labels", where=where, found=repr(labels)[:80])
+        if not isinstance(words, list) or not words or not all(isinstance(w, str) and w for w in words):
             raise CorpusError("has no words, or an empty one", where=where)
         if labels is not None and len(labels) != len(words):
             raise CorpusError("has not one label a word", where=where, found=len(labels), expected=len(words))
         # A space before each word but the first, as byte-level BPE has them within a text.
         spaced = tuple(w if i == 0 else f" {w}" for i, w in enumerate(words))
-        return _Raw(spaced, None if labels is None else tuple(map(_plain, labels)), where)
+        return Raw(spaced, None if labels is None else tuple(plain(v, where) for v in labels), where)
     if spec.kind == "chat" and columns.messages is not None:
         return _chat(field(record, columns.messages, where), where)
     texts = [_text(record, columns.text, where)]
     if columns.text2 is not None and spec.kind in ("pair", "similarity", "chat"):
         texts.append(_text(record, columns.text2, where))
-    return _Raw(tuple(texts), label, where, ("user", "assistant") if spec.kind == "chat" else ())
+    return Raw(tuple(texts), label, where, ("user", "assistant") if spec.kind == "chat" else ())
 
 
-def _label_of(record: Any, column: Any, where: str) -> Any:
+def _label_of(spec: TaskSpec, record: Any, column: Any, where: str) -> Any:
     value = field(record, column, where)
-    return value if isinstance(value, list) else _plain(value)
-
-
-def _plain(value: Any) -> Any:
-    """Return a label as text, whole numbers without a point, so that 1, 1.0 and "1" are one label."""
-    if value is None:
-        return None
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    text = str(value).strip()
-    return text or None
+    is_index = spec.kind == "choice" and isinstance(value, int) and not isinstance(value, bool)
+    return value if is_index or spec.kind == "tokens" else plain(value, where)
 
 
 def _text(record: Any, column: Any, where: str) -> str:
@@ -205,7 +222,7 @@ def _choices(record: Any, column: Any, where: str) -> list[str]:
     return answers
 
 
-def _chat(messages: Any, where: str) -> _Raw:
+def _chat(messages: Any, where: str) -> Raw:
     try:
         pairs = [(str(m["role"]), str(m["content"])) for m in messages]
     except (TypeError, KeyError) as error:
@@ -216,81 +233,7 @@ def _chat(messages: Any, where: str) -> _Raw:
         raise CorpusError("has an unknown role", where=where, found=odd, expected=", ".join(known))
     if not any(role == "assistant" and text.strip() for role, text in pairs):
         raise CorpusError("has nothing that the assistant says, so nothing to learn", where=where)
-    return _Raw(tuple(text for _, text in pairs), None, where, tuple(role for role, _ in pairs))
-
-
-def _with_labels(spec: TaskSpec, train: Sequence[_Raw]) -> TaskSpec:
-    """Fill in the labels, or the scale, that the training rows have."""
-    if not spec.has_head or spec.kind == "choice":
-        return spec
-    if spec.columns.label is None and spec.data.format != "folders" and train[0].label is None:
-        raise CorpusError("names no column for the label", where=spec.name, fix="Set label in [columns].")
-    if spec.scored:
-        if spec.scale is not None:
-            return spec
-        scores = [_score(raw) for raw in train]
-        if min(scores) == max(scores):
-            raise CorpusError("has one score only", where=train[0].where, found=scores[0])
-        return spec.model_copy(update={"scale": (min(scores), max(scores))})
-    values = spec.values or spec.labels
-    if not values:
-        seen = {v for raw in train for v in (raw.label if isinstance(raw.label, tuple) else (raw.label,))} - {None}
-        values = sorted(seen, key=lambda v: (0, float(v), "") if _is_number(v) else (1, 0.0, v))
-    if len(values) < 2:
-        raise CorpusError("has one label only, so there is nothing to tell apart", where=train[0].where, found=values)
-    return spec.model_copy(update={"values": list(values), "labels": list(spec.labels or values)})
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
-
-
-def _score(raw: _Raw) -> float:
-    if raw.label is None or not _is_number(raw.label):
-        raise CorpusError("is no score", where=raw.where, found=repr(raw.label), expected="a number")
-    return float(raw.label)
-
-
-def _labelled(spec: TaskSpec, raw: _Raw, *, must: bool) -> Example:
-    label: Any = None
-    if spec.has_head and (must or raw.label is not None):
-        if spec.scored:
-            label = _score(raw)
-        elif spec.kind == "choice":
-            label = _right_answer(raw)
-        elif isinstance(raw.label, tuple):
-            label = tuple(_class(spec, value, raw.where) for value in raw.label)
-        else:
-            label = _class(spec, raw.label, raw.where)
-    return Example(raw.texts, label, raw.where, raw.roles)
-
-
-def _class(spec: TaskSpec, value: Any, where: str) -> int:
-    if value in spec.values:
-        return spec.values.index(value)
-    near = nearest(str(value), spec.values)
-    raise CorpusError(
-        "has a label that the task does not know" if value is not None else "has no label", where=where, found=value,
-        expected=f"one of {', '.join(spec.values)}"[:300], fix=f"Did you mean {near!r}?" if near else None,
-    )  # fmt: skip
-
-
-def _right_answer(raw: _Raw) -> int:
-    """Return the number of the right answer, which the file gives as number, letter or text."""
-    answers, label = raw.texts[1:], raw.label
-    if label in answers:
-        return answers.index(label)
-    if label is not None and label.isdigit() and int(label) < len(answers):
-        return int(label)
-    if label is not None and len(label) == 1 and 0 <= ord(label.upper()) - ord("A") < len(answers):
-        return ord(label.upper()) - ord("A")
-    raise CorpusError(
-        "has a label that is none of its answers", where=raw.where, found=repr(label),
-        expected=f"a number from 0 to {len(answers) - 1}, a letter, or an answer",
-    )  # fmt: skip
+    return Raw(tuple(text for _, text in pairs), None, where, tuple(role for role, _ in pairs))
 
 
 def split(rows: Sequence[Example], ratio: float, seed: int) -> tuple[list[Example], list[Example]]:
@@ -301,7 +244,7 @@ def split(rows: Sequence[Example], ratio: float, seed: int) -> tuple[list[Exampl
         groups.setdefault(key, []).append(i)
     chosen: set[int] = set()
     for key, members in groups.items():
-        n = max(1, round(ratio * len(members))) if len(members) > 1 else 0
+        n = min(len(members) - 1, max(1, round(ratio * len(members))))  # one at least stays in train
         order = permute(np.arange(n), len(members), keys(seed, "valid", key))
         chosen |= {members[place] for place in order.tolist()}
     return [r for i, r in enumerate(rows) if i not in chosen], [r for i, r in enumerate(rows) if i in chosen]
@@ -315,7 +258,7 @@ def _noticed(spec: TaskSpec, train: Sequence[Example], valid: Sequence[Example],
         if again:
             pairs = ", ".join(f"{row.where} is {seen[row.texts]}" for row in again[:_SHOWN])
             notes.append(f"{len(again):,} of {len(rows):,} {side} rows are training rows too: {pairs}")
-    if spec.kind in ("classification", "pair") and not spec.scored:
+    if spec.kind in ("classification", "pair", "similarity") and not spec.scored:
         counts = Counter(row.label for row in train)
         shares = ", ".join(f"{name} {counts[i] / len(train):.1%}" for i, name in enumerate(spec.labels[:12]))
         notes.append(f"{len(train):,} training, {len(valid):,} valid, {len(test):,} test rows; {shares}")
@@ -328,8 +271,8 @@ def _fingerprint(spec: TaskSpec, seed: int) -> str:
     table = spec.model_dump(mode="json")
     table["data"].pop("folder")
     digest = hashlib.sha256(json.dumps([table, seed], sort_keys=True).encode())
-    for names in (spec.data.train, spec.data.valid, spec.data.test):
-        for path in resolve_names(spec.data, names) if names is not None else ():
+    for side, names in (("train", spec.data.train), ("valid", spec.data.valid), ("test", spec.data.test)):
+        for path in resolve_names(spec.data, names, side) if names is not None else ():
             inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
             for file in inside:
                 digest.update(sha256(file).encode() if file.is_file() else str(file).encode())

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from firstlight.config import Settings, merge, read_toml, resolve
 from firstlight.errors import ConfigError
@@ -36,6 +36,22 @@ class Files(Settings):
     path: str = Field("", description="keys and numbers, with dots, to the list of records in a JSON file")
     empty: Literal["error", "drop"] = Field("error", description="what to do about a row without text")
     each: str = Field("", description="the same within a record: a list whose items are rows; their columns are each.…")
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_known(cls, encoding: str) -> str:
+        try:
+            "".encode(encoding)
+        except LookupError as error:
+            raise ValueError("no such text encoding; expected such as utf-8, latin-1 or gb18030") from error
+        return encoding
+
+    @model_validator(mode="after")
+    def _delimits(self) -> "Files":
+        # A table's reader takes one character; a line that is cut a number of times may be cut at any text.
+        if self.delimiter == "" or (self.delimiter is not None and len(self.delimiter) > 1 and self.fields is None):
+            raise ValueError(f"delimiter must be one character, not {self.delimiter!r}")
+        return self
 
 
 class Columns(Settings):
