@@ -29,9 +29,9 @@ COMMANDS = sorted(commands())
 def test_the_commands_are_those_of_the_design():
     assert [name for name in COMMANDS if name not in GROUPS] == sorted(
         [
-            "data inspect", "data prepare", "data stats", "data verify", "doctor", "evaluate", "generate", "pretrain",
-            "quickstart", "tokenizer compare", "tokenizer decode", "tokenizer encode", "tokenizer import",
-            "tokenizer show", "tokenizer train", "verify-resume",
+            "data inspect", "data prepare", "data stats", "data verify", "doctor", "evaluate", "finetune", "generate",
+            "predict", "pretrain", "probe", "quickstart", "tokenizer compare", "tokenizer decode", "tokenizer encode", "tokenizer import",
+            "tokenizer show", "tokenizer train", "transfer", "verify-resume",
         ]
     )  # fmt: skip
 
