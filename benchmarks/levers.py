@@ -13,10 +13,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+from firstlight.config import flatten, preset
+
 BASE = ["train.steps=400", "train.eval_every=400", "train.eval_windows=1000", "train.checkpoint_every=400"]
 LEVERS: dict[str, list[str]] = {
     "the preset": [],
-    "AdamW (lr 3e-3) in place of Muon": ["optim.name=adamw", "optim.lr=3e-3"],
+    "AdamW (lr 3e-3) in place of Muon": ["optim.name=adamw", "optim.lr=3e-3", "optim.weight_decay=0.0"],
     "no QK-norm (family llama)": ["model.family=llama"],
     "LayerNorm, GELU, learned positions, tied (family gpt2)": ["model.family=gpt2"],
     "output projections drawn, not zero, at first": ["model.init_out=scaled"],
@@ -35,7 +37,11 @@ def loss(text: Path, words: list[str]) -> tuple[float, float]:
     """Return a run's last valid loss and its seconds."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
-        command = [sys.executable, "-m", "firstlight", "pretrain", str(text), "--preset", "shakespeare-char-cpu"]
+        settings = flatten(preset("firstlight.model.presets", "shakespeare-char-cpu"))
+        if "optim.name=adamw" in words:  # which does not know Muon's settings
+            settings = {k: v for k, v in settings.items() if not k.startswith("optim.") or ".schedule." in k}
+        base = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+        command = [sys.executable, "-m", "firstlight", "pretrain", str(text), *base]
         done = subprocess.run(
             [*command, "--out", str(out), *BASE, *words], capture_output=True, text=True, check=False
         )  # fmt: skip

@@ -30,8 +30,8 @@ def test_the_commands_are_those_of_the_design():
     assert [name for name in COMMANDS if name not in GROUPS] == sorted(
         [
             "data inspect", "data prepare", "data stats", "data verify", "doctor", "evaluate", "finetune", "generate",
-            "predict", "pretrain", "probe", "quickstart", "tokenizer compare", "tokenizer decode", "tokenizer encode", "tokenizer import",
-            "tokenizer show", "tokenizer train", "transfer", "verify-resume",
+            "predict", "pretrain", "probe", "quickstart", "tokenizer compare", "tokenizer decode", "tokenizer encode",
+            "tokenizer import", "tokenizer show", "tokenizer train", "transfer", "verify-resume",
         ]
     )  # fmt: skip
 
