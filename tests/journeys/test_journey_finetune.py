@@ -196,6 +196,18 @@ def test_adapters_resume_merge_and_work_on_the_transformers_base(kind, world, st
     torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("preset", "more"), [("qlora", []), ("lora", ["finetune.adapter.base=int8"])])
+def test_adapters_learn_beside_few_bits_and_resume(preset, more, world, start, run, tmp_path) -> None:
+    words = [world / "base", world / "mood.toml", "--preset", preset, *QUICK, *more, "train.epochs=8",
+             "train.checkpoint_every=5"]  # fmt: skip
+    whole, out = tmp_path / "whole", tmp_path / "cut"
+    run("finetune", *words, "--out", whole)
+    run("finetune", *words, "train.stop_after=8", "--out", out)
+    run("finetune", out, "--resume", "train.stop_after=0")
+    assert same_bytes(whole, out) == []
+    assert json.loads((whole / "evaluation.json").read_text())["tasks"]["mood"]["value"] > 0.9
+
+
 def test_seeds_give_mean_and_deviation(world, run) -> None:
     out = world / "seeds"
     told = run("finetune", world / "base", world / "mood.toml", *QUICK, "train.steps=8", "--seeds", "2", "--out", out)
@@ -236,6 +248,7 @@ def test_one_task_beside_another(world, run) -> None:
         (["base", "mood.toml", "mood.toml"], "two tasks of one name"),
         (["base", "mood.toml", "finetune.freeze=['nothing.*']"], "fits no parameter"),
         (["base", "mood.toml", "finetune.lm_wight=1"], "Did you mean finetune.lm_weight"),
+        (["base", "mood.toml", "finetune.adapter.base=nf4"], "set kind to lora"),
         (["base", "mood.toml", "--preset", "gpt7"], "unknown preset 'gpt7'"),
         (["text.txt", "mood.toml"], "is no model"),
     ],

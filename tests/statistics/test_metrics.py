@@ -1,6 +1,7 @@
 """Metrics against hand-derived cases and what must hold for any answers."""
 
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firstlight.statistics import METRICS, calibration, confusion, interval
+from firstlight.tasks import TaskSpec
 
 CLASSES = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=2, max_size=60)
 SCORES = st.lists(st.tuples(st.integers(-50, 50), st.integers(-50, 50)), min_size=3, max_size=40)
@@ -16,6 +18,11 @@ SCORES = st.lists(st.tuples(st.integers(-50, 50), st.integers(-50, 50)), min_siz
 def split(pairs: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
     table = np.array(pairs)
     return table[:, 0], table[:, 1]
+
+
+def test_every_metric_that_a_task_may_name_is_there() -> None:
+    named = set(get_args(TaskSpec.model_fields["metric"].annotation)) - {"auto"}
+    assert named == set(METRICS)
 
 
 def test_a_case_by_hand() -> None:

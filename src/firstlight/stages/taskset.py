@@ -15,7 +15,7 @@ from firstlight import lm, optim, parallel, progress
 from firstlight.errors import ConfigError, UsageError
 from firstlight.files import MANIFEST, write_atomic
 from firstlight.lm import LM, Classifier
-from firstlight.model import GPT, flops_per_token, no_drawing, splits
+from firstlight.model import GPT, ModelConfig, flops_per_token, no_drawing, splits
 from firstlight.stages.finetune_settings import FinetuneSettings
 from firstlight.store import TokenStore, Windows
 from firstlight.tasks import (
@@ -52,6 +52,14 @@ _FORGETTING_WINDOWS = 200
 
 
 @dataclass(frozen=True, slots=True)
+class Start:
+    """The pre-trained model; its weights are read where a run begins, and not held beside those that learn."""
+
+    config: ModelConfig
+    source: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Materials:
     """What a fine-tuning run is made from.
 
@@ -63,7 +71,7 @@ class Materials:
         store: the token store that the model was pre-trained on, where it is there.
     """
 
-    start: LM
+    start: Start
     tokenizer: Tokenizer
     tasks: dict[str, TaskData]
     rows: dict[str, tuple[list[Row], list[Row], list[Row]]]
@@ -111,7 +119,8 @@ def materials(settings: FinetuneSettings, *, tasks: Sequence[TaskSpec] | None = 
     tokenizer = _with_marks(start.tokenizer, specs, settings)
     read = {spec.name: read_task(spec, seed=settings.run.seed) for spec in specs}
     rows = {name: _rows(data, tokenizer, start.config.block_size) for name, data in read.items()}
-    return Materials(start, tokenizer, read, rows, _store_of(start))
+    assert start.source is not None, "it was read from there"
+    return Materials(Start(start.config, start.source), tokenizer, read, rows, _store_of(start))
 
 
 def _with_marks(tokenizer: Tokenizer, specs: Sequence[TaskSpec], settings: FinetuneSettings) -> Tokenizer:
@@ -147,7 +156,7 @@ def _store_of(start: LM) -> TokenStore | None:
 
 def build_model(settings: FinetuneSettings, made: Materials) -> GPT:
     """Return the starting model with new tokens, heads, adapters and what is frozen, all drawn from the seed."""
-    start, table = made.start, settings.finetune
+    start, table = LM.read(made.start.source), settings.finetune
     before = start.config.vocab_size or 0
     config = start.config.model_copy(update={"vocab_size": max(before, made.tokenizer.vocab_size)})
     if table.dropout is not None:
@@ -208,11 +217,15 @@ def thaw(model: GPT, always: frozenset[str], done: int, every: float) -> None:
 
 
 def start_over(state: TrainState, settings: FinetuneSettings, made: Materials, place: parallel.Place) -> None:
-    """Put weights, optimiser and random numbers at the start of the run."""
+    """Put weights, optimiser and random numbers back to the start of the run."""
     fresh = build_model(settings, made)
     state.model.load_state_dict(fresh.state_dict())
     for name, parameter in fresh.named_parameters():
         state.model.get_parameter(name).requires_grad_(parameter.requires_grad)
+    _begin(state, settings, place)
+
+
+def _begin(state: TrainState, settings: FinetuneSettings, place: parallel.Place) -> None:
     state.model.to(place.device)
     state.optimizer = _optimizer(state.model, settings)
     if settings.train.average_decay:
@@ -238,7 +251,7 @@ def job(run: Path, settings: FinetuneSettings, made: Materials, place: parallel.
     state = TrainState(model, _optimizer(model, settings))
     if adapts:
         state.form = adapter_files.Adapted()
-    start_over(state, settings, made, place)
+    _begin(state, settings, place)
     rows = max(1, round(table.batch_size / place.world_size)) * place.world_size
     mixture = _mixture(settings, made, rows)
     micro = settings.train.micro_batch

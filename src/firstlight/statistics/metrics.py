@@ -65,7 +65,7 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 
 METRICS: dict[str, Metric] = {
     "accuracy": accuracy, "f1": f1, "macro_f1": macro_f1, "matthews": matthews, "pearson": pearson,
-    "spearman": spearman, "exact_match": accuracy,
+    "spearman": spearman, "exact_match": accuracy, "micro_f1": accuracy,
 }  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from firstlight.errors import CheckpointError, MissingExtra, UsageError
 from firstlight.files import write_atomic
 from firstlight.model import GPT, HEADS, export_tensors, names_in_transformers
+from firstlight.model.frozen import Bits, Frozen
 from firstlight.tasks.settings import Adapter
 
 FOLDER = "adapter"
@@ -47,11 +48,24 @@ def inject(model: GPT, settings: Adapter, seed: int) -> None:
         target_modules=rf"blocks\.\d+\..*\.({'|'.join(names)})", use_dora=settings.kind == "dora",
         use_rslora=settings.kind == "rslora",
     )  # fmt: skip
+    frozen = {} if settings.base == "full" else _freeze(model, names, settings.base)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         peft.inject_adapter_in_model(config, model)
+    for name, layer in frozen.items():
+        _layers(model)[name].base_layer = layer
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("lora_" in name or name.startswith("heads."))
+
+
+def _freeze(model: GPT, names: list[str], bits: Bits) -> dict[str, Frozen]:
+    """Return the matrices in few bits, and round those of the model to them: adapters begin at what they will see."""
+    frozen = {}
+    for module, layer in model.named_modules():
+        if isinstance(layer, nn.Linear) and module.startswith("blocks.") and module.rpartition(".")[2] in names:
+            frozen[module] = Frozen(layer, bits)
+            layer.weight.data.copy_(frozen[module].weight)
+    return frozen
 
 
 class Adapted:
@@ -72,10 +86,9 @@ class Adapted:
                 plain[name] = tensor
             elif part in _PARTS:
                 adapters[_PREFIX + name] = tensor
-            elif part == "base_layer.weight":
-                plain[f"{module}.weight"] = _merged(layers[module])
-            else:
-                plain[f"{module}.{part.removeprefix('base_layer.')}"] = tensor
+            elif part == "base_layer.bias":
+                plain[f"{module}.bias"] = tensor
+        plain |= {f"{module}.weight": _merged(layer) for module, layer in layers.items()}
         return export_tensors(model.config, plain) | adapters
 
     def load(self, model: GPT, checkpoint: Path) -> None:
@@ -149,6 +162,8 @@ def _layers(model: GPT) -> dict[str, nn.Module]:
 def _merged(layer: nn.Module) -> Tensor:
     """Return a matrix with its adapter added, leaving both as they are."""
     joined: Any = copy.deepcopy(layer)
+    if isinstance(joined.base_layer, Frozen):
+        joined.base_layer = joined.base_layer.whole()
     joined.merge()
     weight: Tensor = joined.get_base_layer().weight
     return weight.detach()

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from firstlight.config import Settings
 
@@ -14,7 +14,16 @@ class Adapter(Settings):
     r: int = Field(16, ge=1, description="rank")
     alpha: int = Field(32, ge=1, description="the product counts alpha / r times (rslora: alpha / sqrt(r))")
     dropout: float = Field(0.0, ge=0, lt=1, description="of what the small matrices read")
+    base: Literal["full", "int8", "nf4"] = Field(
+        "full", description="the matrices beside them: as they are, or in eight or four bits (QLoRA)"
+    )
     targets: list[Literal["attention", "mlp"]] = Field(["attention", "mlp"], description="which matrices get them")
+
+    @model_validator(mode="after")
+    def _learns(self) -> "Adapter":
+        if self.base != "full" and self.kind == "none":
+            raise ValueError(f"base {self.base} learns nothing by itself; set kind to lora")
+        return self
 
 
 class FinetuneTable(Settings):
