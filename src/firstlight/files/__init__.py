@@ -8,12 +8,14 @@ from firstlight.files._atomic import (
     temporary_beside,
     write_atomic,
 )
+from firstlight.files._code import code_hash
 from firstlight.files._manifest import MANIFEST, sha256, verify_manifest, write_manifest
 
 __all__ = [
     "MANIFEST",
     "append_line",
     "atomic_directory",
+    "code_hash",
     "remove_leftovers",
     "sha256",
     "storage_errors",

@@ -15,7 +15,7 @@ from firstlight import optim, parallel, progress
 from firstlight import tokenizer as tokenizers
 from firstlight.corpus import Corpus, open_corpus
 from firstlight.errors import ContractError, UsageError
-from firstlight.files import MANIFEST, storage_errors
+from firstlight.files import MANIFEST, code_hash, storage_errors
 from firstlight.lm import LM, GenerateSettings, write
 from firstlight.model import GPT, ModelConfig, flops_per_token, no_drawing, splits
 from firstlight.stages.origin import keep, made_before, origin_of, train_on
@@ -23,7 +23,6 @@ from firstlight.stages.settings import PretrainSettings
 from firstlight.store import Batches, TokenStore, Windows, prepare
 from firstlight.tokenizer import Tokenizer, TokenizerSettings
 from firstlight.train import Checkpoints, Job, Limits, LossModule, RunLog, TrainState, first_guess, validate
-from firstlight.train.contract import code_hash
 
 # Holds one entry once a run of this process has counted from the process's beginning.
 _begun: list[float] = []

@@ -11,13 +11,12 @@ from firstlight import tokenizer
 from firstlight.config import Settings, merge, parse_overrides, resolve
 from firstlight.corpus import CorpusSettings, Tally, open_corpus
 from firstlight.errors import TokenizerError, UsageError
-from firstlight.files import MANIFEST, verify_manifest
+from firstlight.files import MANIFEST, code_hash, verify_manifest
 from firstlight.stages.origin import keep, made_before, origin_of, train_on
 from firstlight.store import DataSettings, Split, TokenStore, summary
 from firstlight.store import prepare as write_store
 from firstlight.store import verify as verify_store
 from firstlight.tokenizer import Tokenizer, TokenizerSettings
-from firstlight.train.contract import code_hash
 
 
 class PrepareSettings(Settings):

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from firstlight import optim, parallel, progress
 from firstlight.config import dump_toml
 from firstlight.errors import ContractError, FirstlightError, UsageError
-from firstlight.files import remove_leftovers, write_atomic
+from firstlight.files import code_hash, remove_leftovers, write_atomic
 from firstlight.model import ModelConfig, n_parameters
 from firstlight.stages import assemble, inputs
 from firstlight.stages.settings import PretrainSettings
 from firstlight.train import FitResult, Job, ValidResult, fit, restore
-from firstlight.train.contract import code_hash, settings_hash
+from firstlight.train.contract import settings_hash
 
 if TYPE_CHECKING:
     from firstlight.plan import Plan

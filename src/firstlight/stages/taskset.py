@@ -13,7 +13,7 @@ import torch
 
 from firstlight import lm, optim, parallel, progress
 from firstlight.errors import ConfigError, UsageError
-from firstlight.files import MANIFEST, write_atomic
+from firstlight.files import MANIFEST, code_hash, write_atomic
 from firstlight.lm import LM, Classifier
 from firstlight.model import GPT, ModelConfig, flops_per_token, no_drawing, splits
 from firstlight.stages.finetune_settings import FinetuneSettings
@@ -44,7 +44,6 @@ from firstlight.tasks import adapters as adapter_files
 from firstlight.tasks.loss import collate
 from firstlight.tokenizer import Tokenizer
 from firstlight.train import Checkpoints, Job, Limits, RunLog, TrainState, validate
-from firstlight.train.contract import code_hash
 
 TASKS = "tasks.json"
 _TEXTS = ("text", "chat")
