@@ -76,7 +76,7 @@ def look(device: str) -> None:
     """Print what ``machine`` returns."""
     import torch
 
-    from firstlight.parallel import Hardware, environment, peak_flops, resolve
+    from firstlight.parallel import Hardware, ceiling, environment, resolve
 
     place = resolve(Hardware(device=device, precision="bf16"))
     side = 8192 if device == "cuda" else 512
@@ -92,7 +92,7 @@ def look(device: str) -> None:
                 "device": environment(place)["device_name"],
                 "torch": torch.__version__,
                 "date": time.strftime("%Y-%m-%d"),
-                "peak": peak_flops(place),
+                "peak": ceiling(place) if device == "cuda" else None,
                 "ceiling": 2 * side**3 / min(times),
             }  # fmt: skip
         )

@@ -41,7 +41,7 @@ def _tiktoken(made: tokenizer.Tokenizer, pattern: str, pieces: list[str]) -> Cal
 
 def main() -> None:
     """Train a BPE on the text, then encode it in turn."""
-    text = Path(sys.argv[1]).read_text(encoding="utf-8")[: 20 << 20]
+    text = Path(sys.argv[1]).read_text(encoding="utf-8")[: 64 << 20]
     rounds = int(sys.argv[3])
     pieces = [text[i : i + 5000] for i in range(0, len(text), 5000)]
     settings = TokenizerSettings(vocab_size=16_384)

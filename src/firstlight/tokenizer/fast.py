@@ -5,7 +5,7 @@ missing, cannot read the tokenizer or gives another id anywhere, tokenizers enco
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ _PROBES = [
     "\x00\x7f\ufffd",
 ]
 _CHECKED_CHARACTERS = 1 << 18
+_CHUNK_CHARACTERS = 1 << 22
 
 
 class FastEncoder:
@@ -94,9 +95,24 @@ class FastEncoder:
         return False
 
     def _ids(self, texts: list[str]) -> Encoded:
-        ids, ends = self._native.encode_batch_flat(texts, split_special_tokens=True)
-        counts = np.diff(np.frombuffer(ends, dtype=np.uint64).astype(np.int64))
-        return np.frombuffer(ids, dtype=np.uint32).astype(np.int32), counts
+        # Some megabytes at a time: the same pages of memory serve again, which is half of the time for a large batch.
+        parts = [self._native.encode_batch_flat(chunk, split_special_tokens=True) for chunk in _chunks(texts)]
+        ids = [np.frombuffer(found, dtype=np.int32) for found, _ in parts]
+        counts = [np.diff(np.frombuffer(ends, dtype=np.uint64).astype(np.int64)) for _, ends in parts]
+        return (ids[0], counts[0]) if len(parts) == 1 else (np.concatenate(ids), np.concatenate(counts))
+
+
+def _chunks(texts: list[str]) -> Iterator[list[str]]:
+    chunk: list[str] = []
+    size = 0
+    for text in texts:
+        chunk.append(text)
+        size += len(text)
+        if size >= _CHUNK_CHARACTERS:
+            yield chunk
+            chunk, size = [], 0
+    if chunk or not texts:
+        yield chunk
 
 
 def _readable(table: dict[str, Any]) -> dict[str, Any]:
