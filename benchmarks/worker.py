@@ -43,6 +43,9 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+_ANSWERS = "FIRSTLIGHT_BENCH_ANSWERS"
+
+
 class Gate:
     """Counts steps; after the last one that was ordered it answers, and waits for the next order."""
 
@@ -84,8 +87,13 @@ def main() -> None:
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--texts", help="batch,prompt,new")
     asked = parser.parse_args()
-    gate = Gate(sys.stdout)
-    sys.stdout = sys.stderr  # what a system prints must not be taken for an answer
+    # What a system prints, from C too, must not be taken for an answer. Firstlight starts this process again, once.
+    if _ANSWERS not in os.environ:
+        answers = os.dup(1)
+        os.set_inheritable(answers, True)
+        os.environ[_ANSWERS] = str(answers)
+        os.dup2(2, 1)
+    gate = Gate(os.fdopen(int(os.environ[_ANSWERS]), "w"))
     peer = importlib.import_module(f"peers.{asked.system}")
     ways = Ways(asked.checkout, asked.compile, asked.recompute, asked.int8, asked.device, asked.precision)
     if asked.texts:
