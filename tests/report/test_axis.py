@@ -18,6 +18,7 @@ def read(label: str) -> float:
 
 @settings(max_examples=300, deadline=None)
 @example([4.21052631631579e16], False, False, 2)
+@example([4.329072727937365e16, 4.330527272727802e16], False, False, 2)
 @given(st.lists(FIGURES, max_size=6), st.booleans(), st.booleans(), st.integers(2, 8))
 def test_an_axis_of_anything_holds_it_and_has_ticks(values: list[float], log: bool, from_zero: bool, about: int):
     axis = Axis.over(np.array(values), log=log, pad=0.05, from_zero=from_zero)

@@ -77,7 +77,11 @@ def labels(values: list[float]) -> list[str]:
     if len(values) > 2 and all(v > 0 for v in values) and largest / min(values) >= 99:
         return [_alone(v) for v in values]
     if largest < 1e-3 or largest >= 1e15:
-        return ["0" if v == 0 else _scientific(v) for v in values]
+        for digits in range(3, 17):
+            texts = ["0" if v == 0 else _scientific(v, digits) for v in values]
+            if len(set(texts)) == len(set(values)):
+                break
+        return texts
     scale, unit = next(((s, u) for s, u in _UNITS if largest >= 10 * s or (s > 1e3 and largest >= s)), (1.0, ""))
     for digits in range(16):
         texts = [f"{v / scale:,.{digits}f}" for v in values]
@@ -96,9 +100,9 @@ def _alone(value: float) -> str:
     return f"{value / scale:g}{unit}"
 
 
-def _scientific(value: float) -> str:
-    head, _, exponent = f"{value:.3e}".partition("e")
-    return f"{float(head):g}e{int(exponent)}"
+def _scientific(value: float, digits: int = 3) -> str:
+    head, _, exponent = f"{value:.{digits}e}".partition("e")
+    return f"{head.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
 def _round_values(low: float, high: float, about: int) -> list[float]:
