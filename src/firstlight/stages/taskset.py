@@ -1,6 +1,5 @@
 """Put a fine-tuning run together: start model, tokenizer, rows, heads, optimiser, loop. Wiring only."""
 
-import fnmatch
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from firstlight import lm, optim, parallel, progress
 from firstlight.errors import ConfigError, UsageError
 from firstlight.files import MANIFEST, code_hash, write_atomic
 from firstlight.lm import LM, Classifier
-from firstlight.model import GPT, ModelConfig, flops_per_token, no_drawing, splits
+from firstlight.model import GPT, ModelConfig, flops_per_token, splits
 from firstlight.stages.finetune_settings import FinetuneSettings
 from firstlight.store import TokenStore, Windows
 from firstlight.tasks import (
@@ -33,12 +32,15 @@ from firstlight.tasks import (
     TaskSpec,
     TasksResult,
     Transform,
+    build,
     chat_template,
     judge,
     new_tokens,
     predict,
+    rates,
     read_spec,
     read_task,
+    thaw,
 )
 from firstlight.tasks import adapters as adapter_files
 from firstlight.tasks.loss import collate
@@ -153,71 +155,14 @@ def _store_of(start: LM) -> TokenStore | None:
     return TokenStore.open(run / "data", tokenizer_hash=start.tokenizer.hash)
 
 
-def build_model(settings: FinetuneSettings, made: Materials) -> GPT:
-    """Return the starting model with new tokens, heads, adapters and what is frozen, all drawn from the seed."""
-    start, table = LM.read(made.start.source), settings.finetune
-    before = start.config.vocab_size or 0
-    config = start.config.model_copy(update={"vocab_size": max(before, made.tokenizer.vocab_size)})
-    if table.dropout is not None:
-        if config.rotary and table.dropout:
-            raise ConfigError("has no place in this family", where="finetune.dropout", found=config.family)
-        config = config.model_copy(update={"dropout": table.dropout})
-    with no_drawing():
-        model = GPT(config)
-    generator = torch.Generator().manual_seed(settings.run.seed)
-    before_heads = {k: v for k, v in start.model.state_dict().items() if k.startswith("heads.")}
-    weights = {k: v for k, v in start.model.state_dict().items() if k not in before_heads}
-    for name in ("embed.weight", "head.weight"):
-        if name in weights and (config.vocab_size or 0) > before:
-            shape = ((config.vocab_size or 0) - before, config.n_embd)
-            new = torch.randn(shape, generator=generator) * config.init_std
-            weights[name] = torch.cat([weights[name], new])
-    for name, spec in made.specs.items():
-        if spec.kind not in _TEXTS:
-            model.add_head(name, spec.n_outputs)
-            drawn = torch.randn((spec.n_outputs, config.n_embd), generator=generator) * config.init_std
-            # A head that the starting model has already, of the same task, goes on learning.
-            known = before_heads.get(f"heads.{name}.weight")
-            weights[f"heads.{name}.weight"] = known if known is not None and known.shape == drawn.shape else drawn
-    model.load_state_dict(weights)
-    if table.adapter.kind != "none":
-        adapter_files.inject(model, table.adapter, settings.run.seed)
-    _freeze(model, table.freeze)
-    return model
-
-
-def _freeze(model: GPT, patterns: Sequence[str]) -> None:
-    names = [name for name, _ in model.named_parameters()]
-    for pattern in patterns:
-        found = fnmatch.filter(names, pattern)
-        if not found:
-            raise ConfigError(
-                "fits no parameter", where="finetune.freeze", found=pattern, expected=f"such as {', '.join(names[:3])}"
-            )
-        for name in found:
-            model.get_parameter(name).requires_grad_(False)
-    if not any(p.requires_grad for p in model.parameters()):
-        raise ConfigError("leaves nothing to learn", where="finetune.freeze", found=", ".join(patterns))
-
-
-def depth(name: str, n_layer: int) -> int:
-    """Return how far a parameter lies below the heads: 0 for them, 1 for the last block, n_layer + 1 for embeddings."""
-    if name.startswith(("heads.", "norm.", "head.")):
-        return 0
-    found = re.match(r"blocks\.(\d+)\.", name)
-    return n_layer - int(found[1]) if found else n_layer + 1
-
-
-def thaw(model: GPT, always: frozenset[str], done: int, every: float) -> None:
-    """Let the heads and the ``1 + done // every`` last blocks learn, of those parameters that learn at all."""
-    reach = 1 + int(done / every)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in always and depth(name, model.config.n_layer) <= reach)
+def _body(settings: FinetuneSettings, made: Materials) -> GPT:
+    start = LM.read(made.start.source).model
+    return build(start, made.specs, made.tokenizer.vocab_size, settings.finetune, settings.run.seed)
 
 
 def start_over(state: TrainState, settings: FinetuneSettings, made: Materials, place: parallel.Place) -> None:
     """Put weights, optimiser and random numbers back to the start of the run."""
-    fresh = build_model(settings, made)
+    fresh = _body(settings, made)
     state.model.load_state_dict(fresh.state_dict())
     for name, parameter in fresh.named_parameters():
         state.model.get_parameter(name).requires_grad_(parameter.requires_grad)
@@ -234,18 +179,16 @@ def _begin(state: TrainState, settings: FinetuneSettings, place: parallel.Place)
 
 
 def _optimizer(model: GPT, settings: FinetuneSettings) -> optim.Optimizer:
-    decay, n = settings.finetune.layer_decay, model.config.n_layer
-    scales = None
-    if decay < 1:
-        if settings.optim.name != "adamw":
-            raise ConfigError("goes with AdamW only", where="finetune.layer_decay", fix="Set optim.name=adamw.")
-        scales = {name: decay ** depth(name, n) for name, _ in model.named_parameters()}
+    decay = settings.finetune.layer_decay
+    if decay < 1 and settings.optim.name != "adamw":
+        raise ConfigError("goes with AdamW only", where="finetune.layer_decay", fix="Set optim.name=adamw.")
+    scales = rates(model, decay) if decay < 1 else None
     return optim.build(model.named_parameters(), settings.optim, splits=splits(model), scales=scales)
 
 
 def job(run: Path, settings: FinetuneSettings, made: Materials, place: parallel.Place, started: float) -> Job:
     """Wire one run of the loop."""
-    table, model = settings.finetune, build_model(settings, made)
+    table, model = settings.finetune, _body(settings, made)
     adapts = table.adapter.kind != "none"
     state = TrainState(model, _optimizer(model, settings))
     if adapts:

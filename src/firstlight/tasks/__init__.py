@@ -1,5 +1,6 @@
 """Labelled tasks: input transformations, heads, mixtures, adapters."""
 
+from firstlight.tasks.body import build, rates, thaw
 from firstlight.tasks.loss import TaskBatch, TaskLoss, collate
 from firstlight.tasks.measure import Said, TaskFigures, TasksResult, judge, predict, shown
 from firstlight.tasks.mixture import Mixture, Source, shares
@@ -30,14 +31,17 @@ __all__ = [
     "TaskSpec",
     "TasksResult",
     "Transform",
+    "build",
     "chat_template",
     "collate",
     "judge",
     "new_tokens",
     "predict",
+    "rates",
     "read_inputs",
     "read_spec",
     "read_task",
     "shares",
     "shown",
+    "thaw",
 ]
