@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from firstlight import LM
+from firstlight.lm import LM
 from firstlight.model import GPT
 
 RATES = (3e-4, 1e-3, 3e-3)
