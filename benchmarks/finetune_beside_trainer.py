@@ -35,7 +35,8 @@ def rows(task: Path, data: Path, n: int) -> TaskData:
 def firstlight(model: Path, task: Path, data: Path, n: int, out: Path) -> dict[str, float]:
     """Run the command; return its figures."""
     limited = out.parent / task.name
-    limited.write_text(f"max_rows = {n}\n{task.read_text(encoding='utf-8')}", encoding="utf-8")
+    lines = [line for line in task.read_text(encoding="utf-8").splitlines() if not line.startswith("test =")]
+    limited.write_text("\n".join([f"max_rows = {n}", *lines, ""]), encoding="utf-8")
     command = [sys.executable, "-m", "firstlight", "finetune", str(model), str(limited), "--data", str(data)]
     done = subprocess.run(
         [*command, "--preset", "lora", "--out", str(out), *SETTINGS], capture_output=True, text=True, check=False
