@@ -88,3 +88,16 @@ def test_in_the_precision_of_the_place() -> None:
 def test_memory_is_that_of_the_bits() -> None:
     frozen = Frozen(layer(256, 256, bias=False), "nf4")
     assert sum(b.nbytes for b in frozen.buffers()) < 0.6 * 256 * 256 + 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bits", ["int8", "nf4"])
+def test_compiled_it_is_the_same(bits: Bits) -> None:
+    frozen = Frozen(layer(), bits)
+    x = torch.randn(3, 40, generator=torch.Generator().manual_seed(1))
+    one, two = x.clone().requires_grad_(), x.clone().requires_grad_()
+    plain, compiled = frozen(one), torch.compile(frozen)(two)
+    torch.testing.assert_close(compiled, plain)
+    plain.pow(2).sum().backward()
+    compiled.pow(2).sum().backward()
+    torch.testing.assert_close(two.grad, one.grad)

@@ -43,6 +43,18 @@ def test_random_strings_have_the_same_ids(made: dict[str, Tokenizer], name: str)
     _compare(made[name], 3000, seed=1)
 
 
+@pytest.mark.parametrize("characters", [1, 40, 1 << 22])
+def test_chunks_change_neither_ids_nor_counts(
+    made: dict[str, Tokenizer], characters: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fast, "_CHUNK_CHARACTERS", characters)
+    texts = ["", "one two", "three " * 30, "", "四", "five"]
+    ids, counts = made[BPE[0]].encode_batch(texts)
+    wanted, wanted_counts = made[BPE[0]]._reference(texts)
+    assert np.array_equal(ids, wanted) and np.array_equal(counts, wanted_counts)
+    assert made[BPE[0]].encode_batch([])[0].tolist() == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BPE)
 def test_very_many_random_strings_have_the_same_ids(made: dict[str, Tokenizer], name: str) -> None:

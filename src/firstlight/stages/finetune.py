@@ -21,6 +21,7 @@ from firstlight.train.contract import changes, check_changes, settings_hash
 
 PRESETS = "firstlight.tasks.presets"
 _DEFAULT = "full"
+_DRAWS = 1000
 # What a run has that was cut off before its settings were written.
 _FIRST = frozenset({".lock", taskset.TASKS})
 # Of the pre-training learning rate: a small step keeps what was learnt.
@@ -210,8 +211,7 @@ def _run(
     main = parallel.is_main(place)
     made = taskset.materials(settings, tasks=specs)
     settings = taskset.resolved(settings, made, place)
-    seen: dict[int, TasksResult] = {}
-    job = taskset.job(run, settings, made, place, started, seen)
+    job = taskset.job(run, settings, made, place, started)
     job.contract["settings"] = settings_hash(settings.model_dump(mode="json"))
     newest = job.checkpoints.newest_valid(place) if specs is not None else None
     if newest is None:
@@ -243,21 +243,17 @@ def _run(
             state = {"status": "failed", "stopped_by": str(error), "step": job.counters.step}
             write_atomic(run / "state.json", json.dumps(state, indent=1))
         raise
-    return _conclude(run, made, place, result, seen)
+    return _conclude(run, made, place, result)
 
 
-def _conclude(
-    run: Path, made: taskset.Materials, place: parallel.Place, result: FitResult, seen: dict[int, TasksResult]
-) -> FinetuneResult:
+def _conclude(run: Path, made: taskset.Materials, place: parallel.Place, result: FitResult) -> FinetuneResult:
     """Evaluate the best checkpoint, and write figures and report."""
     main = parallel.is_main(place)
     valid, test, forgot = TasksResult({}, {}), TasksResult({}, {}), None
     if result.finished and main:
-        best = LM.read(run).at(place)
-        model = best.model
-        # A run that was not interrupted has measured its best checkpoint already.
-        valid = seen.get(_step(best)) or taskset.measure(model, made, place, draws=taskset.DRAWS)
-        test = taskset.measure(model, made, place, side=2, draws=taskset.DRAWS)
+        model = LM.read(run).at(place).model
+        valid = taskset.measure(model, made, place, draws=_DRAWS)
+        test = taskset.measure(model, made, place, side=2, draws=_DRAWS)
         before = json.loads((run / "before.json").read_text(encoding="utf-8"))["loss"]
         if before is not None:
             forgot = {"before": before, "after": taskset.forgetting(model, made, place) or before}
@@ -279,11 +275,6 @@ def _conclude(
 
     write_run_report(run)
     return answer
-
-
-def _step(checkpoint: LM) -> int:
-    assert checkpoint.source is not None, "it was read from there"
-    return int(checkpoint.source.name.rpartition("-")[2])
 
 
 def _tables(result: TasksResult) -> dict[str, Any]:

@@ -50,7 +50,6 @@ from firstlight.train import Checkpoints, Job, Limits, RunLog, TrainState, valid
 TASKS = "tasks.json"
 _TEXTS = ("text", "chat")
 _FORGETTING_WINDOWS = 200
-DRAWS = 1000  # of the intervals
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,11 +186,8 @@ def _optimizer(model: GPT, settings: FinetuneSettings) -> optim.Optimizer:
     return optim.build(model.named_parameters(), settings.optim, splits=splits(model), scales=scales)
 
 
-def job(
-    run: Path, settings: FinetuneSettings, made: Materials, place: parallel.Place, started: float,
-    seen: dict[int, TasksResult],
-) -> Job:  # fmt: skip
-    """Wire one run of the loop; ``seen`` gets what its evaluations find, by step."""
+def job(run: Path, settings: FinetuneSettings, made: Materials, place: parallel.Place, started: float) -> Job:
+    """Wire one run of the loop."""
     table, model = settings.finetune, _body(settings, made)
     adapts = table.adapter.kind != "none"
     state = TrainState(model, _optimizer(model, settings))
@@ -211,15 +207,9 @@ def job(
     )
     learning = frozenset(name for name, p in model.named_parameters() if p.requires_grad)
     every = table.thaw_every * mixture.updates_per_epoch
-
-    def evaluate(rows: int) -> TasksResult:
-        result = measure(model, made, place, most=rows, draws=DRAWS)
-        seen.setdefault(state.counters.step, result)  # the first of a step is of the weights, a second of their average
-        return result
-
     return Job(
         run=run, state=state, module=parallel.wrap(parallel.compile_module(module, place), place), objective=mixture,
-        rows=rows, measure=evaluate, optim=settings.optim, train=settings.train,
+        rows=rows, measure=lambda n: measure(model, made, place, most=n), optim=settings.optim, train=settings.train,
         place=place, limits=limits,
         checkpoints=Checkpoints(run, _writer(run, settings, made, model), settings.train.keep_last),
         log=RunLog(run, active=parallel.is_main(place), trackers=settings.train.trackers),

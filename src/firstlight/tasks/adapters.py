@@ -48,17 +48,18 @@ def inject(model: GPT, settings: Adapter, seed: int) -> None:
         target_modules=rf"blocks\.\d+\..*\.({'|'.join(names)})", use_dora=settings.kind == "dora",
         use_rslora=settings.kind == "rslora",
     )  # fmt: skip
-    frozen = {} if settings.base == "full" else _freeze(model, names, settings.base)
+    frozen = {} if settings.base == "full" else _in_few_bits(model, names, settings.base)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         peft.inject_adapter_in_model(config, model)
+    layers = _layers(model)
     for name, layer in frozen.items():
-        _layers(model)[name].base_layer = layer
+        layers[name].base_layer = layer
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("lora_" in name or name.startswith("heads."))
 
 
-def _freeze(model: GPT, names: list[str], bits: Bits) -> dict[str, Frozen]:
+def _in_few_bits(model: GPT, names: list[str], bits: Bits) -> dict[str, Frozen]:
     """Return the matrices in few bits, and round those of the model to them: adapters begin at what they will see."""
     frozen = {}
     for module, layer in model.named_modules():
