@@ -40,8 +40,9 @@ def bodies(text: Path, out: Path, minutes: float) -> dict[str, Path]:
     run("pretrain", text, "--preset", "words-cpu", "--out", pretrained, "--resume", *limits)
     if not twin.is_dir():
         read = LM.read(pretrained)
-        torch.manual_seed(0)
-        LM(GPT(read.config), read.tokenizer).save(twin)
+        model = GPT(read.config)
+        model.init_weights(torch.Generator().manual_seed(0))
+        LM(model, read.tokenizer).save(twin)
     return {"pretrained": pretrained, "random": twin}
 
 
