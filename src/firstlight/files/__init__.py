@@ -3,6 +3,7 @@
 from firstlight.files._atomic import (
     append_line,
     atomic_directory,
+    make_ordinary,
     remove_leftovers,
     storage_errors,
     temporary_beside,
@@ -16,6 +17,7 @@ __all__ = [
     "append_line",
     "atomic_directory",
     "code_hash",
+    "make_ordinary",
     "remove_leftovers",
     "sha256",
     "storage_errors",

@@ -129,6 +129,14 @@ def temporary_beside(path: Path) -> Path:
     return path.with_name(f"{_TEMPORARY}{path.name}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
 
 
+def make_ordinary(path: Path) -> None:
+    """Give a file the permissions that a new one has here; safetensors makes files that only their owner may read."""
+    if os.name == "posix":
+        masked = os.umask(0)
+        os.umask(masked)
+        path.chmod(0o666 & ~masked)
+
+
 def _in_use(pid: int) -> bool:
     """Tell whether the process lives, and is not this one."""
     if os.name != "posix" or pid == os.getpid():

@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from firstlight.lm.directory import locate
+from firstlight.lm.directory import build, locate
 from firstlight.lm.lm import LM, Generated
 from firstlight.lm.sampling import GenerateSettings, choose
 from firstlight.lm.saving import CARD, Classifier, write
@@ -19,6 +19,7 @@ __all__ = [
     "Generated",
     "Score",
     "WindowNats",
+    "build",
     "choose",
     "locate",
     "score_windows",

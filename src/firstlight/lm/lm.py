@@ -136,14 +136,17 @@ class LM:
         saving.write(Path(folder), self.config, weights, self.tokenizer, facts or {})
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of a text; of an empty one, end-of-text, after which a new text begins.
+        """Return the ids of a text, behind the token that begins every text of this model, if it has one.
+
+        Of an empty text they are that token, or end-of-text, after which a new text begins.
 
         Raises:
             UsageError: this model has no tokenizer.
             ContractError: the text has a token that the model does not.
         """
         tokenizer = self._words()
-        return self._known(tokenizer.encode(text) or [tokenizer.eot_id])
+        begin = [] if tokenizer.begin_id is None else [tokenizer.begin_id]
+        return self._known([*begin, *tokenizer.encode(text)] or [tokenizer.eot_id])
 
     def _words(self) -> Tokenizer:
         if self.tokenizer is None:
@@ -250,11 +253,13 @@ class LM:
         )
 
     def _border(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        encode = self._words().encode
+        tokenizer = self._words()
+        begin = tokenizer.eot_id if tokenizer.begin_id is None else tokenizer.begin_id
         # Byte-level BPE writes a space at the beginning of a word.
         kept = context.rstrip()
-        before, whole = encode(kept), self._known(encode(context + continuation))
+        before, whole = tokenizer.encode(kept), self._known(tokenizer.encode(context + continuation))
         n = next(
             (i for i, (a, b) in enumerate(zip(before, whole, strict=False)) if a != b), min(len(before), len(whole))
         )
-        return (whole[:n], whole[n:]) if n else (self._known([self._words().eot_id]), whole)
+        first = self._known([begin]) if n == 0 or tokenizer.begin_id is not None else []
+        return [*first, *whole[:n]], whole[n:]

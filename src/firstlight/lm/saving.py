@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from firstlight.errors import StorageError
-from firstlight.files import storage_errors, temporary_beside, write_atomic
+from firstlight.files import make_ordinary, storage_errors, temporary_beside, write_atomic
 from firstlight.lm.directory import CONFIG, GENERATION, WEIGHTS
 from firstlight.model import HEADS, ModelConfig, n_parameters, to_transformers
 from firstlight.tokenizer import Tokenizer
@@ -90,6 +90,7 @@ def _write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             save_file(held, temporary, metadata={"format": "pt"})
+            make_ordinary(temporary)
             temporary.replace(path)
         except SafetensorError as error:  # it gives the system's refusals as text
             raise StorageError(f"cannot be written: {error}", where=path) from error

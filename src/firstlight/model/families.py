@@ -142,6 +142,9 @@ def import_state(config: ModelConfig, state: Mapping[str, Tensor]) -> dict[str, 
     Raises:
         CheckpointError: a tensor is missing, or has another shape than the model.
     """
+    if config.n_layer > len(state):
+        # Before anything is built that a damaged config.json asks for.
+        raise CheckpointError("has fewer weights than its layers need", found=len(state), expected=config.n_layer)
     with torch.device("meta"):
         expected = {k: v.shape for k, v in GPT(config.complete(config.vocab_size or 1)).state_dict().items()}
     ours: dict[str, Tensor] = {}

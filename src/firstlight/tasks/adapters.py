@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from firstlight.errors import CheckpointError, MissingExtra, UsageError
-from firstlight.files import write_atomic
+from firstlight.files import make_ordinary, write_atomic
 from firstlight.model import GPT, HEADS, export_tensors, names_in_transformers
 from firstlight.model.frozen import Bits, Frozen
 from firstlight.tasks.settings import Adapter
@@ -138,6 +138,7 @@ def write(
         written["base_model.model.score.weight"] = weights[f"heads.{head}.weight"]
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     save_file(written, folder / FOLDER / "adapter_model.safetensors")
+    make_ordinary(folder / FOLDER / "adapter_model.safetensors")
     write_atomic(folder / FOLDER / "adapter_config.json", json.dumps(table, indent=1) + "\n")
     return {k: v for k, v in weights.items() if not k.startswith(_PREFIX)}
 

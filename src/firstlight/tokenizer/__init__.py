@@ -1,5 +1,6 @@
 """Text to ids and back: train, load, save, import, over well-kept libraries."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from firstlight.tokenizer.load import import_tokenizer, load
@@ -9,6 +10,7 @@ from firstlight.tokenizer.stream import StreamDecoder
 from firstlight.tokenizer.tokenizer import END_OF_TEXT, UNKNOWN, Tokenizer
 
 if TYPE_CHECKING:
+    from firstlight.tokenizer.pieces import Table, byte_level, sentence_piece
     from firstlight.tokenizer.training import auto_vocabulary, train
 
 __all__ = [
@@ -16,19 +18,25 @@ __all__ = [
     "PATTERNS",
     "UNKNOWN",
     "StreamDecoder",
+    "Table",
     "Tokenizer",
     "TokenizerSettings",
     "auto_vocabulary",
+    "byte_level",
     "import_tokenizer",
     "load",
+    "sentence_piece",
     "train",
 ]
 
+# Loaded when first asked for: most runs have a tokenizer.
+_LAZY = {
+    "auto_vocabulary": "training", "train": "training",
+    "Table": "pieces", "byte_level": "pieces", "sentence_piece": "pieces",
+}  # fmt: skip
+
 
 def __getattr__(name: str) -> Any:
-    # Training is loaded when first asked for: most runs have a tokenizer.
-    if name not in ("auto_vocabulary", "train"):
+    if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from firstlight.tokenizer import training
-
-    return getattr(training, name)
+    return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)

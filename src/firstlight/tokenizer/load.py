@@ -9,6 +9,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from firstlight import progress
 from firstlight.errors import TokenizerError
+from firstlight.tokenizer.table import begin_of
 from firstlight.tokenizer.tokenizer import END_OF_TEXT, Tokenizer
 
 _ENDS = (END_OF_TEXT, "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>", "[SEP]")
@@ -31,7 +32,7 @@ def import_tokenizer(source: str | Path) -> Tokenizer:
     """Make a tokenizer from GPT-1's or GPT-2's files, a ``.tiktoken`` file, or any tokenizer.json.
 
     A tokenizer.json without an end-of-text token is given ``<|endoftext|>`` at the end of its vocabulary. What it
-    would put around a text (a begin-of-text token, say) is left out, since a text's ids are its own here.
+    would put around a text is left out, since a text's ids are its own here, but for a begin-of-text token alone.
 
     Raises:
         TokenizerError: the source is none of these, or damaged.
@@ -57,7 +58,8 @@ def import_tokenizer(source: str | Path) -> Tokenizer:
     except Exception as error:  # noqa: BLE001 - the library raises plain Exception
         raise TokenizerError(f"cannot be read: {error}", where=path) from error
     inner, file = _open(path)
-    if _wraps(json.loads(inner.to_str()).get("post_processor")):
+    processor = json.loads(inner.to_str()).get("post_processor")
+    if _wraps(processor) and begin_of(processor) is None:
         inner.post_processor = None
         progress.notice(f"{file} puts special tokens around each text: left out, since texts are encoded as they are")
     return _named(inner, file, give_end=True)

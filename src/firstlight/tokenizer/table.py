@@ -100,6 +100,15 @@ def is_byte_token(token: str) -> bool:
     return _BYTE_TOKEN.fullmatch(token) is not None
 
 
+def begin_of(processor: dict[str, Any] | None) -> str | None:
+    """Return the token that a post-processor puts before a text, where it puts nothing else around it."""
+    for part in _parts(processor, "processors"):
+        if part["type"] == "TemplateProcessing":
+            kinds = [next(iter(step)) for step in part["single"]]
+            return str(part["single"][0]["SpecialToken"]["id"]) if kinds == ["SpecialToken", "Sequence"] else None
+    return None
+
+
 def without_defaults(value: Any) -> Any:
     """Leave out what is null, false or empty, so that a new field of the library does not change a hash."""
     if isinstance(value, dict):

@@ -72,6 +72,15 @@ class Tokenizer:
         name = self._kept.get("pad_token")
         return None if name is None else self.id_of(str(name))
 
+    @cached_property
+    def begin_id(self) -> int | None:
+        """The id of the token that transformers puts before every text, with none behind it, or None.
+
+        A model that was trained so wants it before a prompt; ``encode`` gives a text's own ids alone.
+        """
+        name = table.begin_of(self._json.get("post_processor"))
+        return None if name is None else self.id_of(name)
+
     @property
     def vocab_size(self) -> int:
         """Ids run from 0 to this, less one; a few of them may be unused."""

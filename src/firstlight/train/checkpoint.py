@@ -22,6 +22,7 @@ from firstlight import parallel, progress
 from firstlight.errors import CheckpointError, FirstlightError, StorageError
 from firstlight.files import (
     atomic_directory,
+    make_ordinary,
     remove_leftovers,
     storage_errors,
     verify_manifest,
@@ -132,8 +133,9 @@ class Checkpoints:
             self._write_model(folder, snap.weights)
             trainer = folder / "trainer"
             trainer.mkdir()
-            save_file(snap.trainer, trainer / "optimizer.safetensors")
-            save_file(snap.random, trainer / "random.safetensors")
+            for what, tensors in (("optimizer", snap.trainer), ("random", snap.random)):
+                save_file(tensors, trainer / f"{what}.safetensors")
+                make_ordinary(trainer / f"{what}.safetensors")
             write_atomic(trainer / "state.json", json.dumps(snap.table, indent=1))
             write_manifest(folder, {"format": FORMAT, "step": snap.step})
         self.written = snap.step
