@@ -46,6 +46,19 @@ def test_transformers_gives_the_same_ids_and_greedy_text(tmp_path, family, kind)
     assert len(texts) > 1, "the texts must differ for this to show anything"
 
 
+@pytest.mark.parametrize("family", ["gpt2", "gpt3"])
+def test_the_exact_gelu_is_transformers_gelu(tmp_path, family):
+    ours = lm(family, "byte", gelu="erf")
+    ours.save(tmp_path)
+    theirs, ids = _theirs(tmp_path)[0], torch.arange(40, 60)[None]
+    with torch.no_grad():
+        mine = ours.model(ids)
+        torch.testing.assert_close(mine, theirs(ids).logits, rtol=0, atol=1e-4)
+        tanh = lm(family, "byte").model(ids)
+    assert (mine - tanh).abs().max() > 1e-4, "the two forms must differ for this to show anything"
+    assert LM.read(tmp_path).config.gelu == "erf"
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_transformers_saves_is_read(tmp_path, family):
     ours = lm(family, "bpe")

@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 from firstlight.model import GPT, ModelConfig, mlp
 from firstlight.model.mlp import GatedMLP, GeluMLP
 
-MLPS = {"gelu": (GeluMLP, "gpt2"), "swiglu": (GatedMLP, "modern")}
+MLPS = {"gelu": (GeluMLP, "gpt2"), "erf": (GeluMLP, "gpt2"), "swiglu": (GatedMLP, "modern")}
 both = pytest.mark.parametrize("name", MLPS)
 
 
 def made(name: str, width: int = 6) -> torch.nn.Module:
     kind, family = MLPS[name]
-    config = ModelConfig(family=family, n_layer=1, n_head=1, n_embd=width, vocab_size=9, block_size=8).complete(9)
+    config = ModelConfig(family=family, n_layer=1, n_head=1, n_embd=width, vocab_size=9, block_size=8)
+    config = config.model_copy(update={"gelu": "erf"} if name == "erf" else {}).complete(9)
     layer = kind(config).double()
     generator = torch.Generator().manual_seed(width)
     with torch.no_grad():
@@ -25,10 +26,13 @@ def made(name: str, width: int = 6) -> torch.nn.Module:
 
 
 def plain(name: str, layer, x):
-    if name == "gelu":
+    if name != "swiglu":
         y = layer.up.weight @ x.unsqueeze(-1)
         y = y.squeeze(-1) + layer.up.bias
-        y = 0.5 * y * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (y + 0.044715 * y**3)))
+        if name == "erf":
+            y = 0.5 * y * (1 + torch.erf(y / 2**0.5))
+        else:
+            y = 0.5 * y * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (y + 0.044715 * y**3)))
         return y @ layer.down.weight.t() + layer.down.bias
     gate, up = (x @ layer.gate_up.weight.t()).chunk(2, -1)
     return (gate * torch.sigmoid(gate) * up) @ layer.down.weight.t()
@@ -70,7 +74,7 @@ def kept(layer, x) -> int:
 @both
 def test_only_what_goes_into_the_bend_is_kept(name: str, monkeypatch) -> None:
     layer, x = made(name, 16), torch.randn(4, 64, 16, dtype=torch.float64, requires_grad=True)
-    second = layer.down.weight.shape[1] * (1 if name == "gelu" else 2)
+    second = layer.down.weight.shape[1] * (2 if name == "swiglu" else 1)
     assert kept(layer, x) == 8 * 4 * 64 * (16 + second)
     monkeypatch.setattr(mlp, "by_hand", lambda *_: False)
     assert kept(layer, x) > 8 * 4 * 64 * (16 + second)

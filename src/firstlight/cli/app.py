@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from firstlight.cli import data, doctor, evaluate, finetune, generate, tokenizer, training
+from firstlight.cli import convert, data, doctor, evaluate, finetune, generate, tokenizer, training
 from firstlight.cli.draw import Drawing
 from firstlight.errors import Failure, FirstlightError
 from firstlight.files import storage_errors
@@ -53,7 +53,7 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     app.callback()(_options)
-    for room in (training, finetune, generate, evaluate, data, tokenizer, doctor):
+    for room in (training, finetune, generate, evaluate, data, tokenizer, convert, doctor):
         room.register(app)
     return app
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from firstlight.convert.bounded import Bytes
 from firstlight.errors import CheckpointError
+from firstlight.files import Bytes
 
 MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
@@ -44,7 +44,7 @@ class GGUF:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = file = Bytes(path)
+        self._file = file = Bytes(path, CheckpointError)
         if file.take(4) != MAGIC:
             raise CheckpointError("is no GGUF file", where=path)
         (version,) = file.numbers("I")
@@ -101,10 +101,7 @@ class GGUF:
 
     def _text(self) -> str:
         (length,) = self._file.numbers("Q")
-        try:
-            return self._file.take(length).decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise CheckpointError(f"has a text that is no UTF-8: {error}", where=self.path) from error
+        return self._file.text(length)
 
     def _value(self, kind: int) -> Any:
         if kind == _STRING:

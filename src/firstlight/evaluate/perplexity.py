@@ -30,18 +30,25 @@ class Stream:
     n_bytes: int
 
 
-def stream_of(name: str, documents: Iterable[Document], encoder: Encoder) -> Stream:
+def stream_of(name: str, documents: Iterable[Document], encoder: Encoder, between: int | None = None) -> Stream:
     """Encode documents into one stream; the ids of a long one that comes in pieces are those of the whole.
+
+    Args:
+        name: what the text is called.
+        documents: in order.
+        encoder: the tokenizer.
+        between: the token before and after each document, where it is not end-of-text.
 
     Raises:
         UsageError: a document is no text.
     """
-    parts, n_bytes = [np.array([encoder.eot_id], dtype=np.int32)], 0
+    between = encoder.eot_id if between is None else between
+    parts, n_bytes = [np.array([between], dtype=np.int32)], 0
     for pieces in _pieces(documents, encoder.cut):
         n_bytes += sum(len(text.encode("utf-8", "surrogatepass")) for text, _ in pieces)
         ids, counts = encoder.encode_batch([text for text, _ in pieces])
         ends = counts.cumsum()[[last for _, last in pieces]]
-        parts.append(np.insert(ids, ends, encoder.eot_id))
+        parts.append(np.insert(ids, ends, between))
     return Stream(name, np.concatenate(parts), n_bytes)
 
 

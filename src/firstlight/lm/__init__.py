@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from firstlight.lm.directory import build, locate
+from firstlight.lm.directory import build, from_hub, locate, read_config, read_tokenizer
 from firstlight.lm.lm import LM, Generated
 from firstlight.lm.sampling import GenerateSettings, choose
 from firstlight.lm.saving import CARD, Classifier, write
@@ -21,7 +21,10 @@ __all__ = [
     "WindowNats",
     "build",
     "choose",
+    "from_hub",
     "locate",
+    "read_config",
+    "read_tokenizer",
     "score_windows",
     "write",
 ]

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _HUB_FILES = [
     CONFIG, GENERATION, "*.safetensors", _INDEX, "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt",
+    "tokenizer.model", "chat_template.jinja",
 ]  # fmt: skip
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
@@ -52,7 +53,7 @@ def locate(name: str | Path) -> Path:
             expected="a run, a checkpoint, or a folder with config.json and model.safetensors",
         )  # fmt: skip
     if _HUB_NAME.fullmatch(str(name)) and not path.parent.is_dir():
-        return _from_hub(str(name))
+        return from_hub(str(name))
     near = nearest(path.name, [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else [])
     raise UsageError(
         "no such run or model", where=name,
@@ -82,13 +83,23 @@ def _problems(folder: Path) -> list[str]:
     return [problem for problem in verify_manifest(folder, contents=False) if not problem.startswith(trainer)]
 
 
-def _from_hub(name: str) -> Path:
+def from_hub(name: str, also: Sequence[str] = ()) -> Path:
+    """Fetch a model from the hub, as far as it is not here already.
+
+    Args:
+        name: ``owner/name``.
+        also: patterns of further files.
+
+    Raises:
+        CheckpointError: the hub gives nothing.
+        MissingExtra: the library for that is not installed.
+    """
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
         raise MissingExtra(f"{name} is no folder here, and a model of that name on the hub", "hub") from error
     try:
-        return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
+        return Path(snapshot_download(name, allow_patterns=[*_HUB_FILES, *also]))
     except (OSError, ValueError) as error:  # the library's own errors are of these kinds
         raise CheckpointError(
             f"is no folder here, and cannot be fetched from the hub: {error}", where=name,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -146,7 +147,20 @@ class LM:
         """
         tokenizer = self._words()
         begin = [] if tokenizer.begin_id is None else [tokenizer.begin_id]
-        return self._known([*begin, *tokenizer.encode(text)] or [tokenizer.eot_id])
+        return self._known([*begin, *tokenizer.encode(text)] or [self.start_id])
+
+    @cached_property
+    def start_id(self) -> int:
+        """The token that stands before a text: its own begin-of-text, end-of-text of the one before, else a line end.
+
+        A model from elsewhere may have been trained without end-of-text, which then lies behind its vocabulary.
+
+        Raises:
+            UsageError: this model has no tokenizer.
+        """
+        words, V = self._words(), self.config.vocab_size or 0
+        found = [words.eot_id if words.begin_id is None else words.begin_id, *words.encode("\n")[:1], 0]
+        return next(i for i in found if i < V)
 
     def _words(self) -> Tokenizer:
         if self.tokenizer is None:
@@ -254,12 +268,11 @@ class LM:
 
     def _border(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         tokenizer = self._words()
-        begin = tokenizer.eot_id if tokenizer.begin_id is None else tokenizer.begin_id
         # Byte-level BPE writes a space at the beginning of a word.
         kept = context.rstrip()
         before, whole = tokenizer.encode(kept), self._known(tokenizer.encode(context + continuation))
         n = next(
             (i for i, (a, b) in enumerate(zip(before, whole, strict=False)) if a != b), min(len(before), len(whole))
         )
-        first = self._known([begin]) if n == 0 or tokenizer.begin_id is not None else []
+        first = [self.start_id] if n == 0 or tokenizer.begin_id is not None else []
         return [*first, *whole[:n]], whole[n:]

@@ -64,7 +64,9 @@ def write(
         facts: what the model card says, by name.
         classifier: the head that transformers' class has, if any.
     """
-    eot_id = None if tokenizer is None else tokenizer.eot_id
+    # A model from elsewhere may lack end-of-text: it then lies behind the vocabulary.
+    known = tokenizer is not None and tokenizer.eot_id < (config.vocab_size or 0)
+    eot_id = tokenizer.eot_id if tokenizer is not None and known else None
     table = to_transformers(config, eot_id=eot_id)
     heads = {name: tensor for name, tensor in weights.items() if name.startswith("heads.")}
     body = {name: tensor for name, tensor in weights.items() if name not in heads}

@@ -38,6 +38,9 @@ class ModelConfig(Settings):
     vocab_size: int | None = Field(None, ge=1, description="taken from the tokenizer where not set")
     block_size: int = Field(256, ge=1, description="positions that a text may have")
     window: int = Field(256, ge=1, description="positions that gpt3's banded layers see, the current one included")
+    gelu: Literal["tanh", "erf"] = Field(
+        "tanh", description="GELU's tanh form, or the exact one of nanoGPT; gpt2 and gpt3 have both"
+    )
     rope_theta: float = Field(10_000.0, gt=0, description="base of the rotary frequencies")
     norm_eps: float | None = Field(
         None, gt=0, description="added to the variance; 1e-5 for layernorm, 1e-6 for rmsnorm"
@@ -59,6 +62,8 @@ class ModelConfig(Settings):
             )
         if self.n_head % self.heads_kv:
             raise ValueError(f"n_head={self.n_head} is no multiple of n_kv_head={self.n_kv_head}")
+        if self.gelu == "erf" and self.family not in ("gpt2", "gpt3"):
+            raise ValueError(f"gelu=erf has no place in the family {self.family}; use gpt2 or gpt3")
         if self.rotary:
             if self.head_width % 2:
                 raise ValueError(f"rotary positions need an even d_head, not {self.head_width}")

@@ -6,7 +6,7 @@ it stands transposed there (GPT-1's and GPT-2's Conv1D keep weights as input × 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from firstlight.model.gpt import GPT
 
 HEADS = "heads.safetensors"  # beside model.safetensors, where a model has heads of tasks
 
+_GELU = {"tanh": "gelu_new", "erf": "gelu"}
 CLASSES = {
     "gpt1": ("openai-gpt", "OpenAIGPTLMHeadModel"),
     "gpt2": ("gpt2", "GPT2LMHeadModel"),
@@ -199,7 +200,7 @@ def to_transformers(config: ModelConfig, *, eot_id: int | None) -> dict[str, Any
             **common, "hidden_size": c.n_embd, "intermediate_size": c.inner, "num_layers": c.n_layer,
             "num_heads": c.n_head, "max_position_embeddings": c.block_size, "window_size": c.window,
             "attention_types": [[["global", "local"], c.n_layer // 2], *([[["global"], 1]] if c.n_layer % 2 else [])],
-            "layer_norm_epsilon": c.eps, "activation_function": "gelu_new", "embed_dropout": c.dropout,
+            "layer_norm_epsilon": c.eps, "activation_function": _GELU[c.gelu], "embed_dropout": c.dropout,
             "attention_dropout": c.dropout, "resid_dropout": c.dropout,
         }  # fmt: skip
     sizes = {
@@ -208,7 +209,7 @@ def to_transformers(config: ModelConfig, *, eot_id: int | None) -> dict[str, Any
     }  # fmt: skip
     if c.family == "gpt1":
         return {**common, **sizes, "afn": "gelu"}
-    return {**common, **sizes, "n_inner": c.inner, "activation_function": "gelu_new"}
+    return {**common, **sizes, "n_inner": c.inner, "activation_function": _GELU[c.gelu]}
 
 
 def from_transformers(table: Mapping[str, Any], *, where: object = "config.json") -> ModelConfig:
@@ -234,7 +235,7 @@ def from_transformers(table: Mapping[str, Any], *, where: object = "config.json"
             family="gpt1" if family == "gpt1" else "gpt2", n_layer=table["n_layer"], n_head=table["n_head"],
             n_embd=table["n_embd"], d_ff=table.get("n_inner"), vocab_size=table["vocab_size"],
             block_size=table["n_positions"], norm_eps=table["layer_norm_epsilon"],
-            dropout=table.get("resid_pdrop", 0.0),
+            dropout=table.get("resid_pdrop", 0.0), gelu=_gelu_of(table, where),
             tie_embeddings=table.get("tie_word_embeddings", True), init_std=table.get("initializer_range", 0.02),
         )  # fmt: skip
     except KeyError as error:
@@ -243,7 +244,7 @@ def from_transformers(table: Mapping[str, Any], *, where: object = "config.json"
 
 # Keys that would change what is computed, with the only value that a family has.
 _ONLY: dict[str, Any] = {
-    "activation_function": "gelu_new", "afn": "gelu", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False,
+    "afn": "gelu", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False,
     "use_sliding_window": False, "scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False,
     "add_cross_attention": False,
 }  # fmt: skip
@@ -252,11 +253,23 @@ _ONLY: dict[str, Any] = {
 def _refuse(table: Mapping[str, Any], where: object) -> None:
     for key, value in _ONLY.items():
         found = table.get(key, value)
-        # Two names of GELU's tanh form.
-        if found != value and (found, value) != ("gelu_pytorch_tanh", "gelu_new"):
+        if found != value:
             raise CheckpointError(
                 "uses a feature that no family has", where=f"{where}: {key}", found=found, expected=value
             )
+
+
+def _gelu_of(table: Mapping[str, Any], where: object) -> Literal["tanh", "erf"]:
+    found = table.get("activation_function", "gelu_new")
+    if found == _GELU["erf"]:
+        return "erf"
+    # Two names of the tanh form.
+    if found not in (_GELU["tanh"], "gelu_pytorch_tanh"):
+        raise CheckpointError(
+            "uses a feature that no family has", where=f"{where}: activation_function", found=found,
+            expected=" or ".join(_GELU.values()),
+        )  # fmt: skip
+    return "tanh"
 
 
 def _from_llama(family: str, table: Mapping[str, Any], where: object) -> ModelConfig:
@@ -287,6 +300,6 @@ def _from_neo(table: Mapping[str, Any], where: object) -> ModelConfig:
         family="gpt3", n_layer=table["num_layers"], n_head=table["num_heads"], n_embd=table["hidden_size"],
         d_ff=table.get("intermediate_size") or 4 * table["hidden_size"], vocab_size=table["vocab_size"],
         block_size=table["max_position_embeddings"], window=table["window_size"], norm_eps=table["layer_norm_epsilon"],
-        dropout=table.get("resid_dropout", 0.0), tie_embeddings=table.get("tie_word_embeddings", True),
-        init_std=table.get("initializer_range", 0.02),
+        dropout=table.get("resid_dropout", 0.0), gelu=_gelu_of(table, where),
+        tie_embeddings=table.get("tie_word_embeddings", True), init_std=table.get("initializer_range", 0.02),
     )  # fmt: skip

@@ -19,16 +19,17 @@ from firstlight.model.products import Linear, product
 
 
 class GeluMLP(nn.Module):
-    """Two matrices with a GELU between, in its tanh form, as GPT-1 to GPT-3 have it."""
+    """Two matrices with a GELU between: in its tanh form as GPT-1 to GPT-3 have it, or the exact one."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.up = Linear(config.n_embd, config.inner)
         self.down = Linear(config.inner, config.n_embd)
+        self.bend: Bend = Gelu if config.gelu == "tanh" else ExactGelu
 
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
         """Widen, bend, narrow."""
-        return bent(Gelu, self.up(x), self.down)
+        return bent(self.bend, self.up(x), self.down)
 
 
 class GatedMLP(nn.Module):
@@ -58,6 +59,20 @@ class Gelu:
         return Gelu.value(x), torch.ops.aten.gelu_backward(grad, x, approximate="tanh")
 
 
+class ExactGelu:
+    """GELU by the error function, as nanoGPT has it."""
+
+    @staticmethod
+    def value(x: Float[Tensor, "... F"]) -> Float[Tensor, "... F"]:
+        """Return x times the normal distribution's function of x."""
+        return F.gelu(x)
+
+    @staticmethod
+    def slope(x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the bent numbers again, and the gradient of ``x`` from theirs."""
+        return ExactGelu.value(x), torch.ops.aten.gelu_backward(grad, x)
+
+
 class SwiGLU:
     """SiLU of the first half of the last dimension, times the second."""
 
@@ -79,7 +94,7 @@ class SwiGLU:
         return opened.mul_(up), both
 
 
-Bend = type[Gelu] | type[SwiGLU]
+Bend = type[Gelu] | type[ExactGelu] | type[SwiGLU]
 
 
 def bent(bend: Bend, x: Float[Tensor, "B T F"], down: nn.Module) -> Float[Tensor, "B T C"]:

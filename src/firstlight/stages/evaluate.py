@@ -98,7 +98,7 @@ def _streams(lm: LM, text: Sequence[str], store: TokenStore | None) -> Iterator[
         if lm.tokenizer is None:
             raise UsageError("the model has no tokenizer, so it reads no text", where=lm.source)
         for source in open_corpus(list(text), CorpusSettings()).sources:
-            yield stream_of(source.name, source.documents(), lm.tokenizer)
+            yield stream_of(source.name, source.documents(), lm.tokenizer, lm.start_id)
     elif store is not None:
         yield Stream("valid split", np.asarray(store.valid.tokens), store.valid.n_bytes)
     else:

@@ -1,5 +1,6 @@
 """Ids on disk; mixing of sources; batches as a pure function of the position."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from firstlight.store.batches import Batches, Windows, document_starts
@@ -10,6 +11,7 @@ from firstlight.store.settings import DataSettings
 from firstlight.store.store import Split, TokenStore, summary, unigram, verify
 
 if TYPE_CHECKING:
+    from firstlight.store.collect import collect, files_of
     from firstlight.store.foreign import adopt
 
 __all__ = [
@@ -20,7 +22,9 @@ __all__ = [
     "TokenStore",
     "Windows",
     "adopt",
+    "collect",
     "document_starts",
+    "files_of",
     "keys",
     "open_ids",
     "permute",
@@ -33,10 +37,11 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # Stores that other programs wrote are rare: loaded when one is met.
-    if name != "adopt":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from firstlight.store.foreign import adopt
+# Stores that other programs wrote are rare: loaded when one is met.
+_LAZY = {"adopt": "foreign", "collect": "collect", "files_of": "collect"}
 
-    return adopt
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)

@@ -7,22 +7,25 @@ from firstlight.tokenizer.load import import_tokenizer, load
 from firstlight.tokenizer.patterns import PATTERNS
 from firstlight.tokenizer.settings import TokenizerSettings
 from firstlight.tokenizer.stream import StreamDecoder
+from firstlight.tokenizer.table import BpeFacts
 from firstlight.tokenizer.tokenizer import END_OF_TEXT, UNKNOWN, Tokenizer
 
 if TYPE_CHECKING:
-    from firstlight.tokenizer.pieces import Table, byte_level, sentence_piece
+    from firstlight.tokenizer.pieces import Table, byte_level, characters, sentence_piece
     from firstlight.tokenizer.training import auto_vocabulary, train
 
 __all__ = [
     "END_OF_TEXT",
     "PATTERNS",
     "UNKNOWN",
+    "BpeFacts",
     "StreamDecoder",
     "Table",
     "Tokenizer",
     "TokenizerSettings",
     "auto_vocabulary",
     "byte_level",
+    "characters",
     "import_tokenizer",
     "load",
     "sentence_piece",
@@ -32,7 +35,7 @@ __all__ = [
 # Loaded when first asked for: most runs have a tokenizer.
 _LAZY = {
     "auto_vocabulary": "training", "train": "training",
-    "Table": "pieces", "byte_level": "pieces", "sentence_piece": "pieces",
+    "Table": "pieces", "byte_level": "pieces", "characters": "pieces", "sentence_piece": "pieces",
 }  # fmt: skip
 
 

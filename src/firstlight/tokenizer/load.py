@@ -15,7 +15,7 @@ from firstlight.tokenizer.tokenizer import END_OF_TEXT, Tokenizer
 _ENDS = (END_OF_TEXT, "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>", "[SEP]")
 _UNKNOWNS = ("<unk>", "[UNK]")
 _KEPT = ("bos_token", "pad_token", "chat_template")
-_SENTENCE_PIECE = "Make one: transformers.AutoTokenizer.from_pretrained(FOLDER).save_pretrained(NEW)"
+_SENTENCE_PIECE = "Make a tokenizer.json of it: firstlight tokenizer import"
 
 
 def load(path: str | Path) -> Tokenizer:
@@ -29,7 +29,7 @@ def load(path: str | Path) -> Tokenizer:
 
 
 def import_tokenizer(source: str | Path) -> Tokenizer:
-    """Make a tokenizer from GPT-1's or GPT-2's files, a ``.tiktoken`` file, or any tokenizer.json.
+    """Make a tokenizer from GPT-1's or GPT-2's files, tiktoken's, SentencePiece's, llama2.c's, llm.c's, or any .json.
 
     A tokenizer.json without an end-of-text token is given ``<|endoftext|>`` at the end of its vocabulary. What it
     would put around a text is left out, since a text's ids are its own here, but for a begin-of-text token alone.
@@ -39,30 +39,43 @@ def import_tokenizer(source: str | Path) -> Tokenizer:
     """
     path = Path(source)
     try:
-        if (path / "encoder_bpe_40000.json").is_file():
-            return _gpt1(path)
-        if (path / "encoder.json").is_file() and (path / "vocab.bpe").is_file():
-            return _gpt2(path / "encoder.json", path / "vocab.bpe")
-        if (
-            (path / "vocab.json").is_file()
-            and (path / "merges.txt").is_file()
-            and not (path / "tokenizer.json").is_file()
-        ):
-            return _gpt2(path / "vocab.json", path / "merges.txt")
-        if path.suffix == ".tiktoken" and path.is_file():
-            from firstlight.tokenizer.tiktoken import read_tiktoken
-
-            return Tokenizer(read_tiktoken(path), eot=END_OF_TEXT, unk=None)
+        made = _of_files(path)
     except TokenizerError:
         raise
     except Exception as error:  # noqa: BLE001 - the library raises plain Exception
         raise TokenizerError(f"cannot be read: {error}", where=path) from error
+    if made is not None:
+        return made
     inner, file = _open(path)
     processor = json.loads(inner.to_str()).get("post_processor")
     if _wraps(processor) and begin_of(processor) is None:
         inner.post_processor = None
         progress.notice(f"{file} puts special tokens around each text: left out, since texts are encoded as they are")
     return _named(inner, file, give_end=True)
+
+
+def _of_files(path: Path) -> Tokenizer | None:
+    """Return the tokenizer of one of the formats that are no tokenizer.json, or None."""
+    if (path / "encoder_bpe_40000.json").is_file():
+        return _gpt1(path)
+    for vocabulary, merges in (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt")):
+        if (path / vocabulary).is_file() and (path / merges).is_file() and not (path / "tokenizer.json").is_file():
+            return _gpt2(path / vocabulary, path / merges)
+    if path.is_dir() and not any((path / name / "tokenizer.json").is_file() for name in ("", "tokenizer")):
+        path = path / "tokenizer.model"
+    if path.suffix not in (".tiktoken", ".model", ".bin") or not path.is_file():
+        return None
+    # Loaded when such a file is met.
+    from firstlight.tokenizer import foreign
+    from firstlight.tokenizer.tiktoken import read_tiktoken
+
+    if path.suffix == ".tiktoken":
+        return Tokenizer(read_tiktoken(path), eot=END_OF_TEXT, unk=None)
+    if path.suffix == ".model":
+        return foreign.read_sentence_piece(path)
+    with path.open("rb") as file:
+        is_llmc = int.from_bytes(file.read(4), "little") == foreign.LLMC
+    return foreign.read_llmc(path) if is_llmc else foreign.read_llama2c(path)
 
 
 def _open(path: Path) -> tuple[Inner, Path]:
@@ -72,7 +85,7 @@ def _open(path: Path) -> tuple[Inner, Path]:
         pieces = file is not None or (path / "tokenizer.model").is_file()
         raise TokenizerError(
             "no tokenizer here", where=path, expected="tokenizer.json",
-            found="SentencePiece's tokenizer.model, which is not read" if pieces else None,
+            found="SentencePiece's tokenizer.model" if pieces else None,
             fix=_SENTENCE_PIECE if pieces else "Make one: firstlight tokenizer train",
         )  # fmt: skip
     try:

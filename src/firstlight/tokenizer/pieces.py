@@ -13,8 +13,8 @@ from tokenizers import Tokenizer as Inner
 from tokenizers.processors import TemplateProcessing
 
 from firstlight.errors import TokenizerError
-from firstlight.tokenizer.table import is_byte_token
-from firstlight.tokenizer.tokenizer import Tokenizer
+from firstlight.tokenizer.table import CHARACTERS, is_byte_token
+from firstlight.tokenizer.tokenizer import END_OF_TEXT, UNKNOWN, Tokenizer
 
 _MARK = "▁"  # a space, in SentencePiece
 _LONGEST = 512  # characters of a piece; splitting one into all pairs takes as many steps
@@ -127,6 +127,21 @@ def sentence_piece(table: Table, scores: Sequence[float], *, prefix: bool) -> To
     steps = [decoders.Replace(_MARK, " "), decoders.ByteFallback(), decoders.Fuse()]
     inner.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if prefix else steps)
     return _finish(inner, table, ids)
+
+
+def characters(tokens: Sequence[str], *, where: object = None) -> Tokenizer:
+    """Make a tokenizer of characters; end-of-text and unknown follow where ``tokens`` lacks them.
+
+    Raises:
+        TokenizerError: a character stands there twice.
+    """
+    all_tokens = [*tokens, *(name for name in (END_OF_TEXT, UNKNOWN) if name not in tokens)]
+    ids = Table(all_tokens, all_tokens.index(END_OF_TEXT), where=where).vocabulary()
+    inner = Inner(models.WordLevel(vocab=ids, unk_token=UNKNOWN))
+    inner.pre_tokenizer = pre_tokenizers.Split(Regex(CHARACTERS), "isolated")
+    inner.decoder = decoders.Fuse()
+    inner.add_special_tokens([END_OF_TEXT, UNKNOWN])
+    return Tokenizer(inner, eot=END_OF_TEXT, unk=UNKNOWN)
 
 
 def _finish(inner: Inner, table: Table, ids: Mapping[str, int]) -> Tokenizer:

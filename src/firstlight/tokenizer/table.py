@@ -1,9 +1,12 @@
 """What a tokenizer.json says of itself: its kind, whether it keeps every text, the bytes behind its tokens."""
 
 import re
+from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from typing import Any, Literal
+
+from firstlight.tokenizer.patterns import PATTERNS
 
 Kind = Literal["bpe", "word", "char", "byte", "other"]
 
@@ -173,3 +176,45 @@ def last_merge(token: bytes, rank: int, ranks: dict[bytes, int]) -> tuple[bytes,
                 held = part
         parts = [*merged, held] if held else merged
     return (parts[0], parts[1]) if len(parts) == 2 else None
+
+
+@dataclass(frozen=True, slots=True)
+class BpeFacts:
+    """What byte-level BPE is made of, for formats that keep the parts apart.
+
+    Attributes:
+        merges: by rank.
+        patterns: that cut a text into words, one after the other; none for bytes.
+        special: ids of tokens that no text can contain.
+        added: ids of tokens that are found in a text before it is cut.
+        whole_words: a word that is a token is that token, whatever its merges.
+    """
+
+    merges: list[tuple[str, str]]
+    patterns: list[str]
+    special: frozenset[int]
+    added: frozenset[int]
+    whole_words: bool
+
+
+def bpe_facts(table: dict[str, Any]) -> BpeFacts | None:
+    """Return the parts of byte-level BPE; None where it is another kind, or does more to a text than cutting it."""
+    if not _is_byte_level(table) or table["model"]["type"] != "BPE" or table.get("normalizer") is not None:
+        return None
+    patterns = []
+    for part in _parts(table.get("pre_tokenizer"), "pretokenizers"):
+        kind = part["type"]
+        if kind == "Split" and part["behavior"] == "Isolated" and not part["invert"] and "Regex" in part["pattern"]:
+            patterns.append(part["pattern"]["Regex"])
+        elif kind == "Digits" and part["individual_digits"]:
+            patterns.append(r"\p{N}")
+        elif kind == "ByteLevel" and not part["add_prefix_space"]:
+            patterns += [PATTERNS["gpt2"]] if part["use_regex"] else []
+        else:
+            return None
+    model = table["model"]
+    pairs = [merge.split(" ", 1) if isinstance(merge, str) else merge for merge in model["merges"]]
+    merges = [(str(a), str(b)) for a, b in pairs]
+    special = frozenset(int(t["id"]) for t in table["added_tokens"] if t["special"])
+    added = frozenset(int(t["id"]) for t in added_text(table))
+    return BpeFacts(merges, patterns, special, added, bool(model.get("ignore_merges")))

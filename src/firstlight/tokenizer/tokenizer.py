@@ -210,6 +210,16 @@ class Tokenizer:
             )  # fmt: skip
         return Tokenizer(inner, eot=self.eot, unk=self.unk, kept={**self._kept, **(kept or {})})
 
+    def bpe_facts(self) -> table.BpeFacts | None:
+        """Return what byte-level BPE is made of, or None for other kinds."""
+        return table.bpe_facts(self._json)
+
+    @property
+    def chat_template(self) -> str | None:
+        """The template that makes one text of a conversation, where tokenizer_config.json has one."""
+        found = self._kept.get("chat_template")
+        return None if found is None else str(found)
+
     def tokens(self) -> list[str]:
         """Return each id's token as it is written in tokenizer.json; empty for an unused id."""
         return [self._inner.id_to_token(i) or "" for i in range(self.vocab_size)]

@@ -11,8 +11,9 @@ from tokenizers import Tokenizer as Inner
 from firstlight import progress
 from firstlight.errors import TokenizerError
 from firstlight.tokenizer.bpe import train_bpe
+from firstlight.tokenizer.pieces import characters
 from firstlight.tokenizer.settings import LEAST, TokenizerSettings
-from firstlight.tokenizer.table import CHARACTERS, byte_characters
+from firstlight.tokenizer.table import byte_characters
 from firstlight.tokenizer.tokenizer import END_OF_TEXT, UNKNOWN, Tokenizer, without_surrogates
 from firstlight.types import Document
 
@@ -152,8 +153,7 @@ def _char(text: _Text, settings: TokenizerSettings) -> Tokenizer:
     for piece in text:
         seen.update(piece)
     text.check()
-    vocabulary = {token: i for i, token in enumerate([END_OF_TEXT, UNKNOWN, *sorted(seen)])}
-    return _word_level(vocabulary, pre_tokenizers.Split(Regex(CHARACTERS), "isolated"), decoders.Fuse())
+    return characters([END_OF_TEXT, UNKNOWN, *sorted(seen)])
 
 
 def _word(text: _Text, settings: TokenizerSettings) -> Tokenizer:

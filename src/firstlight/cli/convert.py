@@ -1,0 +1,79 @@
+"""The commands ``import`` and ``export``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from firstlight.cli import show
+from firstlight.cli.show import JsonOption
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command("import")(import_)
+    app.command("export")(export)
+
+
+def import_(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A file of llama.cpp (GGUF), nanoGPT, llm.c, llama2.c or Keras; a folder of OpenAI's GPT-1 or GPT-2, "
+            "of KerasHub or Hugging Face; a name on the hub; or ids that nanoGPT, llm.c or Megatron-LM prepared.",
+        ),
+    ],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder to write.")],
+    tokenizer: Annotated[
+        str | None,
+        typer.Option("--tokenizer", help="The tokenizer, where SOURCE has none beside it.", show_default=False),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring in a model or prepared data from elsewhere.
+
+    A model becomes a Hugging Face directory that every command takes as RUN; ids become a token store to pre-train on.
+
+    Example: firstlight import SmolLM2-135M.Q8_0.gguf runs/smollm2
+    """
+    from firstlight.stages import convert as stage
+
+    made = stage.import_(source, out=run, tokenizer_path=tokenizer)
+    if as_json:
+        show.as_json(made)
+    elif isinstance(made, stage.Imported):
+        show.pairs(
+            {
+                "from": made.form, "run": made.run, "family": made.family, "parameters": f"{made.parameters:,}",
+                "vocabulary": f"{made.vocab_size:,}", "block size": f"{made.block_size:,}", "tokenizer": made.tokenizer,
+            }
+        )  # fmt: skip
+    else:
+        show.pairs(
+            {
+                "store": made.store, "training": f"{made.train_tokens:,} tokens",
+                "validation": f"{made.valid_tokens:,} tokens", "documents": f"{made.documents:,}",
+                "vocabulary": f"{made.vocab_size:,}",
+            }
+        )  # fmt: skip
+
+
+def export(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run, a checkpoint or a Hugging Face directory.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The file or folder to write.")],
+    to: Annotated[str, typer.Option("--to", help="gguf, onnx, keras, export (torch.export), nanogpt or megatron.")],
+    dtype: Annotated[str | None, typer.Option("--dtype", help="Of gguf: f32, f16 or q8_0.", show_default=False)] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a model for another program.
+
+    Example: firstlight export runs/mine mine.gguf --to gguf --dtype q8_0
+    """
+    from firstlight.stages import convert as stage
+
+    made = stage.export(run, to, out, kind=dtype)
+    if as_json:
+        show.as_json(made)
+    else:
+        show.pairs(made.files)
