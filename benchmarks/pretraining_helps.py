@@ -6,7 +6,8 @@ The model is pre-trained once, by the preset words-cpu with more steps and --min
 twin has the same architecture and tokenizer, and random weights. Both are fine-tuned with every learning rate of RATES,
 and each is judged with the rate that served it best on the valid rows, so that the rates favour neither. The figures
 are on the task's test rows, on its valid rows where it has none, with bootstrap intervals of 95 %; pre-training
-"helps" where these do not touch. Words behind ``--`` are further settings of fine-tuning.
+"helps" where these do not touch. With --rows only so many rows of a task's training split are taken. Words behind
+``--`` are further settings of fine-tuning.
 """
 
 import argparse
@@ -46,6 +47,15 @@ def bodies(text: Path, out: Path, minutes: float) -> dict[str, Path]:
     return {"pretrained": pretrained, "random": twin}
 
 
+def limited(task: Path, rows: int, out: Path) -> Path:
+    """Write a task that takes so many rows for training; 0 is all of them."""
+    if not rows:
+        return task
+    out.mkdir(parents=True, exist_ok=True)
+    (out / task.name).write_text(f"max_rows = {rows}\n{task.read_text(encoding='utf-8')}", encoding="utf-8")
+    return out / task.name
+
+
 def figures(body: Path, task: Path, data: Path, out: Path, words: list[str]) -> dict[str, Any]:
     """Fine-tune with every rate; return the figures of that which is best on the valid rows."""
     best: dict[str, Any] = {}
@@ -67,13 +77,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the folder of the tasks' data folders")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=19.0, help="of pre-training, at most")
+    parser.add_argument("--rows", type=int, default=0, help="of a task's training split; all of them by default")
     ours, words = sys.argv[1:], []
     if "--" in ours:
         ours, words = ours[: ours.index("--")], ours[ours.index("--") + 1 :]
     asked = parser.parse_args(ours)
     both = bodies(asked.text, asked.out, asked.minutes)
     print("| task | metric | rows | random | pre-trained | gain | helps |\n|---|---|---|---|---|---|---|", flush=True)
-    for task in asked.tasks:
+    for task in (limited(task, asked.rows, asked.out / "tasks") for task in asked.tasks):
         told = {name: figures(body, task, asked.data, asked.out, words) for name, body in both.items()}
         random, pretrained = told["random"], told["pretrained"]
         cells = [f"{f['value']:.3f} ({f['low']:.3f}–{f['high']:.3f})" for f in (random, pretrained)]

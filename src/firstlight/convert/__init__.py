@@ -4,10 +4,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from firstlight.convert.found import Found
-    from firstlight.convert.nanogpt import read_meta as nanogpt_meta
     from firstlight.convert.detect import read
     from firstlight.convert.formats import FORMATS, writer
+    from firstlight.convert.found import Found
+    from firstlight.convert.nanogpt import read_meta as nanogpt_meta
 
 __all__ = ["FORMATS", "Found", "nanogpt_meta", "read", "writer"]
 

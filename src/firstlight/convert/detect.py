@@ -4,7 +4,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from firstlight.convert import gguf_file, hf, llama2c, llmc, openai_gpt1, openai_gpt2
+from firstlight.convert import gguf_file, hf, llama2c, llmc, megatron, openai_gpt1, openai_gpt2
 from firstlight.convert.found import Found
 from firstlight.errors import CheckpointError, UsageError
 from firstlight.lm import from_hub, locate
@@ -43,6 +43,8 @@ def read(source: str) -> tuple[Found, Path]:
         return openai_gpt1.read(path), path
     if (path / openai_gpt2.SHAPE).is_file():
         return openai_gpt2.read(path), path
+    if (path / megatron.TRACKER).is_file():
+        return megatron.read(path), path
     if any(path.glob("*.weights.h5")):
         return _keras(path), path
     folder = locate(source)

@@ -15,7 +15,7 @@ Writer = Callable[[LM, Path], dict[str, str]]
 FORMATS: dict[str, tuple[str, tuple[str, ...]]] = {
     "gguf": ("gguf_write", ("f32", "f16", "q8_0")),
     "nanogpt": ("nanogpt", ()),
-    "megatron": ("megatron_write", ()),
+    "megatron": ("megatron", ()),
     "onnx": ("onnx_write", ()),
     "keras": ("keras_write", ()),
     "export": ("export_write", ()),

@@ -7,7 +7,7 @@ layout no number may exceed the file; and a tensor must own as many numbers as i
 
 import pickletools
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,12 @@ from firstlight.errors import CheckpointError
 _WHAT = "file of torch"
 
 
-def load(path: Path) -> Any:
+def load(path: Path, also: Sequence[type] = ()) -> Any:
     """Return what the file holds: tensors in plain containers.
+
+    Args:
+        path: the file.
+        also: further classes that it may hold.
 
     Raises:
         CheckpointError: it is damaged, or holds anything else, such as code.
@@ -29,7 +33,8 @@ def load(path: Path) -> Any:
     with guarded(path, _WHAT, "all"):
         zipped = zipfile.is_zipfile(path)
         (_check_zip if zipped else _check_pickle)(path)
-        held = torch.load(path, map_location="cpu", weights_only=True, mmap=True if zipped else None)
+        with torch.serialization.safe_globals(list(also)):
+            held = torch.load(path, map_location="cpu", weights_only=True, mmap=True if zipped else None)
         _check_tensors(held, path)
     return held
 

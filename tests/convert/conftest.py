@@ -1,0 +1,6 @@
+"""Imports the tiny models of the room below."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "lm"))

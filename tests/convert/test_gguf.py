@@ -1,0 +1,231 @@
+"""GGUF in and out: round trips, what gguf's own reader and transformers see, every type of weights, refusals."""
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from forms import V, logits
+from gguf import GGMLQuantizationType as Kind
+from gguf import GGUFReader, GGUFWriter
+from gguf.quants import dequantize
+from tiny_lm import TEXT, gpt, lm, tokenizer
+
+from firstlight.convert import read, writer
+from firstlight.convert.gguf_file import GGUF
+from firstlight.errors import CheckpointError, FirstlightError, UsageError
+from firstlight.lm import LM
+from firstlight.tokenizer import Table, byte_level
+
+FAMILIES = ("gpt2", "llama", "modern")
+SHAPES = {
+    "gpt2": {"n_layer": 2, "n_head": 3, "n_embd": 36, "d_ff": 70},
+    "llama": {"n_layer": 2, "n_head": 6, "n_kv_head": 2, "n_embd": 20, "d_head": 6, "d_ff": 33},
+    "modern": {"n_layer": 1, "n_head": 3, "n_kv_head": 1, "n_embd": 36, "d_head": 10, "d_ff": 40},
+}
+
+
+def back(path) -> LM:
+    found, where = read(str(path))
+    return found.lm(where)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_out_and_in_again_is_the_same(tmp_path, family, tied):
+    made = lm(family, "bpe", tie_embeddings=tied, **SHAPES[family])
+    writer("gguf")(made, tmp_path / "m.gguf")
+    found = back(tmp_path / "m.gguf")
+    assert torch.equal(logits(found), logits(made))
+    assert found.tokenizer.hash == made.tokenizer.hash
+    assert found.config.tied is tied and found.config.complete(300).choices == made.config.choices
+
+
+@pytest.mark.parametrize(("kind", "step"), [("f16", 2**-11), ("q8_0", 1 / 254)])
+def test_fewer_bits_are_near(tmp_path, kind, step):
+    made = lm("modern", "bpe", n_embd=64, n_head=2, n_kv_head=1, d_ff=64)
+    writer("gguf", kind)(made, tmp_path / "m.gguf")
+    for name, tensor in back(tmp_path / "m.gguf").model.state_dict().items():
+        exact = made.model.state_dict()[name]
+        assert (tensor - exact).abs().max() <= step * exact.abs().max() * 1.01, name
+    sizes = {d: (tmp_path / f"{d}.gguf") for d in ("f32", "f16", "q8_0")}
+    for d, path in sizes.items():
+        writer("gguf", d)(made, path)
+    assert sizes["q8_0"].stat().st_size < sizes["f16"].stat().st_size < sizes["f32"].stat().st_size
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_transformers_reads_what_is_written(tmp_path, family, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    # It knows no width of heads but n_embd / n_head in a llama, 128 in a qwen3, and 1,024 positions in a gpt2.
+    fitting = {"gpt2": {"d_ff": 144, "block_size": 1024}, "llama": {"n_embd": 24, "d_head": 4}, "modern": {"d_head": 128}}[family]
+    made = lm(family, "bpe", **SHAPES[family] | fitting)
+    writer("gguf")(made, tmp_path / "m.gguf")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="m.gguf").eval()
+    ids = torch.arange(5, 25)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(made.model(ids), theirs(ids).logits, rtol=0, atol=1e-4)
+
+
+def test_the_library_sees_the_same_tensors_and_keys(tmp_path):
+    made = lm("llama", "bpe", **SHAPES["llama"])
+    writer("gguf")(made, tmp_path / "m.gguf")
+    theirs, ours = GGUFReader(tmp_path / "m.gguf"), GGUF(tmp_path / "m.gguf")
+    for tensor in theirs.tensors:
+        assert np.array_equal(dequantize(tensor.data, tensor.tensor_type).ravel(), ours.tensor(tensor.name).ravel())
+    for key, value in ours.values.items():
+        found = theirs.fields[key].contents()
+        assert np.array_equal(found, value) if isinstance(value, np.ndarray) else found == value, key
+
+
+QUANTISED = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "BF16", "F16", "IQ4_XS"]
+
+
+@pytest.mark.parametrize("name", QUANTISED)
+def test_every_type_of_weights_is_read_as_the_library_does(tmp_path, name):
+    """Random bytes are weights in any of these types, but for scales that are no finite halves."""
+    kind, rng = Kind[name], np.random.default_rng(0)
+    shape = (3, 512)
+    from gguf import GGML_QUANT_SIZES
+
+    block, size = GGML_QUANT_SIZES[kind]
+    stored = rng.integers(0, 64, (shape[0], shape[1] // block * size), dtype=np.uint8)  # halves above 0 and below 2
+    writing = GGUFWriter(tmp_path / "x.gguf", "llama")
+    writing.add_tensor("x", stored, raw_dtype=kind)
+    for step in (writing.write_header_to_file, writing.write_kv_data_to_file, writing.write_tensors_to_file):
+        step()
+    writing.close()
+    wanted = dequantize(stored, kind)
+    assert wanted.shape == shape and np.isfinite(wanted).all() and wanted.std() > 0
+    assert np.array_equal(GGUF(tmp_path / "x.gguf").tensor("x"), wanted)
+
+
+def file_with(path, **changed) -> None:
+    """A llama of one layer by gguf's own writer, with keys changed or left out."""
+    values = {
+        "llama.block_count": 1, "llama.context_length": 16, "llama.embedding_length": 8,
+        "llama.feed_forward_length": 12, "llama.attention.head_count": 2,
+        "llama.attention.layer_norm_rms_epsilon": 1e-5, **changed,
+    }  # fmt: skip
+    writing = GGUFWriter(path, changed.get("general.architecture", "llama"))
+    for key, value in values.items():
+        if isinstance(value, bool):
+            writing.add_bool(key, value)
+        elif isinstance(value, int):
+            writing.add_uint64(key, value)
+        elif isinstance(value, float):
+            writing.add_float32(key, value)
+        elif isinstance(value, str) and key != "general.architecture":
+            writing.add_string(key, value)
+        elif isinstance(value, list):
+            writing.add_array(key, value)
+    rng = np.random.default_rng(1)
+    shapes = {
+        "token_embd.weight": (V, 8), "output_norm.weight": (8,), "blk.0.attn_norm.weight": (8,),
+        "blk.0.attn_q.weight": (8, 8), "blk.0.attn_k.weight": (8, 8), "blk.0.attn_v.weight": (8, 8),
+        "blk.0.attn_output.weight": (8, 8), "blk.0.ffn_norm.weight": (8,), "blk.0.ffn_gate.weight": (12, 8),
+        "blk.0.ffn_up.weight": (12, 8), "blk.0.ffn_down.weight": (8, 12),
+        **({"rope_freqs.weight": (2,)} if changed.get("freqs") else {}),
+    }  # fmt: skip
+    for name, shape in shapes.items():
+        if name != changed.get("without"):
+            writing.add_tensor(name, rng.standard_normal(shape).astype(np.float32))
+    for step in (writing.write_header_to_file, writing.write_kv_data_to_file, writing.write_tensors_to_file):
+        step()
+    writing.close()
+
+
+def test_keys_may_be_left_out_as_in_old_files(tmp_path):
+    file_with(tmp_path / "m.gguf")
+    made = back(tmp_path / "m.gguf")
+    assert (made.config.heads_kv, made.config.head_width, made.config.rope_theta) == (2, 4, 10_000)
+    assert made.tokenizer is None and torch.isfinite(logits(made)).all()
+
+
+WRONG = {
+    "another architecture": ({"general.architecture": "mamba"}, "another kind.*mamba"),
+    "layers beyond the file": ({"llama.block_count": 10**12}, "fewer weights"),
+    "positions beyond reason": ({"llama.context_length": 10**12}, "absurd number of positions"),
+    "width unlike the tensors": ({"llama.embedding_length": 16}, "another shape"),
+    "heads that do not divide": ({"llama.attention.head_count": 3}, "describes no model"),
+    "a text for a number": ({"llama.feed_forward_length": "many"}, "describes no model.*d_ff"),
+    "scaled positions": ({"llama.rope.scaling.type": "yarn"}, "turns positions"),
+    "positions by a table": ({"freqs": True}, "turns positions"),
+    "a tensor that lacks": ({"without": "blk.0.ffn_up.weight"}, "missing.*up_proj"),
+    "a tokenizer of another kind": ({"tokenizer.ggml.tokens": ["a"], "tokenizer.ggml.model": "bert"}, "tokenizer of an"),
+    "another cut": (
+        {"tokenizer.ggml.tokens": ["a"], "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "x",
+         "tokenizer.ggml.eos_token_id": 0}, "cuts text",
+    ),
+    "no end of text": ({"tokenizer.ggml.tokens": ["a"], "tokenizer.ggml.model": "gpt2"}, "names no token that ends"),
+    "end of text outside": (
+        {"tokenizer.ggml.tokens": ["a"], "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "gpt-2",
+         "tokenizer.ggml.eos_token_id": 9}, "no such token",
+    ),
+    "a token twice": (
+        {"tokenizer.ggml.tokens": ["a", "a"], "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "gpt-2",
+         "tokenizer.ggml.eos_token_id": 0}, "twice",
+    ),
+    "a merge of nothing": (
+        {"tokenizer.ggml.tokens": ["a", "b"], "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "gpt-2",
+         "tokenizer.ggml.eos_token_id": 0, "tokenizer.ggml.merges": ["a b"]}, "merges what is no token",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_cannot_be_read_is_told_in_one_line(tmp_path, name):
+    changed, message = WRONG[name]
+    file_with(tmp_path / "m.gguf", **changed)
+    with pytest.raises(FirstlightError, match=message) as caught:
+        back(tmp_path / "m.gguf")
+    assert "m.gguf" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_cut_file_is_told_wherever_it_is_cut(tmp_path):
+    file_with(tmp_path / "m.gguf")
+    whole = (tmp_path / "m.gguf").read_bytes()
+    for end in range(5, len(whole) - 1, 97):
+        (tmp_path / "cut.gguf").write_bytes(whole[:end])
+        with pytest.raises(FirstlightError, match="cut|missing|damaged"):
+            back(tmp_path / "cut.gguf")
+
+
+@pytest.mark.parametrize(
+    ("family", "kind", "message"),
+    [("gpt1", "bpe", "no model of the family gpt1"), ("gpt3", "bpe", "no model of the family gpt3"),
+     ("modern", "char", "byte-level BPE only"), ("modern", "word", "byte-level BPE only")],
+)  # fmt: skip
+def test_what_llama_cpp_has_not_is_refused(tmp_path, family, kind, message):
+    with pytest.raises(UsageError, match=message):
+        writer("gguf")(lm(family, kind), tmp_path / "m.gguf")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_exact_gelu_and_a_foreign_cut_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="tanh"):
+        writer("gguf")(lm("gpt2", "bpe", gelu="erf"), tmp_path / "m.gguf")
+    letters = [chr(c) for c in range(33, 127)]
+    odd = byte_level(Table([*letters, "Ġ", "<|endoftext|>", "ab"], 95), [("a", "b")], [r"\d|\D"])
+    with pytest.raises(UsageError, match="does not know how"):
+        writer("gguf")(LM(gpt("llama", 97), odd), tmp_path / "m.gguf")
+
+
+def test_a_model_may_have_more_rows_than_tokens(tmp_path):
+    words = tokenizer("bpe")
+    made = LM(gpt("llama", words.vocab_size + 6), words)
+    writer("gguf")(made, tmp_path / "m.gguf")
+    found = back(tmp_path / "m.gguf")
+    assert found.config.vocab_size == words.vocab_size + 6
+    assert found.tokenizer.encode(TEXT) == words.encode(TEXT)
+
+
+@pytest.mark.parametrize("kind", ["bpe", "byte"])
+def test_its_own_tokens_are_not_found_in_texts(tmp_path, kind):
+    made = lm("gpt2", kind)
+    writer("gguf")(made, tmp_path / "m.gguf")
+    again = back(tmp_path / "m.gguf").tokenizer
+    for text in (TEXT, "<|endoftext|>", " a  b\n\n\tc", "ééé 你好 😀"):
+        assert again.encode(text) == made.tokenizer.encode(text) and again.decode(again.encode(text)) == text
+    with pytest.raises(CheckpointError, match="no GGUF"):
+        (tmp_path / "x").write_bytes(b"GGUX" + bytes(100))
+        GGUF(tmp_path / "x")
