@@ -57,3 +57,8 @@ def test_nearest():
     assert nearest("n_layers", ["n_layer", "n_head"]) == "n_layer"
     assert nearest("zzz", ["n_layer"]) is None
     assert nearest("x", []) is None
+
+
+def test_what_a_damaged_file_holds_stays_on_one_line() -> None:
+    error = FirstlightError("is wrong", found="a\nb\x1b[31m\udc80é")
+    assert error.sentence() == r"is wrong (found a\nb\x1b[31m\udc80é)"

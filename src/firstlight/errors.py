@@ -43,7 +43,7 @@ class FirstlightError(Exception):
     ) -> None:
         self.problem = problem
         self.where = None if where is None else str(where)
-        self.found = None if found is None else str(found)
+        self.found = None if found is None else _on_one_line(str(found))
         self.expected = None if expected is None else str(expected)
         self.fix = fix
         super().__init__(self.sentence())
@@ -122,6 +122,11 @@ class StorageError(Failure):
 
 class TrainingError(Failure):
     """A run that cannot go on: not finite, out of memory, out of data."""
+
+
+def _on_one_line(text: str) -> str:
+    """Return ``text`` with what cannot be printed written out, as a damaged file may hold it."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

@@ -1,6 +1,7 @@
 """A folder with a text, a tokenizer, a store and a run in it, and a way to call the command line in this process."""
 
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import torch
 from small_world import RUN_SETTINGS, Answer, Call, some_text
 
 from firstlight.cli.app import run
+
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "lm"))  # the tiny models of that room
 
 
 @pytest.fixture(autouse=True)

@@ -69,7 +69,9 @@ def write_llama2c(path: Path, made: GPT, version: int = 0, group: int = 4) -> Pa
         body += np.ones(c.block_size * c.head_width, "<f4").tobytes()
         path.write_bytes(head + body + b"".join(w.astype("<f4").tobytes() for w in parts.get("head", [])))
         return path
-    head = struct.pack("<Ii7iB", 0x616B3432, version, *sizes, c.tied) + (struct.pack("<i", group) if version == 2 else b"")
+    head = struct.pack("<Ii7iB", 0x616B3432, version, *sizes, c.tied) + (
+        struct.pack("<i", group) if version == 2 else b""
+    )
     body = b"".join(w.astype("<f4").tobytes() for name in ("att_norm", "ffn_norm", "norm") for w in parts[name])
     for name in ("embed", *_ORDER, *(["head"] if "head" in parts else [])):
         for w in parts[name]:

@@ -57,7 +57,11 @@ def test_fewer_bits_are_near(tmp_path, kind, step):
 def test_transformers_reads_what_is_written(tmp_path, family, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     # It knows no width of heads but n_embd / n_head in a llama, 128 in a qwen3, and 1,024 positions in a gpt2.
-    fitting = {"gpt2": {"d_ff": 144, "block_size": 1024}, "llama": {"n_embd": 24, "d_head": 4}, "modern": {"d_head": 128}}[family]
+    fitting = {
+        "gpt2": {"d_ff": 144, "block_size": 1024},
+        "llama": {"n_embd": 24, "d_head": 4},
+        "modern": {"d_head": 128},
+    }[family]
     made = lm(family, "bpe", **SHAPES[family] | fitting)
     writer("gguf")(made, tmp_path / "m.gguf")
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="m.gguf").eval()

@@ -91,7 +91,8 @@ class GGUF:
         self._file.at = self._data + entry.offset
         stored = self._file.array(np.dtype("u1"), rows)
         try:
-            values = dequantize(stored, kind)
+            with np.errstate(all="ignore"):  # of scales that are damaged; what is not finite is refused
+                values = dequantize(stored, kind)
         except NotImplementedError as error:
             raise CheckpointError(
                 "has weights in a type that is not read", where=f"{self.path}: {name}", found=kind.name,

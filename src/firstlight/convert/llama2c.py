@@ -28,8 +28,8 @@ _F32 = np.dtype("<f4")
 def sizes_of(path: Path) -> tuple[int, ...] | None:
     """Return the seven sizes with which the first layout begins, where the file may be of it, or None."""
     with path.open("rb") as file:
-        head = np.frombuffer(file.read(28), "<i4")
-    if len(head) < 7 or not all(0 < abs(int(n)) < 1 << 24 for n in head) or (head[[0, 1, 2, 3, 4, 6]] < 0).any():
+        head = np.frombuffer(file.read(28).ljust(28, b"\0"), "<i4")
+    if not all(0 < abs(int(n)) < 1 << 24 for n in head) or (head[[0, 1, 2, 3, 4, 6]] < 0).any():
         return None
     width, _, _, n_head, n_kv, _, _ = (int(n) for n in head)
     return tuple(int(n) for n in head) if width % n_head == 0 and n_head % n_kv == 0 else None
@@ -133,7 +133,8 @@ def _take(file: Bytes, layout: _Layout, group: int) -> dict[str, Tensor]:
             if count % group:
                 raise CheckpointError("has matrices that are no whole groups", where=file.path, found=size)
             eights, scales = file.array(np.dtype("i1"), (count // group, group)), file.array(_F32, (count // group, 1))
-            values = (eights.astype(np.float32) * scales).reshape(size)
+            with np.errstate(over="ignore", invalid="ignore"):  # of scales that are damaged
+                values = (eights.astype(np.float32) * scales).reshape(size)
         else:
             values = np.array(file.array(_F32, size))
         if name:

@@ -4,7 +4,9 @@ Source: karpathy/nanoGPT, model.py and train.py. It is GPT-2 with the exact GELU
 which are zeros here. Weights that GPT-2 keeps as input × output stand as torch's Linear has them.
 """
 
+import io
 import pickle
+import pickletools
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +81,12 @@ def read_meta(path: Path) -> Tokenizer:
     with guarded(path, "meta.pkl", "all"):
         if path.stat().st_size > _MOST_META:
             raise CheckpointError("is too large for a table of characters", where=path)
-        with path.open("rb") as file:
-            held = _Plain(file).load()
+        content = path.read_bytes()
+        for code, argument, _ in pickletools.genops(content):
+            # A table is made as long as the place that is named in it.
+            if code.name in ("PUT", "LONG_BINPUT") and argument > len(content):
+                raise CheckpointError("claims more than it holds", where=path, found=f"{argument:,}")
+        held = _Plain(io.BytesIO(content)).load()
         itos = held.get("itos") if isinstance(held, dict) else None
         if not isinstance(itos, dict) or sorted(itos) != list(range(len(itos))):
             raise CheckpointError("holds no characters by id", where=path)

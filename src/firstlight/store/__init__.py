@@ -11,7 +11,7 @@ from firstlight.store.settings import DataSettings
 from firstlight.store.store import Split, TokenStore, summary, unigram, verify
 
 if TYPE_CHECKING:
-    from firstlight.store.collect import collect, files_of
+    from firstlight.store.elsewhere import collect, files_of
     from firstlight.store.foreign import adopt
 
 __all__ = [
@@ -38,7 +38,7 @@ __all__ = [
 
 
 # Stores that other programs wrote are rare: loaded when one is met.
-_LAZY = {"adopt": "foreign", "collect": "collect", "files_of": "collect"}
+_LAZY = {"adopt": "foreign", "collect": "elsewhere", "files_of": "elsewhere"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,96 @@
+"""nanoGPT and Megatron-LM: out and in again with odd shapes, and what cannot go."""
+
+import pickle
+
+import pytest
+import torch
+from forms import logits
+from tiny_lm import TEXT, gpt, lm
+
+from firstlight.convert import FORMATS, nanogpt_meta, read, writer
+from firstlight.errors import CheckpointError, UsageError
+from firstlight.lm import LM
+
+SHAPES = {
+    "gpt2": {"n_layer": 2, "n_head": 3, "n_embd": 18, "d_ff": 50},
+    "llama": {"n_layer": 3, "n_head": 6, "n_kv_head": 2, "n_embd": 20, "d_head": 6, "d_ff": 33},
+    "modern": {"n_layer": 1, "n_head": 3, "n_kv_head": 1, "n_embd": 14, "d_head": 10, "d_ff": 40},
+}
+
+
+def back(path) -> LM:
+    found, where = read(str(path))
+    return found.lm(where)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("family", SHAPES)
+def test_megatron(tmp_path, family, tied):
+    made = lm(family, "bpe", tie_embeddings=tied, **SHAPES[family])
+    writer("megatron")(made, tmp_path)
+    assert (tmp_path / "latest_checkpointed_iteration.txt").read_text() == "release"
+    found = back(tmp_path)
+    assert torch.equal(logits(found), logits(made))
+    assert found.tokenizer.encode(TEXT) == made.tokenizer.encode(TEXT)
+    assert found.config.gelu == made.config.gelu and found.config.tied is tied
+
+
+def test_megatron_stands_group_by_group(tmp_path):
+    """By hand: of two groups with two queries each and heads of two, the rows are q0 q1 k0 v0 q2 q3 k1 v1."""
+    made = LM(gpt("llama", 9, n_layer=1, n_head=4, n_kv_head=2, n_embd=4, d_head=2), None)
+    qkv = made.model.state_dict()["blocks.0.attention.qkv.weight"]
+    writer("megatron")(made, tmp_path)
+    held = torch.load(tmp_path / "release/mp_rank_00/model_optim_rng.pt", weights_only=False)["model"]
+    q, k, v = qkv[:8], qkv[8:12], qkv[12:]
+    wanted = torch.cat([q[0:4], k[0:2], v[0:2], q[4:8], k[2:4], v[2:4]])
+    assert torch.equal(held["decoder.layers.0.self_attention.linear_qkv.weight"], wanted)
+
+
+def test_megatron_has_the_exact_gelu_too(tmp_path):
+    made = lm("gpt2", "byte", gelu="erf", **SHAPES["gpt2"])
+    writer("megatron")(made, tmp_path)
+    assert back(tmp_path).config.gelu == "erf"
+
+
+def test_a_megatron_checkpoint_that_is_none(tmp_path):
+    tracker = tmp_path / "latest_checkpointed_iteration.txt"
+    for text in ("../../etc", "release", "iter", "7"):
+        tracker.write_text(text)
+        with pytest.raises(CheckpointError, match="names no checkpoint of one rank"):
+            read(str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["char", "byte"])
+def test_nanogpt(tmp_path, kind):
+    made = lm("gpt2", kind, gelu="erf", n_layer=2, n_head=3, n_embd=18)
+    files = writer("nanogpt")(made, tmp_path / "out" / "ckpt.pt")
+    found = back(tmp_path / "out" / "ckpt.pt")
+    assert torch.equal(logits(found), logits(made))
+    if kind == "byte":
+        assert files.keys() == {"checkpoint"} and found.tokenizer is None
+        return
+    held = pickle.loads((tmp_path / "out" / "meta.pkl").read_bytes())
+    decoded = "".join(held["itos"][held["stoi"][c]] for c in TEXT)  # as nanoGPT's sample.py does
+    assert decoded == TEXT and held["vocab_size"] == made.config.vocab_size
+    assert found.tokenizer.encode(TEXT) == made.tokenizer.encode(TEXT)
+    assert nanogpt_meta(tmp_path / "out" / "meta.pkl").eot_id == made.tokenizer.eot_id
+
+
+def test_nanogpt_is_told_of_the_other_gelu_and_takes_only_its_own_shape(tmp_path):
+    for shape, message in (
+        ({"family": "modern"}, "family modern"), ({"family": "gpt2", "tie_embeddings": False}, "head apart"),
+        ({"family": "gpt2", "d_ff": 50}, "MLP of width 50"),
+    ):  # fmt: skip
+        with pytest.raises(UsageError, match=message):
+            writer("nanogpt")(lm(kind="byte", **shape), tmp_path / "ckpt.pt")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_format_that_is_none_is_told_with_those_that_are():
+    with pytest.raises(UsageError, match="Did you mean 'onnx'"):
+        writer("onxx")
+    with pytest.raises(UsageError, match="no such numbers.*q8_0"):
+        writer("gguf", "q2")
+    with pytest.raises(UsageError, match="none to choose"):
+        writer("megatron", "f16")
+    assert {"gguf", "onnx", "keras", "nanogpt", "megatron"} <= FORMATS.keys()
