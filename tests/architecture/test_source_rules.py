@@ -49,6 +49,10 @@ def test_only_the_command_line_prints():
     assert found == []
 
 
+# Formats of other programs that are pickles: written when they are asked for; the reader can make plain values alone.
+PICKLES = {"convert/megatron.py torch.save", "convert/nanogpt.py torch.save", "convert/nanogpt.py imports pickle"}
+
+
 def test_nothing_that_is_read_can_run_code():
     found = []
     for name, tree in trees():
@@ -63,8 +67,8 @@ def test_nothing_that_is_read_can_run_code():
             only_weights = isinstance(given.get("weights_only"), ast.Constant) and given["weights_only"].value is True  # type: ignore[attr-defined]
             pickles = isinstance(given.get("allow_pickle"), ast.Constant) and given["allow_pickle"].value  # type: ignore[attr-defined]
             if (what == "torch.load" and not only_weights) or what in ("torch.save", "eval", "exec") or pickles:
-                found.append(f"{name}:{call.lineno} {what}")
-    assert found == []
+                found.append(f"{name} {what}")
+    assert set(found) == PICKLES
 
 
 def test_nothing_is_left_to_be_written():

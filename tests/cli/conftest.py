@@ -11,8 +11,8 @@ from small_world import RUN_SETTINGS, Answer, Call, some_text
 
 from firstlight.cli.app import run
 
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "lm"))  # the tiny models of that room
+# The tiny models of that room.
+sys.path.insert(0, str(Path(__file__).parents[1] / "lm"))
 
 
 @pytest.fixture(autouse=True)

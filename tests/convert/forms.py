@@ -1,4 +1,4 @@
-"""Small files of every foreign format, written here from the formats' own definitions and not by the code under test."""
+"""Small files of every foreign format, written here from their own definitions and not by the code under test."""
 
 import json
 import pickle
@@ -34,7 +34,7 @@ def hf(made: GPT) -> dict[str, np.ndarray]:
 
 
 def interleaved(weight: np.ndarray, d_head: int) -> np.ndarray:
-    """From transformers' order of a head's rows, halves, to neighbours: row i of the first half, row i of the second."""
+    """From transformers' order of a head's rows, halves, to neighbours: row i of the first, row i of the second."""
     heads = weight.reshape(-1, d_head, weight.shape[1])
     half = d_head // 2
     made = np.empty_like(heads)

@@ -155,7 +155,7 @@ WRONG = {
     "scaled positions": ({"llama.rope.scaling.type": "yarn"}, "turns positions"),
     "positions by a table": ({"freqs": True}, "turns positions"),
     "a tensor that lacks": ({"without": "blk.0.ffn_up.weight"}, "missing.*up_proj"),
-    "a tokenizer of another kind": ({"tokenizer.ggml.tokens": ["a"], "tokenizer.ggml.model": "bert"}, "tokenizer of an"),
+    "another tokenizer": ({"tokenizer.ggml.tokens": ["a"], "tokenizer.ggml.model": "bert"}, "tokenizer of an"),
     "another cut": (
         {"tokenizer.ggml.tokens": ["a"], "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "x",
          "tokenizer.ggml.eos_token_id": 0}, "cuts text",

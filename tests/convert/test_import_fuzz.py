@@ -1,8 +1,8 @@
 """Damaged and hostile files of every format: one clear line each, no code run, nothing allocated that is not there.
 
-Files that are right are changed at random: bytes flipped, numbers in headers made huge or negative, parts cut, doubled or
-exchanged. Every reader must either read the result or say what is wrong; anything else that is raised fails the test, and
-so does memory beyond what the files hold.
+Files that are right are changed at random: bytes flipped, numbers in headers made huge or negative, parts cut, doubled
+or exchanged. Every reader must either read the result or say what is wrong; anything else that is raised fails the
+test, and so does memory beyond what the files hold.
 """
 
 import os
@@ -156,7 +156,7 @@ def attack(name: str, folder: Path, rounds: int, seed: int) -> int:
     load(folder / "right" / target)  # else nothing would be tested
     dice, refused, wrong = random.Random(seed), 0, folder / "wrong"
     shutil.copytree(folder / "right", wrong)
-    before = set(os.listdir(folder))
+    before = set(folder.iterdir())
     for number in range(rounds):
         file = dice.choice(files)
         is_text = file.suffix == ".json" and dice.random() < 0.7
@@ -173,7 +173,7 @@ def attack(name: str, folder: Path, rounds: int, seed: int) -> int:
             kept.write_bytes(made)
             raise AssertionError(f"{name}, change {number} of {file}: {type(error).__name__}: {error}") from error
         (wrong / file).write_bytes(whole[file])
-        stray = set(os.listdir(folder)) - before
+        stray = set(folder.iterdir()) - before
         assert not stray, stray
     return refused
 

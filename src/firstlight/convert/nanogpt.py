@@ -84,7 +84,7 @@ def read_meta(path: Path) -> Tokenizer:
         content = path.read_bytes()
         for code, argument, _ in pickletools.genops(content):
             # A table is made as long as the place that is named in it.
-            if code.name in ("PUT", "LONG_BINPUT") and argument > len(content):
+            if code.name in ("PUT", "LONG_BINPUT") and int(argument or 0) > len(content):
                 raise CheckpointError("claims more than it holds", where=path, found=f"{argument:,}")
         held = _Plain(io.BytesIO(content)).load()
         itos = held.get("itos") if isinstance(held, dict) else None

@@ -16,7 +16,7 @@ from firstlight import progress
 from firstlight import tokenizer as tokenizers
 from firstlight.errors import CheckpointError, MissingExtra, TokenizerError, UsageError, nearest
 from firstlight.files import MANIFEST, sha256, verify_manifest
-from firstlight.model import GPT, HEADS, ModelConfig, from_transformers, import_state, no_drawing
+from firstlight.model import GPT, HEADS, ModelConfig, import_state, no_drawing
 from firstlight.tokenizer import Tokenizer
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
@@ -121,6 +121,8 @@ def read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
         raise CheckpointError(
             "is of a quantised model, which is not read", where=path, fix="Take the unquantised model."
         )
+    from firstlight.model import from_transformers  # a run that begins anew reads no model
+
     try:
         return from_transformers(table, where=path), table
     except pydantic.ValidationError as error:

@@ -1,5 +1,8 @@
 """The Transformer, its parts, families and heads, its loss, its cache, its FLOPs a token, its names in transformers."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from firstlight.model.cache import Cache, new_cache
 from firstlight.model.config import Family, ModelConfig
 from firstlight.model.families import (
@@ -7,7 +10,6 @@ from firstlight.model.families import (
     HEADS,
     export_state,
     export_tensors,
-    from_transformers,
     import_state,
     names_in_transformers,
     to_transformers,
@@ -17,6 +19,9 @@ from firstlight.model.gpt import GPT, Block, splits
 from firstlight.model.loss import Loss, head_loss, head_nats
 from firstlight.model.products import linear
 from firstlight.model.undrawn import no_drawing
+
+if TYPE_CHECKING:
+    from firstlight.model.from_config import from_transformers
 
 __all__ = [
     "CLASSES",
@@ -43,3 +48,10 @@ __all__ = [
     "splits",
     "to_transformers",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when a model is: a run that begins anew reads none.
+    if name != "from_transformers":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return importlib.import_module(f"{__name__}.from_config").from_transformers

@@ -3,14 +3,15 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from firstlight.tokenizer.load import import_tokenizer, load
+from firstlight.tokenizer.load import load
 from firstlight.tokenizer.patterns import PATTERNS
 from firstlight.tokenizer.settings import TokenizerSettings
 from firstlight.tokenizer.stream import StreamDecoder
-from firstlight.tokenizer.table import BpeFacts
 from firstlight.tokenizer.tokenizer import END_OF_TEXT, UNKNOWN, Tokenizer
 
 if TYPE_CHECKING:
+    from firstlight.tokenizer.importing import import_tokenizer
+    from firstlight.tokenizer.merges import BpeFacts
     from firstlight.tokenizer.pieces import Table, byte_level, characters, sentence_piece
     from firstlight.tokenizer.training import auto_vocabulary, train
 
@@ -34,7 +35,7 @@ __all__ = [
 
 # Loaded when first asked for: most runs have a tokenizer.
 _LAZY = {
-    "auto_vocabulary": "training", "train": "training",
+    "auto_vocabulary": "training", "train": "training", "import_tokenizer": "importing", "BpeFacts": "merges",
     "Table": "pieces", "byte_level": "pieces", "characters": "pieces", "sentence_piece": "pieces",
 }  # fmt: skip
 

@@ -10,8 +10,9 @@ from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Inner
 
 from firstlight import progress
+from firstlight.tokenizer.merges import last_merge
 from firstlight.tokenizer.patterns import PATTERNS
-from firstlight.tokenizer.table import byte_characters, last_merge
+from firstlight.tokenizer.table import byte_characters
 
 # Stretches of text that rustbpe holds at a time.
 _HELD = 64

@@ -7,9 +7,10 @@ from typing import Any
 
 from firstlight.errors import TokenizerError
 from firstlight.files import Bytes, fields
+from firstlight.tokenizer.merges import last_merge
 from firstlight.tokenizer.patterns import PATTERNS
 from firstlight.tokenizer.pieces import Table, byte_level, sentence_piece
-from firstlight.tokenizer.table import byte_characters, last_merge
+from firstlight.tokenizer.table import byte_characters
 from firstlight.tokenizer.tokenizer import Tokenizer
 
 LLMC = 20240328

@@ -1,12 +1,8 @@
 """What a tokenizer.json says of itself: its kind, whether it keeps every text, the bytes behind its tokens."""
 
 import re
-from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
 from typing import Any, Literal
-
-from firstlight.tokenizer.patterns import PATTERNS
 
 Kind = Literal["bpe", "word", "char", "byte", "other"]
 
@@ -27,7 +23,7 @@ def byte_characters() -> dict[int, str]:
 def kind_of(table: dict[str, Any]) -> Kind:
     """Return the kind of a tokenizer.json; "byte" and "char" only where their short ways give the same ids."""
     model = table["model"]
-    if model["type"] == "BPE" and _is_byte_level(table):
+    if model["type"] == "BPE" and is_byte_level(table):
         single = is_lossless(table) and not model["merges"] and not model.get("ignore_merges")
         return "byte" if single and not added_text(table) else "bpe"
     if model["type"] == "WordLevel":
@@ -37,7 +33,7 @@ def kind_of(table: dict[str, Any]) -> Kind:
 
 def is_lossless(table: dict[str, Any]) -> bool:
     """Tell whether decoding gives back every text exactly."""
-    if not _is_byte_level(table) or table.get("normalizer") is not None:
+    if not is_byte_level(table) or table.get("normalizer") is not None:
         return False
     if any(t["lstrip"] or t["rstrip"] for t in added_text(table)):
         return False
@@ -45,7 +41,7 @@ def is_lossless(table: dict[str, Any]) -> bool:
         (part["type"] == "ByteLevel" and not part["add_prefix_space"])
         or (part["type"] in ("Split", "Punctuation") and part["behavior"] != "Removed")
         or part["type"] == "Digits"
-        for part in _parts(table.get("pre_tokenizer"), "pretokenizers")
+        for part in members(table.get("pre_tokenizer"), "pretokenizers")
     )
     return keeps and all(c in table["model"]["vocab"] for c in byte_characters().values())
 
@@ -105,7 +101,7 @@ def is_byte_token(token: str) -> bool:
 
 def begin_of(processor: dict[str, Any] | None) -> str | None:
     """Return the token that a post-processor puts before a text, where it puts nothing else around it."""
-    for part in _parts(processor, "processors"):
+    for part in members(processor, "processors"):
         if part["type"] == "TemplateProcessing":
             kinds = [next(iter(step)) for step in part["single"]]
             return str(part["single"][0]["SpecialToken"]["id"]) if kinds == ["SpecialToken", "Sequence"] else None
@@ -121,11 +117,12 @@ def without_defaults(value: Any) -> Any:
     return value
 
 
-def _is_byte_level(table: dict[str, Any]) -> bool:
+def is_byte_level(table: dict[str, Any]) -> bool:
+    """Tell whether tokens are bytes in printable characters, and nothing else is made of them."""
     model = table["model"]
     marks = ("byte_fallback", "continuing_subword_prefix", "end_of_word_suffix")
-    parts = _parts(table.get("pre_tokenizer"), "pretokenizers")
-    decoder = _parts(table.get("decoder"), "decoders")
+    parts = members(table.get("pre_tokenizer"), "pretokenizers")
+    decoder = members(table.get("decoder"), "decoders")
     return (
         any(p["type"] == "ByteLevel" for p in parts)
         and [p["type"] for p in decoder] == ["ByteLevel"]
@@ -135,7 +132,7 @@ def _is_byte_level(table: dict[str, Any]) -> bool:
 
 def _is_characters(table: dict[str, Any]) -> bool:
     model, special = table["model"], {t["content"] for t in table["added_tokens"]}
-    parts = _parts(table.get("pre_tokenizer"), "pretokenizers")
+    parts = members(table.get("pre_tokenizer"), "pretokenizers")
     splits = [(p["type"], p.get("pattern"), p.get("behavior")) for p in parts] == [
         ("Split", {"Regex": CHARACTERS}, "Isolated")
     ]
@@ -144,77 +141,10 @@ def _is_characters(table: dict[str, Any]) -> bool:
     return splits and single and plain and model.get("unk_token") in model["vocab"]
 
 
-def _parts(node: dict[str, Any] | None, inside: str) -> list[dict[str, Any]]:
+def members(node: dict[str, Any] | None, inside: str) -> list[dict[str, Any]]:
     """Return the members of a sequence, however deep, or the one part that there is."""
     if node is None:
         return []
     if node["type"] != "Sequence":
         return [node]
-    return [part for member in node[inside] for part in _parts(member, inside)]
-
-
-def last_merge(token: bytes, rank: int, ranks: dict[bytes, int]) -> tuple[bytes, bytes] | None:
-    """Merge a token's bytes by rank as an encoder would, until two parts are left.
-
-    Returns:
-        The two parts; None for a byte, and for a token that merging never makes.
-    """
-    parts = [bytes([b]) for b in token]
-    while len(parts) > 2:
-        # Everywhere at once, as one merge of training does: a token of 50,000 like bytes is done in 16 rounds.
-        best = min({a + b for a, b in pairwise(parts)}, key=lambda joined: ranks.get(joined, rank))
-        if ranks.get(best, rank) >= rank:
-            return None
-        merged, held = [], parts[0]
-        for part in parts[1:]:
-            if held and held + part == best:
-                merged.append(best)
-                held = b""
-            else:
-                if held:
-                    merged.append(held)
-                held = part
-        parts = [*merged, held] if held else merged
-    return (parts[0], parts[1]) if len(parts) == 2 else None
-
-
-@dataclass(frozen=True, slots=True)
-class BpeFacts:
-    """What byte-level BPE is made of, for formats that keep the parts apart.
-
-    Attributes:
-        merges: by rank.
-        patterns: that cut a text into words, one after the other; none for bytes.
-        special: ids of tokens that no text can contain.
-        added: ids of tokens that are found in a text before it is cut.
-        whole_words: a word that is a token is that token, whatever its merges.
-    """
-
-    merges: list[tuple[str, str]]
-    patterns: list[str]
-    special: frozenset[int]
-    added: frozenset[int]
-    whole_words: bool
-
-
-def bpe_facts(table: dict[str, Any]) -> BpeFacts | None:
-    """Return the parts of byte-level BPE; None where it is another kind, or does more to a text than cutting it."""
-    if not _is_byte_level(table) or table["model"]["type"] != "BPE" or table.get("normalizer") is not None:
-        return None
-    patterns = []
-    for part in _parts(table.get("pre_tokenizer"), "pretokenizers"):
-        kind = part["type"]
-        if kind == "Split" and part["behavior"] == "Isolated" and not part["invert"] and "Regex" in part["pattern"]:
-            patterns.append(part["pattern"]["Regex"])
-        elif kind == "Digits" and part["individual_digits"]:
-            patterns.append(r"\p{N}")
-        elif kind == "ByteLevel" and not part["add_prefix_space"]:
-            patterns += [PATTERNS["gpt2"]] if part["use_regex"] else []
-        else:
-            return None
-    model = table["model"]
-    pairs = [merge.split(" ", 1) if isinstance(merge, str) else merge for merge in model["merges"]]
-    merges = [(str(a), str(b)) for a, b in pairs]
-    special = frozenset(int(t["id"]) for t in table["added_tokens"] if t["special"])
-    added = frozenset(int(t["id"]) for t in added_text(table))
-    return BpeFacts(merges, patterns, special, added, bool(model.get("ignore_merges")))
+    return [part for member in node[inside] for part in members(member, inside)]

@@ -8,7 +8,8 @@ from tokenizers import models
 
 from firstlight.errors import TokenizerError
 from firstlight.tokenizer.bpe import byte_level
-from firstlight.tokenizer.table import byte_characters, last_merge
+from firstlight.tokenizer.merges import last_merge
+from firstlight.tokenizer.table import byte_characters
 
 _END = "<|endoftext|>"
 

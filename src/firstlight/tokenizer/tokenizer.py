@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tokenizers
@@ -22,6 +22,9 @@ from firstlight.tokenizer import table
 from firstlight.tokenizer.cut import Cutter
 from firstlight.tokenizer.fast import Encoded, FastEncoder
 from firstlight.tokenizer.stream import StreamDecoder
+
+if TYPE_CHECKING:
+    from firstlight.tokenizer.merges import BpeFacts
 
 END_OF_TEXT, UNKNOWN = "<|endoftext|>", "<unk>"
 
@@ -210,9 +213,11 @@ class Tokenizer:
             )  # fmt: skip
         return Tokenizer(inner, eot=self.eot, unk=self.unk, kept={**self._kept, **(kept or {})})
 
-    def bpe_facts(self) -> table.BpeFacts | None:
+    def bpe_facts(self) -> "BpeFacts | None":
         """Return what byte-level BPE is made of, or None for other kinds."""
-        return table.bpe_facts(self._json)
+        from firstlight.tokenizer.merges import bpe_facts  # for other formats only
+
+        return bpe_facts(self._json)
 
     @property
     def chat_template(self) -> str | None:
