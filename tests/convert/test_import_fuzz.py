@@ -72,6 +72,12 @@ def _megatron(folder: Path) -> Path:
     return folder / "m"
 
 
+def _keras(folder: Path) -> Path:
+    pytest.importorskip("keras")
+    writer("keras")(LM(model("gpt2", n_layer=1, n_head=1, n_embd=8), None), folder / "m.keras")
+    return folder / "m.keras"
+
+
 def _ids(folder: Path) -> Path:
     part = np.arange(60) % 257
     part.astype("<i4").tofile(folder / "x.bin")
@@ -98,6 +104,7 @@ FORMS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], object]]] = {
     "gguf-llama": (lambda f: _gguf(f, "llama"), load_model),
     "gguf-gpt2": (lambda f: _gguf(f, "gpt2"), load_model),
     "gguf-bare": (_bare_gguf, load_model),
+    "keras": (_keras, load_model),
     "megatron": (_megatron, load_model),
     "meta.pkl": (lambda f: write_meta(f / "meta.pkl", "abc\n d"), nanogpt_meta),
     "tokenizer-llama2c": (lambda f: write_llama2c_tokenizer(f / "tokenizer.bin", pieces()), import_tokenizer),

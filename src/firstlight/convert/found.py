@@ -15,9 +15,6 @@ from firstlight.lm import LM, build
 from firstlight.model import GPT, ModelConfig, import_state
 from firstlight.tokenizer import Tokenizer
 
-# Positions that a foreign file may claim without a tensor of that length: angles are computed for each.
-_MOST_POSITIONS = 1 << 20
-
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -55,11 +52,6 @@ def shape(path: Path, **sizes: Any) -> ModelConfig:
     Raises:
         CheckpointError: sizes that no model has.
     """
-    positions = sizes.get("block_size")
-    if isinstance(positions, int) and positions > _MOST_POSITIONS:
-        raise CheckpointError(
-            "has an absurd number of positions", where=path, found=f"{positions:,}", expected=f"{_MOST_POSITIONS:,}"
-        )
     try:
         return ModelConfig.model_validate(sizes)
     except pydantic.ValidationError as error:

@@ -15,6 +15,9 @@ PRE: dict[str, tuple[str, ...]] = {
     "gpt-4o": (PATTERNS["gpt4o"],), "smollm": _DIGITS, "starcoder": _DIGITS, "refact": _DIGITS, "command-r": _DIGITS,
 }  # fmt: skip
 
+# llama.cpp takes no tokenizer without merges. This one makes what is no token, which it then writes as the two bytes.
+NO_MERGES = "Ā Ā"
+
 _LLAMA = {
     "input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
     "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output", "post_attention_layernorm": "ffn_norm",

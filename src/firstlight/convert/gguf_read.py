@@ -10,7 +10,7 @@ from torch import Tensor
 
 from firstlight.convert.found import Found, finite, guarded, shape
 from firstlight.convert.gguf_file import GGUF
-from firstlight.convert.gguf_names import FAMILIES, HEAD, PRE, names, qk_turned
+from firstlight.convert.gguf_names import FAMILIES, HEAD, NO_MERGES, PRE, names, qk_turned
 from firstlight.errors import CheckpointError
 from firstlight.model import ModelConfig
 from firstlight.tokenizer import Table, Tokenizer, byte_level, sentence_piece
@@ -146,8 +146,9 @@ def _byte_level(file: GGUF, table: Table) -> Tokenizer:
             "cuts text in a way that is not known", where=f"{file.path}: tokenizer.ggml.pre", found=repr(pre)[:40],
             expected=", ".join(PRE),
         )  # fmt: skip
+    merges = file.values.get("tokenizer.ggml.merges", [])
     # A token may begin with a space only as Ġ, so the first space parts the two.
-    pairs = [tuple(str(merge).split(" ", 1)) for merge in file.values.get("tokenizer.ggml.merges", [])]
+    pairs = [tuple(str(merge).split(" ", 1)) for merge in ([] if merges == [NO_MERGES] else merges)]
     if any(len(pair) != 2 for pair in pairs):
         raise CheckpointError("has a merge that is no pair", where=file.path)
     return byte_level(table, [(pair[0], pair[-1]) for pair in pairs], PRE[pre])

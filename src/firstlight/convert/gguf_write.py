@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from firstlight.convert.gguf_names import FAMILIES, PRE, names, qk_turned
+from firstlight.convert.gguf_names import FAMILIES, NO_MERGES, PRE, names, qk_turned
 from firstlight.errors import MissingExtra, UsageError
 from firstlight.files import make_ordinary, storage_errors, temporary_beside
 from firstlight.lm import LM
@@ -113,7 +113,7 @@ def _words(tokenizer: Tokenizer, config: ModelConfig) -> dict[str, Any]:
     padded += [f"<|unused_{i}|>" for i in range(len(tokens), V)]
     values: dict[str, Any] = {
         "model": "gpt2", "pre": pre, "tokens": padded, "token_type": kinds + [_UNUSED] * (V - len(tokens)),
-        "merges": [f"{a} {b}" for a, b in facts.merges], "eos_token_id": tokenizer.eot_id,
+        "merges": [f"{a} {b}" for a, b in facts.merges] or [NO_MERGES], "eos_token_id": tokenizer.eot_id,
         "bos_token_id": tokenizer.eot_id if tokenizer.begin_id is None else tokenizer.begin_id,
         "add_bos_token": tokenizer.begin_id is not None, "add_eos_token": False, "add_space_prefix": False,
     }  # fmt: skip

@@ -15,6 +15,8 @@ from firstlight.errors import CheckpointError
 from firstlight.model.config import ModelConfig
 from firstlight.model.gpt import GPT
 
+# Angles that a config.json may ask for: two million positions of width 128. No tensor holds them, so none bounds them.
+_MOST_ANGLES = 1 << 28
 HEADS = "heads.safetensors"  # beside model.safetensors, where a model has heads of tasks
 
 GELU = {"tanh": "gelu_new", "erf": "gelu"}
@@ -146,6 +148,11 @@ def import_state(config: ModelConfig, state: Mapping[str, Tensor]) -> dict[str, 
     if config.n_layer > len(state):
         # Before anything is built that a damaged config.json asks for.
         raise CheckpointError("has fewer weights than its layers need", found=len(state), expected=config.n_layer)
+    if config.rotary and config.block_size * config.head_width > _MOST_ANGLES:
+        raise CheckpointError(
+            "has an absurd number of positions", found=f"{config.block_size:,} of width {config.head_width:,}",
+            expected=f"{_MOST_ANGLES:,} angles at most",
+        )  # fmt: skip
     with torch.device("meta"):
         expected = {k: v.shape for k, v in GPT(config.complete(config.vocab_size or 1)).state_dict().items()}
     ours: dict[str, Tensor] = {}
