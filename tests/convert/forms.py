@@ -221,20 +221,26 @@ def write_bundle(prefix: Path, tensors: dict[str, np.ndarray]) -> None:
     prefix.with_name(prefix.name + ".index").write_bytes(file + footer)
 
 
-def write_gpt2(folder: Path, made: GPT) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    held, c = hf(made), made.config
+def gpt2_variables(made: GPT) -> dict[str, np.ndarray]:
+    """The weights as OpenAI's code names them."""
+    held = hf(made)
     tensors = {
         "model/wte": held["transformer.wte.weight"], "model/wpe": held["transformer.wpe.weight"],
         "model/ln_f/g": held["transformer.ln_f.weight"], "model/ln_f/b": held["transformer.ln_f.bias"],
     }  # fmt: skip
-    for i in range(c.n_layer):
+    for i in range(made.config.n_layer):
         for part in ("ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj"):
             weight, bias = (held[f"transformer.h.{i}.{part}.{kind}"] for kind in ("weight", "bias"))
             name = f"model/h{i}/{part.replace('.', '/')}"
             tensors[f"{name}/{'g' if part.startswith('ln') else 'w'}"] = weight[None] if weight.ndim == 2 else weight
             tensors[f"{name}/b"] = bias
-    write_bundle(folder / "model.ckpt", tensors)
+    return tensors
+
+
+def write_gpt2(folder: Path, made: GPT) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    c = made.config
+    write_bundle(folder / "model.ckpt", gpt2_variables(made))
     sizes = dict(n_vocab=V, n_ctx=c.block_size, n_embd=c.n_embd, n_head=c.n_head, n_layer=c.n_layer)
     (folder / "hparams.json").write_text(json.dumps(sizes))
     return folder

@@ -1,12 +1,13 @@
 """The objective of fine-tuning against sums made row by row, and gradients of pieces against those of the whole."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from small_task import examples, model, spec, tokenizer
 
 from firstlight.model import GPT
-from firstlight.tasks import Example, Row, TaskLoss, TaskSpec, Transform, collate, new_tokens
+from firstlight.tasks import Example, Row, TaskLoss, TaskRows, TaskSpec, Transform, collate, new_tokens
 from firstlight.tokenizer import Tokenizer
 
 FAMILIES = ["gpt1", "gpt2", "gpt3", "llama", "modern"]
@@ -84,6 +85,21 @@ def test_pieces_add_up_to_the_batch(marked: Tokenizer) -> None:
     parts = [module(batch.piece(slice(i, i + 2), torch.device("cpu")))[0] for i in (0, 2, 4)]
     torch.testing.assert_close(sum(parts), whole)
     assert batch.counted().tolist() == [6.0, 6.0]
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_rows_stand_by_width_and_a_piece_is_no_wider_than_its_rows(marked: Tokenizer, kind: str) -> None:
+    task = spec(kind, **({"scale": (0.0, 5.0)} if kind in ("similarity", "regression") else {}))
+    made = with_head(marked, task)
+    rows = Transform(task, marked, 48)([*CASES[kind][::-1], *CASES[kind]])
+    batch = TaskRows(task, rows).batch(np.array([3, 0, 2, 1]))
+    widths = [max(len(s) for s in row.sequences) for row in rows]
+    assert batch.widths.tolist() == sorted(widths) and len(set(widths)) > 1
+    first = batch.piece(slice(0, 2), torch.device("cpu"))
+    assert first.ids.shape[-1] == first.learnt.shape[-1] == min(widths) < batch.ids.shape[-1]
+    module = TaskLoss(made, {"t": task}, lm_weight=0.5, dropout=0.0, class_weights={})
+    parts = [module(batch.piece(slice(i, i + 2), torch.device("cpu")))[0] for i in (0, 2)]
+    torch.testing.assert_close(sum(parts), module(collate("t", rows, scored=task.scored))[0], rtol=1e-4, atol=1e-4)
 
 
 def test_words_have_a_loss_each(marked: Tokenizer) -> None:

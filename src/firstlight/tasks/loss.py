@@ -31,6 +31,7 @@ class TaskBatch:
         read: (B, R) bool, False where a row has fewer.
         labels: (B,) or, of words, (B, R): classes as int64, scores as float32.
         learnt: (B, S, T) float32, the weight of each next token in the language-model loss.
+        widths: (B,) int64, of each row's widest sequence.
     """
 
     task: str
@@ -40,6 +41,7 @@ class TaskBatch:
     read: Tensor
     labels: Tensor
     learnt: Tensor
+    widths: Tensor
 
     @property
     def n_rows(self) -> int:
@@ -57,12 +59,12 @@ class TaskBatch:
         return torch.stack([n, n])
 
     def piece(self, rows: slice, device: torch.device) -> "TaskBatch":
-        """Return some rows, on a device."""
-        moved = {
-            name: getattr(self, name)[rows].to(device, non_blocking=True)
-            for name in ("ids", "present", "reads", "read", "labels", "learnt")
-        }
-        return replace(self, **moved)
+        """Return some rows, on a device, no wider than the widest of them."""
+        widths = self.widths[rows]
+        T = int(widths.max())
+        cut = {name: getattr(self, name)[rows, ..., :T] for name in ("ids", "learnt")}
+        cut |= {name: getattr(self, name)[rows] for name in ("present", "reads", "read", "labels")}
+        return replace(self, widths=widths, **{k: v.to(device, non_blocking=True) for k, v in cut.items()})
 
     def arguments(self) -> tuple[Any, ...]:
         """Return what the loss module is given."""
@@ -97,7 +99,8 @@ def collate(task: str, rows: Sequence[Row], *, scored: bool) -> TaskBatch:
             labels[b, : len(row.label)] = row.label
         elif row.label is not None:
             labels[b] = row.label
-    held = map(torch.from_numpy, (ids, present, reads, read, labels, learnt))
+    widths = np.array([row.width for row in rows], dtype=np.int64)
+    held = map(torch.from_numpy, (ids, present, reads, read, labels, learnt, widths))
     return TaskBatch(task, *held)
 
 

@@ -28,8 +28,9 @@ class TaskRows:
         return len(self._rows)
 
     def batch(self, numbers: np.ndarray) -> TaskBatch:
-        """Return the batch of these rows."""
-        return collate(self.name, [self._rows[n] for n in numbers.tolist()], scored=self._spec.scored)
+        """Return the batch of these rows, in the order of their widths, so that its pieces are padded little."""
+        rows = sorted((self._rows[n] for n in numbers.tolist()), key=lambda row: row.width)
+        return collate(self.name, rows, scored=self._spec.scored)
 
     def where(self, number: int) -> str:
         """Return where a row came from."""
@@ -64,7 +65,7 @@ class Replay:
         none = torch.zeros((B, 0), dtype=torch.int64)
         return TaskBatch(
             self.name, ids, torch.ones((B, 1), dtype=torch.bool), none, none.bool(), torch.zeros(B, dtype=torch.int64),
-            learnt,
+            learnt, torch.full((B,), self._T),
         )  # fmt: skip
 
     def where(self, number: int) -> str:
