@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,7 +17,7 @@ class Document:
     """One document of a corpus, or one piece of a long one.
 
     Attributes:
-        content: text, or an array of pixels or token ids.
+        content: text, or an array: of pixels ((H, W) or (H, W, 3), uint8) or of ids (1-D).
         source: where it came from: ``path``, or ``path:line`` in files of many documents.
         meta: what else its reader knew.
         continues: the next Document is the next piece of this same document. A long text
@@ -30,8 +30,8 @@ class Document:
     continues: bool = False
 
 
-class Encoder(Protocol):
-    """What the store needs to know of a tokenizer; it never imports that room."""
+class Vocabulary(Protocol):
+    """What ids there are, whatever they stand for: pieces of text, pixels, or nothing that we know."""
 
     @property
     def vocab_size(self) -> int:
@@ -40,13 +40,22 @@ class Encoder(Protocol):
 
     @property
     def eot_id(self) -> int:
-        """The id of end-of-text."""
+        """The id that ends a document; -1 where none does."""
         ...
 
     @property
     def hash(self) -> str:
         """SHA-256 of what decides the ids."""
         ...
+
+    def byte_lengths(self) -> np.ndarray:
+        """Return how many UTF-8 bytes of text each id stands for (int32, (V,)); 0 where it stands for none."""
+        ...
+
+
+@runtime_checkable
+class Encoder(Vocabulary, Protocol):
+    """What the store needs to know of a tokenizer; it never imports that room."""
 
     def encode_batch(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """Return the ids of all texts end to end (int32, 1-D) and each text's count (int64)."""
@@ -56,8 +65,13 @@ class Encoder(Protocol):
         """Return an i near the end for which ids(text[:i]) + ids(text[i:] + more) = ids(text + more), for any more."""
         ...
 
-    def byte_lengths(self) -> np.ndarray:
-        """Return how many UTF-8 bytes of text each id stands for (int32, (V,)); 0 for special tokens."""
+
+class Numbered(Vocabulary, Protocol):
+    """What the store needs to know where documents are ids already."""
+
+    @property
+    def sequence(self) -> int | None:
+        """How many ids every document has; None where they may have any number."""
         ...
 
 

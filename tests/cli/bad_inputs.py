@@ -10,6 +10,9 @@ from pathlib import Path
 MODEL = "run/checkpoints/step-00000004"
 SMALL = "tokenizer.kind=byte model.n_layer=1 model.n_head=2 model.n_embd=16 model.block_size=16"
 
+# The header of four bytes in NumPy's format.
+NPY = b"\x93NUMPY\x01\0v\0" + b"{'descr': '|u1', 'fortran_order': False, 'shape': (4,), }".ljust(117) + b"\n"
+
 OTHER_FILES: dict[str, bytes] = {
     "empty.txt": b"",
     "blank.txt": b" \n\n\t\n",
@@ -21,6 +24,8 @@ OTHER_FILES: dict[str, bytes] = {
     "table.csv": b"title,body\na,b\n",
     "cut.txt.gz": gzip.compress(b"some text " * 500)[:40],
     "pictures/a.png": b"\x89PNG",
+    "ids.npy": NPY + bytes([0, 1, 2, 3]),
+    "cut.npy": NPY + bytes([0, 1, 2]),
     "mine/data/precious.txt": b"not to be replaced",
     "misspelt.toml": b'[run]\ncorpus = ["text.txt"]\n[model]\nn_layers = 2\n',
     "wrong-type.toml": b'[run]\ncorpus = ["text.txt"]\n[model]\nn_layer = "two"\n',
@@ -124,7 +129,11 @@ PRETRAIN = [
     Case("pretrain empty.txt --out new", 1, ("empty.txt: holds no text",)),
     Case("pretrain blank.txt --out new", 1, ("blank.txt: holds no text",)),
     Case(f"pretrain short.txt --out new {SMALL}", 1, ("short.txt: holds too little text", "found 3 tokens")),
-    Case("pretrain pictures --out new", 1, ("pictures: holds no file that can be read as text", "found .png")),
+    Case("pretrain pictures --out new", 1, ("pictures/a.png: is no readable PNG or JPEG",)),
+    Case("pretrain ids.npy --out new", 2, ("ids.vocab_size: is needed for ids", "one more than the highest")),
+    Case("pretrain ids.npy --out new ids.vocab_size=3", 1, ("ids.npy: place 3: holds an id", "found 3", "0 to 2")),
+    Case("pretrain cut.npy --out new ids.vocab_size=9", 1, ("cut.npy: is cut or overlong", "131 bytes", "132")),
+    Case("pretrain ids.npy text.txt --out new", 2, ("a corpus is text, ids or images", "ids.npy: ids, text.txt")),
     Case("pretrain bad.txt --out new", 1, ("bad.txt: byte 5: is not UTF-8", "found ff", "--on-bad-bytes replace")),
     Case("pretrain wide.txt --out new", 1, ("wide.txt: is not UTF-8", "UTF-16", "iconv")),
     Case("pretrain half.jsonl --out new", 1, ("half.jsonl:2: is no JSON",)),
@@ -233,6 +242,9 @@ VERIFY_RESUME = [
 
 GENERATE = [
     Case("generate", 2, ("missing argument 'RUN'", "generate --help")),
+    Case("generate run --ids 1", 2, ("run: is a model of texts", "Give a prompt")),
+    Case("generate run --image pictures/a.png", 2, ("run: is a model of texts",)),
+    Case("probe run", 2, ("probe: names no task", "RUN TASK.toml")),
     Case("generate nothere hi", 2, ("nothere: no such run or model", "firstlight pretrain")),
     Case("generate rnu hi", 2, ("rnu: no such run or model", "Did you mean run?")),
     Case("generate text.txt hi", 2, ("text.txt: is no model",)),

@@ -23,7 +23,8 @@ def evaluate(
         list[str] | None,
         typer.Option(
             "--text",
-            help="File, folder or named corpus; may be repeated; by default the run's valid split.",
+            help="File, folder or named corpus; ids or images for a model of those; may be repeated; by default the "
+            "run's valid split.",
             show_default=False,
         ),
     ] = None,
@@ -39,7 +40,7 @@ def evaluate(
 ) -> None:
     """Score a model on a text.
 
-    Loss, perplexity and bits per byte, beside what a uniform and a unigram model score.
+    Loss, perplexity and bits per byte (token, dimension), beside what a uniform and a unigram model score.
 
     Example: firstlight evaluate runs/mine --text other.txt --stride 64
     """
@@ -48,20 +49,22 @@ def evaluate(
     with named_as_options({"hardware.device": "--device", "stride": "--stride"}):
         found = stage(run, text or (), stride=stride, device=device, int8=int8)
     if as_json:
-        show.as_json(found)
+        show.as_json(found.to_json())
         return
     for number, result in enumerate(found.texts):
         if number:
             print()
-        size = show.size(result.n_bytes)
-        print(f"{result.name}: {result.n_tokens:,} tokens, {size}, stride {found.stride}")
+        size = f", {show.size(result.n_bytes)}" if result.unit == "byte" else ""
+        step = "" if result.unit == "dim" else f", stride {found.stride}"
+        print(f"{result.name}: {result.n_tokens:,} tokens{size}{step}")
         scores = [("model", result.model), *result.baselines.items()]
-        show.table(("", "loss", "perplexity", "bits/byte"), [_row(name, score) for name, score in scores])
+        heads = ("", "loss", "perplexity", f"bits/{result.unit}")
+        show.table(heads, [_row(name, score, result.unit) for name, score in scores])
         if result.interval is not None:
             low, high = result.interval
             print(f"95 % interval of the loss: {low:.4f} to {high:.4f}")
 
 
-def _row(name: str, score: "Likelihood") -> tuple[str, ...]:
-    bits = "" if score.bits_per_byte is None else f"{score.bits_per_byte:.4f}"
-    return name, f"{score.loss:.4f}", f"{score.perplexity:,.2f}", bits
+def _row(name: str, score: "Likelihood", unit: str) -> tuple[str, ...]:
+    bits = score.figures(unit).get(f"bits_per_{unit}")
+    return name, f"{score.loss:.4f}", f"{score.perplexity:,.2f}", "" if bits is None else f"{bits:.4f}"

@@ -113,10 +113,19 @@ def predict(
 
 def probe(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run, a checkpoint or a Hugging Face directory.")],
-    task: Annotated[Path, typer.Argument(metavar="TASK.toml", help="A task of classification or of pairs.")],
+    task: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[TASK.toml|IMAGES]",
+            help="A task of classification or of pairs; of a model of images, labelled images to score on, by default "
+            "its run's valid split.",
+            show_default=False,
+        ),
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Folder that the task's data folder lies in.", show_default=False)
     ] = None,
+    rows: Annotated[int, typer.Option(min=20, help="Images to fit on, and to score on, at most.")] = 10_000,
     pool: Annotated[str, typer.Option(help="mean: over all positions; last: of the last one.")] = "mean",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     as_json: JsonOption = False,
@@ -132,12 +141,14 @@ def probe(
     from firstlight.stages.probe import probe as stage
 
     with named_as_options({"hardware.device": "--device"}):
-        found = stage(run, task, data=data, pool="mean" if pool == "mean" else "last", device=device)
+        found = stage(run, task, data=data, pool="mean" if pool == "mean" else "last", device=device, rows=rows)
     if as_json:
-        show.as_json(found)
+        show.as_json(found.to_json())
         return
-    rows = [("embeddings" if s.layer == 0 else f"block {s.layer}", f"{s.accuracy:.4f}") for s in found.layers]
-    show.table(("layer", "accuracy"), rows)
+    scores = [("embeddings" if s.layer == 0 else f"block {s.layer}", f"{s.accuracy:.4f}") for s in found.layers]
+    show.table(("layer", "accuracy"), scores)
+    if found.raw_pixels is not None:
+        print(f"the same classifier on raw pixels: {found.raw_pixels:.4f}")
     print(f"the commonest class alone: {found.majority:.4f}")
 
 

@@ -1,4 +1,4 @@
-"""The command ``generate``: a prompt, many prompts, or a conversation."""
+"""The command ``generate``: a prompt, many prompts, or a conversation; ids; images."""
 
 import sys
 from collections.abc import Iterator
@@ -49,6 +49,18 @@ def generate(  # noqa: PLR0913 - an argument an option
     stop: Annotated[
         list[str] | None, typer.Option(help="End where this is written; may be repeated.", show_default=False)
     ] = None,
+    ids: Annotated[
+        str | None,
+        typer.Option(help='Of a model of ids: how the sequence begins, such as "1 2 3".', show_default=False),
+    ] = None,
+    image: Annotated[
+        str | None, typer.Option(help="Of a model of images: one to complete, or an array of them.", show_default=False)
+    ] = None,
+    keep: Annotated[float, typer.Option(help="Share of the image's rows that is given.")] = 0.5,
+    of_class: Annotated[
+        str | None, typer.Option("--class", help="Of a model of images: the class to draw.", show_default=False)
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Of a model of images: the PNG file.")] = Path("grid.png"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     int8: Annotated[
         bool, typer.Option("--int8", help="Put the matrices into eight bits: faster, nearly the same text.")
@@ -58,6 +70,7 @@ def generate(  # noqa: PLR0913 - an argument an option
     """Let a model write on from a prompt.
 
     Without PROMPT: in a terminal a conversation, line by line; otherwise one prompt a line from standard input.
+    A model of ids writes ids, one of images draws a grid of them into a PNG file.
 
     Example: firstlight generate runs/quickstart "The " --max-new-tokens 200 --temperature 0.8 --top-k 50
     """
@@ -74,6 +87,14 @@ def generate(  # noqa: PLR0913 - an argument an option
     many = stage.prompts_of(prompts) if prompts is not None else None
     with named_as_options({"hardware.device": "--device"}):
         model = stage.load(run, device=device, int8=int8)
+    if model.codec is not None:
+        if prompt is not None or many is not None:
+            raise UsageError("is no model of texts", where=run, fix="Give --ids or --image in place of a prompt.")
+        pictured = {"image": image, "keep": keep, "of_class": of_class, "out": out}
+        _beyond_text(model, ids, pictured, settings, as_json)
+        return
+    if ids is not None or image is not None:
+        raise UsageError("is a model of texts", where=run, fix="Give a prompt in place of --ids or --image.")
     if prompt is None and many is None and sys.stdin.isatty() and not as_json:
         _converse(model, settings)
         return
@@ -85,6 +106,39 @@ def generate(  # noqa: PLR0913 - an argument an option
     else:
         for number, sample in enumerate(stage.generate(model, asked, **settings)):
             print(f"{'' if number == 0 else '---' + chr(10)}{sample.prompt}{sample.text}")
+
+
+def _beyond_text(
+    model: "LM", ids: str | None, pictured: dict[str, Any], settings: dict[str, Any], as_json: bool
+) -> None:
+    """Let a model write ids on, or draw."""
+    from firstlight.tokenizer import Pixels
+
+    if not isinstance(model.codec, Pixels):
+        from firstlight.stages.generate import generate_ids
+
+        if pictured["image"] is not None:
+            raise UsageError("is a model of ids", where=model.source, fix="Give --ids in place of --image.")
+        samples = generate_ids(model, ids or (), **settings)
+        if as_json:
+            show.as_json({"samples": samples})
+            return
+        for sample in samples:
+            print(*sample.prompt, *sample.ids)
+        return
+    if ids is not None:
+        raise UsageError("is a model of images", where=model.source, fix="Give --image in place of --ids.")
+    from firstlight.stages import pictures
+
+    image, keep = pictured.pop("image"), pictured.pop("keep")
+    if image is None:
+        drawn = pictures.sample(model, **pictured, **settings)
+    else:
+        drawn = pictures.complete(model, image, keep=keep, **pictured, **settings)
+    if as_json:
+        show.as_json(drawn)
+        return
+    print(f"{drawn.out}: {drawn.images} images{'' if image is None else ', between what was given and the original'}")
 
 
 def _write(prompt: str, pieces: Iterator[str]) -> None:

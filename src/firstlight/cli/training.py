@@ -16,7 +16,8 @@ CorpusArgument = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="CORPUS|KEY=VALUE",
-        help="Files, folders, globs, named corpora, - for standard input; or one token store, or one RUN.toml. "
+        help="Files, folders, globs, named corpora, - for standard input, of text, ids or images; or one token store, "
+        "or one RUN.toml. "
         "KEY=VALUE words are settings, named as in a run's run.toml.",
         show_default=False,
     ),
@@ -132,7 +133,8 @@ def _tell(result: Any, as_json: bool) -> None:
     how = f"stopped by {result.stopped_by}" if result.finished else f"interrupted by {result.stopped_by}, saved"
     print(f"{result.run}: {how} at step {result.step} after {result.seconds:,.1f} s, {result.tokens:,} tokens")
     if result.valid_loss is not None:
-        bits = "" if result.bits_per_byte is None else f", {result.bits_per_byte:.4f} bits per byte"
+        units = {unit: getattr(result, f"bits_per_{unit}") for unit in ("byte", "token", "dim")}
+        bits = "".join(f", {value:.4f} bits per {unit}" for unit, value in units.items() if value is not None)
         print(f"valid loss {result.valid_loss:.4f}{bits}")
     if not result.finished:
         print(f"Go on with: firstlight pretrain {shlex.quote(str(result.run))} --resume")

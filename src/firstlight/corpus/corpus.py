@@ -118,12 +118,16 @@ class _Judge:
                 return "empty", ()
             if len(text) < self._least:
                 return self._short(), ()
-            if self._seen is not None and self._is_known(hashlib.blake2b(text.encode("utf-8"), digest_size=16)):
+        if self._seen is not None:
+            data = text.encode("utf-8") if isinstance(text, str) else text.tobytes()
+            if self._is_known(hashlib.blake2b(data, digest_size=16)):
                 return "seen before", ()
         return "", (document,)
 
     def of_many(self, first: Document, rest: Iterator[Document]) -> tuple[str, Iterable[Document]]:
         """Judge a document that comes in pieces; to drop one takes all of ``rest``."""
+        if not isinstance(first.content, str):
+            return "", chain([first], rest)
         held, characters, is_blank = [first], len(first.content), _is_blank(str(first.content))
         while (is_blank or characters < self._least) and held[-1].continues:
             held.append(next(rest))
@@ -198,7 +202,8 @@ def _is_blank(text: str) -> bool:
 def _cut(document: Document, left: int) -> tuple[Document, int]:
     """Return a document no longer than ``left`` bytes of UTF-8, and what is left after it."""
     if not isinstance(document.content, str):
-        return document, max(0, left - document.content.nbytes)
+        left = max(0, left - document.content.nbytes)
+        return replace(document, continues=document.continues and left > 0), left
     data = document.content.encode("utf-8")
     if len(data) < left:
         return document, left - len(data)

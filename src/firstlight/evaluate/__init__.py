@@ -3,13 +3,24 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from firstlight.evaluate.contextless import baselines, count, without_context
+from firstlight.evaluate.contextless import baselines, by_position, count, without_context
 from firstlight.evaluate.likelihood import Likelihood
 
 if TYPE_CHECKING:
-    from firstlight.evaluate.perplexity import Stream, measure, stream_of
+    from firstlight.evaluate.perplexity import Stream, ids_of, measure, measure_rows, stream_of
 
-__all__ = ["Likelihood", "Stream", "baselines", "count", "measure", "stream_of", "without_context"]
+__all__ = [
+    "Likelihood",
+    "Stream",
+    "baselines",
+    "by_position",
+    "count",
+    "ids_of",
+    "measure",
+    "measure_rows",
+    "stream_of",
+    "without_context",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -18,6 +18,13 @@ class Likelihood:
     perplexity: float
     bits_per_byte: float | None
 
+    def figures(self, unit: str = "token") -> dict[str, float]:
+        """Return all there is to say, by name: bits per byte, or where ids stand for no bytes, bits per ``unit``."""
+        figures = {"loss": self.loss, "perplexity": self.perplexity}
+        if self.bits_per_byte is not None:
+            return {**figures, "bits_per_byte": self.bits_per_byte}
+        return {**figures, f"bits_per_{unit}": self.loss / math.log(2)}
+
     @classmethod
     def of(cls, loss: float, text_nats: float, n_bytes: int) -> "Likelihood":
         """Complete a loss; nats and bytes are those of the text without end-of-text."""

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
-from firstlight import progress
+from firstlight import parallel, progress
 from firstlight.errors import UsageError
 from firstlight.evaluate.likelihood import Likelihood
 from firstlight.lm import LM, score_windows
@@ -13,6 +14,7 @@ from firstlight.statistics import ratio_interval
 from firstlight.types import Document, Encoder
 
 _BATCH_CHARACTERS = 1 << 20
+_ROW_TOKENS = 8192  # of one forward pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,16 @@ def stream_of(name: str, documents: Iterable[Document], encoder: Encoder, betwee
         ends = counts.cumsum()[[last for _, last in pieces]]
         parts.append(np.insert(ids, ends, between))
     return Stream(name, np.concatenate(parts), n_bytes)
+
+
+def ids_of(name: str, documents: Iterable[Document], eot_id: int) -> Stream:
+    """Join documents that are ids already into one stream, with ``eot_id`` before and after each."""
+    end = np.array([eot_id], dtype=np.int32)
+    parts = [end]
+    for document in documents:
+        assert isinstance(document.content, np.ndarray)
+        parts += [document.content] if document.continues else [document.content, end]
+    return Stream(name, np.concatenate(parts), 0)
 
 
 def _pieces(documents: Iterable[Document], cut: Callable[[str], int]) -> Iterator[list[tuple[str, bool]]]:
@@ -102,3 +114,29 @@ def measure(lm: LM, stream: Stream, *, stride: int) -> tuple[Likelihood, tuple[f
             task.advance(len(nats))
     loss = float(np.sum(sums) / np.sum(counts))
     return Likelihood.of(loss, text_nats, n_bytes), ratio_interval(np.array(sums), np.array(counts))
+
+
+def measure_rows(lm: LM, rows: np.ndarray) -> tuple[Likelihood, tuple[float, float] | None]:
+    """Return the likelihood of rows of one length, each a document of its own, and the 95 % interval of the loss.
+
+    Args:
+        lm: the model.
+        rows: (N, 1 + T) ids; the first of each row is context only.
+    """
+    T = rows.shape[1] - 1
+    at_once = max(1, _ROW_TOKENS // T)
+    sums: list[np.ndarray] = []
+    device = next(lm.model.parameters()).device
+    was_training = lm.model.training
+    lm.model.eval()
+    with progress.task("evaluate", rows.size - len(rows), "tokens") as task:
+        for first in range(0, len(rows), at_once):
+            ids = torch.from_numpy(rows[first : first + at_once].astype(np.int64)).to(device)
+            with parallel.autocast(lm.place):
+                nats = lm.model.token_nats(ids[:, :-1], ids[:, 1:])
+            sums.append(nats.double().sum(1).cpu().numpy())
+            task.advance(nats.numel())
+    lm.model.train(was_training)
+    per_row = np.concatenate(sums)
+    loss = float(per_row.sum() / (len(rows) * T))
+    return Likelihood.of(loss, 0.0, 0), ratio_interval(per_row, np.full(len(rows), T))

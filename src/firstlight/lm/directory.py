@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pydantic
 import torch
@@ -16,15 +16,18 @@ from firstlight import progress
 from firstlight import tokenizer as tokenizers
 from firstlight.errors import CheckpointError, MissingExtra, TokenizerError, UsageError, nearest
 from firstlight.files import MANIFEST, sha256, verify_manifest
+from firstlight.lm.saving import CONFIG, GENERATION, WEIGHTS
 from firstlight.model import GPT, HEADS, ModelConfig, import_state, no_drawing
-from firstlight.tokenizer import Tokenizer
+from firstlight.tokenizer import CODECS, Tokenizer
 
-CONFIG, GENERATION = "config.json", "generation_config.json"
-WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+if TYPE_CHECKING:
+    from firstlight.tokenizer import Codec
+
+_INDEX = "model.safetensors.index.json"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _HUB_FILES = [
     CONFIG, GENERATION, "*.safetensors", _INDEX, "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt",
-    "tokenizer.model", "chat_template.jinja",
+    "tokenizer.model", "chat_template.jinja", *CODECS,
 ]  # fmt: skip
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
@@ -167,6 +170,22 @@ def read_tokenizer(folder: Path) -> Tokenizer | None:
     except TokenizerError:
         # One without an end-of-text token is given one; another problem is raised again.
         return tokenizers.import_tokenizer(folder)
+
+
+def read_codec(folder: Path, config: ModelConfig) -> "Codec | None":
+    """Return what the ids mean of a model of sequences that are no text, or None where no file says it.
+
+    Raises:
+        TokenizerError: the file is damaged.
+        CheckpointError: the model is another one's.
+    """
+    codec = tokenizers.read_codec(folder) if any((folder / name).is_file() for name in CODECS) else None
+    if codec is not None and (codec.vocab_size != config.vocab_size or config.block_size < (codec.sequence or 1) - 1):
+        raise CheckpointError(
+            "does not fit the model beside it", where=folder / codec.FILE,
+            found=f"{codec.vocab_size} ids, the model {config.vocab_size}",
+        )  # fmt: skip
+    return codec
 
 
 def read_weights(folder: Path, config: ModelConfig) -> dict[str, Tensor]:

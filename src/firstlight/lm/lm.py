@@ -10,14 +10,15 @@ import torch
 
 from firstlight import parallel, progress
 from firstlight.errors import ContractError, UsageError
-from firstlight.lm import directory, saving
+from firstlight.lm import saving
 from firstlight.lm.sampling import Dice, GenerateSettings, choose
-from firstlight.lm.writing import Writing
 from firstlight.model import GPT, ModelConfig, export_state
 from firstlight.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from firstlight.lm.score import Score
+    from firstlight.lm.writing import Numbers, Writing
+    from firstlight.tokenizer import Codec
 
 _ROWS = 64  # texts written at once
 _CACHE_BYTES = {"cpu": 1 << 30, "cuda": 8 << 30}  # of their keys and values
@@ -49,6 +50,7 @@ class LM:
         place: precision of scoring; by default fp32 where the model is.
         source: where it was loaded from.
         ends: tokens at which a text ends, beside the tokenizer's end-of-text.
+        codec: what the ids mean of sequences that are no text.
     """
 
     def __init__(
@@ -59,17 +61,24 @@ class LM:
         place: parallel.Place | None = None,
         source: Path | None = None,
         ends: Iterable[int] = (),
+        codec: "Codec | None" = None,
     ) -> None:
-        self.model, self.tokenizer, self.source = model, tokenizer, source
+        self.model, self.tokenizer, self.source, self.codec = model, tokenizer, source, codec
         self.place = place or parallel.Place(
             next(model.parameters()).device, "fp32", False, torch.get_num_threads(), 0, 1, {}
         )
-        self.ends = frozenset(ends) | (frozenset() if tokenizer is None else {tokenizer.eot_id})
+        words = self.vocabulary
+        self.ends = frozenset(ends) | (frozenset() if words is None or words.eot_id < 0 else {words.eot_id})
 
     @property
     def config(self) -> ModelConfig:
         """The model's shape."""
         return self.model.config
+
+    @property
+    def vocabulary(self) -> "Tokenizer | Codec | None":
+        """The tokenizer, or what the ids mean of sequences that are no text."""
+        return self.tokenizer or self.codec
 
     @classmethod
     def read(cls, name: str | Path) -> "LM":
@@ -80,16 +89,19 @@ class LM:
             CheckpointError: it is damaged, or of a family that is not supported.
             TokenizerError: its tokenizer is damaged.
         """
+        from firstlight.lm import directory  # training from new weights reads no model
+
         folder = directory.locate(name)
         config, table = directory.read_config(folder)
         tokenizer = directory.read_tokenizer(folder)
+        codec = None if tokenizer is not None else directory.read_codec(folder, config)
         model = directory.build(config, directory.read_weights(folder, config))
         if tokenizer is not None and tokenizer.vocab_size > (model.config.vocab_size or 0):
             progress.warn(
                 f"{folder}: the tokenizer has {tokenizer.vocab_size:,} tokens, the model {model.config.vocab_size:,}: "
                 "it cannot read a text with one of the others"
             )
-        return cls(model.eval(), tokenizer, source=folder, ends=directory.read_ends(folder, table))
+        return cls(model.eval(), tokenizer, source=folder, ends=directory.read_ends(folder, table), codec=codec)
 
     @classmethod
     def load(cls, name: str | Path, *, device: str = "auto", precision: str = "auto", int8: bool = False) -> "LM":
@@ -106,6 +118,8 @@ class LM:
         place = parallel.resolve(parallel.Hardware.model_validate({"device": device, "precision": precision}))
         if int8 and precision not in ("auto", "fp32"):
             raise UsageError("int8 leaves no room for another precision", found=precision, expected="auto or fp32")
+        from firstlight.lm import directory
+
         read = cls.read(name)
         if int8:
             return read.in_int8().at(place)
@@ -134,7 +148,7 @@ class LM:
         if not isinstance(self.model.embed, torch.nn.Embedding):
             raise UsageError("is in int8, which is not saved", where=self.source, fix="Load it without int8.")
         weights = {name: tensor.float().cpu() for name, tensor in export_state(self.model).items()}
-        saving.write(Path(folder), self.config, weights, self.tokenizer, facts or {})
+        saving.write(Path(folder), self.config, weights, self.tokenizer, facts or {}, codec=self.codec)
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text, behind the token that begins every text of this model, if it has one.
@@ -192,17 +206,44 @@ class LM:
         asked = [prompt for prompt in asked for _ in range(settings.num_samples)]
         ids = [self.encode(prompt) for prompt in asked]
         texts = [self._text(prompt, settings) for prompt in ids]
-        # Prompts of like lengths stand together, so that little is padded.
-        order = sorted(range(len(asked)), key=lambda i: len(ids[i]))
-        while order:
-            rows = self._rows_at_once(len(ids[order[-1]]) + settings.max_new_tokens)
-            part, order = order[-rows:], order[:-rows]
-            for _ in self._write([texts[i] for i in part], [ids[i] for i in part], settings, part):
-                pass
+        self._write_all(texts, ids, settings)
         return [
             Generated(prompt, text.text, text.ids, text.ended_by or "length")
             for prompt, text in zip(asked, texts, strict=True)
         ]
+
+    def generate_ids(
+        self, prompts: Sequence[Sequence[int]], settings: GenerateSettings | None = None, *, below: int | None = None
+    ) -> list[list[int]]:
+        """Write on from each prompt, which is not empty, ``num_samples`` times; return what was written.
+
+        Args:
+            prompts: ids.
+            settings: all but ``stop``.
+            below: choose among the ids below this one only.
+
+        Raises:
+            CheckpointError: the model's logits are not finite.
+        """
+        from firstlight.lm.writing import Numbers
+
+        settings = settings or GenerateSettings()
+        asked = [list(prompt) for prompt in prompts for _ in range(settings.num_samples)]
+        written = [Numbers(self.ends) for _ in asked]
+        self._write_all(written, asked, settings, below)
+        return [one.ids for one in written]
+
+    def _write_all(
+        self, texts: "Sequence[Writing | Numbers]", ids: list[list[int]], settings: GenerateSettings,
+        below: int | None = None,
+    ) -> None:  # fmt: skip
+        # Prompts of like lengths stand together, so that little is padded.
+        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+        while order:
+            rows = self._rows_at_once(len(ids[order[-1]]) + settings.max_new_tokens)
+            part, order = order[-rows:], order[:-rows]
+            for _ in self._write([texts[i] for i in part], [ids[i] for i in part], settings, part, below):
+                pass
 
     def stream(self, prompt: str, settings: GenerateSettings | None = None) -> Iterator[str]:
         """Write on from ``prompt`` and yield the text piece by piece; joined, it is what ``generate`` gives first.
@@ -217,19 +258,22 @@ class LM:
             if piece := text.take():
                 yield piece
 
-    def _text(self, ids: list[int], settings: GenerateSettings) -> Writing:
+    def _text(self, ids: list[int], settings: GenerateSettings) -> "Writing":
+        from firstlight.lm.writing import Writing  # at the first text
+
         return Writing(self._words(), ids, settings.stop, self.ends)
 
     def _write(
-        self, texts: list[Writing], prompts: list[list[int]], settings: GenerateSettings, numbers: list[int]
-    ) -> Iterator[None]:
+        self, texts: "Sequence[Writing | Numbers]", prompts: list[list[int]], settings: GenerateSettings,
+        numbers: list[int], below: int | None = None,
+    ) -> Iterator[None]:  # fmt: skip
         """Let texts grow together, a token each a turn, until all have ended; ``numbers`` are their places."""
         from firstlight.lm.decoding import Decoding  # at the first text: many runs write none
 
         decoding = Decoding(self.model, prompts, settings.max_new_tokens)
         dice = Dice(settings.seed, numbers) if settings.temperature > 0 else None
         for turn in range(1, settings.max_new_tokens + 1):
-            logits = decoding.logits()
+            logits = decoding.logits()[:, :below]
             live = decoding.live
             uniform = None if dice is None else dice.roll([numbers[i] for i in live])
             tokens = choose(logits, settings, uniform).tolist()

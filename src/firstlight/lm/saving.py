@@ -4,19 +4,22 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from firstlight import tokenizer as tokenizers
 from firstlight.errors import StorageError
 from firstlight.files import make_ordinary, storage_errors, temporary_beside, write_atomic
-from firstlight.lm.directory import CONFIG, GENERATION, WEIGHTS
 from firstlight.model import HEADS, ModelConfig, n_parameters, to_transformers
 from firstlight.tokenizer import Tokenizer
 
-CARD = "README.md"
+if TYPE_CHECKING:
+    from firstlight.tokenizer import Codec
+
+CONFIG, GENERATION, WEIGHTS, CARD = "config.json", "generation_config.json", "model.safetensors", "README.md"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ def write(
     tokenizer: Tokenizer | None,
     facts: Mapping[str, Any],
     classifier: Classifier | None = None,
+    codec: "Codec | None" = None,
 ) -> None:
     """Write a directory that transformers loads without conversion.
 
@@ -63,10 +67,12 @@ def write(
         tokenizer: written beside, or None for sequences that are no text.
         facts: what the model card says, by name.
         classifier: the head that transformers' class has, if any.
+        codec: what the ids mean where there is no tokenizer; written beside.
     """
+    words = tokenizer or codec
     # A model from elsewhere may lack end-of-text: it then lies behind the vocabulary.
-    known = tokenizer is not None and tokenizer.eot_id < (config.vocab_size or 0)
-    eot_id = tokenizer.eot_id if tokenizer is not None and known else None
+    known = words is not None and 0 <= words.eot_id < (config.vocab_size or 0)
+    eot_id = words.eot_id if words is not None and known else None
     table = to_transformers(config, eot_id=eot_id)
     heads = {name: tensor for name, tensor in weights.items() if name.startswith("heads.")}
     body = {name: tensor for name, tensor in weights.items() if name not in heads}
@@ -81,6 +87,8 @@ def write(
     write_atomic(folder / GENERATION, json.dumps(generation, indent=1) + "\n")
     if tokenizer is not None:
         tokenizer.save(folder, model_max_length=config.block_size)
+    if codec is not None:
+        tokenizers.save_codec(codec, folder)
     write_atomic(folder / CARD, _card(config, table, tokenizer, facts))
 
 
@@ -110,6 +118,8 @@ def _card(config: ModelConfig, table: Mapping[str, Any], tokenizer: Tokenizer | 
         **{str(name): str(value) for name, value in facts.items()},
     }
     lines = "\n".join(f"| {_cell(name)} | {_cell(value)} |" for name, value in rows.items())
+    name = ", AutoTokenizer" if tokenizer is not None else ""
+    load = '\ntokenizer = AutoTokenizer.from_pretrained("THIS_FOLDER")' if tokenizer is not None else ""
     return f"""---
 library_name: transformers
 pipeline_tag: text-generation
@@ -122,13 +132,12 @@ tags: [firstlight]
 {lines}
 
 ```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM{name}
 
-model = AutoModelForCausalLM.from_pretrained("THIS_FOLDER")
-tokenizer = AutoTokenizer.from_pretrained("THIS_FOLDER")
+model = AutoModelForCausalLM.from_pretrained("THIS_FOLDER"){load}
 ```
 
-It writes what is likely after what it was trained on, which may be wrong, biased, or copied from that text.
+It writes what is likely after what it was trained on, which may be wrong, biased, or copied from it.
 """
 
 

@@ -1,4 +1,4 @@
-"""One text while it is written: ids become text, and it ends at end-of-text or at a stop text."""
+"""One text while it is written: ids become text, and it ends at end-of-text or at a stop text; or ids alone."""
 
 from collections.abc import Collection, Sequence
 from typing import Literal
@@ -76,3 +76,22 @@ class Writing:
         held = max((n for stop in self._stops for n in range(1, len(stop)) if text.endswith(stop[:n])), default=0)
         self._held = text[len(text) - held :]
         self._pieces.append(text[: len(text) - held])
+
+
+class Numbers:
+    """Ids that are no text while they are written; one of ``ends`` ends them, and is none of them."""
+
+    def __init__(self, ends: Collection[int]) -> None:
+        self._ends = ends
+        self.ids: list[int] = []
+        self.ended_by: Literal["end"] | None = None
+
+    def push(self, token: int) -> None:
+        """Take the next id."""
+        if token in self._ends:
+            self.ended_by = "end"
+        else:
+            self.ids.append(token)
+
+    def finish(self) -> None:
+        """Nothing is held back."""

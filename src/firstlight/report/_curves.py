@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from markupsafe import Markup
 
+from firstlight.report import _beyond
 from firstlight.report._words import printable, thinned, words
 from firstlight.report.chart import Level, Mark, Series, line_chart
 from firstlight.report.run_files import Column, RunFiles, Table, find
@@ -102,7 +103,7 @@ def _settled(files: RunFiles) -> float | None:
 
 def _baselines(files: RunFiles) -> list[Level]:
     found = []
-    for name in ("uniform", "unigram"):
+    for name in ("uniform", "unigram", "position"):
         loss = number(find(files.evaluation, "baselines", name, "loss"))
         if loss is not None and 0 < loss < _LARGEST_BASELINE:
             found.append(Level(loss, f"{name} {figure(loss, 2)}"))
@@ -143,6 +144,8 @@ def events_summary(files: RunFiles) -> str:
 
 def samples(files: RunFiles) -> list[Sample]:
     """Return some samples over the run, the newest last and at greater length."""
+    if _beyond.unit(files) == "dim":  # shown as pictures
+        return []
     chosen = thinned(files.samples, _MOST_SAMPLES)
     return [
         _sample(table, _LAST_CHARACTERS if i == len(chosen) - 1 else _EARLIER_CHARACTERS)
@@ -164,10 +167,10 @@ def _text(value: object) -> str:
 
 
 def evaluations(files: RunFiles) -> list[tuple[str, ...]]:
-    """Return rows of step, valid loss, perplexity and bits per byte; some of them where there are many."""
+    """Return rows of step, valid loss, perplexity and bits; some of them where there are many."""
     valid = files.column("valid_loss")
     wanted = thinned(range(len(valid)), _MOST_EVALUATIONS)
-    beside = [_by_step(files.column(name)) for name in ("perplexity", "bits_per_byte")]
+    beside = [_by_step(files.column(name)) for name in ("perplexity", _beyond.key(files))]
     rows = []
     for i in wanted:
         step = float(valid.steps[i])

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from firstlight.report import _story
+from firstlight.report import _beyond, _story
 from firstlight.report._words import Fact, words
 from firstlight.report.run_files import RunFiles, find
 from firstlight.report.units import count, number, percent, size
@@ -71,17 +71,17 @@ _KINDS = ("documents", "tokens", "bytes")
 
 def _cell(value: object, what: str) -> str:
     found = number(value)
-    return "–" if found is None else size(found) if what == "bytes" else count(found)
+    return "–" if found is None or (what == "bytes" and not found) else size(found) if what == "bytes" else count(found)
 
 
 def data_facts(files: RunFiles) -> list[Fact]:
     """Return what else there is to say of the data and its tokenizer."""
-    facts = [Fact("tokenizer", tokenizer_kind(files))] if files.tokenizer else []
+    facts = [Fact("tokenizer", tokenizer_kind(files))] if files.tokenizer else _beyond.facts(files)
     vocabulary = number(find(files.manifest, "vocab_size"))
     if vocabulary is not None:
         facts.append(Fact("vocabulary", f"{vocabulary:,.0f} tokens"))
     tokens, n_bytes = number(find(files.manifest, "train_tokens")), number(find(files.manifest, "train_bytes"))
-    if tokens and n_bytes is not None:
+    if tokens and n_bytes:
         facts.append(Fact("bytes a token", f"{n_bytes / tokens:.2f}", "in the training text"))
     ratio = number(find(files.manifest, "valid_ratio"))
     if ratio is not None:
@@ -192,6 +192,8 @@ def missing(files: RunFiles) -> list[Fact]:
     }
     if files.tasks:  # rows of labelled tasks, and nothing written on the way
         del expected["samples.jsonl"], expected[files.manifest_name]
+    if files.codec:  # ids that are no text have no tokenizer
+        del expected["tokenizer/tokenizer.json"]
     found = [Fact(words(name, 300), what) for name, what in expected.items() if name not in files.present]
     if files.checkpoint is None:
         found.append(Fact("checkpoints", "the model itself"))

@@ -4,7 +4,7 @@ import re
 import shlex
 from dataclasses import dataclass
 
-from firstlight.report import _story
+from firstlight.report import _beyond, _story
 from firstlight.report.run_files import RunFiles, find
 
 
@@ -36,13 +36,15 @@ def recipes(files: RunFiles) -> list[Recipe]:
             "From its newest checkpoint." + (" The second line also moves the end." if more else ""),
         ),
         Recipe("Prove that stop and resume changes nothing", f"firstlight verify-resume {toml}"),
-        Recipe(
-            "Let it write", f"firstlight generate {quoted} {shlex.quote(prompt(files))}",
-            "Without a prompt: a conversation, line by line.",
-        ),
-        Recipe("Measure it on another text", f"firstlight evaluate {quoted} --text other.txt"),
+        *_uses(files, quoted),
     ]  # fmt: skip
-    if files.checkpoint is not None:
+    if files.codec and files.checkpoint is not None:
+        folder = repr(f"{run.rstrip('/')}/{files.checkpoint}")
+        code = (
+            f"from transformers import AutoModelForCausalLM\n\nmodel = AutoModelForCausalLM.from_pretrained({folder})"
+        )
+        found.append(Recipe("Load it in transformers, without Firstlight", code, "It has ids, and no tokenizer."))
+    elif files.checkpoint is not None:
         found.append(
             Recipe(
                 "Load it in transformers, without Firstlight",
@@ -51,6 +53,28 @@ def recipes(files: RunFiles) -> list[Recipe]:
             )
         )
     return found
+
+
+def _uses(files: RunFiles, run: str) -> list[Recipe]:
+    unit = _beyond.unit(files)
+    if unit == "dim":
+        draw = f"firstlight generate {run} --image half.png --out grid.png\nfirstlight generate {run} --out drawn.png"
+        return [
+            Recipe("Let it draw", draw, "From the upper half of an image; or of each class."),
+            Recipe("Ask what its layers know of the classes", f"firstlight probe {run}"),
+        ]
+    if unit == "token":
+        return [
+            Recipe("Let it write", f'firstlight generate {run} --ids "1 2 3"'),
+            Recipe("Measure it on other ids", f"firstlight evaluate {run} --text other.npy"),
+        ]
+    return [
+        Recipe(
+            "Let it write", f"firstlight generate {run} {shlex.quote(prompt(files))}",
+            "Without a prompt: a conversation, line by line.",
+        ),
+        Recipe("Measure it on another text", f"firstlight evaluate {run} --text other.txt"),
+    ]  # fmt: skip
 
 
 _TRANSFORMERS = """\

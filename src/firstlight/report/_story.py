@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from firstlight.report import _beyond
 from firstlight.report._words import Fact, words
 from firstlight.report.run_files import RunFiles, find
 from firstlight.report.units import count, duration, figure, number, percent, size
@@ -32,13 +33,18 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A row of the comparison; ``bar`` is its length in percent of the longest, or None without a figure for all."""
+    """A row of the comparison.
+
+    Attributes:
+        bits: per byte, token or dimension.
+        bar: its length in percent of the longest, or None without a figure for all.
+    """
 
     name: str
     note: str
     loss: float
     perplexity: float | None
-    bits_per_byte: float | None
+    bits: float | None
     bar: float | None = None
     ours: bool = True
 
@@ -101,7 +107,12 @@ def opening(files: RunFiles) -> str:
     names = sources(files)
     on = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     text_bytes = number(find(files.manifest, "train_bytes"))
-    on += f" ({size(text_bytes)} of training text)" if on and text_bytes is not None else ""
+    if _beyond.unit(files) == "byte":
+        on += f" ({size(text_bytes)} of training text)" if on and text_bytes is not None else ""
+    else:
+        n = number(find(files.manifest, "train_documents"))
+        what = "image" if _beyond.unit(files) == "dim" else "sequence"
+        on += f" ({count(n)} {what}{'s' * (n != 1)})" if on and n is not None else ""
     step, seconds = last_step(files), _seconds(files)
     long = f" for {step:,} step{'' if step == 1 else 's'}" if step is not None else ""
     long += f" in {duration(seconds)}" if seconds is not None else ""
@@ -126,13 +137,14 @@ def scores(files: RunFiles) -> list[Score]:
     ):
         rows.append(end)
     for name, note in (
+        ("position", "knows only how frequent each value is at each place"),
         ("unigram", "knows only how frequent each token is"),
         ("uniform", "knows nothing: all tokens alike"),
     ):
         table = find(files.evaluation, "baselines", name)
         loss = number(find(table, "loss"))
         if loss is not None:
-            ppl, bits = number(find(table, "perplexity")), number(find(table, "bits_per_byte"))
+            ppl, bits = number(find(table, "perplexity")), number(find(table, _beyond.key(files)))
             rows.append(Score(name, note, loss, ppl if ppl is not None else _exp(loss), bits, ours=False))
     return _with_bars(rows)
 
@@ -152,6 +164,9 @@ def remarks(files: RunFiles, rows: list[Score]) -> list[str]:
         found.append(
             "This is no better than counting tokens: the model has learnt nothing that a unigram does not know."
         )
+    position = next((row for row in rows if row.name == "position"), None)
+    if ours and position and ours.loss >= position.loss:
+        found.append("This is no better than pixels that know nothing of each other, only their own place.")
     valid = files.column("valid_loss")
     last, least = valid.last(), valid.least()
     if last is not None and least is not None and last > least[1] + max(0.01 * abs(least[1]), 1e-9):
@@ -176,8 +191,10 @@ def key_figures(files: RunFiles) -> list[Fact]:
             facts.append(
                 Fact("perplexity", figure(best.perplexity, 2), f"chance: {vocabulary:,.0f}" if vocabulary else "")
             )
-        if best.bits_per_byte is not None:
-            facts.append(Fact("bits per byte", figure(best.bits_per_byte, 3), "comparable across tokenizers"))
+        if best.bits is not None:
+            unit = _beyond.unit(files)
+            note = {"byte": "comparable across tokenizers", "dim": "a dimension is a pixel"}.get(unit, "")
+            facts.append(Fact(f"bits per {_beyond.UNITS[unit]}", figure(best.bits, 3), note))
     if (n := parameters(files)) is not None:
         facts.append(Fact("parameters", count(n)))
     if (tokens := _tokens(files)) is not None:
@@ -207,24 +224,24 @@ def _final(files: RunFiles) -> Score | None:
     loss = number(find(table, "loss"))
     if loss is None:
         return None
-    perplexity, bits = number(find(table, "perplexity")), number(find(table, "bits_per_byte"))
+    perplexity, bits = number(find(table, "perplexity")), number(find(table, _beyond.key(files)))
     return Score("this model", "as last measured", loss, _exp(loss) if perplexity is None else perplexity, bits)
 
 
 def _at(files: RunFiles, step: float, loss: float, note: str) -> Score:
     perplexity = files.column("perplexity").at(step)
-    bits = files.column("bits_per_byte").at(step)
+    bits = files.column(_beyond.key(files)).at(step)
     return Score("this model", note, loss, _exp(loss) if perplexity is None else perplexity, bits)
 
 
 def _with_bars(rows: list[Score]) -> list[Score]:
-    bits = [row.bits_per_byte for row in rows]
+    bits = [row.bits for row in rows]
     lengths = [b for b in bits if b is not None] if None not in bits else [row.loss for row in rows]
     longest = max(lengths, default=0.0)
     if not rows or not all(math.isfinite(v) and v >= 0 for v in lengths) or longest <= 0:
         return rows
     return [
-        Score(r.name, r.note, r.loss, r.perplexity, r.bits_per_byte, round(100 * length / longest, 2), r.ours)
+        Score(r.name, r.note, r.loss, r.perplexity, r.bits, round(100 * length / longest, 2), r.ours)
         for r, length in zip(rows, lengths, strict=True)
     ]
 

@@ -82,6 +82,7 @@ class RunFiles:
         settings_text: run.toml as it stands.
         metrics: columns of metrics.jsonl by name.
         tasks: labelled tasks of a fine-tuning run.
+        codec: what ids mean that are no text: pixels.json or ids.json.
         config: config.json of the checkpoint that RUN means.
         manifest_name: where the token store's manifest lies; outside the run where the store was made before.
         checkpoint: that checkpoint's folder, relative to the run: ``best``, else ``latest``, else the newest.
@@ -99,6 +100,7 @@ class RunFiles:
     manifest: Table = field(default_factory=dict)
     manifest_name: str = "data/manifest.json"
     tokenizer: Table = field(default_factory=dict)
+    codec: Table = field(default_factory=dict)
     config: Table = field(default_factory=dict)
     evaluation: Table = field(default_factory=dict)
     environment: Table = field(default_factory=dict)
@@ -138,6 +140,7 @@ def read_run(run: Path) -> RunFiles:
     files.manifest_name = "data/manifest.json" if not isinstance(store, str) else str(folder / "manifest.json")
     files.manifest = _table(files, files.manifest_name, folder / "manifest.json")
     files.tokenizer = _table(files, "tokenizer/tokenizer.json")
+    files.codec = _table(files, "tokenizer/pixels.json") or _table(files, "tokenizer/ids.json")
     files.tasks = _tables(files, "tasks.json")
     files.samples = list(_lines(files, "samples.jsonl"))
     files.events = list(_lines(files, "events.jsonl"))

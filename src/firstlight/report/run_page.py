@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 from firstlight.files import write_atomic
-from firstlight.report import _curves, _facts, _repeat, _story, _tasks
+from firstlight.report import _beyond, _curves, _facts, _repeat, _story, _tasks
 from firstlight.report._templates import environment
 from firstlight.report._words import printable
 from firstlight.report.run_files import RunFiles, read_run
@@ -34,7 +34,7 @@ def write_run_report(run: Path) -> Path:
 def run_page(files: RunFiles) -> str:
     """Return the page of a run as HTML."""
     scores = _story.scores(files)
-    settings = files.settings_text
+    settings, pictures = files.settings_text, _beyond.pictures(files)
     page = (
         environment()
         .get_template("page.html")
@@ -56,6 +56,8 @@ def run_page(files: RunFiles) -> str:
             events_summary=_curves.events_summary(files),
             samples=_curves.samples(files),
             n_samples=len(files.samples),
+            pictures=pictures,
+            unit=_beyond.UNITS[_beyond.unit(files)],
             data_rows=_facts.data_rows(files),
             data_facts=_facts.data_facts(files),
             manifest_name=files.manifest_name,

@@ -3,10 +3,11 @@
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from filelock import FileLock, Timeout
@@ -20,9 +21,12 @@ from firstlight.lm import LM, GenerateSettings, write
 from firstlight.model import GPT, ModelConfig, flops_per_token, no_drawing, splits
 from firstlight.stages.origin import keep, made_before, origin_of, train_on
 from firstlight.stages.settings import PretrainSettings
-from firstlight.store import Batches, TokenStore, Windows, prepare
-from firstlight.tokenizer import Tokenizer, TokenizerSettings
+from firstlight.store import Batches, SourceLike, TokenStore, Windows, prepare
+from firstlight.tokenizer import CODECS, Tokenizer, TokenizerSettings
 from firstlight.train import Checkpoints, Job, Limits, LossModule, RunLog, TrainState, first_guess, validate
+
+if TYPE_CHECKING:
+    from firstlight.tokenizer import Codec
 
 # Holds one entry once a run of this process has counted from the process's beginning.
 _begun: list[float] = []
@@ -30,11 +34,30 @@ _begun: list[float] = []
 
 @dataclass(frozen=True, slots=True)
 class Materials:
-    """What a run is made from: its tokenizer, its token store, and the model it starts from, if any."""
+    """What a run is made from: its tokenizer, its token store, and the model it starts from, if any.
 
-    tokenizer: Tokenizer
+    Attributes:
+        vocabulary: the tokenizer, or what the ids mean of sequences that are no text.
+    """
+
+    vocabulary: "Tokenizer | Codec"
     store: TokenStore
     start: LM | None
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """None for sequences that are no text."""
+        return self.vocabulary if isinstance(self.vocabulary, Tokenizer) else None
+
+    @property
+    def codec(self) -> "Codec | None":
+        """None for texts."""
+        return None if isinstance(self.vocabulary, Tokenizer) else self.vocabulary
+
+    def hidden(self, share: float) -> tuple[float, int] | None:
+        """Return the share of images whose class is not told in training, and the token that stands for it."""
+        codec = self.codec
+        return (share, codec.start_id) if codec is not None and codec.sequence and codec.classes and share else None
 
 
 @contextmanager
@@ -76,29 +99,65 @@ def materials(run: Path, settings: PretrainSettings, *, prepared: bool = False) 
     if settings.run.store is not None:
         folder = Path(settings.run.store)
         beside = folder if (folder / "tokenizer.json").is_file() else folder / "tokenizer"
-        tokenizer = tokenizers.load(settings.tokenizer.path or beside)
-        from firstlight.store import adopt
-
+        words = _read_words(Path(settings.tokenizer.path) if settings.tokenizer.path else beside)
         # Our own stores list their documents: one without a manifest is half-written, not another program's.
-        own = (folder / "documents.safetensors").is_file()
-        store = TokenStore.open(folder, tokenizer_hash=tokenizer.hash) if own else adopt(folder, tokenizer)
-        tokenizer.save(run / "tokenizer")
+        if (folder / "documents.safetensors").is_file() or not isinstance(words, Tokenizer):
+            store = TokenStore.open(folder, tokenizer_hash=words.hash)
+        else:
+            from firstlight.store import adopt
+
+            store = adopt(folder, words)
+        _save_words(words, run / "tokenizer")
     elif prepared and (run / "data" / MANIFEST).is_file():
-        tokenizer = tokenizers.load(run / "tokenizer")
-        store = TokenStore.open(run / "data", tokenizer_hash=tokenizer.hash)
+        words = _read_words(run / "tokenizer")
+        store = TokenStore.open(run / "data", tokenizer_hash=words.hash)
     else:
-        corpus = open_corpus(settings.run.corpus, settings.corpus)
-        tokenizer = _tokenizer(run, settings, corpus, start)
-        facts = {"code": code_hash()}
-        store = prepare(run / "data", corpus.sources, tokenizer, settings.data, seed=settings.run.seed, extra=facts)
-    if start is not None and start.tokenizer is not None and start.tokenizer.hash != tokenizer.hash:
+        words, store = _prepared(run, settings, start)
+    before = None if start is None else start.vocabulary
+    if before is not None and before.hash != words.hash:
         raise ContractError(
             "the starting model was trained with another tokenizer", where=settings.run.start_from,
-            found=f"{start.tokenizer.vocab_size} tokens, hash {start.tokenizer.hash[:12]}",
-            expected=f"{tokenizer.vocab_size} tokens, hash {tokenizer.hash[:12]}",
+            found=f"{before.vocab_size} tokens, hash {before.hash[:12]}",
+            expected=f"{words.vocab_size} tokens, hash {words.hash[:12]}",
             fix="Leave out the [tokenizer] settings, so that the starting model's own tokenizer is used.",
         )  # fmt: skip
-    return Materials(tokenizer, store, start)
+    return Materials(words, store, start)
+
+
+def _read_words(folder: Path) -> "Tokenizer | Codec":
+    codec = tokenizers.read_codec(folder) if any((folder / name).is_file() for name in CODECS) else None
+    return codec or tokenizers.load(folder)
+
+
+def _save_words(words: "Tokenizer | Codec", folder: Path) -> None:
+    if isinstance(words, Tokenizer):
+        words.save(folder)
+    else:
+        tokenizers.save_codec(words, folder)
+
+
+def _prepared(run: Path, settings: PretrainSettings, start: LM | None) -> "tuple[Tokenizer | Codec, TokenStore]":
+    """Make the token store of a corpus, whatever it is made of."""
+    from firstlight.corpus import kind_of  # a run on a store made before asks for no kind
+
+    kind = kind_of(settings.run.corpus)
+    words: Tokenizer | Codec
+    sources: Sequence[SourceLike]
+    if kind == "text":
+        corpus = open_corpus(settings.run.corpus, settings.corpus)
+        words, sources = _tokenizer(run, settings, corpus, start), corpus.sources
+    else:
+        from firstlight.stages import sequences
+
+        known = None if start is None else start.codec
+        opened = sequences.open_sequences(
+            kind, settings.run.corpus, settings.corpus, settings.ids, settings.image,
+            seed=settings.run.seed, known=known,
+        )  # fmt: skip
+        words, sources = opened.codec, opened.sources
+        _save_words(words, run / "tokenizer")
+    facts = {"code": code_hash()}
+    return words, prepare(run / "data", sources, words, settings.data, seed=settings.run.seed, extra=facts)
 
 
 def _tokenizer(run: Path, settings: PretrainSettings, corpus: Corpus, start: LM | None) -> Tokenizer:
@@ -138,6 +197,10 @@ def model_config(settings: PretrainSettings, made: Materials) -> ModelConfig:
                 fix="Leave model.vocab_size out.",
             )  # fmt: skip
         config = config.model_copy(update={"vocab_size": vocabulary})
+    if made.store.sequence is not None:
+        from firstlight.stages import drawing
+
+        config = drawing.one_a_row(settings, config, made.store.sequence - 1)
     if made.store.train.n_tokens <= config.block_size:
         raise UsageError(
             "the training text is shorter than one block", where="model.block_size",
@@ -220,6 +283,7 @@ def job(
     batches = Batches(
         made.store, block_size=config.block_size, seed=settings.run.seed,
         weights=settings.data.weights, document_masking=settings.data.document_masking,
+        hidden=made.hidden(settings.image.unlabelled),
     )  # fmt: skip
     limits = Limits.resolve(
         settings.train, step_tokens=rows * config.block_size,
@@ -229,10 +293,10 @@ def job(
     most = settings.train.eval_windows
     windows = Windows(
         made.store.valid, block_size=config.block_size, max_windows=None if most == "all" else most,
-        document_masking=settings.data.document_masking, eot_id=made.store.eot_id,
+        document_masking=settings.data.document_masking, eot_id=made.store.eot_id, sequence=made.store.sequence,
     )  # fmt: skip
-    tokenizer = made.tokenizer
-    lengths = tokenizer.byte_lengths()
+    tokenizer, codec, lengths = made.tokenizer, made.codec, made.vocabulary.byte_lengths()
+    unit = "token" if codec is None else codec.UNIT
     generate = GenerateSettings(
         max_new_tokens=settings.train.sample_tokens,
         temperature=settings.train.sample_temperature,
@@ -241,25 +305,36 @@ def job(
     return Job(
         run=run, state=state, module=parallel.wrap(parallel.compile_module(LossModule(state.model), place), place),
         objective=batches, rows=rows, optim=settings.optim,
-        measure=(lambda n: validate(state.model, windows, lengths, place, n)) if windows.n_windows else None,
+        measure=(lambda n: validate(state.model, windows, lengths, place, n, unit)) if windows.n_windows else None,
         train=settings.train, place=place, limits=limits,
         checkpoints=Checkpoints(
-            run, lambda to, weights: write(to, config, weights, tokenizer, {"run": run.name}), settings.train.keep_last
+            run, lambda to, weights: write(to, config, weights, tokenizer, {"run": run.name}, codec=codec),
+            settings.train.keep_last
         ),
         log=RunLog(run, active=parallel.is_main(place), trackers=settings.train.trackers),
-        contract={"tokenizer": tokenizer.hash, "store": made.store.fingerprint, "code": code_hash()},
-        sample=lambda: LM(state.model, tokenizer).generate(settings.train.sample_prompt, generate)[0].text,
+        contract={"tokenizer": made.vocabulary.hash, "store": made.store.fingerprint, "code": code_hash()},
+        sample=_sampler(state.model, made, settings.train.sample_prompt, generate),
         restart=lambda: start_over(state, settings, made, place),
         flops_per_token=flops_per_token(config, config.block_size), ceiling=parallel.ceiling(place),
         process_start=started,
     )  # fmt: skip
 
 
+def _sampler(model: GPT, made: Materials, prompt: str, settings: GenerateSettings) -> Callable[[], str]:
+    codec = made.codec
+    if codec is None:
+        return lambda: LM(model, made.tokenizer).generate(prompt, settings)[0].text
+    from firstlight.stages import drawing
+
+    return lambda: drawing.sample(LM(model, None, codec=codec), codec, settings)
+
+
 def write_average(folder: Path, state: TrainState, made: Materials) -> None:
     """Write the averaged weights as a model directory of their own."""
     assert state.average is not None
     with state.average.swapped():
-        LM(state.model, made.tokenizer).save(folder, {"weights": "an exponential average over the steps of the run"})
+        lm = LM(state.model, made.tokenizer, codec=made.codec)
+        lm.save(folder, {"weights": "an exponential average over the steps of the run"})
 
 
 def process_start() -> float:

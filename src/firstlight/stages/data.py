@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from firstlight import tokenizer
 from firstlight.config import Settings, merge, parse_overrides, resolve
-from firstlight.corpus import CorpusSettings, Tally, open_corpus
+from firstlight.corpus import CorpusSettings, IdSettings, ImageSettings, Tally, kind_of, open_corpus
 from firstlight.errors import TokenizerError, UsageError
 from firstlight.files import MANIFEST, code_hash, verify_manifest
 from firstlight.stages.origin import keep, made_before, origin_of, train_on
@@ -18,12 +18,17 @@ from firstlight.store import prepare as write_store
 from firstlight.store import verify as verify_store
 from firstlight.tokenizer import Tokenizer, TokenizerSettings
 
+if TYPE_CHECKING:
+    from firstlight.tokenizer import Codec
+
 
 class PrepareSettings(Settings):
     """Settings of ``data prepare``: the tables of a run that it uses, and its seed."""
 
     seed: int = Field(1337, ge=0, lt=2**63, description="of the split by document")
     corpus: CorpusSettings = CorpusSettings()
+    ids: IdSettings = IdSettings()
+    image: ImageSettings = ImageSettings()
     tokenizer: TokenizerSettings = TokenizerSettings()
     data: DataSettings = DataSettings()
 
@@ -72,13 +77,14 @@ class Verified:
 def prepare(
     corpus: Sequence[str], *, out: str | Path, tokenizer_path: str | Path | None = None, overrides: Sequence[str] = ()
 ) -> Prepared:
-    """Write a corpus as a token store, with its tokenizer in ``tokenizer/`` below it.
+    """Write a corpus as a token store, with its tokenizer, or what its ids mean, in ``tokenizer/`` below it.
 
     Args:
         corpus: files, folders, globs, named corpora.
         out: the store's folder; new, empty, or the same store.
         tokenizer_path: the tokenizer to use; by default one is trained on the corpus.
-        overrides: ``key=value`` words of the tables ``corpus``, ``tokenizer`` and ``data``, and ``seed``.
+        overrides: ``key=value`` words of the tables ``corpus``, ``ids``, ``image``, ``tokenizer`` and ``data``, and
+            ``seed``.
 
     Raises:
         UsageError: ``out`` holds other things.
@@ -88,6 +94,9 @@ def prepare(
     asked: dict[str, Any] = {"tokenizer": {"path": str(tokenizer_path)}} if tokenizer_path is not None else {}
     settings = resolve(PrepareSettings, merge(asked, parse_overrides(overrides)))
     _refuse_foreign(folder)
+    kind = kind_of(corpus)
+    if kind != "text":
+        return _prepare_sequences(kind, list(corpus), folder, settings)
     opened = open_corpus(list(corpus), settings.corpus)
     origin = {} if settings.tokenizer.path else origin_of(settings.tokenizer, opened)
     beside = folder / "tokenizer"
@@ -102,6 +111,23 @@ def prepare(
     return Prepared(folder, store.train.n_tokens, store.valid.n_tokens, documents, store.vocab_size, opened.tally)
 
 
+def _prepare_sequences(
+    kind: Literal["ids", "images"], names: list[str], folder: Path, settings: PrepareSettings
+) -> Prepared:
+    """Write a store of what is no text."""
+    from firstlight.stages.sequences import open_sequences
+
+    if settings.tokenizer != TokenizerSettings():
+        raise UsageError("a tokenizer is for text", where="tokenizer", found=kind, fix="Leave it out.")
+    found = open_sequences(kind, names, settings.corpus, settings.ids, settings.image, seed=settings.seed)
+    store = write_store(
+        folder, found.sources, found.codec, settings.data, seed=settings.seed, extra={"code": code_hash()}
+    )
+    tokenizer.save_codec(found.codec, folder / "tokenizer")
+    documents = store.train.n_documents + store.valid.n_documents
+    return Prepared(folder, store.train.n_tokens, store.valid.n_tokens, documents, store.vocab_size, found.corpus.tally)
+
+
 def inspect(path: str | Path, *, n_tokens: int = 64) -> Inspected:
     """Return what lies in a store or in a run's store."""
     folder = store_of(path)
@@ -113,7 +139,7 @@ def inspect(path: str | Path, *, n_tokens: int = 64) -> Inspected:
         folder, _counts(sides, "n_documents"), _counts(sides, "n_tokens"), store.vocab_size,
         str(store.train.tokens.dtype), store.tokenizer_hash, store.fingerprint,
         [str(source["name"]) for source in store.manifest.get("sources", [])], ids,
-        None if found is None else found.decode(ids),
+        found.decode(ids) if isinstance(found, Tokenizer) else None,
     )  # fmt: skip
 
 
@@ -124,7 +150,7 @@ def stats(path: str | Path, *, top: int = 20) -> dict[str, Any]:
     found = _own_tokenizer(store)
 
     def token(i: int) -> str | None:
-        if found is None:
+        if not isinstance(found, Tokenizer):
             return None
         special = {found.eot_id: found.eot, found.unk_id: found.unk}
         return special[i] if i in special else found.decode([i])
@@ -163,15 +189,18 @@ def store_of(path: str | Path) -> Path:
     return root / "data" if not (root / MANIFEST).is_file() and (root / "data").is_dir() else root
 
 
-def tokenizer_of(store: Path) -> Tokenizer | None:
-    """Return the tokenizer that lies in a store or beside it in a run, or None."""
-    folders = (store, store / "tokenizer", store.parent / "tokenizer")
-    found = next((folder for folder in folders if (folder / "tokenizer.json").is_file()), None)
-    return None if found is None else tokenizer.load(found)
+def tokenizer_of(store: Path) -> "Tokenizer | Codec | None":
+    """Return the tokenizer that lies in a store or beside it in a run, or what its ids mean, or None."""
+    for folder in (store, store / "tokenizer", store.parent / "tokenizer"):
+        if (folder / "tokenizer.json").is_file():
+            return tokenizer.load(folder)
+        if any((folder / name).is_file() for name in tokenizer.CODECS):
+            return tokenizer.read_codec(folder)
+    return None
 
 
-def _own_tokenizer(store: TokenStore) -> Tokenizer | None:
-    """Return the tokenizer beside a store if it is the one that made it."""
+def _own_tokenizer(store: TokenStore) -> "Tokenizer | Codec | None":
+    """Return what lies beside a store of these if it is what made it."""
     found = tokenizer_of(store.directory)
     return found if found is not None and found.hash == store.tokenizer_hash else None
 

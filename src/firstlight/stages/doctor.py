@@ -16,11 +16,13 @@ _ROOM_BYTES = 2_000_000_000
 _EXTRAS = {
     "parquet": ("pyarrow", "reading .parquet"),
     "zstd": ("zstandard", "reading .zst"),
+    "images": ("sklearn", "palettes of coloured images"),
     "hub": ("datasets", "corpora named hf:NAME"),
     "tiktoken": ("tiktoken", "checking imported tiktoken files"),
     "tensorboard": ("tensorboard", "TensorBoard curves of a run"),
     "transformers": ("transformers", "loading checkpoints in transformers"),
 }
+_PROJECTS = {"sklearn": "scikit-learn"}  # where a module is of another name
 _FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve")
 
 
@@ -159,7 +161,7 @@ def _extra(name: str) -> Finding:
     module, what = _EXTRAS[name]
     if importlib.util.find_spec(module) is None:
         return Finding(module, f"not installed: {what}", "note", f"pip install 'firstlight[{name}]'")
-    return Finding(module, metadata.version(module))
+    return Finding(module, metadata.version(_PROJECTS.get(module, module)))
 
 
 def _encoder() -> Finding:

@@ -1,8 +1,12 @@
-"""``evaluate``: loss, perplexity and bits per byte on any text, beside what models without context score."""
+"""``evaluate``: loss, perplexity and bits per byte on any text, beside what models without context score.
+
+Of ids and images that are no text: bits per token, or per dimension.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,22 +14,11 @@ from firstlight import parallel, progress
 from firstlight.config import read_toml
 from firstlight.corpus import CorpusSettings, open_corpus
 from firstlight.errors import StoreError, UsageError
-from firstlight.evaluate import Likelihood, Stream, count, measure, stream_of, without_context
+from firstlight.evaluate import Stream, count, measure, stream_of, without_context
 from firstlight.files import MANIFEST
 from firstlight.lm import LM
+from firstlight.stages.score import TextResult, no_text, score_sequences
 from firstlight.store import TokenStore, unigram
-
-
-@dataclass(frozen=True, slots=True)
-class TextResult:
-    """What a model scores on one text; ``interval`` is the loss's, or None for a single window."""
-
-    name: str
-    n_tokens: int
-    n_bytes: int
-    model: Likelihood
-    baselines: dict[str, Likelihood]
-    interval: tuple[float, float] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +29,10 @@ class Evaluation:
     stride: int
     texts: list[TextResult]
 
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object; of what is no text, without bytes."""
+        return {"model": self.model, "stride": self.stride, "texts": [text.to_json() for text in self.texts]}
+
 
 def evaluate(
     model: str | Path | LM, text: Sequence[str] = (), *, stride: int | None = None, device: str = "auto",
@@ -45,7 +42,7 @@ def evaluate(
 
     Args:
         model: where a model lies, or a loaded one.
-        text: files, folders or named corpora; each is scored by itself.
+        text: files, folders or named corpora, of ids or images for a model of those; each is scored by itself.
         stride: tokens that each window moves on by; by default the block size.
         device: auto, cpu, cuda, cuda:N or mps.
         int8: score with the matrices in eight bits.
@@ -62,7 +59,9 @@ def evaluate(
             "is longer than the model sees" if step > 0 else "moves on by nothing", where="stride", found=step,
             expected=f"at least 1, at most {lm.config.block_size}",
         )  # fmt: skip
-    found = _store_of(lm, needed=not text)
+    found = store_of(lm, needed=not text)
+    if lm.codec is not None:
+        return Evaluation(lm.source or Path(), step, list(score_sequences(lm, lm.codec, text, found, step)))
     counts = None if found is None else unigram(found.train)
     return Evaluation(lm.source or Path(), step, [_score(lm, s, step, counts) for s in _streams(lm, text, found)])
 
@@ -73,9 +72,10 @@ def _load(model: str | Path, device: str) -> LM:
     return LM.read(model).at(place)
 
 
-def _store_of(lm: LM, *, needed: bool) -> TokenStore | None:
+def store_of(lm: LM, *, needed: bool) -> TokenStore | None:
     """Return the token store of the run that a checkpoint lies in; where it is not ``needed``, only a fitting one."""
-    if lm.source is None or lm.tokenizer is None:
+    words = lm.vocabulary
+    if lm.source is None or words is None:
         return None
     run = lm.source.resolve().parent.parent
     folder = run / "data"
@@ -84,13 +84,13 @@ def _store_of(lm: LM, *, needed: bool) -> TokenStore | None:
     if not (folder / MANIFEST).is_file():
         return None
     try:
-        store = TokenStore.open(folder, tokenizer_hash=lm.tokenizer.hash if needed else None)
+        store = TokenStore.open(folder, tokenizer_hash=words.hash if needed else None)
     except StoreError as error:
         if needed:
             raise
         progress.warn(f"what a unigram model would score is left out: {error}")
         return None
-    return store if store.tokenizer_hash == lm.tokenizer.hash else None
+    return store if store.tokenizer_hash == words.hash else None
 
 
 def _streams(lm: LM, text: Sequence[str], store: TokenStore | None) -> Iterator[Stream]:
@@ -102,11 +102,7 @@ def _streams(lm: LM, text: Sequence[str], store: TokenStore | None) -> Iterator[
     elif store is not None:
         yield Stream("valid split", np.asarray(store.valid.tokens), store.valid.n_bytes)
     else:
-        raise UsageError(
-            "the model belongs to no run whose valid split could be taken",
-            where=lm.source,
-            fix="Name a text with --text.",
-        )
+        raise no_text(lm)
 
 
 def _score(lm: LM, stream: Stream, stride: int, counts: np.ndarray | None) -> TextResult:

@@ -1,4 +1,4 @@
-"""``generate``: a model writes on from a prompt, from many, or through a conversation."""
+"""``generate``: a model writes on from a prompt, from many, through a conversation, or from ids that are no text."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from typing import Any
 from firstlight.config import resolve
 from firstlight.errors import UsageError
 from firstlight.lm import LM, GenerateSettings
+from firstlight.tokenizer import Ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,48 @@ def generate(model: str | Path | LM, prompts: str | Sequence[str] = "", **settin
     asked = [prompts] if isinstance(prompts, str) else list(prompts)
     chosen = settings_of(settings)
     return [Sample(made.prompt, made.text, len(made.ids)) for made in loaded.generate(asked, chosen)]
+
+
+@dataclass(frozen=True, slots=True)
+class IdSample:
+    """A sequence that a model wrote: ``ids`` are what follows ``prompt``."""
+
+    prompt: list[int]
+    ids: list[int]
+
+
+def generate_ids(model: str | Path | LM, prompt: str | Sequence[int] = (), **settings: Any) -> list[IdSample]:
+    """Write ids on from others.
+
+    Args:
+        model: where a model of ids lies, or a loaded one.
+        prompt: ids, or words that are ids; none begin a sequence.
+        settings: as of ``generate``.
+
+    Raises:
+        UsageError: another kind of model, or words that are none of its ids.
+    """
+    loaded = model if isinstance(model, LM) else load(model)
+    codec = loaded.codec
+    if not isinstance(codec, Ids):
+        raise UsageError("is no model of ids", where=loaded.source, fix="Give a prompt, or --image for images.")
+    begin = ids_of(prompt, codec.n_ids)
+    # A document begins after the end of the one before.
+    written = loaded.generate_ids([[codec.eot_id, *begin]], settings_of(settings))
+    return [IdSample(begin, ids) for ids in written]
+
+
+def ids_of(given: str | Sequence[int], n_ids: int) -> list[int]:
+    """Return ids that were typed with spaces or commas between them.
+
+    Raises:
+        UsageError: a word is none of the ids.
+    """
+    words = given.replace(",", " ").split() if isinstance(given, str) else [str(i) for i in given]
+    bad = next((word for word in words if not word.isascii() or not word.isdigit() or int(word) >= n_ids), None)
+    if bad is not None:
+        raise UsageError("is none of the model's ids", where="--ids", found=bad[:40], expected=f"0 to {n_ids - 1}")
+    return [int(word) for word in words]
 
 
 def stream(model: LM, prompt: str, **settings: Any) -> Iterator[str]:

@@ -12,12 +12,13 @@ from firstlight.errors import ConfigError, ContractError, UsageError
 from firstlight.files import MANIFEST
 from firstlight.optim import factor
 from firstlight.stages.settings import PretrainSettings, RunSettings
+from firstlight.tokenizer import CODECS
 from firstlight.train import Limits
 from firstlight.train.contract import changes, check_changes
 
 PRESETS = "firstlight.model.presets"
 _LOCK = ".lock"
-_TOKENIZER_FILES = frozenset({"tokenizer.json", "tokenizer_config.json", "origin.json"})
+_TOKENIZER_FILES = frozenset({"tokenizer.json", "tokenizer_config.json", "origin.json", *CODECS})
 
 
 @dataclass(frozen=True, slots=True)

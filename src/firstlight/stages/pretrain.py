@@ -11,10 +11,10 @@ from firstlight import optim, parallel, progress
 from firstlight.config import dump_toml
 from firstlight.errors import ContractError, FirstlightError, UsageError
 from firstlight.files import code_hash, remove_leftovers, write_atomic
-from firstlight.model import ModelConfig, n_parameters
+from firstlight.model import ModelConfig
 from firstlight.stages import assemble, inputs
 from firstlight.stages.settings import PretrainSettings
-from firstlight.train import FitResult, Job, ValidResult, fit, restore
+from firstlight.train import Job, ValidResult, fit, restore
 from firstlight.train.contract import settings_hash
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class PretrainResult:
         stopped_by: the limit or signal that ended it.
         finished: False where a signal ended it, so that --resume goes on.
         valid_loss: nats a target, or None where no evaluation was made.
+        bits_per_byte: of text; other sequences have bits_per_token, or of images bits_per_dim.
         report: the page, or None in processes other than the first.
     """
 
@@ -44,6 +45,8 @@ class PretrainResult:
     valid_loss: float | None
     bits_per_byte: float | None
     report: Path | None
+    bits_per_token: float | None = None
+    bits_per_dim: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object."""
@@ -141,13 +144,15 @@ def _run(
             _tell_failure(job, error)
         raise
     valid = result.valid if isinstance(result.valid, ValidResult) else None
+    bits: dict[str, Any] = {"bits_per_byte": None} | ({} if valid is None else valid.bits)
     answer = PretrainResult(
         run, result.stopped_by, result.finished, result.step, result.tokens, round(result.seconds, 2),
-        None if valid is None else valid.loss, None if valid is None else valid.bits_per_byte,
-        run / "report.html" if main else None,
+        None if valid is None else valid.loss, report=run / "report.html" if main else None, **bits,
     )  # fmt: skip
     if main:
-        _conclude(job, made, result, answer)
+        from firstlight.stages.conclude import conclude  # loaded at the end: training does not need it
+
+        conclude(job, made, result, answer.to_json(), seed=settings.run.seed)
     return answer
 
 
@@ -217,44 +222,6 @@ def _tell_failure(job: Job, error: FirstlightError) -> None:
     state = {"status": "failed", "stopped_by": str(error), "step": job.counters.step, "seconds": job.counters.seconds}
     with suppress(FirstlightError, OSError):
         write_atomic(job.run / "state.json", json.dumps(state, indent=1))
-        _write_report(job.run)
+        from firstlight.report import write_run_report  # loaded where it is needed: training does not
 
-
-def _write_report(run: Path) -> None:
-    # Loaded at the end: training does not need it.
-    from firstlight.report import write_run_report
-
-    write_run_report(run)
-
-
-def _conclude(job: Job, made: assemble.Materials, result: FitResult, answer: PretrainResult) -> None:
-    run = job.run
-    if job.state.average is not None:
-        assemble.write_average(run / "average", job.state, made)
-    valid = result.valid
-    if isinstance(valid, ValidResult):
-        figures = {
-            "valid": {
-                "loss": valid.loss, "perplexity": valid.perplexity, "bits_per_byte": valid.bits_per_byte,
-                "n_tokens": valid.targets, "n_bytes": valid.text_bytes,
-            },
-            "baselines": valid_baselines(made),
-            "parameters": n_parameters(job.state.model.config).total,
-        }  # fmt: skip
-        write_atomic(run / "evaluation.json", json.dumps(figures, indent=1))
-    status = "finished" if result.finished else "stopped"
-    state = {
-        "status": status, "stopped_by": result.stopped_by, "step": result.step, "seconds": result.seconds,
-        "result": answer.to_json(),
-    }  # fmt: skip
-    write_atomic(run / "state.json", json.dumps(state, indent=1))
-    _write_report(run)
-
-
-def valid_baselines(made: assemble.Materials) -> dict[str, Any]:
-    """Return what a uniform and a unigram model would score on the valid split."""
-    from firstlight.evaluate import count, without_context  # as the report, of use only at the end
-
-    counts, seen = count(made.store.train.tokens), count(made.store.valid.tokens)
-    found = without_context(made.store.vocab_size, counts, seen, made.tokenizer.byte_lengths())
-    return {name: asdict(likelihood) for name, likelihood in found.items()}
+        write_run_report(job.run)

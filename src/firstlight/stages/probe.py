@@ -1,8 +1,7 @@
 """``probe``: what each layer of a model knows of a task, by a linear classifier on its hidden states."""
 
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -10,43 +9,26 @@ from firstlight import parallel, progress
 from firstlight.errors import UsageError
 from firstlight.lm import LM
 from firstlight.tasks import Transform, read_spec, read_task
-from firstlight.tasks.probe import LayerScore, features
+from firstlight.tasks.probe import ProbeResult, features
 from firstlight.tasks.probe import probe as fit_layers
-
-
-@dataclass(frozen=True, slots=True)
-class ProbeResult:
-    """Accuracy on the valid rows by layer; 0 are the embeddings.
-
-    Attributes:
-        majority: accuracy of always saying the commonest class.
-    """
-
-    run: str
-    task: str
-    pool: str
-    rows: int
-    majority: float
-    layers: list[LayerScore]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return a JSON object."""
-        return asdict(self)
+from firstlight.tokenizer import Pixels
 
 
 def probe(
-    run: str | Path, task: str | Path, *, data: str | Path | None = None, pool: Literal["mean", "last"] = "mean",
-    device: str = "auto", seed: int = 1337,
+    run: str | Path, task: str | Path | None = None, *, data: str | Path | None = None,
+    pool: Literal["mean", "last"] = "mean", device: str = "auto", seed: int = 1337, rows: int = 10_000,
 ) -> ProbeResult:  # fmt: skip
     """Fit a linear classifier on the hidden states of every layer of a model that stays as it is.
 
     Args:
         run: a run, checkpoint or Hugging Face directory.
-        task: a TASK.toml of classification or of pairs.
+        task: a TASK.toml of classification or of pairs; of a model of images, labelled images to score on, by
+            default the valid split of its run.
         data: folder of the task's data folder.
         pool: mean over positions, or the last position.
         device: auto, cpu, cuda, cuda:N or mps.
         seed: of the rows that are drawn.
+        rows: images to fit on, and to score on, at most.
 
     Raises:
         UsageError: another kind of task.
@@ -54,8 +36,14 @@ def probe(
     """
     place = parallel.resolve(parallel.Hardware.model_validate({"device": device}))
     lm = LM.read(run).at(place)
+    if isinstance(lm.codec, Pixels):
+        from firstlight.stages.probe_images import probe_images
+
+        return probe_images(lm, run, task, pool=pool, most=rows)
     if lm.tokenizer is None:
         raise UsageError("has no tokenizer, so it reads no text", where=run)
+    if task is None:
+        raise UsageError("names no task", where="probe", expected="RUN TASK.toml")
     found = read_task(read_spec(Path(task), data=None if data is None else Path(data)), seed=seed)
     spec = found.spec
     if spec.kind not in ("classification", "pair"):
@@ -64,8 +52,8 @@ def probe(
         progress.notice(f"{spec.name}: {note}")
     transform = Transform(spec, lm.tokenizer, lm.config.block_size)
     train, valid = transform(found.train), transform(found.valid)
-    labels, true = (torch.tensor([row.label for row in rows]) for rows in (train, valid))
-    seen, unseen = (features(lm.model, spec, rows, place, pool) for rows in (train, valid))
+    labels, true = (torch.tensor([row.label for row in part]) for part in (train, valid))
+    seen, unseen = (features(lm.model, part, place, pool) for part in (train, valid))
     layers = fit_layers(seen, labels, unseen, true, len(spec.labels))
     majority = float((true == labels.mode().values).float().mean())
     return ProbeResult(str(run), spec.name, pool, len(train), majority, layers)

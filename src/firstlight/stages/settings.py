@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from firstlight.config import Settings
-from firstlight.corpus import CorpusSettings
+from firstlight.corpus import CorpusSettings, IdSettings, ImageSettings
 from firstlight.model import ModelConfig
 from firstlight.optim import AdamW, Muon
 from firstlight.parallel import Hardware
@@ -30,6 +30,8 @@ class PretrainSettings(Settings):
 
     run: RunSettings = RunSettings()
     corpus: CorpusSettings = CorpusSettings()
+    ids: IdSettings = IdSettings()
+    image: ImageSettings = ImageSettings()
     tokenizer: TokenizerSettings = TokenizerSettings()
     data: DataSettings = DataSettings()
     model: ModelConfig = ModelConfig()

@@ -4,6 +4,7 @@ Row p of a run is a window of ``block_size`` targets. In each epoch the text (of
 are weighted) is cut into windows from an offset of that epoch's own, as if its end met its beginning;
 every target counts once, but for less than one window. The windows' order is a keyed permutation.
 With weights, rows come in groups of 1,024 in which each source has its share, to the row.
+Where all documents have one length, as images have, a row is a document: windows begin where documents do.
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from firstlight.errors import StoreError
-from firstlight.store.permute import keys, permute
+from firstlight.store.permute import chance, keys, permute
 from firstlight.store.store import Split, TokenStore
 from firstlight.types import Batch
 
@@ -40,6 +41,8 @@ class Batches:
         seed: of the order.
         weights: shares of the sources, or None for one order over the whole text.
         document_masking: give each row's document starts.
+        hidden: share of rows, of stores whose documents are one a row, that begin with an id in place of their own
+            first one; and that id.
 
     Raises:
         StoreError: the text of a source is shorter than one window, or there is not one weight a source.
@@ -53,9 +56,12 @@ class Batches:
         seed: int,
         weights: list[float] | None = None,
         document_masking: bool = False,
+        hidden: tuple[float, int] | None = None,
     ) -> None:
-        self._split, self._eot = store.train, store.eot_id
+        self._split, self._eot, self._hidden = store.train, store.eot_id, hidden
         self._T, self._seed, self._masking = block_size, seed, document_masking
+        assert store.sequence in (None, block_size + 1), "a row is a document"
+        self._step = store.sequence or block_size
         sources = [(str(s["name"]), s["train"]) for s in store.manifest.get("sources", [])]
         if weights is None:
             stretches = [("the training text", 0, store.train.n_tokens)]
@@ -71,7 +77,7 @@ class Batches:
                     "is shorter than one block", where=name, found=f"{tokens} tokens, block size {block_size}",
                     fix="Lower model.block_size, or bring more text.",
                 )  # fmt: skip
-        self._ranges = [_Range(first, n, n // block_size) for _, first, n in stretches]
+        self._ranges = [_Range(first, n, n // self._step) for _, first, n in stretches]
         self._deal = _Deal(weights, seed) if weights is not None and len(weights) > 1 else None
 
     @property
@@ -94,8 +100,8 @@ class Batches:
             for epoch in np.unique(epochs):
                 here = epochs == epoch
                 key = keys(self._seed, int(number), int(epoch))
-                offset = int(key[0] % np.uint64(r.tokens))
-                begins[here] = (permute(inside[here], r.windows, key) * self._T + offset) % r.tokens
+                offset = int(key[0] % np.uint64(r.tokens)) if self._step == self._T else 0
+                begins[here] = (permute(inside[here], r.windows, key) * self._step + offset) % r.tokens
             out[mine, 0], out[mine, 1], out[mine, 2] = begins, r.first, r.tokens
         return out
 
@@ -107,6 +113,9 @@ class Batches:
         index = (begins[:, :1] + np.arange(self._T + 1)) % begins[:, 2:] + begins[:, 1:2]  # (B, T + 1)
         ids = torch.from_numpy(self._split.tokens[index].astype(np.int64))
         inputs = ids[:, :-1].contiguous()
+        if self._hidden is not None:
+            share, instead = self._hidden
+            inputs[torch.from_numpy(chance(position, rows, keys(self._seed, "hidden")) < share), 0] = instead
         starts = document_starts(inputs, self._eot) if self._masking else None
         return Batch(inputs, ids[:, 1:].contiguous(), None, starts)
 
@@ -170,6 +179,7 @@ class Windows:
         max_windows: take only this many, evenly spread.
         document_masking: give each window's document starts.
         eot_id: end-of-text, needed for them.
+        sequence: of a store whose documents are one a row: how many ids each has.
     """
 
     def __init__(
@@ -180,9 +190,11 @@ class Windows:
         max_windows: int | None = None,
         document_masking: bool = False,
         eot_id: int = -1,
+        sequence: int | None = None,
     ) -> None:
         self._split, self._T, self._masking, self._eot = split, block_size, document_masking, eot_id
-        in_all = -(-(split.n_tokens - 1) // block_size) if split.n_tokens > 1 else 0
+        self._step = sequence or block_size
+        in_all = -(-(split.n_tokens - 1) // self._step) if split.n_tokens > 1 else 0
         self._which = np.arange(in_all)
         if max_windows is not None and max_windows < in_all:
             self._which = np.linspace(0, in_all - 1, max_windows).astype(np.int64)
@@ -195,14 +207,14 @@ class Windows:
     @property
     def n_targets(self) -> int:
         """Targets that count."""
-        ends = np.minimum((self._which + 1) * self._T, self._split.n_tokens - 1)
-        return int((ends - self._which * self._T).sum())
+        begins = self._which * self._step
+        return int((np.minimum(begins + self._T, self._split.n_tokens - 1) - begins).sum())
 
     def batch(self, index: int, rows: int) -> Batch:
         """Return windows ``index`` to ``index + rows``."""
         import torch
 
-        at = self._which[index : index + rows, None] * self._T + np.arange(self._T + 1)
+        at = self._which[index : index + rows, None] * self._step + np.arange(self._T + 1)
         inside = at < self._split.n_tokens
         ids = torch.from_numpy(self._split.tokens[np.minimum(at, self._split.n_tokens - 1)].astype(np.int64))
         weights = None if inside.all() else torch.from_numpy(inside[:, 1:].astype(np.float32))

@@ -34,6 +34,13 @@ def permute(places: np.ndarray, n: int, key: np.ndarray) -> np.ndarray:
     return out.astype(np.int64)
 
 
+def chance(first: int, n: int, key: np.ndarray) -> np.ndarray:
+    """Return a number in [0, 1) for each of the places ``first`` to ``first + n``, always the same for one key."""
+    with np.errstate(over="ignore"):
+        x = _mix(_mix(np.arange(first, first + n, dtype=np.uint64) + key[0]) + key[1])
+    return (x >> np.uint64(11)) / 2.0**53
+
+
 def _mix(x: np.ndarray) -> np.ndarray:
     x = (x ^ (x >> np.uint64(30))) * _M1
     x = (x ^ (x >> np.uint64(27))) * _M2

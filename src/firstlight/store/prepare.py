@@ -17,9 +17,9 @@ from firstlight.files import MANIFEST, atomic_directory, remove_leftovers
 from firstlight.store.settings import DataSettings
 from firstlight.store.store import FORMAT, Split, TokenStore
 from firstlight.store.writer import HASHED, Piece, Writer
-from firstlight.types import Document, Encoder
+from firstlight.types import Document, Encoder, Numbered, Vocabulary
 
-_BATCH_CHARACTERS = 4 << 20
+_BATCH_CHARACTERS = 4 << 20  # or ids, of documents that are ids already
 # A text without any sure place to cut is held in memory up to here.
 _MOST_HELD = 1 << 20
 
@@ -39,7 +39,9 @@ class SourceLike(Protocol):
         ...
 
 
-def fingerprint(sources: Sequence[SourceLike], encoder: Encoder, settings: DataSettings, seed: int) -> dict[str, Any]:
+def fingerprint(
+    sources: Sequence[SourceLike], encoder: Vocabulary, settings: DataSettings, seed: int
+) -> dict[str, Any]:
     """Return what a store is made from; equal tables make equal stores."""
     return {
         "format": FORMAT, "tokenizer": encoder.hash, "sources": [s.fingerprint() for s in sources],
@@ -50,7 +52,7 @@ def fingerprint(sources: Sequence[SourceLike], encoder: Encoder, settings: DataS
 def prepare(
     directory: Path,
     sources: Sequence[SourceLike],
-    encoder: Encoder,
+    encoder: Encoder | Numbered,
     settings: DataSettings,
     *,
     seed: int,
@@ -62,7 +64,7 @@ def prepare(
     Args:
         directory: the store's folder; it appears when it is finished.
         sources: texts, in order.
-        encoder: the tokenizer.
+        encoder: the tokenizer; of sources whose documents are ids already, what ids there are.
         settings: how the text is split.
         seed: of the split by document.
         extra: further facts for the manifest.
@@ -117,15 +119,38 @@ def _made_before(directory: Path, made_from: Mapping[str, Any]) -> TokenStore:
     return store
 
 
-def _batches(source: SourceLike, encoder: Encoder) -> Iterator[list[Piece]]:
-    """Group texts into batches of some megabytes; a long text is cut where ids stay those of the whole."""
+def _batches(source: SourceLike, encoder: Encoder | Numbered) -> Iterator[list[Piece]]:
+    """Group documents into batches of some megabytes."""
     batch: list[Piece] = []
-    size, held, begun, told = 0, "", False, False
+    size = 0
+    for piece in _texts(source, encoder) if isinstance(encoder, Encoder) else _ids(source):
+        batch.append(piece)
+        size += len(piece.content)
+        if size >= _BATCH_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _ids(source: SourceLike) -> Iterator[Piece]:
+    begun = False
+    for document in source.documents():
+        content = document.content
+        if isinstance(content, str):
+            raise StoreError("a document is text, where ids were expected", where=document.source)
+        yield Piece(content, document.source, None if begun else content[:HASHED].tobytes(), document.continues)
+        begun = document.continues
+
+
+def _texts(source: SourceLike, encoder: Encoder) -> Iterator[Piece]:
+    """Cut a long text where ids stay those of the whole."""
+    held, begun, told = "", False, False
     for document in source.documents():
         if not isinstance(document.content, str):
             raise StoreError("a document is no text", where=document.source)
         text, held = held + document.content, ""
-        beginning = None if begun else text[:HASHED]
+        beginning = None if begun else text[:HASHED].encode("utf-8", "surrogatepass")
         if document.continues:
             at = encoder.cut(text) if begun or len(text) >= HASHED else 0
             if at == 0 and len(text) >= _MOST_HELD:
@@ -139,14 +164,8 @@ def _batches(source: SourceLike, encoder: Encoder) -> Iterator[list[Piece]]:
             text, held = text[:at], text[at:]
             if not text:
                 continue
-        batch.append(Piece(text, document.source, beginning, document.continues))
+        yield Piece(text, document.source, beginning, document.continues)
         begun = document.continues
-        size += len(text)
-        if size >= _BATCH_CHARACTERS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
 
 def _ahead(batches: Iterator[list[Piece]]) -> Generator[list[Piece], None, None]:

@@ -77,7 +77,11 @@ class Split:
 
 
 class TokenStore:
-    """A finished store; ``open`` it."""
+    """A finished store; ``open`` it.
+
+    Attributes:
+        sequence: ids of every document, where all have the same number and are dealt out one a row.
+    """
 
     def __init__(self, directory: Path, manifest: dict[str, Any]) -> None:
         self.directory, self.manifest = directory, manifest
@@ -85,6 +89,7 @@ class TokenStore:
         self.eot_id = int(manifest["eot_id"])
         self.tokenizer_hash = str(manifest["tokenizer"])
         self.fingerprint = str(manifest["fingerprint"])
+        self.sequence: int | None = manifest.get("sequence")
         self.train = Split(directory, "train", int(manifest["train_bytes"]))
         self.valid = Split(directory, "valid", int(manifest["valid_bytes"]))
 

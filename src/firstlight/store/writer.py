@@ -22,9 +22,9 @@ from firstlight.store.megatron import dtype_for, write_index
 from firstlight.store.names import NameTable
 from firstlight.store.settings import DataSettings
 from firstlight.store.store import FORMAT
-from firstlight.types import Encoder
+from firstlight.types import Encoder, Numbered
 
-# Characters of a document that decide its side.
+# Characters, or ids, of a document that decide its side.
 HASHED = 1 << 16
 _FEW = 20
 _SIDES = ("train", "valid")
@@ -35,23 +35,25 @@ class Piece:
     """A stretch of a document, cut where its ids do not depend on what follows.
 
     Attributes:
-        text: the stretch.
+        content: the stretch: text, or ids (1-D).
         source: where the document came from.
         beginning: of the document, where this is its first stretch; otherwise None.
         continues: the next piece belongs to the same document.
     """
 
-    text: str
+    content: str | np.ndarray
     source: str
-    beginning: str | None
+    beginning: bytes | None
     continues: bool
 
 
 class Writer:
     """Writes a store; a context, so that files are closed also where something fails."""
 
-    def __init__(self, folder: Path, encoder: Encoder, settings: DataSettings, seed: int) -> None:
+    def __init__(self, folder: Path, encoder: Encoder | Numbered, settings: DataSettings, seed: int) -> None:
         self._folder, self._encoder, self._settings = folder, encoder, settings
+        self._tokenizer = encoder if isinstance(encoder, Encoder) else None  # None: documents are ids already
+        self._sequence = None if isinstance(encoder, Encoder) else encoder.sequence
         self._key = seed.to_bytes(8, "little")
         self._dtype = dtype_for(encoder.vocab_size)
         self._byte_lengths = encoder.byte_lengths().astype(np.int64)
@@ -82,10 +84,10 @@ class Writer:
         self._before = {s: (self._tokens[s], len(self._lengths[s]), self._bytes[s]) for s in _SIDES}
 
     def write(self, pieces: list[Piece]) -> int:
-        """Encode and write the next pieces; return the bytes of their text."""
-        ids, counts = self._encoder.encode_batch([piece.text for piece in pieces])
+        """Encode and write the next pieces; return the bytes of their text, or how many ids they hold."""
+        ids, counts = self._encoded(pieces)
         self._check(ids)
-        ends = np.array([not piece.continues for piece in pieces])
+        ends = np.array([not piece.continues and self._encoder.eot_id >= 0 for piece in pieces])
         in_valid = np.empty(len(pieces), dtype=bool)
         lengths = (counts + ends).tolist()
         for i, piece in enumerate(pieces):
@@ -94,10 +96,19 @@ class Writer:
             in_valid[i] = self._side == "valid"
             self._lengths[self._side][-1] += lengths[i]
         ids = np.insert(ids, np.cumsum(counts)[ends], self._encoder.eot_id)
-        if not in_valid.any():
-            return self._put("train", ids)
-        mask = np.repeat(in_valid, lengths)
-        return self._put("valid", ids[mask]) + self._put("train", ids[~mask])
+        if in_valid.any():
+            mask = np.repeat(in_valid, lengths)
+            n_bytes = self._put("valid", ids[mask]) + self._put("train", ids[~mask])
+        else:
+            n_bytes = self._put("train", ids)
+        return int(counts.sum()) if self._tokenizer is None else n_bytes
+
+    def _encoded(self, pieces: list[Piece]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the ids of all pieces end to end, and each piece's count."""
+        if self._tokenizer is not None:
+            return self._tokenizer.encode_batch([str(piece.content) for piece in pieces])
+        ids = [np.asarray(piece.content) for piece in pieces]
+        return np.concatenate(ids), np.array([len(part) for part in ids], dtype=np.int64)
 
     def end(self) -> dict[str, Any]:
         """End the source; return its table for the manifest."""
@@ -130,6 +141,7 @@ class Writer:
             {
                 "format": FORMAT, "fingerprint": hashlib.sha256(made_from.encode()).hexdigest(),
                 "tokenizer": self._encoder.hash, "vocab_size": self._encoder.vocab_size, "eot_id": self._encoder.eot_id,
+                **({"sequence": self._sequence} if self._sequence else {}),
                 "dtype": self._dtype.name, "valid_ratio": self._settings.valid_ratio, **counts, **facts,
             },
         )  # fmt: skip
@@ -142,14 +154,14 @@ class Writer:
                 found=int(ids.min()) if int(ids.min()) < 0 else int(ids.max()), expected=f"0 to {size - 1}",
             )  # fmt: skip
 
-    def _begin_document(self, name: str, beginning: str) -> None:
+    def _begin_document(self, name: str, beginning: bytes) -> None:
         self._side = self._side_of(beginning)
         self._documents += 1
         self._lengths[self._side].append(0)
         self._names.add(self._side, name)
 
-    def _side_of(self, beginning: str) -> str:
-        key = hashlib.blake2b(beginning.encode("utf-8", "surrogatepass"), digest_size=8, key=self._key).digest()
+    def _side_of(self, beginning: bytes) -> str:
+        key = hashlib.blake2b(beginning, digest_size=8, key=self._key).digest()
         if self._documents < _FEW - 1:
             self._early.add(key)
             return "train"
@@ -168,8 +180,10 @@ class Writer:
         first_token, first_document, _ = self._before["train"]
         lengths = np.array(self._lengths["train"][first_document:], dtype=np.int64)
         tokens = int(lengths.sum())
-        # End-of-text is no text: the split of one document is that of its text.
-        keep = int((tokens - len(lengths)) * (1 - self._settings.valid_ratio))
+        # What ends a document is no text: the split of one document is that of its text.
+        ends_of = len(lengths) if self._encoder.eot_id >= 0 else 0
+        keep = int((tokens - ends_of) * (1 - self._settings.valid_ratio))
+        keep -= keep % (self._sequence or 1)
         if keep < 2 or tokens - keep < 2:
             raise StoreError(
                 "holds too little text for a train and a valid split", where=self._source, found=f"{tokens} tokens",

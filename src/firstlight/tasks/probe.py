@@ -5,7 +5,7 @@ alone has seen the whole text.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
@@ -16,7 +16,6 @@ from torch import Tensor
 from firstlight import parallel, progress
 from firstlight.model import GPT
 from firstlight.tasks.loss import collate
-from firstlight.tasks.spec import TaskSpec
 from firstlight.tasks.transform import Row
 
 Pool = Literal["mean", "last"]
@@ -35,11 +34,31 @@ class LayerScore:
     decay: float
 
 
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """Accuracy on the valid rows by layer; 0 are the embeddings.
+
+    Attributes:
+        majority: accuracy of always saying the commonest class.
+        raw_pixels: of images, accuracy of the same classifier on pixels.
+    """
+
+    run: str
+    task: str
+    pool: str
+    rows: int
+    majority: float
+    layers: list[LayerScore]
+    raw_pixels: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+
 @torch.no_grad()
-def features(
-    model: GPT, spec: TaskSpec, rows: Sequence[Row], place: parallel.Place, pool: Pool
-) -> Float[Tensor, "L N C"]:
-    """Return the pooled hidden states of every row after the embeddings and after each block."""
+def features(model: GPT, rows: Sequence[Row], place: parallel.Place, pool: Pool) -> Float[Tensor, "L N C"]:
+    """Return the pooled hidden states of every row, of one sequence each, after the embeddings and after each block."""
     was_training = model.training
     model.eval()
     held: list[Tensor] = []
@@ -52,7 +71,7 @@ def features(
             while order:
                 n = max(1, _TOKENS // rows[order[-1]].width)
                 part, order = order[-n:], order[:-n]
-                batch = collate(spec.name, [rows[i] for i in part], scored=False).piece(slice(None), place.device)
+                batch = collate("probe", [rows[i] for i in part], scored=False).piece(slice(None), place.device)
                 held.clear()
                 with parallel.autocast(place):
                     model.hidden(batch.ids[:, 0])
@@ -83,15 +102,33 @@ def probe(
     scores = []
     for layer, (seen, unseen) in enumerate(zip(train, valid, strict=True)):
         mean, deviation = seen.mean(0), seen.std(0) + 1e-6
-        x, y = (seen - mean) / deviation, (unseen - mean) / deviation
-        held_out = max(1, len(x) // 10)
-        tried = {
-            decay: _right(fit(x[held_out:], labels[held_out:], n, decay), x[:held_out], labels[:held_out])
-            for decay in _DECAYS
-        }  # fmt: skip
-        decay = max(tried, key=lambda d: tried[d])
-        scores.append(LayerScore(layer, _right(fit(x, labels, n, decay), y, true), decay))
+        accuracy, decay = classify((seen - mean) / deviation, labels, (unseen - mean) / deviation, true, n)
+        scores.append(LayerScore(layer, accuracy, decay))
     return scores
+
+
+def classify(
+    x: Float[Tensor, "N C"], labels: Int[Tensor, " N"], y: Float[Tensor, "M C"], true: Int[Tensor, " M"], n: int
+) -> tuple[float, float]:
+    """Fit a classifier and return its accuracy on other rows, and the decay that did best on a tenth of its own."""
+    held_out = max(1, len(x) // 10)
+    tried = {
+        decay: _right(fit(x[held_out:], labels[held_out:], n, decay), x[:held_out], labels[:held_out])
+        for decay in _DECAYS
+    }  # fmt: skip
+    decay = max(tried, key=lambda d: tried[d])
+    return _right(fit(x, labels, n, decay), y, true), decay
+
+
+def raw_pixels(
+    train: Float[Tensor, "N P"], labels: Int[Tensor, " N"], valid: Float[Tensor, "M P"], true: Int[Tensor, " M"], n: int
+) -> float:
+    """Return the accuracy of the same classifier on pixels, 0 to 255: what layers of a model must be better than.
+
+    All are divided by one deviation: one a pixel would make much of those that hardly ever differ.
+    """
+    mean, deviation = train.mean(0), train.std() + 1e-6
+    return classify((train - mean) / deviation, labels, (valid - mean) / deviation, true, n)[0]
 
 
 def fit(x: Float[Tensor, "N C"], labels: Int[Tensor, " N"], n: int, decay: float) -> Float[Tensor, "n D"]:

@@ -23,12 +23,14 @@ class ValidResult:
             where ids stand for no bytes of text.
         targets: targets covered.
         text_bytes: UTF-8 bytes that the covered text has.
+        unit: what a target is where ids stand for no bytes of text: a token, or a dimension of an image.
     """
 
     loss: float
     bits_per_byte: float | None
     targets: int
     text_bytes: int
+    unit: str = "token"
 
     @property
     def criterion(self) -> float:
@@ -37,8 +39,14 @@ class ValidResult:
 
     def figures(self) -> dict[str, float]:
         """Return what is logged beside the loss."""
-        bits = {} if self.bits_per_byte is None else {"bits_per_byte": self.bits_per_byte}
-        return {"perplexity": self.perplexity, **bits}
+        return {"perplexity": self.perplexity, **self.bits}
+
+    @property
+    def bits(self) -> dict[str, float]:
+        """Bits per byte of text; where ids stand for none, bits per token or per dimension."""
+        if self.bits_per_byte is not None:
+            return {"bits_per_byte": self.bits_per_byte}
+        return {f"bits_per_{self.unit}": self.loss / math.log(2)}
 
     @property
     def perplexity(self) -> float:
@@ -48,8 +56,9 @@ class ValidResult:
 
 @torch.no_grad()
 def validate(
-    model: GPT, windows: Windows, byte_lengths: np.ndarray | None, place: parallel.Place, rows: int
-) -> ValidResult:
+    model: GPT, windows: Windows, byte_lengths: np.ndarray | None, place: parallel.Place, rows: int,
+    unit: str = "token",
+) -> ValidResult:  # fmt: skip
     """Measure the loss of ``model`` over ``windows``, each process taking its share.
 
     Args:
@@ -58,6 +67,7 @@ def validate(
         byte_lengths: bytes of text that each id stands for (V,), 0 for special tokens, or None.
         place: device and processes.
         rows: windows of one forward pass; may differ between processes.
+        unit: as in ValidResult.
     """
     lengths = None
     if byte_lengths is not None:
@@ -74,7 +84,7 @@ def validate(
     sums = torch.stack([part.cpu().double() for part in parts]).sum(0)
     total, count, text_nats, text_bytes = parallel.all_sum(sums, place).tolist()
     bits = text_nats / math.log(2) / text_bytes if text_bytes else None
-    return ValidResult(total / count if count else math.nan, bits, round(count), round(text_bytes))
+    return ValidResult(total / count if count else math.nan, bits, round(count), round(text_bytes), unit)
 
 
 def _sums(model: GPT, batch: Batch, lengths: Tensor | None, place: parallel.Place) -> Tensor:

@@ -1,0 +1,97 @@
+"""Images as sequences: bits per dimension beside computed baselines, and what layers know beside raw pixels.
+
+    python benchmarks/images.py digits                              # scikit-learn's 8 × 8 digits
+    python benchmarks/images.py mnist --data FOLDER --minutes 30    # FOLDER has MNIST's four IDX files
+
+Trains with ``firstlight pretrain`` in a process of its own, then asks ``evaluate`` and ``probe`` about images that were
+not trained on: MNIST's test set, or the last fifth of the digits. All figures are of the same size and the same levels
+of grey, so they compare with each other; with --levels 256 and --size 28 also with published bits per dimension of
+MNIST (docs/images.md). The run with its report stays in --out. Words after ``--`` are settings of the run.
+"""
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SHAPES = {
+    "digits": ["model.n_layer=4", "model.n_head=4", "model.n_embd=128", "train.batch_tokens=4096"],
+    "mnist": ["model.n_layer=6", "model.n_head=4", "model.n_embd=128", "train.batch_tokens=7840"],
+}
+
+
+def digits(folder: Path) -> tuple[Path, Path]:
+    """Write scikit-learn's digits as two arrays with their labels: four fifths to train on, and the rest."""
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    images = np.rint(found.images * (255 / 16)).astype(np.uint8)
+    cut = len(images) * 4 // 5
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, part in (("digits", slice(cut)), ("held-out", slice(cut, None))):
+        np.save(folder / f"{name}.npy", images[part])
+        np.save(folder / f"{name}-labels.npy", found.target[part])
+    return folder / "digits.npy", folder / "held-out.npy"
+
+
+def mnist(folder: Path) -> tuple[Path, Path]:
+    """Return the files of the training and the test images."""
+    files = [next(folder.glob(f"{side}-images-idx3-ubyte*"), None) for side in ("train", "t10k")]
+    if files[0] is None or files[1] is None:
+        raise SystemExit(f"{folder} has no train-images-idx3-ubyte and t10k-images-idx3-ubyte")
+    return files[0], files[1]
+
+
+def call(*words: str) -> dict[str, Any]:
+    """Run a command of Firstlight and return its JSON."""
+    done = subprocess.run([sys.executable, "-m", "firstlight", *words, "--json"], stdout=subprocess.PIPE, check=False)
+    if done.returncode:
+        raise SystemExit(f"firstlight {' '.join(words)} failed")
+    table: dict[str, Any] = json.loads(done.stdout)
+    return table
+
+
+def main() -> None:
+    """Train, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("images", choices=SHAPES)
+    parser.add_argument("--data", type=Path, default=Path("data/mnist"), help="folder of MNIST's files")
+    parser.add_argument("--out", type=Path, default=Path("runs/images"), help="folder of runs")
+    parser.add_argument("--minutes", type=float, default=3.0)
+    parser.add_argument("--size", type=int, help="pixels a side; by default 8 for digits, 14 for MNIST")
+    parser.add_argument("--levels", type=int, default=16, help="of grey")
+    parser.add_argument("--rows", type=int, default=10_000, help="images that the probe is fitted on, at most")
+    own, words = sys.argv[1:], []
+    if "--" in own:
+        own, words = own[: own.index("--")], own[own.index("--") + 1 :]
+    asked = parser.parse_args(own)
+    size = asked.size or {"digits": 8, "mnist": 14}[asked.images]
+    train, test = digits(asked.out / "digits-data") if asked.images == "digits" else mnist(asked.data)
+    run = asked.out / f"{asked.images}-{size}-{asked.levels}"
+    settings = [
+        *SHAPES[asked.images], f"image.size={size}", f"image.levels={asked.levels}", f"train.minutes={asked.minutes}",
+        "train.eval_windows=500", "train.sample_every=0", *words,
+    ]  # fmt: skip
+    trained = call("pretrain", str(train), "--out", str(run), "--resume", *settings)
+    (scored,) = call("evaluate", str(run), "--text", str(test))["texts"]
+    probed = call("probe", str(run), str(test), "--rows", str(asked.rows))
+    pixels = size * size
+    seen = f"{trained['tokens'] / pixels:,.0f} images seen in {trained['seconds']:,.0f} s"
+    print(f"\n{asked.images}, {size} × {size} pixels of {asked.levels} levels, {seen}")
+    print(f"\n{'held-out images':24}{'bits per dimension':>20}{'nats an image':>16}")
+    for name, table in (("this model", scored["model"]), *scored["baselines"].items()):
+        print(f"{name:24}{table['bits_per_dim']:20.4f}{table['bits_per_dim'] * math.log(2) * pixels:16.2f}")
+    print(f"\n{'linear classifier on':24}{'accuracy':>20}")
+    for layer in probed["layers"]:
+        print(f"{'embeddings' if layer['layer'] == 0 else 'block ' + str(layer['layer']):24}{layer['accuracy']:20.4f}")
+    print(f"{'raw pixels':24}{probed['raw_pixels']:20.4f}")
+    print(f"{'nothing':24}{probed['majority']:20.4f}\n\nreport: {run / 'report.html'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""Integer sequences on the whole road: trained, resumed, evaluated, written on, without a tokenizer."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_sequences import SMALL, write_ids
+
+import firstlight
+from firstlight.cli.app import run as command
+from firstlight.errors import ContractError, CorpusError, UsageError
+from firstlight.stages import data
+from firstlight.stages.generate import generate_ids
+from firstlight.stages.verify_resume import verify_resume
+from firstlight.store import TokenStore
+from firstlight.tokenizer import Ids
+
+IDS = [*SMALL, "model.block_size=16", "ids.vocab_size=12"]
+
+
+@pytest.fixture(autouse=True)
+def _torch_as_it_was():
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ids")
+    walk = write_ids(folder / "walk.npy")
+    firstlight.pretrain([str(walk)], out=folder / "run", overrides=IDS)
+    return folder
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_a_run_has_ids_and_no_tokenizer(made: Path):
+    run = made / "run"
+    assert [p.name for p in (run / "tokenizer").iterdir()] == ["ids.json"]
+    checkpoint = run / "checkpoints" / (run / "latest").read_text(encoding="utf-8").strip()
+    assert {p.name for p in checkpoint.iterdir()} >= {"ids.json", "config.json", "model.safetensors"}
+    assert not list(checkpoint.glob("tokenizer*"))
+    assert read(checkpoint / "config.json")["eos_token_id"] == 12
+    assert "AutoTokenizer" not in (checkpoint / "README.md").read_text(encoding="utf-8")
+    store = TokenStore.open(run / "data", tokenizer_hash=Ids(12).hash)
+    assert (store.vocab_size, store.eot_id, store.sequence) == (13, 12, None)
+
+
+def test_figures_are_of_tokens_and_never_of_bytes(made: Path):
+    evaluation = read(made / "run" / "evaluation.json")
+    for table in (evaluation["valid"], *evaluation["baselines"].values()):
+        assert table["bits_per_token"] == pytest.approx(table["loss"] / math.log(2))
+        assert not any("byte" in key for key in table)
+    assert evaluation["baselines"]["uniform"]["loss"] == pytest.approx(math.log(13))
+    lines = [json.loads(x) for x in (made / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    measured = [line for line in lines if "valid_loss" in line]
+    assert measured
+    assert all("bits_per_token" in line and "bits_per_byte" not in line for line in measured)
+    state = read(made / "run" / "state.json")
+    assert state["result"]["bits_per_token"] == evaluation["valid"]["bits_per_token"]
+    samples = [json.loads(x) for x in (made / "run" / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(samples) == 2
+    assert all(set(s["text"].split()) <= {str(i) for i in range(12)} for s in samples)
+    page = (made / "run" / "report.html").read_text(encoding="utf-8")
+    assert "bits per token" in page
+    assert "bits per byte" not in page
+    assert "tokenizer.json</code>" not in page
+
+
+def test_stop_and_resume_changes_nothing(made: Path):
+    assert verify_resume(made / "run" / "run.toml", steps=5, stop_at=2).equal
+    again = firstlight.pretrain([str(made / "walk.npy")], out=made / "run", resume=True, overrides=IDS)
+    assert (again.finished, again.step, again.bits_per_byte) == (True, 6, None)
+    assert again.bits_per_token is not None
+
+
+def test_it_writes_ids_on(made: Path, capsys: pytest.CaptureFixture[str]):
+    samples = generate_ids(made / "run", "1, 2 3", max_new_tokens=7, num_samples=2, seed=3)
+    assert [s.prompt for s in samples] == [[1, 2, 3]] * 2
+    assert all(0 < len(s.ids) <= 7 and max(s.ids) < 12 for s in samples)
+    assert generate_ids(made / "run", [1, 2, 3], max_new_tokens=7, num_samples=2, seed=3) == samples
+    words = ["generate", str(made / "run"), "--ids", "1 2 3", "--max-new-tokens", "7", "--seed", "3"]
+    assert command(words) == 0
+    assert capsys.readouterr().out.split() == [*map(str, [1, 2, 3, *samples[0].ids])]
+    assert command([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["samples"][0]["ids"] == samples[0].ids
+    for bad in ("1 12", "1 -2", "x", "²"):
+        with pytest.raises(UsageError, match="none of the model's ids .*0 to 11"):
+            generate_ids(made / "run", bad)
+    assert command(["generate", str(made / "run"), "text"]) == 2
+    assert command(["generate", str(made / "run"), "--image", "a.png"]) == 2
+    capsys.readouterr()
+
+
+def test_other_ids_are_evaluated(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    run = str(made / "run")
+    own = firstlight.evaluate(run).texts[0]
+    assert own.model.loss == pytest.approx(read(made / "run" / "evaluation.json")["valid"]["loss"], rel=1e-5)
+    assert (own.unit, own.model.bits_per_byte) == ("token", None)
+    rows = np.arange(60).reshape(5, 12) % 12
+    np.save(tmp_path / "rows.npy", rows)
+    assert command(["evaluate", run, "--text", str(tmp_path / "rows.npy"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["texts"][0]
+    assert (found["n_tokens"], found["unit"]) == (65, "token")
+    assert set(found["model"]) == {"loss", "perplexity", "bits_per_token"}
+    assert command(["evaluate", run]) == 0
+    assert "bits/token" in capsys.readouterr().out
+    (tmp_path / "a.txt").write_text("text", encoding="utf-8")
+    with pytest.raises(UsageError, match="the model is one of ids .found text"):
+        firstlight.evaluate(run, [str(tmp_path / "a.txt")])
+    np.save(tmp_path / "high.npy", np.array([1, 12]))
+    with pytest.raises(CorpusError, match="high.npy: place 1: holds an id outside the vocabulary"):
+        firstlight.evaluate(run, [str(tmp_path / "high.npy")])
+
+
+def test_a_store_made_before_trains_too(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    store = tmp_path / "store"
+    prepared = data.prepare([str(made / "walk.npy")], out=store, overrides=["ids.vocab_size=12"])
+    assert (prepared.vocab_size, prepared.documents, prepared.tally.documents) == (13, 2, 1)
+    assert data.prepare([str(made / "walk.npy")], out=store, overrides=["ids.vocab_size=12"]).train_tokens
+    with pytest.raises(ContractError, match="another tokenizer"):
+        data.prepare([str(made / "walk.npy")], out=store, overrides=["ids.vocab_size=20"])
+    assert data.verify(store).problems == []
+    found = data.inspect(store, n_tokens=3)
+    assert (found.beginning, len(found.first_ids)) == (None, 3)
+    assert data.stats(store)["top"][0]["token"] is None
+    result = firstlight.pretrain([str(store)], out=tmp_path / "run", overrides=IDS)
+    assert result.valid_loss == pytest.approx(read(made / "run" / "evaluation.json")["valid"]["loss"])
+    again = firstlight.pretrain(
+        [str(store)], out=tmp_path / "more", start_from=str(tmp_path / "run"), overrides=SMALL[3:]
+    )
+    assert again.valid_loss < result.valid_loss
+    np.save(tmp_path / "other.npy", np.arange(3000) % 20)
+    with pytest.raises(ContractError, match="the starting model was trained with another tokenizer"):
+        firstlight.pretrain(
+            [str(tmp_path / "other.npy")], out=tmp_path / "no", start_from=str(tmp_path / "run"),
+            overrides=[*SMALL[3:], "ids.vocab_size=20"],
+        )  # fmt: skip
+
+
+def test_nanogpts_files_train(tmp_path: Path):
+    (np.arange(3000) % 50).astype("<u2").tofile(tmp_path / "train.bin")
+    overrides = [*SMALL, "model.block_size=16", "ids.vocab_size=50"]
+    assert firstlight.pretrain([str(tmp_path / "train.bin")], out=tmp_path / "run", overrides=overrides).finished
+
+
+def test_what_is_missing_is_said_before_anything_is_made(made: Path, tmp_path: Path):
+    with pytest.raises(UsageError, match="ids.vocab_size: is needed"):
+        firstlight.pretrain([str(made / "walk.npy")], out=tmp_path / "run", overrides=SMALL)
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "a.txt").write_text("text", encoding="utf-8")
+    with pytest.raises(UsageError, match="a corpus is text, ids or images"):
+        firstlight.pretrain([str(made / "walk.npy"), str(tmp_path / "a.txt")], out=tmp_path / "run", overrides=IDS)

@@ -1,0 +1,262 @@
+"""Images on the whole road: trained in the same loop, completed, drawn, evaluated, probed, shown in the report."""
+
+import io
+import json
+import math
+import re
+import sys
+from base64 import b64decode
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_sequences import SMALL, write_mnist, write_pets
+
+import firstlight
+from firstlight.cli.app import run as command
+from firstlight.errors import ConfigError, MissingExtra, UsageError
+from firstlight.lm import LM, GenerateSettings
+from firstlight.stages import pictures
+from firstlight.stages.drawing import draw
+from firstlight.stages.verify_resume import verify_resume
+from firstlight.store import TokenStore
+from firstlight.tokenizer import Pixels
+
+Image = pytest.importorskip("PIL.Image")
+
+
+@pytest.fixture(autouse=True)
+def _torch_as_it_was():
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    write_mnist(folder, name="t10k", seed=1)
+    firstlight.pretrain([str(write_mnist(folder))], out=folder / "run", overrides=[*SMALL, "train.steps=40"])
+    return folder
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_a_row_is_an_image_and_the_block_has_its_pixels(made: Path):
+    run = made / "run"
+    store = TokenStore.open(run / "data")
+    pixels = LM.read(run).codec
+    assert isinstance(pixels, Pixels)
+    assert (pixels.size, pixels.levels, pixels.classes) == (6, 16, ("0", "1", "2"))
+    assert (store.sequence, store.vocab_size, store.eot_id) == (37, 20, -1)
+    assert store.tokenizer_hash == pixels.hash
+    checkpoint = run / "checkpoints" / (run / "latest").read_text(encoding="utf-8").strip()
+    assert read(checkpoint / "pixels.json") == read(run / "tokenizer" / "pixels.json")
+    config = read(checkpoint / "config.json")
+    assert (config["max_position_embeddings"], config["eos_token_id"]) == (36, None)
+
+
+def test_bits_per_dimension_stand_beside_baselines_that_are_recomputed_here(made: Path):
+    run = made / "run"
+    evaluation, store = read(run / "evaluation.json"), TokenStore.open(run / "data")
+    train, valid = (split.tokens.reshape(-1, 37)[:, 1:] for split in (store.train, store.valid))
+    assert evaluation["valid"]["n_tokens"] == valid.size
+    bits = {name: table["bits_per_dim"] for name, table in evaluation["baselines"].items()}
+    assert bits["uniform"] == pytest.approx(4)
+    nats = 0.0
+    for place in range(36):
+        share = (np.bincount(train[:, place], minlength=16) + 1) / (len(train) + 16)
+        nats -= np.log(share[valid[:, place]]).sum()
+    assert bits["position"] == pytest.approx(nats / math.log(2) / valid.size)
+    assert evaluation["valid"]["bits_per_dim"] < bits["unigram"] < 4
+    lines = (run / "metrics.jsonl").read_text(encoding="utf-8")
+    assert "bits_per_dim" in lines
+    assert "bits_per_byte" not in lines
+
+
+def test_the_report_shows_pictures(made: Path):
+    page = (made / "run" / "report.html").read_text(encoding="utf-8")
+    assert "img-src data:;" in page
+    found = [b64decode(data) for data in re.findall(r'src="data:image/png;base64,([^"]+)"', page)]
+    assert found == [(made / "run" / name).read_bytes() for name in ("completions.png", "samples.png")]
+    assert all(min(Image.open(io.BytesIO(data)).size) > 60 for data in found)
+    for words in ("bits per dimension", "position", "16 levels of grey", "6 × 6 pixels", "firstlight probe"):
+        assert words in page
+    assert "bits per byte" not in page
+
+
+def test_a_completion_keeps_what_was_given(made: Path, tmp_path: Path):
+    image = np.arange(0, 252, 7, dtype=np.uint8).reshape(6, 6)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    lm = firstlight.load(made / "run", device="cpu")
+    found = pictures.complete(lm, tmp_path / "a.png", out=tmp_path / "g.png", num_samples=3, seed=1, of_class="2")
+    assert (found.images, found.rows) == (3, [str(tmp_path / "a.png")])
+    pixels = lm.codec
+    given = pixels.encode(image)[:18].tolist()
+    for ids in found.ids:
+        assert len(ids) == 37
+        assert ids[0] == pixels.first("2")
+        assert ids[1:19] == given
+        assert max(ids[1:]) < pixels.n_values
+    assert (
+        pictures.complete(lm, tmp_path / "a.png", out=tmp_path / "h.png", num_samples=3, seed=1, of_class="2").ids
+        == found.ids
+    )
+    grid = np.asarray(Image.open(tmp_path / "g.png"))
+    side = 6 * round(64 / 6) + 2
+    assert grid.shape == (side + 2, 5 * side + 2, 3)
+    shown = pixels.decode(pixels.encode(image)[None])[0]
+    last = grid[2:side, 4 * side + 2 : 5 * side][5::11, 5::11]
+    assert np.array_equal(last, shown)
+    first = grid[2:side, 2:side][5::11, 5::11]
+    assert np.array_equal(first[:3], shown[:3])
+    assert (first[3:] == pictures.UNKNOWN).all()
+    whole = pictures.complete(lm, made / "t10k-images-idx3-ubyte.gz", out=tmp_path / "g.png", num_samples=1, keep=0.9)
+    assert whole.images == 16
+
+
+def test_it_draws_each_class(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    words = ["generate", str(made / "run"), "--num-samples", "2", "--out", str(tmp_path / "g.png")]
+    assert command([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["rows"], found["images"]) == (["0", "1", "2"], 6)
+    assert command([*words, "--class", "1"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'g.png'}: 2 images\n"
+    for bad in (
+        ["--class", "7"],
+        ["--ids", "1"],
+        ["text"],
+        ["--image", "nothere.png"],
+        ["--image", "x", "--keep", "1"],
+    ):
+        assert command([*words, *bad]) == 2, bad
+        assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_drawing_a_row_at_a_time_is_drawing_all_at_once(made: Path):
+    lm = LM.read(made / "run")
+    settings = GenerateSettings(temperature=0)
+    together = draw(lm, lm.codec, [17, 18, 19], settings)
+    assert np.array_equal(together[1:2], draw(lm, lm.codec, [18], settings))
+    given = together[:, 1:31]
+    assert np.array_equal(draw(lm, lm.codec, [17, 18, 19], settings, given), together)
+
+
+def test_held_out_images_are_evaluated(made: Path, capsys: pytest.CaptureFixture[str]):
+    run = str(made / "run")
+    own = firstlight.evaluate(run).texts[0]
+    evaluation = read(made / "run" / "evaluation.json")
+    assert own.n_tokens == evaluation["valid"]["n_tokens"]
+    assert command(["evaluate", run, "--text", str(made / "t10k-images-idx3-ubyte.gz"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["texts"][0]
+    assert (found["n_tokens"], set(found["baselines"])) == (80 * 36, {"uniform", "unigram", "position"})
+    assert found["interval"][0] < found["model"]["loss"] < found["interval"][1]
+    best = LM.read(made / "run")
+    rows = torch.from_numpy(TokenStore.open(made / "run" / "data").valid.tokens.reshape(-1, 37).astype(np.int64))
+    wanted = best.model.token_nats(rows[:, :-1], rows[:, 1:]).double().mean()
+    assert own.model.loss == pytest.approx(float(wanted))
+
+
+def test_layers_are_probed_beside_raw_pixels(made: Path, capsys: pytest.CaptureFixture[str]):
+    found = firstlight.probe(made / "run", device="cpu")
+    assert [s.layer for s in found.layers] == [0, 1, 2]
+    assert found.raw_pixels > 0.9
+    assert found.layers[-1].accuracy > found.majority
+    other = firstlight.probe(made / "run", made / "t10k-images-idx3-ubyte.gz", device="cpu", rows=50)
+    assert (other.rows, other.task) == (50, str(made / "t10k-images-idx3-ubyte.gz"))
+    assert command(["probe", str(made / "run"), "--device", "cpu"]) == 0
+    assert f"raw pixels: {found.raw_pixels:.4f}" in capsys.readouterr().out
+    assert command(["probe", str(made / "run"), "--device", "cpu", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["raw_pixels"] == found.raw_pixels
+
+
+def test_a_probe_is_not_told_the_class(made: Path):
+    """Were the class token read, even the embeddings would know it all."""
+    from firstlight.stages.probe_images import _rows
+
+    lm = LM.read(made / "run")
+    rows = TokenStore.open(made / "run" / "data").train.tokens.reshape(-1, 37)
+    assert {int(row.sequences[0][0]) for row in _rows(rows, lm.codec)} == {lm.codec.start_id}
+
+
+def test_stop_and_resume_changes_nothing(made: Path):
+    assert verify_resume(made / "run" / "run.toml", steps=5, stop_at=2).equal
+
+
+def test_colours_have_a_palette(tmp_path: Path):
+    pytest.importorskip("sklearn")
+    pets = write_pets(tmp_path / "pets")
+    overrides = [*SMALL, "image.size=4", "image.palette=8"]
+    result = firstlight.pretrain([str(pets)], out=tmp_path / "run", overrides=overrides)
+    assert result.bits_per_dim is not None
+    codec = LM.read(tmp_path / "run").codec
+    assert isinstance(codec, Pixels)
+    assert (len(codec.palette), codec.classes, codec.vocab_size) == (8, ("cats", "dogs"), 11)
+    lm = firstlight.load(tmp_path / "run", device="cpu")
+    drawn = pictures.sample(lm, out=tmp_path / "g.png", num_samples=2)
+    assert drawn.rows == ["cats", "dogs"]
+    again = firstlight.pretrain([str(pets)], out=tmp_path / "again", overrides=overrides)
+    assert again.valid_loss == result.valid_loss
+    # A run that starts from these weights keeps their palette, whatever it would find itself.
+    write_pets(tmp_path / "more", 40)
+    firstlight.pretrain(
+        [str(tmp_path / "more")], out=tmp_path / "on", start_from=str(tmp_path / "run"), overrides=SMALL[3:]
+    )
+    assert LM.read(tmp_path / "on").codec == codec
+
+
+def test_images_without_classes(tmp_path: Path):
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).integers(0, 256, (60, 4, 4)).astype(np.uint8))
+    firstlight.pretrain([str(tmp_path / "a.npy")], out=tmp_path / "run", overrides=[*SMALL, "image.levels=2"])
+    lm = firstlight.load(tmp_path / "run", device="cpu")
+    assert (lm.codec.classes, lm.codec.vocab_size) == ((), 3)
+    assert pictures.sample(lm, out=tmp_path / "g.png", num_samples=3).rows == [""]
+    with pytest.raises(UsageError, match="images without classes"):
+        firstlight.probe(tmp_path / "run", device="cpu")
+
+
+def test_another_block_size_is_refused(made: Path, tmp_path: Path):
+    path = str(made / "train-images-idx3-ubyte.gz")
+    with pytest.raises(UsageError, match="model.block_size: is not the number of pixels .*found 64; expected 36"):
+        firstlight.pretrain([path], out=tmp_path / "run", overrides=[*SMALL, "model.block_size=64"])
+    firstlight.pretrain([path], out=tmp_path / "run", overrides=[*SMALL, "model.block_size=36"])
+    with pytest.raises(ConfigError, match="image.levels"):
+        firstlight.pretrain([path], out=tmp_path / "no", overrides=["image.levels=1"])
+
+
+def test_without_pillow_a_run_ends_well_and_drawing_says_what_to_install(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    path = str(made / "train-images-idx3-ubyte.gz")
+    result = firstlight.pretrain([path], out=tmp_path / "run", overrides=SMALL)
+    assert result.finished
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "which needs Pillow" in page
+    assert "img-src" not in page
+    with pytest.raises(MissingExtra, match=r"firstlight\[images\]"):
+        pictures.sample(firstlight.load(tmp_path / "run", device="cpu"), out=tmp_path / "g.png")
+
+
+def test_a_checkpoint_loads_in_transformers(made: Path):
+    transformers = pytest.importorskip("transformers")
+    ours = LM.read(made / "run")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(ours.source)
+    ids = torch.tensor([[17, *range(15)]])
+    with torch.no_grad():
+        wanted = ours.model(ids)
+        assert torch.allclose(theirs(ids).logits, wanted, atol=1e-4)
+
+
+def test_real_digits_of_mnist(shared_data: Path, tmp_path: Path):
+    path = shared_data / "images" / "train-images-idx3-ubyte.gz"
+    overrides = [*SMALL, "image.size=7", "image.levels=4", "train.eval_windows=200", "train.steps=60"]
+    result = firstlight.pretrain([str(path)], out=tmp_path / "run", overrides=overrides)
+    assert result.bits_per_dim < 2
+    store = TokenStore.open(tmp_path / "run" / "data")
+    assert store.train.n_documents + store.valid.n_documents == 60_000
+    assert LM.read(tmp_path / "run").codec.classes == tuple("0123456789")
