@@ -158,3 +158,13 @@ def test_what_is_missing_is_said_before_anything_is_made(made: Path, tmp_path: P
     (tmp_path / "a.txt").write_text("text", encoding="utf-8")
     with pytest.raises(UsageError, match="a corpus is text, ids or images"):
         firstlight.pretrain([str(made / "walk.npy"), str(tmp_path / "a.txt")], out=tmp_path / "run", overrides=IDS)
+
+
+@pytest.mark.parametrize("word", ["image.size=8", "tokenizer.kind=char"])
+def test_settings_of_another_kind_of_corpus_are_refused(tmp_path, word):
+    np.save(tmp_path / "x.npy", np.arange(200) % 7)
+    with pytest.raises(UsageError, match=rf"{word.partition('=')[0]}: is for a corpus of .*this one is of ids"):
+        firstlight.pretrain([str(tmp_path / "x.npy")], out=tmp_path / "run", overrides=["ids.vocab_size=7", word])
+    (tmp_path / "x.txt").write_text("a text " * 200)
+    with pytest.raises(UsageError, match="ids.vocab_size: is for a corpus of ids, and this one is of text"):
+        firstlight.pretrain([str(tmp_path / "x.txt")], out=tmp_path / "other", overrides=["ids.vocab_size=7"])

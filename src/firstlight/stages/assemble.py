@@ -141,6 +141,7 @@ def _prepared(run: Path, settings: PretrainSettings, start: LM | None) -> "tuple
     from firstlight.corpus import kind_of  # a run on a store made before asks for no kind
 
     kind = kind_of(settings.run.corpus)
+    _refuse_strange(kind, settings)
     words: Tokenizer | Codec
     sources: Sequence[SourceLike]
     if kind == "text":
@@ -158,6 +159,18 @@ def _prepared(run: Path, settings: PretrainSettings, start: LM | None) -> "tuple
         _save_words(words, run / "tokenizer")
     facts = {"code": code_hash()}
     return words, prepare(run / "data", sources, words, settings.data, seed=settings.run.seed, extra=facts)
+
+
+def _refuse_strange(kind: str, settings: PretrainSettings) -> None:
+    """Refuse settings that would do nothing for a corpus of this kind."""
+    for table, its in (("tokenizer", "text"), ("ids", "ids"), ("image", "images")):
+        given = getattr(settings, table)
+        if kind != its and given != type(given)():
+            name, value = next((n, v) for n, v in given if v != getattr(type(given)(), n))
+            raise UsageError(
+                f"is for a corpus of {its}, and this one is of {kind}", where=f"{table}.{name}", found=value,
+                fix="Leave it out, or name another corpus.",
+            )  # fmt: skip
 
 
 def _tokenizer(run: Path, settings: PretrainSettings, corpus: Corpus, start: LM | None) -> Tokenizer:
