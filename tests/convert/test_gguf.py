@@ -40,6 +40,13 @@ def test_out_and_in_again_is_the_same(tmp_path, family, tied):
     assert found.config.tied is tied and found.config.complete(300).choices == made.config.choices
 
 
+@pytest.mark.parametrize("scaling", [{"factor": 4.0}, {"factor": 8.0, "original": 1024}])
+def test_stretched_positions_go_out_and_come_in(tmp_path, scaling):
+    made = lm("llama", "bpe", block_size=2048, rope_scaling=scaling, d_head=32, rope_theta=500.0)
+    writer("gguf")(made, tmp_path / "m.gguf")
+    assert back(tmp_path / "m.gguf").config.rope_scaling == made.config.rope_scaling
+
+
 @pytest.mark.parametrize(("kind", "step"), [("f16", 2**-11), ("q8_0", 1 / 254)])
 def test_fewer_bits_are_near(tmp_path, kind, step):
     made = lm("modern", "bpe", n_embd=64, n_head=2, n_kv_head=1, d_ff=64)
@@ -153,7 +160,7 @@ WRONG = {
     "heads that do not divide": ({"llama.attention.head_count": 3}, "describes no model"),
     "a text for a number": ({"llama.feed_forward_length": "many"}, "describes no model.*d_ff"),
     "scaled positions": ({"llama.rope.scaling.type": "yarn"}, "turns positions"),
-    "positions by a table": ({"freqs": True}, "turns positions"),
+    "positions by another table": ({"freqs": True}, "turns positions by a table"),
     "a tensor that lacks": ({"without": "blk.0.ffn_up.weight"}, "missing.*up_proj"),
     "another tokenizer": ({"tokenizer.ggml.tokens": ["a"], "tokenizer.ggml.model": "bert"}, "tokenizer of an"),
     "another cut": (

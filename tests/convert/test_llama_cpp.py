@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_lm import TEXT, lm
+from tiny_lm import FAMILIES, TEXT, lm
 
 from firstlight.convert import read, writer
 from firstlight.lm import GenerateSettings
@@ -35,10 +35,18 @@ for _ in range(n):
     model.eval(made[-1:])
 np.savez(out, logits=logits, made=made, tokens=model.tokenize(text.encode(), add_bos=False, special=False))
 """
-SHAPES = {
+SHAPES: dict[str, dict] = {
     "gpt2": {"n_head": 3, "n_embd": 96},
     "llama": {"n_head": 4, "n_kv_head": 2, "n_embd": 64, "d_ff": 96},
     "modern": {"n_head": 2, "n_kv_head": 1, "n_embd": 64, "d_ff": 96},
+    "llama 3": {
+        "n_head": 2,
+        "n_embd": 64,
+        "d_ff": 96,
+        "rope_scaling": {"factor": 8.0, "original": 32},
+        "rope_theta": 99,
+    },
+    "linear": {"n_head": 2, "n_embd": 64, "d_ff": 96, "rope_scaling": {"factor": 3.0}},
 }
 
 
@@ -53,7 +61,7 @@ def ask(folder: Path, file: Path, ids: list[int], n: int, text: str = "x") -> di
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("family", SHAPES)
 def test_logits_tokens_and_greedy_text_are_ours(tmp_path, family, tied, kind):
-    made = lm(family, kind, tie_embeddings=tied, block_size=64, **SHAPES[family])
+    made = lm(family if family in FAMILIES else "llama", kind, tie_embeddings=tied, block_size=64, **SHAPES[family])
     writer("gguf")(made, tmp_path / "m.gguf")
     ids = made.encode("The sun also")
     theirs = ask(tmp_path, tmp_path / "m.gguf", ids, 20, TEXT)

@@ -59,6 +59,23 @@ def test_the_exact_gelu_is_transformers_gelu(tmp_path, family):
     assert LM.read(tmp_path).config.gelu == "erf"
 
 
+STRETCHED = [{"factor": 4.0}, {"factor": 8.0, "original": 20}, {"factor": 2.5, "original": 64, "low": 0.5, "high": 3.0}]
+
+
+@pytest.mark.parametrize("scaling", STRETCHED)
+@pytest.mark.parametrize("family", ["llama", "modern"])
+def test_stretched_positions_are_transformers(tmp_path, family, scaling):
+    ours = lm(family, "byte", block_size=64, rope_scaling=scaling, d_head=16)
+    ours.save(tmp_path)
+    theirs, ids = _theirs(tmp_path)[0], torch.arange(40, 100)[None]
+    with torch.no_grad():
+        mine = ours.model(ids)
+        torch.testing.assert_close(mine, theirs(ids).logits, rtol=0, atol=1e-4)
+        plain = lm(family, "byte", block_size=64, d_head=16).model(ids)
+    assert (mine - plain).abs().max() > 1e-2, "stretched positions must differ for this to show anything"
+    assert LM.read(tmp_path).config.rope_scaling == ours.config.rope_scaling
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_transformers_saves_is_read(tmp_path, family):
     ours = lm(family, "bpe")

@@ -1,12 +1,14 @@
 """What llama.cpp calls things: architectures, weights, ways to cut text into words."""
 
+import numpy as np
+import torch
 from torch import Tensor
 
-from firstlight.model import ModelConfig
+from firstlight.model import ModelConfig, RopeScaling, slowed
 from firstlight.tokenizer import PATTERNS
 
 FAMILIES = {"gpt2": "gpt2", "llama": "llama", "qwen3": "modern"}
-HEAD = "output.weight"
+HEAD, ROPE_FACTORS = "output.weight", "rope_freqs.weight"
 
 # Each digit by itself, and GPT-2's words.
 _DIGITS = (r"\p{N}", PATTERNS["gpt2"])
@@ -47,6 +49,12 @@ def names(config: ModelConfig) -> dict[str, str]:
             f"{block}.{i}.{ours}.{kind}": f"blk.{i}.{theirs}.{kind}" for ours, theirs in parts.items() for kind in kinds
         }
     return table if config.tied else {**table, "lm_head.weight": HEAD}
+
+
+def rope_factors(scaling: RopeScaling, d_head: int, theta: float) -> np.ndarray:
+    """Return by what each pair's speed is divided (D/2,), as llama.cpp keeps the stretched positions of Llama 3."""
+    speeds = theta ** (-torch.arange(d_head // 2, dtype=torch.float64) / (d_head // 2))
+    return (speeds / slowed(speeds, scaling)).float().numpy()
 
 
 def qk_turned(weight: Tensor, d_head: int, *, back: bool) -> Tensor:

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from firstlight.convert.found import Found, finite, guarded, shape
 from firstlight.convert.gguf_file import GGUF
-from firstlight.convert.gguf_names import FAMILIES, HEAD, NO_MERGES, PRE, names, qk_turned
+from firstlight.convert.gguf_names import FAMILIES, HEAD, NO_MERGES, PRE, ROPE_FACTORS, names, qk_turned, rope_factors
 from firstlight.errors import CheckpointError
-from firstlight.model import ModelConfig
+from firstlight.model import ModelConfig, RopeScaling
 from firstlight.tokenizer import Table, Tokenizer, byte_level, sentence_piece
 
 _CONTROL, _USER, _UNKNOWN, _UNUSED = 3, 4, 2, 5
@@ -80,8 +80,6 @@ def _config(file: GGUF) -> ModelConfig:
             raise CheckpointError("lacks a key", where=path, expected=f"{kind}.{key}")
         return found
 
-    if get("rope.scaling.type", "none") != "none" or "rope_freqs.weight" in file.tensors:
-        raise CheckpointError("turns positions in a way that no family does", where=f"{path}: {kind}.rope.scaling.type")
     biased = next((n for n in file.tensors if n.endswith(("attn_q.bias", "attn_k.bias")) and family != "gpt2"), None)
     if biased is not None:
         raise CheckpointError("has biases that its family lacks", where=path, found=biased)
@@ -103,8 +101,27 @@ def _config(file: GGUF) -> ModelConfig:
     key_length = values.get(f"{kind}.attention.key_length") or values.get(f"{kind}.rope.dimension_count")
     return shape(
         path, **sizes, norm_eps=get("attention.layer_norm_rms_epsilon"), rope_theta=get("rope.freq_base", 10_000.0),
-        n_kv_head=get("attention.head_count_kv", n_head), d_head=key_length,
+        n_kv_head=get("attention.head_count_kv", n_head), d_head=key_length, rope_scaling=_scaling(file, kind),
     )  # fmt: skip
+
+
+def _scaling(file: GGUF, kind: str) -> dict[str, Any] | None:
+    """Return how positions are stretched; a table of factors is compared with those of Llama 3.1, 3.2 and 3.3."""
+    where, get = f"{file.path}: {kind}.rope.scaling", file.values.get
+    style = get(f"{kind}.rope.scaling.type", "none")
+    if style == "linear":
+        return {"factor": get(f"{kind}.rope.scaling.factor")}
+    if style != "none":
+        raise CheckpointError("turns positions in a way that no family does", where=where, found=repr(style)[:40])
+    if ROPE_FACTORS not in file.tensors:
+        return None
+    factors = file.tensor(ROPE_FACTORS)
+    theta, most = float(get(f"{kind}.rope.freq_base", 10_000.0)), float(factors.max())
+    for original in (8192, 4096, 2048, 1024, 512):
+        scaling = RopeScaling(factor=max(1.0, most), original=original)
+        if factors.ndim == 1 and np.allclose(rope_factors(scaling, 2 * len(factors), theta), factors, rtol=1e-3):
+            return scaling.model_dump()
+    raise CheckpointError("turns positions by a table of factors that is not Llama 3's", where=where)
 
 
 def _tokenizer(file: GGUF) -> Tokenizer:

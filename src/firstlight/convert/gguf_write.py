@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from firstlight.convert.gguf_names import FAMILIES, NO_MERGES, PRE, names, qk_turned
+from firstlight.convert.gguf_names import FAMILIES, NO_MERGES, PRE, ROPE_FACTORS, names, qk_turned, rope_factors
 from firstlight.errors import MissingExtra, UsageError
 from firstlight.files import make_ordinary, storage_errors, temporary_beside
 from firstlight.lm import LM
@@ -47,6 +47,9 @@ def write(lm: LM, path: Path, kind: str = "f32") -> dict[str, str]:
             file.add_file_type({"f32": 0, "f16": 1, "q8_0": 7}[kind])
             for name, tensor in _weights(lm).items():
                 _add_tensor(file, name, tensor, kind)
+            scaling = config.rope_scaling
+            if scaling is not None and scaling.original is not None:
+                file.add_tensor(ROPE_FACTORS, rope_factors(scaling, config.head_width, config.rope_theta))
             file.write_header_to_file()
             file.write_kv_data_to_file()
             file.write_tensors_to_file()
@@ -91,6 +94,8 @@ def _shape(c: ModelConfig, architecture: str) -> dict[str, Any]:
             "attention.value_length": c.head_width, "rope.dimension_count": c.head_width,
             "rope.freq_base": float(c.rope_theta), "attention.layer_norm_rms_epsilon": float(c.eps),
         }  # fmt: skip
+        if c.rope_scaling is not None and c.rope_scaling.original is None:
+            values |= {"rope.scaling.type": "linear", "rope.scaling.factor": float(c.rope_scaling.factor)}
     else:
         values["attention.layer_norm_epsilon"] = float(c.eps)
     return {f"{architecture}.{key}": value for key, value in values.items()}

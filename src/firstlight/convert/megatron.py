@@ -47,6 +47,8 @@ def write(lm: LM, path: Path) -> dict[str, str]:
     c = lm.config
     if c.family not in ("gpt2", "llama", "modern"):
         raise UsageError(f"Megatron-LM has no model of the family {c.family}", where=lm.source)
+    if c.rope_scaling is not None:
+        raise UsageError("stretched positions are not written for Megatron-LM", where=lm.source)
     held = export_state(lm.model)
     weights = {theirs: tensor.detach().float().cpu().contiguous() for theirs, tensor in _to_megatron(c, held).items()}
     table = {

@@ -3,8 +3,9 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from firstlight.model.attention import slowed
 from firstlight.model.cache import Cache, new_cache
-from firstlight.model.config import Family, ModelConfig
+from firstlight.model.config import Family, ModelConfig, RopeScaling
 from firstlight.model.families import (
     CLASSES,
     HEADS,
@@ -33,6 +34,7 @@ __all__ = [
     "Loss",
     "ModelConfig",
     "Parameters",
+    "RopeScaling",
     "export_state",
     "export_tensors",
     "flops_per_token",
@@ -45,6 +47,7 @@ __all__ = [
     "names_in_transformers",
     "new_cache",
     "no_drawing",
+    "slowed",
     "splits",
     "to_transformers",
 ]

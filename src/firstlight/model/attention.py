@@ -1,5 +1,7 @@
 """Causal self-attention: fused projections, rotary positions, grouped heads, bands, documents, cache."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -7,7 +9,7 @@ from torch import Tensor, nn
 
 from firstlight.model.cache import Cache
 from firstlight.model.causal import causal_attention, suits
-from firstlight.model.config import ModelConfig
+from firstlight.model.config import ModelConfig, RopeScaling
 from firstlight.model.norms import norm
 from firstlight.model.passes import turn
 from firstlight.model.products import Linear
@@ -26,13 +28,25 @@ class Rotary(nn.Module):
         half = config.head_width // 2
         # On the CPU also where a model is only counted, on "meta": there arange would load the compiler.
         pairs, places = (torch.arange(n, dtype=torch.float64, device="cpu") for n in (half, config.block_size))
-        angle = torch.outer(places, config.rope_theta ** (-pairs / half))  # (T, D/2)
+        speeds = config.rope_theta ** (-pairs / half)
+        if config.rope_scaling is not None:
+            speeds = slowed(speeds, config.rope_scaling)
+        angle = torch.outer(places, speeds)  # (T, D/2)
         self.register_buffer("cos", torch.cat((angle, angle), -1).cos().float(), persistent=False)
         self.register_buffer("sin", torch.cat((-angle, angle), -1).sin().float(), persistent=False)
 
     def forward(self, positions: Int[Tensor, "..."]) -> Turn:
         """Return cosines and sines of the angles at positions (T,) or (B, T), to turn (B, T, H, D) by."""
         return self.cos[positions].unsqueeze(-2), self.sin[positions].unsqueeze(-2)  # (…, T, 1, D)
+
+
+def slowed(speeds: Float[Tensor, " d"], scaling: RopeScaling) -> Float[Tensor, " d"]:
+    """Return how fast each pair of numbers turns with stretched positions."""
+    if scaling.original is None:
+        return speeds / scaling.factor
+    turns = scaling.original * speeds / (2 * math.pi)
+    kept = ((turns - scaling.low) / (scaling.high - scaling.low)).clamp(0, 1)
+    return speeds * (kept + (1 - kept) / scaling.factor)
 
 
 class Attention(nn.Module):

@@ -18,6 +18,25 @@ FIXED: dict[str, dict[str, Any]] = {
 }
 
 
+class RopeScaling(Settings):
+    """Rotary positions stretched for texts longer than those of pre-training, as Llama 3.1 has them, or all alike.
+
+    Turns that go round often within ``original`` positions stay as they are, slow ones go ``factor`` times as slow, and
+    between the two bounds one passes into the other. Without ``original`` all turns are slower (Chen et al. 2023).
+    """
+
+    factor: float = Field(ge=1, description="how many times as slow")
+    original: int | None = Field(None, ge=1, description="positions of pre-training")
+    low: float = Field(1.0, gt=0, description="turns within them below which all of the factor counts")
+    high: float = Field(4.0, gt=0, description="turns within them above which nothing changes")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "RopeScaling":
+        if self.low >= self.high:
+            raise ValueError(f"low={self.low} is not below high={self.high}")
+        return self
+
+
 class ModelConfig(Settings):
     """The shape of a GPT.
 
@@ -42,6 +61,7 @@ class ModelConfig(Settings):
         "tanh", description="GELU's tanh form, or the exact one of nanoGPT; gpt2 and gpt3 have both"
     )
     rope_theta: float = Field(10_000.0, gt=0, description="base of the rotary frequencies")
+    rope_scaling: RopeScaling | None = Field(None, description="stretches rotary positions; set by models that have it")
     norm_eps: float | None = Field(
         None, gt=0, description="added to the variance; 1e-5 for layernorm, 1e-6 for rmsnorm"
     )
@@ -70,6 +90,8 @@ class ModelConfig(Settings):
             if self.dropout:
                 raise ValueError(f"dropout has no place in the family {self.family}; use gpt1, gpt2 or gpt3")
         else:
+            if self.rope_scaling is not None:
+                raise ValueError(f"rope_scaling has no place in the family {self.family}; use llama or modern")
             if self.heads_kv != self.n_head:
                 raise ValueError(
                     f"grouped-query attention has no place in the family {self.family}; use llama or modern"

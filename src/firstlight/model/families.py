@@ -175,6 +175,18 @@ def import_state(config: ModelConfig, state: Mapping[str, Tensor]) -> dict[str, 
     return ours | {name: tensor for name, tensor in state.items() if name.startswith("heads.")}
 
 
+def _rope(c: ModelConfig) -> dict[str, Any]:
+    scaling, table = c.rope_scaling, {"rope_type": "default", "rope_theta": c.rope_theta}
+    if scaling is None:
+        return table
+    if scaling.original is None:
+        return {**table, "rope_type": "linear", "factor": scaling.factor}
+    return {
+        **table, "rope_type": "llama3", "factor": scaling.factor, "low_freq_factor": scaling.low,
+        "high_freq_factor": scaling.high, "original_max_position_embeddings": scaling.original,
+    }  # fmt: skip
+
+
 def _part_rows(config: ModelConfig, rule: _Rule) -> list[int]:
     D = config.head_width
     if "qkv" in rule.ours:
@@ -197,7 +209,7 @@ def to_transformers(config: ModelConfig, *, eot_id: int | None) -> dict[str, Any
             "num_attention_heads": c.n_head, "num_key_value_heads": c.heads_kv, "head_dim": c.head_width,
             "max_position_embeddings": c.block_size, "rms_norm_eps": c.eps, "hidden_act": "silu",
             "attention_bias": False, "attention_dropout": 0.0,
-            "rope_theta": c.rope_theta, "rope_parameters": {"rope_type": "default", "rope_theta": c.rope_theta},
+            "rope_theta": c.rope_theta, "rope_parameters": _rope(c),
         }  # fmt: skip
         if c.family == "llama":
             return {**table, "mlp_bias": False}

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from firstlight.errors import CheckpointError
-from firstlight.model.config import ModelConfig
+from firstlight.model.config import ModelConfig, RopeScaling
 from firstlight.model.families import CLASSES, GELU
 
 
@@ -71,7 +71,8 @@ def _gelu_of(table: Mapping[str, Any], where: object) -> Literal["tanh", "erf"]:
 def _from_llama(family: str, table: Mapping[str, Any], where: object) -> ModelConfig:
     key = "rope_parameters" if table.get("rope_parameters") else "rope_scaling"
     rope = table.get(key) or {}
-    if rope.get("rope_type", rope.get("type", "default")) != "default" or rope.get("partial_rotary_factor", 1) != 1:
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind not in ("default", "linear", "llama3") or rope.get("partial_rotary_factor", 1) != 1:
         raise CheckpointError("turns positions in a way that no family does", where=f"{where}: {key}", found=rope)
     return ModelConfig(
         family="llama" if family == "llama" else "modern", n_layer=table["num_hidden_layers"],
@@ -79,8 +80,20 @@ def _from_llama(family: str, table: Mapping[str, Any], where: object) -> ModelCo
         n_embd=table["hidden_size"],
         d_head=table.get("head_dim") or table["hidden_size"] // table["num_attention_heads"],
         d_ff=table["intermediate_size"], vocab_size=table["vocab_size"], block_size=table["max_position_embeddings"],
-        rope_theta=float(rope.get("rope_theta") or table.get("rope_theta") or 10_000.0), norm_eps=table["rms_norm_eps"],
+        rope_theta=float(rope.get("rope_theta") or table.get("rope_theta") or 10_000.0),
+        rope_scaling=_scaling(kind, rope), norm_eps=table["rms_norm_eps"],
         tie_embeddings=bool(table.get("tie_word_embeddings", False)), init_std=table.get("initializer_range", 0.02),
+    )  # fmt: skip
+
+
+def _scaling(kind: str, rope: Mapping[str, Any]) -> RopeScaling | None:
+    if kind == "default":
+        return None
+    if kind == "linear":
+        return RopeScaling(factor=rope["factor"])
+    return RopeScaling(
+        factor=rope["factor"], original=rope["original_max_position_embeddings"], low=rope["low_freq_factor"],
+        high=rope["high_freq_factor"],
     )  # fmt: skip
 
 
