@@ -40,6 +40,21 @@ def test_the_gpu_script_runs_at_a_tiny_size_on_a_cpu(tmp_path: Path) -> None:
     assert len(found["generation"]) == 3
 
 
+def test_the_steps_to_a_loss_are_read_off_a_curve(monkeypatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import vectors_help
+
+    curve = [(10, 5.0), (20, 4.0), (30, 3.5)]
+    assert vectors_help.steps_to(curve, 5.5) == 10
+    assert vectors_help.steps_to(curve, 4.25) == 17.5
+    assert vectors_help.steps_to(curve, 3.0) is None
+    curves = {"random": [curve, curve], "vectors": [[(10, 4.0), (20, 3.5), (30, 3.0)]] * 2}
+    lines = vectors_help.table(curves).splitlines()
+    assert lines[0].endswith("| steps to 3.500 | loss at the end |")
+    assert "| 20 (0.67 ×) |" in lines[-1]
+    assert vectors_help.drawing(curves).count("<polyline") == 2
+
+
 def test_tables_go_between_their_marks_and_an_unknown_one_is_refused(bench, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(bench, "DOCS", tmp_path)
     page = tmp_path / "benchmarks.md"

@@ -53,10 +53,14 @@ def _check_settings(words: list[str], held: list[str]) -> None:
     from firstlight.stages.data import PrepareSettings
     from firstlight.stages.settings import PretrainSettings
     from firstlight.stages.tokenizer import TokenizerTrainSettings
+    from firstlight.stages.vectors import VectorsTrainSettings
 
-    roots = {"data": PrepareSettings, "tokenizer": TokenizerTrainSettings}
+    roots = {
+        "data": PrepareSettings, "tokenizer": TokenizerTrainSettings, "tokenizer vectors": VectorsTrainSettings,
+    }  # fmt: skip
     _, settings = split_words(held)
-    resolve(roots.get(words[1], PretrainSettings), parse_overrides(settings))
+    root = roots.get(" ".join(words[1:3])) or roots.get(words[1], PretrainSettings)
+    resolve(root, parse_overrides(settings))
 
 
 def test_the_check_sees_what_is_wrong():

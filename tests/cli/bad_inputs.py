@@ -34,6 +34,9 @@ OTHER_FILES: dict[str, bytes] = {
     "sizeless/config.json": b'{"model_type": "gpt2"}',
     "broken/config.json": b"{",
     "ranks.tiktoken": b"IQ== 0\n",
+    "good.vec": b"the 1 2\ncat 3 4\nsat 5 6\n",
+    "cut.vec": b"3 2\nthe 1 2\ncat 3 4\n",
+    "evil.kv": b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00true\x85R.",
 }  # fmt: skip
 
 
@@ -351,6 +354,30 @@ TOKENIZER = [
     Case("tokenizer compare chars", 2, ("missing option '--text'",)),
     Case("tokenizer compare nothere --text text.txt", 2, ("nothere: no such file or folder",)),
     Case("tokenizer compare chars --text empty.txt", 1, ("empty.txt: holds no text",)),
+    Case("tokenizer vectors train --out new.vec", 2, ("missing argument",)),
+    Case("tokenizer vectors train vectors.width=5 --out new.vec", 2, ("no corpus", "Name files")),
+    Case("tokenizer vectors train text.txt --out new.pkl", 2, ("format of word vectors '.pkl'", ".safetensors")),
+    Case("tokenizer vectors train text.txt --out store", 2, ("format of word vectors 'store'",)),
+    Case("tokenizer vectors train text.txt --out new.vec vectors.size=5", 2, ("vectors.size", "unknown setting")),
+    Case("tokenizer vectors train text.txt --out new.vec vectors.method=lsa", 2, ("vectors.method", "'lsa'")),
+    Case(
+        "tokenizer vectors train text.txt --out new.vec vectors.min_count=9999 vectors.method=glove",
+        1,
+        ("vectors.min_count: the text has too few words", "found 9999", "Lower vectors.min_count"),
+    ),
+    Case("tokenizer vectors eval good.vec", 2, ("nothing to judge by", "--similarity")),
+    Case("tokenizer vectors eval nothere --similarity text.txt", 1, ("nothere: no such file",)),
+    Case("tokenizer vectors eval cut.vec --similarity text.txt", 1, ("cut.vec:3: has another number of words",)),
+    Case("tokenizer vectors eval evil.kv --similarity text.txt", 1, ("evil.kv: names what vectors", "os.system")),
+    Case("tokenizer vectors eval good.vec --similarity text.txt", 1, ("text.txt:2: is no pair with a score",)),
+    Case("tokenizer vectors eval good.vec --analogies text.txt", 1, ("text.txt:1: is no question of four words",)),
+    Case(f"pretrain text.txt --out new {SMALL} model.embeddings=cut.vec", 1, ("cut.vec:3: has another number",)),
+    Case(f"pretrain text.txt --out new {SMALL} model.embeddings=evil.kv", 1, ("evil.kv: names what vectors",)),
+    Case(
+        "pretrain text.txt --out new tokenizer.words=good.vec",
+        2,
+        ("tokenizer: words from vectors are for kind=word",),
+    ),
 ]
 
 OTHERS = [

@@ -33,6 +33,7 @@ JSON_COMMANDS = {
     "tokenizer show chars": {"kind", "vocab_size", "eot", "longest"},
     "tokenizer encode chars cat": {"ids", "tokens"},
     "tokenizer compare chars store --text text.txt": {"tokenizers"},
+    "tokenizer vectors train text.txt --out new.vec vectors.method=glove vectors.width=4": {"n_words", "text_words"},
     "doctor": {"healthy", "findings"},
 }
 SMALL = [

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections.abc import Iterator
 
 import pytest
 import typer
@@ -10,17 +11,18 @@ from small_world import Call
 from firstlight import __version__
 from firstlight.cli.app import build
 
-GROUPS = ("data", "tokenizer")
+GROUPS = ("data", "tokenizer", "tokenizer vectors")
 
 
 def commands() -> dict[str, object]:
     """Return every command of the application by what is typed."""
-    root = typer.main.get_command(build())
-    found: dict[str, object] = {}
-    for name, command in root.commands.items():  # type: ignore[attr-defined]
-        found[name] = command
-        found |= {f"{name} {inner}": one for inner, one in getattr(command, "commands", {}).items()}
-    return found
+    return dict(_below(typer.main.get_command(build()), ""))
+
+
+def _below(group: object, before: str) -> Iterator[tuple[str, object]]:
+    for name, command in getattr(group, "commands", {}).items():
+        yield f"{before}{name}", command
+        yield from _below(command, f"{before}{name} ")
 
 
 COMMANDS = sorted(commands())
@@ -31,7 +33,8 @@ def test_the_commands_are_those_of_the_design():
         [
             "data inspect", "data prepare", "data stats", "data verify", "doctor", "evaluate", "finetune", "generate",
             "predict", "pretrain", "probe", "quickstart", "tokenizer compare", "tokenizer decode", "tokenizer encode",
-            "tokenizer import", "tokenizer show", "tokenizer train", "transfer", "verify-resume",
+            "tokenizer import", "tokenizer show", "tokenizer train",
+            "tokenizer vectors eval", "tokenizer vectors train", "transfer", "verify-resume",
         ]
     )  # fmt: skip
 
@@ -45,8 +48,8 @@ def test_help_has_an_example_that_parses(name: str, call: Call):
     found = re.search(r"Example: (firstlight .+?)\n\n", answer.out, re.DOTALL)
     assert found is not None, answer.out
     words = shlex.split(found[1])
-    assert words[1:3] == name.split() if " " in name else words[1] == name
-    here = " ".join(words[1:3]) if words[1] in GROUPS else words[1]
+    assert " ".join(words[1:]).startswith(name)
+    here = next(" ".join(words[1:n]) for n in (4, 3, 2) if " ".join(words[1:n]) in commands())
     command = commands()[here]
     context = command.make_context(here, words[1 + len(here.split()) :])  # type: ignore[attr-defined]
     assert context.args == []
@@ -60,11 +63,11 @@ def test_every_option_and_argument_is_explained(name: str):
 
 def test_no_words_of_the_list_of_commands_are_cut(call: Call, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("COLUMNS", "80")
-    for words in ((), ("data",), ("tokenizer",)):
+    for words in ((), ("data",), ("tokenizer",), ("tokenizer", "vectors")):
         assert "..." not in call(*words, "--help").out.partition("Commands:")[2]
 
 
-@pytest.mark.parametrize("words", [(), ("data",), ("tokenizer",)])
+@pytest.mark.parametrize("words", [(), ("data",), ("tokenizer",), ("tokenizer", "vectors")])
 def test_without_a_command_there_is_help_on_stderr(words: tuple[str, ...], call: Call):
     answer = call(*words)
     assert answer.code == 2

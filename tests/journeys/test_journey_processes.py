@@ -26,3 +26,10 @@ def test_two_processes_equal_one(micro, tiny, run, tmp_path):
     assert len(_losses(tmp_path / "two")) == 34, resumed.stderr
     finished = run("pretrain", tmp_path / "two", "--resume", launcher=TORCHRUN)
     assert "has finished already" in finished.stderr
+
+
+def test_embeddings_that_thaw_learn_alike_in_two_processes(tiny, run, tmp_path):
+    words = [*tiny, "train.steps=12", "train.eval_every=6", "model.embeddings_frozen_steps=5"]
+    run("pretrain", *words, "--out", tmp_path / "one")
+    run("pretrain", *words, "--out", tmp_path / "two", launcher=TORCHRUN)
+    assert _losses(tmp_path / "two") == pytest.approx(_losses(tmp_path / "one"), rel=2e-4)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from firstlight.cli import show as showing
+from firstlight.cli import vectors
 from firstlight.cli.show import JsonOption
 from firstlight.cli.words import split_words, standard_input
 from firstlight.errors import UsageError
@@ -29,6 +30,7 @@ def register(app: typer.Typer) -> None:
     group.command("import")(import_)
     for command in (show, encode, decode, compare):
         group.command()(command)
+    vectors.register(group)
     app.add_typer(group, name="tokenizer")
 
 

@@ -145,7 +145,8 @@ class LM:
         Raises:
             UsageError: the matrices are in int8, of which there is no exact way back.
         """
-        if not isinstance(self.model.embed, torch.nn.Embedding):
+        embed: torch.nn.Module = self.model.embed
+        if not isinstance(embed, torch.nn.Embedding) and not self.model.factors:
             raise UsageError("is in int8, which is not saved", where=self.source, fix="Load it without int8.")
         weights = {name: tensor.float().cpu() for name, tensor in export_state(self.model).items()}
         saving.write(Path(folder), self.config, weights, self.tokenizer, facts or {}, codec=self.codec)

@@ -119,7 +119,8 @@ def _rules(config: ModelConfig) -> list[_Rule]:
 
 def export_state(model: GPT) -> dict[str, Tensor]:
     """Return the weights in transformers' names; views where that is possible, a tied head once."""
-    return export_tensors(model.config, model.state_dict())
+    folded = {"embed.weight": model.embed.weight.detach()} if model.factors else {}
+    return export_tensors(model.config, {**model.state_dict(), **folded})
 
 
 def export_tensors(config: ModelConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

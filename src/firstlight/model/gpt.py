@@ -88,7 +88,8 @@ class GPT(nn.Module):
         assert before + T <= self.config.block_size, "the caller keeps texts within block_size"
         positions, allowed = _places(ids, before, starts, cache)
         # Tied, the embeddings' gradient has the head's as well: a few rows are added to that, not a second matrix.
-        few = with_head and self.head is None and torch.is_grad_enabled() and by_hand(self.embed.weight)
+        shared = with_head and self.head is None and isinstance(self.embed, nn.Embedding)
+        few = shared and torch.is_grad_enabled() and by_hand(self.embed.weight)
         x = F.embedding(ids, self.embed.weight, sparse=True) if few else self.embed(ids)
         if self.positions is not None:
             x = x + self.positions(positions)
@@ -116,6 +117,17 @@ class GPT(nn.Module):
         """The matrix from hidden states to logits."""
         return self.embed.weight if self.head is None else self.head.weight
 
+    @property
+    def factors(self) -> Mapping[str, nn.Parameter]:
+        """The vectors and the projection that the embeddings are a product of; none for embeddings that are whole."""
+        return dict(self.embed.named_parameters()) if hasattr(self.embed, "inward") else {}
+
+    def _read_out(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Return hidden states and the matrix to logits; both of the width of word vectors where those are the head."""
+        if self.head is None and hasattr(self.embed, "inward"):
+            return cast(Any, self.embed).inward(hidden), cast(Any, self.embed).vectors
+        return hidden, self.head_weight
+
     def forward(
         self, ids: Int[Tensor, "B T"], *, starts: Bool[Tensor, "B T"] | None = None, cache: Cache | None = None
     ) -> Float[Tensor, "B T V"]:
@@ -129,7 +141,7 @@ class GPT(nn.Module):
         embed: nn.Module = self.embed
         if isinstance(embed, nn.Embedding):
             return linear(hidden, embed.weight)
-        y: Tensor = cast(Any, embed).times(hidden)  # of int8
+        y: Tensor = cast(Any, embed).times(hidden)  # of int8, or of factors
         return y
 
     def loss(
@@ -137,14 +149,14 @@ class GPT(nn.Module):
         starts: Bool[Tensor, "B T"] | None = None,
     ) -> Loss:  # fmt: skip
         """Return the weighted sum of -log P(target) in nats, and the sum of weights: never a mean."""
-        return head_loss(self.hidden(inputs, starts=starts, with_head=True), self.head_weight, targets, weights)
+        return head_loss(*self._read_out(self.hidden(inputs, starts=starts, with_head=True)), targets, weights)
 
     def token_nats(
         self, inputs: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], starts: Bool[Tensor, "B T"] | None = None
     ) -> Float[Tensor, "B T"]:
         """Return -log P(target) of each position in nats, without gradients."""
         with torch.no_grad():
-            return head_nats(self.hidden(inputs, starts=starts), self.head_weight, targets)
+            return head_nats(*self._read_out(self.hidden(inputs, starts=starts)), targets)
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator | None = None) -> None:

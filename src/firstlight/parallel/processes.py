@@ -41,12 +41,12 @@ def is_main(place: Place) -> bool:
     return place.rank == 0
 
 
-def wrap(module: nn.Module, place: Place) -> nn.Module:
-    """Let gradients be averaged over processes."""
+def wrap(module: nn.Module, place: Place, *, idle: bool = False) -> nn.Module:
+    """Let gradients be averaged over processes; ``idle`` where parameters may have none for some steps."""
     if place.world_size == 1:
         return module
     ids = [place.device.index] if place.device.type == "cuda" else None
-    return DistributedDataParallel(module, device_ids=ids, gradient_as_bucket_view=True)
+    return DistributedDataParallel(module, device_ids=ids, gradient_as_bucket_view=True, find_unused_parameters=idle)
 
 
 def no_sync(module: nn.Module) -> AbstractContextManager[Any]:

@@ -37,6 +37,7 @@ _TRAINING_KEYS = (
 _HASHES = {
     "tokenizer": "what turns text into ids",
     "store": "the token store: corpus, tokenizer, split",
+    "embeddings": "the word vectors that the embeddings began as",
     "settings": "the settings that a resumed run may not change",
     "code": "the source files that decide what a run computes",
 }
@@ -119,7 +120,26 @@ def model_facts(files: RunFiles) -> list[Fact]:
         if value is not None:
             figure = number(value)
             facts.append(Fact(name, words(value, 80) if figure is None else f"{figure:,.10g}"))
-    return facts
+    return facts + _coverage(files)
+
+
+def _coverage(files: RunFiles) -> list[Fact]:
+    """Return what word vectors cover, where the embeddings began as some."""
+    if not files.coverage:
+        return []
+    facts = [Fact("embeddings began as", words(find(files.coverage, "source"), 300))]
+    for name, key in (("vocabulary covered", "types"), ("training text covered", "tokens")):
+        table = find(files.coverage, key)
+        counts = {k: number(v) or 0.0 for k, v in table.items()} if isinstance(table, Mapping) else {}
+        total = sum(counts.values())
+        if total:
+            ways = ", ".join(f"{words(way, 20)} {percent(n / total)}" for way, n in counts.items())
+            facts.append(Fact(name, percent(1 - counts.get("none", 0.0) / total), ways))
+    listed = find(files.coverage, "missing")
+    named = (
+        [words(row[0], 40) for row in listed[:20] if isinstance(row, list) and row] if isinstance(listed, list) else []
+    )
+    return [*facts, Fact("without a vector", ", ".join(named), "the commonest")] if named else facts
 
 
 def training_facts(files: RunFiles) -> list[Fact]:

@@ -105,6 +105,7 @@ class RunFiles:
     evaluation: Table = field(default_factory=dict)
     environment: Table = field(default_factory=dict)
     contract: Table = field(default_factory=dict)
+    coverage: Table = field(default_factory=dict)
     state: Table = field(default_factory=dict)
     tasks: list[Table] = field(default_factory=list)
     checkpoint: str | None = None
@@ -135,6 +136,7 @@ def read_run(run: Path) -> RunFiles:
         files.problems.append(f"run.toml is not valid TOML: {error}")
     for name in ("evaluation", "environment", "contract", "state"):
         setattr(files, name, _table(files, f"{name}.json"))
+    files.coverage = _table(files, "embeddings/coverage.json")
     store = find(files.settings, "run", "store")
     folder = files.run / "data" if not isinstance(store, str) else Path(store)
     files.manifest_name = "data/manifest.json" if not isinstance(store, str) else str(folder / "manifest.json")

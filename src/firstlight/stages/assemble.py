@@ -26,6 +26,7 @@ from firstlight.tokenizer import CODECS, Tokenizer, TokenizerSettings
 from firstlight.train import Checkpoints, Job, Limits, LossModule, RunLog, TrainState, first_guess, validate
 
 if TYPE_CHECKING:
+    from firstlight.stages.vectors_of_run import Vectors
     from firstlight.tokenizer import Codec
 
 # Holds one entry once a run of this process has counted from the process's beginning.
@@ -34,7 +35,7 @@ _begun: list[float] = []
 
 @dataclass(frozen=True, slots=True)
 class Materials:
-    """What a run is made from: its tokenizer, its token store, and the model it starts from, if any.
+    """What a run is made from: tokenizer, token store, and the model or the word vectors it starts from, if any.
 
     Attributes:
         vocabulary: the tokenizer, or what the ids mean of sequences that are no text.
@@ -43,6 +44,7 @@ class Materials:
     vocabulary: "Tokenizer | Codec"
     store: TokenStore
     start: LM | None
+    vectors: "Vectors | None" = None
 
     @property
     def tokenizer(self) -> Tokenizer | None:
@@ -95,6 +97,11 @@ def materials(run: Path, settings: PretrainSettings, *, prepared: bool = False) 
     Raises:
         ContractError: a store, a tokenizer and a starting model that do not belong together.
     """
+    vectors = None
+    if settings.model.embeddings != "random" or settings.tokenizer.words == "vectors":
+        from firstlight.stages import vectors_of_run
+
+        settings = vectors_of_run.understood(settings)
     start = LM.read(settings.run.start_from) if settings.run.start_from else None
     if settings.run.store is not None:
         folder = Path(settings.run.store)
@@ -121,7 +128,14 @@ def materials(run: Path, settings: PretrainSettings, *, prepared: bool = False) 
             expected=f"{words.vocab_size} tokens, hash {words.hash[:12]}",
             fix="Leave out the [tokenizer] settings, so that the starting model's own tokenizer is used.",
         )  # fmt: skip
-    return Materials(words, store, start)
+    vectors = None
+    if settings.model.embeddings != "random":
+        if not isinstance(words, Tokenizer):
+            raise UsageError("needs a corpus of text", where="model.embeddings", found=settings.model.embeddings)
+        from firstlight.stages import vectors_of_run
+
+        vectors = vectors_of_run.prepare(run, settings.model.embeddings, words, store, prepared=prepared)
+    return Materials(words, store, start, vectors)
 
 
 def _read_words(folder: Path) -> "Tokenizer | Codec":
@@ -201,7 +215,7 @@ def model_config(settings: PretrainSettings, made: Materials) -> ModelConfig:
         ContractError: the settings name another vocabulary.
         UsageError: the text is shorter than one block.
     """
-    config = settings.model if made.start is None else _start_config(settings, made.start)
+    config = settings.model.shape() if made.start is None else _start_config(settings, made.start)
     vocabulary = made.store.vocab_size
     if made.start is None:
         if config.vocab_size not in (None, 0, "auto", vocabulary):
@@ -225,7 +239,7 @@ def model_config(settings: PretrainSettings, made: Materials) -> ModelConfig:
 
 def _start_config(settings: PretrainSettings, start: LM) -> ModelConfig:
     """Return the starting model's shape, which no setting may contradict."""
-    asked = settings.model.model_dump(include=settings.model.model_fields_set - {"init_std", "init_out"})
+    asked = settings.model.shape().model_dump(include=settings.model.model_fields_set - {"init_std", "init_out"})
     has = start.config.model_dump()
     differing = {key: value for key, value in asked.items() if value is not None and value != has[key]}
     if differing:
@@ -254,6 +268,8 @@ def build_state(settings: PretrainSettings, config: ModelConfig, made: Materials
     """Build model and optimiser at the start of a run."""
     with no_drawing():
         model = GPT(config)
+        if made.vectors is not None:
+            made.vectors.make_room(model)
     model.activation_checkpointing = settings.train.activation_checkpointing
     state = TrainState(model, optim.build(model.named_parameters(), settings.optim, splits=splits(model)))
     start_over(state, settings, made, place)
@@ -267,12 +283,23 @@ def start_over(state: TrainState, settings: PretrainSettings, made: Materials, p
         model.load_state_dict(made.start.model.state_dict())
     else:
         model.init_weights(torch.Generator().manual_seed(settings.run.seed))
+    if made.vectors is not None:
+        made.vectors.begin(model, settings.model.embeddings_length, settings.run.seed)
+    _freeze(model, settings, None)
     model.to(place.device)
     state.optimizer = optim.build(model.named_parameters(), settings.optim, splits=splits(model))
     if settings.train.average_decay:
         state.average = optim.Average(model.named_parameters(), settings.train.average_decay)
     state.scaler = parallel.scaler(place)
     parallel.seed_everything(settings.run.seed + place.rank)
+
+
+def _freeze(model: GPT, settings: PretrainSettings, done: int | None) -> None:
+    """Let the embeddings learn or not, after so many steps."""
+    if settings.model.embeddings_frozen_steps:
+        from firstlight.model.word_vectors import freeze
+
+        freeze(model, settings.model.embeddings_frozen_steps, done)
 
 
 def job(
@@ -315,19 +342,26 @@ def job(
         temperature=settings.train.sample_temperature,
         seed=settings.run.seed,
     )
+    thaws = settings.model.embeddings_frozen_steps not in (0, "all")
+    module = parallel.wrap(parallel.compile_module(LossModule(state.model), place), place, idle=thaws)
+    facts = {"run": run.name, **({} if made.vectors is None else {"embeddings": made.vectors.name})}
     return Job(
-        run=run, state=state, module=parallel.wrap(parallel.compile_module(LossModule(state.model), place), place),
+        run=run, state=state, module=module,
         objective=batches, rows=rows, optim=settings.optim,
         measure=(lambda n: validate(state.model, windows, lengths, place, n, unit)) if windows.n_windows else None,
         train=settings.train, place=place, limits=limits,
         checkpoints=Checkpoints(
-            run, lambda to, weights: write(to, config, weights, tokenizer, {"run": run.name}, codec=codec),
+            run, lambda to, weights: write(to, config, weights, tokenizer, facts, codec=codec),
             settings.train.keep_last
         ),
         log=RunLog(run, active=parallel.is_main(place), trackers=settings.train.trackers),
-        contract={"tokenizer": made.vocabulary.hash, "store": made.store.fingerprint, "code": code_hash()},
+        contract={
+            "tokenizer": made.vocabulary.hash, "store": made.store.fingerprint, "code": code_hash(),
+            **({} if made.vectors is None else {"embeddings": made.vectors.digest}),
+        },
         sample=_sampler(state.model, made, settings.train.sample_prompt, generate),
         restart=lambda: start_over(state, settings, made, place),
+        prepare=(lambda done: _freeze(state.model, settings, done)) if thaws else None,
         flops_per_token=flops_per_token(config, config.block_size), ceiling=parallel.ceiling(place),
         process_start=started,
     )  # fmt: skip

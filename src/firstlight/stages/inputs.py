@@ -18,6 +18,7 @@ from firstlight.train.contract import changes, check_changes
 
 PRESETS = "firstlight.model.presets"
 _LOCK = ".lock"
+_EMBEDDINGS_FILES = frozenset({"start.safetensors", "coverage.json"})
 _TOKENIZER_FILES = frozenset({"tokenizer.json", "tokenizer_config.json", "origin.json", *CODECS})
 
 
@@ -216,6 +217,8 @@ def _is_foreign(run: Path) -> bool:
         if path.name == "tokenizer" and path.is_dir() and not _others(path, _TOKENIZER_FILES):
             continue
         if path.name == "data" and _is_store(path):
+            continue
+        if path.name == "embeddings" and path.is_dir() and not _others(path, _EMBEDDINGS_FILES):
             continue
         return True
     return False

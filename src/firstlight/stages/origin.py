@@ -16,7 +16,11 @@ ORIGIN = "origin.json"
 def origin_of(settings: TokenizerSettings, corpus: Corpus) -> dict[str, Any]:
     """Return what a tokenizer is made from; equal tables make equal tokenizers."""
     prints = [source.fingerprint() for source in corpus.sources]
-    return {"settings": settings.model_dump(mode="json"), "corpus": prints}
+    table: dict[str, Any] = {"settings": settings.model_dump(mode="json"), "corpus": prints}
+    if settings.words != "corpus" and Path(settings.words).is_file():
+        vectors = Path(settings.words).stat()
+        table["words"] = [vectors.st_size, vectors.st_mtime_ns]
+    return table
 
 
 def made_before(folder: Path, origin: Mapping[str, Any]) -> Tokenizer | None:

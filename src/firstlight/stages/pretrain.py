@@ -14,7 +14,7 @@ from firstlight.files import code_hash, remove_leftovers, write_atomic
 from firstlight.model import ModelConfig
 from firstlight.stages import assemble, inputs
 from firstlight.stages.settings import PretrainSettings
-from firstlight.train import Job, ValidResult, fit, restore
+from firstlight.train import Job, ValidResult, fit, read_table, restore
 from firstlight.train.contract import settings_hash
 
 if TYPE_CHECKING:
@@ -172,7 +172,8 @@ def _resolved(settings: PretrainSettings, config: ModelConfig, job: Job, place: 
         }
     )
     optimizer = optim.resolved(settings.optim, place.device)
-    return settings.model_copy(update={"hardware": hardware, "train": train, "model": config, "optim": optimizer})
+    model = settings.model.model_copy(update=config.model_dump())
+    return settings.model_copy(update={"hardware": hardware, "train": train, "model": model, "optim": optimizer})
 
 
 def _go_on(request: inputs.Request, job: Job) -> None:
@@ -181,13 +182,16 @@ def _go_on(request: inputs.Request, job: Job) -> None:
     if newest is None:
         job.log.cut_back(-1)
         return
-    before: dict[str, str] = restore(newest, job.state, job.place)["contract"]
-    for name, what in (("tokenizer", "another tokenizer"), ("store", "another token store")):
-        if before[name] != job.contract[name]:
+    before: dict[str, str] = read_table(newest)["contract"]
+    others = {"tokenizer": "another tokenizer", "store": "another token store", "embeddings": "other word vectors"}
+    for name, what in others.items():
+        if before.get(name, "") != job.contract.get(name, ""):
             raise ContractError(
-                f"the checkpoint was trained with {what}", where=newest, found=before[name][:12],
-                expected=job.contract[name][:12], fix="Put the run's own files back, or start a new run with --from.",
+                f"the checkpoint was trained with {what}", where=newest, found=before.get(name, "")[:12],
+                expected=job.contract.get(name, "")[:12],
+                fix="Put the run's own files back, or start a new run with --from.",
             )  # fmt: skip
+    restore(newest, job.state, job.place)
     job.log.cut_back(job.counters.step)
     job.log.event(job.counters.step, "resume", f"going on from {newest.name}", warn=False)
     for key, (old, new) in request.changed.items():

@@ -1,6 +1,6 @@
 """The root of a run's settings: what stands in run.toml."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -25,6 +25,20 @@ class RunSettings(Settings):
     )
 
 
+class ModelSettings(ModelConfig):
+    """The shape of the model, and what its embeddings begin as."""
+
+    embeddings: str = Field("random", description="random, or a file of word vectors that they begin as")
+    embeddings_frozen_steps: Annotated[int, Field(ge=0)] | Literal["all"] = Field(
+        0, description="steps for which embeddings, and a tied head, stay as they began; all: to the end"
+    )
+    embeddings_length: float = Field(1.0, gt=0, description="root mean square length of word vectors at the start")
+
+    def shape(self) -> ModelConfig:
+        """Return the shape alone."""
+        return ModelConfig(**self.model_dump(include=set(ModelConfig.model_fields)))
+
+
 class PretrainSettings(Settings):
     """Every setting of a pre-training run; each table's class lives in the room that obeys it."""
 
@@ -34,7 +48,7 @@ class PretrainSettings(Settings):
     image: ImageSettings = ImageSettings()
     tokenizer: TokenizerSettings = TokenizerSettings()
     data: DataSettings = DataSettings()
-    model: ModelConfig = ModelConfig()
+    model: ModelSettings = ModelSettings()
     optim: Annotated[AdamW | Muon, Field(discriminator="name")] = Muon()
     train: TrainSettings = TrainSettings()
     hardware: Hardware = Hardware()

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 from firstlight.tokenizer.load import load
 from firstlight.tokenizer.patterns import PATTERNS
 from firstlight.tokenizer.settings import TokenizerSettings
-from firstlight.tokenizer.stream import StreamDecoder
 from firstlight.tokenizer.tokenizer import END_OF_TEXT, UNKNOWN, Tokenizer
 
 if TYPE_CHECKING:
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from firstlight.tokenizer.merges import BpeFacts
     from firstlight.tokenizer.pieces import Table, byte_level, characters, sentence_piece
     from firstlight.tokenizer.pixels import Pixels, find_palette
+    from firstlight.tokenizer.stream import StreamDecoder
     from firstlight.tokenizer.training import auto_vocabulary, train
 
 __all__ = [
@@ -51,6 +51,7 @@ _LAZY = {
     "read_codec": "codec", "save_codec": "codec",
     "auto_vocabulary": "training", "train": "training", "import_tokenizer": "importing", "BpeFacts": "merges",
     "Table": "pieces", "byte_level": "pieces", "characters": "pieces", "sentence_piece": "pieces",
+    "StreamDecoder": "stream",
 }  # fmt: skip
 
 

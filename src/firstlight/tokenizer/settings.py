@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from firstlight.config import Settings
 from firstlight.tokenizer.patterns import PATTERNS
@@ -26,6 +26,10 @@ class TokenizerSettings(Settings):
         256 << 20, ge=1, description="text that training looks at, taken from the beginning of every source"
     )
     min_frequency: int = Field(1, ge=1, description="of a word, for kind word")
+    words: str = Field(
+        "corpus", description="kind word takes the corpus's; or only those in the word vectors at this path; vectors: "
+        "in those that model.embeddings names"
+    )  # fmt: skip
 
     @field_validator("vocab_size")
     @classmethod
@@ -40,3 +44,9 @@ class TokenizerSettings(Settings):
         if value not in PATTERNS:
             raise ValueError(f"must be one of {', '.join(PATTERNS)}")
         return value
+
+    @model_validator(mode="after")
+    def _fits(self) -> "TokenizerSettings":
+        if self.words != "corpus" and self.kind != "word":
+            raise ValueError("words from vectors are for kind=word; BPE's tokens get vectors as they are")
+        return self

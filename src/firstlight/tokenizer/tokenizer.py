@@ -19,9 +19,11 @@ from firstlight import progress
 from firstlight.errors import TokenizerError
 from firstlight.files import write_atomic
 from firstlight.tokenizer import table
-from firstlight.tokenizer.cut import Cutter
 from firstlight.tokenizer.fast import Encoded, FastEncoder
-from firstlight.tokenizer.stream import StreamDecoder
+
+if TYPE_CHECKING:
+    from firstlight.tokenizer.cut import Cutter
+    from firstlight.tokenizer.stream import StreamDecoder
 
 if TYPE_CHECKING:
     from firstlight.tokenizer.merges import BpeFacts
@@ -83,6 +85,11 @@ class Tokenizer:
         """
         name = table.begin_of(self._json.get("post_processor"))
         return None if name is None else self.id_of(name)
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """What tokenizer.json says."""
+        return self._json
 
     @property
     def vocab_size(self) -> int:
@@ -169,8 +176,10 @@ class Tokenizer:
             raise TokenizerError("an id lies outside the vocabulary", found=bad, expected=f"0 to {self.vocab_size - 1}")
         return numbers
 
-    def decoder(self) -> StreamDecoder:
+    def decoder(self) -> "StreamDecoder":
         """Return a decoder that takes ids one by one."""
+        from firstlight.tokenizer.stream import StreamDecoder  # training has no use for it
+
         tokens, special = self.tokens(), {int(t["id"]) for t in self._json["added_tokens"] if t["special"]}
         fallback = bool(self._json["model"].get("byte_fallback"))
 
@@ -273,7 +282,9 @@ class Tokenizer:
         return points
 
     @cached_property
-    def _cutter(self) -> Cutter:
+    def _cutter(self) -> "Cutter":
+        from firstlight.tokenizer.cut import Cutter  # for texts that come in pieces
+
         return Cutter(self._inner, table.added_text(self._json))
 
     @cached_property

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from tokenizers import Regex, decoders, models, pre_tokenizers
@@ -15,6 +16,7 @@ from firstlight.tokenizer.pieces import characters
 from firstlight.tokenizer.settings import LEAST, TokenizerSettings
 from firstlight.tokenizer.table import byte_characters
 from firstlight.tokenizer.tokenizer import END_OF_TEXT, UNKNOWN, Tokenizer, without_surrogates
+from firstlight.tokenizer.words import word_cutter
 from firstlight.types import Document
 
 _STRETCH = 1 << 16
@@ -157,17 +159,27 @@ def _char(text: _Text, settings: TokenizerSettings) -> Tokenizer:
 
 
 def _word(text: _Text, settings: TokenizerSettings) -> Tokenizer:
-    # Han characters are words of their own; elsewhere runs of word characters, and single signs.
-    before = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(r"\p{Han}"), "isolated"), pre_tokenizers.Whitespace()])
+    before = word_cutter()
     counts: Counter[str] = Counter()
     for piece in text:
         counts.update(word for word, _ in before.pre_tokenize_str(piece))
     text.check()
     wanted = settings.vocab_size if isinstance(settings.vocab_size, int) else 32_768
     words = [w for w, n in sorted(counts.items(), key=lambda item: (-item[1], item[0])) if n >= settings.min_frequency]
+    if settings.words == "vectors":
+        raise TokenizerError(
+            "there is no model here whose vectors could give the words", where="tokenizer.words", found="vectors",
+            fix="Give the path of the vectors.",
+        )  # fmt: skip
+    if settings.words != "corpus":
+        from firstlight.tokenizer.vectors.vocabulary import known  # few runs have vectors
+
+        fill = wanted - 2 if isinstance(settings.vocab_size, int) else 0
+        words = known(words, counts, Path(settings.words), fill=fill, is_word=lambda word: _is_one(before, word))
     if isinstance(settings.vocab_size, int) and len(words) + 2 < wanted:
         raise TokenizerError(
-            "the text has fewer different words", where="tokenizer.vocab_size", found=wanted,
+            "the text has fewer different words" if settings.words == "corpus" else "text and vectors have fewer words",
+            where="tokenizer.vocab_size", found=wanted,
             expected=f"at most {len(words) + 2}", fix="Lower tokenizer.vocab_size, or bring more text.",
         )  # fmt: skip
     vocabulary = {token: i for i, token in enumerate([END_OF_TEXT, UNKNOWN, *words[: wanted - 2]])}
@@ -175,6 +187,11 @@ def _word(text: _Text, settings: TokenizerSettings) -> Tokenizer:
     # Between Han characters, and before their signs, there are no spaces.
     joined = decoders.Replace(Regex(r"^ (?=[\p{Han}，。！？；：、”’」』）》])"), "")
     return _word_level(vocabulary, before, decoders.Sequence([spaced, joined]))
+
+
+def _is_one(before: Any, word: str) -> bool:
+    """Tell whether a word is cut no further."""
+    return [part for part, _ in before.pre_tokenize_str(word)] == [word]
 
 
 def _word_level(vocabulary: dict[str, int], before: Any, decoder: Any) -> Tokenizer:

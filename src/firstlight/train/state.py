@@ -118,7 +118,11 @@ class Whole:
         weights = load_file(checkpoint / "model.safetensors")
         if (checkpoint / HEADS).is_file():
             weights |= load_file(checkpoint / HEADS)
-        model.load_state_dict(import_state(model.config, weights))
+        ours = import_state(model.config, weights)
+        if model.factors:  # folded in these files; they are among the trainer's tensors
+            del ours["embed.weight"]
+            ours |= {f"embed.{name}": factor for name, factor in model.factors.items()}
+        model.load_state_dict(ours)
 
 
 @dataclass(slots=True)
@@ -135,6 +139,7 @@ class TrainState:
     def trainer_tensors(self) -> dict[str, Tensor]:
         """Return every tensor beside the weights, by name; not copied."""
         tensors = {f"optimizer/{k}": v for k, v in state_tensors(self.optimizer).items()}
+        tensors.update({f"embed/{k}": v for k, v in self.model.factors.items()})
         if self.average is not None:
             tensors.update({f"average/{k}": v for k, v in self.average.state_tensors().items()})
         return tensors
@@ -146,6 +151,11 @@ class TrainState:
             CheckpointError: names or shapes differ.
         """
         load_state_tensors(self.optimizer, _below("optimizer/", tensors))
+        factors = _below("embed/", tensors)
+        if {k: v.shape for k, v in factors.items()} != {k: v.shape for k, v in self.model.factors.items()}:
+            raise CheckpointError("has embeddings that are another product of word vectors than the run's")
+        for name, factor in self.model.factors.items():
+            factor.data.copy_(factors[name])
         average = _below("average/", tensors)
         if (self.average is None) != (not average):
             raise CheckpointError(

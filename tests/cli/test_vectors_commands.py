@@ -1,0 +1,48 @@
+"""``tokenizer vectors``: what is trained can be judged, and a model can begin as it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from small_world import RUN_SETTINGS, Call
+
+from firstlight.tokenizer.vectors import read
+
+PAIRS = "the\tcat\t3\nsat\ton\t5\nmat\tbird\t1\nthe\tmoon\t9\n"
+QUESTIONS = ": places\nthe cat on mat\n: gram\nsat cat the moon\n"
+
+
+@pytest.mark.parametrize("method", ["glove", "cbow", "skipgram"])
+def test_train_judge_and_begin(method: str, world: Path, call: Call) -> None:
+    if method != "glove":
+        pytest.importorskip("gensim")
+    (world / "pairs.tsv").write_text(PAIRS)
+    (world / "asked.txt").write_text(QUESTIONS)
+    words = [f"vectors.method={method}", "vectors.width=8", "vectors.epochs=2"]
+    answer = call("tokenizer", "vectors", "train", "text.txt", "--out", "new.bin.gz", *words, "--json")
+    assert answer.code == 0, answer.err
+    facts = json.loads(answer.out)
+    assert (facts["n_words"], facts["width"], facts["text_words"]) == (12, 8, 2100)
+    assert len(read("new.bin.gz")) == 12
+    answer = call("tokenizer", "vectors", "eval", "new.bin.gz", "--similarity", "pairs.tsv", "--analogies", "asked.txt")
+    assert answer.code == 0, answer.err
+    assert "new.bin.gz: 12 words, width 8" in answer.out
+    assert "pairs.tsv" in answer.out
+    answer = call("tokenizer", "vectors", "eval", "new.bin.gz", "--similarity", "pairs.tsv", "--analogies", "asked.txt",
+                  "--json")  # fmt: skip
+    table = json.loads(answer.out)
+    assert (table["similarity"][0]["found"], table["similarity"][0]["skipped"]) == (3, 1)
+    assert [row["name"] for row in table["analogies"]] == ["places", "gram", "semantic", "syntactic", "total"]
+    assert table["analogies"][-1]["found"] == 1
+    settings = [w for w in RUN_SETTINGS if not w.startswith("tokenizer.")]
+    answer = call("pretrain", "text.txt", "--out", "begun", "tokenizer.kind=word", "tokenizer.words=vectors",
+                  "model.embeddings=new.bin.gz", *settings)  # fmt: skip
+    assert answer.code == 0, answer.err
+    assert "100.0 % have a vector" in answer.err
+
+
+def test_the_same_command_writes_the_same_file(world: Path, call: Call) -> None:
+    for name in ("a.safetensors", "b.safetensors"):
+        assert call("tokenizer", "vectors", "train", "text.txt", "--out", name, "vectors.method=glove").code == 0
+    assert (world / "a.safetensors").read_bytes() == (world / "b.safetensors").read_bytes()
+    assert (world / "a.vocab").read_text() == (world / "b.vocab").read_text()
