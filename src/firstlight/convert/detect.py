@@ -52,9 +52,9 @@ def read(source: str) -> tuple[Found, Path]:
 
 
 def _keras(path: Path) -> Found:
-    from firstlight.convert import keras_read  # with h5py, an extra
+    from firstlight.convert.keras_read import read as read_keras  # with h5py, an extra
 
-    return keras_read.read(path)
+    return read_keras(path)
 
 
 def _reader(path: Path) -> Callable[[Path], Found]:

@@ -12,10 +12,11 @@ from firstlight.lm import LM
 from firstlight.model import n_parameters
 from firstlight.report import write_run_report
 from firstlight.stages import assemble
+from firstlight.stages.materials import Materials
 from firstlight.train import FitResult, Job, ValidResult
 
 
-def conclude(job: Job, made: assemble.Materials, result: FitResult, answer: Mapping[str, Any], *, seed: int) -> None:
+def conclude(job: Job, made: Materials, result: FitResult, answer: Mapping[str, Any], *, seed: int) -> None:
     """Write what stands in a run directory once its loop has ended.
 
     Args:
@@ -48,7 +49,7 @@ def conclude(job: Job, made: assemble.Materials, result: FitResult, answer: Mapp
     write_run_report(run)
 
 
-def baselines(made: assemble.Materials) -> dict[str, Likelihood]:
+def baselines(made: Materials) -> dict[str, Likelihood]:
     """Return what models without context would score on the valid split."""
     store, codec = made.store, made.codec
     if codec is None or codec.sequence is None:
@@ -59,7 +60,7 @@ def baselines(made: assemble.Materials) -> dict[str, Likelihood]:
     return image_baselines(codec, *(rows_of(split, codec.sequence) for split in (store.train, store.valid)))
 
 
-def _draw(job: Job, made: assemble.Materials, seed: int) -> None:
+def _draw(job: Job, made: Materials, seed: int) -> None:
     """Draw what the report of images shows; a run that cannot draw has ended well all the same."""
     from firstlight.stages import pictures
 

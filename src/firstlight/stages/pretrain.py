@@ -13,6 +13,7 @@ from firstlight.errors import ContractError, FirstlightError, UsageError
 from firstlight.files import code_hash, remove_leftovers, write_atomic
 from firstlight.model import ModelConfig
 from firstlight.stages import assemble, inputs
+from firstlight.stages.materials import Materials, materials
 from firstlight.stages.settings import PretrainSettings
 from firstlight.train import Job, ValidResult, fit, read_table, restore
 from firstlight.train.contract import settings_hash
@@ -89,7 +90,7 @@ def pretrain(
         with assemble.locked(request.run):
             remove_leftovers(request.run)
             finished = _already_finished(request)
-            made = None if finished else assemble.materials(request.run, request.settings, prepared=request.resumes)
+            made = None if finished else materials(request.run, request.settings, prepared=request.resumes)
             parallel.barrier(place)
             return finished or _run(request, place, started, made)
     finally:
@@ -124,10 +125,10 @@ def _already_finished(request: inputs.Request) -> PretrainResult | None:
 
 
 def _run(
-    request: inputs.Request, place: parallel.Place, started: float, made: assemble.Materials | None = None
+    request: inputs.Request, place: parallel.Place, started: float, made: Materials | None = None
 ) -> PretrainResult:
     run, main = request.run, parallel.is_main(place)
-    made = made or assemble.materials(run, request.settings, prepared=True)
+    made = made or materials(run, request.settings, prepared=True)
     config = assemble.model_config(request.settings, made)
     job = assemble.job(run, request.settings, config, made, place, started)
     settings = _resolved(request.settings, config, job, place)

@@ -9,6 +9,7 @@ from statistics import median
 from firstlight import parallel
 from firstlight.plan import Plan, estimate
 from firstlight.stages import assemble, inputs
+from firstlight.stages.materials import materials
 from firstlight.train import Job, row_bytes, train_step
 
 _PROBED = 4
@@ -19,7 +20,7 @@ def rehearse(request: inputs.Request) -> Plan:
     settings = request.settings
     place = parallel.resolve(settings.hardware)
     with tempfile.TemporaryDirectory(prefix="firstlight-dry-") as folder:
-        made = assemble.materials(Path(folder), settings)
+        made = materials(Path(folder), settings)
         config = assemble.model_config(settings, made)
         job = assemble.job(Path(folder), settings, config, made, place, assemble.process_start())
         try:
