@@ -6,8 +6,8 @@ The model is pre-trained once, by the preset words-cpu with more steps and --min
 twin has the same architecture and tokenizer, and random weights. Both are fine-tuned with every learning rate of RATES,
 and each is judged with the rate that served it best on the valid rows, so that the rates favour neither. The figures
 are on the task's test rows, on its valid rows where it has none, with bootstrap intervals of 95 %; pre-training
-"helps" where these do not touch. With --rows only so many rows of a task's training split are taken. Words behind
-``--`` are further settings of fine-tuning.
+"helps" where these do not touch. With --rows only so many rows of a task's training split are taken, and where it has
+no valid rows, a thousand more for those. Words behind ``--`` are further settings of fine-tuning.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from firstlight.lm import LM
 from firstlight.model import GPT
 
 RATES = (3e-4, 1e-3, 3e-3)
+VALID = 1000  # rows held out of a training split that has none of its own
 PRETRAIN = ["train.steps=6000", "train.eval_every=500", "train.checkpoint_every=1000"]
 
 
@@ -51,8 +52,11 @@ def limited(task: Path, rows: int, out: Path) -> Path:
     """Write a task that takes so many rows for training; 0 is all of them."""
     if not rows:
         return task
+    text = task.read_text(encoding="utf-8")
+    held_out = 0 if "\nvalid =" in text else VALID
+    head = f"max_rows = {rows + held_out}\n" + (f"valid_ratio = {held_out / (rows + held_out)}\n" if held_out else "")
     out.mkdir(parents=True, exist_ok=True)
-    (out / task.name).write_text(f"max_rows = {rows}\n{task.read_text(encoding='utf-8')}", encoding="utf-8")
+    (out / task.name).write_text(head + text, encoding="utf-8")
     return out / task.name
 
 

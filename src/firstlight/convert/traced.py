@@ -8,7 +8,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.fx.experimental._config as symbols
@@ -18,7 +18,7 @@ from torch.export import Dim, ExportedProgram
 
 from firstlight.errors import UsageError
 from firstlight.lm import LM, build
-from firstlight.model import GPT, Cache, ModelConfig
+from firstlight.model import GPT, ModelConfig
 
 Pair = tuple[Float[Tensor, "B K P D"], Float[Tensor, "B K P D"]]
 
@@ -62,8 +62,7 @@ class Traced(nn.Module):
         banded = seen(attention_mask, input_ids.shape[1], gpt.config.window) if gpt.config.family == "gpt3" else dense
         grown = _Grown(past_key_values)
         for layer, block in enumerate(gpt.blocks):
-            # A block asks its cache for nothing but to be extended.
-            x = block(x, angles, banded if gpt.config.banded(layer) else dense, cast(Cache, grown))
+            x = block(x, angles, banded if gpt.config.banded(layer) else dense, grown)
         return gpt.logits(gpt.norm(x)), grown.present
 
 

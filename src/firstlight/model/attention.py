@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from firstlight.model.cache import Cache
+from firstlight.model.cache import Holds
 from firstlight.model.causal import causal_attention, suits
 from firstlight.model.config import ModelConfig, RopeScaling
 from firstlight.model.norms import norm
@@ -70,7 +70,7 @@ class Attention(nn.Module):
         x: Float[Tensor, "B T C"],
         angles: Turn | None,
         mask: Bool[Tensor, "..."] | None,
-        cache: Cache | None,
+        cache: Holds | None,
     ) -> Float[Tensor, "B T C"]:
         """Attend to earlier positions; ``mask`` (True = seen) replaces the plain causal rule.
 

@@ -1,10 +1,23 @@
 """Keys and values of the positions seen so far, so that a new token costs one position."""
 
+from typing import Protocol, runtime_checkable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from firstlight.model.config import ModelConfig
+
+
+@runtime_checkable
+class Holds(Protocol):
+    """What a block asks of a cache."""
+
+    def extend(
+        self, layer: int, k: Float[Tensor, "B K T D"], v: Float[Tensor, "B K T D"]
+    ) -> tuple[Float[Tensor, "B K S D"], Float[Tensor, "B K S D"]]:
+        """Add the keys and values of T new positions of one layer; return all that it holds."""
+        ...
 
 
 class Cache:

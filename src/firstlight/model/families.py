@@ -140,8 +140,12 @@ def names_in_transformers(config: ModelConfig, ours: str) -> tuple[tuple[str, ..
     return rule.theirs, _part_rows(config, rule) if len(rule.theirs) > 1 else [], rule.transposed
 
 
-def import_state(config: ModelConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def import_state(config: ModelConfig, state: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return our weights from transformers' names, and the heads of tasks; buffers and a tied head's copy are left out.
+
+    Args:
+        config: the model.
+        state: tensors by name; they may be made when they are asked for.
 
     Raises:
         CheckpointError: a tensor is missing, or has another shape than the model.

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from firstlight.model.attention import Attention, Rotary, Turn
-from firstlight.model.cache import Cache
+from firstlight.model.cache import Cache, Holds
 from firstlight.model.config import ModelConfig
 from firstlight.model.loss import Loss, head_loss, head_nats
 from firstlight.model.mlp import GatedMLP, GeluMLP
@@ -39,7 +39,7 @@ class Block(nn.Module):
 
     def forward(
         self, x: Float[Tensor, "B T C"], angles: Turn | None, mask: Bool[Tensor, "..."] | None,
-        cache: Cache | None = None,
+        cache: Holds | None = None,
     ) -> Float[Tensor, "B T C"]:  # fmt: skip
         """Mix positions, then work on each."""
         if self.post:

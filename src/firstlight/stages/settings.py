@@ -38,6 +38,10 @@ class ModelSettings(ModelConfig):
         """Return the shape alone."""
         return ModelConfig(**self.model_dump(include=set(ModelConfig.model_fields)))
 
+    def complete(self, vocab_size: int) -> ModelConfig:
+        """Return the shape with every size written out."""
+        return self.shape().complete(vocab_size)
+
 
 class PretrainSettings(Settings):
     """Every setting of a pre-training run; each table's class lives in the room that obeys it."""
