@@ -10,7 +10,7 @@ import torch
 from firstlight.convert.beside import texts
 from firstlight.convert.traced import exported, quiet
 from firstlight.errors import UsageError
-from firstlight.files import storage_errors, temporary_beside
+from firstlight.files import replaced
 from firstlight.lm import LM
 
 
@@ -27,13 +27,7 @@ def write(lm: LM, path: Path) -> dict[str, str]:
     """
     if path.suffix != ".pt2":
         raise UsageError("has an ending that torch does not expect", where=path, expected=".pt2")
-    program, temporary = exported(lm), temporary_beside(path)
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as file, quiet():
-                torch.export.save(program, file, extra_files=texts(lm))
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    program = exported(lm)
+    with replaced(path) as temporary, temporary.open("wb") as file, quiet():
+        torch.export.save(program, file, extra_files=texts(lm))
     return {"model": str(path)}

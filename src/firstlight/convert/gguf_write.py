@@ -9,7 +9,7 @@ from torch import Tensor
 
 from firstlight.convert.gguf_names import FAMILIES, NO_MERGES, PRE, ROPE_FACTORS, names, qk_turned, rope_factors
 from firstlight.errors import MissingExtra, UsageError
-from firstlight.files import make_ordinary, storage_errors, temporary_beside
+from firstlight.files import replaced
 from firstlight.lm import LM
 from firstlight.model import ModelConfig, export_state
 from firstlight.tokenizer import BpeFacts, Tokenizer
@@ -37,27 +37,20 @@ def write(lm: LM, path: Path, kind: str = "f32") -> dict[str, str]:
         raise MissingExtra("writing a GGUF file", "gguf") from error
     architecture, config = _architecture(lm), lm.config
     tokenizer = _checked(lm)
-    temporary = temporary_beside(path)
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            file = gguf.GGUFWriter(temporary, architecture)
-            for key, value in (_shape(config, architecture) | _words(tokenizer, config)).items():
-                _add(file, key, value)
-            file.add_file_type({"f32": 0, "f16": 1, "q8_0": 7}[kind])
-            for name, tensor in _weights(lm).items():
-                _add_tensor(file, name, tensor, kind)
-            scaling = config.rope_scaling
-            if scaling is not None and scaling.original is not None:
-                file.add_tensor(ROPE_FACTORS, rope_factors(scaling, config.head_width, config.rope_theta))
-            file.write_header_to_file()
-            file.write_kv_data_to_file()
-            file.write_tensors_to_file()
-            file.close()
-            make_ordinary(temporary)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with replaced(path) as temporary:
+        file = gguf.GGUFWriter(temporary, architecture)
+        for key, value in (_shape(config, architecture) | _words(tokenizer, config)).items():
+            _add(file, key, value)
+        file.add_file_type({"f32": 0, "f16": 1, "q8_0": 7}[kind])
+        for name, tensor in _weights(lm).items():
+            _add_tensor(file, name, tensor, kind)
+        scaling = config.rope_scaling
+        if scaling is not None and scaling.original is not None:
+            file.add_tensor(ROPE_FACTORS, rope_factors(scaling, config.head_width, config.rope_theta))
+        file.write_header_to_file()
+        file.write_kv_data_to_file()
+        file.write_tensors_to_file()
+        file.close()
     return {"model": str(path)}
 
 

@@ -17,7 +17,7 @@ from firstlight import progress
 from firstlight.convert.found import Found, finite, guarded, shape
 from firstlight.convert.torch_file import load, tensors_of
 from firstlight.errors import CheckpointError, UsageError
-from firstlight.files import make_ordinary, storage_errors, temporary_beside
+from firstlight.files import replaced, storage_errors
 from firstlight.lm import LM
 from firstlight.model import ModelConfig, export_state
 from firstlight.tokenizer import END_OF_TEXT, UNKNOWN, Tokenizer, characters
@@ -128,15 +128,8 @@ def write(lm: LM, path: Path) -> dict[str, str]:
     }  # fmt: skip
     # What train.py asks for to go on; the optimiser's own state begins anew.
     held = {"model": weights, "model_args": args, "iter_num": 0, "best_val_loss": float("inf"), "config": args}
-    temporary = temporary_beside(path)
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.save(held, temporary)
-            make_ordinary(temporary)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with replaced(path) as temporary:
+        torch.save(held, temporary)
     return {"checkpoint": str(path)} | _write_meta(lm.tokenizer, path.with_name("meta.pkl"))
 
 

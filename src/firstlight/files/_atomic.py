@@ -129,6 +129,24 @@ def temporary_beside(path: Path) -> Path:
     return path.with_name(f"{_TEMPORARY}{path.name}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
 
 
+@contextlib.contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """Yield a file beside ``path`` to be written by a library; it takes the place of ``path`` when that has gone well.
+
+    Raises:
+        StorageError: the disk is full or read-only.
+    """
+    temporary = temporary_beside(path)
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            make_ordinary(temporary)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
 def make_ordinary(path: Path) -> None:
     """Give a file the permissions that a new one has here; safetensors makes files that only their owner may read."""
     if os.name == "posix":

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from firstlight import tokenizer as tokenizers
 from firstlight.errors import StorageError
-from firstlight.files import make_ordinary, storage_errors, temporary_beside, write_atomic
+from firstlight.files import replaced, write_atomic
 from firstlight.model import HEADS, ModelConfig, n_parameters, to_transformers
 from firstlight.tokenizer import Tokenizer
 
@@ -95,17 +95,11 @@ def write(
 def _write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
     """Write beside and rename: a model that was loaded from ``path`` may still read its weights there."""
     held = {name: tensor.detach().contiguous() for name, tensor in weights.items()}
-    temporary = temporary_beside(path)
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with replaced(path) as temporary:
         try:
             save_file(held, temporary, metadata={"format": "pt"})
-            make_ordinary(temporary)
-            temporary.replace(path)
         except SafetensorError as error:  # it gives the system's refusals as text
             raise StorageError(f"cannot be written: {error}", where=path) from error
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 def _card(config: ModelConfig, table: Mapping[str, Any], tokenizer: Tokenizer | None, facts: Mapping[str, Any]) -> str:
