@@ -1,6 +1,7 @@
 """Fixtures that every room's tests share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,17 @@ def shared_data() -> Path:
         if candidate.is_dir():
             return candidate
     pytest.skip("no corpora: set FIRSTLIGHT_TEST_DATA to a folder like ../shared/data")
+
+
+@pytest.fixture
+def torch_as_it_was() -> Iterator[None]:
+    """For tests that call commands here: they set threads and determinism of their process, which is that of all."""
+    import torch
+
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
 
 
 @pytest.fixture(autouse=True)

@@ -2,11 +2,9 @@
 
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from small_world import RUN_SETTINGS, Answer, Call, some_text
 
 from firstlight.cli.app import run
@@ -16,12 +14,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "lm"))
 
 
 @pytest.fixture(autouse=True)
-def _torch_as_it_was() -> Iterator[None]:
-    """Commands set threads and determinism of their process, which here is that of all tests."""
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(deterministic)
+def _as_it_was(torch_as_it_was: None) -> None:
+    """Every test here calls commands."""
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from tiny_lm import gpt
 
+from firstlight.convert import read
 from firstlight.lm import LM
 from firstlight.model import GPT, export_state
 
@@ -23,6 +24,12 @@ def logits(lm: LM | GPT, n: int = 11) -> torch.Tensor:
     ids = torch.tensor([[(7 * i + 3) % V for i in range(n)], [(5 * i + 1) % V for i in range(n)]])
     with torch.no_grad():
         return (lm.model if isinstance(lm, LM) else lm)(ids)
+
+
+def back(path: Path) -> LM:
+    """What is imported from a file or folder."""
+    found, where = read(str(path))
+    return found.lm(where)
 
 
 def hf(made: GPT) -> dict[str, np.ndarray]:

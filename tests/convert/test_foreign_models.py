@@ -8,6 +8,7 @@ import pytest
 import torch
 from forms import (
     V,
+    back,
     hf,
     logits,
     model,
@@ -29,11 +30,6 @@ from firstlight.errors import CheckpointError, UsageError
 from firstlight.lm import GenerateSettings
 
 ODD = {"n_layer": 3, "n_head": 3, "n_embd": 18}
-
-
-def back(path):
-    found, where = read(str(path))
-    return found.lm(where)
 
 
 def same(lm, made, **tolerance):

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from forms import V, logits
+from forms import V, back, logits
 from gguf import GGMLQuantizationType as Kind
 from gguf import GGUFReader, GGUFWriter
 from gguf.quants import dequantize
 from tiny_lm import TEXT, gpt, lm, tokenizer
 
-from firstlight.convert import read, writer
+from firstlight.convert import writer
 from firstlight.convert.gguf_file import GGUF
 from firstlight.errors import CheckpointError, FirstlightError, UsageError
 from firstlight.lm import LM
@@ -22,11 +22,6 @@ SHAPES = {
     "llama": {"n_layer": 2, "n_head": 6, "n_kv_head": 2, "n_embd": 20, "d_head": 6, "d_ff": 33},
     "modern": {"n_layer": 1, "n_head": 3, "n_kv_head": 1, "n_embd": 36, "d_head": 10, "d_ff": 40},
 }
-
-
-def back(path) -> LM:
-    found, where = read(str(path))
-    return found.lm(where)
 
 
 @pytest.mark.parametrize("tied", [True, False])

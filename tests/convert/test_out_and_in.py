@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 import torch
-from forms import logits
+from forms import back, logits
 from tiny_lm import TEXT, gpt, lm
 
 from firstlight.convert import FORMATS, nanogpt_meta, read, writer
@@ -16,11 +16,6 @@ SHAPES = {
     "llama": {"n_layer": 3, "n_head": 6, "n_kv_head": 2, "n_embd": 20, "d_head": 6, "d_ff": 33},
     "modern": {"n_layer": 1, "n_head": 3, "n_kv_head": 1, "n_embd": 14, "d_head": 10, "d_ff": 40},
 }
-
-
-def back(path) -> LM:
-    found, where = read(str(path))
-    return found.lm(where)
 
 
 @pytest.mark.parametrize("tied", [True, False])

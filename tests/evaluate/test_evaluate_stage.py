@@ -4,7 +4,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
 
 import firstlight
 from firstlight import progress
@@ -24,12 +23,7 @@ LINES = ["the cat sat on a mat", "and saw one more bird", "there on the mat", "å
 TEXT = "".join(f"{LINES[(i * i) % 4]} {i % 7}\n" for i in range(400))
 
 
-@pytest.fixture(autouse=True)
-def _torch_as_it_was():
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(deterministic)
+pytestmark = pytest.mark.usefixtures("torch_as_it_was")
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from small_sequences import SMALL, write_ids
 
 import firstlight
@@ -21,12 +20,7 @@ from firstlight.tokenizer import Ids
 IDS = [*SMALL, "model.block_size=16", "ids.vocab_size=12"]
 
 
-@pytest.fixture(autouse=True)
-def _torch_as_it_was():
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(deterministic)
+pytestmark = pytest.mark.usefixtures("torch_as_it_was")
 
 
 @pytest.fixture(scope="module")

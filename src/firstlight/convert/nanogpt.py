@@ -4,9 +4,7 @@ Source: karpathy/nanoGPT, model.py and train.py. It is GPT-2 with the exact GELU
 which are zeros here. Weights that GPT-2 keeps as input × output stand as torch's Linear has them.
 """
 
-import io
 import pickle
-import pickletools
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from firstlight.files import replaced, storage_errors
 from firstlight.lm import LM
 from firstlight.model import ModelConfig, export_state
 from firstlight.tokenizer import END_OF_TEXT, UNKNOWN, Tokenizer, characters
+from firstlight.tokenizer.inert import Refused, read_pickle
 
 _COMPILED = "_orig_mod."
 _ARGS = ("n_layer", "n_head", "n_embd", "block_size", "vocab_size")
@@ -73,7 +72,7 @@ def _zeros(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
 
 
 def read_meta(path: Path) -> Tokenizer:
-    """Read the characters of a meta.pkl, admitting plain numbers, texts and tables, and nothing that could run.
+    """Read the characters of a meta.pkl without running what it says.
 
     Raises:
         CheckpointError: it holds anything else, or is damaged.
@@ -81,12 +80,10 @@ def read_meta(path: Path) -> Tokenizer:
     with guarded(path, "meta.pkl", "all"):
         if path.stat().st_size > _MOST_META:
             raise CheckpointError("is too large for a table of characters", where=path)
-        content = path.read_bytes()
-        for code, argument, _ in pickletools.genops(content):
-            # A table is made as long as the place that is named in it.
-            if code.name in ("PUT", "LONG_BINPUT") and int(argument or 0) > len(content):
-                raise CheckpointError("claims more than it holds", where=path, found=f"{argument:,}")
-        held = _Plain(io.BytesIO(content)).load()
+        try:
+            held = read_pickle(path.read_bytes())
+        except Refused as error:
+            raise CheckpointError(str(error), where=path) from error
         itos = held.get("itos") if isinstance(held, dict) else None
         if not isinstance(itos, dict) or sorted(itos) != list(range(len(itos))):
             raise CheckpointError("holds no characters by id", where=path)
@@ -95,14 +92,6 @@ def read_meta(path: Path) -> Tokenizer:
         if not all(isinstance(token, str) and (len(token) == 1 or token in named) for token in tokens):
             raise CheckpointError("holds tokens that are no characters", where=path)
     return characters(tokens, where=path)
-
-
-class _Plain(pickle.Unpickler):  # noqa: S301 - it can make nothing but numbers, texts and containers
-    def find_class(self, module: str, name: str) -> Any:
-        raise CheckpointError("holds code, which is not run", found=f"{module}.{name}")
-
-    def persistent_load(self, pid: Any) -> Any:
-        raise CheckpointError("points outside of itself", found=repr(pid)[:40])
 
 
 def write(lm: LM, path: Path) -> dict[str, str]:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from firstlight.errors import TokenizerError
+from firstlight.tokenizer.inert import Refused, Thing, array, read_pickle
 from firstlight.tokenizer.vectors.arrays import npy_array
-from firstlight.tokenizer.vectors.inert import Refused, Thing, array, read_pickle
 from firstlight.tokenizer.vectors.stream import Stream
 from firstlight.tokenizer.vectors.text import Read
 

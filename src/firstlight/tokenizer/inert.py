@@ -2,7 +2,7 @@
 
 A pickle is a program for a machine with a stack. Python's own reader imports what the program names and calls it, so
 that whoever wrote the file may run anything. Here the program is taken apart into its instructions and followed with
-stand-ins: nothing is imported, nothing is called. A name that vectors have no need of is refused.
+stand-ins: nothing is imported, nothing is called. Of names, only those are let by that gensim's vectors have.
 """
 
 import io
@@ -35,7 +35,7 @@ _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 
 
 class Refused(Exception):
-    """What a pickle says is damaged, or nothing that vectors need."""
+    """What a pickle says is damaged, or names code."""
 
 
 @dataclass
@@ -66,7 +66,7 @@ def read_pickle(data: bytes) -> Any:
     """Return what a pickle of protocol 2 to 5 holds: plain values, ``Thing`` for objects.
 
     Raises:
-        Refused: it is cut or damaged, or names something that vectors have no need of.
+        Refused: it is cut or damaged, or names something that gensim's vectors do not.
     """
     try:
         # Of instructions that are refused anyway, the library warns of how they are written.
@@ -138,7 +138,7 @@ class _Machine:
         elif name in _STEPS:
             _STEPS[name](self)
         else:
-            raise Refused(f"has an instruction that vectors have no need of: {name}")
+            raise Refused(f"has an instruction that is not followed: {name}")
 
     def since_mark(self) -> list[Any]:
         """Take what lies above the last mark."""
@@ -165,7 +165,7 @@ class _Machine:
     def _name(self, module: str, name: str) -> None:
         path = f"{_OLD.get(module, module)}.{name}"
         if path not in _NAMES and not path.startswith("gensim."):
-            raise Refused(f"names what vectors have no need of, so it is not read: {path[:80]}")
+            raise Refused(f"names code, which is not run: {path[:80]}")
         self.stack.append(Name(path))
 
     def stack_global(self) -> None:
