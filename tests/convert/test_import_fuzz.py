@@ -12,6 +12,7 @@ import shutil
 import struct
 import sys
 from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +74,6 @@ def _megatron(folder: Path) -> Path:
 
 
 def _keras(folder: Path) -> Path:
-    pytest.importorskip("keras")
     writer("keras")(LM(model("gpt2", n_layer=1, n_head=1, n_embd=8), None), folder / "m.keras")
     return folder / "m.keras"
 
@@ -153,6 +153,21 @@ def changed_text(text: str, dice: random.Random) -> str:
     return " ".join(words)
 
 
+@contextmanager
+def little_memory():
+    """Let this process take half a GiB more than it has, so that a file's claims cannot be allocated."""
+    if sys.platform != "linux":
+        yield
+        return
+    has = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (has + (512 << 20), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
 def attack(name: str, folder: Path, rounds: int, seed: int) -> int:
     """Change a file of the form again and again; return how many of the results were refused."""
     make, load = FORMS[name]
@@ -164,47 +179,35 @@ def attack(name: str, folder: Path, rounds: int, seed: int) -> int:
     dice, refused, wrong = random.Random(seed), 0, folder / "wrong"
     shutil.copytree(folder / "right", wrong)
     before = set(folder.iterdir())
-    for number in range(rounds):
-        file = dice.choice(files)
-        is_text = file.suffix == ".json" and dice.random() < 0.7
-        made = changed_text(whole[file].decode(), dice).encode() if is_text else changed(whole[file], dice)
-        (wrong / file).write_bytes(made)
-        try:
-            load(wrong / target)
-        except FirstlightError as error:
-            refused += 1
-            message = str(error)
-            assert "\n" not in message and len(message) < 1000, (name, number, message)
-        except BaseException as error:
-            kept = Path(os.environ.get("FIRSTLIGHT_FUZZ_KEEP", str(folder))) / f"{name}-{seed}-{number}-{file.name}"
-            kept.write_bytes(made)
-            raise AssertionError(f"{name}, change {number} of {file}: {type(error).__name__}: {error}") from error
-        (wrong / file).write_bytes(whole[file])
-        stray = set(folder.iterdir()) - before
-        assert not stray, stray
+    with little_memory():
+        for number in range(rounds):
+            file = dice.choice(files)
+            is_text = file.suffix == ".json" and dice.random() < 0.7
+            made = changed_text(whole[file].decode(), dice).encode() if is_text else changed(whole[file], dice)
+            (wrong / file).write_bytes(made)
+            try:
+                load(wrong / target)
+            except FirstlightError as error:
+                refused += 1
+                message = str(error)
+                assert "\n" not in message and len(message) < 1000, (name, number, message)
+            except BaseException as error:
+                kept = Path(os.environ.get("FIRSTLIGHT_FUZZ_KEEP", str(folder))) / f"{name}-{seed}-{number}-{file.name}"
+                kept.write_bytes(made)
+                raise AssertionError(f"{name}, change {number} of {file}: {type(error).__name__}: {error}") from error
+            (wrong / file).write_bytes(whole[file])
+            stray = set(folder.iterdir()) - before
+            assert not stray, stray
     return refused
 
 
-@pytest.fixture
-def _little_memory():
-    """Let this process take half a GiB more than it has, so that a file's claims cannot be allocated."""
-    if sys.platform != "linux":
-        yield
-        return
-    has = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (has + (512 << 20), hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-
-
 @pytest.mark.parametrize("name", FORMS)
-def test_damaged_files_are_refused_in_one_line(tmp_path, name, _little_memory):
+def test_damaged_files_are_refused_in_one_line(tmp_path, name):
     assert attack(name, tmp_path, 60, 0) > 5
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FORMS)
-def test_a_hundred_thousand_damaged_files_are_refused(tmp_path, name, _little_memory):
+def test_a_hundred_thousand_damaged_files_are_refused(tmp_path, name):
     rounds = -(-100_000 // len(FORMS))
     assert attack(name, tmp_path, rounds, 1) > rounds // 20

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from firstlight.convert import gguf_file, hf, llama2c, llmc, megatron, openai_gpt1, openai_gpt2
-from firstlight.convert.found import Found
+from firstlight.convert.found import Found, guarded
 from firstlight.errors import CheckpointError, UsageError
 from firstlight.lm import from_hub, locate
 
@@ -68,10 +68,8 @@ def _reader(path: Path) -> Callable[[Path], Found]:
     if head == _HDF5:
         return _keras
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if "model.weights.h5" in archive.namelist():
-                return _keras
-        return _of_torch
+        with guarded(path, "zip archive", "all"), zipfile.ZipFile(path) as archive:
+            return _keras if "model.weights.h5" in archive.namelist() else _of_torch
     if number == llmc.MAGIC:
         return llmc.read
     if number == llama2c.MAGIC or llama2c.sizes_of(path) is not None:

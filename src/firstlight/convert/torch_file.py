@@ -5,11 +5,12 @@ still believes sizes. So a zip must be stored as torch writes it, uncompressed, 
 layout no number may exceed the file; and a tensor must own as many numbers as it shows.
 """
 
+import mmap
 import pickletools
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 from torch import Tensor
@@ -62,9 +63,10 @@ def _check_zip(path: Path) -> None:
 def _check_pickle(path: Path) -> None:
     """Refuse the older layout, pickles end to end, where a number in it exceeds the file: storages are made by them."""
     size = path.stat().st_size
-    with path.open("rb") as file:
+    # Mapped, a read of more than there is gives what there is; of a file it would make room for all that was asked.
+    with path.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as file:
         for part in ("magic number", "protocol", "system", "object", "storages"):
-            for _, argument, _ in pickletools.genops(file):
+            for _, argument, _ in pickletools.genops(cast(IO[bytes], file)):
                 if part == "object" and isinstance(argument, int) and argument > size:
                     raise CheckpointError("claims more than it holds", where=path, found=f"{argument:,}")
 

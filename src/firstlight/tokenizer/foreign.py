@@ -66,7 +66,9 @@ def read_llama2c(path: Path) -> Tokenizer:
         tokens.append(file.text(length).replace(" ", "▁"))
         scores.append(score)
     if len(tokens) < 3 or [token.strip() for token in tokens[:3]] != ["<unk>", "<s>", "</s>"]:
-        raise TokenizerError("is no tokenizer of llama2.c", where=path, found=tokens[:3], expected="<unk> <s> </s>")
+        raise TokenizerError(
+            "is no tokenizer of llama2.c", where=path, found=str(tokens[:3])[:80], expected="<unk> <s> </s>"
+        )
     # The program has a line break around the two, for its own printing.
     tokens[1:3] = "<s>", "</s>"
     table = Table(tokens, eot=1, special=frozenset({0, 1, 2}), begin=1, unknown=0, where=path)
