@@ -1,13 +1,13 @@
 """Does pre-training help? A small model, pre-trained or with random weights, fine-tuned alike on labelled tasks.
 
-    python benchmarks/pretraining_helps.py examples/tasks/sst2.toml … --text novels.txt --data DIR --out runs/helps
+    python benchmarks/pretraining_helps.py examples/tasks/sst2.toml … --text novels.txt … --data DIR --out runs/helps
 
-The model is pre-trained once, by the preset words-cpu with more steps and --minutes at most, unless --out holds it. Its
-twin has the same architecture and tokenizer, and random weights. Both are fine-tuned with every learning rate of RATES,
-and each is judged with the rate that served it best on the valid rows, so that the rates favour neither. The figures
-are on the task's test rows, on its valid rows where it has none, with bootstrap intervals of 95 %; pre-training
-"helps" where these do not touch. With --rows only so many rows of a task's training split are taken, and where it has
-no valid rows, a thousand more for those. Words behind ``--`` are further settings of fine-tuning.
+The model is pre-trained once, by the preset words-cpu with two layers, in bf16 and for --minutes at most, unless
+--out holds it. Its twin has the same architecture and tokenizer, and random weights. Both are fine-tuned with every
+learning rate of RATES, and each is judged with the rate that served it best on the valid rows, so that the rates favour
+neither. The figures are on the task's test rows, on its valid rows where it has none, with bootstrap intervals of 95 %;
+pre-training "helps" where these do not touch. With --rows only so many rows of a task's training split are taken, and
+where it has no valid rows, a thousand more for those. Words behind ``--`` are further settings of fine-tuning.
 """
 
 import argparse
@@ -24,7 +24,10 @@ from firstlight.model import GPT
 
 RATES = (3e-4, 1e-3, 3e-3)
 VALID = 1000  # rows held out of a training split that has none of its own
-PRETRAIN = ["train.steps=6000", "train.eval_every=500", "train.checkpoint_every=1000"]
+PRETRAIN = [
+    "model.n_layer=2", "hardware.precision=bf16", "train.batch_tokens=4096", "train.steps=6000", "train.eval_every=500",
+    "train.checkpoint_every=1000",
+]  # fmt: skip
 
 
 def run(*words: str | Path) -> None:
@@ -35,11 +38,11 @@ def run(*words: str | Path) -> None:
         raise SystemExit(done.stderr)
 
 
-def bodies(text: Path, out: Path, minutes: float) -> dict[str, Path]:
+def bodies(texts: list[Path], out: Path, minutes: float) -> dict[str, Path]:
     """Pre-train the model, and save its twin with random weights."""
     pretrained, twin = out / "pretrained", out / "random"
     limits = [*PRETRAIN, f"train.minutes={minutes}"]
-    run("pretrain", text, "--preset", "words-cpu", "--out", pretrained, "--resume", *limits)
+    run("pretrain", *texts, "--preset", "words-cpu", "--out", pretrained, "--resume", *limits)
     if not twin.is_dir():
         read = LM.read(pretrained)
         model = GPT(read.config)
@@ -77,7 +80,7 @@ def main() -> None:
     """Fine-tune both on every task, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tasks", type=Path, nargs="+")
-    parser.add_argument("--text", type=Path, required=True, help="what the model is pre-trained on")
+    parser.add_argument("--text", type=Path, nargs="+", required=True, help="what the model is pre-trained on")
     parser.add_argument("--data", type=Path, required=True, help="the folder of the tasks' data folders")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=19.0, help="of pre-training, at most")

@@ -368,11 +368,17 @@ TOKENIZER = [
     Case("tokenizer vectors eval good.vec", 2, ("nothing to judge by", "--similarity")),
     Case("tokenizer vectors eval nothere --similarity text.txt", 1, ("nothere: no such file",)),
     Case("tokenizer vectors eval cut.vec --similarity text.txt", 1, ("cut.vec:3: has another number of words",)),
-    Case("tokenizer vectors eval evil.kv --similarity text.txt", 1, ("evil.kv: names code, which is not run", "os.system")),
+    Case(
+        "tokenizer vectors eval evil.kv --similarity text.txt",
+        1,
+        ("evil.kv: names code, which is not run", "os.system"),
+    ),
     Case("tokenizer vectors eval good.vec --similarity text.txt", 1, ("text.txt:2: is no pair with a score",)),
     Case("tokenizer vectors eval good.vec --analogies text.txt", 1, ("text.txt:1: is no question of four words",)),
     Case(f"pretrain text.txt --out new {SMALL} model.embeddings=cut.vec", 1, ("cut.vec:3: has another number",)),
-    Case(f"pretrain text.txt --out new {SMALL} model.embeddings=evil.kv", 1, ("evil.kv: names code, which is not run",)),
+    Case(
+        f"pretrain text.txt --out new {SMALL} model.embeddings=evil.kv", 1, ("evil.kv: names code, which is not run",)
+    ),
     Case(
         "pretrain text.txt --out new tokenizer.words=good.vec",
         2,

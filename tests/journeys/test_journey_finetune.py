@@ -157,6 +157,20 @@ def test_a_finished_run_stays_as_it_is(tuned, run) -> None:
     assert "has finished already" in told.stderr and "mood, valid: accuracy" in told.stdout
 
 
+def test_a_head_that_reads_the_mean_is_no_class_of_transformers(world, run) -> None:
+    task = world / "mean.toml"
+    task.write_text('pool = "mean"\n' + (world / "mood.toml").read_text(encoding="utf-8"), encoding="utf-8")
+    out = world / "mean"
+    run("finetune", world / "base", task, *QUICK, "train.epochs=10", "--out", out)
+    told = json.loads((out / "evaluation.json").read_text())["test"]["mean"]
+    assert told["value"] > 0.9
+    config = json.loads((last_checkpoint(out) / "config.json").read_text())
+    assert config["architectures"] == ["GPT2LMHeadModel"], "its classes read the last token"
+    lines = [json.loads(line) for line in run("predict", out, world / "mood-test.tsv").stdout.splitlines()]
+    true = [line.split("\t")[0] for line in (world / "mood-test.tsv").read_text().splitlines()[1:]]
+    assert sum(a["label"] == b for a, b in zip(lines, true, strict=True)) / 24 == told["value"]
+
+
 def test_layers_thaw_one_by_one(world, run) -> None:
     out = world / "thawed"
     run("finetune", world / "base", world / "mood.toml", *QUICK, "finetune.thaw_every=1", "train.steps=12",

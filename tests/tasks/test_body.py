@@ -30,6 +30,15 @@ def test_what_was_pre_trained_stays_and_new_tokens_and_heads_are_drawn_from_the_
     assert all(differ.values())
 
 
+def test_new_tokens_are_drawn_as_the_known_ones_are_spread() -> None:
+    start = small_task.model(27)
+    with torch.no_grad():
+        start.embed.weight.mul_(10.0).add_(3.0)
+    known, new = start.embed.weight, built(start, vocab_size=4000).embed.weight[27:]
+    torch.testing.assert_close(new.mean(0), known.mean(0), rtol=0.05, atol=0.05)
+    torch.testing.assert_close(new.std(0), known.std(0), rtol=0.1, atol=0.01)
+
+
 def test_a_tokenizer_smaller_than_the_model_takes_nothing_away() -> None:
     assert built(small_task.model(40), vocab_size=30).embed.weight.shape[0] == 40
 

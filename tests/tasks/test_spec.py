@@ -36,6 +36,11 @@ def test_the_name_is_the_files_and_the_folder_lies_beside_it(tmp_path: Path) -> 
         ('labels = ["a"]\nvalues = ["1", "2"]\n' + HEAD + COLUMNS, "1 names in labels, but 2 values"),
         ('labels = ["a", "a"]\n' + HEAD + COLUMNS, "two labels are the same"),
         ('metric = "pearson"\n' + HEAD + COLUMNS, "metric pearson does not fit a task that gives labels"),
+        (
+            'pool = "mean"\n' + HEAD.replace("classification", "tokens") + COLUMNS + "tokens = 1\n",
+            "pool mean does not fit",
+        ),
+        ('pool = "mean"\n' + HEAD.replace("classification", "text") + COLUMNS, "pool mean does not fit .* kind text"),
         (HEAD.replace("classification", "chat"), "a task of kind chat needs columns.messages, or columns.text"),
         ("scale = [3.0, 1.0]\n" + HEAD.replace("classification", "regression") + COLUMNS, "a lower and a higher score"),
     ],

@@ -30,7 +30,8 @@ def by_hand(made: GPT, task: TaskSpec, row: Row, lm_weight: float) -> torch.Tens
     ends, language = [], []
     for ids in row.sequences:
         x = torch.from_numpy(ids).long()[None]
-        ends.append(made.hidden(x)[0, -1])
+        hidden = made.hidden(x)[0]
+        ends.append(hidden.mean(0) if task.pool == "mean" else hidden[-1])
         logits = made(x)[0, :-1]
         language.append(F.cross_entropy(logits, x[0, 1:]))
     head = made.heads[task.name]
@@ -57,10 +58,11 @@ CASES = {
 }
 
 
+@pytest.mark.parametrize("pool", ["last", "mean"])
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("kind", CASES)
-def test_a_batch_is_the_sum_of_its_rows(marked: Tokenizer, kind: str, family: str) -> None:
-    task = spec(kind, **({"scale": (0.0, 5.0)} if kind in ("similarity", "regression") else {}))
+def test_a_batch_is_the_sum_of_its_rows(marked: Tokenizer, kind: str, family: str, pool: str) -> None:
+    task = spec(kind, pool=pool, **({"scale": (0.0, 5.0)} if kind in ("similarity", "regression") else {}))
     made = with_head(marked, task, family)
     rows = Transform(task, marked, 48)(CASES[kind])
     module = TaskLoss(made, {"t": task}, lm_weight=0.5, dropout=0.0, class_weights={})

@@ -89,7 +89,7 @@ class Materials:
         if len(self.tasks) != 1:
             return None
         spec = next(iter(self.specs.values()))
-        if spec.kind not in ("classification", "pair", "regression"):
+        if spec.kind not in ("classification", "pair", "regression") or spec.pool != "last":
             return None
         return Classifier(spec.name, () if spec.scored else spec.labels)
 

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from firstlight.errors import ConfigError
 from firstlight.model import GPT, no_drawing
@@ -42,9 +43,9 @@ def build(start: GPT, specs: Mapping[str, TaskSpec], vocab_size: int, table: Fin
     weights = {name: tensor for name, tensor in known.items() if not name.startswith(_HEADS)}
     for name in ("embed.weight", "head.weight"):
         if name in weights and (config.vocab_size or 0) > before:
-            shape = ((config.vocab_size or 0) - before, config.n_embd)
-            new = torch.randn(shape, generator=generator) * config.init_std
-            weights[name] = torch.cat([weights[name], new])
+            weights[name] = torch.cat(
+                [weights[name], _more(weights[name], (config.vocab_size or 0) - before, generator)]
+            )
     for name, spec in specs.items():
         if spec.has_head:
             model.add_head(name, spec.n_outputs)
@@ -56,6 +57,15 @@ def build(start: GPT, specs: Mapping[str, TaskSpec], vocab_size: int, table: Fin
         adapters.inject(model, table.adapter, seed)
     _freeze(model, table.freeze)
     return model
+
+
+def _more(rows: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    """Return rows for new tokens, drawn as the known ones are spread (Hewitt 2021).
+
+    Trained rows have grown far beyond a model's first ones: beside them a row drawn as at first would hardly be seen.
+    """
+    mean, deviation = rows.mean(0), rows.std(0)
+    return mean + deviation * torch.randn((n, rows.shape[1]), generator=generator)
 
 
 def _freeze(model: GPT, patterns: Sequence[str]) -> None:

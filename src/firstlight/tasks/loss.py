@@ -161,14 +161,22 @@ def head_logits(
     if spec.kind == "tokens":
         rows = torch.arange(B, device=hidden.device)[:, None]
         return head(dropout(hidden[rows, batch.reads]))  # type: ignore[no-any-return]
-    at = torch.arange(B * S, device=hidden.device)
-    ends = hidden[at, batch.reads.flatten()].view(B, S, -1)  # (B, S, C)
+    read = pooled(hidden, batch.reads.flatten(), mean=spec.pool == "mean").view(B, S, -1)  # (B, S, C)
     if spec.kind == "choice":
-        answers: Tensor = head(dropout(ends)).squeeze(-1)
+        answers: Tensor = head(dropout(read)).squeeze(-1)
         return answers.masked_fill(~batch.present, float("-inf"))
     # Both orders of a similarity are summed before the head reads them.
-    logits: Tensor = head(dropout(ends.sum(1)))
+    logits: Tensor = head(dropout(read.sum(1)))
     return logits.squeeze(-1) if spec.scored else logits
+
+
+def pooled(hidden: Float[Tensor, "N T C"], last: Int[Tensor, " N"], *, mean: bool) -> Float[Tensor, "N C"]:
+    """Return the hidden state of each text's last token, or the mean of all up to it."""
+    if not mean:
+        return hidden[torch.arange(len(last), device=last.device), last]
+    seen = torch.arange(hidden.shape[1], device=last.device) <= last[:, None]  # (N, T)
+    weights = seen.to(hidden.dtype) / (last[:, None] + 1)
+    return torch.einsum("ntc,nt->nc", hidden, weights)
 
 
 def head_nats(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from firstlight import parallel, progress
 from firstlight.model import GPT
-from firstlight.tasks.loss import collate
+from firstlight.tasks.loss import collate, pooled
 from firstlight.tasks.transform import Row
 
 Pool = Literal["mean", "last"]
@@ -75,23 +75,15 @@ def features(model: GPT, rows: Sequence[Row], place: parallel.Place, pool: Pool)
                 held.clear()
                 with parallel.autocast(place):
                     model.hidden(batch.ids[:, 0])
-                for i, pooled in zip(part, _pooled(held, batch.reads[:, 0], pool), strict=True):
-                    found[i] = pooled.cpu()
+                read = [pooled(h.float(), batch.reads[:, 0], mean=pool == "mean") for h in held]
+                for i, layers in zip(part, torch.stack(read, dim=1), strict=True):
+                    found[i] = layers.cpu()
                 told.advance(len(part))
     finally:
         for hook in hooks:
             hook.remove()
         model.train(was_training)
     return torch.stack([f for f in found if f is not None], dim=1)
-
-
-def _pooled(held: list[Tensor], last: Int[Tensor, " B"], pool: Pool) -> Float[Tensor, "B L C"]:
-    states = torch.stack([h.float() for h in held])  # (L, B, T, C)
-    if pool == "last":
-        return states[:, torch.arange(len(last), device=last.device), last].transpose(0, 1)
-    seen = torch.arange(states.shape[2], device=last.device) <= last[:, None]  # (B, T)
-    mean: Tensor = (states * seen[None, :, :, None]).sum(2) / seen.sum(1)[None, :, None]
-    return mean.transpose(0, 1)
 
 
 def probe(

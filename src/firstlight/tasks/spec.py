@@ -84,6 +84,9 @@ class TaskSpec(Settings):
         "auto", "accuracy", "f1", "macro_f1", "micro_f1", "matthews", "pearson", "spearman", "exact_match"
     ] = "auto"
     class_weights: Literal["none", "balanced"] = "none"
+    pool: Literal["last", "mean"] = Field(
+        "last", description="what the head reads: the extract token, as in GPT-1, or the mean of all, as in Image GPT"
+    )
     max_rows: int | None = Field(None, ge=2, description="rows of train that are used, drawn by the seed")
 
     @model_validator(mode="after")
@@ -102,6 +105,10 @@ class TaskSpec(Settings):
                 raise ValueError("two labels are the same")
         if self.scale is not None and not self.scale[0] < self.scale[1]:
             raise ValueError("scale needs a lower and a higher score")
+        if self.pool != "last" and not self.whole:
+            raise ValueError(
+                f"pool {self.pool} does not fit a task of kind {self.kind}, where no head reads whole texts"
+            )
         is_score = self.metric in ("pearson", "spearman")
         if self.metric != "auto" and is_score != self.scored:
             raise ValueError(
@@ -118,6 +125,11 @@ class TaskSpec(Settings):
     def has_head(self) -> bool:
         """The answer comes from a head; plain texts and chats have none."""
         return self.kind not in ("text", "chat")
+
+    @property
+    def whole(self) -> bool:
+        """A head reads whole texts, not each word."""
+        return self.has_head and self.kind != "tokens"
 
     @property
     def n_outputs(self) -> int:
