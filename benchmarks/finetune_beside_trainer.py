@@ -23,7 +23,7 @@ import numpy as np
 from firstlight.statistics import METRICS, interval
 from firstlight.tasks import TaskData, read_spec, read_task
 
-BATCH, RATE, R, ALPHA = 32, 3e-4, 16, 32
+BATCH, RATE, R, ALPHA = 32, 1e-3, 16, 32
 SETTINGS = [f"optim.lr={RATE}", f"finetune.batch_size={BATCH}", "train.epochs=1", "hardware.compile=off"]
 
 

@@ -51,13 +51,12 @@ def bodies(texts: list[Path], out: Path, minutes: float) -> dict[str, Path]:
     return {"pretrained": pretrained, "random": twin}
 
 
-def limited(task: Path, rows: int, out: Path) -> Path:
-    """Write a task that takes so many rows for training; 0 is all of them."""
-    if not rows:
-        return task
+def limited(task: Path, rows: int, pool: str, out: Path) -> Path:
+    """Write a task whose head reads so, and that takes so many rows for training; 0 is all of them."""
     text = task.read_text(encoding="utf-8")
-    held_out = 0 if "\nvalid =" in text else VALID
-    head = f"max_rows = {rows + held_out}\n" + (f"valid_ratio = {held_out / (rows + held_out)}\n" if held_out else "")
+    held_out = 0 if not rows or "\nvalid =" in text else VALID
+    head = f'pool = "{pool}"\n' + (f"max_rows = {rows + held_out}\n" if rows else "")
+    head += f"valid_ratio = {held_out / (rows + held_out)}\n" if held_out else ""
     out.mkdir(parents=True, exist_ok=True)
     (out / task.name).write_text(head + text, encoding="utf-8")
     return out / task.name
@@ -85,13 +84,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=19.0, help="of pre-training, at most")
     parser.add_argument("--rows", type=int, default=0, help="of a task's training split; all of them by default")
+    parser.add_argument("--pool", choices=["mean", "last"], default="mean", help="what the heads read")
     ours, words = sys.argv[1:], []
     if "--" in ours:
         ours, words = ours[: ours.index("--")], ours[ours.index("--") + 1 :]
     asked = parser.parse_args(ours)
     both = bodies(asked.text, asked.out, asked.minutes)
     print("| task | metric | rows | random | pre-trained | gain | helps |\n|---|---|---|---|---|---|---|", flush=True)
-    for task in (limited(task, asked.rows, asked.out / "tasks") for task in asked.tasks):
+    for task in (limited(task, asked.rows, asked.pool, asked.out / "tasks") for task in asked.tasks):
         told = {name: figures(body, task, asked.data, asked.out, words) for name, body in both.items()}
         random, pretrained = told["random"], told["pretrained"]
         cells = [f"{f['value']:.3f} ({f['low']:.3f}–{f['high']:.3f})" for f in (random, pretrained)]

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from markupsafe import Markup
 
-from firstlight.report import _beyond
+from firstlight.report import _beyond, _tasks
 from firstlight.report._words import printable, thinned, words
 from firstlight.report.chart import Level, Mark, Series, line_chart
 from firstlight.report.run_files import Column, RunFiles, Table, find
@@ -52,15 +52,17 @@ def charts(files: RunFiles) -> list[Markup]:
     """Draw the curves that have figures; the loss always."""
     marks = _marks(files.events)
     plain = [Mark(m.x, m.text, m.bad) for m in marks]
-    lines = _loss_lines(files)
-    drawn = [_loss_chart("Loss", lines, marks, _baselines(files))]
+    lines, of = _loss_lines(files), _tasks.counts(files)
+    drawn = [_loss_chart("Loss", of, lines, marks, _baselines(files))]
     start = _settled(files)
     if start is not None:
-        drawn.append(_loss_chart("Loss, close up", [(name, c.since(start), look) for name, c, look in lines], plain))
+        drawn.append(
+            _loss_chart("Loss, close up", of, [(name, c.since(start), look) for name, c, look in lines], plain)
+        )
     for name, heading, unit, log in (
         ("lr", "Learning rate", "", False),
         ("grad_norm", "Gradient norm", "before clipping", True),
-        ("tokens_per_second", "Speed", "tokens a second", False),
+        (f"{of}s_per_second", "Speed", f"{of}s a second", False),
         ("mfu", "Model FLOPs utilisation", "share of the peak", False),
     ):
         column = files.column(name)
@@ -75,20 +77,22 @@ def charts(files: RunFiles) -> list[Markup]:
 
 def _loss_lines(files: RunFiles) -> list[_Line]:
     valid = files.column("valid_loss")
+    language = number(find(files.settings, "finetune", "lm_weight")) if _tasks.counts(files) == "row" else None
+    training = "training loss" if not language else f"training loss, with {figure(language)} × the language model's"
     return [
-        ("training loss", files.column("loss"), "faint" if len(valid) else "line"),
+        (training, files.column("loss"), "faint" if len(valid) else "line"),
         ("valid loss", valid, "dots"),
         ("valid loss of averaged weights", files.column("valid_loss_average"), "dots"),
     ]
 
 
-def _loss_chart(title: str, lines: list[_Line], marks: Sequence[Mark], levels: Sequence[Level] = ()) -> Markup:
+def _loss_chart(title: str, of: str, lines: list[_Line], marks: Sequence[Mark], levels: Sequence[Level] = ()) -> Markup:
     series = [
         Series(name, column.steps, column.values, look, mark_min=name == "valid loss")
         for name, column, look in lines
         if len(column)
     ]
-    return line_chart(title, series, y_label="nats a token", levels=levels, marks=marks, source=_SOURCE)
+    return line_chart(title, series, y_label=f"nats a {of}", levels=levels, marks=marks, source=_SOURCE)
 
 
 def _settled(files: RunFiles) -> float | None:

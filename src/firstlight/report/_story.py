@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from firstlight.report import _beyond
+from firstlight.report import _beyond, _tasks
 from firstlight.report._words import Fact, words
 from firstlight.report.run_files import RunFiles, find
 from firstlight.report.units import count, duration, figure, number, percent, size
@@ -12,7 +12,7 @@ FAMILIES = {"openai-gpt": "gpt1", "gpt2": "gpt2", "gpt_neo": "gpt3", "llama": "l
 _ENDINGS = {
     "steps": "It ended after the steps that were set",
     "tokens": "It ended after the tokens that were set",
-    "epochs": "It ended after the passes over the text that were set",
+    "epochs": "It ended after the passes over the data that were set",
     "auto": "It ended where it was planned to",
     "minutes": "It ended at its time limit",
     "convergence": "It ended because the valid loss gained no more",
@@ -183,9 +183,12 @@ def remarks(files: RunFiles, rows: list[Score]) -> list[str]:
 def key_figures(files: RunFiles) -> list[Fact]:
     """Return the figures that stand in large type; those that no file holds are left out."""
     best = best_score(files)
-    facts = []
+    of = _tasks.counts(files)
+    facts = _tasks.key_figures(files)
     if best is not None:
-        facts.append(Fact("valid loss", figure(best.loss), f"nats a token, {best.note}"))
+        facts.append(
+            Fact("valid loss", figure(best.loss), f"{'nats' if of == 'token' else 'mean'} a {of}, {best.note}")
+        )
         if best.perplexity is not None:
             vocabulary = number(find(files.manifest, "vocab_size"))
             facts.append(
@@ -200,14 +203,14 @@ def key_figures(files: RunFiles) -> list[Fact]:
     if (tokens := _tokens(files)) is not None:
         text = number(find(files.manifest, "train_tokens"))
         passes = f"{figure(tokens / text, 2)} passes over the text" if text else ""
-        facts.append(Fact("tokens seen", count(tokens), passes))
+        facts.append(Fact(f"{of}s seen", count(tokens), passes))
     if (seconds := _seconds(files)) is not None:
         step = last_step(files)
         facts.append(Fact("time", duration(seconds), f"{step:,} steps" if step is not None else ""))
-    if (rate := files.column("tokens_per_second").median()) is not None:
+    if (rate := files.column(f"{of}s_per_second").median()) is not None:
         mfu = files.column("mfu").median()
         facts.append(
-            Fact("tokens a second", count(rate), f"median; MFU {percent(mfu)}" if mfu is not None else "median")
+            Fact(f"{of}s a second", count(rate), f"median; MFU {percent(mfu)}" if mfu is not None else "median")
         )
     if (memory := files.column("memory_bytes").most()) is not None:
         facts.append(Fact("memory", size(memory), "at most"))
@@ -225,13 +228,19 @@ def _final(files: RunFiles) -> Score | None:
     if loss is None:
         return None
     perplexity, bits = number(find(table, "perplexity")), number(find(table, _beyond.key(files)))
-    return Score("this model", "as last measured", loss, _exp(loss) if perplexity is None else perplexity, bits)
+    return Score("this model", "as last measured", loss, _perplexity(files, perplexity, loss), bits)
+
+
+def _perplexity(files: RunFiles, found: float | None, loss: float) -> float | None:
+    """Return the exponential of a loss on tokens; a head's loss has none."""
+    if _tasks.counts(files) == "row":
+        return None
+    return _exp(loss) if found is None else found
 
 
 def _at(files: RunFiles, step: float, loss: float, note: str) -> Score:
-    perplexity = files.column("perplexity").at(step)
     bits = files.column(_beyond.key(files)).at(step)
-    return Score("this model", note, loss, _exp(loss) if perplexity is None else perplexity, bits)
+    return Score("this model", note, loss, _perplexity(files, files.column("perplexity").at(step), loss), bits)
 
 
 def _with_bars(rows: list[Score]) -> list[Score]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from firstlight.report._words import words
+from firstlight.report._words import Fact, words
 from firstlight.report.run_files import RunFiles, find
 from firstlight.report.units import figure, number, percent
 
@@ -45,6 +45,26 @@ class TaskView:
     calibration_error: str
     worst: list[tuple[str, str, str, str]]
     notes: list[str]
+
+
+def counts(files: RunFiles) -> str:
+    """Return what the run's loss and its counters are of: rows where heads answer, else tokens."""
+    kinds = {str(find(task, "kind")) for task in files.tasks}
+    return "row" if kinds - {"text", "chat"} else "token"
+
+
+def key_figures(files: RunFiles) -> list[Fact]:
+    """Return each task's own metric, on test where it was measured there, else on valid."""
+    facts = []
+    tables = find(files.evaluation, "tasks")
+    for name in tables if isinstance(tables, Mapping) else ():
+        side = "test" if find(files.evaluation, "test", name) else "valid"
+        table = find(files.evaluation, "test" if side == "test" else "tasks", name)
+        value, low, high = (number(find(table, key)) for key in ("value", "low", "high"))
+        note = f"{words(find(table, 'metric'), 40)}, {side}"
+        note += f"; 95 %: {figure(low)} to {figure(high)}" if low is not None and high is not None else ""
+        facts.append(Fact(words(name, 60), _figure(value), note))
+    return facts
 
 
 def views(files: RunFiles) -> list[TaskView]:
