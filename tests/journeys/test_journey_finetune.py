@@ -73,6 +73,13 @@ def test_it_learns_and_leaves_figures_and_a_report(tuned) -> None:
     assert any("mood/accuracy" in line for line in lines) and any("rows_per_second" in line for line in lines)
 
 
+def test_forgetting_is_measured_where_the_store_was_made_before(world, run, tmp_path) -> None:
+    run("data", "prepare", world / "text.txt", "--out", tmp_path / "store", "tokenizer.kind=byte")
+    run("pretrain", tmp_path / "store", *TINY, "--out", tmp_path / "base")
+    run("finetune", tmp_path / "base", world / "mood.toml", *QUICK, "train.steps=2", "--out", tmp_path / "tuned")
+    assert json.loads((tmp_path / "tuned/evaluation.json").read_text())["forgetting"]["before"] > 0
+
+
 def test_labels_are_those_of_transformers(tuned, world, run) -> None:
     from transformers import pipeline
 

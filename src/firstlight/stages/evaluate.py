@@ -88,7 +88,7 @@ def store_of(lm: LM, *, needed: bool) -> TokenStore | None:
     except StoreError as error:
         if needed:
             raise
-        progress.warn(f"what a unigram model would score is left out: {error}")
+        progress.warn(f"the text that the run was trained on is left out: {error}")
         return None
     return store if store.tokenizer_hash == words.hash else None
 

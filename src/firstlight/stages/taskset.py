@@ -12,9 +12,10 @@ import torch
 
 from firstlight import lm, optim, parallel, progress
 from firstlight.errors import ConfigError, UsageError
-from firstlight.files import MANIFEST, code_hash, write_atomic
+from firstlight.files import code_hash, write_atomic
 from firstlight.lm import LM, Classifier
 from firstlight.model import GPT, ModelConfig, flops_per_token, splits
+from firstlight.stages.evaluate import store_of
 from firstlight.stages.finetune_settings import FinetuneSettings
 from firstlight.store import TokenStore, Windows
 from firstlight.tasks import (
@@ -121,7 +122,7 @@ def materials(settings: FinetuneSettings, *, tasks: Sequence[TaskSpec] | None = 
     read = {spec.name: read_task(spec, seed=settings.run.seed) for spec in specs}
     rows = {name: _rows(data, tokenizer, start.config.block_size) for name, data in read.items()}
     assert start.source is not None, "it was read from there"
-    return Materials(Start(start.config, start.source), tokenizer, read, rows, _store_of(start))
+    return Materials(Start(start.config, start.source), tokenizer, read, rows, store_of(start, needed=False))
 
 
 def _with_marks(tokenizer: Tokenizer, specs: Sequence[TaskSpec], settings: FinetuneSettings) -> Tokenizer:
@@ -145,14 +146,6 @@ def _rows(data: TaskData, tokenizer: Tokenizer, block_size: int) -> tuple[list[R
         where = "at their end" if data.spec.long == "tail" else f"by their {data.spec.long}"
         progress.notice(f"{data.spec.name}: {transform.cut:,} rows are longer than {block_size} tokens: cut {where}")
     return made
-
-
-def _store_of(start: LM) -> TokenStore | None:
-    """Return the token store of the run that a model belongs to."""
-    run = None if start.source is None else start.source.parent.parent
-    if run is None or start.tokenizer is None or not (run / "data" / MANIFEST).is_file():
-        return None
-    return TokenStore.open(run / "data", tokenizer_hash=start.tokenizer.hash)
 
 
 def _body(settings: FinetuneSettings, made: Materials) -> GPT:
