@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import platform
-import re
 import statistics
 import subprocess
 import sys
@@ -96,7 +95,8 @@ def memory(asked: argparse.Namespace) -> dict[str, Any]:
 
 def generation(asked: argparse.Namespace) -> dict[str, Any]:
     """Let every system write the same amount of text with GPT-2 124M from random weights."""
-    name, found = "gpt2-124m-1024", {}
+    name = "gpt2-124m-1024"
+    found: dict[str, Any] = {}
     shape = SHAPES[name]
     for title, texts in GENERATED.items():
         words = (name, "--texts", f"{texts.batch},{texts.prompt},{texts.new}")
@@ -308,7 +308,9 @@ def write_docs(made: dict[str, str]) -> None:
         begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
         if begin not in text:
             raise SystemExit(f"{page} has no mark {begin}")
-        text = re.sub(f"{begin}.*?{end}", lambda _, t=table, b=begin, e=end: f"{b}\n{t}\n{e}", text, flags=re.DOTALL)
+        before, _, rest = text.partition(begin)
+        _, _, after = rest.partition(end)
+        text = f"{before}{begin}\n{table}\n{end}{after}"
     page.write_text(text, encoding="utf-8")
 
 

@@ -140,7 +140,7 @@ def main() -> None:
     began, longest = time.perf_counter(), 0.0
     results: dict[str, Any] = {"machine": machine(asked.device), "training": {}, "generation": {}}
     about = results["machine"]
-    parts = [("training", name, SHAPES[name]) for name in asked.shapes]
+    parts: list[tuple[str, str, Any]] = [("training", name, SHAPES[name]) for name in asked.shapes]
     small = asked.device == "cpu"
     parts[1:1] = [
         ("generation", title, Texts(texts.batch, 4, 4) if small else texts) for title, texts in GENERATED.items()

@@ -4,7 +4,8 @@
     python benchmarks/images.py mnist --data FOLDER --minutes 30    # FOLDER has MNIST's four IDX files
 
 Trains with ``firstlight pretrain`` in a process of its own, then asks ``evaluate`` and ``probe`` about images that were
-not trained on: MNIST's test set, or the last fifth of the digits. All figures are of the same size and the same levels
+not trained on: MNIST's test set, or the last fifth of the digits. Digits are few, so each of the other four fifths is
+there nine times: as it is, and moved by a pixel to each side. All figures are of the same size and the same levels
 of grey, so they compare with each other; with --levels 256 and --size 28 also with published bits per dimension of
 MNIST (docs/images.md). The run with its report stays in --out. Words after ``--`` are settings of the run.
 """
@@ -33,10 +34,19 @@ def digits(folder: Path) -> tuple[Path, Path]:
     images = np.rint(found.images * (255 / 16)).astype(np.uint8)
     cut = len(images) * 4 // 5
     folder.mkdir(parents=True, exist_ok=True)
-    for name, part in (("digits", slice(cut)), ("held-out", slice(cut, None))):
-        np.save(folder / f"{name}.npy", images[part])
-        np.save(folder / f"{name}-labels.npy", found.target[part])
+    around = [moved(images[:cut], down, right) for down in (0, -1, 1) for right in (0, -1, 1)]
+    parts = {"digits": (np.concatenate(around), np.tile(found.target[:cut], len(around)))}
+    for name, (pixels, labels) in {**parts, "held-out": (images[cut:], found.target[cut:])}.items():
+        np.save(folder / f"{name}.npy", pixels)
+        np.save(folder / f"{name}-labels.npy", labels)
     return folder / "digits.npy", folder / "held-out.npy"
+
+
+def moved(images: np.ndarray, down: int, right: int) -> np.ndarray:
+    """Return images (N, H, W) moved by at most a pixel; what comes in is empty."""
+    _, h, w = images.shape
+    padded = np.pad(images, ((0, 0), (1, 1), (1, 1)))
+    return padded[:, 1 - down : 1 - down + h, 1 - right : 1 - right + w]
 
 
 def mnist(folder: Path) -> tuple[Path, Path]:

@@ -46,7 +46,8 @@ def random_model(family: str, **shape: object) -> LM:
 def ours(lm: LM) -> np.ndarray:
     """Our logits of IDS."""
     with torch.no_grad():
-        return lm.model(torch.tensor(IDS)).numpy()
+        logits: np.ndarray = lm.model(torch.tensor(IDS)).numpy()
+    return logits
 
 
 def run(python: str, code: str, *words: object) -> None:

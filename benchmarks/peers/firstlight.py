@@ -24,7 +24,7 @@ def train(shape: Shape, step: Callable[[], None], ways: Ways) -> None:
         step()
         return valid
 
-    due.after_step = after_step
+    due.after_step = after_step  # type: ignore[assignment]
     with tempfile.TemporaryDirectory() as folder:
         text = Path(folder) / "text.txt"
         kind = _write(text, shape)

@@ -26,7 +26,7 @@ def train(shape: Shape, step: Callable[[], None], ways: Ways) -> None:
             ids = torch.randint(shape.n_vocab, (shape.block_size,))
             return {"input_ids": ids, "labels": ids}
 
-    class Told(TrainerCallback):
+    class Told(TrainerCallback):  # type: ignore[misc]
         def on_step_end(self, *_: Any, **__: Any) -> None:
             step()
 
