@@ -230,10 +230,16 @@ def test_memory_does_not_count_a_parents_peak() -> None:
         assert int(out) < 2**29
 
 
-def test_ceiling_of_a_cpu_is_measured() -> None:
-    found = ceiling(_place())
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_ceiling_of_a_cpu_is_measured_in_the_runs_precision(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    multiplied: list[torch.dtype] = []
+    product = torch.mm
+    monkeypatch.setattr(torch, "mm", lambda a, b, out: (multiplied.append(a.dtype), product(a, b, out=out)))
+    place = _place(precision=precision)
+    found = ceiling(place)
     assert found is not None
     assert 1e8 < found < 1e14
+    assert set(multiplied) == {place.dtype}
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,9 @@ def test_the_line_shows_hours(tmp_path: Path, store: TokenStore, monkeypatch: py
         assert due.line(job, report, 1000) == f"loss 1.2346 · 2,000 tokens/s{shown}"
     job.ceiling, job.place = 1e9, replace(CPU, world_size=2)
     assert "MFU 10 %" in due.line(job, report, 1000), "2,000 x 1e5 FLOPs of two devices of 1e9"
+    job.ceiling = 5e7
+    assert "MFU 100 %" in due.line(job, report, 1000), "a ceiling below what is reached was measured too low"
+    assert job.ceiling == 1e8
 
 
 def test_each_process_reads_its_own_rows(tmp_path: Path, store: TokenStore) -> None:

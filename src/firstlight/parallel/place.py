@@ -223,7 +223,7 @@ def memory(place: Place) -> int:
 
 
 def ceiling(place: Place, seconds: float = 0.1) -> float | None:
-    """Return the FLOP/s that matrix products reach here: a GPU's data sheet, or what a CPU shows in a while."""
+    """Return the FLOP/s of matrix products in the run's precision: a GPU's data sheet, or what a CPU shows."""
     if place.device.type == "cuda":
         name = torch.cuda.get_device_name(place.device)
         return next((peak for part, peak in _PEAKS.items() if re.search(rf"\b{part}\b", name)), None)
@@ -233,7 +233,7 @@ def ceiling(place: Place, seconds: float = 0.1) -> float | None:
 
     # Small enough for a few cores' caches, large enough to occupy many.
     n, best, end = 512 if place.threads <= 4 else 2048, 0.0, time.perf_counter() + seconds
-    a, b, c = torch.ones(n, n), torch.ones(n, n), torch.empty(n, n)
+    a, b, c = (torch.ones(n, n, dtype=place.dtype) for _ in range(3))
     while best == 0 or time.perf_counter() < end:
         start = time.perf_counter()
         torch.mm(a, b, out=c)
