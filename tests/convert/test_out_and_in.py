@@ -71,6 +71,14 @@ def test_nanogpt(tmp_path, kind):
     assert nanogpt_meta(tmp_path / "out" / "meta.pkl").eot_id == made.tokenizer.eot_id
 
 
+def test_nanogpt_takes_a_folder_as_its_own_out_dir(tmp_path):
+    made = lm("gpt2", "char", gelu="erf", n_layer=1, n_head=3, n_embd=18)
+    files = writer("nanogpt")(made, tmp_path / "out")
+    assert files["checkpoint"] == str(tmp_path / "out" / "ckpt.pt")
+    assert torch.equal(logits(back(tmp_path / "out")), logits(made))
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["ckpt.pt", "meta.pkl"]
+
+
 def test_nanogpt_is_told_of_the_other_gelu_and_takes_only_its_own_shape(tmp_path):
     for shape, message in (
         ({"family": "modern"}, "family modern"), ({"family": "gpt2", "tie_embeddings": False}, "head apart"),

@@ -4,7 +4,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from firstlight.convert import gguf_file, hf, llama2c, llmc, megatron, openai_gpt1, openai_gpt2
+from firstlight.convert import gguf_file, hf, llama2c, llmc, megatron, nanogpt, openai_gpt1, openai_gpt2, torch_file
 from firstlight.convert.found import Found, guarded
 from firstlight.errors import CheckpointError, UsageError
 from firstlight.lm import from_hub, locate
@@ -45,6 +45,8 @@ def read(source: str) -> tuple[Found, Path]:
         return openai_gpt2.read(path), path
     if (path / megatron.TRACKER).is_file():
         return megatron.read(path), path
+    if (path / nanogpt.FILE).is_file():
+        return _of_torch(path / nanogpt.FILE), path / nanogpt.FILE
     if any(path.glob("*.weights.h5")):
         return _keras(path), path
     folder = locate(source)
@@ -81,8 +83,6 @@ def _reader(path: Path) -> Callable[[Path], Found]:
 
 def _of_torch(path: Path) -> Found:
     """Read what torch.save wrote: nanoGPT's checkpoint; a bare table of weights has its config.json beside it."""
-    from firstlight.convert import nanogpt, torch_file
-
     held = torch_file.load(path)
     if isinstance(held, dict) and "model_args" in held:
         return nanogpt.read(path, held)

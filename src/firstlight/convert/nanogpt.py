@@ -21,6 +21,7 @@ from firstlight.model import ModelConfig, export_state
 from firstlight.tokenizer import END_OF_TEXT, UNKNOWN, Tokenizer, characters
 from firstlight.tokenizer.inert import Refused, read_pickle
 
+FILE = "ckpt.pt"
 _COMPILED = "_orig_mod."
 _ARGS = ("n_layer", "n_head", "n_embd", "block_size", "vocab_size")
 _TURNED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
@@ -97,6 +98,8 @@ def read_meta(path: Path) -> Tokenizer:
 def write(lm: LM, path: Path) -> dict[str, str]:
     """Write a ckpt.pt that nanoGPT's sample.py and train.py (``init_from="resume"``) read, and a meta.pkl beside it.
 
+    A path without an ending is the folder that nanoGPT calls out_dir.
+
     Raises:
         UsageError: another family than gpt2, an untied head, or an MLP of another width than 4 n_embd.
     """
@@ -117,8 +120,10 @@ def write(lm: LM, path: Path) -> dict[str, str]:
     }  # fmt: skip
     # What train.py asks for to go on; the optimiser's own state begins anew.
     held = {"model": weights, "model_args": args, "iter_num": 0, "best_val_loss": float("inf"), "config": args}
-    with replaced(path) as temporary:
-        torch.save(held, temporary)
+    path = path if path.suffix else path / FILE
+    # Torch names what lies in the file after a path that it is given, and knows none for names with a leading dot.
+    with replaced(path) as temporary, temporary.open("wb") as file:
+        torch.save(held, file)
     return {"checkpoint": str(path)} | _write_meta(lm.tokenizer, path.with_name("meta.pkl"))
 
 
