@@ -306,10 +306,10 @@ def write_docs(made: dict[str, str]) -> None:
     text = page.read_text(encoding="utf-8")
     for name, table in made.items():
         begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-        if begin not in text:
-            raise SystemExit(f"{page} has no mark {begin}")
-        before, _, rest = text.partition(begin)
-        _, _, after = rest.partition(end)
+        before, begun, rest = text.partition(begin)
+        _, ended, after = rest.partition(end)
+        if not begun or not ended:
+            raise SystemExit(f"{page} has no mark {end if begun else begin}")
         text = f"{before}{begin}\n{table}\n{end}{after}"
     page.write_text(text, encoding="utf-8")
 

@@ -63,6 +63,10 @@ def test_tables_go_between_their_marks_and_an_unknown_one_is_refused(bench, tmp_
     assert page.read_text() == "before\n<!-- a -->\nnew\n<!-- end of a -->\nafter\n"
     with pytest.raises(SystemExit, match="has no mark <!-- b -->"):
         bench.write_docs({"b": "new"})
+    page.write_text("before\n<!-- a -->\nold\nafter\n")
+    with pytest.raises(SystemExit, match="has no mark <!-- end of a -->"):
+        bench.write_docs({"a": "new"})
+    assert page.read_text().endswith("after\n"), "nothing of the page is lost"
 
 
 def test_the_page_has_a_mark_for_every_table(bench) -> None:

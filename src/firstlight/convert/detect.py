@@ -45,7 +45,7 @@ def read(source: str) -> tuple[Found, Path]:
         return openai_gpt2.read(path), path
     if (path / megatron.TRACKER).is_file():
         return megatron.read(path), path
-    if (path / nanogpt.FILE).is_file():
+    if (path / nanogpt.FILE).is_file() and not (path / "config.json").is_file():
         return _of_torch(path / nanogpt.FILE), path / nanogpt.FILE
     if any(path.glob("*.weights.h5")):
         return _keras(path), path

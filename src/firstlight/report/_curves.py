@@ -52,12 +52,12 @@ def charts(files: RunFiles) -> list[Markup]:
     """Draw the curves that have figures; the loss always."""
     marks = _marks(files.events)
     plain = [Mark(m.x, m.text, m.bad) for m in marks]
-    lines, of = _loss_lines(files), _tasks.counts(files)
-    drawn = [_loss_chart("Loss", of, lines, marks, _baselines(files))]
+    lines, of, nats = _loss_lines(files), _tasks.counts(files), _tasks.unit(files)
+    drawn = [_loss_chart("Loss", nats, lines, marks, _baselines(files))]
     start = _settled(files)
     if start is not None:
         drawn.append(
-            _loss_chart("Loss, close up", of, [(name, c.since(start), look) for name, c, look in lines], plain)
+            _loss_chart("Loss, close up", nats, [(name, c.since(start), look) for name, c, look in lines], plain)
         )
     for name, heading, unit, log in (
         ("lr", "Learning rate", "", False),
@@ -86,13 +86,15 @@ def _loss_lines(files: RunFiles) -> list[_Line]:
     ]
 
 
-def _loss_chart(title: str, of: str, lines: list[_Line], marks: Sequence[Mark], levels: Sequence[Level] = ()) -> Markup:
+def _loss_chart(
+    title: str, unit: str, lines: list[_Line], marks: Sequence[Mark], levels: Sequence[Level] = ()
+) -> Markup:
     series = [
         Series(name, column.steps, column.values, look, mark_min=name == "valid loss")
         for name, column, look in lines
         if len(column)
     ]
-    return line_chart(title, series, y_label=f"nats a {of}", levels=levels, marks=marks, source=_SOURCE)
+    return line_chart(title, series, y_label=unit, levels=levels, marks=marks, source=_SOURCE)
 
 
 def _settled(files: RunFiles) -> float | None:

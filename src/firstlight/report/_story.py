@@ -186,9 +186,7 @@ def key_figures(files: RunFiles) -> list[Fact]:
     of = _tasks.counts(files)
     facts = _tasks.key_figures(files)
     if best is not None:
-        facts.append(
-            Fact("valid loss", figure(best.loss), f"{'nats' if of == 'token' else 'mean'} a {of}, {best.note}")
-        )
+        facts.append(Fact("valid loss", figure(best.loss), f"{_tasks.unit(files)}, {best.note}"))
         if best.perplexity is not None:
             vocabulary = number(find(files.manifest, "vocab_size"))
             facts.append(

@@ -53,6 +53,11 @@ def counts(files: RunFiles) -> str:
     return "row" if kinds - {"text", "chat"} else "token"
 
 
+def unit(files: RunFiles) -> str:
+    """Return what a loss is counted in: some heads' is squared error, not nats."""
+    return "nats a token" if counts(files) == "token" else "mean over rows"
+
+
 def key_figures(files: RunFiles) -> list[Fact]:
     """Return each task's own metric, on test where it was measured there, else on valid."""
     facts = []
