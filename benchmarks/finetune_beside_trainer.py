@@ -1,11 +1,15 @@
 """Fine-tuning by LoRA beside transformers' Trainer with peft: same model, rows, batch, steps, rate and adapters.
 
-    python benchmarks/finetune_beside_trainer.py DIR examples/tasks/sst2.toml --data DATA --rows 1024 --rounds 3
+    python benchmarks/finetune_beside_trainer.py DIR examples/tasks/sst2.toml --data DATA --rows 1024 --seeds 3
 
 DIR is a Hugging Face directory. Both run as whole processes in turn, one epoch from start-up to the accuracy on the
-valid rows: ``firstlight finetune --preset lora``, and this file with --trainer, which has the same ids (texts between
-two end-of-text tokens, the last one read by the head), dynamic padding and Trainer's own fused AdamW. The intervals are
-bootstrap ones of 95 %.
+valid rows: ``firstlight finetune --preset lora``, and this file with --trainer, which has dynamic padding and Trainer's
+own fused AdamW. Trainer is given the ids of Firstlight's rows in their order (texts between two end-of-text tokens, the
+last one read by the head) and, unless --own-start is said, the same first weights of head and adapters: what is left
+between the two is arithmetic, the first steps of their warm-ups (Trainer's begins at 0), and that Firstlight's fused
+matrices share the half of an adapter that reads. With --own-start Trainer draws weights and order from the seed. The
+last column is how far the losses of a step lie apart, as a mean over the steps. The intervals are bootstrap ones of
+95 % over the valid rows; what a seed does is no part of them.
 """
 
 import argparse
@@ -15,40 +19,96 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from firstlight.config import preset
+from firstlight.lm import LM
+from firstlight.model import GPT, names_in_transformers
 from firstlight.statistics import METRICS, interval
-from firstlight.tasks import TaskData, read_spec, read_task
+from firstlight.tasks import FinetuneTable, Mixture, Row, TaskRows, Transform, build, read_spec, read_task
 
-BATCH, RATE, R, ALPHA = 32, 1e-3, 16, 32
-SETTINGS = [f"optim.lr={RATE}", f"finetune.batch_size={BATCH}", "train.epochs=1", "hardware.compile=off"]
-
-
-def rows(task: Path, data: Path, n: int) -> TaskData:
-    """Read the task's rows, as ``finetune`` does with its default seed."""
-    return read_task(read_spec(task, data=data, overrides={"max_rows": n}), seed=1337)
+BATCH = 32
+TABLE = FinetuneTable.model_validate(preset("firstlight.tasks.presets", "lora")["finetune"])
+SYSTEMS = ("Firstlight", "transformers + peft")
 
 
-def firstlight(model: Path, task: Path, data: Path, n: int, out: Path) -> dict[str, float]:
-    """Run the command; return its figures."""
-    limited = out.parent / task.name
-    lines = [line for line in task.read_text(encoding="utf-8").splitlines() if not line.startswith("test =")]
-    limited.write_text("\n".join([f"max_rows = {n}", *lines, ""]), encoding="utf-8")
-    command = [sys.executable, "-m", "firstlight", "finetune", str(model), str(limited), "--data", str(data)]
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What both are asked to do."""
+
+    model: Path
+    task: Path
+    data: Path
+    rows: int
+    rate: float
+    seed: int
+    own_start: bool
+
+    def words(self) -> list[str]:
+        """Return what this file is called with to do it by Trainer."""
+        named = {"--data": self.data, "--rows": self.rows, "--rate": self.rate, "--seed": self.seed}
+        words = [str(word) for pair in named.items() for word in pair]
+        return [str(self.model), str(self.task), *words, *(["--own-start"] if self.own_start else [])]
+
+
+def firstlight(job: Job, out: Path) -> dict[str, Any]:
+    """Run the command; return its figures, and the training loss of every step."""
+    limited = out.parent / job.task.name
+    lines = [line for line in job.task.read_text(encoding="utf-8").splitlines() if not line.startswith("test =")]
+    limited.write_text("\n".join([f"max_rows = {job.rows}", *lines, ""]), encoding="utf-8")
+    settings = (
+        f"optim.lr={job.rate}", f"run.seed={job.seed}", f"finetune.batch_size={BATCH}", "train.epochs=1",
+        "train.log_every=1", "hardware.compile=off",
+    )  # fmt: skip
+    command = [sys.executable, "-m", "firstlight", "finetune", str(job.model), str(limited), "--data", str(job.data)]
     done = subprocess.run(
-        [*command, "--preset", "lora", "--out", str(out), *SETTINGS], capture_output=True, text=True, check=False
+        [*command, "--preset", "lora", "--out", str(out), *settings], capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise SystemExit(done.stderr)
-    told: dict[str, float] = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))["tasks"][task.stem]
-    return told
+    told: dict[str, Any] = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))["tasks"][job.task.stem]
+    steps = map(json.loads, (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    return told | {"losses": [step["loss"] for step in steps if "lr" in step]}
 
 
-def trainer(model: Path, task: Path, data: Path, n: int) -> dict[str, float]:
-    """Train with transformers and peft in this process; return accuracy on the valid rows and its interval."""
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What Firstlight begins with: its model, the rows of training in their order, and those it is judged by."""
+
+    model: GPT
+    labels: int
+    train: list[dict[str, Any]]
+    valid: list[dict[str, Any]]
+
+
+def start_of(job: Job) -> Start:
+    """Build what ``firstlight finetune`` builds from the same settings."""
+    spec = read_spec(job.task, data=job.data, overrides={"max_rows": job.rows})
+    read, lm = read_task(spec, seed=job.seed), LM.read(job.model)
+    assert lm.tokenizer is not None, "checked by the run before"
+    transform = Transform(read.spec, lm.tokenizer, lm.config.block_size)
+    mixture = Mixture.plan(
+        [TaskRows(read.spec, transform(read.train))], rows=BATCH, mixing="proportional", fixed={}, seed=job.seed
+    )
+    train = []
+    for update in range(mixture.updates_per_epoch):
+        batch: Any = mixture.batch(update * BATCH, BATCH)
+        for ids, last, label in zip(batch.ids[:, 0], batch.reads[:, 0], batch.labels, strict=True):
+            train.append({"input_ids": ids[: int(last) + 1].tolist(), "labels": int(label)})
+    model = build(lm.model, {spec.name: read.spec}, lm.tokenizer.vocab_size, TABLE, job.seed)
+    return Start(model, len(read.spec.labels), train, [_example(row) for row in transform(read.valid)])
+
+
+def _example(row: Row) -> dict[str, Any]:
+    return {"input_ids": row.sequences[0].tolist(), "labels": row.label}
+
+
+def trainer(job: Job) -> dict[str, Any]:
+    """Train with transformers and peft in this process; return accuracy, its interval and the loss of every step."""
     import peft
     import torch
     from transformers import (
@@ -57,83 +117,108 @@ def trainer(model: Path, task: Path, data: Path, n: int) -> dict[str, float]:
         DataCollatorWithPadding,
         Trainer,
         TrainingArguments,
+        set_seed,
     )
 
-    read = rows(task, data, n)
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    body = AutoModelForSequenceClassification.from_pretrained(
-        model, num_labels=len(read.spec.labels), dtype=torch.float32
-    )
+    start = start_of(job)
+    set_seed(job.seed)
+    tokenizer = AutoTokenizer.from_pretrained(job.model)
+    body = AutoModelForSequenceClassification.from_pretrained(job.model, num_labels=start.labels, dtype=torch.float32)
     # Trainer's head reads the last token that is no padding; the end-of-text before it is a text's own, so a pad of
     # its own is needed.
-    pad = "<|pad|>"
-    if tokenizer.pad_token_id == tokenizer.eos_token_id:
-        tokenizer.add_special_tokens({"pad_token": pad})
+    if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
+        tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
         body.resize_token_embeddings(len(tokenizer))
     body.config.pad_token_id = tokenizer.pad_token_id
     adapted = peft.get_peft_model(
-        body, peft.LoraConfig(task_type="SEQ_CLS", r=R, lora_alpha=ALPHA, target_modules="all-linear")
+        body,
+        peft.LoraConfig(
+            task_type="SEQ_CLS", r=TABLE.adapter.r, lora_alpha=TABLE.adapter.alpha, target_modules="all-linear"
+        ),
     )
-
-    def encoded(examples: list[Any]) -> list[dict[str, Any]]:
-        texts = [tokenizer(e.texts[0], add_special_tokens=False)["input_ids"] for e in examples]
-        ends = tokenizer.eos_token_id
-        return [{"input_ids": [ends, *ids, ends], "labels": e.label} for ids, e in zip(texts, examples, strict=True)]
-
+    if not job.own_start:
+        _hand_over(start.model, adapted)
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             folder, per_device_train_batch_size=BATCH, per_device_eval_batch_size=BATCH, num_train_epochs=1,
-            learning_rate=RATE, warmup_steps=0.06, lr_scheduler_type="linear", weight_decay=0.0, max_grad_norm=1.0,
-            use_cpu=True, report_to=[], disable_tqdm=True, save_strategy="epoch", eval_strategy="no", logging_steps=10,
+            learning_rate=job.rate, warmup_steps=0.06, lr_scheduler_type="linear", weight_decay=0.0, max_grad_norm=1.0,
+            use_cpu=True, report_to=[], disable_tqdm=True, save_strategy="epoch", eval_strategy="no", logging_steps=1,
+            seed=job.seed, train_sampling_strategy="random" if job.own_start else "sequential",
         )  # fmt: skip
         worker = Trainer(
-            model=adapted, args=arguments, train_dataset=encoded(read.train),
+            model=adapted, args=arguments, train_dataset=start.train,
             data_collator=DataCollatorWithPadding(tokenizer),
         )  # fmt: skip
         worker.train()
-        logits = worker.predict(encoded(read.valid)).predictions
-    said, true = np.asarray(logits).argmax(-1), np.asarray([e.label for e in read.valid])
+        logits = worker.predict(start.valid).predictions
+    said, true = np.asarray(logits).argmax(-1), np.asarray([row["labels"] for row in start.valid])
     low, high = interval(METRICS["accuracy"], said, true)
-    return {"value": METRICS["accuracy"](said, true), "low": low, "high": high}
+    losses = [entry["loss"] for entry in worker.state.log_history if "loss" in entry]
+    return {"value": METRICS["accuracy"](said, true), "low": low, "high": high, "losses": losses}
+
+
+def _hand_over(ours: GPT, theirs: Any) -> None:
+    """Copy the first weights of head and adapters; where we have one matrix, each of theirs gets its adapter."""
+    parameters = dict(theirs.named_parameters())
+    head = next(iter(ours.heads.values()))
+    parameters["base_model.model.score.modules_to_save.default.weight"].data.copy_(head.weight)
+    for module, layer in ours.named_modules():
+        if not hasattr(layer, "lora_A"):
+            continue
+        names, _, _ = names_in_transformers(ours.config, f"{module}.weight")
+        for name in names:
+            place = f"base_model.model.{name.removesuffix('.weight')}.lora_A.default.weight"
+            parameters[place].data.copy_(layer.lora_A["default"].weight)
+
+
+def timed(system: str, job: Job) -> tuple[float, dict[str, Any]]:
+    """Run one system as a process; return its seconds and figures."""
+    began = time.perf_counter()
+    if system == SYSTEMS[0]:
+        with tempfile.TemporaryDirectory() as folder:
+            told = firstlight(job, Path(folder) / "run")
+    else:
+        command = [sys.executable, __file__, *job.words(), "--trainer"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(done.stderr)
+        told = json.loads(done.stdout.splitlines()[-1])
+    return time.perf_counter() - began, told
 
 
 def main() -> None:
-    """Run the rounds and print a table."""
+    """Run the seeds and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("task", type=Path, help="a task of kind classification")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--rows", type=int, default=1024, help="of train")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rate", type=float, default=3e-4, help="the preset's by default")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--own-start", action="store_true", help="Trainer draws head, adapters and order itself")
     parser.add_argument("--trainer", action="store_true", help="only Trainer, in this process; prints JSON")
+    parser.add_argument("--seed", type=int, default=1, help="of --trainer")
     asked = parser.parse_args()
+    given = (asked.model, asked.task, asked.data, asked.rows, asked.rate)
     if asked.trainer:
-        print(json.dumps(trainer(asked.model, asked.task, asked.data, asked.rows)))
+        print(json.dumps(trainer(Job(*given, asked.seed, asked.own_start))))
         return
-    print("| round | system | seconds | accuracy | 95 % interval |\n|---|---|---|---|---|", flush=True)
+    print("| seed | system | seconds | accuracy | 95 % interval | losses apart |\n|---|---|---|---|---|---|")
     ratios = []
-    for number in range(1, asked.rounds + 1):
-        seconds = {}
-        for system in ("Firstlight", "transformers + peft"):
-            began = time.perf_counter()
-            if system == "Firstlight":
-                with tempfile.TemporaryDirectory() as folder:
-                    told = firstlight(asked.model, asked.task, asked.data, asked.rows, Path(folder) / "run")
-            else:
-                words = [str(w) for w in (asked.model, asked.task, "--data", asked.data, "--rows", asked.rows)]
-                done = subprocess.run(
-                    [sys.executable, __file__, *words, "--trainer"], capture_output=True, text=True, check=False
-                )
-                if done.returncode:
-                    raise SystemExit(done.stderr)
-                told = json.loads(done.stdout.splitlines()[-1])
-            seconds[system] = time.perf_counter() - began
+    for seed in range(1, asked.seeds + 1):
+        seconds, losses = {}, {}
+        for system in SYSTEMS:
+            seconds[system], told = timed(system, Job(*given, seed, asked.own_start))
+            losses[system] = told["losses"]
+            apart = ""
+            if system != SYSTEMS[0]:
+                both = [losses[name] for name in SYSTEMS]
+                apart = f"{statistics.mean(abs(a - b) for a, b in zip(*both, strict=True)):.4f}"
             print(
-                f"| {number} | {system} | {seconds[system]:.0f} | {told['value']:.3f} | "
-                f"{told['low']:.3f}–{told['high']:.3f} |", flush=True,
+                f"| {seed} | {system} | {seconds[system]:.0f} | {told['value']:.3f} | "
+                f"{told['low']:.3f}–{told['high']:.3f} | {apart} |", flush=True,
             )  # fmt: skip
-        ratios.append(seconds["transformers + peft"] / seconds["Firstlight"])
+        ratios.append(seconds[SYSTEMS[1]] / seconds[SYSTEMS[0]])
     print(f"Firstlight is {statistics.median(ratios):.2f} times as fast ({min(ratios):.2f} to {max(ratios):.2f})")
 
 
