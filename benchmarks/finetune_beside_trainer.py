@@ -5,11 +5,11 @@
 DIR is a Hugging Face directory. Both run as whole processes in turn, one epoch from start-up to the accuracy on the
 valid rows: ``firstlight finetune --preset lora``, and this file with --trainer, which has dynamic padding and Trainer's
 own fused AdamW. Trainer is given the ids of Firstlight's rows in their order (texts between two end-of-text tokens, the
-last one read by the head) and, unless --own-start is said, the same first weights of head and adapters: what is left
-between the two is arithmetic, the first steps of their warm-ups (Trainer's begins at 0), and that Firstlight's fused
-matrices share the half of an adapter that reads. With --own-start Trainer draws weights and order from the seed. The
-last column is how far the losses of a step lie apart, as a mean over the steps. The intervals are bootstrap ones of
-95 % over the valid rows; what a seed does is no part of them.
+last one read by the head), the same first weights of head and adapters, and the same learning rates: what is left
+between the two is arithmetic, and that Firstlight's fused matrices share the half of an adapter that reads. With
+--own-start Trainer draws order and weights from the seed and has its own warm-up, which begins at a rate of 0 and is a
+step later. The last column is how far the losses of a step lie apart, as a mean over the steps. The intervals are
+bootstrap ones of 95 % over the valid rows; what a seed does is no part of them.
 """
 
 import argparse
@@ -28,11 +28,13 @@ import numpy as np
 from firstlight.config import preset
 from firstlight.lm import LM
 from firstlight.model import GPT, names_in_transformers
+from firstlight.optim import Schedule, factor
 from firstlight.statistics import METRICS, interval
 from firstlight.tasks import FinetuneTable, Mixture, Row, TaskRows, Transform, build, read_spec, read_task
 
 BATCH = 32
-TABLE = FinetuneTable.model_validate(preset("firstlight.tasks.presets", "lora")["finetune"])
+PRESET = preset("firstlight.tasks.presets", "lora")
+TABLE = FinetuneTable.model_validate(PRESET["finetune"])
 SYSTEMS = ("Firstlight", "transformers + peft")
 
 
@@ -136,8 +138,13 @@ def trainer(job: Job) -> dict[str, Any]:
             task_type="SEQ_CLS", r=TABLE.adapter.r, lora_alpha=TABLE.adapter.alpha, target_modules="all-linear"
         ),
     )
+    optimizer = scheduler = None
     if not job.own_start:
         _hand_over(start.model, adapted)
+        learning = [p for p in adapted.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(learning, lr=job.rate, betas=(0.9, 0.999), weight_decay=0.0, fused=True)
+        n, plan = len(start.train) // BATCH, Schedule.model_validate(PRESET["optim"]["schedule"])
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factor(min(step, n - 1), n, plan))
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             folder, per_device_train_batch_size=BATCH, per_device_eval_batch_size=BATCH, num_train_epochs=1,
@@ -147,7 +154,7 @@ def trainer(job: Job) -> dict[str, Any]:
         )  # fmt: skip
         worker = Trainer(
             model=adapted, args=arguments, train_dataset=start.train,
-            data_collator=DataCollatorWithPadding(tokenizer),
+            data_collator=DataCollatorWithPadding(tokenizer), optimizers=(optimizer, scheduler),
         )  # fmt: skip
         worker.train()
         logits = worker.predict(start.valid).predictions
@@ -195,7 +202,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1024, help="of train")
     parser.add_argument("--rate", type=float, default=3e-4, help="the preset's by default")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--own-start", action="store_true", help="Trainer draws head, adapters and order itself")
+    parser.add_argument(
+        "--own-start", action="store_true", help="Trainer draws order, head and adapters itself, with its own warm-up"
+    )
     parser.add_argument("--trainer", action="store_true", help="only Trainer, in this process; prints JSON")
     parser.add_argument("--seed", type=int, default=1, help="of --trainer")
     asked = parser.parse_args()
