@@ -12,10 +12,11 @@ from firstlight.errors import CheckpointError, UnknownName, UsageError
 from firstlight.files import storage_errors
 from firstlight.lm import LM
 from firstlight.stages.taskset import TASKS
-from firstlight.tasks import Said, TaskSpec, Transform, read_inputs, shown
+from firstlight.tasks import Example, Said, TaskSpec, Transform, read_inputs, shown
 from firstlight.tasks import predict as say
 
 _CHUNK = 512  # rows between two writings
+_BEGIN = b'{"where": '  # of every line
 
 
 def predict(
@@ -36,7 +37,7 @@ def predict(
         settings: changes of the task's table, such as ``{"columns": {"text": "review"}}``.
 
     Raises:
-        UsageError: no fine-tuned model, or a task of text.
+        UsageError: no fine-tuned model, or a task of text; or ``out`` holds lines of something else.
         UnknownName: it has no such task.
         CorpusError: a row cannot be read.
     """
@@ -49,10 +50,8 @@ def predict(
     transform = Transform(spec, lm.tokenizer, lm.config.block_size)
     rows = read_inputs(spec, Path(file))
     target = None if out is None else Path(out)
-    done = 0 if target is None else _whole_lines(target)
-    if done:
-        progress.notice(f"{target} has {done:,} rows already: going on behind them")
-    rows = itertools.islice(rows, done, None)
+    if target is not None:
+        _go_behind(rows, target, Path(file))
     with progress.task("predict", None, "rows") as told:
         while chunk := list(itertools.islice(rows, _CHUNK)):
             said = say(lm.model, spec, transform(chunk), place)
@@ -93,15 +92,41 @@ def _merged(spec: TaskSpec, settings: Mapping[str, Any]) -> dict[str, Any]:
     return {k: {**table[k], **v} if isinstance(v, Mapping) else v for k, v in settings.items()}
 
 
-def _whole_lines(path: Path) -> int:
-    """Return how many whole lines a file holds; what was cut off behind them is taken away."""
-    if not path.is_file():
-        return 0
-    with storage_errors(path), path.open("r+b") as opened:
-        data = opened.read()
-        end = data.rfind(b"\n") + 1
+def _go_behind(rows: Iterator[Example], out: Path, file: Path) -> None:
+    """Take the rows that have their whole line in ``out`` already; a line that was cut off there is taken away.
+
+    Raises:
+        UsageError: the lines are none of this file's rows.
+    """
+    if not out.is_file():
+        return
+    n, end, last, cut = 0, 0, b"", b""
+    with storage_errors(out), out.open("rb") as opened:
+        for line in opened:
+            if line.endswith(b"\n"):
+                n, end, last = n + 1, end + len(line), line
+            else:
+                cut = line
+    row = next(itertools.islice(rows, n - 1, None), None) if n else None
+    # Folders are left out: the same file may have been named from another place.
+    found, expected = _named(last) if n else None, None if row is None else Path(row.where).name
+    if found != expected or not cut.startswith(_BEGIN[: len(cut)]):
+        raise UsageError(
+            f"holds lines that are no predictions for {file}", where=f"{out}:{max(1, n)}", found=found or cut[:60],
+            expected=expected or "none behind its last row", fix="Choose another --out, or remove that file.",
+        )  # fmt: skip
+    with storage_errors(out), out.open("r+b") as opened:
         opened.truncate(end)
-    return data[:end].count(b"\n")
+    if n:
+        progress.notice(f"{out} has {n:,} rows already: going on behind them")
+
+
+def _named(line: bytes) -> str:
+    """Return which row a line tells of, or what it begins with where that is none."""
+    try:
+        return Path(json.loads(line)["where"]).name
+    except (ValueError, TypeError, KeyError):
+        return line[:60].decode("utf-8", "replace").strip()
 
 
 def _table(spec: TaskSpec, where: str, answer: Said) -> dict[str, Any]:
