@@ -87,6 +87,8 @@ def test_never_restarts_a_process_that_has_torch(monkeypatch: pytest.MonkeyPatch
 
 
 def test_does_nothing_off_glibc(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GLIBC_TUNABLES", "LD_PRELOAD", "FIRSTLIGHT_ALLOCATOR"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.delitem(sys.modules, "torch", raising=False)
     monkeypatch.setattr(os, "execve", lambda *_: pytest.fail("started again"))
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))

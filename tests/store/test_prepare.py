@@ -252,6 +252,15 @@ def test_whatever_the_documents_the_tables_agree(
     assert verify(store.directory) == []
 
 
+def test_a_valid_split_of_an_empty_document_alone_gets_the_end_of_the_text_too(tmp_path: Path) -> None:
+    source = Texts(["a"] * 19 + [["", ""]] + ["the end " * 4])  # of these the empty one alone is drawn
+    store = make(tmp_path / "s", source, valid_ratio=0.5)
+    train, valid = documents_of(store, "train"), documents_of(store, "valid")
+    assert valid[0] == b"|" and len(valid[1]) > 1
+    assert b"".join(train) + valid[1] == b"a|" * 19 + b"the end " * 4 + b"|"
+    _check_tables(store, [source])
+
+
 # Refusals
 
 

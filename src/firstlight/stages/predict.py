@@ -110,13 +110,16 @@ def _go_behind(rows: Iterator[Example], out: Path, file: Path) -> None:
     row = next(itertools.islice(rows, n - 1, None), None) if n else None
     # Folders are left out: the same file may have been named from another place.
     found, expected = _named(last) if n else None, None if row is None else Path(row.where).name
-    if found != expected or not cut.startswith(_BEGIN[: len(cut)]):
+    if found == expected and not cut.startswith(_BEGIN[: len(cut)]):
+        n, found, expected = n + 1, _named(cut), None
+    if found != expected:
         raise UsageError(
-            f"holds lines that are no predictions for {file}", where=f"{out}:{max(1, n)}", found=found or cut[:60],
-            expected=expected or "none behind its last row", fix="Choose another --out, or remove that file.",
+            f"holds lines that are no predictions for {file}", where=f"{out}:{n}", found=found,
+            expected=expected or "no such line", fix="Choose another --out, or remove that file.",
         )  # fmt: skip
-    with storage_errors(out), out.open("r+b") as opened:
-        opened.truncate(end)
+    if cut:
+        with storage_errors(out), out.open("r+b") as opened:
+            opened.truncate(end)
     if n:
         progress.notice(f"{out} has {n:,} rows already: going on behind them")
 

@@ -2,7 +2,7 @@
 
 With 20 documents or more a source is split by document: each goes where a hash of its beginning and the
 seed says, so equal documents of a source never fall on both sides, and the first 19 train. Where that
-leaves valid without any, as with fewer documents, the end of the source's text becomes valid.
+leaves valid without anything to predict, as with fewer documents, the end of the source's text becomes valid.
 """
 
 import contextlib
@@ -112,7 +112,7 @@ class Writer:
 
     def end(self) -> dict[str, Any]:
         """End the source; return its table for the manifest."""
-        if len(self._lengths["valid"]) == self._before["valid"][1]:
+        if self._tokens["valid"] - self._before["valid"][0] < 2:  # one predicts nothing
             self._move_tail()
         table: dict[str, Any] = {"name": self._source}
         for side, (tokens, documents, n_bytes) in self._before.items():
@@ -176,7 +176,7 @@ class Writer:
         return n_bytes
 
     def _move_tail(self) -> None:
-        """Move the last ``valid_ratio`` of the source's text from train, where all of it is, to valid."""
+        """Move the last ``valid_ratio`` of the source's text in train, which is all but a token at most, to valid."""
         first_token, first_document, _ = self._before["train"]
         lengths = np.array(self._lengths["train"][first_document:], dtype=np.int64)
         tokens = int(lengths.sum())
