@@ -61,9 +61,10 @@ def training(asked: argparse.Namespace) -> dict[str, Any]:
                 found.setdefault(name, {})[system] = {
                     "tokens_per_second": round(steps_per_second * shape.tokens),
                     "gflops": round(steps_per_second * shape.flops / 1e9),
-                    "peak_mb": round(figures["peak_bytes"] / 1e6), "warm_seconds": round(figures["warm_seconds"], 1),
+                    "peak_mb": round(figures["peak_bytes"] / 1e6),
+                    "warm_seconds": round(figures["warm_seconds"], 1),
                     "firstlight_over_it": "1" if system == "firstlight" else ratio(beside, figures["seconds"]),
-                }  # fmt: skip
+                }
     return found
 
 
@@ -88,8 +89,9 @@ def memory(asked: argparse.Namespace) -> dict[str, Any]:
     for system in systems:  # one at a time: together they would not fit into many machines
         for told in in_turn([system], 1, 2).values():
             found[system.name] = {
-                "peak_mb": round(told["peak_bytes"] / 1e6), "step_seconds": round(min(told["seconds"]), 1)
-            }  # fmt: skip
+                "peak_mb": round(told["peak_bytes"] / 1e6),
+                "step_seconds": round(min(told["seconds"]), 1),
+            }
     return found
 
 
@@ -146,8 +148,9 @@ def preparing(asked: argparse.Namespace) -> dict[str, Any]:
         tokenizer = str(Path(folder) / "bpe")
         subprocess.run(
             [*command, "tokenizer", "train", str(asked.text), "--out", tokenizer, "tokenizer.vocab_size=16384"],
-            capture_output=True, check=True,
-        )  # fmt: skip
+            capture_output=True,
+            check=True,
+        )
         whole = Path(folder) / "text.txt"
         piece = asked.text.read_bytes()
         whole.write_bytes(piece * max(1, 100_000_000 // len(piece)))
@@ -155,8 +158,9 @@ def preparing(asked: argparse.Namespace) -> dict[str, Any]:
             began = time.perf_counter()
             subprocess.run(
                 [*command, "data", "prepare", str(whole), "--tokenizer", tokenizer, "--out", f"{folder}/s{number}"],
-                capture_output=True, check=True,
-            )  # fmt: skip
+                capture_output=True,
+                check=True,
+            )
             rates.append(whole.stat().st_size / 1e6 / (time.perf_counter() - began))
     return {"data prepare, MB/s": spread(rates, 0)}
 
@@ -168,8 +172,10 @@ def waste(asked: argparse.Namespace) -> dict[str, Any]:
         (Path(folder) / "text.txt").write_text("to be or not to be that is the question\n" * 20_000, encoding="ascii")
         done = subprocess.run(
             [sys.executable, str(HERE / "waste.py"), str(Path(folder) / "text.txt"), str(Path(folder) / "run")],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     if done.returncode:
         raise SystemExit(done.stderr)
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -209,15 +215,17 @@ def tokenizing(asked: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
             [sys.executable, str(HERE / "encode.py"), str(asked.text), folder, str(asked.rounds)],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     if done.returncode:
         raise SystemExit(done.stderr)
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
 
 
-def ceiling() -> float:
+def peak_flops() -> float:
     """Return the GFLOP/s of a product of two 4096 x 4096 matrices in fp32, the best of ten."""
     import torch
 
@@ -244,16 +252,24 @@ def machine() -> dict[str, Any]:
     name = environment(resolve(Hardware(device="cpu")))["device_name"]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
-        "processor": name, "cores": cores,
-        "python": platform.python_version(), "torch": torch.__version__, "date": time.strftime("%Y-%m-%d"),
-        "ceiling_gflops": ceiling(),
-    }  # fmt: skip
+        "processor": name,
+        "cores": cores,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "date": time.strftime("%Y-%m-%d"),
+        "ceiling_gflops": peak_flops(),
+    }
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
-    "training": training, "memory": memory, "generation": generation, "startup": startup, "waste": waste,
-    "tokenizing": tokenizing, "preparing": preparing,
-}  # fmt: skip
+    "training": training,
+    "memory": memory,
+    "generation": generation,
+    "startup": startup,
+    "waste": waste,
+    "tokenizing": tokenizing,
+    "preparing": preparing,
+}
 
 
 def tables(results: dict[str, Any]) -> dict[str, str]:
@@ -263,11 +279,17 @@ def tables(results: dict[str, Any]) -> dict[str, str]:
         made[f"training-{shape}"] = markdown(
             ["system", "tokens/s", "Firstlight over it", "GFLOP/s", "peak MB", "warm-up s"],
             [
-                [n, f"{f['tokens_per_second']:,}", f["firstlight_over_it"], str(f["gflops"]), f"{f['peak_mb']:,}",
-                 str(f["warm_seconds"])]
+                [
+                    n,
+                    f"{f['tokens_per_second']:,}",
+                    f["firstlight_over_it"],
+                    str(f["gflops"]),
+                    f"{f['peak_mb']:,}",
+                    str(f["warm_seconds"]),
+                ]
                 for n, f in sorted(systems.items(), key=lambda item: -item[1]["tokens_per_second"])
             ],
-        )  # fmt: skip
+        )
     if results.get("memory"):
         made["memory"] = markdown(
             ["system", "peak MB", "seconds a step"],

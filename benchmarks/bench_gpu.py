@@ -25,7 +25,7 @@ RESULTS = DOCS / "benchmarks-gpu.json"
 ROUNDS = 3
 
 
-def training(asked: argparse.Namespace, shape: Shape, peak: float, ceiling: float) -> dict[str, Any]:
+def training(asked: argparse.Namespace, shape: Shape, peak: float, peak_flops: float) -> dict[str, Any]:
     """Let the systems train in turn at one shape."""
     told = in_turn(_systems(asked, shape.name, "--compile"), shape.steps, ROUNDS)
     beside = told["firstlight, compiled"]["seconds"]
@@ -35,10 +35,11 @@ def training(asked: argparse.Namespace, shape: Shape, peak: float, ceiling: floa
         found[system] = {
             "tokens_per_second": round(rate * shape.tokens),
             "mfu": round(rate * shape.flops / peak, 3) if peak else None,
-            "of_ceiling": round(rate * shape.flops / ceiling, 3),
+            "of_ceiling": round(rate * shape.flops / peak_flops, 3),
             "firstlight_over_it": "1" if system == "firstlight, compiled" else ratio(beside, figures["seconds"]),
-            "peak_gb": round(figures["peak_bytes"] / 1e9, 1), "warm_seconds": round(figures["warm_seconds"]),
-        }  # fmt: skip
+            "peak_gb": round(figures["peak_bytes"] / 1e9, 1),
+            "warm_seconds": round(figures["warm_seconds"]),
+        }
     return found
 
 
@@ -76,9 +77,9 @@ def look(device: str) -> None:
     """Print what ``machine`` returns."""
     import torch
 
-    from firstlight.parallel import Hardware, ceiling, environment, resolve
+    from firstlight.parallel import Hardware, environment, peak_flops, resolve
 
-    place = resolve(Hardware(device=device, precision="bf16"))
+    device_context = resolve(Hardware(device=device, precision="bf16"))
     side = 8192 if device == "cuda" else 512
     a, b = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
     times = []
@@ -89,12 +90,12 @@ def look(device: str) -> None:
     print(
         json.dumps(
             {
-                "device": environment(place)["device_name"],
+                "device": environment(device_context)["device_name"],
                 "torch": torch.__version__,
                 "date": time.strftime("%Y-%m-%d"),
-                "peak": ceiling(place) if device == "cuda" else None,
+                "peak": peak_flops(device_context) if device == "cuda" else None,
                 "ceiling": 2 * side**3 / min(times),
-            }  # fmt: skip
+            }
         )
     )
 
@@ -109,12 +110,19 @@ def tables(results: dict[str, Any]) -> dict[str, str]:
     }
     head = ["shape", "system", "tokens/s", "Firstlight over it", "MFU", "of the measured rate", "peak GB", "warm-up s"]
     rows = [
-        [shape, system, f"{f['tokens_per_second']:,}", f["firstlight_over_it"],
-         "" if f["mfu"] is None else f"{f['mfu']:.1%}", f"{f['of_ceiling']:.1%}", str(f["peak_gb"]),
-         str(f["warm_seconds"])]
+        [
+            shape,
+            system,
+            f"{f['tokens_per_second']:,}",
+            f["firstlight_over_it"],
+            "" if f["mfu"] is None else f"{f['mfu']:.1%}",
+            f"{f['of_ceiling']:.1%}",
+            str(f["peak_gb"]),
+            str(f["warm_seconds"]),
+        ]
         for shape, systems in results["training"].items()
         for system, f in systems.items()
-    ]  # fmt: skip
+    ]
     made["gpu-training"] = markdown(head, rows)
     written = [
         [title, system, str(f["tokens_per_second"]), f["firstlight_over_it"]]

@@ -26,20 +26,20 @@ from typing import Any
 import numpy as np
 
 from firstlight.config import preset
+from firstlight.finetuning import FinetuneTable, Mixture, Row, TaskRows, Transform, build, read_spec, read_task
 from firstlight.lm import LM
 from firstlight.model import GPT, names_in_transformers
 from firstlight.optim import Schedule, factor
 from firstlight.statistics import METRICS, interval
-from firstlight.tasks import FinetuneTable, Mixture, Row, TaskRows, Transform, build, read_spec, read_task
 
 BATCH = 32
-PRESET = preset("firstlight.tasks.presets", "lora")
+PRESET = preset("firstlight.stages.presets.finetune", "lora")
 TABLE = FinetuneTable.model_validate(PRESET["finetune"])
 SYSTEMS = ("Firstlight", "transformers + peft")
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class TrainContext:
     """What both are asked to do."""
 
     model: Path
@@ -57,22 +57,26 @@ class Job:
         return [str(self.model), str(self.task), *words, *(["--own-start"] if self.own_start else [])]
 
 
-def firstlight(job: Job, out: Path) -> dict[str, Any]:
+def firstlight(ctx: TrainContext, out: Path) -> dict[str, Any]:
     """Run the command; return its figures, and the training loss of every step."""
-    limited = out.parent / job.task.name
-    lines = [line for line in job.task.read_text(encoding="utf-8").splitlines() if not line.startswith("test =")]
-    limited.write_text("\n".join([f"max_rows = {job.rows}", *lines, ""]), encoding="utf-8")
+    limited = out.parent / ctx.task.name
+    lines = [line for line in ctx.task.read_text(encoding="utf-8").splitlines() if not line.startswith("test =")]
+    limited.write_text("\n".join([f"max_rows = {ctx.rows}", *lines, ""]), encoding="utf-8")
     settings = (
-        f"optim.lr={job.rate}", f"run.seed={job.seed}", f"finetune.batch_size={BATCH}", "train.epochs=1",
-        "train.log_every=1", "hardware.compile=off",
-    )  # fmt: skip
-    command = [sys.executable, "-m", "firstlight", "finetune", str(job.model), str(limited), "--data", str(job.data)]
+        f"optim.lr={ctx.rate}",
+        f"run.seed={ctx.seed}",
+        f"finetune.batch_size={BATCH}",
+        "train.epochs=1",
+        "train.log_every=1",
+        "hardware.compile=off",
+    )
+    command = [sys.executable, "-m", "firstlight", "finetune", str(ctx.model), str(limited), "--data", str(ctx.data)]
     done = subprocess.run(
         [*command, "--preset", "lora", "--out", str(out), *settings], capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise SystemExit(done.stderr)
-    told: dict[str, Any] = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))["tasks"][job.task.stem]
+    told: dict[str, Any] = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))["tasks"][ctx.task.stem]
     steps = map(json.loads, (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
     return told | {"losses": [step["loss"] for step in steps if "lr" in step]}
 
@@ -87,21 +91,21 @@ class Start:
     valid: list[dict[str, Any]]
 
 
-def start_of(job: Job) -> Start:
+def start_of(ctx: TrainContext) -> Start:
     """Build what ``firstlight finetune`` builds from the same settings."""
-    spec = read_spec(job.task, data=job.data, overrides={"max_rows": job.rows})
-    read, lm = read_task(spec, seed=job.seed), LM.read(job.model)
+    spec = read_spec(ctx.task, data=ctx.data, overrides={"max_rows": ctx.rows})
+    read, lm = read_task(spec, seed=ctx.seed), LM.read(ctx.model)
     assert lm.tokenizer is not None, "checked by the run before"
     transform = Transform(read.spec, lm.tokenizer, lm.config.block_size)
     mixture = Mixture.plan(
-        [TaskRows(read.spec, transform(read.train))], rows=BATCH, mixing="proportional", fixed={}, seed=job.seed
+        [TaskRows(read.spec, transform(read.train))], rows=BATCH, mixing="proportional", fixed={}, seed=ctx.seed
     )
     train = []
     for update in range(mixture.updates_per_epoch):
         batch: Any = mixture.batch(update * BATCH, BATCH)
         for ids, last, label in zip(batch.ids[:, 0], batch.reads[:, 0], batch.labels, strict=True):
             train.append({"input_ids": ids[: int(last) + 1].tolist(), "labels": int(label)})
-    model = build(lm.model, {spec.name: read.spec}, lm.tokenizer.vocab_size, TABLE, job.seed)
+    model = build(lm.model, {spec.name: read.spec}, lm.tokenizer.vocab_size, TABLE, ctx.seed)
     return Start(model, len(read.spec.labels), train, [_example(row) for row in transform(read.valid)])
 
 
@@ -109,7 +113,7 @@ def _example(row: Row) -> dict[str, Any]:
     return {"input_ids": row.sequences[0].tolist(), "labels": row.label}
 
 
-def trainer(job: Job) -> dict[str, Any]:
+def trainer(ctx: TrainContext) -> dict[str, Any]:
     """Train with transformers and peft in this process; return accuracy, its interval and the loss of every step.
 
     ``handed`` are the seconds that building Firstlight's start took: none of Trainer's.
@@ -126,11 +130,11 @@ def trainer(job: Job) -> dict[str, Any]:
     )
 
     began = time.perf_counter()
-    start = start_of(job)
+    start = start_of(ctx)
     handed = time.perf_counter() - began
-    set_seed(job.seed)
-    tokenizer = AutoTokenizer.from_pretrained(job.model)
-    body = AutoModelForSequenceClassification.from_pretrained(job.model, num_labels=start.labels, dtype=torch.float32)
+    set_seed(ctx.seed)
+    tokenizer = AutoTokenizer.from_pretrained(ctx.model)
+    body = AutoModelForSequenceClassification.from_pretrained(ctx.model, num_labels=start.labels, dtype=torch.float32)
     # Trainer's head reads the last token that is no padding; the end-of-text before it is a text's own, so a pad of
     # its own is needed.
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
@@ -144,25 +148,41 @@ def trainer(job: Job) -> dict[str, Any]:
         ),
     )
     optimizer = scheduler = None
-    if not job.own_start:
+    if not ctx.own_start:
         _hand_over(start.model, adapted)
         learning = [p for p in adapted.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
-            learning, lr=job.rate, betas=PRESET["optim"]["betas"], weight_decay=0.0, fused=True
+            learning, lr=ctx.rate, betas=PRESET["optim"]["betas"], weight_decay=0.0, fused=True
         )
         n, plan = len(start.train) // BATCH, Schedule.model_validate(PRESET["optim"]["schedule"])
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factor(min(step, n - 1), n, plan))
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
-            folder, per_device_train_batch_size=BATCH, per_device_eval_batch_size=BATCH, num_train_epochs=1,
-            learning_rate=job.rate, warmup_steps=0.06, lr_scheduler_type="linear", weight_decay=0.0, max_grad_norm=1.0,
-            use_cpu=True, report_to=[], disable_tqdm=True, save_strategy="epoch", eval_strategy="no", logging_steps=1,
-            seed=job.seed, train_sampling_strategy="random" if job.own_start else "sequential",
-        )  # fmt: skip
+            folder,
+            per_device_train_batch_size=BATCH,
+            per_device_eval_batch_size=BATCH,
+            num_train_epochs=1,
+            learning_rate=ctx.rate,
+            warmup_steps=0.06,
+            lr_scheduler_type="linear",
+            weight_decay=0.0,
+            max_grad_norm=1.0,
+            use_cpu=True,
+            report_to=[],
+            disable_tqdm=True,
+            save_strategy="epoch",
+            eval_strategy="no",
+            logging_steps=1,
+            seed=ctx.seed,
+            train_sampling_strategy="random" if ctx.own_start else "sequential",
+        )
         worker = Trainer(
-            model=adapted, args=arguments, train_dataset=start.train,
-            data_collator=DataCollatorWithPadding(tokenizer), optimizers=(optimizer, scheduler),
-        )  # fmt: skip
+            model=adapted,
+            args=arguments,
+            train_dataset=start.train,
+            data_collator=DataCollatorWithPadding(tokenizer),
+            optimizers=(optimizer, scheduler),
+        )
         worker.train()
         logits = worker.predict(start.valid).predictions
     said, true = np.asarray(logits).argmax(-1), np.asarray([row["labels"] for row in start.valid])
@@ -181,18 +201,18 @@ def _hand_over(ours: GPT, theirs: Any) -> None:
             continue
         names, _, _ = names_in_transformers(ours.config, f"{module}.weight")
         for name in names:
-            place = f"base_model.model.{name.removesuffix('.weight')}.lora_A.default.weight"
-            parameters[place].data.copy_(layer.lora_A["default"].weight)
+            parameter = f"base_model.model.{name.removesuffix('.weight')}.lora_A.default.weight"
+            parameters[parameter].data.copy_(layer.lora_A["default"].weight)
 
 
-def timed(system: str, job: Job) -> tuple[float, dict[str, Any]]:
+def timed(system: str, ctx: TrainContext) -> tuple[float, dict[str, Any]]:
     """Run one system as a process; return its seconds and figures."""
     began = time.perf_counter()
     if system == SYSTEMS[0]:
         with tempfile.TemporaryDirectory() as folder:
-            told = firstlight(job, Path(folder) / "run")
+            told = firstlight(ctx, Path(folder) / "run")
     else:
-        command = [sys.executable, __file__, *job.words(), "--trainer"]
+        command = [sys.executable, __file__, *ctx.words(), "--trainer"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(done.stderr)
@@ -217,7 +237,7 @@ def main() -> None:
     asked = parser.parse_args()
     given = (asked.model, asked.task, asked.data, asked.rows, asked.rate)
     if asked.trainer:
-        print(json.dumps(trainer(Job(*given, asked.seed, asked.own_start))))
+        print(json.dumps(trainer(TrainContext(*given, asked.seed, asked.own_start))))
         return
     print(
         "| seed | system | seconds | accuracy | 95 % interval | losses apart |\n|---|---|---|---|---|---|", flush=True
@@ -226,7 +246,7 @@ def main() -> None:
     for seed in range(1, asked.seeds + 1):
         seconds, losses = {}, {}
         for system in SYSTEMS:
-            seconds[system], told = timed(system, Job(*given, seed, asked.own_start))
+            seconds[system], told = timed(system, TrainContext(*given, seed, asked.own_start))
             losses[system] = told["losses"]
             apart = ""
             if system != SYSTEMS[0]:
@@ -234,8 +254,9 @@ def main() -> None:
                 apart = f"{statistics.mean(abs(a - b) for a, b in zip(*both, strict=True)):.4f}"
             print(
                 f"| {seed} | {system} | {seconds[system]:.0f} | {told['value']:.3f} | "
-                f"{told['low']:.3f}–{told['high']:.3f} | {apart} |", flush=True,
-            )  # fmt: skip
+                f"{told['low']:.3f}–{told['high']:.3f} | {apart} |",
+                flush=True,
+            )
         ratios.append(seconds[SYSTEMS[1]] / seconds[SYSTEMS[0]])
     print(f"Firstlight is {statistics.median(ratios):.2f} times as fast ({min(ratios):.2f} to {max(ratios):.2f})")
 

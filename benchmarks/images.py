@@ -84,9 +84,14 @@ def main() -> None:
     train, test = digits(asked.out / "digits-data") if asked.images == "digits" else mnist(asked.data)
     run = asked.out / f"{asked.images}-{size}-{asked.levels}"
     settings = [
-        *SHAPES[asked.images], f"image.size={size}", f"image.levels={asked.levels}", f"train.minutes={asked.minutes}",
-        "train.eval_windows=500", "train.sample_every=0", *words,
-    ]  # fmt: skip
+        *SHAPES[asked.images],
+        f"image.size={size}",
+        f"image.levels={asked.levels}",
+        f"train.minutes={asked.minutes}",
+        "train.eval_windows=500",
+        "train.sample_every=0",
+        *words,
+    ]
     trained = call("pretrain", str(train), "--out", str(run), "--resume", *settings)
     (scored,) = call("evaluate", str(run), "--text", str(test))["texts"]
     probed = call("probe", str(run), str(test), "--rows", str(asked.rows))

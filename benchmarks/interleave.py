@@ -39,9 +39,13 @@ class System:
             RuntimeError: it ended; the end of what it printed says why.
         """
         self.process = subprocess.Popen(
-            self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.told, text=True,
+            self.command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.told,
+            text=True,
             env={**os.environ, **self.environment},
-        )  # fmt: skip
+        )
         self.warm_seconds = self._answer()["warm_seconds"]
 
     def ask(self, n: int) -> dict[str, Any]:

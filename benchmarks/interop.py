@@ -142,8 +142,10 @@ def llama2c(asked: argparse.Namespace, folder: Path) -> None:
     with torch.no_grad():
         logits = lm.model(torch.tensor([ids]))[0, :-1].double()
     loss = float(torch.nn.functional.cross_entropy(logits, torch.tensor(ids[1:])))
-    print(f"| llama2.c: {len(ids)} ids {'equal' if ids == mine else 'DIFFER'}; perplexity "
-          f"{np.exp(float(told[1])):.6f}, ours {np.exp(loss):.6f} | {abs(float(told[1]) - loss):.1e} | |")  # fmt: skip
+    print(
+        f"| llama2.c: {len(ids)} ids {'equal' if ids == mine else 'DIFFER'}; perplexity "
+        f"{np.exp(float(told[1])):.6f}, ours {np.exp(loss):.6f} | {abs(float(told[1]) - loss):.1e} | |"
+    )
 
 
 LLMC = """
@@ -254,8 +256,12 @@ def tensorflow(asked: argparse.Namespace, folder: Path) -> None:
 
 
 PROGRAMS: dict[str, Callable[[argparse.Namespace, Path], None]] = {
-    "nanogpt": nanogpt, "llama2c": llama2c, "llmc": llmc, "megatron": megatron, "tensorflow": tensorflow,
-}  # fmt: skip
+    "nanogpt": nanogpt,
+    "llama2c": llama2c,
+    "llmc": llmc,
+    "megatron": megatron,
+    "tensorflow": tensorflow,
+}
 
 
 def main() -> None:

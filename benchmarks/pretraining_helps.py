@@ -25,9 +25,13 @@ from firstlight.model import GPT
 RATES = (3e-4, 1e-3, 3e-3)
 VALID = 1000  # rows held out of a training split that has none of its own
 PRETRAIN = [
-    "model.n_layer=2", "hardware.precision=bf16", "train.batch_tokens=4096", "train.steps=6000", "train.eval_every=500",
+    "model.n_layer=2",
+    "hardware.precision=bf16",
+    "train.batch_tokens=4096",
+    "train.steps=6000",
+    "train.eval_every=500",
     "train.checkpoint_every=1000",
-]  # fmt: skip
+]
 
 
 def run(*words: str | Path) -> None:

@@ -27,11 +27,27 @@ from firstlight.store import TokenStore
 
 VOCABULARY = 4096
 TUNED = [
-    "--device=cpu", "--compile=False", "--eval_iters=40", "--log_interval=100", "--wandb_log=False",
-    "--block_size=256", "--batch_size=8", "--gradient_accumulation_steps=1", "--n_layer=4", "--n_head=4",
-    "--n_embd=256", "--max_iters=600", "--lr_decay_iters=600", "--eval_interval=600", "--warmup_iters=50",
-    "--learning_rate=2e-3", "--min_lr=2e-4", "--beta2=0.99", "--dropout=0.0", "--always_save_checkpoint=False",
-]  # fmt: skip
+    "--device=cpu",
+    "--compile=False",
+    "--eval_iters=40",
+    "--log_interval=100",
+    "--wandb_log=False",
+    "--block_size=256",
+    "--batch_size=8",
+    "--gradient_accumulation_steps=1",
+    "--n_layer=4",
+    "--n_head=4",
+    "--n_embd=256",
+    "--max_iters=600",
+    "--lr_decay_iters=600",
+    "--eval_interval=600",
+    "--warmup_iters=50",
+    "--learning_rate=2e-3",
+    "--min_lr=2e-4",
+    "--beta2=0.99",
+    "--dropout=0.0",
+    "--always_save_checkpoint=False",
+]
 
 
 def prepare(text: Path, folder: Path) -> tuple[TokenStore, float]:
@@ -59,8 +75,11 @@ def nanogpt(checkout: Path, python: str, store: TokenStore, words: list[str]) ->
         began = time.perf_counter()
         done = subprocess.run(
             [python, "train.py", "--dataset=firstlight_words", *TUNED, *words, f"--out_dir={out}"],
-            cwd=checkout, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            cwd=checkout,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         seconds = time.perf_counter() - began
     if done.returncode:
         raise SystemExit(done.stderr)

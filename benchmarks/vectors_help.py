@@ -22,19 +22,28 @@ from pathlib import Path
 
 import numpy as np
 
+from firstlight import vectors as vectors_of
 from firstlight.tokenizer import load
-from firstlight.tokenizer import vectors as vectors_of
 
 SETTINGS = [
-    "model.n_layer=3", "model.n_embd=50", "model.n_head=5", "model.d_ff=192", "train.steps=600", "train.eval_every=25",
-    "train.checkpoint_every=0", "train.trackers=[]",
-]  # fmt: skip
+    "model.n_layer=3",
+    "model.n_embd=50",
+    "model.n_head=5",
+    "model.d_ff=192",
+    "train.steps=600",
+    "train.eval_every=25",
+    "train.checkpoint_every=0",
+    "train.trackers=[]",
+]
 SHARES = (0.1, 0.25, 0.5, 1.0)
 TIED = ["model.tie_embeddings=true"]
 COLOURS = {
-    "random": "#888888", "random, untied": "#2ca02c", "shuffled vectors": "#ff7f0e", "vectors": "#1f77b4",
+    "random": "#888888",
+    "random, untied": "#2ca02c",
+    "shuffled vectors": "#ff7f0e",
+    "vectors": "#1f77b4",
     "frozen vectors": "#d62728",
-}  # fmt: skip
+}
 
 Curve = list[tuple[int, float]]
 

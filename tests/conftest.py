@@ -3,8 +3,12 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from firstlight.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +39,19 @@ def _no_color(monkeypatch: pytest.MonkeyPatch) -> None:
     """Words of messages are compared, so no terminal styling."""
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.fixture(scope="session")
+def trained() -> "dict[str, Tokenizer]":
+    """One tokenizer of each kind, and byte-level BPE with each pattern, trained on text of many scripts."""
+    from firstlight.tokenizer import PATTERNS, TokenizerSettings, train
+    from firstlight.types import Document
+    from untidy import untidy
+
+    documents = [Document(untidy(seed, 2000), f"text:{seed}") for seed in range(8)]
+    kinds = {
+        f"bpe-{pattern}": train(documents, TokenizerSettings(vocab_size=700, pattern=pattern)) for pattern in PATTERNS
+    }
+    for kind in ("word", "char", "byte"):
+        kinds[kind] = train(documents, TokenizerSettings(kind=kind))
+    return kinds

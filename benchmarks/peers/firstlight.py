@@ -15,16 +15,16 @@ def train(shape: Shape, step: Callable[[], None], ways: Ways) -> None:
     """Pre-train on random words, as many as the vocabulary has, through the command's own way."""
     ensure_allocator()  # starts this command again, once: before torch is imported
     from firstlight.stages import pretrain
-    from firstlight.train import due
+    from firstlight.train import periodic
 
-    after = due.after_step
+    after = periodic.after_step
 
     def after_step(*about: Any) -> Any:
         valid = after(*about)
         step()
         return valid
 
-    due.after_step = after_step  # type: ignore[assignment]
+    periodic.after_step = after_step  # type: ignore[assignment]
     with tempfile.TemporaryDirectory() as folder:
         text = Path(folder) / "text.txt"
         kind = _write(text, shape)
@@ -32,16 +32,26 @@ def train(shape: Shape, step: Callable[[], None], ways: Ways) -> None:
             [str(text)],
             out=Path(folder) / "run",
             overrides=[
-                f"tokenizer.kind={kind}", f"tokenizer.vocab_size={shape.n_vocab if kind == 'word' else 'auto'}",
-                "model.family=gpt2", f"model.n_layer={shape.n_layer}", f"model.n_head={shape.n_head}",
-                f"model.n_embd={shape.n_embd}", f"model.block_size={shape.block_size}",
-                f"train.batch_tokens={shape.tokens}", "train.steps=1000000", "train.log_every=10", "train.eval_every=0",
-                "train.sample_every=0", "train.checkpoint_every=1000", "optim.name=adamw",
+                f"tokenizer.kind={kind}",
+                f"tokenizer.vocab_size={shape.n_vocab if kind == 'word' else 'auto'}",
+                "model.family=gpt2",
+                f"model.n_layer={shape.n_layer}",
+                f"model.n_head={shape.n_head}",
+                f"model.n_embd={shape.n_embd}",
+                f"model.block_size={shape.block_size}",
+                f"train.batch_tokens={shape.tokens}",
+                "train.steps=1000000",
+                "train.log_every=10",
+                "train.eval_every=0",
+                "train.sample_every=0",
+                "train.checkpoint_every=1000",
+                "optim.name=adamw",
                 f"hardware.compile={'on' if ways.compiled else 'off'}",
                 f"train.activation_checkpointing={str(ways.recompute).lower()}",
-                f"hardware.device={ways.device}", f"hardware.precision={ways.precision}",
+                f"hardware.device={ways.device}",
+                f"hardware.precision={ways.precision}",
             ],
-        )  # fmt: skip
+        )
 
 
 def generate(shape: Shape, texts: Texts, step: Callable[[], None], ways: Ways) -> None:
@@ -51,17 +61,21 @@ def generate(shape: Shape, texts: Texts, step: Callable[[], None], ways: Ways) -
 
     from firstlight.lm import GenerateSettings
     from firstlight.lm.decoding import Decoding
-    from firstlight.lm.sampling import choose
+    from firstlight.lm.sampling import sample_tokens
     from firstlight.model import GPT, ModelConfig
     from firstlight.model.int8 import to_int8
 
     torch.manual_seed(0)
     model = GPT(
         ModelConfig(
-            family="gpt2", n_layer=shape.n_layer, n_head=shape.n_head, n_embd=shape.n_embd,
-            block_size=shape.block_size, vocab_size=shape.n_vocab,
+            family="gpt2",
+            n_layer=shape.n_layer,
+            n_head=shape.n_head,
+            n_embd=shape.n_embd,
+            block_size=shape.block_size,
+            vocab_size=shape.n_vocab,
         )
-    ).eval()  # fmt: skip
+    ).eval()
     model.init_weights()
     if ways.int8:
         to_int8(model)
@@ -73,7 +87,7 @@ def generate(shape: Shape, texts: Texts, step: Callable[[], None], ways: Ways) -
         prompts = torch.randint(shape.n_vocab, (texts.batch, texts.prompt)).tolist()
         decoding = Decoding(model, prompts, texts.new)
         for _ in range(texts.new):
-            decoding.push(choose(decoding.logits(), settings, None).tolist())
+            decoding.push(sample_tokens(decoding.logits(), settings, None).tolist())
         step()
 
 

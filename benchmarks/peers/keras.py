@@ -13,14 +13,20 @@ def train(shape: Shape, step: Callable[[], None], ways: Ways) -> None:
     import keras_hub
 
     backbone = keras_hub.models.GPT2Backbone(
-        vocabulary_size=shape.n_vocab, num_layers=shape.n_layer, num_heads=shape.n_head, hidden_dim=shape.n_embd,
-        intermediate_dim=4 * shape.n_embd, dropout=0.0, max_sequence_length=shape.block_size,
-    )  # fmt: skip
+        vocabulary_size=shape.n_vocab,
+        num_layers=shape.n_layer,
+        num_heads=shape.n_head,
+        hidden_dim=shape.n_embd,
+        intermediate_dim=4 * shape.n_embd,
+        dropout=0.0,
+        max_sequence_length=shape.block_size,
+    )
     model = keras_hub.models.GPT2CausalLM(backbone, preprocessor=None)
     model.compile(
         optimizer=keras.optimizers.AdamW(1e-3, global_clipnorm=1.0),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), weighted_metrics=[],
-    )  # fmt: skip
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        weighted_metrics=[],
+    )
     source = np.random.default_rng(0)
     while True:
         ids = source.integers(shape.n_vocab, size=(shape.batch, shape.block_size + 1))

@@ -13,10 +13,19 @@ def train(shape: Shape, step: Callable[[], None], ways: Ways) -> None:
 
     torch.manual_seed(0)
     config = Config(
-        name="", block_size=shape.block_size, vocab_size=shape.n_vocab, padded_vocab_size=shape.n_vocab,
-        n_layer=shape.n_layer, n_head=shape.n_head, n_embd=shape.n_embd, intermediate_size=4 * shape.n_embd,
-        parallel_residual=False, norm_class_name="LayerNorm", mlp_class_name="GptNeoxMLP", bias=True,
-    )  # fmt: skip
+        name="",
+        block_size=shape.block_size,
+        vocab_size=shape.n_vocab,
+        padded_vocab_size=shape.n_vocab,
+        n_layer=shape.n_layer,
+        n_head=shape.n_head,
+        n_embd=shape.n_embd,
+        intermediate_size=4 * shape.n_embd,
+        parallel_residual=False,
+        norm_class_name="LayerNorm",
+        mlp_class_name="GptNeoxMLP",
+        bias=True,
+    )
     model = GPT(config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1)
     run = torch.compile(model) if ways.compiled else model

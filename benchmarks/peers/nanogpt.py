@@ -51,7 +51,12 @@ def _model(shape: Shape, ways: Ways) -> Any:
     torch.backends.cuda.matmul.allow_tf32 = True
     return GPT(
         GPTConfig(
-            block_size=shape.block_size, vocab_size=shape.n_vocab, n_layer=shape.n_layer, n_head=shape.n_head,
-            n_embd=shape.n_embd, dropout=0.0, bias=True,
+            block_size=shape.block_size,
+            vocab_size=shape.n_vocab,
+            n_layer=shape.n_layer,
+            n_head=shape.n_head,
+            n_embd=shape.n_embd,
+            dropout=0.0,
+            bias=True,
         )
-    ).to(ways.device)  # fmt: skip
+    ).to(ways.device)

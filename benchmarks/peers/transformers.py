@@ -14,9 +14,17 @@ def train(shape: Shape, step: Callable[[], None], ways: Ways) -> None:
 
     torch.manual_seed(0)
     config = GPT2Config(
-        vocab_size=shape.n_vocab, n_positions=shape.block_size, n_embd=shape.n_embd, n_layer=shape.n_layer,
-        n_head=shape.n_head, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0,
-    )  # fmt: skip
+        vocab_size=shape.n_vocab,
+        n_positions=shape.block_size,
+        n_embd=shape.n_embd,
+        n_layer=shape.n_layer,
+        n_head=shape.n_head,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
 
     class Random(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         def __len__(self) -> int:
@@ -32,10 +40,17 @@ def train(shape: Shape, step: Callable[[], None], ways: Ways) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
-            folder, per_device_train_batch_size=shape.batch, max_steps=1_000_000, use_cpu=ways.device == "cpu",
-            report_to=[], disable_tqdm=True, torch_compile=ways.compiled, logging_steps=1000, save_strategy="no",
+            folder,
+            per_device_train_batch_size=shape.batch,
+            max_steps=1_000_000,
+            use_cpu=ways.device == "cpu",
+            report_to=[],
+            disable_tqdm=True,
+            torch_compile=ways.compiled,
+            logging_steps=1000,
+            save_strategy="no",
             bf16=ways.precision == "bf16",
-        )  # fmt: skip
+        )
         model = GPT2LMHeadModel(config)
         Trainer(model=model, args=arguments, train_dataset=Random(), callbacks=[Told()]).train()
 
@@ -47,10 +62,16 @@ def generate(shape: Shape, texts: Texts, step: Callable[[], None], ways: Ways) -
     torch.manual_seed(0)
     model = GPT2LMHeadModel(
         GPT2Config(
-            vocab_size=shape.n_vocab, n_positions=shape.block_size, n_embd=shape.n_embd, n_layer=shape.n_layer,
-            n_head=shape.n_head, bos_token_id=0, eos_token_id=None, pad_token_id=0,
+            vocab_size=shape.n_vocab,
+            n_positions=shape.block_size,
+            n_embd=shape.n_embd,
+            n_layer=shape.n_layer,
+            n_head=shape.n_head,
+            bos_token_id=0,
+            eos_token_id=None,
+            pad_token_id=0,
         )
-    ).eval()  # fmt: skip
+    ).eval()
     model.to(ways.device, torch.bfloat16 if ways.precision == "bf16" else torch.float32)
     while True:
         ids = torch.randint(shape.n_vocab, (texts.batch, texts.prompt), device=ways.device)

@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 import time
-from types import ModuleType
 
 import pytest
 
@@ -50,16 +49,3 @@ def test_the_package_has_the_functions_of_the_commands():
     for name in set(firstlight.__all__) - {"__version__"}:
         assert callable(getattr(firstlight, name)), name
     assert not hasattr(firstlight, "nothing")
-
-
-def test_a_function_and_a_room_may_share_a_name():
-    code = (
-        "import firstlight, firstlight.evaluate as room\n"
-        "from firstlight.evaluate import measure\n"
-        "assert firstlight.evaluate is room and callable(firstlight.evaluate)\n"
-        "try:\n    firstlight.evaluate('nothere')\n"
-        "except Exception as error:\n    assert type(error).__name__ == 'UsageError', error\n"
-        "else:\n    raise AssertionError"
-    )
-    loaded_by(code)
-    assert isinstance(firstlight.evaluate, ModuleType)

@@ -1,9 +1,6 @@
 """Size is a quality: files, functions, and what pre-training loads of our own code stay small."""
 
 import ast
-import subprocess
-import sys
-from collections import Counter
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2] / "src" / "firstlight"
@@ -37,18 +34,3 @@ def test_functions():
     assert {name: n for name, n in sizes.items() if n > 100} == {}
     long = {name: n for name, n in sizes.items() if n > 60}
     assert len(long) <= 0.02 * len(sizes), long
-
-
-def test_what_pretraining_loads_of_our_own_code():
-    code = (
-        "import sys, firstlight.stages.pretrain\n"
-        "for name, module in sys.modules.items():\n"
-        "    if name.split('.')[0] == 'firstlight' and getattr(module, '__file__', None): print(module.__file__)"
-    )
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
-    loaded = {Path(line).resolve() for line in answer.stdout.splitlines()}
-    assert PACKAGE.resolve() / "train" / "loop.py" in loaded
-    by_room: Counter[str] = Counter()
-    for path in loaded:
-        by_room[path.relative_to(PACKAGE.resolve()).parts[0]] += lines_of(path)
-    assert by_room.total() < 10_000, by_room.most_common()

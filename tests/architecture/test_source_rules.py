@@ -58,9 +58,12 @@ def test_nothing_that_is_read_can_run_code():
     for name, tree in trees():
         for node in ast.walk(tree):
             imported = (
-                [alias.name for alias in node.names] if isinstance(node, ast.Import)
-                else [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            )  # fmt: skip
+                [alias.name for alias in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module or ""]
+                if isinstance(node, ast.ImportFrom)
+                else []
+            )
             found += [f"{name} imports {m}" for m in imported if m.split(".")[0] in CODE_LOADERS]
         for what, call in calls(tree):
             given = {k.arg: k.value for k in call.keywords}

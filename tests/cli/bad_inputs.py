@@ -37,7 +37,7 @@ OTHER_FILES: dict[str, bytes] = {
     "good.vec": b"the 1 2\ncat 3 4\nsat 5 6\n",
     "cut.vec": b"3 2\nthe 1 2\ncat 3 4\n",
     "evil.kv": b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00true\x85R.",
-}  # fmt: skip
+}
 
 
 def flip(path: str, at: int = -1) -> Callable[[], object]:
@@ -141,24 +141,28 @@ PRETRAIN = [
     Case("pretrain wide.txt --out new", 1, ("wide.txt: is not UTF-8", "UTF-16", "iconv")),
     Case("pretrain half.jsonl --out new", 1, ("half.jsonl:2: is no JSON",)),
     Case("pretrain odd.jsonl --out new", 1, ("odd.jsonl:1: has no field 'text'", "body", "--text-field body")),
-    Case("pretrain odd.jsonl --out new --text-field \"it's\"", 1, ('has no field "it\'s"', "--text-field body")),
+    Case('pretrain odd.jsonl --out new --text-field "it\'s"', 1, ('has no field "it\'s"', "--text-field body")),
     Case("pretrain table.csv --out new", 1, ("table.csv: has no column 'text'", "found columns title, body")),
     Case("pretrain cut.txt.gz --out new", 1, ("cut.txt.gz: is damaged or cut short",)),
     Case("pretrain text.txt --out new --on-bad-bytes ignore", 2, ("corpus.on_bad_bytes", "'skip'", "'ignore'")),
     Case(
-        "pretrain text.txt --out new tokenizer.vocab_size=5000", 1,
+        "pretrain text.txt --out new tokenizer.vocab_size=5000",
+        1,
         ("tokenizer.vocab_size: the text allows no vocabulary of that size", "found 5000", "at most 290"),
     ),
     Case(
-        "pretrain text.txt --out new tokenizer.kind=word tokenizer.vocab_size=5000", 1,
+        "pretrain text.txt --out new tokenizer.kind=word tokenizer.vocab_size=5000",
+        1,
         ("tokenizer.vocab_size: the text has fewer different words", "found 5000", "at most 14"),
     ),
     Case(
-        "pretrain text.txt --out new tokenizer.kind=byte model.block_size=100000", 2,
+        "pretrain text.txt --out new tokenizer.kind=byte model.block_size=100000",
+        2,
         ("model.block_size: the training text is shorter than one block", "100000", "below 7402"),
     ),
     Case(
-        f"pretrain text.txt --out new {SMALL} model.vocab_size=300", 1,
+        f"pretrain text.txt --out new {SMALL} model.vocab_size=300",
+        1,
         ("model.vocab_size", "found 300", "expected 257", "Leave model.vocab_size out"),
     ),
     Case("pretrain text.txt --out new data.weights=[1,2]", 1, ("data.weights: needs one weight a source", "found 2")),
@@ -180,15 +184,18 @@ PRETRAIN = [
     Case("pretrain text.txt --out new optim.schedule.name=cosin", 2, ("optim.schedule.name", "'cosine'", "'cosin'")),
     Case("pretrain text.txt --out new model.family=gpt5", 2, ("model.family", "'gpt1'", "'modern'", "'gpt5'")),
     Case(
-        "pretrain text.txt --out new train.convergence.evaluations=3 optim.schedule.name=cosine", 2,
+        "pretrain text.txt --out new train.convergence.evaluations=3 optim.schedule.name=cosine",
+        2,
         ("optim.schedule.name: needs a number of steps", "found cosine", "train.steps"),
     ),
     Case(
-        "pretrain text.txt --out new train.convergence.evaluations=3 train.eval_every=0", 2,
+        "pretrain text.txt --out new train.convergence.evaluations=3 train.eval_every=0",
+        2,
         ("train.convergence.evaluations", "found train.eval_every=0", "Set train.eval_every"),
     ),
     Case(
-        "pretrain text.txt --out new model.n_embd=100 model.n_head=3", 2,
+        "pretrain text.txt --out new model.n_embd=100 model.n_head=3",
+        2,
         ("model: n_embd=100 is no multiple of n_head=3", "set d_head"),
     ),
     Case("pretrain text.txt --out new model.dropout=0.1", 2, ("model: dropout has no place", "modern", "use gpt1")),
@@ -196,7 +203,8 @@ PRETRAIN = [
     Case("pretrain text.txt --out new hardware.device=cuda", 2, ("hardware.device", "CUDA", "hardware.device=cpu")),
     Case("pretrain text.txt --out new hardware.device=gpu0", 2, ("hardware.device", "found gpu0", "cuda:N")),
     Case(
-        "pretrain text.txt --out new hardware.device=cpu hardware.precision=fp16", 2,
+        "pretrain text.txt --out new hardware.device=cpu hardware.precision=fp16",
+        2,
         ("hardware.precision: fp16 needs a GPU", "found device cpu", "bf16 or fp32"),
     ),
     Case("pretrain text.txt --out new --preset quikstart", 2, ("unknown preset 'quikstart'", "mean 'quickstart'?")),
@@ -222,7 +230,7 @@ PRETRAIN = [
     Case("pretrain store --out new", 1, ("store/train.bin: is cut or over", "29608"), put("store/train.idx", 17, 4)),
     Case("pretrain store --out new", 1, ("store: was made with another token",), foreign_tokenizer("store/tokenizer")),
     Case("pretrain store --out new", 1, ("tokenizer: no tokenizer here",), remove("store/tokenizer")),
-]  # fmt: skip
+]
 
 QUICKSTART = [
     Case("quickstart missing.txt --out new", 2, ("missing.txt: no such file",)),

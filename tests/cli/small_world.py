@@ -4,10 +4,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 RUN_SETTINGS = [
-    "tokenizer.kind=byte", "model.n_layer=1", "model.n_head=2", "model.n_embd=16", "model.block_size=16",
-    "train.batch_tokens=64", "train.steps=4", "train.checkpoint_every=2", "train.eval_every=2", "train.log_every=1",
-    "train.sample_tokens=4", "train.trackers=[]", "hardware.threads=1",
-]  # fmt: skip
+    "tokenizer.kind=byte",
+    "model.n_layer=1",
+    "model.n_head=2",
+    "model.n_embd=16",
+    "model.block_size=16",
+    "train.batch_tokens=64",
+    "train.steps=4",
+    "train.checkpoint_every=2",
+    "train.eval_every=2",
+    "train.log_every=1",
+    "train.sample_tokens=4",
+    "train.trackers=[]",
+    "hardware.threads=1",
+]
 _WORDS = ("the", "cat", "sat", "on", "a", "mat", "and", "saw", "one", "more", "bird", "there")
 
 

@@ -67,10 +67,23 @@ def test_there_are_enough_cases_of_every_command():
         " ".join(case.line.split()[: 2 if case.line.startswith(("data", "tokenizer")) else 1]) for case in CASES
     }
     assert commands >= {
-        "pretrain", "quickstart", "generate", "evaluate", "verify-resume", "doctor", "data prepare", "data inspect",
-        "data verify", "data stats", "tokenizer train", "tokenizer import", "tokenizer show", "tokenizer encode",
-        "tokenizer decode", "tokenizer compare",
-    }  # fmt: skip
+        "pretrain",
+        "quickstart",
+        "generate",
+        "evaluate",
+        "verify-resume",
+        "doctor",
+        "data prepare",
+        "data inspect",
+        "data verify",
+        "data stats",
+        "tokenizer train",
+        "tokenizer import",
+        "tokenizer show",
+        "tokenizer encode",
+        "tokenizer decode",
+        "tokenizer compare",
+    }
 
 
 WRITING = [

@@ -59,8 +59,15 @@ def test_prepared_data_becomes_a_store_that_trains(tmp_path, capsys):
     assert run(["import", str(data), str(tmp_path / "store")]) == 0
     assert "3,000 tokens" in capsys.readouterr().out
     assert TokenStore.open(tmp_path / "store").train.n_tokens == 3000
-    words = ["model.n_layer=1", "model.n_head=1", "model.n_embd=16", "model.block_size=16", "train.steps=3",
-             "train.batch_tokens=64", "hardware.device=cpu"]  # fmt: skip
+    words = [
+        "model.n_layer=1",
+        "model.n_head=1",
+        "model.n_embd=16",
+        "model.block_size=16",
+        "train.steps=3",
+        "train.batch_tokens=64",
+        "hardware.device=cpu",
+    ]
     assert run(["pretrain", str(tmp_path / "store"), "--out", str(tmp_path / "run"), *words]) == 0
     (data / "meta.pkl").unlink()
     capsys.readouterr()

@@ -37,10 +37,18 @@ JSON_COMMANDS = {
     "doctor": {"healthy", "findings"},
 }
 SMALL = [
-    "model.n_layer=1", "model.n_head=2", "model.n_embd=16", "model.block_size=16", "tokenizer.kind=byte",
-    "tokenizer.vocab_size=auto", "train.batch_tokens=64", "train.steps=2", "train.sample_tokens=4",
-    "train.trackers=[]", "optim.schedule.name=wsd",
-]  # fmt: skip
+    "model.n_layer=1",
+    "model.n_head=2",
+    "model.n_embd=16",
+    "model.block_size=16",
+    "tokenizer.kind=byte",
+    "tokenizer.vocab_size=auto",
+    "train.batch_tokens=64",
+    "train.steps=2",
+    "train.sample_tokens=4",
+    "train.trackers=[]",
+    "optim.schedule.name=wsd",
+]
 
 
 def words_of(line: str) -> list[str]:

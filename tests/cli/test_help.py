@@ -31,13 +31,32 @@ COMMANDS = sorted(commands())
 def test_the_commands_are_those_of_the_design():
     assert [name for name in COMMANDS if name not in GROUPS] == sorted(
         [
-            "data inspect", "data prepare", "data stats", "data verify", "doctor", "evaluate", "export", "finetune",
-            "generate", "import", "predict", "pretrain", "probe", "quickstart", "tokenizer compare",
-            "tokenizer decode", "tokenizer encode",
-            "tokenizer import", "tokenizer show", "tokenizer train",
-            "tokenizer vectors eval", "tokenizer vectors train", "transfer", "verify-resume",
+            "data inspect",
+            "data prepare",
+            "data stats",
+            "data verify",
+            "doctor",
+            "evaluate",
+            "export",
+            "finetune",
+            "generate",
+            "import",
+            "predict",
+            "pretrain",
+            "probe",
+            "quickstart",
+            "tokenizer compare",
+            "tokenizer decode",
+            "tokenizer encode",
+            "tokenizer import",
+            "tokenizer show",
+            "tokenizer train",
+            "tokenizer vectors eval",
+            "tokenizer vectors train",
+            "transfer",
+            "verify-resume",
         ]
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("name", COMMANDS)

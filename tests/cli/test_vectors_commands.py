@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from small_world import RUN_SETTINGS, Call
 
-from firstlight.tokenizer.vectors import read
+from firstlight.vectors import read
 
 PAIRS = "the\tcat\t3\nsat\ton\t5\nmat\tbird\t1\nthe\tmoon\t9\n"
 QUESTIONS = ": places\nthe cat on mat\n: gram\nsat cat the moon\n"
@@ -28,15 +28,24 @@ def test_train_judge_and_begin(method: str, world: Path, call: Call) -> None:
     assert answer.code == 0, answer.err
     assert "new.bin.gz: 12 words, width 8" in answer.out
     assert "pairs.tsv" in answer.out
-    answer = call("tokenizer", "vectors", "eval", "new.bin.gz", "--similarity", "pairs.tsv", "--analogies", "asked.txt",
-                  "--json")  # fmt: skip
+    answer = call(
+        "tokenizer", "vectors", "eval", "new.bin.gz", "--similarity", "pairs.tsv", "--analogies", "asked.txt", "--json"
+    )
     table = json.loads(answer.out)
     assert (table["similarity"][0]["found"], table["similarity"][0]["skipped"]) == (3, 1)
     assert [row["name"] for row in table["analogies"]] == ["places", "gram", "semantic", "syntactic", "total"]
     assert table["analogies"][-1]["found"] == 1
     settings = [w for w in RUN_SETTINGS if not w.startswith("tokenizer.")]
-    answer = call("pretrain", "text.txt", "--out", "begun", "tokenizer.kind=word", "tokenizer.words=vectors",
-                  "model.embeddings=new.bin.gz", *settings)  # fmt: skip
+    answer = call(
+        "pretrain",
+        "text.txt",
+        "--out",
+        "begun",
+        "tokenizer.kind=word",
+        "tokenizer.words=vectors",
+        "model.embeddings=new.bin.gz",
+        *settings,
+    )
     assert answer.code == 0, answer.err
     assert "100.0 % have a vector" in answer.err
 

@@ -166,8 +166,15 @@ def test_wrong_type_in_a_choice_of_types_names_the_key_only():
 def test_overrides_read_values_as_toml_and_else_as_text():
     words = ["a.b=1e-3", "a.c=true", "d=[1, 2]", "e=cosine", 'f="3"', "g=", "h=a=b", "i={x = 1}", "j = 5 "]
     assert parse_overrides(words) == {
-        "a": {"b": 1e-3, "c": True}, "d": [1, 2], "e": "cosine", "f": "3", "g": "", "h": "a=b", "i": {"x": 1}, "j": 5,
-    }  # fmt: skip
+        "a": {"b": 1e-3, "c": True},
+        "d": [1, 2],
+        "e": "cosine",
+        "f": "3",
+        "g": "",
+        "h": "a=b",
+        "i": {"x": 1},
+        "j": 5,
+    }
 
 
 def test_a_date_is_text():

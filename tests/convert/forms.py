@@ -53,10 +53,16 @@ def llama_parts(made: GPT) -> dict[str, list[np.ndarray]]:
     """Each kind of weight, layer by layer, in llama2.c's names."""
     held, D = hf(made), made.config.head_width
     names = {
-        "att_norm": "input_layernorm", "wq": "self_attn.q_proj", "wk": "self_attn.k_proj", "wv": "self_attn.v_proj",
-        "wo": "self_attn.o_proj", "ffn_norm": "post_attention_layernorm", "w1": "mlp.gate_proj",
-        "w2": "mlp.down_proj", "w3": "mlp.up_proj",
-    }  # fmt: skip
+        "att_norm": "input_layernorm",
+        "wq": "self_attn.q_proj",
+        "wk": "self_attn.k_proj",
+        "wv": "self_attn.v_proj",
+        "wo": "self_attn.o_proj",
+        "ffn_norm": "post_attention_layernorm",
+        "w1": "mlp.gate_proj",
+        "w2": "mlp.down_proj",
+        "w3": "mlp.up_proj",
+    }
     parts = {k: [held[f"model.layers.{i}.{n}.weight"] for i in range(made.config.n_layer)] for k, n in names.items()}
     parts["wq"], parts["wk"] = ([interleaved(w, D) for w in parts[k]] for k in ("wq", "wk"))
     parts |= {"embed": [held["model.embed_tokens.weight"]], "norm": [held["model.norm.weight"]]}
@@ -147,10 +153,23 @@ def write_nanogpt(path: Path, made: GPT, *, bias: bool = True, compiled: bool = 
         if bias or not name.endswith(".bias"):
             state[("_orig_mod." if compiled else "") + name] = torch.from_numpy((w.T if turned else w).copy())
     state[("_orig_mod." if compiled else "") + "lm_head.weight"] = torch.from_numpy(hf(made)["transformer.wte.weight"])
-    args = dict(n_layer=c.n_layer, n_head=c.n_head, n_embd=c.n_embd, block_size=c.block_size, bias=bias, vocab_size=V,
-                dropout=0.0)  # fmt: skip
-    held = {"model": state, "optimizer": {"state": {}, "param_groups": [{"lr": 1e-3}]}, "model_args": args,
-            "iter_num": 250, "best_val_loss": torch.tensor(1.5), "config": {"dataset": "mine"}}  # fmt: skip
+    args = dict(
+        n_layer=c.n_layer,
+        n_head=c.n_head,
+        n_embd=c.n_embd,
+        block_size=c.block_size,
+        bias=bias,
+        vocab_size=V,
+        dropout=0.0,
+    )
+    held = {
+        "model": state,
+        "optimizer": {"state": {}, "param_groups": [{"lr": 1e-3}]},
+        "model_args": args,
+        "iter_num": 250,
+        "best_val_loss": torch.tensor(1.5),
+        "config": {"dataset": "mine"},
+    }
     torch.save(held, path)
     return path
 
@@ -232,9 +251,11 @@ def gpt2_variables(made: GPT) -> dict[str, np.ndarray]:
     """The weights as OpenAI's code names them."""
     held = hf(made)
     tensors = {
-        "model/wte": held["transformer.wte.weight"], "model/wpe": held["transformer.wpe.weight"],
-        "model/ln_f/g": held["transformer.ln_f.weight"], "model/ln_f/b": held["transformer.ln_f.bias"],
-    }  # fmt: skip
+        "model/wte": held["transformer.wte.weight"],
+        "model/wpe": held["transformer.wpe.weight"],
+        "model/ln_f/g": held["transformer.ln_f.weight"],
+        "model/ln_f/b": held["transformer.ln_f.bias"],
+    }
     for i in range(made.config.n_layer):
         for part in ("ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj"):
             weight, bias = (held[f"transformer.h.{i}.{part}.{kind}"] for kind in ("weight", "bias"))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from odd_models import BLOCK, EACH, lm, text, tokenizer
 
-from firstlight.convert import export_write
+from firstlight.convert import pt2_write
 from firstlight.errors import UsageError
 from firstlight.lm import LM
 
@@ -18,16 +18,18 @@ from firstlight.lm import LM
 def written(request, tmp_path_factory) -> tuple[LM, Path]:
     path = tmp_path_factory.mktemp("pt2") / f"{request.param}.pt2"
     model = lm(request.param)
-    assert export_write.write(model, path) == {"model": str(path)}
+    assert pt2_write.write(model, path) == {"model": str(path)}
     return model, path
 
 
 def run(graph, model: LM, ids: torch.Tensor, past: list) -> tuple[torch.Tensor, list]:
     (B, T), P = ids.shape, past[0][0].shape[2]
     return graph(
-        input_ids=ids, attention_mask=torch.ones(B, P + T, dtype=torch.long),
-        position_ids=torch.arange(P, P + T).repeat(B, 1), past_key_values=past,
-    )  # fmt: skip
+        input_ids=ids,
+        attention_mask=torch.ones(B, P + T, dtype=torch.long),
+        position_ids=torch.arange(P, P + T).repeat(B, 1),
+        past_key_values=past,
+    )
 
 
 @torch.no_grad()
@@ -49,7 +51,7 @@ def test_the_same_logits_for_any_rows_and_positions(written):
 
 @pytest.mark.slow
 def test_it_loads_without_our_code(tmp_path):
-    export_write.write(lm("modern"), tmp_path / "m.pt2")
+    pt2_write.write(lm("modern"), tmp_path / "m.pt2")
     code = (
         "import sys, torch; graph = torch.export.load(sys.argv[1]); print(len(graph.graph.nodes));"
         "assert not any(name.startswith('firstlight') for name in sys.modules)"
@@ -62,7 +64,7 @@ def test_it_loads_without_our_code(tmp_path):
 
 def test_what_cannot_be_written(tmp_path):
     with pytest.raises(UsageError, match=r"expected \.pt2"):
-        export_write.write(lm("gpt2"), tmp_path / "m.pt")
+        pt2_write.write(lm("gpt2"), tmp_path / "m.pt")
     with pytest.raises(UsageError, match="int8"):
-        export_write.write(lm("gpt2").in_int8(), tmp_path / "m.pt2")
+        pt2_write.write(lm("gpt2").in_int8(), tmp_path / "m.pt2")
     assert list(tmp_path.iterdir()) == []

@@ -108,10 +108,14 @@ def test_every_type_of_weights_is_read_as_the_library_does(tmp_path, name):
 def file_with(path, **changed) -> None:
     """A llama of one layer by gguf's own writer, with keys changed or left out."""
     values = {
-        "llama.block_count": 1, "llama.context_length": 16, "llama.embedding_length": 8,
-        "llama.feed_forward_length": 12, "llama.attention.head_count": 2,
-        "llama.attention.layer_norm_rms_epsilon": 1e-5, **changed,
-    }  # fmt: skip
+        "llama.block_count": 1,
+        "llama.context_length": 16,
+        "llama.embedding_length": 8,
+        "llama.feed_forward_length": 12,
+        "llama.attention.head_count": 2,
+        "llama.attention.layer_norm_rms_epsilon": 1e-5,
+        **changed,
+    }
     writing = GGUFWriter(path, changed.get("general.architecture", "llama"))
     for key, value in values.items():
         if isinstance(value, bool):
@@ -126,12 +130,19 @@ def file_with(path, **changed) -> None:
             writing.add_array(key, value)
     rng = np.random.default_rng(1)
     shapes = {
-        "token_embd.weight": (V, 8), "output_norm.weight": (8,), "blk.0.attn_norm.weight": (8,),
-        "blk.0.attn_q.weight": (8, 8), "blk.0.attn_k.weight": (8, 8), "blk.0.attn_v.weight": (8, 8),
-        "blk.0.attn_output.weight": (8, 8), "blk.0.ffn_norm.weight": (8,), "blk.0.ffn_gate.weight": (12, 8),
-        "blk.0.ffn_up.weight": (12, 8), "blk.0.ffn_down.weight": (8, 12),
+        "token_embd.weight": (V, 8),
+        "output_norm.weight": (8,),
+        "blk.0.attn_norm.weight": (8,),
+        "blk.0.attn_q.weight": (8, 8),
+        "blk.0.attn_k.weight": (8, 8),
+        "blk.0.attn_v.weight": (8, 8),
+        "blk.0.attn_output.weight": (8, 8),
+        "blk.0.ffn_norm.weight": (8,),
+        "blk.0.ffn_gate.weight": (12, 8),
+        "blk.0.ffn_up.weight": (12, 8),
+        "blk.0.ffn_down.weight": (8, 12),
         **({"rope_freqs.weight": (2,)} if changed.get("freqs") else {}),
-    }  # fmt: skip
+    }
     for name, shape in shapes.items():
         if name != changed.get("without"):
             writing.add_tensor(name, rng.standard_normal(shape).astype(np.float32))
@@ -159,23 +170,44 @@ WRONG = {
     "a tensor that lacks": ({"without": "blk.0.ffn_up.weight"}, "missing.*up_proj"),
     "another tokenizer": ({"tokenizer.ggml.tokens": ["a"], "tokenizer.ggml.model": "bert"}, "tokenizer of an"),
     "another cut": (
-        {"tokenizer.ggml.tokens": ["a"], "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "x",
-         "tokenizer.ggml.eos_token_id": 0}, "cuts text",
+        {
+            "tokenizer.ggml.tokens": ["a"],
+            "tokenizer.ggml.model": "gpt2",
+            "tokenizer.ggml.pre": "x",
+            "tokenizer.ggml.eos_token_id": 0,
+        },
+        "cuts text",
     ),
     "no end of text": ({"tokenizer.ggml.tokens": ["a"], "tokenizer.ggml.model": "gpt2"}, "names no token that ends"),
     "end of text outside": (
-        {"tokenizer.ggml.tokens": ["a"], "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "gpt-2",
-         "tokenizer.ggml.eos_token_id": 9}, "no such token",
+        {
+            "tokenizer.ggml.tokens": ["a"],
+            "tokenizer.ggml.model": "gpt2",
+            "tokenizer.ggml.pre": "gpt-2",
+            "tokenizer.ggml.eos_token_id": 9,
+        },
+        "no such token",
     ),
     "a token twice": (
-        {"tokenizer.ggml.tokens": ["a", "a"], "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "gpt-2",
-         "tokenizer.ggml.eos_token_id": 0}, "twice",
+        {
+            "tokenizer.ggml.tokens": ["a", "a"],
+            "tokenizer.ggml.model": "gpt2",
+            "tokenizer.ggml.pre": "gpt-2",
+            "tokenizer.ggml.eos_token_id": 0,
+        },
+        "twice",
     ),
     "a merge of nothing": (
-        {"tokenizer.ggml.tokens": ["a", "b"], "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "gpt-2",
-         "tokenizer.ggml.eos_token_id": 0, "tokenizer.ggml.merges": ["a b"]}, "merges what is no token",
+        {
+            "tokenizer.ggml.tokens": ["a", "b"],
+            "tokenizer.ggml.model": "gpt2",
+            "tokenizer.ggml.pre": "gpt-2",
+            "tokenizer.ggml.eos_token_id": 0,
+            "tokenizer.ggml.merges": ["a b"],
+        },
+        "merges what is no token",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", WRONG)
@@ -198,9 +230,13 @@ def test_a_cut_file_is_told_wherever_it_is_cut(tmp_path):
 
 @pytest.mark.parametrize(
     ("family", "kind", "message"),
-    [("gpt1", "bpe", "no model of the family gpt1"), ("gpt3", "bpe", "no model of the family gpt3"),
-     ("modern", "char", "byte-level BPE only"), ("modern", "word", "byte-level BPE only")],
-)  # fmt: skip
+    [
+        ("gpt1", "bpe", "no model of the family gpt1"),
+        ("gpt3", "bpe", "no model of the family gpt3"),
+        ("modern", "char", "byte-level BPE only"),
+        ("modern", "word", "byte-level BPE only"),
+    ],
+)
 def test_what_llama_cpp_has_not_is_refused(tmp_path, family, kind, message):
     with pytest.raises(UsageError, match=message):
         writer("gguf")(lm(family, kind), tmp_path / "m.gguf")

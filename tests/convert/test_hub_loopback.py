@@ -41,8 +41,15 @@ class Hub(BaseHTTPRequestHandler):
                     {"type": "file", "path": f, "size": (self.root / f).stat().st_size, "oid": COMMIT} for f in files
                 ]
             else:
-                held = {"id": "owner/name", "sha": COMMIT, "siblings": [{"rfilename": f} for f in files],
-                        "private": False, "downloads": 0, "likes": 0, "tags": []}  # fmt: skip
+                held = {
+                    "id": "owner/name",
+                    "sha": COMMIT,
+                    "siblings": [{"rfilename": f} for f in files],
+                    "private": False,
+                    "downloads": 0,
+                    "likes": 0,
+                    "tags": [],
+                }
             self._send(json.dumps(held).encode(), {"Content-Type": "application/json"}, body)
             return
         file = self.root / "/".join(parts[parts.index("resolve") + 2 :])
@@ -76,9 +83,13 @@ def test_a_name_on_the_hub_is_fetched_and_becomes_a_run(tmp_path, old):
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     environment = {
-        **os.environ, "HF_ENDPOINT": f"http://127.0.0.1:{server.server_address[1]}", "HF_HOME": str(tmp_path / "cache"),
-        "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1",
-    }  # fmt: skip
+        **os.environ,
+        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_address[1]}",
+        "HF_HOME": str(tmp_path / "cache"),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_OFFLINE": "0",
+        "NO_PROXY": "127.0.0.1",
+    }
     words = [sys.executable, "-m", "firstlight", "import", "owner/name", str(tmp_path / "run")]
     done = subprocess.run(
         words, env=environment, capture_output=True, text=True, timeout=120, cwd=tmp_path, check=False

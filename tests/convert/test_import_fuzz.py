@@ -34,9 +34,10 @@ from test_gguf import file_with
 from tiny_lm import lm
 
 from firstlight.convert import nanogpt_meta, read, writer
+from firstlight.convert.token_files import collect
 from firstlight.errors import FirstlightError
 from firstlight.lm import LM
-from firstlight.store import collect, write_index
+from firstlight.store import write_index
 from firstlight.tokenizer import import_tokenizer
 
 HUGE = [0, 1, -1, 2**31 - 1, -(2**31), 2**31, 2**32 - 1, 2**40, 2**63 - 1, 2**63, 2**64 - 1, 10**9, 127, 255, 65535]
@@ -109,12 +110,11 @@ FORMS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], object]]] = {
     "meta.pkl": (lambda f: write_meta(f / "meta.pkl", "abc\n d"), nanogpt_meta),
     "tokenizer-llama2c": (lambda f: write_llama2c_tokenizer(f / "tokenizer.bin", pieces()), import_tokenizer),
     "tokenizer-llmc": (
-        lambda f: write_llmc_tokenizer(
-            f / "t.bin", [*(bytes([b]) for b in range(256)), b"ab", b"abc", b"<end>"], 258
-        ), import_tokenizer,
+        lambda f: write_llmc_tokenizer(f / "t.bin", [*(bytes([b]) for b in range(256)), b"ab", b"abc", b"<end>"], 258),
+        import_tokenizer,
     ),
     "ids": (_ids, load_store),
-}  # fmt: skip
+}
 
 
 def changed(data: bytes, dice: random.Random) -> bytes:

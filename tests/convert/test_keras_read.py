@@ -22,12 +22,15 @@ from firstlight.lm import LM
 V, T, C, H, F, L = 29, 19, 21, 3, 37, 2
 # The names of KerasHub 0.32, part by part.
 BLOCK = {
-    "_self_attention_layer_norm": [(C,), (C,)], "_self_attention_layer/query_dense": [(C, H, C // H), (H, C // H)],
+    "_self_attention_layer_norm": [(C,), (C,)],
+    "_self_attention_layer/query_dense": [(C, H, C // H), (H, C // H)],
     "_self_attention_layer/key_dense": [(C, H, C // H), (H, C // H)],
     "_self_attention_layer/value_dense": [(C, H, C // H), (H, C // H)],
-    "_self_attention_layer/output_dense": [(H, C // H, C), (C,)], "_feedforward_layer_norm": [(C,), (C,)],
-    "_feedforward_intermediate_dense": [(C, F), (F,)], "_feedforward_output_dense": [(F, C), (C,)],
-}  # fmt: skip
+    "_self_attention_layer/output_dense": [(H, C // H, C), (C,)],
+    "_feedforward_layer_norm": [(C,), (C,)],
+    "_feedforward_intermediate_dense": [(C, F), (F,)],
+    "_feedforward_output_dense": [(F, C), (C,)],
+}
 WHOLE = {"reversible_embedding": [(V, C)], "position_embedding": [(T, C)], "layer_normalization": [(C,), (C,)]}
 PLACES = {f"layers/{part}": shapes for part, shapes in WHOLE.items()} | {
     f"layers/transformer_decoder{'' if i == 0 else f'_{i}'}/{part}": shapes
@@ -37,7 +40,7 @@ PLACES = {f"layers/{part}": shapes for part, shapes in WHOLE.items()} | {
 QUERY, NORM = "layers/transformer_decoder/_self_attention_layer/query_dense/vars/0", "layers/layer_normalization/vars/0"
 SIZES = dict(
     vocabulary_size=V, num_layers=L, num_heads=H, hidden_dim=C, intermediate_dim=F, dropout=0.1, max_sequence_length=T
-)  # fmt: skip
+)
 REAL = """
 import sys
 import keras, keras_hub, numpy as np
@@ -220,13 +223,20 @@ def _wide_chunks(file: h5py.File) -> None:
 @pytest.mark.parametrize(
     ("harm", "match"),
     [
-        (_missing, r"a weight is missing .*query_dense/vars/0"), (_other_shape, r"another shape .*\(21, 21\)"),
-        (_not_finite, "not finite"), (_texts, "something else than numbers"),
-        (_integers, "something else than numbers"), (_elsewhere, "holds a link"), (_soft, "holds a link"),
-        (_outside, "another file"), (_virtual, "another file"), (_never_written, "larger than the file can hold"),
-        (_unknown_packing, "packed in a way"), (_wide_chunks, "larger than the file can hold"),
+        (_missing, r"a weight is missing .*query_dense/vars/0"),
+        (_other_shape, r"another shape .*\(21, 21\)"),
+        (_not_finite, "not finite"),
+        (_texts, "something else than numbers"),
+        (_integers, "something else than numbers"),
+        (_elsewhere, "holds a link"),
+        (_soft, "holds a link"),
+        (_outside, "another file"),
+        (_virtual, "another file"),
+        (_never_written, "larger than the file can hold"),
+        (_unknown_packing, "packed in a way"),
+        (_wide_chunks, "larger than the file can hold"),
     ],
-)  # fmt: skip
+)
 def test_weights_that_are_none(preset, harm, match):
     with h5py.File(preset / "model.weights.h5", "a") as file:
         harm(file)
@@ -246,13 +256,18 @@ def test_a_file_that_unpacks_to_far_more_than_itself(preset):
 @pytest.mark.parametrize(
     ("sizes", "match"),
     [
-        ({"num_layers": 10**12}, "has fewer layers than it says"), ({"num_layers": 3}, "has fewer layers"),
-        ({"num_layers": -1}, "describes no model"), ({"num_heads": 2}, "n_head=2"),
-        ({"num_heads": 7}, "another shape"), ({"hidden_dim": 10**9}, "describes no model|another shape"),
-        ({"vocabulary_size": 10**15}, "another shape"), ({"max_sequence_length": 10**9}, "another shape"),
-        ({"intermediate_dim": "many"}, "describes no model"), ({"num_layers": None}, "describes no model"),
+        ({"num_layers": 10**12}, "has fewer layers than it says"),
+        ({"num_layers": 3}, "has fewer layers"),
+        ({"num_layers": -1}, "describes no model"),
+        ({"num_heads": 2}, "n_head=2"),
+        ({"num_heads": 7}, "another shape"),
+        ({"hidden_dim": 10**9}, "describes no model|another shape"),
+        ({"vocabulary_size": 10**15}, "another shape"),
+        ({"max_sequence_length": 10**9}, "another shape"),
+        ({"intermediate_dim": "many"}, "describes no model"),
+        ({"num_layers": None}, "describes no model"),
     ],
-)  # fmt: skip
+)
 def test_sizes_that_are_not_the_files(preset, sizes, match):
     (preset / "config.json").write_text(config(**sizes))
     refused(preset, match)
@@ -261,11 +276,14 @@ def test_sizes_that_are_not_the_files(preset, sizes, match):
 @pytest.mark.parametrize(
     ("text", "match"),
     [
-        ("{", "no readable Keras model"), ("[]", "holds no table"), ("[" * 100_000, "no readable Keras model"),
-        ('{"class_name": "GPT2Backbone"}', "another kind"), ('{"class_name": "BertBackbone"}', "another kind"),
+        ("{", "no readable Keras model"),
+        ("[]", "holds no table"),
+        ("[" * 100_000, "no readable Keras model"),
+        ('{"class_name": "GPT2Backbone"}', "another kind"),
+        ('{"class_name": "BertBackbone"}', "another kind"),
         ('{"class_name": "GPT2CausalLM", "config": {}}', "no readable Keras model"),
     ],
-)  # fmt: skip
+)
 def test_a_config_that_is_none(preset, text, match):
     (preset / "config.json").write_text(text)
     refused(preset, match)
@@ -282,10 +300,12 @@ def test_files_that_are_not_there(preset):
 @pytest.mark.parametrize(
     ("file", "text"),
     [
-        ("vocabulary.json", '{"a": 0}'), ("vocabulary.json", '{"<|endoftext|>": 1}'), ("merges.txt", "a\n"),
+        ("vocabulary.json", '{"a": 0}'),
+        ("vocabulary.json", '{"<|endoftext|>": 1}'),
+        ("merges.txt", "a\n"),
         ("merges.txt", "a c\n"),
     ],
-)  # fmt: skip
+)
 def test_words_that_contradict_themselves(preset, file, text):
     (preset / "assets" / "tokenizer" / file).write_text(text)
     with pytest.raises(TokenizerError):

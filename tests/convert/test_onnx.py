@@ -56,8 +56,12 @@ def written(request, tmp_path_factory) -> tuple[LM, Path]:
     kinds = [type(module) for module in model.model.modules()]
     files = onnx_write.write(model, folder)
     assert set(files) == {
-        "model.onnx", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"
-    }  # fmt: skip
+        "model.onnx",
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
     assert all(Path(path).is_file() for path in files.values())
     assert [type(module) for module in model.model.modules()] == kinds, "the model stays as it is"
     assert all(torch.equal(before[name], tensor) for name, tensor in model.model.state_dict().items())

@@ -81,9 +81,10 @@ def test_nanogpt_takes_a_folder_as_its_own_out_dir(tmp_path):
 
 def test_nanogpt_is_told_of_the_other_gelu_and_takes_only_its_own_shape(tmp_path):
     for shape, message in (
-        ({"family": "modern"}, "family modern"), ({"family": "gpt2", "tie_embeddings": False}, "head apart"),
+        ({"family": "modern"}, "family modern"),
+        ({"family": "gpt2", "tie_embeddings": False}, "head apart"),
         ({"family": "gpt2", "d_ff": 50}, "MLP of width 50"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(UsageError, match=message):
             writer("nanogpt")(lm(kind="byte", **shape), tmp_path / "ckpt.pt")
     assert not list(tmp_path.iterdir())

@@ -104,9 +104,11 @@ def test_what_is_no_checkpoint_of_nanogpt_is_told(tmp_path):
 def test_a_meta_pkl_of_other_things_is_told(tmp_path):
     assert nanogpt_meta(write_meta(tmp_path / "meta.pkl", "ba")).encode("ab") == [1, 0]
     for held, message in (
-        ([1], "no characters by id"), ({"itos": {1: "a"}}, "no characters by id"),
-        ({"itos": {0: "abc"}}, "no characters"), ({"itos": {0: "a", 1: "a"}}, "twice"),
-    ):  # fmt: skip
+        ([1], "no characters by id"),
+        ({"itos": {1: "a"}}, "no characters by id"),
+        ({"itos": {0: "abc"}}, "no characters"),
+        ({"itos": {0: "a", 1: "a"}}, "twice"),
+    ):
         (tmp_path / "meta.pkl").write_bytes(pickle.dumps(held))
         with pytest.raises(Exception, match=message):
             nanogpt_meta(tmp_path / "meta.pkl")

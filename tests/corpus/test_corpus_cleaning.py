@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from firstlight import progress
 from firstlight.corpus import Corpus, CorpusSettings, Source, Tally, open_corpus
 from firstlight.corpus import corpus as module
-from firstlight.corpus.raw import Raw
+from firstlight.corpus.raw_source import Raw
 from firstlight.errors import CorpusError
 from firstlight.types import Document
 

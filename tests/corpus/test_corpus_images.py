@@ -10,7 +10,7 @@ import pytest
 from arrays import idx, little_memory, mnist, png
 
 from firstlight.corpus import CorpusSettings, Images, ImageSettings, open_images
-from firstlight.corpus.pictures import fitted, read_picture
+from firstlight.corpus.image_ops import fitted, read_picture
 from firstlight.errors import CorpusError, UsageError
 
 

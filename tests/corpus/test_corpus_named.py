@@ -14,7 +14,7 @@ import pytest
 
 from firstlight.corpus import CorpusSettings, catalogue, open_corpus
 from firstlight.corpus import named as module
-from firstlight.corpus import raw as raw_module
+from firstlight.corpus import raw_source as raw_module
 from firstlight.errors import CorpusError
 
 
@@ -55,11 +55,13 @@ def test_the_catalogue_is_whole():
         ("text8", "text8.zip", zipped(text8=" anarchism originated"), [" anarchism originated"]),
         ("enwik8", "enwik8.zip", zipped(enwik8="<mediawiki>\n"), ["<mediawiki>\n"]),
         (
-            "tinystories", "tinystories-train.txt", b"One day.\n\nThe end.\n<|endoftext|>\n\nTwo.\n<|endoftext|>\n",
+            "tinystories",
+            "tinystories-train.txt",
+            b"One day.\n\nThe end.\n<|endoftext|>\n\nTwo.\n<|endoftext|>\n",
             ["One day.\n\nThe end.", "Two."],
         ),
     ],
-)  # fmt: skip
+)
 def test_files_placed_in_the_cache_need_no_connection(cache: Path, name: str, file: str, data: bytes, found: list[str]):
     cache.mkdir()
     (cache / file).write_bytes(data)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from firstlight.corpus import CorpusSettings, Tally
 from firstlight.corpus.readers import read_json, read_jsonl, read_parquet
-from firstlight.corpus.readers._json import Values
+from firstlight.corpus.readers.json_stream import Values
 from firstlight.errors import CorpusError, MissingExtra
 
 plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)
@@ -201,9 +201,10 @@ def test_parquet_nested_null_and_missing(tmp_path: Path):
 @pytest.mark.parametrize("kind", ["string", "large_string", "dictionary"])
 def test_parquet_string_types(tmp_path: Path, kind: str):
     kinds = {
-        "string": pyarrow.string(), "large_string": pyarrow.large_string(),
+        "string": pyarrow.string(),
+        "large_string": pyarrow.large_string(),
         "dictionary": pyarrow.dictionary(pyarrow.int32(), pyarrow.string()),
-    }  # fmt: skip
+    }
     path = tmp_path / "a.parquet"
     pyarrow.parquet.write_table(pyarrow.table({"text": pyarrow.array(["a", "b\r\n"]).cast(kinds[kind])}), path)
     assert [d.content for d in read_parquet(path, CorpusSettings(), Tally())] == ["a", "b\n"]

@@ -85,9 +85,21 @@ def test_a_flipped_bit_in_the_manifest_is_found(data: st.DataObject):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b"3", b"null", b'{"files": 3}', b'{"files": []}', b'{"files": {"a": 3}}', b"\xff", b"{}",
-     b'{"files": {"a": {"size": "x", "sha256": ""}}}', b'{"files": {}}'],
-)  # fmt: skip
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"3",
+        b"null",
+        b'{"files": 3}',
+        b'{"files": []}',
+        b'{"files": {"a": 3}}',
+        b"\xff",
+        b"{}",
+        b'{"files": {"a": {"size": "x", "sha256": ""}}}',
+        b'{"files": {}}',
+    ],
+)
 def test_unreadable_manifests(tmp_path: Path, content: bytes):
     (tmp_path / MANIFEST).write_bytes(content)
     assert verify_manifest(tmp_path) == [f"{tmp_path / MANIFEST}: unreadable"]

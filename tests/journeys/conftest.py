@@ -11,12 +11,20 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 # Bytes of the text that every Python has: no tokenizer to train, a step of a few milliseconds.
 TINY = [
-    "python-docs", "corpus.max_bytes=60000", "tokenizer.kind=byte", "model.n_layer=2", "model.n_head=2",
+    "python-docs",
+    "corpus.max_bytes=60000",
+    "tokenizer.kind=byte",
+    "model.n_layer=2",
+    "model.n_head=2",
     "model.n_embd=16",
-    "model.block_size=16", "train.batch_tokens=128", "train.trackers=[]", "train.sample_tokens=8",
+    "model.block_size=16",
+    "train.batch_tokens=128",
+    "train.trackers=[]",
+    "train.sample_tokens=8",
     "train.eval_windows=8",
-    "train.log_every=1", "hardware.threads=1",
-]  # fmt: skip
+    "train.log_every=1",
+    "hardware.threads=1",
+]
 
 
 @pytest.fixture(scope="session")

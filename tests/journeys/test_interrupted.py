@@ -135,10 +135,10 @@ def test_a_full_disk_loses_nothing(small_disk, unbroken, start, run):
 def test_a_disk_that_is_full_for_a_while_costs_a_checkpoint_and_a_warning(tiny, tmp_path, monkeypatch):
     """In this process: fsync says ENOSPC during some saves; the run goes on and its last save is whole."""
     import firstlight
-    from firstlight.files import _atomic
+    from firstlight.files import atomic
     from firstlight.progress import listen
 
-    real, calls = _atomic._sync, []
+    real, calls = atomic._sync, []
 
     def full(path: Path) -> None:
         if "checkpoints" in str(path):
@@ -147,7 +147,7 @@ def test_a_disk_that_is_full_for_a_while_costs_a_checkpoint_and_a_warning(tiny, 
                 raise OSError(errno.ENOSPC, "No space left on device", str(path))
         real(path)
 
-    monkeypatch.setattr(_atomic, "_sync", full)
+    monkeypatch.setattr(atomic, "_sync", full)
     told: list[str] = []
     corpus, *settings = tiny
     with listen(lambda event: told.append(event.text)):

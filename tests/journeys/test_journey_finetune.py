@@ -10,10 +10,18 @@ import pytest
 from journey_files import last_checkpoint, same_bytes
 
 TINY = [
-    "model.n_layer=2", "model.n_head=2", "model.n_embd=32", "model.block_size=64", "train.steps=20",
+    "model.n_layer=2",
+    "model.n_head=2",
+    "model.n_embd=32",
+    "model.block_size=64",
+    "train.steps=20",
     "tokenizer.kind=byte",
-    "train.batch_tokens=256", "train.trackers=[]", "hardware.threads=1", "train.eval_windows=8", "model.family=gpt2",
-]  # fmt: skip
+    "train.batch_tokens=256",
+    "train.trackers=[]",
+    "hardware.threads=1",
+    "train.eval_windows=8",
+    "model.family=gpt2",
+]
 QUICK = ["train.trackers=[]", "hardware.threads=1", "optim.lr=3e-3", "finetune.batch_size=8", "train.log_every=1"]
 GOOD, BAD = ["fine", "lovely", "bright", "warm"], ["dull", "grim", "cold", "flat"]
 
@@ -193,8 +201,17 @@ def test_a_head_that_reads_the_mean_is_no_class_of_transformers(world, run) -> N
 
 def test_layers_thaw_one_by_one(world, run) -> None:
     out = world / "thawed"
-    run("finetune", world / "base", world / "mood.toml", *QUICK, "finetune.thaw_every=1", "train.steps=12",
-        "finetune.lm_weight=0", "--out", out)  # fmt: skip
+    run(
+        "finetune",
+        world / "base",
+        world / "mood.toml",
+        *QUICK,
+        "finetune.thaw_every=1",
+        "train.steps=12",
+        "finetune.lm_weight=0",
+        "--out",
+        out,
+    )
     from safetensors.torch import load_file
 
     before = load_file(last_checkpoint(world / "base") / "model.safetensors")
@@ -207,8 +224,17 @@ def test_layers_thaw_one_by_one(world, run) -> None:
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft asks for it
 @pytest.mark.parametrize("kind", ["lora", "dora"])
 def test_adapters_resume_merge_and_work_on_the_transformers_base(kind, world, start, run, tmp_path) -> None:
-    words = [world / "base", world / "mood.toml", "--preset", "lora", *QUICK, f"finetune.adapter.kind={kind}",
-             "finetune.adapter.r=4", "train.epochs=2", "train.checkpoint_every=5"]  # fmt: skip
+    words = [
+        world / "base",
+        world / "mood.toml",
+        "--preset",
+        "lora",
+        *QUICK,
+        f"finetune.adapter.kind={kind}",
+        "finetune.adapter.r=4",
+        "train.epochs=2",
+        "train.checkpoint_every=5",
+    ]
     whole, out = tmp_path / "whole", tmp_path / "cut"
     run("finetune", *words, "--out", whole)
     run("finetune", *words, "train.stop_after=8", "--out", out)
@@ -232,8 +258,16 @@ def test_adapters_resume_merge_and_work_on_the_transformers_base(kind, world, st
 
 @pytest.mark.parametrize(("preset", "more"), [("qlora", []), ("lora", ["finetune.adapter.base=int8"])])
 def test_adapters_learn_beside_few_bits_and_resume(preset, more, world, start, run, tmp_path) -> None:
-    words = [world / "base", world / "mood.toml", "--preset", preset, *QUICK, *more, "train.epochs=8",
-             "train.checkpoint_every=5"]  # fmt: skip
+    words = [
+        world / "base",
+        world / "mood.toml",
+        "--preset",
+        preset,
+        *QUICK,
+        *more,
+        "train.epochs=8",
+        "train.checkpoint_every=5",
+    ]
     whole, out = tmp_path / "whole", tmp_path / "cut"
     run("finetune", *words, "--out", whole)
     run("finetune", *words, "train.stop_after=8", "--out", out)
@@ -264,9 +298,15 @@ def test_one_task_beside_another(world, run) -> None:
     told = run("transfer", *words, "--out", world / "transfer", "--json")
     rows = {(r["task"], r["trained"]): r["value"] for r in json.loads(told.stdout)["rows"]}
     assert set(rows) == {
-        ("mood", "mood"), ("tone", "tone"), ("mood", "mood-with-tone"), ("tone", "mood-with-tone"),
-        ("mood", "mood-after-tone"), ("tone", "tone-after-mood"), ("tone", "mood alone"), ("mood", "tone alone"),
-    }  # fmt: skip
+        ("mood", "mood"),
+        ("tone", "tone"),
+        ("mood", "mood-with-tone"),
+        ("tone", "mood-with-tone"),
+        ("mood", "mood-after-tone"),
+        ("tone", "tone-after-mood"),
+        ("tone", "mood alone"),
+        ("mood", "tone alone"),
+    }
     assert rows["mood", "mood"] > 0.9
     assert rows["tone", "mood alone"] < 0.1, "tone's labels are mood's, turned round"
     again = run("transfer", *words, "--out", world / "transfer")

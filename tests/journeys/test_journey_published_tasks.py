@@ -8,9 +8,17 @@ import pytest
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples" / "tasks").glob("*.toml"))
 TINY = [
-    "model.n_layer=1", "model.n_head=2", "model.n_embd=32", "model.block_size=96", "train.steps=10",
-    "tokenizer.kind=byte", "train.batch_tokens=384", "train.trackers=[]", "hardware.threads=1", "train.eval_windows=4",
-]  # fmt: skip
+    "model.n_layer=1",
+    "model.n_head=2",
+    "model.n_embd=32",
+    "model.block_size=96",
+    "train.steps=10",
+    "tokenizer.kind=byte",
+    "train.batch_tokens=384",
+    "train.trackers=[]",
+    "hardware.threads=1",
+    "train.eval_windows=4",
+]
 
 
 @pytest.fixture(scope="module")

@@ -95,8 +95,8 @@ def test_int8_writes_text_scores_nearly_the_same_and_is_not_saved(saved, tmp_pat
 
 def test_int8_keeps_fp32_beside_it_where_the_place_would_take_bf16(saved, monkeypatch):
     """As on a GPU, where auto is bf16: norms in bf16 beside matrices that give fp32 would not fit together."""
-    place = firstlight.load(saved, device="cpu", precision="bf16").place
-    monkeypatch.setattr("firstlight.parallel.resolve", lambda _: place)
+    device_context = firstlight.load(saved, device="cpu", precision="bf16").device_context
+    monkeypatch.setattr("firstlight.parallel.resolve", lambda _: device_context)
     small = firstlight.load(saved, int8=True)
     assert {p.dtype.itemsize for p in small.model.parameters()} == {4}
     assert small.generate("ab", GenerateSettings(max_new_tokens=5, temperature=0))[0].ids

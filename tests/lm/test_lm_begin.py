@@ -5,7 +5,7 @@ from tiny_lm import gpt, tokenizer
 from tokenizers import Tokenizer as Inner
 from tokenizers.processors import TemplateProcessing
 
-from firstlight.evaluate import measure, stream_of
+from firstlight.evaluation import measure, stream_of
 from firstlight.lm import LM, GenerateSettings
 from firstlight.model import export_state
 from firstlight.tokenizer import END_OF_TEXT, Tokenizer, characters
@@ -29,8 +29,9 @@ def test_the_token_stands_before_prompts_and_contexts():
     with torch.no_grad():
         logprobs = lm.model(torch.tensor([[257, 97, 98, 99]])).log_softmax(-1)[0]
     for context, continuation, wanted in (
-        ("ab", "c", logprobs[2, 99]), ("", "abc", logprobs[0, 97] + logprobs[1, 98] + logprobs[2, 99]),
-    ):  # fmt: skip
+        ("ab", "c", logprobs[2, 99]),
+        ("", "abc", logprobs[0, 97] + logprobs[1, 98] + logprobs[2, 99]),
+    ):
         score = lm.score([(context, continuation)])[0]
         torch.testing.assert_close(score.logprob, float(wanted), rtol=1e-5, atol=1e-5)
 

@@ -10,7 +10,7 @@ from tiny_lm import FAMILIES, TEXT, gpt, lm, tokenizer
 from firstlight import progress
 from firstlight.errors import CheckpointError, FirstlightError, StorageError, TokenizerError
 from firstlight.files import write_manifest
-from firstlight.lm import CARD, LM, GenerateSettings, directory
+from firstlight.lm import CARD, LM, GenerateSettings, load
 from firstlight.model import GPT
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -151,18 +151,22 @@ HARM = {
     "no weights": (lambda f: (f / WEIGHTS).unlink(), "holds no weights"),
     "empty weights": (lambda f: (f / WEIGHTS).write_bytes(b""), "model.safetensors: cannot be read"),
     "cut weights": (
-        lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:-99]), "model.safetensors: cannot be read",
+        lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:-99]),
+        "model.safetensors: cannot be read",
     ),
     "a pickle": (lambda f: (f / WEIGHTS).write_bytes(b"\x80\x04" + b"x" * 500), "model.safetensors: cannot be read"),
     "a folder for weights": (lambda f: ((f / WEIGHTS).unlink(), (f / WEIGHTS).mkdir()), "holds no weights"),
     "a missing weight": (
-        lambda f: _drop(f, "transformer.h.1.mlp.c_fc.weight"), "m: transformer.h.1.mlp.c_fc.weight: a weight is",
+        lambda f: _drop(f, "transformer.h.1.mlp.c_fc.weight"),
+        "m: transformer.h.1.mlp.c_fc.weight: a weight is",
     ),
     "another shape": (
-        lambda f: change(f / "config.json", n_inner=7), r"mlp.c_fc.weight: .*another shape .*\(96, 24\).*\(7, 24\)",
+        lambda f: change(f / "config.json", n_inner=7),
+        r"mlp.c_fc.weight: .*another shape .*\(96, 24\).*\(7, 24\)",
     ),
     "another vocabulary": (
-        lambda f: change(f / "config.json", vocab_size=300), r"wte.*another shape .*\(257, 24\).*\(300, 24\)",
+        lambda f: change(f / "config.json", vocab_size=300),
+        r"wte.*another shape .*\(257, 24\).*\(300, 24\)",
     ),
     "more layers": (lambda f: change(f / "config.json", n_layer=4), "transformer.h.3.*a weight is missing"),
     "an index that is no JSON": (lambda f: (shards(f), (f / INDEX).write_text("{")), "index.json: is unreadable"),
@@ -175,7 +179,7 @@ HARM = {
     "a shard by backslash": (lambda f: _outside(f, "..\\outside.safetensors"), "not beside it"),
     "a flipped bit": (_flip, "model.safetensors: bytes differ from the manifest.*another checkpoint"),
     "a file of the manifest is gone": (lambda f: (write_manifest(f), (f / CARD).unlink()), "README.md: missing"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", HARM)
@@ -244,13 +248,13 @@ def test_load_moves_and_casts_and_at_keeps(saved, monkeypatch):
     threads = torch.get_num_threads()
     half = LM.load(saved, device="cpu", precision="bf16")
     assert {p.dtype for p in half.model.parameters()} == {torch.bfloat16}
-    assert half.place.precision == "bf16"
+    assert half.device_context.precision == "bf16"
     assert half.generate("a", GenerateSettings(max_new_tokens=3))
     full = LM.load(saved, device="cpu")
     assert {p.dtype for p in full.model.parameters()} == {torch.float32}
-    kept = LM.read(saved).at(half.place)
+    kept = LM.read(saved).at(half.device_context)
     assert {p.dtype for p in kept.model.parameters()} == {torch.float32}
-    assert kept.place is half.place
+    assert kept.device_context is half.device_context
     torch.set_num_threads(threads)
 
 
@@ -258,7 +262,7 @@ def test_load_moves_and_casts_and_at_keeps(saved, monkeypatch):
 def test_angles_of_positions_stay_exact_in_half_precision(tmp_path, family):
     lm(family, "byte").save(tmp_path)
     full, half = LM.read(tmp_path), LM.read(tmp_path)
-    directory.cast(half.model, torch.bfloat16)
+    load.cast(half.model, torch.bfloat16)
     for (name, a), (_, b) in zip(full.model.named_buffers(), half.model.named_buffers(), strict=True):
         assert b.dtype == torch.float32, name
         assert torch.equal(a, b)
@@ -290,17 +294,17 @@ def test_a_model_that_cannot_be_written_is_a_storage_error(tmp_path):
 
 
 def test_a_disk_that_is_full_leaves_what_was_there(saved, monkeypatch):
-    from firstlight.lm import saving
+    from firstlight.lm import save
 
     before = {p.name: p.read_bytes() for p in saved.iterdir()}
-    real = saving.save_file
+    real = save.save_file
 
     def half(tensors, path, metadata):
         real(tensors, path, metadata)
         path.write_bytes(path.read_bytes()[:100])
-        raise saving.SafetensorError("I/O error: No space left on device (os error 28)")
+        raise save.SafetensorError("I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(saving, "save_file", half)
+    monkeypatch.setattr(save, "save_file", half)
     with pytest.raises(StorageError, match="No space left"):
         lm("modern", "byte").save(saved)
     assert {p.name: p.read_bytes() for p in saved.iterdir()} == before

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from firstlight.config import resolve
 from firstlight.errors import CheckpointError, ConfigError
-from firstlight.lm import GenerateSettings, choose
-from firstlight.lm.sampling import Dice
+from firstlight.lm import GenerateSettings, sample_tokens
+from firstlight.lm.sampling import RowRng
 
 
 def kept(logits: list[float], s: GenerateSettings) -> tuple[list[bool], list[float]]:
@@ -57,7 +57,7 @@ def test_choose_inverts_the_distribution_of_the_definition(logits, s, u):
     before = np.cumsum(sorted(kept(logits, s.model_copy(update={"top_p": 1.0, "min_p": 0.0}))[1], reverse=True))
     assume(margin > 1e-9)
     assume(np.abs(before / before[-1] - s.top_p).min() > 1e-9 or s.top_p == 1)
-    (found,) = choose(torch.tensor([logits]), s, torch.tensor([u], dtype=torch.float64)).tolist()
+    (found,) = sample_tokens(torch.tensor([logits]), s, torch.tensor([u], dtype=torch.float64)).tolist()
     assert found == token
 
 
@@ -67,7 +67,7 @@ def test_the_ends_of_the_unit_interval_choose_the_first_and_last_allowed_token(l
     allowed = [i for i, a in enumerate(kept(logits, s)[0]) if a]
     rows = torch.tensor([logits, logits, logits])
     ends = torch.tensor([0.0, 1 - 2**-53, np.nextafter(np.float64(1), 0)], dtype=torch.float64)
-    low, high, highest = choose(rows, s, ends).tolist()
+    low, high, highest = sample_tokens(rows, s, ends).tolist()
     assert 0 <= low < len(logits)
     assert low in allowed
     assert high == highest
@@ -95,7 +95,7 @@ def test_the_allowed_tokens_are_those_of_transformers(name, value, warper):
     for row, allowed in zip(logits, theirs, strict=True):
         s = GenerateSettings(**{name: value})
         assert [bool(a) for a in allowed] == kept(row.tolist(), s)[0]
-        found = set(choose(row.expand(len(u), -1), s, u).tolist())
+        found = set(sample_tokens(row.expand(len(u), -1), s, u).tolist())
         assert found <= set(allowed.nonzero().flatten().tolist())
 
 
@@ -117,8 +117,8 @@ def test_frequencies_are_the_probabilities(s):
     p = np.array([w if a else 0 for w, a in zip(weight, allowed, strict=True)])
     p /= p.sum()
     n = 20_000
-    dice = Dice(1, range(n))
-    seen = np.bincount(choose(logits.expand(n, -1), s, dice.roll(range(n))).numpy(), minlength=12)
+    dice = RowRng(1, range(n))
+    seen = np.bincount(sample_tokens(logits.expand(n, -1), s, dice.roll(range(n))).numpy(), minlength=12)
     assert seen[p == 0].sum() == 0
     chi_square = (((seen - n * p) ** 2)[p > 0] / (n * p[p > 0])).sum()
     freedom = max(1, (p > 0).sum() - 1)
@@ -128,25 +128,25 @@ def test_frequencies_are_the_probabilities(s):
 def test_temperature_nought_takes_the_likeliest_and_the_first_of_equals():
     logits = torch.tensor([[1.0, 3.0, 3.0], [5.0, 5.0, 4.0], [-torch.inf, -2.0, -3.0]])
     nought = GenerateSettings(temperature=0)
-    assert choose(logits, nought, None).tolist() == [1, 0, 1]
-    assert choose(logits, nought, torch.full((3,), 0.99, dtype=torch.float64)).tolist() == [1, 0, 1]
+    assert sample_tokens(logits, nought, None).tolist() == [1, 0, 1]
+    assert sample_tokens(logits, nought, torch.full((3,), 0.99, dtype=torch.float64)).tolist() == [1, 0, 1]
 
 
 @pytest.mark.parametrize("temperature", [1e-300, 1e-12, 1e-4])
 def test_the_smallest_temperatures_are_greedy(temperature):
     logits = torch.randn(5, 50, generator=torch.Generator().manual_seed(1))
     u = torch.linspace(0.001, 0.999, 5, dtype=torch.float64)
-    assert choose(logits, GenerateSettings(temperature=temperature), u).equal(logits.argmax(-1))
+    assert sample_tokens(logits, GenerateSettings(temperature=temperature), u).equal(logits.argmax(-1))
 
 
 def test_equal_tokens_are_counted_and_the_lower_ids_come_first():
     logits = torch.zeros(1000, 300)
     u = torch.linspace(0, 1 - 1e-9, 1000, dtype=torch.float64)
-    assert set(choose(logits, GenerateSettings(top_k=3), u).tolist()) == {0, 1, 2}
-    assert set(choose(logits, GenerateSettings(top_p=0.5), u).tolist()) == set(range(150))
-    assert set(choose(logits, GenerateSettings(top_p=0.9), u).tolist()) == set(range(270))
+    assert set(sample_tokens(logits, GenerateSettings(top_k=3), u).tolist()) == {0, 1, 2}
+    assert set(sample_tokens(logits, GenerateSettings(top_p=0.5), u).tolist()) == set(range(150))
+    assert set(sample_tokens(logits, GenerateSettings(top_p=0.9), u).tolist()) == set(range(270))
     logits[:, 299] = 1
-    assert set(choose(logits, GenerateSettings(top_k=3), u).tolist()) == {0, 1, 299}
+    assert set(sample_tokens(logits, GenerateSettings(top_k=3), u).tolist()) == {0, 1, 299}
 
 
 def test_a_barred_token_is_never_chosen():
@@ -158,7 +158,7 @@ def test_a_barred_token_is_never_chosen():
         GenerateSettings(top_k=4),
         GenerateSettings(min_p=0.01),
     ):
-        assert set(choose(logits.expand(100, -1), s, u).tolist()) == {1, 3}
+        assert set(sample_tokens(logits.expand(100, -1), s, u).tolist()) == {1, 3}
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
@@ -167,16 +167,16 @@ def test_logits_that_are_not_finite_are_refused(bad, s):
     logits = torch.zeros(2, 5)
     logits[1, 3] = bad
     with pytest.raises(CheckpointError, match="not finite"):
-        choose(logits, s, torch.zeros(2, dtype=torch.float64))
+        sample_tokens(logits, s, torch.zeros(2, dtype=torch.float64))
     with pytest.raises(CheckpointError, match="not finite"):
-        choose(torch.full((1, 4), -torch.inf), s, torch.zeros(1, dtype=torch.float64))
+        sample_tokens(torch.full((1, 4), -torch.inf), s, torch.zeros(1, dtype=torch.float64))
 
 
 def test_a_large_vocabulary_in_half_precision():
     logits = (torch.randn(3, 50_000, generator=torch.Generator().manual_seed(0)) * 2).bfloat16()
     u = torch.tensor([0.0, 0.5, 1 - 2**-53], dtype=torch.float64)
     for s in (GenerateSettings(), GenerateSettings(top_p=0.999), GenerateSettings(top_k=40_000, top_p=0.99999)):
-        found = choose(logits, s, u).tolist()
+        found = sample_tokens(logits, s, u).tolist()
         for row, token, x in zip(logits, found, u.tolist(), strict=True):
             assert kept(row.tolist(), s)[0][token]
             assert wanted(row.tolist(), s, x)[0] == token or wanted(row.tolist(), s, x)[1] < 1e-12
@@ -184,31 +184,31 @@ def test_a_large_vocabulary_in_half_precision():
 
 def test_a_row_depends_on_its_own_number_only():
     logits = torch.randn(40, 30, generator=torch.Generator().manual_seed(0)).round()  # many are equal
-    u = Dice(5, range(40)).roll(range(40))
+    u = RowRng(5, range(40)).roll(range(40))
     for s in (GenerateSettings(), GenerateSettings(top_k=4, top_p=0.7), GenerateSettings(top_p=0.99, min_p=0.01)):
-        together = choose(logits, s, u).tolist()
-        assert together == [choose(logits[i : i + 1], s, u[i : i + 1]).item() for i in range(40)]
+        together = sample_tokens(logits, s, u).tolist()
+        assert together == [sample_tokens(logits[i : i + 1], s, u[i : i + 1]).item() for i in range(40)]
 
 
 def test_the_largest_number_never_steps_over_the_last_token():
     logits = torch.randn(20_000, 7, generator=torch.Generator().manual_seed(0))
     logits[:, 4:] = -torch.inf
     u = torch.full((20_000,), 1 - 2**-53, dtype=torch.float64)
-    assert choose(logits, GenerateSettings(), u).eq(3).all()
+    assert sample_tokens(logits, GenerateSettings(), u).eq(3).all()
 
 
 def test_dice_give_each_row_a_stream_of_its_own():
-    together, alone = Dice(7, range(4)), Dice(7, [2])
+    together, alone = RowRng(7, range(4)), RowRng(7, [2])
     streams = torch.stack([together.roll([3, 2, 0, 1]) for _ in range(50)])
     assert streams[:, 1].equal(torch.cat([alone.roll([2]) for _ in range(50)]))
     assert len(set(streams.flatten().tolist())) == 200
-    assert not Dice(8, [2]).roll([2]).equal(Dice(7, [2]).roll([2]))
-    assert not Dice(7 + 2**32, [2]).roll([2]).equal(Dice(7, [2]).roll([2]))
+    assert not RowRng(8, [2]).roll([2]).equal(RowRng(7, [2]).roll([2]))
+    assert not RowRng(7 + 2**32, [2]).roll([2]).equal(RowRng(7, [2]).roll([2]))
     assert 0 <= streams.min() <= streams.max() < 1
 
 
 def test_dice_are_uniform_and_rows_do_not_follow_one_another():
-    rows = torch.stack([Dice(seed, range(2000)).roll(range(2000)) for seed in range(5)])
+    rows = torch.stack([RowRng(seed, range(2000)).roll(range(2000)) for seed in range(5)])
     counts = torch.histc(rows.flatten(), 20, 0, 1)
     assert ((counts - 500) ** 2 / 500).sum() < 19 + 4 * math.sqrt(38)
     centred = rows - 0.5
@@ -219,10 +219,20 @@ def test_dice_are_uniform_and_rows_do_not_follow_one_another():
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("temperature", -0.1), ("temperature", math.inf), ("top_k", -1), ("top_p", 0), ("top_p", 1.1), ("min_p", -0.1),
-        ("min_p", 1.5), ("max_new_tokens", 0), ("num_samples", 0), ("seed", -1), ("seed", 2**63), ("stop", "x"),
+        ("temperature", -0.1),
+        ("temperature", math.inf),
+        ("top_k", -1),
+        ("top_p", 0),
+        ("top_p", 1.1),
+        ("min_p", -0.1),
+        ("min_p", 1.5),
+        ("max_new_tokens", 0),
+        ("num_samples", 0),
+        ("seed", -1),
+        ("seed", 2**63),
+        ("stop", "x"),
     ],
-)  # fmt: skip
+)
 def test_settings_that_mean_nothing_are_refused(key, value):
     with pytest.raises(ConfigError, match=key):
         resolve(GenerateSettings, {key: value})

@@ -11,7 +11,7 @@ from firstlight.model import GPT
 from firstlight.store import Windows
 from firstlight.train.validate import validate
 
-CPU = parallel.Place(torch.device("cpu"), "fp32", False, 1, 0, 1, {})
+CPU = parallel.DeviceContext(torch.device("cpu"), "fp32", False, 1, 0, 1, {})
 V = 41
 
 
@@ -22,7 +22,7 @@ def logprobs(model: GPT, ids: list[int]) -> np.ndarray:
     return p[torch.arange(len(ids) - 1), torch.tensor(ids[1:])].numpy()
 
 
-def by_hand(model: LM, before: list[int], after: list[int]) -> Score:
+def use_custom_backward(model: LM, before: list[int], after: list[int]) -> Score:
     ids = (before + after)[-(model.config.block_size + 1) :]
     with torch.no_grad():
         greedy = model.model(torch.tensor([ids[:-1]]))[0].argmax(-1).tolist()
@@ -56,7 +56,7 @@ def test_scores_are_those_computed_by_hand(family):
     cuts = [(a.rstrip(), a[len(a.rstrip()) :] + b) for a, b in PAIRS]
     for one, (a, b) in zip(found, cuts, strict=True):
         if b:
-            assert same(one, by_hand(model, encode(a) or [eot], encode(b)))
+            assert same(one, use_custom_backward(model, encode(a) or [eot], encode(b)))
     assert found[0].logprob == pytest.approx(found[1].logprob, abs=1e-5), "white space belongs to what follows"
     assert found[5] == Score(0.0, 0, True)
 
@@ -106,8 +106,8 @@ def test_the_border_is_where_the_whole_text_begins_to_differ():
     whole = encode("The sun")
     assert encode("The s") + encode("un") != whole
     shared = next(i for i, (a, b) in enumerate(zip(encode("The s"), whole, strict=False)) if a != b)
-    assert same(model.score([("The s", "un")])[0], by_hand(model, whole[:shared], whole[shared:]))
-    assert same(model.score([("T", "he")])[0], by_hand(model, [model.tokenizer.eot_id], encode("The")))
+    assert same(model.score([("The s", "un")])[0], use_custom_backward(model, whole[:shared], whole[shared:]))
+    assert same(model.score([("T", "he")])[0], use_custom_backward(model, [model.tokenizer.eot_id], encode("The")))
     assert encode("The")[0] != encode("T")[0]
 
 
@@ -160,12 +160,12 @@ def test_scoring_leaves_the_mode_and_uses_no_dropout():
     model.model.train()
     assert model.score(PAIRS) == wanted
     ids = np.arange(40)
-    windows = [w.nats for w in score_windows(model.model, ids, stride=3, place=CPU)]
+    windows = [w.nats for w in score_windows(model.model, ids, stride=3, device_context=CPU)]
     assert model.model.training
     model.model.eval()
     assert all(
         np.array_equal(a.nats, b)
-        for a, b in zip(score_windows(model.model, ids, stride=3, place=CPU), windows, strict=True)
+        for a, b in zip(score_windows(model.model, ids, stride=3, device_context=CPU), windows, strict=True)
     )
 
 
@@ -174,7 +174,7 @@ def test_scoring_leaves_the_mode_and_uses_no_dropout():
 def test_every_target_is_scored_once_with_the_context_that_is_promised(n, stride, rows):
     ids = np.random.default_rng(n).integers(0, V, n).astype(np.int32)
     nats, at = [], 0
-    for window in score_windows(MODEL, ids, stride=stride, place=CPU, rows=rows):
+    for window in score_windows(MODEL, ids, stride=stride, device_context=CPU, rows=rows):
         assert window.first == at
         assert len(window.nats) > 0
         at += len(window.nats)
@@ -193,7 +193,7 @@ def test_a_smaller_stride_never_gives_less_context(few, many):
 
     def context(stride: int) -> np.ndarray:
         sizes = []
-        for number, window in enumerate(score_windows(MODEL, ids, stride=stride, place=CPU)):
+        for number, window in enumerate(score_windows(MODEL, ids, stride=stride, device_context=CPU)):
             sizes += [window.first + i - number * stride + 1 for i in range(len(window.nats))]
         return np.array(sizes)
 
@@ -210,16 +210,16 @@ class _Split:
 def test_disjoint_windows_are_those_of_the_valid_loss(n):
     ids = np.random.default_rng(n).integers(0, V, n).astype(np.int32)
     valid = validate(MODEL, Windows(_Split(ids), block_size=16), None, CPU, rows=3)
-    nats = np.concatenate([w.nats for w in score_windows(MODEL, ids, stride=16, place=CPU)])
+    nats = np.concatenate([w.nats for w in score_windows(MODEL, ids, stride=16, device_context=CPU)])
     assert len(nats) == valid.targets
     assert nats.astype(np.float64).mean() == pytest.approx(valid.loss, rel=1e-6)
 
 
 def test_half_precision_scores_about_the_same():
-    place = parallel.Place(torch.device("cpu"), "bf16", False, 1, 0, 1, {})
+    device_context = parallel.DeviceContext(torch.device("cpu"), "bf16", False, 1, 0, 1, {})
     model = lm("gpt2", "byte", block_size=64, init_std=0.1)
     exact = model.score(PAIRS)
-    rough = model.at(place).score(PAIRS)
+    rough = model.at(device_context).score(PAIRS)
     assert model.model.embed.weight.dtype == torch.float32
     for a, b in zip(exact, rough, strict=True):
         assert b.logprob == pytest.approx(a.logprob, rel=0.03, abs=0.2)
@@ -229,5 +229,5 @@ def test_half_precision_scores_about_the_same():
 def test_the_text_of_a_whole_corpus_is_scored_in_one_go():
     ids = np.array(tokenizer("byte").encode(TEXT), dtype=np.int32)
     model = lm("gpt2", "byte", block_size=32)
-    found = np.concatenate([w.nats for w in score_windows(model.model, ids, stride=32, place=CPU)])
+    found = np.concatenate([w.nats for w in score_windows(model.model, ids, stride=32, device_context=CPU)])
     assert len(found) == len(ids) - 1

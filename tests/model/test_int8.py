@@ -60,8 +60,9 @@ def test_a_model_writes_nearly_the_same_logits(family: str) -> None:
     with torch.no_grad():
         exact = model(ids)
         to_int8(model)
-        assert not any(isinstance(m, torch.nn.Linear | torch.nn.Embedding) and m.weight.shape[0] == 77
-                       for m in model.modules())  # fmt: skip
+        assert not any(
+            isinstance(m, torch.nn.Linear | torch.nn.Embedding) and m.weight.shape[0] == 77 for m in model.modules()
+        )
         whole = model(ids)
         cache = new_cache(model.config, 3, 20, torch.device("cpu"), torch.float32)
         steps = [model.hidden(ids[:, :16], cache=cache)]

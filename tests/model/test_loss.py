@@ -23,9 +23,12 @@ def plain(hidden, head, targets, weights):
 
 
 @given(
-    rows=st.integers(1, 4), T=st.integers(1, 30), vocabulary=st.integers(1, 60), chunk=st.integers(1, 40),
+    rows=st.integers(1, 4),
+    T=st.integers(1, 30),
+    vocabulary=st.integers(1, 60),
+    chunk=st.integers(1, 40),
     weighted=st.booleans(),
-)  # fmt: skip
+)
 @settings(max_examples=60, deadline=None)
 def test_value_and_gradients_at_any_chunk_border(rows, T, vocabulary, chunk, weighted) -> None:
     hidden, head, targets, weights = case(rows, T, vocabulary)

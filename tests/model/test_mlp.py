@@ -76,7 +76,7 @@ def test_only_what_goes_into_the_bend_is_kept(name: str, monkeypatch) -> None:
     layer, x = made(name, 16), torch.randn(4, 64, 16, dtype=torch.float64, requires_grad=True)
     second = layer.down.weight.shape[1] * (2 if name == "swiglu" else 1)
     assert kept(layer, x) == 8 * 4 * 64 * (16 + second)
-    monkeypatch.setattr(mlp, "by_hand", lambda *_: False)
+    monkeypatch.setattr(mlp, "use_custom_backward", lambda *_: False)
     assert kept(layer, x) > 8 * 4 * 64 * (16 + second)
 
 

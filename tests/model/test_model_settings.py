@@ -4,7 +4,7 @@ import pytest
 
 from firstlight.config import Settings, resolve
 from firstlight.errors import ConfigError
-from firstlight.model import GPT, ModelConfig, splits
+from firstlight.model import GPT, ModelConfig, fused_splits
 
 
 class Root(Settings):
@@ -38,10 +38,13 @@ def test_what_no_model_can_be_is_refused_by_name(name: str) -> None:
 @pytest.mark.parametrize(
     ("family", "inner", "eps", "tied", "scale"),
     [
-        ("gpt1", 384, 1e-5, True, 32**-0.5), ("gpt2", 384, 1e-5, True, 32**-0.5), ("gpt3", 384, 1e-5, True, 1.0),
-        ("llama", 256, 1e-6, False, 32**-0.5), ("modern", 256, 1e-6, False, 32**-0.5),
+        ("gpt1", 384, 1e-5, True, 32**-0.5),
+        ("gpt2", 384, 1e-5, True, 32**-0.5),
+        ("gpt3", 384, 1e-5, True, 1.0),
+        ("llama", 256, 1e-6, False, 32**-0.5),
+        ("modern", 256, 1e-6, False, 32**-0.5),
     ],
-)  # fmt: skip
+)
 def test_complete_writes_out_what_the_family_has(family, inner, eps, tied, scale) -> None:
     config = ModelConfig(family=family, n_embd=96, n_head=3).complete(70)
     assert (config.d_ff, config.norm_eps, config.tie_embeddings, config.attention_scale) == (inner, eps, tied, scale)
@@ -62,13 +65,13 @@ def test_every_second_layer_of_gpt3_is_banded() -> None:
 def test_splits_are_the_parts_of_the_fused_matrices() -> None:
     model = GPT(ModelConfig(n_layer=2, n_head=4, n_kv_head=2, n_embd=16, d_head=6, d_ff=20, vocab_size=9))
     shapes = dict(model.named_parameters())
-    parts = splits(model)
+    parts = fused_splits(model)
     assert parts == {
         f"blocks.{i}.{name}": rows
         for i in range(2)
         for name, rows in (("attention.qkv.weight", (24, 12, 12)), ("mlp.gate_up.weight", (20, 20)))
     }
     assert all(sum(rows) == shapes[name].shape[0] for name, rows in parts.items())
-    assert set(splits(GPT(ModelConfig(family="gpt2", n_layer=1, n_head=2, n_embd=8, vocab_size=9)))) == {
+    assert set(fused_splits(GPT(ModelConfig(family="gpt2", n_layer=1, n_head=2, n_embd=8, vocab_size=9)))) == {
         "blocks.0.attention.qkv.weight"
     }

@@ -6,13 +6,26 @@ from firstlight.config import preset, preset_names, resolve
 from firstlight.model import n_parameters
 from firstlight.stages.settings import PretrainSettings
 
-PACKAGE = "firstlight.model.presets"
+PACKAGE = "firstlight.stages.presets.pretrain"
 # Millions, as published; GPT-3's table rounds more roughly.
 PUBLISHED = {
-    "gpt1-117m": 116.5, "gpt2-124m": 124.4, "gpt2-350m": 354.8, "gpt2-774m": 774.0, "gpt2-1.5b": 1557.6,
-    "gpt3-125m": 125, "gpt3-350m": 356, "gpt3-760m": 760, "gpt3-1.3b": 1316, "gpt3-2.7b": 2650, "gpt3-6.7b": 6650,
-    "gpt3-13b": 12850, "gpt3-175b": 174600, "smollm2-135m": 134.5, "smollm2-360m": 361.8, "smollm2-1.7b": 1711,
-}  # fmt: skip
+    "gpt1-117m": 116.5,
+    "gpt2-124m": 124.4,
+    "gpt2-350m": 354.8,
+    "gpt2-774m": 774.0,
+    "gpt2-1.5b": 1557.6,
+    "gpt3-125m": 125,
+    "gpt3-350m": 356,
+    "gpt3-760m": 760,
+    "gpt3-1.3b": 1316,
+    "gpt3-2.7b": 2650,
+    "gpt3-6.7b": 6650,
+    "gpt3-13b": 12850,
+    "gpt3-175b": 174600,
+    "smollm2-135m": 134.5,
+    "smollm2-360m": 361.8,
+    "smollm2-1.7b": 1711,
+}
 
 
 @pytest.mark.parametrize("name", preset_names(PACKAGE))

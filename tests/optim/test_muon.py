@@ -115,7 +115,7 @@ def test_parts_of_a_fused_matrix_are_treated_as_separate_matrices() -> None:
     rows, columns = (8, 4, 4), 8
     parts = [_matrix(n, columns, seed=i) for i, n in enumerate(rows)]
     fused = nn.Parameter(torch.cat([p.detach() for p in parts]))
-    one = build([("blocks.0.qkv.weight", fused)], s, splits={"blocks.0.qkv.weight": rows})
+    one = build([("blocks.0.qkv.weight", fused)], s, fused_splits={"blocks.0.qkv.weight": rows})
     apart = build([(f"blocks.{i}.weight", p) for i, p in enumerate(parts)], s)
     whole = nn.Parameter(fused.detach().clone())
     unsplit = build([("blocks.0.qkv.weight", whole)], s)
@@ -132,7 +132,7 @@ def test_parts_of_a_fused_matrix_are_treated_as_separate_matrices() -> None:
 
 def test_splits_that_do_not_add_up_are_our_own_mistake() -> None:
     with pytest.raises(AssertionError, match="parts"):
-        build([("a.weight", _matrix(6, 4))], Muon(), splits={"a.weight": (4, 4)})
+        build([("a.weight", _matrix(6, 4))], Muon(), fused_splits={"a.weight": (4, 4)})
 
 
 def test_stacking_does_not_change_the_update(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,9 +23,13 @@ class Root(Settings):
 def _parameters() -> dict[str, nn.Parameter]:
     generator = torch.Generator().manual_seed(0)
     shapes = {
-        "embed.weight": (11, 6), "blocks.0.qkv.weight": (18, 6), "blocks.0.out.weight": (6, 6),
-        "blocks.0.norm.weight": (6,), "blocks.0.out.bias": (6,), "head.weight": (11, 6),
-    }  # fmt: skip
+        "embed.weight": (11, 6),
+        "blocks.0.qkv.weight": (18, 6),
+        "blocks.0.out.weight": (6, 6),
+        "blocks.0.norm.weight": (6,),
+        "blocks.0.out.bias": (6,),
+        "head.weight": (11, 6),
+    }
     return {name: nn.Parameter(torch.randn(shape, generator=generator)) for name, shape in shapes.items()}
 
 
@@ -36,7 +40,7 @@ def _fill(parameters: dict[str, nn.Parameter], seed: int) -> None:
 
 
 def _build(parameters: dict[str, nn.Parameter], settings: OptimSettings) -> torch.optim.Optimizer:
-    return build(parameters.items(), settings, splits={"blocks.0.qkv.weight": (6, 6, 6)})
+    return build(parameters.items(), settings, fused_splits={"blocks.0.qkv.weight": (6, 6, 6)})
 
 
 def test_public_names_are_sorted_and_there() -> None:

@@ -42,9 +42,10 @@ def folder(tmp_path: Path) -> Path:
 
 @glibc
 @pytest.mark.parametrize(
-    "how", [["program.py"], ["-m", "program"], ["-c", PROGRAM], ["-u", "-W", "error", "-m", "program"]],
+    "how",
+    [["program.py"], ["-m", "program"], ["-c", PROGRAM], ["-u", "-W", "error", "-m", "program"]],
     ids=["file", "module", "string", "interpreter-options"],
-)  # fmt: skip
+)
 def test_starts_the_same_command_again_once(folder: Path, how: list[str]) -> None:
     pid, (own, tunables, state, arguments) = _start([sys.executable, *how, "a b", "--c=*", ""], folder)
     assert int(own) == pid, "the same process, so that torchrun and shells still know it"

@@ -7,9 +7,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+from firstlight.finetuning import DELIMITER, EXTRACT, PAD, START, new_tokens
 from firstlight.lm import LM, Classifier, write
 from firstlight.model import GPT, ModelConfig, export_state
-from firstlight.tasks import DELIMITER, EXTRACT, PAD, START, new_tokens
 from firstlight.tokenizer import TokenizerSettings, train
 from firstlight.types import Document
 

@@ -80,9 +80,13 @@ def test_a_cache_continues_as_transformers_does(name: str) -> None:
     other.tie_weights()
     with torch.no_grad():
         written = other.generate(
-            ids()[:, :4], attention_mask=torch.ones(2, 4), max_new_tokens=12, do_sample=False, pad_token_id=0,
+            ids()[:, :4],
+            attention_mask=torch.ones(2, 4),
+            max_new_tokens=12,
+            do_sample=False,
+            pad_token_id=0,
             eos_token_id=None,
-        )  # fmt: skip
+        )
         ours, cache = ids()[:, :4], new_cache(model.config, 2, 20, torch.device("cpu"), torch.float32)
         for _ in range(12):
             ours = torch.cat((ours, model(ours[:, cache.length :], cache=cache)[:, -1:].argmax(-1)), 1)
@@ -91,7 +95,7 @@ def test_a_cache_continues_as_transformers_does(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["gpt1-117m", "gpt2-1.5b", "gpt3-175b", "smollm2-360m", "article", "small"])
 def test_parameters_are_counted_as_transformers_counts_them(name: str) -> None:
-    settings = resolve(PretrainSettings, preset("firstlight.model.presets", name))
+    settings = resolve(PretrainSettings, preset("firstlight.stages.presets.pretrain", name))
     config = settings.model.complete(int(settings.tokenizer.vocab_size))
     with torch.device("meta"):
         table = to_transformers(config, eot_id=0)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from firstlight.report._axis import Axis, labels
+from firstlight.report.axis import Axis, labels
 
 FIGURES = st.floats(-1e300, 1e300, allow_nan=False, allow_infinity=False)
 UNITS = {"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}

@@ -137,9 +137,14 @@ NASTY = "</script><script>alert(1)</script>\"'&<b>"
 
 def test_words_are_escaped_everywhere():
     chart = line_chart(
-        NASTY, [Series(NASTY, [1, 2], [1.0, "NaN"])], x_label=NASTY, y_label=NASTY, source=NASTY,
-        levels=[Level(1.0, NASTY)], marks=[Mark(1.5, NASTY, label=NASTY)],
-    )  # fmt: skip
+        NASTY,
+        [Series(NASTY, [1, 2], [1.0, "NaN"])],
+        x_label=NASTY,
+        y_label=NASTY,
+        source=NASTY,
+        levels=[Level(1.0, NASTY)],
+        marks=[Mark(1.5, NASTY, label=NASTY)],
+    )
     assert "<b>" not in chart
     assert chart.count("<script") == 1
     assert data(chart)["series"][0]["name"] == NASTY

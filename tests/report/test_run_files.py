@@ -13,10 +13,18 @@ from hypothesis import strategies as st
 from firstlight.report.run_files import Column, _parsed, find, read_run
 
 FILES = [
-    "run.toml", "metrics.jsonl", "samples.jsonl", "events.jsonl", "evaluation.json", "environment.json",
-    "contract.json", "state.json", "data/manifest.json", "tokenizer/tokenizer.json",
+    "run.toml",
+    "metrics.jsonl",
+    "samples.jsonl",
+    "events.jsonl",
+    "evaluation.json",
+    "environment.json",
+    "contract.json",
+    "state.json",
+    "data/manifest.json",
+    "tokenizer/tokenizer.json",
     "checkpoints/step-00001700/config.json",
-]  # fmt: skip
+]
 
 
 def test_a_whole_run_has_no_problems(run: Path):
@@ -83,9 +91,19 @@ def test_many_lines_at_once_give_what_each_alone_gives(lines: list[str]):
 
 @pytest.mark.parametrize(
     ("value", "there"),
-    [(1, True), (2.5, True), ("NaN", True), ("Infinity", True), (10**400, True), (None, False), (True, False),
-     ("a", False), ([1], False), ({}, False)],
-)  # fmt: skip
+    [
+        (1, True),
+        (2.5, True),
+        ("NaN", True),
+        ("Infinity", True),
+        (10**400, True),
+        (None, False),
+        (True, False),
+        ("a", False),
+        ([1], False),
+        ({}, False),
+    ],
+)
 def test_only_figures_become_a_column(tmp_path: Path, value: object, there: bool):
     lines = [{"step": 1, "loss": 1.0}, {"step": 2, "loss": value}]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -157,10 +175,14 @@ def test_weights_are_counted_from_the_header(run: Path):
         assert read_run(run).weights is None
 
 
-@pytest.mark.parametrize(("best", "latest", "expected"), [
-    ("step-00001700", "step-00002000", "step-00001700"), ("step-9", "step-00001700\n", "step-00001700"),
-    ("", "../../etc", "step-00002000"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("best", "latest", "expected"),
+    [
+        ("step-00001700", "step-00002000", "step-00001700"),
+        ("step-9", "step-00001700\n", "step-00001700"),
+        ("", "../../etc", "step-00002000"),
+    ],
+)
 def test_run_means_best_then_latest_then_the_newest(run: Path, best: str, latest: str, expected: str):
     (run / "best").write_text(best)
     (run / "latest").write_text(latest)

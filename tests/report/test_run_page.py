@@ -107,16 +107,31 @@ def test_everything_asked_for_is_on_the_page(run: Path):
     for heading in ("Loss", "Loss, close up", "Learning rate", "Gradient norm", "Speed", "Model FLOPs utilisation"):
         assert f'<span class="name">{heading}</span>' in html
     for words in (
-        "going on from step-00000620", "train.steps changed from 1000 to 2000", "zh-novels/红楼梦.txt:88",  # events
-        "def fibonacci(n):\n    if n < 2:", "话说宝玉听了",  # samples
-        "4.2 M", "14.5 MB", "byte-level BPE", "4,096 tokens",  # data
-        "Qwen3ForCausalLM", "6,885,120",  # model
+        "going on from step-00000620",
+        "train.steps changed from 1000 to 2000",
+        "zh-novels/红楼梦.txt:88",  # events
+        "def fibonacci(n):\n    if n < 2:",
+        "话说宝玉听了",  # samples
+        "4.2 M",
+        "14.5 MB",
+        "byte-level BPE",
+        "4,096 tokens",  # data
+        "Qwen3ForCausalLM",
+        "6,885,120",  # model
         '[optim.schedule]\nname = "wsd"',  # settings as they stand
-        "2.13.0+cpu", "auto: cpu is exact in fp32",  # environment
-        "a" * 64, "b" * 64, "c" * 64, "d" * 64,  # contract
-        "firstlight pretrain", "--resume train.steps=4000", "firstlight verify-resume", "firstlight evaluate",
-        "AutoModelForCausalLM.from_pretrained(folder)", f"{run}/checkpoints/step-00001700",
-    ):  # fmt: skip
+        "2.13.0+cpu",
+        "auto: cpu is exact in fp32",  # environment
+        "a" * 64,
+        "b" * 64,
+        "c" * 64,
+        "d" * 64,  # contract
+        "firstlight pretrain",
+        "--resume train.steps=4000",
+        "firstlight verify-resume",
+        "firstlight evaluate",
+        "AutoModelForCausalLM.from_pretrained(folder)",
+        f"{run}/checkpoints/step-00001700",
+    ):
         assert words in text
     assert "Not there" not in text
     assert "Damaged" not in text
@@ -198,10 +213,20 @@ def test_a_thousand_events_are_counted_by_kind(run: Path):
     assert "1000" in re.findall(r'<span class="flag">(\d+)</span>', html)
 
 
-@pytest.mark.parametrize("name", [
-    "run.toml", "metrics.jsonl", "samples.jsonl", "evaluation.json", "data/manifest.json", "tokenizer/tokenizer.json",
-    "environment.json", "contract.json", "state.json",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "run.toml",
+        "metrics.jsonl",
+        "samples.jsonl",
+        "evaluation.json",
+        "data/manifest.json",
+        "tokenizer/tokenizer.json",
+        "environment.json",
+        "contract.json",
+        "state.json",
+    ],
+)
 @pytest.mark.parametrize("damage", ["missing", "garbage", "empty table"])
 def test_a_file_less_is_a_page_that_names_it(run: Path, name: str, damage: str):
     if damage == "missing":

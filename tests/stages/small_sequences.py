@@ -7,10 +7,19 @@ from pathlib import Path
 import numpy as np
 
 SMALL = [
-    "model.n_layer=2", "model.n_head=2", "model.n_embd=16", "train.batch_tokens=256", "train.steps=6",
-    "train.eval_every=3", "train.checkpoint_every=3", "train.log_every=1", "train.sample_every=3",
-    "train.sample_tokens=5", "train.trackers=[]", "hardware.threads=1",
-]  # fmt: skip
+    "model.n_layer=2",
+    "model.n_head=2",
+    "model.n_embd=16",
+    "train.batch_tokens=256",
+    "train.steps=6",
+    "train.eval_every=3",
+    "train.checkpoint_every=3",
+    "train.log_every=1",
+    "train.sample_every=3",
+    "train.sample_tokens=5",
+    "train.trackers=[]",
+    "hardware.threads=1",
+]
 
 
 def write_ids(path: Path, n: int = 4000, vocab_size: int = 12) -> Path:

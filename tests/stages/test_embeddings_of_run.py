@@ -176,6 +176,7 @@ def test_a_model_to_start_from_has_embeddings_of_its_own() -> None:
     train("run")
     with pytest.raises(UsageError, match="has that model's embeddings"):
         train("next", start_from="run")
-    again = pretrain(["text.txt"], out="next", start_from="run",
-                     overrides=[w for w in SETTINGS if not w.startswith("tokenizer.")])  # fmt: skip
+    again = pretrain(
+        ["text.txt"], out="next", start_from="run", overrides=[w for w in SETTINGS if not w.startswith("tokenizer.")]
+    )
     assert again.finished

@@ -134,9 +134,11 @@ def test_a_store_made_before_trains_too(made: Path, tmp_path: Path, capsys: pyte
     np.save(tmp_path / "other.npy", np.arange(3000) % 20)
     with pytest.raises(ContractError, match="the starting model was trained with another tokenizer"):
         firstlight.pretrain(
-            [str(tmp_path / "other.npy")], out=tmp_path / "no", start_from=str(tmp_path / "run"),
+            [str(tmp_path / "other.npy")],
+            out=tmp_path / "no",
+            start_from=str(tmp_path / "run"),
             overrides=[*SMALL[3:], "ids.vocab_size=20"],
-        )  # fmt: skip
+        )
 
 
 def test_nanogpts_files_train(tmp_path: Path):

@@ -17,8 +17,8 @@ import firstlight
 from firstlight.cli.app import run as command
 from firstlight.errors import ConfigError, MissingExtra, UsageError
 from firstlight.lm import LM, GenerateSettings
-from firstlight.stages import pictures
-from firstlight.stages.drawing import draw
+from firstlight.stages import images
+from firstlight.stages.sequence_samples import draw
 from firstlight.stages.verify_resume import verify_resume
 from firstlight.store import TokenStore
 from firstlight.tokenizer import Pixels
@@ -88,7 +88,7 @@ def test_a_completion_keeps_what_was_given(made: Path, tmp_path: Path):
     image = np.arange(0, 252, 7, dtype=np.uint8).reshape(6, 6)
     Image.fromarray(image).save(tmp_path / "a.png")
     lm = firstlight.load(made / "run", device="cpu")
-    found = pictures.complete(lm, tmp_path / "a.png", out=tmp_path / "g.png", num_samples=3, seed=1, of_class="2")
+    found = images.complete(lm, tmp_path / "a.png", out=tmp_path / "g.png", num_samples=3, seed=1, of_class="2")
     assert (found.images, found.rows) == (3, [str(tmp_path / "a.png")])
     pixels = lm.codec
     given = pixels.encode(image)[:18].tolist()
@@ -98,7 +98,7 @@ def test_a_completion_keeps_what_was_given(made: Path, tmp_path: Path):
         assert ids[1:19] == given
         assert max(ids[1:]) < pixels.n_values
     assert (
-        pictures.complete(lm, tmp_path / "a.png", out=tmp_path / "h.png", num_samples=3, seed=1, of_class="2").ids
+        images.complete(lm, tmp_path / "a.png", out=tmp_path / "h.png", num_samples=3, seed=1, of_class="2").ids
         == found.ids
     )
     grid = np.asarray(Image.open(tmp_path / "g.png"))
@@ -109,8 +109,8 @@ def test_a_completion_keeps_what_was_given(made: Path, tmp_path: Path):
     assert np.array_equal(last, shown)
     first = grid[2:side, 2:side][5::11, 5::11]
     assert np.array_equal(first[:3], shown[:3])
-    assert (first[3:] == pictures.UNKNOWN).all()
-    whole = pictures.complete(lm, made / "t10k-images-idx3-ubyte.gz", out=tmp_path / "g.png", num_samples=1, keep=0.9)
+    assert (first[3:] == images.UNKNOWN).all()
+    whole = images.complete(lm, made / "t10k-images-idx3-ubyte.gz", out=tmp_path / "g.png", num_samples=1, keep=0.9)
     assert whole.images == 16
 
 
@@ -192,7 +192,7 @@ def test_colours_have_a_palette(tmp_path: Path):
     assert isinstance(codec, Pixels)
     assert (len(codec.palette), codec.classes, codec.vocab_size) == (8, ("cats", "dogs"), 11)
     lm = firstlight.load(tmp_path / "run", device="cpu")
-    drawn = pictures.sample(lm, out=tmp_path / "g.png", num_samples=2)
+    drawn = images.sample(lm, out=tmp_path / "g.png", num_samples=2)
     assert drawn.rows == ["cats", "dogs"]
     again = firstlight.pretrain([str(pets)], out=tmp_path / "again", overrides=overrides)
     assert again.valid_loss == result.valid_loss
@@ -209,7 +209,7 @@ def test_images_without_classes(tmp_path: Path):
     firstlight.pretrain([str(tmp_path / "a.npy")], out=tmp_path / "run", overrides=[*SMALL, "image.levels=2"])
     lm = firstlight.load(tmp_path / "run", device="cpu")
     assert (lm.codec.classes, lm.codec.vocab_size) == ((), 3)
-    assert pictures.sample(lm, out=tmp_path / "g.png", num_samples=3).rows == [""]
+    assert images.sample(lm, out=tmp_path / "g.png", num_samples=3).rows == [""]
     with pytest.raises(UsageError, match="images without classes"):
         firstlight.probe(tmp_path / "run", device="cpu")
 
@@ -234,7 +234,7 @@ def test_without_pillow_a_run_ends_well_and_drawing_says_what_to_install(
     assert "which needs Pillow" in page
     assert "img-src" not in page
     with pytest.raises(MissingExtra, match=r"firstlight\[images\]"):
-        pictures.sample(firstlight.load(tmp_path / "run", device="cpu"), out=tmp_path / "g.png")
+        images.sample(firstlight.load(tmp_path / "run", device="cpu"), out=tmp_path / "g.png")
 
 
 def test_a_checkpoint_loads_in_transformers(made: Path):

@@ -8,7 +8,7 @@ import pytest
 from firstlight.corpus import open_corpus
 from firstlight.errors import ContractError, FirstlightError, TokenizerError, UsageError
 from firstlight.stages import tokenizer as stage
-from firstlight.stages.origin import train_on
+from firstlight.stages.tokenizer_cache import train_on
 from firstlight.tokenizer import TokenizerSettings
 
 TEXT = "the cat sat on a mat and saw one more bird there\n" * 40

@@ -226,11 +226,16 @@ def test_several_sources_keep_their_places(tmp_path: Path) -> None:
 @settings(deadline=None, max_examples=60)
 @given(
     st.lists(
-        st.lists(st.text("ab ", min_size=1, max_size=12) | st.lists(st.text("cd ", max_size=5), min_size=2, max_size=4),
-                 min_size=1, max_size=45),
-        min_size=1, max_size=3),
+        st.lists(
+            st.text("ab ", min_size=1, max_size=12) | st.lists(st.text("cd ", max_size=5), min_size=2, max_size=4),
+            min_size=1,
+            max_size=45,
+        ),
+        min_size=1,
+        max_size=3,
+    ),
     st.sampled_from([0.1, 0.5]),
-)  # fmt: skip
+)
 def test_whatever_the_documents_the_tables_agree(
     tmp_path_factory: pytest.TempPathFactory, sources: list[list[str | list[str]]], ratio: float
 ) -> None:

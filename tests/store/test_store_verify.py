@@ -13,7 +13,7 @@ from made_text import EOT, Bytes, Texts, make
 from firstlight.errors import ContractError, StoreError
 from firstlight.files import write_manifest
 from firstlight.store import TokenStore, summary, unigram, verify, write_index
-from firstlight.store.names import Names, NameTable
+from firstlight.store.document_names import Names, NameTable
 
 FILES = ["train.bin", "train.idx", "valid.bin", "valid.idx", "documents.safetensors", "manifest.json"]
 

@@ -7,11 +7,11 @@ from typing import Any
 import fastokens
 import numpy as np
 import pytest
-from untidy import LOSSLESS, PIECES, untidy
 
 from firstlight import progress
 from firstlight.tokenizer import Tokenizer, TokenizerSettings, fast, train
 from firstlight.types import Document
+from untidy import LOSSLESS, PIECES, untidy
 
 BPE = [name for name in LOSSLESS if name != "byte"]
 
@@ -39,36 +39,36 @@ def _compare(tokenizer: Tokenizer, n: int, seed: int) -> None:
 
 
 @pytest.mark.parametrize("name", BPE)
-def test_random_strings_have_the_same_ids(made: dict[str, Tokenizer], name: str) -> None:
-    _compare(made[name], 3000, seed=1)
+def test_random_strings_have_the_same_ids(trained: dict[str, Tokenizer], name: str) -> None:
+    _compare(trained[name], 3000, seed=1)
 
 
 @pytest.mark.parametrize("characters", [1, 40, 1 << 22])
 def test_chunks_change_neither_ids_nor_counts(
-    made: dict[str, Tokenizer], characters: int, monkeypatch: pytest.MonkeyPatch
+    trained: dict[str, Tokenizer], characters: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fast, "_CHUNK_CHARACTERS", characters)
     texts = ["", "one two", "three " * 30, "", "四", "five"]
-    ids, counts = made[BPE[0]].encode_batch(texts)
-    wanted, wanted_counts = made[BPE[0]]._reference(texts)
+    ids, counts = trained[BPE[0]].encode_batch(texts)
+    wanted, wanted_counts = trained[BPE[0]]._reference(texts)
     assert np.array_equal(ids, wanted) and np.array_equal(counts, wanted_counts)
-    assert made[BPE[0]].encode_batch([])[0].tolist() == []
+    assert trained[BPE[0]].encode_batch([])[0].tolist() == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BPE)
-def test_very_many_random_strings_have_the_same_ids(made: dict[str, Tokenizer], name: str) -> None:
+def test_very_many_random_strings_have_the_same_ids(trained: dict[str, Tokenizer], name: str) -> None:
     for seed in range(10):
-        _compare(made[name], 4000, seed=100 + seed)
+        _compare(trained[name], 4000, seed=100 + seed)
 
 
 @pytest.mark.parametrize("name", BPE)
 @pytest.mark.parametrize("piece", [" ", "\n", "a", "字", "1", "!", "\r\n", " \n", "e\u0301", "don't"])
-def test_long_runs_have_the_same_ids(made: dict[str, Tokenizer], name: str, piece: str) -> None:
+def test_long_runs_have_the_same_ids(trained: dict[str, Tokenizer], name: str, piece: str) -> None:
     texts = [piece * 20_000, "x" + piece * 5_001 + "y"]
-    assert np.array_equal(made[name].encode_batch(texts)[0], made[name]._reference(texts)[0])
-    assert made[name]._fast is not None
-    assert made[name]._fast.trusted
+    assert np.array_equal(trained[name].encode_batch(texts)[0], trained[name]._reference(texts)[0])
+    assert trained[name]._fast is not None
+    assert trained[name]._fast.trusted
 
 
 def _fresh() -> Tokenizer:
@@ -155,8 +155,8 @@ def test_only_the_beginning_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == [400, 600]
 
 
-def test_ids_behind_a_gap_can_be_read(made: dict[str, Tokenizer]) -> None:
-    table = made["bpe-qwen2"]._json
+def test_ids_behind_a_gap_can_be_read(trained: dict[str, Tokenizer]) -> None:
+    table = trained["bpe-qwen2"]._json
     special = {**table["added_tokens"][0], "id": 900}
     vocabulary = {t: i for t, i in table["model"]["vocab"].items() if i != 0} | {special["content"]: 900}
     gap = {**table, "added_tokens": [special], "model": {**table["model"], "vocab": vocabulary}}

@@ -88,9 +88,16 @@ def test_a_file_beside_the_model_says_it_all(tmp_path: Path, codec: Ids | Pixels
 
 def test_hashes_differ_where_ids_mean_other_things():
     codecs = [
-        Ids(16), Ids(17), Pixels(4, 16), Pixels(5, 16), Pixels(4, 17), Pixels(4, 16, (), ("a", "b")),
-        Pixels(4, 16, (), ("b", "a")), Pixels(4, 0, ((0, 0, 0), (1, 1, 1))), Pixels(4, 0, ((0, 0, 0), (1, 1, 2))),
-    ]  # fmt: skip
+        Ids(16),
+        Ids(17),
+        Pixels(4, 16),
+        Pixels(5, 16),
+        Pixels(4, 17),
+        Pixels(4, 16, (), ("a", "b")),
+        Pixels(4, 16, (), ("b", "a")),
+        Pixels(4, 0, ((0, 0, 0), (1, 1, 1))),
+        Pixels(4, 0, ((0, 0, 0), (1, 1, 2))),
+    ]
     assert len({codec.hash for codec in codecs}) == len(codecs)
 
 
@@ -99,7 +106,11 @@ def test_hashes_differ_where_ids_mean_other_things():
     [
         ("pixels.json", text)
         for text in (
-            "", "[]", "{}", '{"format": 2}', '{"format": 1, "size": 0, "order": "raster", "levels": 4, "classes": []}',
+            "",
+            "[]",
+            "{}",
+            '{"format": 2}',
+            '{"format": 1, "size": 0, "order": "raster", "levels": 4, "classes": []}',
             '{"format": 1, "size": 4, "order": "spiral", "levels": 4, "classes": []}',
             '{"format": 1, "size": 4, "order": "raster", "levels": 1, "classes": []}',
             '{"format": 1, "size": 4, "order": "raster", "levels": 4, "classes": [1]}',
@@ -112,7 +123,7 @@ def test_hashes_differ_where_ids_mean_other_things():
         ("ids.json", text)
         for text in ("{", '{"format": 1}', '{"format": 1, "vocab_size": -3}', '{"format": 1, "vocab_size": "9"}')
     ],
-)  # fmt: skip
+)
 def test_a_damaged_file_is_named(tmp_path: Path, name: str, text: str):
     (tmp_path / name).write_text(text, encoding="utf-8")
     with pytest.raises(TokenizerError, match=f"{name}: says nothing of ids"):

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Inner
 from tokenizers import decoders, models, normalizers, pre_tokenizers
-from untidy import NAMES, texts, untidy
 
 from firstlight.tokenizer import Tokenizer
+from untidy import NAMES, texts, untidy
 
 
 def _joined(tokenizer: Tokenizer, ids: list[int]) -> str:
@@ -43,8 +43,8 @@ OTHERS = {"sentence-piece": _sentence_piece(), "gpt1": _gpt1()}
 @pytest.mark.parametrize("name", [*NAMES, *OTHERS])
 @settings(deadline=None)
 @given(data=st.data())
-def test_the_pieces_are_the_whole_for_any_ids(made: dict[str, Tokenizer], name: str, data: st.DataObject) -> None:
-    tokenizer = {**made, **OTHERS}[name]
+def test_the_pieces_are_the_whole_for_any_ids(trained: dict[str, Tokenizer], name: str, data: st.DataObject) -> None:
+    tokenizer = {**trained, **OTHERS}[name]
     ids = data.draw(st.lists(st.integers(0, tokenizer.vocab_size - 1), max_size=120))
     assert _joined(tokenizer, ids) == tokenizer.decode(ids)
 
@@ -52,15 +52,15 @@ def test_the_pieces_are_the_whole_for_any_ids(made: dict[str, Tokenizer], name: 
 @pytest.mark.parametrize("name", NAMES)
 @settings(deadline=None)
 @given(text=texts)
-def test_the_pieces_are_the_whole_for_a_text(made: dict[str, Tokenizer], name: str, text: str) -> None:
-    ids = made[name].encode(text)
-    assert _joined(made[name], ids) == made[name].decode(ids)
+def test_the_pieces_are_the_whole_for_a_text(trained: dict[str, Tokenizer], name: str, text: str) -> None:
+    ids = trained[name].encode(text)
+    assert _joined(trained[name], ids) == trained[name].decode(ids)
 
 
 @pytest.mark.parametrize("name", ["bpe-qwen2", "byte"])
-def test_no_broken_character_is_shown(made: dict[str, Tokenizer], name: str) -> None:
-    decoder = made[name].decoder()
-    shown = [decoder.push(i) for i in made[name].encode("é😀字")]
+def test_no_broken_character_is_shown(trained: dict[str, Tokenizer], name: str) -> None:
+    decoder = trained[name].decoder()
+    shown = [decoder.push(i) for i in trained[name].encode("é😀字")]
     assert "".join(shown) == "é😀字"
     assert all("\ufffd" not in piece for piece in shown)
 
@@ -72,14 +72,14 @@ def test_bytes_of_a_character_are_held_back() -> None:
     assert [decoder.push(i) for i in [*ids, tokenizer.tokens().index("cat")]] == ["", "", "", "字cat"]
 
 
-def test_special_tokens_show_nothing(made: dict[str, Tokenizer]) -> None:
-    for tokenizer in [*made.values(), *OTHERS.values()]:
+def test_special_tokens_show_nothing(trained: dict[str, Tokenizer]) -> None:
+    for tokenizer in [*trained.values(), *OTHERS.values()]:
         assert tokenizer.decoder().push(tokenizer.eot_id) == ""
 
 
 @pytest.mark.parametrize("name", ["word", "gpt1"])
-def test_long_texts_take_no_longer_a_token(made: dict[str, Tokenizer], name: str) -> None:
-    tokenizer = {**made, **OTHERS}[name]
+def test_long_texts_take_no_longer_a_token(trained: dict[str, Tokenizer], name: str) -> None:
+    tokenizer = {**trained, **OTHERS}[name]
     ids = (tokenizer.encode(untidy(3, 400) + "the cat.") * 4000)[:8000]
     longest = 0
 

@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from untidy import LOSSLESS, NAMES, texts, untidy
 
 from firstlight import progress
 from firstlight.errors import StorageError, TokenizerError
 from firstlight.tokenizer import END_OF_TEXT, Tokenizer, TokenizerSettings, load, train
 from firstlight.types import Document
+from untidy import LOSSLESS, NAMES, texts, untidy
 
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 KINDS = {**{name: "bpe" for name in LOSSLESS}, "word": "word", "char": "char", "byte": "byte"}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_kind_and_size(made: dict[str, Tokenizer], name: str) -> None:
-    tokenizer = made[name]
+def test_kind_and_size(trained: dict[str, Tokenizer], name: str) -> None:
+    tokenizer = trained[name]
     assert tokenizer.kind == KINDS[name]
     assert tokenizer.lossless is (name in LOSSLESS)
     assert len(tokenizer.tokens()) == tokenizer.vocab_size
@@ -31,8 +31,8 @@ def test_kind_and_size(made: dict[str, Tokenizer], name: str) -> None:
 @pytest.mark.parametrize("name", LOSSLESS)
 @settings(deadline=None)
 @given(text=texts | st.text(st.characters(exclude_categories=["Cs"])))
-def test_round_trip_is_exact_on_any_string(made: dict[str, Tokenizer], name: str, text: str) -> None:
-    tokenizer = made[name]
+def test_round_trip_is_exact_on_any_string(trained: dict[str, Tokenizer], name: str, text: str) -> None:
+    tokenizer = trained[name]
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == text
     assert tokenizer.decode_bytes(ids) == text.encode()
@@ -40,14 +40,14 @@ def test_round_trip_is_exact_on_any_string(made: dict[str, Tokenizer], name: str
     assert tokenizer.eot_id not in ids
 
 
-def test_byte_ids_are_the_bytes(made: dict[str, Tokenizer]) -> None:
-    assert made["byte"].encode("aé€") == list("aé€".encode())
-    assert made["byte"].eot_id == 256
+def test_byte_ids_are_the_bytes(trained: dict[str, Tokenizer]) -> None:
+    assert trained["byte"].encode("aé€") == list("aé€".encode())
+    assert trained["byte"].eot_id == 256
 
 
-def test_characters_that_were_seen_come_back(made: dict[str, Tokenizer]) -> None:
+def test_characters_that_were_seen_come_back(trained: dict[str, Tokenizer]) -> None:
     text = untidy(0, 300)
-    tokenizer = made["char"]
+    tokenizer = trained["char"]
     assert tokenizer.decode(tokenizer.encode(text)) == text
     assert len(tokenizer.encode(text)) == len(text)
     assert int(tokenizer.byte_lengths()[tokenizer.encode(text)].sum()) == len(text.encode())
@@ -64,9 +64,9 @@ def test_words_of_english_and_chinese_are_written_as_people_do() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("text", ["<|endoftext|>", "a<|endoftext|>d", "<|endoftext|><|endoftext|>\n", "x <unk> d"])
-def test_special_tokens_in_a_text_are_text(made: dict[str, Tokenizer], name: str, text: str, tmp_path: Path) -> None:
-    made[name].save(tmp_path)
-    for tokenizer in (made[name], load(tmp_path)):
+def test_special_tokens_in_a_text_are_text(trained: dict[str, Tokenizer], name: str, text: str, tmp_path: Path) -> None:
+    trained[name].save(tmp_path)
+    for tokenizer in (trained[name], load(tmp_path)):
         unknown = set() if tokenizer.kind in ("char", "word") else {tokenizer.unk_id}
         for ids in (
             tokenizer.encode(text),
@@ -77,27 +77,27 @@ def test_special_tokens_in_a_text_are_text(made: dict[str, Tokenizer], name: str
             assert not unknown & set(ids)
         if tokenizer.kind != "word":
             assert tokenizer.decode(tokenizer.encode(text)) == text
-    assert made[name].tokens().index(END_OF_TEXT) == made[name].eot_id
+    assert trained[name].tokens().index(END_OF_TEXT) == trained[name].eot_id
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_batch_is_its_texts_end_to_end(made: dict[str, Tokenizer], name: str) -> None:
+def test_a_batch_is_its_texts_end_to_end(trained: dict[str, Tokenizer], name: str) -> None:
     batch = ["", untidy(3, 40), " ", untidy(4, 7), ""]
-    ids, counts = made[name].encode_batch(batch)
+    ids, counts = trained[name].encode_batch(batch)
     assert (ids.dtype, counts.dtype) == (np.int32, np.int64)
-    assert counts.tolist() == [len(made[name].encode(text)) for text in batch]
-    assert ids.tolist() == [i for text in batch for i in made[name].encode(text)]
-    empty, none = made[name].encode_batch([])
+    assert counts.tolist() == [len(trained[name].encode(text)) for text in batch]
+    assert ids.tolist() == [i for text in batch for i in trained[name].encode(text)]
+    empty, none = trained[name].encode_batch([])
     assert (len(empty), len(none)) == (0, 0)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_half_a_surrogate_pair_is_one_replacement_character(made: dict[str, Tokenizer], name: str) -> None:
+def test_half_a_surrogate_pair_is_one_replacement_character(trained: dict[str, Tokenizer], name: str) -> None:
     heard: list[str] = []
-    made[name]._told = False
+    trained[name]._told = False
     with progress.listen(lambda event: heard.append(event.text)):
-        ids = made[name].encode_batch(["a\ud83d a", "\udc00"])[0]
-    assert ids.tolist() == made[name].encode_batch(["a\ufffd a", "\ufffd"])[0].tolist()
+        ids = trained[name].encode_batch(["a\ud83d a", "\udc00"])[0]
+    assert ids.tolist() == trained[name].encode_batch(["a\ufffd a", "\ufffd"])[0].tolist()
     assert [text for text in heard if "surrogate" in text] != []
 
 
@@ -109,61 +109,69 @@ def test_training_text_may_hold_half_a_surrogate_pair() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("bad", [-1, 10**6, 2**40])
-def test_an_id_outside_the_vocabulary_is_refused(made: dict[str, Tokenizer], name: str, bad: int) -> None:
-    for call in (made[name].decode, made[name].decode_bytes, made[name].decoder().push):
-        with pytest.raises(TokenizerError, match=f"found {bad}; expected 0 to {made[name].vocab_size - 1}"):
+def test_an_id_outside_the_vocabulary_is_refused(trained: dict[str, Tokenizer], name: str, bad: int) -> None:
+    for call in (
+        trained[name].decode,
+        trained[name].decode_bytes,
+        trained[name].decoder().push,
+    ):
+        with pytest.raises(TokenizerError, match=f"found {bad}; expected 0 to {trained[name].vocab_size - 1}"):
             call(bad if call.__name__ == "push" else [0, bad])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_saved_and_loaded_it_is_the_same(made: dict[str, Tokenizer], name: str, tmp_path: Path) -> None:
-    made[name].save(tmp_path, model_max_length=64)
+def test_saved_and_loaded_it_is_the_same(trained: dict[str, Tokenizer], name: str, tmp_path: Path) -> None:
+    trained[name].save(tmp_path, model_max_length=64)
     again = load(tmp_path)
     text = untidy(5, 200)
-    assert again.hash == made[name].hash
-    assert again.kind == made[name].kind
-    assert again.encode(text) == made[name].encode(text)
-    assert (again.eot, again.unk, again.vocab_size) == (made[name].eot, made[name].unk, made[name].vocab_size)
+    assert again.hash == trained[name].hash
+    assert again.kind == trained[name].kind
+    assert again.encode(text) == trained[name].encode(text)
+    assert (again.eot, again.unk, again.vocab_size) == (
+        trained[name].eot,
+        trained[name].unk,
+        trained[name].vocab_size,
+    )
     again.save(tmp_path / "twice", model_max_length=64)
     for file in ("tokenizer.json", "tokenizer_config.json"):
         assert (tmp_path / "twice" / file).read_bytes() == (tmp_path / file).read_bytes()
 
 
-def test_hashes_differ_where_ids_do(made: dict[str, Tokenizer]) -> None:
-    assert len({made[name].hash for name in NAMES}) == len(NAMES)
+def test_hashes_differ_where_ids_do(trained: dict[str, Tokenizer]) -> None:
+    assert len({trained[name].hash for name in NAMES}) == len(NAMES)
 
 
-def test_a_hash_forgets_no_id(tmp_path: Path, made: dict[str, Tokenizer]) -> None:
-    made["byte"].save(tmp_path)
+def test_a_hash_forgets_no_id(tmp_path: Path, trained: dict[str, Tokenizer]) -> None:
+    trained["byte"].save(tmp_path)
     table = json.loads((tmp_path / "tokenizer.json").read_text())
     vocabulary = table["model"]["vocab"]
     first, second = list(vocabulary)[:2]
     vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
     (tmp_path / "tokenizer.json").write_text(json.dumps(table))
-    assert load(tmp_path).hash != made["byte"].hash
+    assert load(tmp_path).hash != trained["byte"].hash
 
 
-def test_end_of_text_is_never_the_padding_token(made: dict[str, Tokenizer], tmp_path: Path) -> None:
+def test_end_of_text_is_never_the_padding_token(trained: dict[str, Tokenizer], tmp_path: Path) -> None:
     for name in NAMES:
-        made[name].save(tmp_path / name)
+        trained[name].save(tmp_path / name)
         config = json.loads((tmp_path / name / "tokenizer_config.json").read_text())
         assert config["eos_token"] == END_OF_TEXT
         assert "pad_token" not in config
 
 
-def test_bpe_dropout_is_switched_off(made: dict[str, Tokenizer], tmp_path: Path) -> None:
-    made["bpe-gpt2"].save(tmp_path)
+def test_bpe_dropout_is_switched_off(trained: dict[str, Tokenizer], tmp_path: Path) -> None:
+    trained["bpe-gpt2"].save(tmp_path)
     table = json.loads((tmp_path / "tokenizer.json").read_text())
     table["model"]["dropout"] = 0.9
     (tmp_path / "tokenizer.json").write_text(json.dumps(table))
     text = untidy(6, 100)
-    assert load(tmp_path).encode(text) == made["bpe-gpt2"].encode(text)
+    assert load(tmp_path).encode(text) == trained["bpe-gpt2"].encode(text)
 
 
-def test_a_folder_that_may_not_be_written(made: dict[str, Tokenizer], tmp_path: Path) -> None:
+def test_a_folder_that_may_not_be_written(trained: dict[str, Tokenizer], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(StorageError, match="stands where a folder should be"):
-        made["byte"].save(tmp_path / "file")
+        trained["byte"].save(tmp_path / "file")
 
 
 @pytest.mark.parametrize(
@@ -177,9 +185,9 @@ def test_a_folder_that_may_not_be_written(made: dict[str, Tokenizer], tmp_path: 
     ],
 )
 def test_short_ways_are_taken_only_where_they_are_right(
-    made: dict[str, Tokenizer], tmp_path: Path, change: dict[str, object], kind: str, lossless: bool
+    trained: dict[str, Tokenizer], tmp_path: Path, change: dict[str, object], kind: str, lossless: bool
 ) -> None:
-    made["byte"].save(tmp_path)
+    trained["byte"].save(tmp_path)
     table = json.loads((tmp_path / "tokenizer.json").read_text())
     (tmp_path / "tokenizer.json").write_text(json.dumps({**table, **change}))
     tokenizer = load(tmp_path)

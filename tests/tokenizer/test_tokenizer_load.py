@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer as Inner
 from tokenizers import models, pre_tokenizers
-from untidy import untidy
 
 from firstlight import progress
 from firstlight.errors import TokenizerError
 from firstlight.tokenizer import END_OF_TEXT, Tokenizer, import_tokenizer, load
+from untidy import untidy
 
 TEXTS = [
     "",
@@ -217,9 +217,9 @@ def test_a_missing_end_of_text_is_refused_by_load_and_given_by_import(tmp_path: 
 
 
 @pytest.mark.parametrize("where", ["", "tokenizer.json", "run"])
-def test_where_a_tokenizer_is_found(made: dict[str, Tokenizer], tmp_path: Path, where: str) -> None:
-    made["byte"].save(tmp_path / "tokenizer" if where == "run" else tmp_path)
-    assert load(tmp_path / where if where == "tokenizer.json" else tmp_path).hash == made["byte"].hash
+def test_where_a_tokenizer_is_found(trained: dict[str, Tokenizer], tmp_path: Path, where: str) -> None:
+    trained["byte"].save(tmp_path / "tokenizer" if where == "run" else tmp_path)
+    assert load(tmp_path / where if where == "tokenizer.json" else tmp_path).hash == trained["byte"].hash
 
 
 def _cut(path: Path) -> None:
@@ -237,17 +237,20 @@ def _empty(path: Path) -> None:
 @pytest.mark.parametrize("damage", [_cut, _no_json, _empty])
 @pytest.mark.parametrize("read", [load, import_tokenizer])
 def test_a_damaged_file_is_named(
-    made: dict[str, Tokenizer], tmp_path: Path, damage: Callable[[Path], None], read: Callable[[Any], Tokenizer]
+    trained: dict[str, Tokenizer],
+    tmp_path: Path,
+    damage: Callable[[Path], None],
+    read: Callable[[Any], Tokenizer],
 ) -> None:
-    made["byte"].save(tmp_path)
+    trained["byte"].save(tmp_path)
     damage(tmp_path / "tokenizer.json")
     with pytest.raises(TokenizerError, match="tokenizer.json: is no readable tokenizer.json"):
         read(tmp_path)
 
 
 @pytest.mark.parametrize("config", ["{", "[1]", '"x"'])
-def test_a_damaged_configuration_is_named(made: dict[str, Tokenizer], tmp_path: Path, config: str) -> None:
-    made["byte"].save(tmp_path)
+def test_a_damaged_configuration_is_named(trained: dict[str, Tokenizer], tmp_path: Path, config: str) -> None:
+    trained["byte"].save(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text(config)
     with pytest.raises(TokenizerError, match="tokenizer_config.json"):
         load(tmp_path)

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer as Inner
 from tokenizers import decoders, models, pre_tokenizers, processors
-from untidy import NAMES, untidy
 
 from firstlight.tokenizer import END_OF_TEXT, Tokenizer, import_tokenizer, load
+from untidy import NAMES, untidy
 
 transformers = pytest.importorskip("transformers")
 
@@ -22,41 +22,41 @@ TEXTS = [
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_ids_and_text_are_the_same(made: dict[str, Tokenizer], name: str, tmp_path: Path) -> None:
-    made[name].save(tmp_path, model_max_length=128)
+def test_ids_and_text_are_the_same(trained: dict[str, Tokenizer], name: str, tmp_path: Path) -> None:
+    trained[name].save(tmp_path, model_max_length=128)
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
     assert type(theirs).__name__ in ("PreTrainedTokenizerFast", "TokenizersBackend")
-    assert len(theirs) == made[name].vocab_size
+    assert len(theirs) == trained[name].vocab_size
     for text in TEXTS:
-        ids = made[name].encode(text)
+        ids = trained[name].encode(text)
         assert theirs(text)["input_ids"] == ids, text
-        assert theirs.decode(ids, skip_special_tokens=True) == made[name].decode(ids)
-        ends = [made[name].eot_id, *ids, made[name].eot_id]
-        assert theirs.decode(ends, skip_special_tokens=True) == made[name].decode(ends)
+        assert theirs.decode(ids, skip_special_tokens=True) == trained[name].decode(ids)
+        ends = [trained[name].eot_id, *ids, trained[name].eot_id]
+        assert theirs.decode(ends, skip_special_tokens=True) == trained[name].decode(ends)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_special_tokens_are_known(made: dict[str, Tokenizer], name: str, tmp_path: Path) -> None:
-    made[name].save(tmp_path, model_max_length=128)
+def test_special_tokens_are_known(trained: dict[str, Tokenizer], name: str, tmp_path: Path) -> None:
+    trained[name].save(tmp_path, model_max_length=128)
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
-    assert (theirs.eos_token, theirs.eos_token_id) == (END_OF_TEXT, made[name].eot_id)
+    assert (theirs.eos_token, theirs.eos_token_id) == (END_OF_TEXT, trained[name].eot_id)
     assert theirs.pad_token is None
-    assert theirs.unk_token_id == made[name].unk_id
+    assert theirs.unk_token_id == trained[name].unk_id
     assert theirs.model_max_length == 128
-    assert theirs.convert_tokens_to_ids(END_OF_TEXT) == made[name].eot_id
+    assert theirs.convert_tokens_to_ids(END_OF_TEXT) == trained[name].eot_id
 
 
-def test_what_transformers_saves_loads_here(made: dict[str, Tokenizer], tmp_path: Path) -> None:
-    made["bpe-llama3"].save(tmp_path / "ours")
+def test_what_transformers_saves_loads_here(trained: dict[str, Tokenizer], tmp_path: Path) -> None:
+    trained["bpe-llama3"].save(tmp_path / "ours")
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "ours")
     theirs.save_pretrained(tmp_path / "theirs")
     again = load(tmp_path / "theirs")
-    assert again.hash == made["bpe-llama3"].hash
-    assert (again.eot, again.unk) == (made["bpe-llama3"].eot, made["bpe-llama3"].unk)
+    assert again.hash == trained["bpe-llama3"].hash
+    assert (again.eot, again.unk) == (trained["bpe-llama3"].eot, trained["bpe-llama3"].unk)
 
 
-def test_a_space_put_in_front_stays_there(made: dict[str, Tokenizer], tmp_path: Path) -> None:
-    inner = Inner.from_str(made["bpe-gpt2"]._inner.to_str())
+def test_a_space_put_in_front_stays_there(trained: dict[str, Tokenizer], tmp_path: Path) -> None:
+    inner = Inner.from_str(trained["bpe-gpt2"]._inner.to_str())
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     ours = Tokenizer(inner, eot=END_OF_TEXT, unk=None)
     ours.save(tmp_path)
@@ -66,8 +66,8 @@ def test_a_space_put_in_front_stays_there(made: dict[str, Tokenizer], tmp_path: 
         assert theirs(text)["input_ids"] == ours.encode(text)
 
 
-def test_the_chat_template_and_begin_of_text_are_kept(made: dict[str, Tokenizer], tmp_path: Path) -> None:
-    inner = Inner.from_str(made["bpe-gpt2"]._inner.to_str())
+def test_the_chat_template_and_begin_of_text_are_kept(trained: dict[str, Tokenizer], tmp_path: Path) -> None:
+    inner = Inner.from_str(trained["bpe-gpt2"]._inner.to_str())
     inner.add_special_tokens(["<s>"])
     theirs = transformers.PreTrainedTokenizerFast(tokenizer_object=inner, eos_token=END_OF_TEXT, bos_token="<s>")
     theirs.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"

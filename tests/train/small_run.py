@@ -11,17 +11,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from firstlight import optim, parallel
-from firstlight.model import GPT, ModelConfig, splits
+from firstlight.model import GPT, ModelConfig, fused_splits
 from firstlight.optim import AdamW, Muon
-from firstlight.parallel import Place
+from firstlight.parallel import DeviceContext
 from firstlight.store import Batches, DataSettings, TokenStore, Windows, prepare
 from firstlight.train import (
     Checkpoints,
     FitResult,
-    Job,
     Limits,
     LossModule,
     RunLog,
+    TrainContext,
     TrainSettings,
     TrainState,
     ValidResult,
@@ -31,7 +31,7 @@ from firstlight.train import (
 )
 from firstlight.types import Document
 
-CPU = Place(torch.device("cpu"), "fp32", False, 1, 0, 1, {})
+CPU = DeviceContext(torch.device("cpu"), "fp32", False, 1, 0, 1, {})
 T, ROWS = 16, 4
 QUIET: dict[str, Any] = {"trackers": [], "log_every": 1, "eval_every": 0, "checkpoint_every": 0, "sample_every": 0}
 
@@ -88,7 +88,9 @@ def make_model(dropout: float = 0.0) -> GPT:
 
 def make_state(settings: AdamW | Muon | None = None, *, dropout: float = 0.0, average: float = 0.0) -> TrainState:
     model = make_model(dropout)
-    state = TrainState(model, optim.build(model.named_parameters(), settings or AdamW(), splits=splits(model)))
+    state = TrainState(
+        model, optim.build(model.named_parameters(), settings or AdamW(), fused_splits=fused_splits(model))
+    )
     if average:
         state.average = optim.Average(model.named_parameters(), average)
     return state
@@ -99,61 +101,79 @@ def write_model(folder: Path, weights: dict[str, torch.Tensor]) -> None:
     (folder / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
 
 
-def make_job(
+def make_context(
     run: Path, store: TokenStore, *, settings: AdamW | Muon | None = None, dropout: float = 0.0, **kw: Any
-) -> Job:
+) -> TrainContext:
     """Wire a run; ``kw`` are fields of Job, and settings of training for the rest."""
     fields = {
         k: kw.pop(k)
-        for k in ("objective", "sample", "place", "measure", "process_start", "checkpoints", "rows")
+        for k in ("objective", "sample", "device_context", "measure", "process_start", "checkpoints", "rows")
         if k in kw
     }
     train = TrainSettings(**{**QUIET, **kw})
     settings = settings or AdamW(lr=0.01)
-    place = fields.setdefault("place", CPU)
+    device_context = fields.setdefault("device_context", CPU)
     state = make_state(settings, dropout=dropout, average=train.average_decay)
     rows = fields.setdefault("rows", ROWS)
-    state.counters.micro_rows = train.micro_batch if isinstance(train.micro_batch, int) else rows // place.world_size
+    state.counters.micro_rows = (
+        train.micro_batch if isinstance(train.micro_batch, int) else rows // device_context.world_size
+    )
 
     def restart() -> None:
         fresh = make_state(settings, dropout=dropout, average=train.average_decay)
         state.model.load_state_dict(fresh.model.state_dict())
-        state.optimizer = optim.build(state.model.named_parameters(), settings, splits=splits(state.model))
+        state.optimizer = optim.build(state.model.named_parameters(), settings, fused_splits=fused_splits(state.model))
         if train.average_decay:
             state.average = optim.Average(state.model.named_parameters(), train.average_decay)
-        parallel.seed_everything(5 + place.rank)
+        parallel.seed_everything(5 + device_context.rank)
 
-    parallel.seed_everything(5 + place.rank)
+    parallel.seed_everything(5 + device_context.rank)
     batches = Batches(store, block_size=T, seed=0)
     run.mkdir(parents=True, exist_ok=True)
     limits = Limits.resolve(
-        train, step_tokens=rows * T, epoch_tokens=batches.windows_per_epoch * T,
+        train,
+        step_tokens=rows * T,
+        epoch_tokens=batches.windows_per_epoch * T,
         parameters=sum(p.numel() for p in state.model.parameters()),
-    )  # fmt: skip
+    )
     defaults: dict[str, Any] = {
-        "objective": batches, "measure": valid_loss(state, store, place), "sample": None,
-        "checkpoints": Checkpoints(run, write_model, train.keep_last), "process_start": time.perf_counter(),
-    }  # fmt: skip
-    module = parallel.wrap(LossModule(state.model), place)
-    return Job(
-        run=run, state=state, module=module, optim=settings,
-        train=train, limits=limits, log=RunLog(run, active=place.rank == 0, trackers=train.trackers),
-        contract={"tokenizer": "letters"}, restart=restart, flops_per_token=1e5, ceiling=1e9, **{**defaults, **fields},
-    )  # fmt: skip
+        "objective": batches,
+        "measure": valid_loss(state, store, device_context),
+        "sample": None,
+        "checkpoints": Checkpoints(run, write_model, train.keep_last),
+        "process_start": time.perf_counter(),
+    }
+    module = parallel.wrap(LossModule(state.model), device_context)
+    return TrainContext(
+        run=run,
+        state=state,
+        module=module,
+        optim=settings,
+        train=train,
+        limits=limits,
+        log=RunLog(run, active=device_context.rank == 0, trackers=train.trackers),
+        contract={"tokenizer": "letters"},
+        restart=restart,
+        flops_per_token=1e5,
+        peak_flops=1e9,
+        **{**defaults, **fields},
+    )
 
 
-def valid_loss(state: TrainState, store: TokenStore, place: parallel.Place) -> Callable[[int], ValidResult]:
+def valid_loss(
+    state: TrainState, store: TokenStore, device_context: parallel.DeviceContext
+) -> Callable[[int], ValidResult]:
     windows = Windows(store.valid, block_size=T)
-    return lambda rows: validate(state.model, windows, Letters().byte_lengths(), place, rows)
+    return lambda rows: validate(state.model, windows, Letters().byte_lengths(), device_context, rows)
 
 
-def go_on(job: Job) -> FitResult:
+def go_on(ctx: TrainContext) -> FitResult:
     """Take up the newest checkpoint, if there is one, and train."""
-    newest = job.checkpoints.newest_valid(job.place)
+    newest = ctx.checkpoints.newest_valid(ctx.device_context)
     if newest is not None:
-        restore(newest, job.state, job.place)
-    job.log.cut_back(job.counters.step if newest is not None else -1)
-    return fit(job)
+        restore(newest, ctx.state, ctx.device_context)
+    ctx.log.cut_back(ctx.counters.step if newest is not None else -1)
+    return fit(ctx)
 
 
 def lines(run: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:

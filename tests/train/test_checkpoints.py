@@ -114,9 +114,13 @@ def test_what_a_checkpoint_holds(tmp_path: Path) -> None:
     assert path == tmp_path / "checkpoints" / "step-00000007"
     found = sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
     assert found == [
-        "config.json", "manifest.json", "model.safetensors", "trainer/optimizer.safetensors",
-        "trainer/random.safetensors", "trainer/state.json",
-    ]  # fmt: skip
+        "config.json",
+        "manifest.json",
+        "model.safetensors",
+        "trainer/optimizer.safetensors",
+        "trainer/random.safetensors",
+        "trainer/state.json",
+    ]
     assert verify_manifest(path) == []
     assert (tmp_path / "latest").read_text() == "step-00000007\n"
     assert not (tmp_path / "best").exists()
@@ -299,9 +303,10 @@ def failing(error: BaseException) -> Any:
 
 
 REFUSALS = [
-    OSError(errno.ENOSPC, "full"), OSError(errno.ESTALE, "stale"),
+    OSError(errno.ENOSPC, "full"),
+    OSError(errno.ESTALE, "stale"),
     SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("error", REFUSALS, ids=["full", "stale", "text"])
@@ -388,9 +393,11 @@ def test_only_the_first_process_looks_and_the_others_are_told(tmp_path: Path, mo
     points = checkpoints(tmp_path)
     newest = points.write(snap_of(make_state(), 2), best=False)
     flip(newest)
-    monkeypatch.setattr(parallel, "broadcast_object", lambda value, place: "step-00000001" if place.rank else value)
+    monkeypatch.setattr(
+        parallel, "broadcast_object", lambda value, device_context: "step-00000001" if device_context.rank else value
+    )
     second = replace(CPU, rank=1, world_size=2)
     assert points.newest_valid(second) == points.folder / "step-00000001"
     assert newest.is_dir(), "it moves nothing"
-    monkeypatch.setattr(parallel, "gather", lambda value, place: [value, value])
+    monkeypatch.setattr(parallel, "gather", lambda value, device_context: [value, value])
     assert snapshot(make_state(), second, {}) is None

@@ -8,26 +8,31 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small_run import ROWS, T, curve, differing, go_on, lines, make_job, tensors
+from small_run import ROWS, T, curve, differing, go_on, lines, make_context, tensors
 
 from firstlight.files import write_manifest
 from firstlight.optim import AdamW, Muon, Schedule
 from firstlight.progress import Event
 from firstlight.store import Batches, TokenStore
-from firstlight.train import TRACKERS, Job, fit
+from firstlight.train import TRACKERS, TrainContext, fit
 from firstlight.types import Batch
 
 BOTH = pytest.mark.parametrize("optimizer", [AdamW(lr=0.01), Muon(lr=0.02)], ids=lambda s: s.name)
 EVERYTHING: dict[str, Any] = {
-    "dropout": 0.2, "average_decay": 0.9, "eval_every": 3, "sample_every": 4, "checkpoint_every": 5, "steps": 20,
-}  # fmt: skip
+    "dropout": 0.2,
+    "average_decay": 0.9,
+    "eval_every": 3,
+    "sample_every": 4,
+    "checkpoint_every": 5,
+    "steps": 20,
+}
 
 
-def rude(job: list[Job]) -> Callable[[], str]:
+def rude(ctx: list[TrainContext]) -> Callable[[], str]:
     """A sampler that draws random numbers and leaves the model in another mode."""
 
     def sample() -> str:
-        model = job[0].state.model.eval()
+        model = ctx[0].state.model.eval()
         with torch.no_grad():
             ids = torch.randint(0, 11, (1, 4))
             return "".join(chr(97 + int(i)) for i in model(ids)[0].argmax(-1))
@@ -35,11 +40,11 @@ def rude(job: list[Job]) -> Callable[[], str]:
     return sample
 
 
-def job_of(run: Path, store: TokenStore, **kw: Any) -> Job:
-    jobs: list[Job] = []
-    job = make_job(run, store, **{"sample": rude(jobs), **EVERYTHING, **kw})
-    jobs.append(job)
-    return job
+def job_of(run: Path, store: TokenStore, **kw: Any) -> TrainContext:
+    jobs: list[TrainContext] = []
+    ctx = make_context(run, store, **{"sample": rude(jobs), **EVERYTHING, **kw})
+    jobs.append(ctx)
+    return ctx
 
 
 def last(run: Path) -> Path:
@@ -117,9 +122,9 @@ class Breaks:
 def test_after_a_crash_the_log_is_cut_back_and_the_run_is_the_same(tmp_path: Path, store: TokenStore) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     fit(job_of(whole, store))
-    job = job_of(broken, store, objective=Breaks(store, 18), eval_every=7)
+    ctx = job_of(broken, store, objective=Breaks(store, 18), eval_every=7)
     with pytest.raises(OSError, match="the disk is gone"):
-        fit(job)
+        fit(ctx)
     assert max(x["step"] for x in lines(broken)) == 18
     with (broken / "metrics.jsonl").open("a") as file:
         file.write('{"step": 19, "lo')
@@ -156,13 +161,21 @@ def test_a_longer_limit_goes_on(tmp_path: Path, store: TokenStore) -> None:
 
 
 def test_what_is_written_down(tmp_path: Path, store: TokenStore) -> None:
-    job = make_job(tmp_path, store, steps=23, log_every=5, eval_every=10, process_start=time.perf_counter() - 50)
-    result = fit(job)
+    ctx = make_context(tmp_path, store, steps=23, log_every=5, eval_every=10, process_start=time.perf_counter() - 50)
+    result = fit(ctx)
     trained = [x for x in lines(tmp_path) if "loss" in x]
     assert [x["step"] for x in trained] == [1, 5, 10, 15, 20, 23], "the first and the last one too"
     assert set(trained[0]) == {
-        "step", "tokens", "seconds", "loss", "lr", "grad_norm", "tokens_per_second", "memory_bytes", "mfu",
-    }  # fmt: skip
+        "step",
+        "tokens",
+        "seconds",
+        "loss",
+        "lr",
+        "grad_norm",
+        "tokens_per_second",
+        "memory_bytes",
+        "mfu",
+    }
     assert [x["tokens"] for x in trained] == [x["step"] * ROWS * T for x in trained]
     assert trained[0]["lr"] == 0.01
     assert 0 < trained[-1]["lr"] < 0.01
@@ -180,24 +193,24 @@ def test_what_is_written_down(tmp_path: Path, store: TokenStore) -> None:
 
 
 def test_it_learns_the_order_of_the_letters(tmp_path: Path, store: TokenStore) -> None:
-    result = fit(make_job(tmp_path, store, steps=120, log_every=100))
+    result = fit(make_context(tmp_path, store, steps=120, log_every=100))
     assert result.valid is not None
     assert result.valid.loss < 1.0 < 2.3, "from ln 12 = 2.48"
 
 
 def test_seconds_add_up_over_resumes(tmp_path: Path, store: TokenStore) -> None:
-    first = fit(make_job(tmp_path, store, steps=20, stop_after=3, process_start=time.perf_counter() - 100))
-    job = make_job(tmp_path, store, steps=20, process_start=time.perf_counter() - 30)
-    second = go_on(job)
+    first = fit(make_context(tmp_path, store, steps=20, stop_after=3, process_start=time.perf_counter() - 100))
+    ctx = make_context(tmp_path, store, steps=20, process_start=time.perf_counter() - 30)
+    second = go_on(ctx)
     assert 130 < second.seconds < 200
     assert first.seconds + 30 <= second.seconds
-    assert 130 < job.counters.outside_seconds < second.seconds - 0.01
+    assert 130 < ctx.counters.outside_seconds < second.seconds - 0.01
 
 
 def test_progress_tells_how_far_it_is(tmp_path: Path, store: TokenStore, events: list[Event]) -> None:
-    fit(make_job(tmp_path, store, steps=10, stop_after=4, eval_every=2))
+    fit(make_context(tmp_path, store, steps=10, stop_after=4, eval_every=2))
     events.clear()
-    go_on(make_job(tmp_path, store, steps=10, eval_every=2))
+    go_on(make_context(tmp_path, store, steps=10, eval_every=2))
     told = [e for e in events if e.task == "train"]
     assert [e.done for e in told] == [4, 5, 6, 7, 8, 9, 10, 10]
     assert {(e.total, e.unit) for e in told} == {(10, "steps")}
@@ -209,25 +222,25 @@ def test_progress_tells_how_far_it_is(tmp_path: Path, store: TokenStore, events:
 
 
 def test_evaluation_covers_the_average_too(tmp_path: Path, store: TokenStore) -> None:
-    job = make_job(tmp_path, store, steps=6, average_decay=0.9)
-    fit(job)
+    ctx = make_context(tmp_path, store, steps=6, average_decay=0.9)
+    fit(ctx)
     (line,) = [x for x in lines(tmp_path) if "valid_loss" in x]
     assert line["valid_loss_average"] > line["valid_loss"], "it lags behind while the loss falls"
-    assert job.measure is not None
-    assert job.measure(4).loss == line["valid_loss"], "the weights are back"
+    assert ctx.measure is not None
+    assert ctx.measure(4).loss == line["valid_loss"], "the weights are back"
 
 
 def test_a_model_left_in_evaluation_mode_trains_with_dropout(tmp_path: Path, store: TokenStore) -> None:
     losses = []
     for name in ("one", "two"):
-        job = job_of(tmp_path / name, store, steps=3)
-        job.module.train(name == "one")
-        losses.append(fit(job).train_loss)
+        ctx = job_of(tmp_path / name, store, steps=3)
+        ctx.module.train(name == "one")
+        losses.append(fit(ctx).train_loss)
     assert losses[0] == losses[1]
 
 
 def test_a_run_without_valid_text_trains(tmp_path: Path, store: TokenStore) -> None:
-    result = fit(make_job(tmp_path, store, steps=4, eval_every=2, measure=None))
+    result = fit(make_context(tmp_path, store, steps=4, eval_every=2, measure=None))
     assert (result.finished, result.valid) == (True, None)
     assert last(tmp_path).name == "step-00000004"
 
@@ -249,9 +262,11 @@ def test_trackers_are_closed_however_a_run_ends(
             seen.append("closed")
 
     monkeypatch.setitem(TRACKERS, "follower", Follower)
-    job = make_job(tmp_path, store, steps=4, measure=None, trackers=["follower"], objective=Breaks(store, breaks_at))
+    ctx = make_context(
+        tmp_path, store, steps=4, measure=None, trackers=["follower"], objective=Breaks(store, breaks_at)
+    )
     try:
-        fit(job)
+        fit(ctx)
     except OSError:
         assert breaks_at == 3
     assert seen == [1, 2, 3, 4][:breaks_at] + ["closed"]

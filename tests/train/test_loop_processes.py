@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from small_run import go_on, lines, make_job, tensors
+from small_run import go_on, lines, make_context, tensors
 
 from firstlight.store import TokenStore
 from firstlight.train import fit
@@ -16,7 +16,7 @@ PROGRAM = """
 import json, sys
 from pathlib import Path
 from firstlight import parallel, progress
-from small_run import go_on, make_job, make_store, ROWS, T
+from small_run import go_on, make_context, make_store, ROWS, T
 from firstlight.store import TokenStore
 
 run, out = Path(sys.argv[1]), Path(sys.argv[2])
@@ -28,14 +28,14 @@ with progress.listen(lambda e: told.append(e.text) if e.level == "warning" else 
     results = []
     for stop_after in (9, 0):
         cadence = {"stop_after": stop_after, "checkpoint_every": 4, "eval_every": 8}
-        job = make_job(run, store, steps=16, place=place, micro_batch=1, **cadence)
+        job = make_context(run, store, steps=16, place=place, micro_batch=1, **cadence)
         results.append(go_on(job))
         parallel.barrier(place)
         if stop_after and parallel.is_main(place):
             file = run / "checkpoints" / "step-00000009" / "model.safetensors"
             file.write_bytes(file.read_bytes()[:-1])
         parallel.barrier(place)
-    short = make_job(run.with_name("short"), store, minutes=0.005, place=place)
+    short = make_context(run.with_name("short"), store, minutes=0.005, place=place)
     results.append(go_on(short))
     same = parallel.gather([round(p.double().sum().item(), 12) for p in short.state.model.parameters()], place)
 (out / f"{place.rank}.json").write_text(json.dumps({
@@ -50,9 +50,17 @@ parallel.stop(place)
 def test_two_processes_are_as_one(tmp_path: Path, store: TokenStore) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--nnodes=1", "--nproc-per-node=2", "--standalone",
-        str(tmp_path / "program.py"), str(tmp_path / "two"), str(tmp_path), str(store.directory),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nnodes=1",
+        "--nproc-per-node=2",
+        "--standalone",
+        str(tmp_path / "program.py"),
+        str(tmp_path / "two"),
+        str(tmp_path),
+        str(store.directory),
+    ]
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
@@ -61,7 +69,7 @@ def test_two_processes_are_as_one(tmp_path: Path, store: TokenStore) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=180, env=environment)
     assert done.returncode == 0, done.stderr
     seen = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
-    one = fit(make_job(tmp_path / "one", store, steps=16, checkpoint_every=4, eval_every=8))
+    one = fit(make_context(tmp_path / "one", store, steps=16, checkpoint_every=4, eval_every=8))
     assert one.valid is not None
     for rank in seen:
         assert rank["steps"][:2] == [9, 16]
@@ -81,4 +89,4 @@ def test_two_processes_are_as_one(tmp_path: Path, store: TokenStore) -> None:
         if "random" in name
     }
     assert ranks == {"0/cpu", "1/cpu"}
-    assert go_on(make_job(tmp_path / "two", store, steps=18)).step == 18
+    assert go_on(make_context(tmp_path / "two", store, steps=18)).step == 18

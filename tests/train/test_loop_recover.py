@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_run import ROWS, T, curve, go_on, lines, make_job, write_model
+from small_run import ROWS, T, curve, go_on, lines, make_context, write_model
 
 from firstlight.errors import StorageError, TrainingError
 from firstlight.optim import AdamW, Schedule
@@ -60,13 +60,13 @@ def warnings(events: list[Event]) -> list[str]:
 def test_a_divergence_is_seen_rolled_back_and_survived(tmp_path: Path, store: TokenStore, events: list[Event]) -> None:
     objective = Poisoned(store, steps(44, 70))
     guard = calm_guard(max_rollbacks=20)
-    job = make_job(tmp_path, store, settings=FLAT, objective=objective, steps=60, checkpoint_every=20, guard=guard)
-    result = fit(job)
+    ctx = make_context(tmp_path, store, settings=FLAT, objective=objective, steps=60, checkpoint_every=20, guard=guard)
+    result = fit(ctx)
     assert (result.finished, result.step) == (True, 60)
     # Each rollback leaves out three steps' rows, and goes back to step 40: the last before the first spike.
-    assert job.counters.rollbacks == 9
-    assert job.counters.skipped == [((44 - 1 + 3 * i) * ROWS, 3 * ROWS) for i in range(9)]
-    assert job.counters.position == (60 + 27) * ROWS
+    assert ctx.counters.rollbacks == 9
+    assert ctx.counters.skipped == [((44 - 1 + 3 * i) * ROWS, 3 * ROWS) for i in range(9)]
+    assert ctx.counters.position == (60 + 27) * ROWS
     assert result.train_loss < 1.2
     trained = [x for x in lines(tmp_path) if "loss" in x]
     assert [x["step"] for x in trained] == list(range(1, 61)), "what was undone is not in the curve"
@@ -83,13 +83,18 @@ def test_a_divergence_is_seen_rolled_back_and_survived(tmp_path: Path, store: To
 
 
 def test_the_rollback_is_what_a_run_without_those_rows_would_have_been(tmp_path: Path, store: TokenStore) -> None:
-    job = make_job(
-        tmp_path / "a", store, settings=FLAT, objective=Poisoned(store, steps(44, 46)), steps=55, checkpoint_every=20,
+    ctx = make_context(
+        tmp_path / "a",
+        store,
+        settings=FLAT,
+        objective=Poisoned(store, steps(44, 46)),
+        steps=55,
+        checkpoint_every=20,
         guard=GUARD,
-    )  # fmt: skip
-    fit(job)
-    assert job.counters.rollbacks == 1
-    other = make_job(tmp_path / "b", store, settings=FLAT, steps=55, guard=GUARD)
+    )
+    fit(ctx)
+    assert ctx.counters.rollbacks == 1
+    other = make_context(tmp_path / "b", store, settings=FLAT, steps=55, guard=GUARD)
     other.counters.skipped = [(43 * ROWS, 3 * ROWS)]
     fit(other)
     assert curve(tmp_path / "a") == curve(tmp_path / "b")
@@ -100,19 +105,24 @@ def test_a_run_stopped_after_a_rollback_goes_on_as_if_not(tmp_path: Path, store:
     for name, stops in (("whole", (0,)), ("broken", (45, 48, 0))):
         for stop_after in stops:
             objective = Poisoned(store, steps(44, 46))
-            job = make_job(tmp_path / name, store, objective=objective, stop_after=stop_after, **kw)
-            go_on(job)
-        assert job.counters.rollbacks == 1
+            ctx = make_context(tmp_path / name, store, objective=objective, stop_after=stop_after, **kw)
+            go_on(ctx)
+        assert ctx.counters.rollbacks == 1
     assert curve(tmp_path / "whole") == curve(tmp_path / "broken")
 
 
 def test_rollbacks_are_limited_and_the_documents_named(tmp_path: Path, store: TokenStore) -> None:
-    job = make_job(
-        tmp_path, store, settings=FLAT, objective=Poisoned(store, steps(31, 10_000)), steps=200, checkpoint_every=10,
+    ctx = make_context(
+        tmp_path,
+        store,
+        settings=FLAT,
+        objective=Poisoned(store, steps(31, 10_000)),
+        steps=200,
+        checkpoint_every=10,
         guard=calm_guard(max_rollbacks=2),
-    )  # fmt: skip
+    )
     with pytest.raises(TrainingError) as caught:
-        fit(job)
+        fit(ctx)
     text = str(caught.value)
     assert text.startswith("step 33: the loss spiked again after 2 rollbacks (found loss ")
     assert "documents: row-" in text
@@ -122,7 +132,7 @@ def test_rollbacks_are_limited_and_the_documents_named(tmp_path: Path, store: To
 
 
 def test_a_rollback_before_the_first_checkpoint_starts_again(tmp_path: Path, store: TokenStore) -> None:
-    job = make_job(
+    ctx = make_context(
         tmp_path / "a",
         store,
         settings=FLAT,
@@ -132,24 +142,30 @@ def test_a_rollback_before_the_first_checkpoint_starts_again(tmp_path: Path, sto
         guard=GUARD,
         process_start=time.perf_counter() - 10,
     )
-    fit(job)
+    fit(ctx)
     assert "back to the start, since there is no checkpoint yet" in lines(tmp_path / "a", "events.jsonl")[0]["text"]
-    other = make_job(tmp_path / "b", store, settings=FLAT, dropout=0.1, steps=50, guard=GUARD)
+    other = make_context(tmp_path / "b", store, settings=FLAT, dropout=0.1, steps=50, guard=GUARD)
     other.counters.skipped = [(43 * ROWS, 3 * ROWS)]
     fit(other)
     assert curve(tmp_path / "a") == curve(tmp_path / "b")
-    assert (job.counters.rollbacks, job.counters.micro_rows) == (1, ROWS)
-    assert job.counters.outside_seconds > 10, "the time before the loop has not come back"
+    assert (ctx.counters.rollbacks, ctx.counters.micro_rows) == (1, ROWS)
+    assert ctx.counters.outside_seconds > 10, "the time before the loop has not come back"
 
 
 def test_no_checkpoint_is_made_amid_a_spike(tmp_path: Path, store: TokenStore) -> None:
     points = Checkpoints(tmp_path, write_model, 99)
     fit(
-        make_job(
-            tmp_path, store, settings=FLAT, objective=Poisoned(store, steps(40, 41)), steps=50, checkpoint_every=20,
-            guard=GUARD, checkpoints=points,
+        make_context(
+            tmp_path,
+            store,
+            settings=FLAT,
+            objective=Poisoned(store, steps(40, 41)),
+            steps=50,
+            checkpoint_every=20,
+            guard=GUARD,
+            checkpoints=points,
         )
-    )  # fmt: skip
+    )
     found = [int(p.name[5:]) for p in points.all()]
     assert found[0] == 20
     assert found[-1] == 50
@@ -157,10 +173,10 @@ def test_no_checkpoint_is_made_amid_a_spike(tmp_path: Path, store: TokenStore) -
 
 
 def test_a_batch_that_is_not_finite_is_left_out(tmp_path: Path, store: TokenStore, events: list[Event]) -> None:
-    job = make_job(
+    ctx = make_context(
         tmp_path, store, settings=FLAT, objective=Poisoned(store, steps(6, 7), "weights"), steps=12, log_every=100
     )
-    result = fit(job)
+    result = fit(ctx)
     assert result.finished
     assert math.isfinite(result.train_loss)
     trained = {x["step"]: x["loss"] for x in lines(tmp_path) if "loss" in x}
@@ -169,26 +185,26 @@ def test_a_batch_that_is_not_finite_is_left_out(tmp_path: Path, store: TokenStor
     told = [e["text"] for e in lines(tmp_path, "events.jsonl")]
     assert len(told) == 2
     assert told[0] == "update left out: loss nan, gradient norm nan; documents: row-20, row-21, row-22, row-23"
-    assert job.counters.not_finite == 0
+    assert ctx.counters.not_finite == 0
 
 
 def test_steps_left_out_in_a_row_are_limited(tmp_path: Path, store: TokenStore) -> None:
     guard = Guard(max_skipped_steps=2)
-    job = make_job(
+    ctx = make_context(
         tmp_path, store, objective=Poisoned(store, steps(4, 99), "weights"), steps=50, guard=guard, checkpoint_every=2
     )
     with pytest.raises(
         TrainingError, match=r"step 6: loss or gradient was not finite in 3 steps in a row .*row-20, row-21"
     ):
-        fit(job)
+        fit(ctx)
     assert (tmp_path / "latest").read_text() == "step-00000002\n", "none was made of a step that was left out"
 
 
 def test_overflows_that_find_the_scale_of_fp16_are_no_news(tmp_path: Path, store: TokenStore) -> None:
-    place = replace(make_job(tmp_path, store, steps=1).place, precision="fp16")
-    job = make_job(tmp_path, store, settings=FLAT, steps=14, place=place)
-    job.state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**26)
-    result = fit(job)
+    device_context = replace(make_context(tmp_path, store, steps=1).device_context, precision="fp16")
+    ctx = make_context(tmp_path, store, settings=FLAT, steps=14, device_context=device_context)
+    ctx.state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**26)
+    result = fit(ctx)
     left_out = [x for x in lines(tmp_path) if x.get("grad_norm") in ("Infinity", "NaN")]
     assert 2 < len(left_out) < 14
     assert not (tmp_path / "events.jsonl").exists()
@@ -206,10 +222,10 @@ class Masked(Poisoned):
 
 
 def test_a_batch_without_targets_is_no_failure(tmp_path: Path, store: TokenStore) -> None:
-    job = make_job(
+    ctx = make_context(
         tmp_path, store, objective=Masked(store, steps(3, 9)), steps=12, guard=Guard(max_skipped_steps=1), tokens=None
     )
-    result = fit(job)
+    result = fit(ctx)
     assert (result.finished, result.tokens) == (True, 5 * ROWS * T)
     assert not (tmp_path / "events.jsonl").exists()
     assert [x["loss"] for x in lines(tmp_path) if "loss" in x][2:9] == ["NaN"] * 7
@@ -233,12 +249,12 @@ class Hungry(torch.nn.Module):
 
 
 def test_out_of_memory_halves_and_goes_on(tmp_path: Path, store: TokenStore, events: list[Event]) -> None:
-    fit(make_job(tmp_path / "calm", store, settings=FLAT, steps=5, rows=12))
-    job = make_job(tmp_path / "short", store, settings=FLAT, steps=5, rows=12)
-    module = job.module = Hungry(LossModule(job.state.model), 3)
-    fit(job)
+    fit(make_context(tmp_path / "calm", store, settings=FLAT, steps=5, rows=12))
+    ctx = make_context(tmp_path / "short", store, settings=FLAT, steps=5, rows=12)
+    module = ctx.module = Hungry(LossModule(ctx.state.model), 3)
+    fit(ctx)
     assert module.seen[1:8] == [12, 6, 3, 3, 3, 3, 3], "12 and 6 do not fit; then four pieces a step"
-    assert job.counters.micro_rows == 3
+    assert ctx.counters.micro_rows == 3
     assert warnings(events) == [
         "step 0: out of memory with 12 rows a forward pass; going on with 6",
         "step 0: out of memory with 6 rows a forward pass; going on with 3",
@@ -251,39 +267,39 @@ def test_out_of_memory_halves_and_goes_on(tmp_path: Path, store: TokenStore, eve
 def test_a_step_taken_again_draws_the_same_random_numbers(tmp_path: Path, store: TokenStore) -> None:
     states = []
     for most in (2, 99):
-        job = make_job(tmp_path / str(most), store, steps=1, micro_batch=4 if most == 2 else 2)
-        job.module = Hungry(LossModule(job.state.model), most)
-        fit(job)
+        ctx = make_context(tmp_path / str(most), store, steps=1, micro_batch=4 if most == 2 else 2)
+        ctx.module = Hungry(LossModule(ctx.state.model), most)
+        fit(ctx)
         states.append(torch.get_rng_state())
     assert torch.equal(*states)
 
 
 def test_what_was_found_to_fit_is_kept_over_a_resume(tmp_path: Path, store: TokenStore) -> None:
-    job = make_job(tmp_path, store, steps=6, stop_after=3)
-    job.module = Hungry(LossModule(job.state.model), 2)
-    fit(job)
-    job = make_job(tmp_path, store, steps=6)
-    module = job.module = Hungry(LossModule(job.state.model), 2)
-    go_on(job)
+    ctx = make_context(tmp_path, store, steps=6, stop_after=3)
+    ctx.module = Hungry(LossModule(ctx.state.model), 2)
+    fit(ctx)
+    ctx = make_context(tmp_path, store, steps=6)
+    module = ctx.module = Hungry(LossModule(ctx.state.model), 2)
+    go_on(ctx)
     assert set(module.seen[1:]) == {2}
 
 
 def test_one_row_that_does_not_fit_ends_the_run(tmp_path: Path, store: TokenStore) -> None:
-    job = make_job(tmp_path, store, steps=5)
-    job.module = Hungry(LossModule(job.state.model), 0)
+    ctx = make_context(tmp_path, store, steps=5)
+    ctx.module = Hungry(LossModule(ctx.state.model), 0)
     with pytest.raises(TrainingError, match="out of memory with one row a forward pass"):
-        fit(job)
+        fit(ctx)
 
 
 def test_other_errors_are_not_taken_for_it(tmp_path: Path, store: TokenStore) -> None:
-    job = make_job(tmp_path, store, steps=5)
+    ctx = make_context(tmp_path, store, steps=5)
 
     def broken(*_: Any) -> Any:
         raise RuntimeError("shapes differ")
 
-    job.module.forward = broken  # type: ignore[method-assign]
+    ctx.module.forward = broken  # type: ignore[method-assign]
     with pytest.raises(RuntimeError, match="shapes differ"):
-        fit(job)
+        fit(ctx)
 
 
 def disk(full: Callable[[Path], bool]) -> Callable[[Path, dict[str, torch.Tensor]], None]:
@@ -297,7 +313,9 @@ def disk(full: Callable[[Path], bool]) -> Callable[[Path, dict[str, torch.Tensor
 
 def test_a_full_disk_is_warned_of_and_training_goes_on(tmp_path: Path, store: TokenStore, events: list[Event]) -> None:
     write = disk(lambda folder: "step-00000004" in folder.name or "step-00000006" in folder.name)
-    result = fit(make_job(tmp_path, store, steps=10, checkpoint_every=2, checkpoints=Checkpoints(tmp_path, write, 9)))
+    result = fit(
+        make_context(tmp_path, store, steps=10, checkpoint_every=2, checkpoints=Checkpoints(tmp_path, write, 9))
+    )
     assert result.finished
     assert sorted(p.name[-1] for p in (tmp_path / "checkpoints").iterdir()) == ["0", "2", "8"]
     assert len(warnings(events)) == 2
@@ -308,10 +326,10 @@ def test_a_disk_that_stays_full_fails_the_run_at_its_end(
     tmp_path: Path, store: TokenStore, events: list[Event]
 ) -> None:
     write = disk(lambda folder: "step-00000002" not in folder.name)
-    job = make_job(tmp_path, store, steps=8, checkpoint_every=2, checkpoints=Checkpoints(tmp_path, write, 9))
+    ctx = make_context(tmp_path, store, steps=8, checkpoint_every=2, checkpoints=Checkpoints(tmp_path, write, 9))
     with pytest.raises(StorageError, match="no space left on the disk"):
-        fit(job)
-    assert job.counters.step == 8, "everything was tried first"
+        fit(ctx)
+    assert ctx.counters.step == 8, "everything was tried first"
     assert [x["step"] for x in lines(tmp_path) if "loss" in x] == list(range(1, 9))
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000002"]
     assert len(warnings(events)) == 3, "of the steps 4, 6 and 8; the last save of 8 is the error"
@@ -325,7 +343,7 @@ def test_the_last_save_is_tried_again_where_it_failed_in_passing(tmp_path: Path,
         return len(tries) == 1
 
     fit(
-        make_job(
+        make_context(
             tmp_path, store, steps=4, eval_every=4, checkpoint_every=4, checkpoints=Checkpoints(tmp_path, disk(full), 9)
         )
     )
@@ -350,5 +368,5 @@ def test_a_slow_disk_holds_up_no_step(tmp_path: Path, store: TokenStore, monkeyp
         write_model(folder, weights)
 
     points = Checkpoints(tmp_path, write, 9)
-    fit(make_job(tmp_path, store, steps=10, eval_every=2, objective=Watched(store, range(0)), checkpoints=points))
+    fit(make_context(tmp_path, store, steps=10, eval_every=2, objective=Watched(store, range(0)), checkpoints=points))
     assert [p.name for p in points.all()] == ["step-00000002", "step-00000010"]

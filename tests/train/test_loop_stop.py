@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_run import ROWS, T, go_on, lines, make_job, write_model
+from small_run import ROWS, T, go_on, lines, make_context, write_model
 
 from firstlight import progress
 from firstlight.errors import ConfigError
@@ -37,7 +37,7 @@ from firstlight.train.signals import StopSignals
 def test_limits_in_steps_tokens_and_epochs(
     tmp_path: Path, store: TokenStore, settings: dict[str, Any], step: int, by: str
 ) -> None:
-    result = fit(make_job(tmp_path, store, **settings))
+    result = fit(make_context(tmp_path, store, **settings))
     assert (result.step, result.stopped_by, result.finished) == (step, by, by != "stop_after")
     assert (tmp_path / "latest").read_text() == f"step-{step:08d}\n"
 
@@ -47,8 +47,8 @@ def test_a_limit_in_minutes_runs_the_whole_schedule(tmp_path: Path, store: Token
     """Half a second of training, after a preparation that takes most of the time."""
     settings = AdamW(lr=0.01, schedule=Schedule(name=name, warmup_ratio=0.1))
     began = time.perf_counter()
-    job = make_job(tmp_path, store, settings=settings, minutes=100.5 / 60, process_start=began - 100, eval_every=0)
-    result = fit(job)
+    ctx = make_context(tmp_path, store, settings=settings, minutes=100.5 / 60, process_start=began - 100, eval_every=0)
+    result = fit(ctx)
     assert (result.stopped_by, result.finished) == ("minutes", True)
     assert result.seconds >= 100.5
     rates = [x["lr"] for x in lines(tmp_path) if "lr" in x]
@@ -69,23 +69,23 @@ def test_convergence_stops_where_the_valid_loss_no_longer_gains(
     stub_losses(monkeypatch, [3.0, 2.0, 1.95, 1.93, 1.8, 1.79, 1.78, 1.77, 1.0])
     stop = Convergence(evaluations=3, threshold=0.1)
     flat = AdamW(lr=0.01, schedule=Schedule(name="constant"))
-    result = fit(make_job(tmp_path, store, settings=flat, convergence=stop, eval_every=2))
+    result = fit(make_context(tmp_path, store, settings=flat, convergence=stop, eval_every=2))
     assert (result.stopped_by, result.step, result.finished) == ("convergence", 16, True)
     assert (tmp_path / "best").read_text() == "step-00000016\n"
 
 
 def test_convergence_without_valid_text_is_refused(tmp_path: Path, store: TokenStore) -> None:
     with pytest.raises(ConfigError, match="no valid text to converge on"):
-        fit(make_job(tmp_path, store, convergence=Convergence(evaluations=3), eval_every=2, measure=None))
+        fit(make_context(tmp_path, store, convergence=Convergence(evaluations=3), eval_every=2, measure=None))
 
 
 def test_convergence_counts_over_a_resume(tmp_path: Path, store: TokenStore, monkeypatch: pytest.MonkeyPatch) -> None:
     stub_losses(monkeypatch, [2.0, 2.0, 2.0, 2.0])
     for stop_after in (5, 0):
-        job = make_job(
+        ctx = make_context(
             tmp_path, store, steps=50, convergence=Convergence(evaluations=3), eval_every=2, stop_after=stop_after
         )
-        result = go_on(job)
+        result = go_on(ctx)
     assert (result.stopped_by, result.step) == ("convergence", 8)
 
 
@@ -102,7 +102,7 @@ def test_a_signal_saves_and_stops(
         samples.append("x")
         return "x"
 
-    result = fit(make_job(tmp_path, store, steps=12, sample_every=5, sample=sample))
+    result = fit(make_context(tmp_path, store, steps=12, sample_every=5, sample=sample))
     assert (result.stopped_by, result.finished, result.step) == (number.name, False, 5)
     assert samples == ["x"], "no sample and no evaluation at such an end"
     assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == before
@@ -110,8 +110,8 @@ def test_a_signal_saves_and_stops(
     assert f"{number.name}: ending after this step, saving first" in said[0]
     path = tmp_path / "checkpoints" / "step-00000005"
     assert verify_manifest(path) == []
-    assert go_on(make_job(tmp_path, store, steps=12, sample_every=5, sample=sample)).step == 12
-    unbroken = fit(make_job(tmp_path / "other", store, steps=12))
+    assert go_on(make_context(tmp_path, store, steps=12, sample_every=5, sample=sample)).step == 12
+    unbroken = fit(make_context(tmp_path / "other", store, steps=12))
     assert unbroken.train_loss == [x for x in lines(tmp_path) if "loss" in x][-1]["loss"]
 
 
@@ -121,7 +121,7 @@ def test_a_signal_during_the_last_save_leaves_it_whole(tmp_path: Path, store: To
         time.sleep(0.05)
         write_model(folder, weights)
 
-    result = fit(make_job(tmp_path, store, steps=3, checkpoints=Checkpoints(tmp_path, write, 2)))
+    result = fit(make_context(tmp_path, store, steps=3, checkpoints=Checkpoints(tmp_path, write, 2)))
     assert (result.finished, result.step) == (True, 3)
     assert verify_manifest(tmp_path / "checkpoints" / "step-00000003") == []
 
@@ -131,9 +131,9 @@ def test_a_signal_before_the_first_step_saves_the_start(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(Limits, "reached", lambda *_: signal.raise_signal(signal.SIGTERM))
-        result = fit(make_job(tmp_path, store, steps=5))
+        result = fit(make_context(tmp_path, store, steps=5))
     assert (result.step, result.stopped_by) == (0, "SIGTERM")
-    assert go_on(make_job(tmp_path, store, steps=5)).finished
+    assert go_on(make_context(tmp_path, store, steps=5)).finished
 
 
 def test_a_notice_that_cannot_be_written_now_ends_nothing() -> None:
@@ -147,7 +147,7 @@ def test_a_notice_that_cannot_be_written_now_ends_nothing() -> None:
 
 def test_only_the_main_thread_takes_signals(tmp_path: Path, store: TokenStore) -> None:
     results: list[Any] = []
-    thread = threading.Thread(target=lambda: results.append(fit(make_job(tmp_path, store, steps=3))))
+    thread = threading.Thread(target=lambda: results.append(fit(make_context(tmp_path, store, steps=3))))
     thread.start()
     thread.join(60)
     assert results[0].finished
@@ -156,7 +156,7 @@ def test_only_the_main_thread_takes_signals(tmp_path: Path, store: TokenStore) -
 PROGRAM = """
 import os, signal, sys, threading, time
 from pathlib import Path
-from small_run import make_job, make_store, write_model
+from small_run import make_context, make_store, write_model
 from firstlight.train import Checkpoints, fit
 
 run = Path(sys.argv[1])
@@ -173,7 +173,7 @@ def sample():
 
 store = make_store(run / "data")
 points = Checkpoints(run, write, 9)
-fit(make_job(run, store, steps=50, checkpoint_every=2, sample_every=5, sample=sample, checkpoints=points))
+fit(make_context(run, store, steps=50, checkpoint_every=2, sample_every=5, sample=sample, checkpoints=points))
 print("never")
 """
 
@@ -200,6 +200,6 @@ def test_a_second_ctrl_c_quits_though_a_save_hangs(tmp_path: Path, store: TokenS
         process.wait()
         process.stdout.close()
     # What was whole before is whole, and training goes on from it.
-    result = go_on(make_job(tmp_path / "run", store, steps=6))
+    result = go_on(make_context(tmp_path / "run", store, steps=6))
     assert result.step == 6
     assert sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir()) == ["step-00000004", "step-00000006"]

@@ -35,9 +35,13 @@ def plain(model: GPT, lr: float = 1.0) -> TrainState:
 
 
 def step(
-    state: TrainState, batch: Batch, clip: AdamW | Muon = FREE, module: nn.Module | None = None, **place: object
+    state: TrainState,
+    batch: Batch,
+    clip: AdamW | Muon = FREE,
+    module: nn.Module | None = None,
+    **device_context: object,
 ) -> Outcome:
-    return train_step(state, module or LossModule(state.model), batch, 1.0, clip, replace(CPU, **place))  # type: ignore[arg-type]
+    return train_step(state, module or LossModule(state.model), batch, 1.0, clip, replace(CPU, **device_context))  # type: ignore[arg-type]
 
 
 def gradient(model: GPT, batch: Batch, micro: int) -> tuple[dict[str, Tensor], Outcome]:

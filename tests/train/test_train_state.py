@@ -15,12 +15,24 @@ from firstlight.train import Counters
 numbers = st.integers(0, 10**9)
 maybe = st.none() | st.floats(0, 100)
 counters_ = st.builds(
-    Counters, step=numbers, tokens=numbers, position=numbers, seconds=st.floats(0, 1e9),
-    outside_seconds=st.floats(0, 1e9), micro_rows=numbers, skipped=st.lists(st.tuples(numbers, numbers), max_size=3),
-    not_finite=numbers, rollbacks=numbers, spiking=numbers, spike_position=numbers,
-    losses=st.lists(st.floats(0, 100), max_size=4), best_loss=maybe, best_step=st.none() | numbers, gain_loss=maybe,
+    Counters,
+    step=numbers,
+    tokens=numbers,
+    position=numbers,
+    seconds=st.floats(0, 1e9),
+    outside_seconds=st.floats(0, 1e9),
+    micro_rows=numbers,
+    skipped=st.lists(st.tuples(numbers, numbers), max_size=3),
+    not_finite=numbers,
+    rollbacks=numbers,
+    spiking=numbers,
+    spike_position=numbers,
+    losses=st.lists(st.floats(0, 100), max_size=4),
+    best_loss=maybe,
+    best_step=st.none() | numbers,
+    gain_loss=maybe,
     stale=numbers,
-)  # fmt: skip
+)
 
 
 @given(counters_)

@@ -30,9 +30,11 @@ def direct(model: GPT, store: TokenStore) -> dict[str, float]:
     lengths = torch.from_numpy(LENGTHS)[target]
     text = lengths > 0
     return {
-        "loss": loss.mean().item(), "targets": len(target), "text_bytes": int(lengths.sum()),
+        "loss": loss.mean().item(),
+        "targets": len(target),
+        "text_bytes": int(lengths.sum()),
         "bits": loss[text].sum().item() / math.log(2) / int(lengths.sum()),
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("rows", [1, 3, 7, 1000])
@@ -122,7 +124,7 @@ def test_processes_share_the_windows_whatever_their_rows(store: TokenStore, monk
         return real(self, index, rows)
 
     monkeypatch.setattr(Windows, "batch", spy)
-    monkeypatch.setattr("firstlight.parallel.all_sum", lambda tensor, place: tensor)
+    monkeypatch.setattr("firstlight.parallel.all_sum", lambda tensor, device_context: tensor)
     for rank, rows in enumerate((4, 7, 2)):
         validate(make_model(), windows, None, replace(CPU, rank=rank, world_size=3), rows)
     assert sorted(seen) == list(range(windows.n_windows))

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from firstlight.cli import convert, data, doctor, evaluate, finetune, generate, tokenizer, training
-from firstlight.cli.draw import Drawing
+from firstlight.cli import convert, data, doctor, evaluate, finetune, generate, pretrain, tokenizer
+from firstlight.cli.progress_bar import Drawing
 from firstlight.errors import Failure, FirstlightError
 from firstlight.files import storage_errors
 from firstlight.progress import listen
@@ -53,7 +53,7 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     app.callback()(_options)
-    for room in (training, finetune, generate, evaluate, data, tokenizer, convert, doctor):
+    for room in (pretrain, finetune, generate, evaluate, data, tokenizer, convert, doctor):
         room.register(app)
     return app
 
@@ -135,9 +135,10 @@ def _out_of_memory(error: Exception) -> Failure | None:
     if not isinstance(error, MemoryError) and not ("out of memory" in text or "not enough memory" in text):
         return None
     known = Failure(
-        "out of memory", found=" ".join(text.split())[:120] or None,
+        "out of memory",
+        found=" ".join(text.split())[:120] or None,
         fix="Take a smaller model, train.micro_batch=1, or a machine with more memory.",
-    )  # fmt: skip
+    )
     known.__cause__ = error
     return known
 

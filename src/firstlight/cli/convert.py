@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from firstlight.cli import show
-from firstlight.cli.show import JsonOption
+from firstlight.cli import output
+from firstlight.cli.output import JsonOption
 
 
 def register(app: typer.Typer) -> None:
@@ -41,22 +41,29 @@ def import_(
 
     made = stage.import_(source, out=run, tokenizer_path=tokenizer)
     if as_json:
-        show.as_json(made)
+        output.as_json(made)
     elif isinstance(made, stage.Imported):
-        show.pairs(
+        output.pairs(
             {
-                "from": made.form, "run": made.run, "family": made.family, "parameters": f"{made.parameters:,}",
-                "vocabulary": f"{made.vocab_size:,}", "block size": f"{made.block_size:,}", "tokenizer": made.tokenizer,
+                "from": made.form,
+                "run": made.run,
+                "family": made.family,
+                "parameters": f"{made.parameters:,}",
+                "vocabulary": f"{made.vocab_size:,}",
+                "block size": f"{made.block_size:,}",
+                "tokenizer": made.tokenizer,
             }
-        )  # fmt: skip
+        )
     else:
-        show.pairs(
+        output.pairs(
             {
-                "store": made.store, "training": f"{made.train_tokens:,} tokens",
-                "validation": f"{made.valid_tokens:,} tokens", "documents": f"{made.documents:,}",
+                "store": made.store,
+                "training": f"{made.train_tokens:,} tokens",
+                "validation": f"{made.valid_tokens:,} tokens",
+                "documents": f"{made.documents:,}",
                 "vocabulary": f"{made.vocab_size:,}",
             }
-        )  # fmt: skip
+        )
 
 
 def export(
@@ -74,6 +81,6 @@ def export(
 
     made = stage.export(run, to, out, kind=dtype)
     if as_json:
-        show.as_json(made)
+        output.as_json(made)
     else:
-        show.pairs(made.files)
+        output.pairs(made.files)

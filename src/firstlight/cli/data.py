@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from firstlight.cli import show
-from firstlight.cli.show import JsonOption
-from firstlight.cli.words import corpus_settings, split_words
+from firstlight.cli import output
+from firstlight.cli.arguments import corpus_settings, split_words
+from firstlight.cli.output import JsonOption
 from firstlight.errors import StoreError, UsageError
 
 StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="A token store, or a run directory.")]
@@ -61,7 +61,7 @@ def prepare(
     settings += corpus_settings(text_field, on_bad_bytes)
     made = stage.prepare(inputs, out=out, tokenizer_path=tokenizer, overrides=settings)
     if as_json:
-        show.as_json(made)
+        output.as_json(made)
         return
     tokens = f"{made.train_tokens:,} training and {made.valid_tokens:,} valid tokens"
     print(f"{made.store}: {tokens}, vocabulary {made.vocab_size:,}")
@@ -83,9 +83,9 @@ def inspect(
 
     found = stage.inspect(store, n_tokens=tokens)
     if as_json:
-        show.as_json(found)
+        output.as_json(found)
         return
-    show.pairs(
+    output.pairs(
         {
             "documents": f"{found.documents['train']:,} train, {found.documents['valid']:,} valid",
             "tokens": f"{found.tokens['train']:,} train, {found.tokens['valid']:,} valid ({found.dtype})",
@@ -112,7 +112,7 @@ def verify(store: StoreArgument, as_json: JsonOption = False) -> None:
 
     result = stage.verify(store)
     if as_json:
-        show.as_json(result)
+        output.as_json(result)
         if result.problems:
             raise typer.Exit(1)
         return
@@ -141,10 +141,10 @@ def stats(
 
     found = stage.stats(store, top=top)
     if as_json:
-        show.as_json(found)
+        output.as_json(found)
         return
     heads = ("documents", "tokens", "bytes")
-    show.table(("split", *heads), [(side, *(f"{found[side][h]:,}" for h in heads)) for side in ("train", "valid")])
+    output.table(("split", *heads), [(side, *(f"{found[side][h]:,}" for h in heads)) for side in ("train", "valid")])
     print(f"\n{found['bytes_per_token']:.2f} bytes a token; {found['ids_used']:,} of {found['vocab_size']:,} ids occur")
     print("tokens a document: " + ", ".join(f"{name} {value:,.0f}" for name, value in found["document_tokens"].items()))
     print()
@@ -158,4 +158,4 @@ def stats(
         )
         for r in found["top"]
     ]
-    show.table(("id", "token", "count", "share"), rows, words=2)
+    output.table(("id", "token", "count", "share"), rows, words=2)

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from firstlight.cli import show
-from firstlight.cli.show import JsonOption
+from firstlight.cli import output
+from firstlight.cli.output import JsonOption
 
 
 def register(app: typer.Typer) -> None:
@@ -29,7 +29,7 @@ def doctor(
 
     found = stage(folder)
     if as_json:
-        show.as_json({"healthy": found.healthy, "findings": found.findings})
+        output.as_json({"healthy": found.healthy, "findings": found.findings})
     else:
         signs = {"ok": "ok  ", "note": "note", "problem": "BAD "}
         width = max(len(finding.name) for finding in found.findings)

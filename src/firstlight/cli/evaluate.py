@@ -4,12 +4,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from firstlight.cli import show
-from firstlight.cli.show import JsonOption
-from firstlight.cli.words import named_as_options
+from firstlight.cli import output
+from firstlight.cli.arguments import named_as_options
+from firstlight.cli.output import JsonOption
 
 if TYPE_CHECKING:
-    from firstlight.evaluate import Likelihood
+    from firstlight.evaluation import Likelihood
 
 
 def register(app: typer.Typer) -> None:
@@ -49,17 +49,17 @@ def evaluate(
     with named_as_options({"hardware.device": "--device", "stride": "--stride"}):
         found = stage(run, text or (), stride=stride, device=device, int8=int8)
     if as_json:
-        show.as_json(found.to_json())
+        output.as_json(found.to_json())
         return
     for number, result in enumerate(found.texts):
         if number:
             print()
-        size = f", {show.size(result.n_bytes)}" if result.unit == "byte" else ""
+        size = f", {output.size(result.n_bytes)}" if result.unit == "byte" else ""
         step = "" if result.unit == "dim" else f", stride {found.stride}"
         print(f"{result.name}: {result.n_tokens:,} tokens{size}{step}")
         scores = [("model", result.model), *result.baselines.items()]
         heads = ("", "loss", "perplexity", f"bits/{result.unit}")
-        show.table(heads, [_row(name, score, result.unit) for name, score in scores])
+        output.table(heads, [_row(name, score, result.unit) for name, score in scores])
         if result.interval is not None:
             low, high = result.interval
             print(f"95 % interval of the loss: {low:.4f} to {high:.4f}")

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from firstlight.cli import show
-from firstlight.cli.show import JsonOption
-from firstlight.cli.words import named_as_options, split_words
+from firstlight.cli import output
+from firstlight.cli.arguments import named_as_options, split_words
+from firstlight.cli.output import JsonOption
 from firstlight.config import parse_overrides
 from firstlight.errors import UsageError
 
@@ -61,11 +61,11 @@ def finetune(
         summary = stage.finetune_seeds(
             seeds, start, tasks, out=out, overrides=settings, data=data, preset=preset, resume=resume
         )
-        show.as_json(summary) if as_json else _tell_seeds(summary, out)
+        output.as_json(summary) if as_json else _tell_seeds(summary, out)
         return
     result = stage.finetune(start, tasks, out=out, data=data, preset=preset, resume=resume, overrides=settings)
     if as_json:
-        show.as_json(result)
+        output.as_json(result)
         return
     how = f"stopped by {result.stopped_by}" if result.finished else f"interrupted by {result.stopped_by}, saved"
     print(f"{result.run}: {how} at step {result.step} after {result.seconds:,.1f} s")
@@ -143,10 +143,10 @@ def probe(
     with named_as_options({"hardware.device": "--device"}):
         found = stage(run, task, data=data, pool="mean" if pool == "mean" else "last", device=device, rows=rows)
     if as_json:
-        show.as_json(found.to_json())
+        output.as_json(found.to_json())
         return
     scores = [("embeddings" if s.layer == 0 else f"block {s.layer}", f"{s.accuracy:.4f}") for s in found.layers]
-    show.table(("layer", "accuracy"), scores)
+    output.table(("layer", "accuracy"), scores)
     if found.raw_pixels is not None:
         print(f"the same classifier on raw pixels: {found.raw_pixels:.4f}")
     print(f"the commonest class alone: {found.majority:.4f}")
@@ -176,10 +176,10 @@ def transfer(
 
     found = stage(inputs[0], inputs[1:], out=out, overrides=settings, data=data, preset=preset)
     if as_json:
-        show.as_json(found)
+        output.as_json(found)
         return
     rows = [(r.task, r.trained, r.metric, f"{r.value:.4f}", f"{r.low:.4f} to {r.high:.4f}") for r in found.rows]
-    show.table(("task", "trained on", "metric", "value", "95 % interval"), rows)
+    output.table(("task", "trained on", "metric", "value", "95 % interval"), rows)
 
 
 def _tell_figures(side: str, tasks: dict[str, Any]) -> None:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from firstlight.cli import show
-from firstlight.cli.show import JsonOption
-from firstlight.cli.words import named_as_options, standard_input
+from firstlight.cli import output
+from firstlight.cli.arguments import named_as_options, standard_input
+from firstlight.cli.output import JsonOption
 from firstlight.errors import UsageError
 
 if TYPE_CHECKING:
@@ -77,9 +77,15 @@ def generate(  # noqa: PLR0913 - an argument an option
     from firstlight.stages import generate as stage
 
     settings: dict[str, Any] = {
-        "max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
-        "seed": seed, "num_samples": num_samples, "stop": stop or None,
-    }  # fmt: skip
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "seed": seed,
+        "num_samples": num_samples,
+        "stop": stop or None,
+    }
     with named_as_options({key: f"--{key.replace('_', '-')}" for key in settings}):
         stage.settings_of(settings)  # wrong settings are told before a model is loaded
     if prompt is not None and prompts is not None:
@@ -100,7 +106,7 @@ def generate(  # noqa: PLR0913 - an argument an option
         return
     asked = [prompt] if prompt is not None else many if many is not None else _prompts()
     if as_json:
-        show.as_json({"samples": stage.generate(model, asked, **settings)})
+        output.as_json({"samples": stage.generate(model, asked, **settings)})
     elif len(asked) == 1 and (num_samples or 1) == 1:
         _write(asked[0], stage.stream(model, asked[0], **settings))
     else:
@@ -121,22 +127,22 @@ def _beyond_text(
             raise UsageError("is a model of ids", where=model.source, fix="Give --ids in place of --image.")
         samples = generate_ids(model, ids or (), **settings)
         if as_json:
-            show.as_json({"samples": samples})
+            output.as_json({"samples": samples})
             return
         for sample in samples:
             print(*sample.prompt, *sample.ids)
         return
     if ids is not None:
         raise UsageError("is a model of images", where=model.source, fix="Give --image in place of --ids.")
-    from firstlight.stages import pictures
+    from firstlight.stages import images
 
     image, keep = pictured.pop("image"), pictured.pop("keep")
     if image is None:
-        drawn = pictures.sample(model, **pictured, **settings)
+        drawn = images.sample(model, **pictured, **settings)
     else:
-        drawn = pictures.complete(model, image, keep=keep, **pictured, **settings)
+        drawn = images.complete(model, image, keep=keep, **pictured, **settings)
     if as_json:
-        show.as_json(drawn)
+        output.as_json(drawn)
         return
     print(f"{drawn.out}: {drawn.images} images{'' if image is None else ', between what was given and the original'}")
 

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from firstlight.cli import show as showing
+from firstlight.cli import output as showing
 from firstlight.cli import vectors
-from firstlight.cli.show import JsonOption
-from firstlight.cli.words import split_words, standard_input
+from firstlight.cli.arguments import split_words, standard_input
+from firstlight.cli.output import JsonOption
 from firstlight.errors import UsageError
 
 _LONGEST_ID = 18  # digits; more than any vocabulary has
@@ -139,11 +139,16 @@ def compare(
         return
     rows = [
         (
-            one.path, one.kind, f"{one.vocab_size:,}", f"{one.tokens:,}", f"{one.bytes_per_token:.3f}",
-            f"{one.characters_per_token:.3f}", f"{one.unknown:,}",
+            one.path,
+            one.kind,
+            f"{one.vocab_size:,}",
+            f"{one.tokens:,}",
+            f"{one.bytes_per_token:.3f}",
+            f"{one.characters_per_token:.3f}",
+            f"{one.unknown:,}",
         )
         for one in found
-    ]  # fmt: skip
+    ]
     heads = ("tokenizer", "kind", "vocabulary", "tokens", "bytes/token", "characters/token", "unknown")
     showing.table(heads, rows, words=2)
 

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from firstlight.cli import show as showing
-from firstlight.cli.show import JsonOption
-from firstlight.cli.words import split_words
+from firstlight.cli import output as showing
+from firstlight.cli.arguments import split_words
+from firstlight.cli.output import JsonOption
 from firstlight.errors import UsageError
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from firstlight.convert import gguf_file, hf, llama2c, llmc, megatron, nanogpt, openai_gpt1, openai_gpt2, torch_file
-from firstlight.convert.found import Found, guarded
+from firstlight.convert.imported_model import ImportedModel, guarded
 from firstlight.errors import CheckpointError, UsageError
 from firstlight.lm import from_hub, locate
 
@@ -16,7 +16,7 @@ KNOWN = (
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
-def read(source: str) -> tuple[Found, Path]:
+def read(source: str) -> tuple[ImportedModel, Path]:
     """Read a model from outside.
 
     Args:
@@ -53,13 +53,13 @@ def read(source: str) -> tuple[Found, Path]:
     return hf.read(folder), folder
 
 
-def _keras(path: Path) -> Found:
+def _keras(path: Path) -> ImportedModel:
     from firstlight.convert.keras_read import read as read_keras  # with h5py, an extra
 
     return read_keras(path)
 
 
-def _reader(path: Path) -> Callable[[Path], Found]:
+def _reader(path: Path) -> Callable[[Path], ImportedModel]:
     with path.open("rb") as file:
         head = file.read(8)
     number = int.from_bytes(head[:4], "little")
@@ -81,7 +81,7 @@ def _reader(path: Path) -> Callable[[Path], Found]:
     raise UsageError("is no model that is known", where=path, found=f"a file that begins with {head!r}", expected=KNOWN)
 
 
-def _of_torch(path: Path) -> Found:
+def _of_torch(path: Path) -> ImportedModel:
     """Read what torch.save wrote: nanoGPT's checkpoint; a bare table of weights has its config.json beside it."""
     held = torch_file.load(path)
     if isinstance(held, dict) and "model_args" in held:

@@ -95,9 +95,11 @@ class GGUF:
                 values = dequantize(stored, kind)
         except NotImplementedError as error:
             raise CheckpointError(
-                "has weights in a type that is not read", where=f"{self.path}: {name}", found=kind.name,
+                "has weights in a type that is not read",
+                where=f"{self.path}: {name}",
+                found=kind.name,
                 fix="Take a file in F16, Q8_0 or a K-quant.",
-            ) from error  # fmt: skip
+            ) from error
         return np.asarray(values, dtype=np.float32).reshape(entry.shape)
 
     def _text(self) -> str:

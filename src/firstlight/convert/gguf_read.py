@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from firstlight.convert.found import Found, finite, guarded, shape
 from firstlight.convert.gguf_file import GGUF
 from firstlight.convert.gguf_names import FAMILIES, HEAD, NO_MERGES, PRE, ROPE_FACTORS, names, qk_turned, rope_factors
+from firstlight.convert.imported_model import ImportedModel, finite, guarded, shape
 from firstlight.errors import CheckpointError
 from firstlight.model import ModelConfig, RopeScaling
 from firstlight.tokenizer import Table, Tokenizer, byte_level, sentence_piece
@@ -18,7 +18,7 @@ from firstlight.tokenizer import Table, Tokenizer, byte_level, sentence_piece
 _CONTROL, _USER, _UNKNOWN, _UNUSED = 3, 4, 2, 5
 
 
-def read(path: Path) -> Found:
+def read(path: Path) -> ImportedModel:
     """Read a GGUF file.
 
     Raises:
@@ -32,7 +32,7 @@ def read(path: Path) -> Found:
         weights = _Weights(file, config)
         tokenizer = _tokenizer(file) if "tokenizer.ggml.tokens" in file.values else None
         name = file.values.get("general.name")
-    return Found("GGUF", config, weights, tokenizer, {"imported from": f"GGUF {name or path.name}"})
+    return ImportedModel("GGUF", config, weights, tokenizer, {"imported from": f"GGUF {name or path.name}"})
 
 
 class _Weights(Mapping[str, Tensor]):
@@ -69,9 +69,11 @@ def _config(file: GGUF) -> ModelConfig:
     kind = values.get("general.architecture")
     if kind not in FAMILIES:
         raise CheckpointError(
-            "holds a model of another kind", where=path, found=f"architecture {str(kind)[:40]!r}",
+            "holds a model of another kind",
+            where=path,
+            found=f"architecture {str(kind)[:40]!r}",
             expected=", ".join(FAMILIES),
-        )  # fmt: skip
+        )
     family = FAMILIES[kind]
 
     def get(key: str, default: Any = None) -> Any:
@@ -92,17 +94,27 @@ def _config(file: GGUF) -> ModelConfig:
     if embed is None or len(embed.shape) != 2:
         raise CheckpointError("a weight is missing", where=path, expected="token_embd.weight, a matrix")
     sizes: dict[str, Any] = {
-        "family": family, "n_layer": n_layer, "n_head": n_head, "n_embd": width, "vocab_size": embed.shape[0],
-        "d_ff": get("feed_forward_length"), "block_size": get("context_length"),
+        "family": family,
+        "n_layer": n_layer,
+        "n_head": n_head,
+        "n_embd": width,
+        "vocab_size": embed.shape[0],
+        "d_ff": get("feed_forward_length"),
+        "block_size": get("context_length"),
         "tie_embeddings": HEAD not in file.tensors,
-    }  # fmt: skip
+    }
     if family == "gpt2":
         return shape(path, **sizes, norm_eps=get("attention.layer_norm_epsilon"))
     key_length = values.get(f"{kind}.attention.key_length") or values.get(f"{kind}.rope.dimension_count")
     return shape(
-        path, **sizes, norm_eps=get("attention.layer_norm_rms_epsilon"), rope_theta=get("rope.freq_base", 10_000.0),
-        n_kv_head=get("attention.head_count_kv", n_head), d_head=key_length, rope_scaling=_scaling(file, kind),
-    )  # fmt: skip
+        path,
+        **sizes,
+        norm_eps=get("attention.layer_norm_rms_epsilon"),
+        rope_theta=get("rope.freq_base", 10_000.0),
+        n_kv_head=get("attention.head_count_kv", n_head),
+        d_head=key_length,
+        rope_scaling=_scaling(file, kind),
+    )
 
 
 def _scaling(file: GGUF, kind: str) -> dict[str, Any] | None:
@@ -144,7 +156,10 @@ def _tokenizer(file: GGUF) -> Tokenizer:
     template, pad = get("tokenizer.chat_template"), get("tokenizer.ggml.padding_token_id")
     special = [int(i) for i in np.flatnonzero((types == _CONTROL) | (types == _UNUSED))]
     table = Table(
-        tokens, eot, special=frozenset(special), user=frozenset(map(int, np.flatnonzero(types == _USER))),
+        tokens,
+        eot,
+        special=frozenset(special),
+        user=frozenset(map(int, np.flatnonzero(types == _USER))),
         begin=get("tokenizer.ggml.bos_token_id") if begins else None,
         unknown=next((int(i) for i in np.flatnonzero(types == _UNKNOWN)), None),
         kept={
@@ -152,7 +167,7 @@ def _tokenizer(file: GGUF) -> Tokenizer:
             **({"pad_token": tokens[pad]} if isinstance(pad, int) and 0 <= pad < len(tokens) else {}),
         },
         where=path,
-    )  # fmt: skip
+    )
     return readers[kind](file, table)
 
 
@@ -160,9 +175,11 @@ def _byte_level(file: GGUF, table: Table) -> Tokenizer:
     pre = file.values.get("tokenizer.ggml.pre", "default")
     if pre not in PRE:
         raise CheckpointError(
-            "cuts text in a way that is not known", where=f"{file.path}: tokenizer.ggml.pre", found=repr(pre)[:40],
+            "cuts text in a way that is not known",
+            where=f"{file.path}: tokenizer.ggml.pre",
+            found=repr(pre)[:40],
             expected=", ".join(PRE),
-        )  # fmt: skip
+        )
     merges = file.values.get("tokenizer.ggml.merges", [])
     # A token may begin with a space only as Ġ, so the first space parts the two.
     pairs = [tuple(str(merge).split(" ", 1)) for merge in ([] if merges == [NO_MERGES] else merges)]

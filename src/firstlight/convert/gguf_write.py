@@ -68,9 +68,12 @@ def _checked(lm: LM) -> Tokenizer:
     if tokenizer is None or tokenizer.kind not in ("bpe", "byte"):
         kind = "none" if tokenizer is None else tokenizer.kind
         raise UsageError(
-            "GGUF takes byte-level BPE only", where=lm.source, found=f"tokenizer {kind}", expected="bpe or byte",
+            "GGUF takes byte-level BPE only",
+            where=lm.source,
+            found=f"tokenizer {kind}",
+            expected="bpe or byte",
             fix=_FIX,
-        )  # fmt: skip
+        )
     if tokenizer.vocab_size > (lm.config.vocab_size or 0):
         raise UsageError("the tokenizer has more tokens than the model", where=lm.source, fix=_FIX)
     return tokenizer
@@ -78,15 +81,22 @@ def _checked(lm: LM) -> Tokenizer:
 
 def _shape(c: ModelConfig, architecture: str) -> dict[str, Any]:
     values: dict[str, Any] = {
-        "block_count": c.n_layer, "context_length": c.block_size, "embedding_length": c.n_embd,
-        "feed_forward_length": c.inner, "attention.head_count": c.n_head, "vocab_size": c.vocab_size,
-    }  # fmt: skip
+        "block_count": c.n_layer,
+        "context_length": c.block_size,
+        "embedding_length": c.n_embd,
+        "feed_forward_length": c.inner,
+        "attention.head_count": c.n_head,
+        "vocab_size": c.vocab_size,
+    }
     if c.rotary:
         values |= {
-            "attention.head_count_kv": c.heads_kv, "attention.key_length": c.head_width,
-            "attention.value_length": c.head_width, "rope.dimension_count": c.head_width,
-            "rope.freq_base": float(c.rope_theta), "attention.layer_norm_rms_epsilon": float(c.eps),
-        }  # fmt: skip
+            "attention.head_count_kv": c.heads_kv,
+            "attention.key_length": c.head_width,
+            "attention.value_length": c.head_width,
+            "rope.dimension_count": c.head_width,
+            "rope.freq_base": float(c.rope_theta),
+            "attention.layer_norm_rms_epsilon": float(c.eps),
+        }
         if c.rope_scaling is not None and c.rope_scaling.original is None:
             values |= {"rope.scaling.type": "linear", "rope.scaling.factor": float(c.rope_scaling.factor)}
     else:
@@ -99,22 +109,31 @@ def _words(tokenizer: Tokenizer, config: ModelConfig) -> dict[str, Any]:
     pre = None if facts is None else _pre(facts)
     if facts is None or pre is None:
         raise UsageError(
-            "llama.cpp does not know how this tokenizer cuts text into words", where="tokenizer",
-            found=None if facts is None else " | ".join(facts.patterns)[:80], expected=", ".join(PRE), fix=_FIX,
-        )  # fmt: skip
+            "llama.cpp does not know how this tokenizer cuts text into words",
+            where="tokenizer",
+            found=None if facts is None else " | ".join(facts.patterns)[:80],
+            expected=", ".join(PRE),
+            fix=_FIX,
+        )
     kinds = [
         _UNUSED if not token else _CONTROL if i in facts.special else _USER if i in facts.added else _NORMAL
         for i, token in enumerate(tokens)
-    ]  # fmt: skip
+    ]
     # A model may have more rows than its tokenizer has tokens.
     padded = [token or f"<|unused_{i}|>" for i, token in enumerate(tokens)]
     padded += [f"<|unused_{i}|>" for i in range(len(tokens), V)]
     values: dict[str, Any] = {
-        "model": "gpt2", "pre": pre, "tokens": padded, "token_type": kinds + [_UNUSED] * (V - len(tokens)),
-        "merges": [f"{a} {b}" for a, b in facts.merges] or [NO_MERGES], "eos_token_id": tokenizer.eot_id,
+        "model": "gpt2",
+        "pre": pre,
+        "tokens": padded,
+        "token_type": kinds + [_UNUSED] * (V - len(tokens)),
+        "merges": [f"{a} {b}" for a, b in facts.merges] or [NO_MERGES],
+        "eos_token_id": tokenizer.eot_id,
         "bos_token_id": tokenizer.eot_id if tokenizer.begin_id is None else tokenizer.begin_id,
-        "add_bos_token": tokenizer.begin_id is not None, "add_eos_token": False, "add_space_prefix": False,
-    }  # fmt: skip
+        "add_bos_token": tokenizer.begin_id is not None,
+        "add_eos_token": False,
+        "add_space_prefix": False,
+    }
     table = {f"tokenizer.ggml.{key}": value for key, value in values.items()}
     return table if tokenizer.chat_template is None else {**table, "tokenizer.chat_template": tokenizer.chat_template}
 

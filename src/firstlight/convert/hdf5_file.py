@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from firstlight.convert.found import finite
+from firstlight.convert.imported_model import finite
 from firstlight.errors import CheckpointError
 
 _MOST_EXPANSION = 8  # of packed numbers; trained weights hardly give in

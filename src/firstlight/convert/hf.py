@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from firstlight.convert.found import Found, finite, guarded
+from firstlight.convert.imported_model import ImportedModel, finite, guarded
 from firstlight.convert.torch_file import load, tensors_of
 from firstlight.errors import CheckpointError
 from firstlight.lm import LM, read_config, read_tokenizer
@@ -15,7 +15,7 @@ _BIN, _INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 OLD_FILES = (_BIN, _INDEX, "pytorch_model-*.bin")  # of a hub's repository
 
 
-def read(folder: Path) -> Found:
+def read(folder: Path) -> ImportedModel:
     """Read a directory; weights in safetensors are taken where there are any, else ``pytorch_model.bin``.
 
     Raises:
@@ -25,14 +25,14 @@ def read(folder: Path) -> Found:
     facts = {"imported from": f"Hugging Face {folder.name}"}
     if any(folder.glob("*.safetensors")):
         lm = LM.read(folder)
-        return Found("Hugging Face", lm.config, export_state(lm.model), lm.tokenizer, facts)
+        return ImportedModel("Hugging Face", lm.config, export_state(lm.model), lm.tokenizer, facts)
     config, _ = read_config(folder)
     weights: dict[str, Tensor] = {}
     for file in _files(folder):
         for name, tensor in tensors_of(load(file), file).items():
             if tensor.is_floating_point():
                 weights[name] = finite(f"{file}: {name}", tensor) if tensor.ndim != 0 else tensor
-    return Found("Hugging Face, .bin", config, weights, read_tokenizer(folder), facts)
+    return ImportedModel("Hugging Face, .bin", config, weights, read_tokenizer(folder), facts)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -39,9 +39,10 @@ def unpacked(path: Path, names: list[str]) -> Iterator[Path]:
             is_stored = member.compress_type == zipfile.ZIP_STORED
             if left < 0 or member.compress_size > size or is_stored and member.file_size > size:
                 raise CheckpointError(
-                    "is cut, or damaged: a member is larger than the file can hold", where=f"{path}: {name}",
+                    "is cut, or damaged: a member is larger than the file can hold",
+                    where=f"{path}: {name}",
                     found=f"{member.file_size:,} bytes in {size:,}",
-                )  # fmt: skip
+                )
             if member.compress_type not in _PACKINGS:
                 raise CheckpointError("is packed in a way that is not read", where=f"{path}: {name}")
             target = Path(folder) / name

@@ -18,12 +18,18 @@ _TABLES = ("embed", "positions")  # whose rows are looked up
 
 # KerasHub's layers of GPT-2: of the whole, and in each block.
 HUB_LAYERS = {
-    "embed": "reversible_embedding", "positions": "position_embedding", "norm": "layer_normalization",
-    "norm1": "_self_attention_layer_norm", "attention_q": "_self_attention_layer/query_dense",
-    "attention_k": "_self_attention_layer/key_dense", "attention_v": "_self_attention_layer/value_dense",
-    "attention_out": "_self_attention_layer/output_dense", "norm2": "_feedforward_layer_norm",
-    "mlp_up": "_feedforward_intermediate_dense", "mlp_down": "_feedforward_output_dense",
-}  # fmt: skip
+    "embed": "reversible_embedding",
+    "positions": "position_embedding",
+    "norm": "layer_normalization",
+    "norm1": "_self_attention_layer_norm",
+    "attention_q": "_self_attention_layer/query_dense",
+    "attention_k": "_self_attention_layer/key_dense",
+    "attention_v": "_self_attention_layer/value_dense",
+    "attention_out": "_self_attention_layer/output_dense",
+    "norm2": "_feedforward_layer_norm",
+    "mlp_up": "_feedforward_intermediate_dense",
+    "mlp_down": "_feedforward_output_dense",
+}
 
 
 def layer_name(module: str) -> str:

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from firstlight.convert.found import Found, guarded, shape
+from firstlight.convert.imported_model import ImportedModel, guarded, shape
 from firstlight.convert.keras_archive import unpacked
 from firstlight.convert.keras_names import FOLDER, HUB_LAYERS, WEIGHTS, from_keras, to_keras
 from firstlight.errors import CheckpointError, TokenizerError
-from firstlight.lm.directory import read_tokenizer
+from firstlight.lm.load import read_tokenizer
 from firstlight.model import GPT, ModelConfig, export_tensors, from_transformers
 from firstlight.tokenizer import END_OF_TEXT, PATTERNS, Table, Tokenizer, byte_level
 
@@ -29,12 +29,14 @@ _OUR_WORDS = ("tokenizer.json", "tokenizer_config.json")
 _HUB_WORDS = ("vocabulary.json", "merges.txt")
 _HUB_FOLDERS = ("assets/tokenizer", "assets/preprocessor/tokenizer")  # in a preset, in a .keras file
 _MEMBERS = [
-    _CONFIG, WEIGHTS, *(f"{FOLDER}/{name}" for name in (_CONFIG, *_OUR_WORDS)),
+    _CONFIG,
+    WEIGHTS,
+    *(f"{FOLDER}/{name}" for name in (_CONFIG, *_OUR_WORDS)),
     *(f"{_HUB_FOLDERS[1]}/{name}" for name in _HUB_WORDS),
-]  # fmt: skip
+]
 
 
-def read(path: Path) -> Found:
+def read(path: Path) -> ImportedModel:
     """Read a model.
 
     Args:
@@ -58,13 +60,14 @@ def read(path: Path) -> Found:
                 return _hub(folder / WEIGHTS, folder, path)
             if not (path.parent / _CONFIG).is_file():
                 raise CheckpointError(
-                    "is not of Firstlight, or Keras has saved it again, and says no more what model it is", where=path,
+                    "is not of Firstlight, or Keras has saved it again, and says no more what model it is",
+                    where=path,
                     fix="Put the config.json and tokenizer.json of the exported model beside it.",
-                )  # fmt: skip
+                )
             return _ours(folder / WEIGHTS, path.parent, path)
 
 
-def _ours(weights: Path, beside: Path, where: Path) -> Found:
+def _ours(weights: Path, beside: Path, where: Path) -> ImportedModel:
     """Read weights of ours, with the config.json and the tokenizer that lie in a folder as transformers has them."""
     given = from_transformers(_json(beside / _CONFIG, where), where=f"{where}: {_CONFIG}")
     config = shape(where, **given.model_dump())
@@ -77,19 +80,26 @@ def _ours(weights: Path, beside: Path, where: Path) -> Found:
         groups = {file.text(f"layers/{key}/vars", "name"): f"layers/{key}/vars" for key in file.members("layers")}
         return lambda layer: groups.get(layer, layer)
 
-    return Found("Keras", config, _weights(weights, where, config, places), tokenizer)
+    return ImportedModel("Keras", config, _weights(weights, where, config, places), tokenizer)
 
 
-def _hub(weights: Path, beside: Path, where: Path) -> Found:
+def _hub(weights: Path, beside: Path, where: Path) -> ImportedModel:
     """Read KerasHub's GPT-2, with the config.json and the assets that lie in a folder."""
     sizes = _backbone(_json(beside / _CONFIG, where))
     if sizes is None:
         raise CheckpointError("holds a model of another kind", where=f"{where}: {_CONFIG}", expected="KerasHub's GPT2")
     config = shape(
-        where, family="gpt2", n_layer=sizes["num_layers"], n_head=sizes["num_heads"], n_embd=sizes["hidden_dim"],
-        d_ff=sizes["intermediate_dim"], vocab_size=sizes["vocabulary_size"], block_size=sizes["max_sequence_length"],
-        dropout=sizes.get("dropout", 0.0), norm_eps=1e-5,
-    )  # fmt: skip
+        where,
+        family="gpt2",
+        n_layer=sizes["num_layers"],
+        n_head=sizes["num_heads"],
+        n_embd=sizes["hidden_dim"],
+        d_ff=sizes["intermediate_dim"],
+        vocab_size=sizes["vocabulary_size"],
+        block_size=sizes["max_sequence_length"],
+        dropout=sizes.get("dropout", 0.0),
+        norm_eps=1e-5,
+    )
 
     def places(file: "HDF5") -> Callable[[str], str]:
         outer = "layers/gpt2_backbone/layers" if "layers/gpt2_backbone" in file else "layers"
@@ -97,7 +107,7 @@ def _hub(weights: Path, beside: Path, where: Path) -> Found:
 
     folder = next((beside / name for name in _HUB_FOLDERS if (beside / name / _HUB_WORDS[0]).is_file()), None)
     tokenizer = None if folder is None else _hub_words(folder, where)
-    return Found("KerasHub", config, _weights(weights, where, config, places), tokenizer)
+    return ImportedModel("KerasHub", config, _weights(weights, where, config, places), tokenizer)
 
 
 def _hub_place(outer: str, layer: str) -> str:
@@ -150,9 +160,10 @@ def _hub_words(folder: Path, where: Path) -> Tokenizer:
     tokens = sorted(ids, key=ids.__getitem__)
     if [ids[token] for token in tokens] != list(range(len(tokens))) or END_OF_TEXT not in ids:
         raise TokenizerError(
-            "has no id for each token from 0 on, or no token that ends a text", where=f"{where}: {_HUB_WORDS[0]}",
+            "has no id for each token from 0 on, or no token that ends a text",
+            where=f"{where}: {_HUB_WORDS[0]}",
             expected=END_OF_TEXT,
-        )  # fmt: skip
+        )
     # Other characters than LF end a line for splitlines, and may stand in a merge.
     lines = (folder / _HUB_WORDS[1]).read_text("utf-8").replace("\r\n", "\n").split("\n")
     pairs = [line.split(" ") for line in lines if line and not line.startswith("#version")]

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from firstlight.convert.beside import texts
+from firstlight.convert.export_graph import plain, quiet
 from firstlight.convert.keras_names import FOLDER, layer_name, to_keras
-from firstlight.convert.traced import plain, quiet
 from firstlight.errors import MissingExtra, UsageError
 from firstlight.files import make_ordinary, storage_errors, temporary_beside
 from firstlight.lm import LM

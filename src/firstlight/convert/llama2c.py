@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from firstlight import progress
-from firstlight.convert.found import Found, finite, shape
 from firstlight.convert.gguf_names import qk_turned
+from firstlight.convert.imported_model import ImportedModel, finite, shape
 from firstlight.errors import CheckpointError
 from firstlight.files import Bytes
 from firstlight.model import ModelConfig
@@ -35,7 +35,7 @@ def sizes_of(path: Path) -> tuple[int, ...] | None:
     return tuple(int(n) for n in head) if width % n_head == 0 and n_head % n_kv == 0 else None
 
 
-def read(path: Path) -> Found:
+def read(path: Path) -> ImportedModel:
     """Read a ``.bin`` of llama2.c; its tokenizer.bin (or tok512.bin, by the vocabulary's size) is taken from beside it.
 
     Raises:
@@ -60,15 +60,20 @@ def read(path: Path) -> Found:
     whole = _count(config, angles=version == 0)
     if (file.left < whole) if version == 2 else (file.left != 4 * whole):
         raise CheckpointError(
-            "has another size than its header says", where=path, found=f"{file.left:,} bytes of numbers",
+            "has another size than its header says",
+            where=path,
+            found=f"{file.left:,} bytes of numbers",
             expected=f"{whole if version == 2 else 4 * whole:,}",
-        )  # fmt: skip
+        )
     layout = _flat if version == 0 else _by_kind
     weights = _take(file, layout(config), group)
-    return Found(
-        "llama2.c", config, _in_transformers(config, weights), _tokenizer(path, abs(V)),
+    return ImportedModel(
+        "llama2.c",
+        config,
+        _in_transformers(config, weights),
+        _tokenizer(path, abs(V)),
         {"imported from": f"llama2.c {path.name}"},
-    )  # fmt: skip
+    )
 
 
 _Layout = list[tuple[str, bool, tuple[int, ...]]]
@@ -79,19 +84,34 @@ def _shape(path: Path, sizes: tuple[int, ...], *, tied: bool) -> ModelConfig:
         raise CheckpointError("has absurd sizes", where=path, found=sizes)
     width, inner, n_layer, n_head, n_kv, V, block_size = sizes
     return shape(
-        path, family="llama", n_layer=n_layer, n_head=n_head, n_kv_head=n_kv, n_embd=width, d_ff=inner, vocab_size=V,
-        block_size=block_size, norm_eps=1e-5, tie_embeddings=tied,
-    )  # fmt: skip
+        path,
+        family="llama",
+        n_layer=n_layer,
+        n_head=n_head,
+        n_kv_head=n_kv,
+        n_embd=width,
+        d_ff=inner,
+        vocab_size=V,
+        block_size=block_size,
+        norm_eps=1e-5,
+        tie_embeddings=tied,
+    )
 
 
 def _parts(c: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Return the tensors of a layer by transformers' name."""
     q, kv = c.n_head * c.head_width, c.heads_kv * c.head_width
     return {
-        "input_layernorm": (c.n_embd,), "self_attn.q_proj": (q, c.n_embd), "self_attn.k_proj": (kv, c.n_embd),
-        "self_attn.v_proj": (kv, c.n_embd), "self_attn.o_proj": (c.n_embd, q), "post_attention_layernorm": (c.n_embd,),
-        "mlp.gate_proj": (c.inner, c.n_embd), "mlp.down_proj": (c.n_embd, c.inner), "mlp.up_proj": (c.inner, c.n_embd),
-    }  # fmt: skip
+        "input_layernorm": (c.n_embd,),
+        "self_attn.q_proj": (q, c.n_embd),
+        "self_attn.k_proj": (kv, c.n_embd),
+        "self_attn.v_proj": (kv, c.n_embd),
+        "self_attn.o_proj": (c.n_embd, q),
+        "post_attention_layernorm": (c.n_embd,),
+        "mlp.gate_proj": (c.inner, c.n_embd),
+        "mlp.down_proj": (c.n_embd, c.inner),
+        "mlp.up_proj": (c.inner, c.n_embd),
+    }
 
 
 def _layers(c: ModelConfig, part: str) -> _Layout:
@@ -119,8 +139,9 @@ def _by_kind(c: ModelConfig) -> _Layout:
     norms = ("input_layernorm", "post_attention_layernorm")
     layout = [entry for part in norms for entry in _layers(c, part)]
     layout += [
-        ("model.norm.weight", False, (c.n_embd,)), ("model.embed_tokens.weight", True, (c.vocab_size or 0, c.n_embd)),
-    ]  # fmt: skip
+        ("model.norm.weight", False, (c.n_embd,)),
+        ("model.embed_tokens.weight", True, (c.vocab_size or 0, c.n_embd)),
+    ]
     layout += [entry for part in _parts(c) if part not in norms for entry in _layers(c, part)]
     return layout if c.tied else [*layout, ("lm_head.weight", True, (c.vocab_size or 0, c.n_embd))]
 

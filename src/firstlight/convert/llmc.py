@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from firstlight import progress
-from firstlight.convert.found import Found, finite, shape
+from firstlight.convert.imported_model import ImportedModel, finite, shape
 from firstlight.errors import CheckpointError
 from firstlight.files import Bytes
 from firstlight.tokenizer import Tokenizer, import_tokenizer
@@ -22,7 +22,7 @@ _DTYPES: dict[int, np.dtype] = {3: np.dtype("<f4"), 5: np.dtype("<u2")}  # by ve
 _TOKENIZER = "gpt2_tokenizer.bin"
 
 
-def read(path: Path) -> Found:
+def read(path: Path) -> ImportedModel:
     """Read a checkpoint of llm.c; its gpt2_tokenizer.bin is taken from beside it.
 
     Raises:
@@ -33,22 +33,32 @@ def read(path: Path) -> Found:
     magic, version, block_size, V, n_layer, n_head, width, padded, *_ = file.numbers("256i")
     if magic != MAGIC or version not in _DTYPES:
         raise CheckpointError(
-            "is no checkpoint of llm.c", where=path, found=f"{magic}, version {version}",
+            "is no checkpoint of llm.c",
+            where=path,
+            found=f"{magic}, version {version}",
             expected=f"{MAGIC}, version 3 (fp32) or 5 (bf16)",
-        )  # fmt: skip
+        )
     if min(block_size, V, n_layer, n_head, width) <= 0 or padded < V:
         raise CheckpointError("has absurd sizes", where=path, found=(block_size, V, n_layer, n_head, width, padded))
     layout = _layout(n_layer, width, block_size, padded)
     count, dtype = sum(math.prod(size) for _, size in layout), _DTYPES[version]
     if file.left != count * dtype.itemsize:
         raise CheckpointError(
-            "has another size than its header says", where=path, found=f"{file.left:,} bytes of numbers",
+            "has another size than its header says",
+            where=path,
+            found=f"{file.left:,} bytes of numbers",
             expected=f"{count * dtype.itemsize:,}",
-        )  # fmt: skip
+        )
     config = shape(
-        path, family="gpt2", n_layer=n_layer, n_head=n_head, n_embd=width, vocab_size=V, block_size=block_size,
+        path,
+        family="gpt2",
+        n_layer=n_layer,
+        n_head=n_head,
+        n_embd=width,
+        vocab_size=V,
+        block_size=block_size,
         tie_embeddings=True,
-    )  # fmt: skip
+    )
     weights = {}
     for name, size in layout:
         whole = finite(f"{path}: {name}", _tensor(file.array(dtype, size)))
@@ -58,21 +68,29 @@ def read(path: Path) -> Found:
         for i, layer in enumerate(whole):
             # Conv1D keeps weights as input × output.
             weights[name.format(i)] = layer.t() if layer.ndim == 2 else layer
-    return Found("llm.c", config, weights, _tokenizer(path, V), {"imported from": f"llm.c {path.name}"})
+    return ImportedModel("llm.c", config, weights, _tokenizer(path, V), {"imported from": f"llm.c {path.name}"})
 
 
 def _layout(n_layer: int, C: int, T: int, V: int) -> list[tuple[str, tuple[int, ...]]]:
     block = "transformer.h.{}"
     return [
-        ("transformer.wte.weight", (V, C)), ("transformer.wpe.weight", (T, C)),
-        (f"{block}.ln_1.weight", (n_layer, C)), (f"{block}.ln_1.bias", (n_layer, C)),
-        (f"{block}.attn.c_attn.weight", (n_layer, 3 * C, C)), (f"{block}.attn.c_attn.bias", (n_layer, 3 * C)),
-        (f"{block}.attn.c_proj.weight", (n_layer, C, C)), (f"{block}.attn.c_proj.bias", (n_layer, C)),
-        (f"{block}.ln_2.weight", (n_layer, C)), (f"{block}.ln_2.bias", (n_layer, C)),
-        (f"{block}.mlp.c_fc.weight", (n_layer, 4 * C, C)), (f"{block}.mlp.c_fc.bias", (n_layer, 4 * C)),
-        (f"{block}.mlp.c_proj.weight", (n_layer, C, 4 * C)), (f"{block}.mlp.c_proj.bias", (n_layer, C)),
-        ("transformer.ln_f.weight", (C,)), ("transformer.ln_f.bias", (C,)),
-    ]  # fmt: skip
+        ("transformer.wte.weight", (V, C)),
+        ("transformer.wpe.weight", (T, C)),
+        (f"{block}.ln_1.weight", (n_layer, C)),
+        (f"{block}.ln_1.bias", (n_layer, C)),
+        (f"{block}.attn.c_attn.weight", (n_layer, 3 * C, C)),
+        (f"{block}.attn.c_attn.bias", (n_layer, 3 * C)),
+        (f"{block}.attn.c_proj.weight", (n_layer, C, C)),
+        (f"{block}.attn.c_proj.bias", (n_layer, C)),
+        (f"{block}.ln_2.weight", (n_layer, C)),
+        (f"{block}.ln_2.bias", (n_layer, C)),
+        (f"{block}.mlp.c_fc.weight", (n_layer, 4 * C, C)),
+        (f"{block}.mlp.c_fc.bias", (n_layer, 4 * C)),
+        (f"{block}.mlp.c_proj.weight", (n_layer, C, 4 * C)),
+        (f"{block}.mlp.c_proj.bias", (n_layer, C)),
+        ("transformer.ln_f.weight", (C,)),
+        ("transformer.ln_f.bias", (C,)),
+    ]
 
 
 def _tensor(values: np.ndarray) -> Tensor:

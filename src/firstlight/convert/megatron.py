@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from firstlight.convert.found import Found, finite, shape
+from firstlight.convert.imported_model import ImportedModel, finite, shape
 from firstlight.convert.torch_file import load, tensors_of
 from firstlight.errors import CheckpointError, UsageError
 from firstlight.files import make_ordinary, storage_errors, write_atomic
@@ -25,13 +25,19 @@ TRACKER, FILE = "latest_checkpointed_iteration.txt", "mp_rank_00/model_optim_rng
 _EMBED, _HEAD = "embedding.word_embeddings.weight", "output_layer.weight"
 
 _GPT2 = {
-    "ln_1": "input_layernorm", "attn.c_attn": "self_attention.linear_qkv", "attn.c_proj": "self_attention.linear_proj",
-    "ln_2": "pre_mlp_layernorm", "mlp.c_fc": "mlp.linear_fc1", "mlp.c_proj": "mlp.linear_fc2",
-}  # fmt: skip
+    "ln_1": "input_layernorm",
+    "attn.c_attn": "self_attention.linear_qkv",
+    "attn.c_proj": "self_attention.linear_proj",
+    "ln_2": "pre_mlp_layernorm",
+    "mlp.c_fc": "mlp.linear_fc1",
+    "mlp.c_proj": "mlp.linear_fc2",
+}
 _LLAMA = {
-    "input_layernorm": "input_layernorm", "self_attn.o_proj": "self_attention.linear_proj",
-    "post_attention_layernorm": "pre_mlp_layernorm", "mlp.down_proj": "mlp.linear_fc2",
-}  # fmt: skip
+    "input_layernorm": "input_layernorm",
+    "self_attn.o_proj": "self_attention.linear_proj",
+    "post_attention_layernorm": "pre_mlp_layernorm",
+    "mlp.down_proj": "mlp.linear_fc2",
+}
 _QK_NORM = {"self_attn.q_norm": "self_attention.q_layernorm", "self_attn.k_norm": "self_attention.k_layernorm"}
 _QKV = [f"self_attn.{n}_proj.weight" for n in "qkv"]
 _GATE_UP = ["mlp.gate_proj.weight", "mlp.up_proj.weight"]
@@ -52,9 +58,12 @@ def write(lm: LM, path: Path) -> dict[str, str]:
     held = export_state(lm.model)
     weights = {theirs: tensor.detach().float().cpu().contiguous() for theirs, tensor in _to_megatron(c, held).items()}
     table = {
-        "args": argparse.Namespace(**_args(c)), "checkpoint_version": 3.0, "iteration": 0, "model": weights,
+        "args": argparse.Namespace(**_args(c)),
+        "checkpoint_version": 3.0,
+        "iteration": 0,
+        "model": weights,
         "num_floating_point_operations_so_far": 0,
-    }  # fmt: skip
+    }
     file = path / "release" / FILE
     with storage_errors(path):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +75,7 @@ def write(lm: LM, path: Path) -> dict[str, str]:
     return {"checkpoint": str(path), "weights": str(file)}
 
 
-def read(folder: Path) -> Found:
+def read(folder: Path) -> ImportedModel:
     """Read such a checkpoint.
 
     Raises:
@@ -87,26 +96,49 @@ def read(folder: Path) -> Found:
     weights = tensors_of(held.get("model"), file)
     config = _config(file, args, weights)
     words = folder / "tokenizer"
-    return Found(
-        "Megatron-LM", config, _from_megatron(config, weights, file), load_tokenizer(words) if words.is_dir() else None,
+    return ImportedModel(
+        "Megatron-LM",
+        config,
+        _from_megatron(config, weights, file),
+        load_tokenizer(words) if words.is_dir() else None,
         {"imported from": f"Megatron-LM {folder.name}"},
-    )  # fmt: skip
+    )
 
 
 def _args(c: ModelConfig) -> dict[str, Any]:
     return {
-        "num_layers": c.n_layer, "hidden_size": c.n_embd, "ffn_hidden_size": c.inner, "num_attention_heads": c.n_head,
-        "group_query_attention": c.heads_kv != c.n_head, "num_query_groups": c.heads_kv, "kv_channels": c.head_width,
-        "seq_length": c.block_size, "max_position_embeddings": c.block_size, "padded_vocab_size": c.vocab_size,
-        "position_embedding_type": "rope" if c.rotary else "learned_absolute", "rotary_base": int(c.rope_theta),
-        "rotary_percent": 1.0, "add_position_embedding": not c.rotary, "swiglu": c.gated,
-        "normalization": "RMSNorm" if c.rotary else "LayerNorm", "norm_epsilon": c.eps, "layernorm_epsilon": c.eps,
-        "add_bias_linear": not c.rotary, "add_qkv_bias": not c.rotary, "qk_layernorm": c.family == "modern",
-        "untie_embeddings_and_output_weights": not c.tied, "openai_gelu": not c.gated and c.gelu == "tanh",
-        "transformer_impl": "local", "tensor_model_parallel_size": 1, "pipeline_model_parallel_size": 1,
-        "make_vocab_size_divisible_by": 1, "bias_gelu_fusion": False, "consumed_train_samples": 0,
-        "consumed_valid_samples": 0, "iteration": 0,
-    }  # fmt: skip
+        "num_layers": c.n_layer,
+        "hidden_size": c.n_embd,
+        "ffn_hidden_size": c.inner,
+        "num_attention_heads": c.n_head,
+        "group_query_attention": c.heads_kv != c.n_head,
+        "num_query_groups": c.heads_kv,
+        "kv_channels": c.head_width,
+        "seq_length": c.block_size,
+        "max_position_embeddings": c.block_size,
+        "padded_vocab_size": c.vocab_size,
+        "position_embedding_type": "rope" if c.rotary else "learned_absolute",
+        "rotary_base": int(c.rope_theta),
+        "rotary_percent": 1.0,
+        "add_position_embedding": not c.rotary,
+        "swiglu": c.gated,
+        "normalization": "RMSNorm" if c.rotary else "LayerNorm",
+        "norm_epsilon": c.eps,
+        "layernorm_epsilon": c.eps,
+        "add_bias_linear": not c.rotary,
+        "add_qkv_bias": not c.rotary,
+        "qk_layernorm": c.family == "modern",
+        "untie_embeddings_and_output_weights": not c.tied,
+        "openai_gelu": not c.gated and c.gelu == "tanh",
+        "transformer_impl": "local",
+        "tensor_model_parallel_size": 1,
+        "pipeline_model_parallel_size": 1,
+        "make_vocab_size_divisible_by": 1,
+        "bias_gelu_fusion": False,
+        "consumed_train_samples": 0,
+        "consumed_valid_samples": 0,
+        "iteration": 0,
+    }
 
 
 def _config(file: Path, args: Mapping[str, Any], weights: dict[str, Tensor]) -> ModelConfig:
@@ -118,11 +150,15 @@ def _config(file: Path, args: Mapping[str, Any], weights: dict[str, Tensor]) -> 
     rotary = get("position_embedding_type", str) == "rope"
     sizes: dict[str, Any] = {
         "family": ("modern" if args.get("qk_layernorm") else "llama") if rotary else "gpt2",
-        "n_layer": get("num_layers", int), "n_head": get("num_attention_heads", int), "n_embd": get("hidden_size", int),
-        "d_ff": get("ffn_hidden_size", int), "block_size": get("max_position_embeddings", int),
-        "vocab_size": get("padded_vocab_size", int), "norm_eps": float(get("norm_epsilon", float)),
+        "n_layer": get("num_layers", int),
+        "n_head": get("num_attention_heads", int),
+        "n_embd": get("hidden_size", int),
+        "d_ff": get("ffn_hidden_size", int),
+        "block_size": get("max_position_embeddings", int),
+        "vocab_size": get("padded_vocab_size", int),
+        "norm_eps": float(get("norm_epsilon", float)),
         "tie_embeddings": not args.get("untie_embeddings_and_output_weights"),
-    }  # fmt: skip
+    }
     if sizes["n_layer"] > len(weights):
         raise CheckpointError("has fewer weights than its layers need", where=file, found=len(weights))
     if not rotary:
@@ -137,10 +173,11 @@ def _names(c: ModelConfig) -> dict[str, str]:
     """Return Megatron's names by transformers', where one is the other."""
     if c.family == "gpt2":
         table = {
-            "transformer.wte.weight": _EMBED, "transformer.wpe.weight": "embedding.position_embeddings.weight",
+            "transformer.wte.weight": _EMBED,
+            "transformer.wpe.weight": "embedding.position_embeddings.weight",
             "transformer.ln_f.weight": "decoder.final_layernorm.weight",
             "transformer.ln_f.bias": "decoder.final_layernorm.bias",
-        }  # fmt: skip
+        }
         block, parts, kinds = "transformer.h", _GPT2, ["weight", "bias"]
     else:
         table = {"model.embed_tokens.weight": _EMBED, "model.norm.weight": "decoder.final_layernorm.weight"}

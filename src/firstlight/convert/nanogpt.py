@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from firstlight import progress
-from firstlight.convert.found import Found, finite, guarded, shape
+from firstlight.convert.imported_model import ImportedModel, finite, guarded, shape
 from firstlight.convert.torch_file import load, tensors_of
 from firstlight.errors import CheckpointError, UsageError
 from firstlight.files import replaced, storage_errors
+from firstlight.files.safe_pickle import UnsafePickleError, read_pickle
 from firstlight.lm import LM
 from firstlight.model import ModelConfig, export_state
 from firstlight.tokenizer import END_OF_TEXT, UNKNOWN, Tokenizer, characters
-from firstlight.tokenizer.inert import Refused, read_pickle
 
 FILE = "ckpt.pt"
 _COMPILED = "_orig_mod."
@@ -28,7 +28,7 @@ _TURNED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c
 _MOST_META = 16 << 20  # bytes; one character a token, so more is none of its files
 
 
-def read(path: Path, held: Any = None) -> Found:
+def read(path: Path, held: Any = None) -> ImportedModel:
     """Read a ckpt.pt; where a meta.pkl lies beside it, its characters become the tokenizer.
 
     Args:
@@ -58,7 +58,7 @@ def read(path: Path, held: Any = None) -> Found:
         value = held.get(key)
         if isinstance(value, (int, float, Tensor)) and not (isinstance(value, Tensor) and value.numel() != 1):
             facts[what] = f"{float(value):.6g}"
-    return Found("nanoGPT", config, weights, read_meta(beside) if beside.is_file() else None, facts)
+    return ImportedModel("nanoGPT", config, weights, read_meta(beside) if beside.is_file() else None, facts)
 
 
 def _zeros(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
@@ -83,7 +83,7 @@ def read_meta(path: Path) -> Tokenizer:
             raise CheckpointError("is too large for a table of characters", where=path)
         try:
             held = read_pickle(path.read_bytes())
-        except Refused as error:
+        except UnsafePickleError as error:
             raise CheckpointError(str(error), where=path) from error
         itos = held.get("itos") if isinstance(held, dict) else None
         if not isinstance(itos, dict) or sorted(itos) != list(range(len(itos))):
@@ -115,9 +115,14 @@ def write(lm: LM, path: Path) -> dict[str, str]:
     }
     weights["lm_head.weight"] = weights["transformer.wte.weight"]
     args = {
-        "n_layer": config.n_layer, "n_head": config.n_head, "n_embd": config.n_embd, "block_size": config.block_size,
-        "vocab_size": config.vocab_size, "bias": True, "dropout": config.dropout,
-    }  # fmt: skip
+        "n_layer": config.n_layer,
+        "n_head": config.n_head,
+        "n_embd": config.n_embd,
+        "block_size": config.block_size,
+        "vocab_size": config.vocab_size,
+        "bias": True,
+        "dropout": config.dropout,
+    }
     # What train.py asks for to go on; the optimiser's own state begins anew.
     held = {"model": weights, "model_args": args, "iter_num": 0, "best_val_loss": float("inf"), "config": args}
     path = path if path.suffix else path / FILE

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from firstlight.convert.beside import texts
-from firstlight.convert.traced import axes, example, exported, quiet
+from firstlight.convert.export_graph import axes, example, exported, quiet
 from firstlight.errors import MissingExtra
 from firstlight.files import atomic_directory, write_atomic
 from firstlight.lm import LM
@@ -39,11 +39,16 @@ def write(lm: LM, path: Path) -> dict[str, str]:
     program = exported(lm)
     with quiet(), torch.no_grad():
         model = torch.onnx.export(
-            program, (), kwargs=example(lm.config), dynamic_shapes=axes(lm.config), dynamo=True, verbose=False,
+            program,
+            (),
+            kwargs=example(lm.config),
+            dynamic_shapes=axes(lm.config),
+            dynamo=True,
+            verbose=False,
             opset_version=_OPSET,
             input_names=["input_ids", "attention_mask", "position_ids", *(f"past_key_values.{kind}" for kind in kinds)],
             output_names=["logits", *(f"present.{kind}" for kind in kinds)],
-        )  # fmt: skip
+        )
     assert model is not None, "torch answers with the model wherever it exports by its dynamo"
     with atomic_directory(path) as folder:
         model.save(folder / _FILE)

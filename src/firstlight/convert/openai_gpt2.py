@@ -10,19 +10,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from firstlight.convert.found import Found, finite, guarded, shape
-from firstlight.convert.tensor_bundle import TensorBundle
+from firstlight.convert.imported_model import ImportedModel, finite, guarded, shape
+from firstlight.convert.tf_checkpoint import TFCheckpoint
 from firstlight.errors import CheckpointError
 from firstlight.tokenizer import import_tokenizer
 
 SHAPE = "hparams.json"
 _PARTS = {
-    "ln_1": ("ln_1", "g", "b"), "attn/c_attn": ("attn.c_attn", "w", "b"), "attn/c_proj": ("attn.c_proj", "w", "b"),
-    "ln_2": ("ln_2", "g", "b"), "mlp/c_fc": ("mlp.c_fc", "w", "b"), "mlp/c_proj": ("mlp.c_proj", "w", "b"),
-}  # fmt: skip
+    "ln_1": ("ln_1", "g", "b"),
+    "attn/c_attn": ("attn.c_attn", "w", "b"),
+    "attn/c_proj": ("attn.c_proj", "w", "b"),
+    "ln_2": ("ln_2", "g", "b"),
+    "mlp/c_fc": ("mlp.c_fc", "w", "b"),
+    "mlp/c_proj": ("mlp.c_proj", "w", "b"),
+}
 
 
-def read(folder: Path) -> Found:
+def read(folder: Path) -> ImportedModel:
     """Read the release's folder, with its tokenizer.
 
     Raises:
@@ -31,7 +35,7 @@ def read(folder: Path) -> Found:
     """
     with guarded(folder, "release of GPT-2", "all"):
         sizes = json.loads((folder / SHAPE).read_text(encoding="utf-8"))
-        bundle = TensorBundle(_prefix(folder))
+        bundle = TFCheckpoint(_prefix(folder))
     config = _config(folder, sizes, len(bundle.names))
     weights: dict[str, Tensor] = {}
     for theirs, ours in _names(config.n_layer).items():
@@ -39,7 +43,7 @@ def read(folder: Path) -> Found:
         # A matrix was a convolution of width 1.
         weights[ours] = finite(f"{folder}: {theirs}", tensor[0] if tensor.ndim == 3 and len(tensor) == 1 else tensor)
     has_words = (folder / "encoder.json").is_file() and (folder / "vocab.bpe").is_file()
-    return Found(
+    return ImportedModel(
         "GPT-2", config, weights, import_tokenizer(folder) if has_words else None, {"imported from": "OpenAI GPT-2"}
     )
 
@@ -53,9 +57,15 @@ def _config(folder: Path, sizes: Any, n_tensors: int) -> Any:
             "has fewer weights than its layers need", where=folder, found=n_tensors, expected=sizes["n_layer"]
         )
     return shape(
-        folder, family="gpt2", n_layer=sizes["n_layer"], n_head=sizes["n_head"], n_embd=sizes["n_embd"],
-        vocab_size=sizes["n_vocab"], block_size=sizes["n_ctx"], tie_embeddings=True,
-    )  # fmt: skip
+        folder,
+        family="gpt2",
+        n_layer=sizes["n_layer"],
+        n_head=sizes["n_head"],
+        n_embd=sizes["n_embd"],
+        vocab_size=sizes["n_vocab"],
+        block_size=sizes["n_ctx"],
+        tie_embeddings=True,
+    )
 
 
 def _prefix(folder: Path) -> Path:
@@ -69,18 +79,22 @@ def _prefix(folder: Path) -> Path:
         found = [prefix for prefix in found if prefix.name == quoted.rsplit("/", 1)[-1]]
     if len(found) != 1:
         raise CheckpointError(
-            "holds no checkpoint, or several", where=folder, found=", ".join(p.name for p in found) or None,
+            "holds no checkpoint, or several",
+            where=folder,
+            found=", ".join(p.name for p in found) or None,
             expected="one model.ckpt.index, or a file checkpoint that names it",
-        )  # fmt: skip
+        )
     return found[0]
 
 
 def _names(n_layer: int) -> dict[str, str]:
     """Return transformers' names by TensorFlow's."""
     table = {
-        "model/wte": "transformer.wte.weight", "model/wpe": "transformer.wpe.weight",
-        "model/ln_f/g": "transformer.ln_f.weight", "model/ln_f/b": "transformer.ln_f.bias",
-    }  # fmt: skip
+        "model/wte": "transformer.wte.weight",
+        "model/wpe": "transformer.wpe.weight",
+        "model/ln_f/g": "transformer.ln_f.weight",
+        "model/ln_f/b": "transformer.ln_f.bias",
+    }
     for i in range(n_layer):
         for theirs, (ours, weight, bias) in _PARTS.items():
             table[f"model/h{i}/{theirs}/{weight}"] = f"transformer.h.{i}.{ours}.weight"

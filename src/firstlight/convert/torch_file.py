@@ -15,7 +15,7 @@ from typing import IO, Any, cast
 import torch
 from torch import Tensor
 
-from firstlight.convert.found import guarded
+from firstlight.convert.imported_model import guarded
 from firstlight.errors import CheckpointError
 
 _WHAT = "file of torch"

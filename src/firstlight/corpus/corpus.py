@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 
 from firstlight import progress
-from firstlight.corpus.raw import Raw
+from firstlight.corpus.raw_source import Raw
 from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.sources import find
 from firstlight.corpus.tally import Tally

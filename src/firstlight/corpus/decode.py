@@ -91,19 +91,22 @@ class _Utf8:
             if self._head in _MARKS:
                 kind, code = _MARKS[self._head]
                 raise CorpusError(
-                    "is not UTF-8", where=self._name, found=kind,
+                    "is not UTF-8",
+                    where=self._name,
+                    found=kind,
                     fix=f"Convert it: iconv -f {code} -t UTF-8 {self._name} > NEW",
-                )  # fmt: skip
+                )
         buffer, final = self._held + data, not data
         try:
             text, used = codecs.utf_8_decode(buffer, "strict", final)
         except UnicodeDecodeError as error:
             if self._on_bad == "error":
                 raise CorpusError(
-                    "is not UTF-8", where=f"{self._name}: byte {self._offset + error.start}",
+                    "is not UTF-8",
+                    where=f"{self._name}: byte {self._offset + error.start}",
                     found=buffer[error.start : error.end].hex(" "),
                     fix="Convert the file, or go on with --on-bad-bytes replace (or skip).",
-                ) from error  # fmt: skip
+                ) from error
             # Bad bytes become lone surrogates, in C; catching them one by one costs a copy of the buffer each.
             escaped, used = codecs.utf_8_decode(buffer, "surrogateescape", final)
             text = self._mended(escaped)

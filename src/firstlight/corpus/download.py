@@ -125,9 +125,12 @@ def _check(found: str, known: str, file: Path, url: str, recorded: Path) -> None
     _validator(file).unlink(missing_ok=True)
     changed = f"; where its home has changed on purpose, delete {recorded}" if recorded.is_file() else ""
     raise CorpusError(
-        "has other bytes than expected, and was deleted", where=file, found=f"SHA-256 {found}", expected=known,
+        "has other bytes than expected, and was deleted",
+        where=file,
+        found=f"SHA-256 {found}",
+        expected=known,
         fix=f"Run again to fetch {url}{changed}.",
-    )  # fmt: skip
+    )
 
 
 def _with_retries(url: str, part: Path, target: Path, pause: float) -> None:

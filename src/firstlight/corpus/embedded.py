@@ -6,7 +6,7 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
-from firstlight.corpus.raw import Raw, files_identity, text_identity
+from firstlight.corpus.raw_source import Raw, files_identity, text_identity
 from firstlight.corpus.readers import text_documents
 from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.tally import Tally
@@ -20,9 +20,10 @@ def python_code() -> Raw:
     """Return the standard library's sources without its tests: one document a file, or as ``text_split`` says."""
     root = Path(sysconfig.get_paths()["stdlib"])
     files = [
-        p for p in sorted(root.rglob("*.py"))
+        p
+        for p in sorted(root.rglob("*.py"))
         if not _LEFT_OUT & set(p.relative_to(root).parts[:-1]) and not p.name.startswith("test_")
-    ]  # fmt: skip
+    ]
 
     def read(settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
         for path in files:

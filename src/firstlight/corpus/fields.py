@@ -40,9 +40,11 @@ def missing_field(kind: str, name: str, known: Sequence[str], where: object) -> 
     near = nearest(name, known) or next(iter(known), "NAME")
     shown = [k if len(k) <= _LONG else f"{k[:_LONG]}…" for k in known[:_NAMED]] + ["…"] * (len(known) > _NAMED)
     return CorpusError(
-        f"has no {kind} {name!r}", where=where, found=f"{kind}s {', '.join(shown)}" if known else "no fields",
+        f"has no {kind} {name!r}",
+        where=where,
+        found=f"{kind}s {', '.join(shown)}" if known else "no fields",
         fix=f"Name the {kind}: --text-field {near}",
-    )  # fmt: skip
+    )
 
 
 def _value(record: Any, field: str, where: str) -> Any:
@@ -67,9 +69,11 @@ def _valid(text: str, settings: CorpusSettings, tally: Tally, where: str) -> str
     except UnicodeEncodeError as error:
         if settings.on_bad_bytes == "error":
             raise CorpusError(
-                "holds half a surrogate pair, which is no text", where=where, found=f"\\u{ord(text[error.start]):04x}",
+                "holds half a surrogate pair, which is no text",
+                where=where,
+                found=f"\\u{ord(text[error.start]):04x}",
                 fix="Mend the record, or go on with --on-bad-bytes replace (or skip).",
-            ) from error  # fmt: skip
+            ) from error
         text, halves = _HALF.subn("\ufffd" if settings.on_bad_bytes == "replace" else "", text)
         tally.n_bad += halves
         tally.bad(where)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from firstlight.corpus.fields import text_of
-from firstlight.corpus.raw import Raw, files_identity, text_identity
+from firstlight.corpus.raw_source import Raw, files_identity, text_identity
 from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.tally import Tally
 from firstlight.errors import CorpusError, MissingExtra, UsageError

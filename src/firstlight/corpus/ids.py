@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from firstlight.corpus.corpus import Corpus, Source
-from firstlight.corpus.headers import read_header, stretches
-from firstlight.corpus.kinds import ARRAYS, files_of
-from firstlight.corpus.opening import bare_suffix, opened, text_size
-from firstlight.corpus.raw import Raw, files_identity
+from firstlight.corpus.detect_kind import ARRAYS, files_of
+from firstlight.corpus.raw_source import Raw, files_identity
 from firstlight.corpus.settings import CorpusSettings, IdSettings
 from firstlight.corpus.tally import Tally
 from firstlight.errors import CorpusError, UsageError
+from firstlight.files.array_headers import read_header, stretches
+from firstlight.files.compression import bare_suffix, opened, text_size
 from firstlight.types import Document
 
 
@@ -29,9 +29,11 @@ def open_ids(names: Sequence[str], settings: IdSettings, reading: CorpusSettings
     """
     if settings.vocab_size is None:
         raise UsageError(
-            "is needed for ids", where="ids.vocab_size", expected="how many there are: one more than the highest",
+            "is needed for ids",
+            where="ids.vocab_size",
+            expected="how many there are: one more than the highest",
             fix="Add ids.vocab_size=N",
-        )  # fmt: skip
+        )
     return Corpus([Source(_raw(name, settings), reading) for name in names])
 
 
@@ -63,10 +65,11 @@ def read_ids(path: Path, settings: IdSettings) -> Iterator[Document]:
         header = read_header(file, path)
         if header.dtype.kind not in "iu" or len(header.shape) not in (1, 2):
             raise CorpusError(
-                "holds no ids", where=path,
+                "holds no ids",
+                where=path,
                 found=f"{len(header.shape)} axes of type {header.dtype}",
                 expected="integers, 1-D, or 2-D with a sequence a row",
-            )  # fmt: skip
+            )
         row = header.shape[-1]
         yield from _rows(path, stretches(file, path, header), row if len(header.shape) == 2 else None, settings)
 
@@ -113,7 +116,10 @@ def _checked(part: np.ndarray, path: Path, at: int, width: int | None, settings:
         place = at + bad
         where = f"place {place}" if width is None else f"row {place // width}, place {place % width}"
         raise CorpusError(
-            "holds an id outside the vocabulary", where=f"{path}: {where}", found=int(part[bad]),
-            expected=f"0 to {V - 1}", fix="Raise ids.vocab_size, or mend the file.",
-        )  # fmt: skip
+            "holds an id outside the vocabulary",
+            where=f"{path}: {where}",
+            found=int(part[bad]),
+            expected=f"0 to {V - 1}",
+            fix="Raise ids.vocab_size, or mend the file.",
+        )
     return part.astype(np.int32)

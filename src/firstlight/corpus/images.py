@@ -16,14 +16,14 @@ from typing import Protocol
 import numpy as np
 
 from firstlight.corpus.corpus import Corpus, Source
-from firstlight.corpus.headers import Header, read_header, read_whole, stretches
-from firstlight.corpus.kinds import ARRAYS, PICTURES, expanded, files_of, is_picture
-from firstlight.corpus.opening import opened
-from firstlight.corpus.pictures import as_colors, as_grey, fitted, read_picture
-from firstlight.corpus.raw import Raw, files_identity
+from firstlight.corpus.detect_kind import ARRAYS, PICTURES, expanded, files_of, is_picture
+from firstlight.corpus.image_ops import as_colors, as_grey, fitted, read_picture
+from firstlight.corpus.raw_source import Raw, files_identity
 from firstlight.corpus.settings import CorpusSettings, ImageSettings
 from firstlight.corpus.tally import Tally
 from firstlight.errors import CorpusError, UsageError
+from firstlight.files.array_headers import Header, read_header, read_whole, stretches
+from firstlight.files.compression import opened
 from firstlight.types import Document
 
 _SIZE = 32
@@ -235,10 +235,12 @@ def _array(path: Path, labels: str) -> _Array:
     good = len(shape) == 3 or (len(shape) == 4 and shape[3] == 3)
     if not good or header.dtype != np.uint8 or not 1 <= min(shape) <= max(shape[1:]) <= _LONGEST_SIDE:
         raise CorpusError(
-            "holds no images", where=path, found=f"{' × '.join(map(str, shape))} numbers of type {header.dtype}",
+            "holds no images",
+            where=path,
+            found=f"{' × '.join(map(str, shape))} numbers of type {header.dtype}",
             expected="N × height × width (× 3) of type uint8, from 0 to 255",
             fix="These are labels: name the file of images." if len(shape) == 1 else None,
-        )  # fmt: skip
+        )
     by = _beside(path) if labels == "auto" else None if labels == "none" else Path(labels)
     return _Array(path, header, [] if by is None else _labels(by, shape[0]), by)
 
@@ -257,7 +259,9 @@ def _labels(path: Path, n: int) -> list[str]:
     found = read_whole(path, most=_MOST_LABELS)
     if found.dtype.kind not in "iu" or found.shape != (n,):
         raise CorpusError(
-            "are no labels of these images", where=path, found=f"shape {found.shape} of type {found.dtype}",
+            "are no labels of these images",
+            where=path,
+            found=f"shape {found.shape} of type {found.dtype}",
             expected=f"{n} integers",
-        )  # fmt: skip
+        )
     return [str(label) for label in found.tolist()]

@@ -11,11 +11,11 @@ from typing import Any
 
 from firstlight.corpus.decode import parts, pieces
 from firstlight.corpus.download import alone_with, cache_folder, fetch_checked
-from firstlight.corpus.opening import opened
-from firstlight.corpus.raw import Raw, Read, files_identity, of_files
+from firstlight.corpus.raw_source import Raw, Read, files_identity, of_files
 from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.tally import Tally
 from firstlight.errors import CorpusError
+from firstlight.files.compression import opened
 from firstlight.types import Document
 
 

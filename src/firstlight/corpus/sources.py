@@ -11,13 +11,13 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
-from firstlight.corpus.opening import bare_suffix, opened
-from firstlight.corpus.raw import Raw, of_files
+from firstlight.corpus.raw_source import Raw, of_files
 from firstlight.corpus.readers import READERS, text_documents
 from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.tally import Tally
 from firstlight.errors import CorpusError, UsageError, nearest
 from firstlight.files import sha256, storage_errors
+from firstlight.files.compression import bare_suffix, opened
 from firstlight.types import Document
 
 _EMBEDDED = {"python-code": "python_code", "python-docs": "python_docs"}
@@ -100,15 +100,18 @@ def _guess(name: str, path: Path) -> str:
 
 def _folder(name: str, folder: Path) -> Raw:
     files = [
-        p for p in sorted(folder.rglob("*"))
+        p
+        for p in sorted(folder.rglob("*"))
         if p.is_file() and not any(part.startswith(".") for part in p.relative_to(folder).parts)
-    ]  # fmt: skip
+    ]
     if not any(bare_suffix(p) in READERS for p in files):
         others = ", ".join(sorted({p.suffix or "no suffix" for p in files})[:6])
         raise CorpusError(
-            "holds no file that can be read as text", where=folder, found=others or "nothing",
+            "holds no file that can be read as text",
+            where=folder,
+            found=others or "nothing",
             expected=", ".join(sorted(READERS)[:12]) + " …",
-        )  # fmt: skip
+        )
     return of_files(name, files)
 
 

@@ -10,14 +10,14 @@ import torch
 
 from firstlight import parallel, progress
 from firstlight.errors import ContractError, UsageError
-from firstlight.lm import saving
-from firstlight.lm.sampling import Dice, GenerateSettings, choose
+from firstlight.lm import save
+from firstlight.lm.sampling import GenerateSettings, RowRng, sample_tokens
 from firstlight.model import GPT, ModelConfig, export_state
 from firstlight.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from firstlight.lm.score import Score
-    from firstlight.lm.writing import Numbers, Writing
+    from firstlight.lm.streamer import IdStreamer, TextStreamer
     from firstlight.tokenizer import Codec
 
 _ROWS = 64  # texts written at once
@@ -47,7 +47,7 @@ class LM:
     Args:
         model: on its device.
         tokenizer: None for sequences that are no text.
-        place: precision of scoring; by default fp32 where the model is.
+        device_context: precision of scoring; by default fp32 where the model is.
         source: where it was loaded from.
         ends: tokens at which a text ends, beside the tokenizer's end-of-text.
         codec: what the ids mean of sequences that are no text.
@@ -58,13 +58,13 @@ class LM:
         model: GPT,
         tokenizer: Tokenizer | None,
         *,
-        place: parallel.Place | None = None,
+        device_context: parallel.DeviceContext | None = None,
         source: Path | None = None,
         ends: Iterable[int] = (),
         codec: "Codec | None" = None,
     ) -> None:
         self.model, self.tokenizer, self.source, self.codec = model, tokenizer, source, codec
-        self.place = place or parallel.Place(
+        self.device_context = device_context or parallel.DeviceContext(
             next(model.parameters()).device, "fp32", False, torch.get_num_threads(), 0, 1, {}
         )
         words = self.vocabulary
@@ -89,19 +89,19 @@ class LM:
             CheckpointError: it is damaged, or of a family that is not supported.
             TokenizerError: its tokenizer is damaged.
         """
-        from firstlight.lm import directory  # training from new weights reads no model
+        from firstlight.lm import load  # training from new weights reads no model
 
-        folder = directory.locate(name)
-        config, table = directory.read_config(folder)
-        tokenizer = directory.read_tokenizer(folder)
-        codec = None if tokenizer is not None else directory.read_codec(folder, config)
-        model = directory.build(config, directory.read_weights(folder, config))
+        folder = load.locate(name)
+        config, table = load.read_config(folder)
+        tokenizer = load.read_tokenizer(folder)
+        codec = None if tokenizer is not None else load.read_codec(folder, config)
+        model = load.build(config, load.read_weights(folder, config))
         if tokenizer is not None and tokenizer.vocab_size > (model.config.vocab_size or 0):
             progress.warn(
                 f"{folder}: the tokenizer has {tokenizer.vocab_size:,} tokens, the model {model.config.vocab_size:,}: "
                 "it cannot read a text with one of the others"
             )
-        return cls(model.eval(), tokenizer, source=folder, ends=directory.read_ends(folder, table), codec=codec)
+        return cls(model.eval(), tokenizer, source=folder, ends=load.read_ends(folder, table), codec=codec)
 
     @classmethod
     def load(cls, name: str | Path, *, device: str = "auto", precision: str = "auto", int8: bool = False) -> "LM":
@@ -115,16 +115,16 @@ class LM:
             CheckpointError: it is damaged, or of a family that is not supported.
             TokenizerError: its tokenizer is damaged.
         """
-        place = parallel.resolve(parallel.Hardware.model_validate({"device": device, "precision": precision}))
+        device_context = parallel.resolve(parallel.Hardware.model_validate({"device": device, "precision": precision}))
         if int8 and precision not in ("auto", "fp32"):
             raise UsageError("int8 leaves no room for another precision", found=precision, expected="auto or fp32")
-        from firstlight.lm import directory
+        from firstlight.lm import load
 
         read = cls.read(name)
         if int8:
-            return read.in_int8().at(place)
-        directory.cast(read.model, place.dtype)
-        return read.at(place)
+            return read.in_int8().at(device_context)
+        load.cast(read.model, device_context.dtype)
+        return read.at(device_context)
 
     def in_int8(self) -> "LM":
         """Put the matrices into eight bits, in place: faster writing, nearly the same numbers."""
@@ -133,10 +133,10 @@ class LM:
         to_int8(self.model)
         return self
 
-    def at(self, place: parallel.Place) -> "LM":
+    def at(self, device_context: parallel.DeviceContext) -> "LM":
         """Move to a device; scoring then computes as training does there, in its precision from these weights."""
-        self.model.to(place.device)
-        self.place = place
+        self.model.to(device_context.device)
+        self.device_context = device_context
         return self
 
     def save(self, folder: str | Path, facts: Mapping[str, Any] | None = None) -> None:
@@ -149,7 +149,7 @@ class LM:
         if not isinstance(embed, torch.nn.Embedding) and not self.model.factors:
             raise UsageError("is in int8, which is not saved", where=self.source, fix="Load it without int8.")
         weights = {name: tensor.float().cpu() for name, tensor in export_state(self.model).items()}
-        saving.write(Path(folder), self.config, weights, self.tokenizer, facts or {}, codec=self.codec)
+        save.write(Path(folder), self.config, weights, self.tokenizer, facts or {}, codec=self.codec)
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text, behind the token that begins every text of this model, if it has one.
@@ -186,10 +186,12 @@ class LM:
         V = self.config.vocab_size or 0
         if ids and max(ids) >= V:
             raise ContractError(
-                "the tokenizer has a token that the model does not", where=self.source,
-                found=f"{self._words().tokens()[max(ids)]!r}, id {max(ids)}", expected=f"ids below {V}",
+                "the tokenizer has a token that the model does not",
+                where=self.source,
+                found=f"{self._words().tokens()[max(ids)]!r}, id {max(ids)}",
+                expected=f"ids below {V}",
                 fix="Use the model's own tokenizer, or a text without this token.",
-            )  # fmt: skip
+            )
         return ids
 
     def generate(self, prompts: str | Sequence[str], settings: GenerateSettings | None = None) -> list[Generated]:
@@ -226,18 +228,21 @@ class LM:
         Raises:
             CheckpointError: the model's logits are not finite.
         """
-        from firstlight.lm.writing import Numbers
+        from firstlight.lm.streamer import IdStreamer
 
         settings = settings or GenerateSettings()
         asked = [list(prompt) for prompt in prompts for _ in range(settings.num_samples)]
-        written = [Numbers(self.ends) for _ in asked]
+        written = [IdStreamer(self.ends) for _ in asked]
         self._write_all(written, asked, settings, below)
         return [one.ids for one in written]
 
     def _write_all(
-        self, texts: "Sequence[Writing | Numbers]", ids: list[list[int]], settings: GenerateSettings,
+        self,
+        texts: "Sequence[TextStreamer | IdStreamer]",
+        ids: list[list[int]],
+        settings: GenerateSettings,
         below: int | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         # Prompts of like lengths stand together, so that little is padded.
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         while order:
@@ -259,25 +264,29 @@ class LM:
             if piece := text.take():
                 yield piece
 
-    def _text(self, ids: list[int], settings: GenerateSettings) -> "Writing":
-        from firstlight.lm.writing import Writing  # at the first text
+    def _text(self, ids: list[int], settings: GenerateSettings) -> "TextStreamer":
+        from firstlight.lm.streamer import TextStreamer  # at the first text
 
-        return Writing(self._words(), ids, settings.stop, self.ends)
+        return TextStreamer(self._words(), ids, settings.stop, self.ends)
 
     def _write(
-        self, texts: "Sequence[Writing | Numbers]", prompts: list[list[int]], settings: GenerateSettings,
-        numbers: list[int], below: int | None = None,
-    ) -> Iterator[None]:  # fmt: skip
+        self,
+        texts: "Sequence[TextStreamer | IdStreamer]",
+        prompts: list[list[int]],
+        settings: GenerateSettings,
+        numbers: list[int],
+        below: int | None = None,
+    ) -> Iterator[None]:
         """Let texts grow together, a token each a turn, until all have ended; ``numbers`` are their places."""
         from firstlight.lm.decoding import Decoding  # at the first text: many runs write none
 
         decoding = Decoding(self.model, prompts, settings.max_new_tokens)
-        dice = Dice(settings.seed, numbers) if settings.temperature > 0 else None
+        dice = RowRng(settings.seed, numbers) if settings.temperature > 0 else None
         for turn in range(1, settings.max_new_tokens + 1):
             logits = decoding.logits()[:, :below]
             live = decoding.live
             uniform = None if dice is None else dice.roll([numbers[i] for i in live])
-            tokens = choose(logits, settings, uniform).tolist()
+            tokens = sample_tokens(logits, settings, uniform).tolist()
             for i, token in zip(live, tokens, strict=True):
                 texts[i].push(token)
             ended = {i for i in live if texts[i].ended_by or turn == settings.max_new_tokens}
@@ -308,7 +317,7 @@ class LM:
         from firstlight.lm.score import score_ids
 
         return score_ids(
-            self.model, [self._border(context, continuation) for context, continuation in pairs], self.place
+            self.model, [self._border(context, continuation) for context, continuation in pairs], self.device_context
         )
 
     def _border(self, context: str, continuation: str) -> tuple[list[int], list[int]]:

@@ -29,7 +29,7 @@ class GenerateSettings(Settings):
     stop: list[str] = Field([], description="end where one of these is written")
 
 
-def choose(
+def sample_tokens(
     logits: Float[Tensor, "B V"], settings: GenerateSettings, uniform: Float[Tensor, " B"] | None
 ) -> Int[Tensor, " B"]:
     """Return the next token of each row.
@@ -96,7 +96,7 @@ def _first(x: Float[Tensor, "B V"], least: Float[Tensor, "B 1"], count: int | Te
     return found
 
 
-class Dice:
+class RowRng:
     """Random numbers for rows: row i draws from a stream that depends on the seed and i alone."""
 
     def __init__(self, seed: int, rows: Sequence[int]) -> None:

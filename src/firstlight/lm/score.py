@@ -50,7 +50,9 @@ class _Part:
 
 
 @torch.no_grad()
-def score_ids(model: GPT, pairs: Sequence[tuple[list[int], list[int]]], place: parallel.Place) -> list[Score]:
+def score_ids(
+    model: GPT, pairs: Sequence[tuple[list[int], list[int]]], device_context: parallel.DeviceContext
+) -> list[Score]:
     """Return how likely each continuation is after its context, which is not empty.
 
     Of a context that is too long for the model the beginning is left out. A continuation that is longer than the
@@ -63,7 +65,7 @@ def score_ids(model: GPT, pairs: Sequence[tuple[list[int], list[int]]], place: p
     while parts:
         rows = max(1, _TOKENS // len(parts[-1].ids))
         batch, parts = parts[-rows:], parts[:-rows]
-        logprobs, likeliest = _score_parts(model, batch, place)
+        logprobs, likeliest = _score_parts(model, batch, device_context)
         numbers = np.repeat([part.number for part in batch], [part.n for part in batch])
         np.add.at(sums, numbers, logprobs)
         np.logical_and.at(greedy, numbers, likeliest)
@@ -83,14 +85,16 @@ def _parts(model: GPT, number: int, before: list[int], after: list[int]) -> Iter
         yield _Part(number, ids[max(0, end - T - 1) : end], n)
 
 
-def _score_parts(model: GPT, parts: Sequence[_Part], place: parallel.Place) -> tuple[np.ndarray, np.ndarray]:
+def _score_parts(
+    model: GPT, parts: Sequence[_Part], device_context: parallel.DeviceContext
+) -> tuple[np.ndarray, np.ndarray]:
     """Return log P of the targets of all parts, end to end, and whether each was the likeliest token."""
     device = next(model.parameters()).device
     longest = max(len(part.ids) for part in parts)
     ids = torch.tensor([[*part.ids, *[0] * (longest - len(part.ids))] for part in parts], device=device)
     rows = torch.tensor([row for row, part in enumerate(parts) for _ in range(part.n)], device=device)
     at = torch.tensor([i for part in parts for i in range(len(part.ids) - part.n, len(part.ids))], device=device)
-    with evaluating(model), parallel.autocast(place):
+    with evaluating(model), parallel.autocast(device_context):
         hidden = model.hidden(ids[:, :-1])[rows, at - 1]  # (N, C)
         size = max(1, _NUMBERS // (model.config.vocab_size or 1))
         chunks = zip(torch.split(hidden, size), torch.split(ids[rows, at], size), strict=True)
@@ -106,7 +110,7 @@ def _judged(logits: Float[Tensor, "N V"], targets: Int[Tensor, " N"]) -> tuple[T
 
 @torch.no_grad()
 def score_windows(
-    model: GPT, ids: np.ndarray, *, stride: int, place: parallel.Place, rows: int | None = None
+    model: GPT, ids: np.ndarray, *, stride: int, device_context: parallel.DeviceContext, rows: int | None = None
 ) -> Iterator[WindowNats]:
     """Yield -log P of ids[1:], each once: a window moves on by ``stride`` and scores what is new in it.
 
@@ -118,7 +122,7 @@ def score_windows(
         model: in any mode; left in the mode it was in.
         ids: the text, 1-D; the first one is context only.
         stride: 1 to the block size.
-        place: precision.
+        device_context: precision.
         rows: windows of one forward pass, or None for as many as suit the block size.
     """
     T = model.config.block_size
@@ -134,7 +138,7 @@ def score_windows(
         # What stands after the end is padding, which no position before it sees.
         at = np.minimum(begins[:, None] + np.arange(min(T, n - int(begins[0])) + 1), n)
         block = torch.from_numpy(np.asarray(ids[at], dtype=np.int64)).to(device)
-        with evaluating(model), parallel.autocast(place):
+        with evaluating(model), parallel.autocast(device_context):
             nats = model.token_nats(block[:, :-1], block[:, 1:]).float().cpu().numpy()
         for begin, row in zip(begins.tolist(), nats, strict=True):
             new = 0 if begin == 0 else T - stride

@@ -1,12 +1,12 @@
 """The Transformer, its parts, families and heads, its loss, its cache, its FLOPs a token, its names in transformers."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
-from firstlight.model.attention import slowed
+from firstlight.model.attention import scale_rope
 from firstlight.model.cache import Cache, new_cache
 from firstlight.model.config import Family, ModelConfig, RopeScaling
-from firstlight.model.families import (
+from firstlight.model.flops import Parameters, flops_per_token, n_parameters
+from firstlight.model.gpt import GPT, Block, fused_splits
+from firstlight.model.hf_config import from_transformers
+from firstlight.model.hf_state_dict import (
     CLASSES,
     HEADS,
     export_state,
@@ -15,14 +15,9 @@ from firstlight.model.families import (
     names_in_transformers,
     to_transformers,
 )
-from firstlight.model.flops import Parameters, flops_per_token, n_parameters
-from firstlight.model.gpt import GPT, Block, splits
+from firstlight.model.kernels.linear import linear
 from firstlight.model.loss import Loss, head_loss, head_nats
-from firstlight.model.products import linear
-from firstlight.model.undrawn import no_drawing
-
-if TYPE_CHECKING:
-    from firstlight.model.from_config import from_transformers
+from firstlight.model.skip_init import skip_init
 
 __all__ = [
     "CLASSES",
@@ -39,6 +34,7 @@ __all__ = [
     "export_tensors",
     "flops_per_token",
     "from_transformers",
+    "fused_splits",
     "head_loss",
     "head_nats",
     "import_state",
@@ -46,15 +42,7 @@ __all__ = [
     "n_parameters",
     "names_in_transformers",
     "new_cache",
-    "no_drawing",
-    "slowed",
-    "splits",
+    "scale_rope",
+    "skip_init",
     "to_transformers",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    # Loaded when a model is: a run that begins anew reads none.
-    if name != "from_transformers":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return importlib.import_module(f"{__name__}.from_config").from_transformers

@@ -7,12 +7,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from firstlight.model.cache import Holds
-from firstlight.model.causal import causal_attention, suits
+from firstlight.model.cache import KVCache
 from firstlight.model.config import ModelConfig, RopeScaling
+from firstlight.model.kernels.attention import causal_attention, suits
+from firstlight.model.kernels.linear import Linear
+from firstlight.model.kernels.norm_rope import apply_rotary
 from firstlight.model.norms import norm
-from firstlight.model.passes import turn
-from firstlight.model.products import Linear
 
 Turn = tuple[Float[Tensor, "... T 1 D"], Float[Tensor, "... T 1 D"]]
 
@@ -30,7 +30,7 @@ class Rotary(nn.Module):
         pairs, places = (torch.arange(n, dtype=torch.float64, device="cpu") for n in (half, config.block_size))
         speeds = config.rope_theta ** (-pairs / half)
         if config.rope_scaling is not None:
-            speeds = slowed(speeds, config.rope_scaling)
+            speeds = scale_rope(speeds, config.rope_scaling)
         angle = torch.outer(places, speeds)  # (T, D/2)
         self.register_buffer("cos", torch.cat((angle, angle), -1).cos().float(), persistent=False)
         self.register_buffer("sin", torch.cat((-angle, angle), -1).sin().float(), persistent=False)
@@ -40,7 +40,7 @@ class Rotary(nn.Module):
         return self.cos[positions].unsqueeze(-2), self.sin[positions].unsqueeze(-2)  # (…, T, 1, D)
 
 
-def slowed(speeds: Float[Tensor, " d"], scaling: RopeScaling) -> Float[Tensor, " d"]:
+def scale_rope(speeds: Float[Tensor, " d"], scaling: RopeScaling) -> Float[Tensor, " d"]:
     """Return how fast each pair of numbers turns with stretched positions."""
     if scaling.original is None:
         return speeds / scaling.factor
@@ -70,7 +70,7 @@ class Attention(nn.Module):
         x: Float[Tensor, "B T C"],
         angles: Turn | None,
         mask: Bool[Tensor, "..."] | None,
-        cache: Holds | None,
+        cache: KVCache | None,
     ) -> Float[Tensor, "B T C"]:
         """Attend to earlier positions; ``mask`` (True = seen) replaces the plain causal rule.
 
@@ -83,7 +83,7 @@ class Attention(nn.Module):
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         if angles is not None:
-            q, k = turn(q, *angles), turn(k, *angles)
+            q, k = apply_rotary(q, *angles), apply_rotary(k, *angles)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H, T, D)
         if cache is not None:
             k, v = cache.extend(self.layer, k, v)  # (B, K, S, D)
@@ -92,8 +92,14 @@ class Attention(nn.Module):
             y = causal_attention(q, k, v, self.scale)
         else:
             y = F.scaled_dot_product_attention(
-                q, k, v, attn_mask=mask, is_causal=mask is None and T > 1, dropout_p=dropout, scale=self.scale,
+                q,
+                k,
+                v,
+                attn_mask=mask,
+                is_causal=mask is None and T > 1,
+                dropout_p=dropout,
+                scale=self.scale,
                 enable_gqa=K != H,
-            )  # fmt: skip
+            )
         out: Tensor = self.out(y.transpose(1, 2).reshape(B, T, H * D))
         return out

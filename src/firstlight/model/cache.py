@@ -10,7 +10,7 @@ from firstlight.model.config import ModelConfig
 
 
 @runtime_checkable
-class Holds(Protocol):
+class KVCache(Protocol):
     """What a block asks of a cache."""
 
     def extend(

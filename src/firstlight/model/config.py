@@ -159,7 +159,12 @@ class ModelConfig(Settings):
         """Return the same model with every size written out."""
         return ModelConfig(
             **{
-                **self.model_dump(), "n_kv_head": self.heads_kv, "d_head": self.head_width, "d_ff": self.inner,
-                "norm_eps": self.eps, "tie_embeddings": self.tied, "vocab_size": vocab_size,
+                **self.model_dump(),
+                "n_kv_head": self.heads_kv,
+                "d_head": self.head_width,
+                "d_ff": self.inner,
+                "norm_eps": self.eps,
+                "tie_embeddings": self.tied,
+                "vocab_size": vocab_size,
             }
-        )  # fmt: skip
+        )

@@ -6,7 +6,7 @@ import torch
 
 from firstlight.model.config import ModelConfig
 from firstlight.model.gpt import GPT
-from firstlight.model.undrawn import no_drawing
+from firstlight.model.skip_init import skip_init
 
 
 class Parameters(NamedTuple):
@@ -19,7 +19,7 @@ class Parameters(NamedTuple):
 
 def n_parameters(config: ModelConfig) -> Parameters:
     """Count the parameters without allocating them."""
-    with torch.device("meta"), no_drawing():
+    with torch.device("meta"), skip_init():
         model = GPT(config.complete(config.vocab_size or 1))
     total = sum(p.numel() for p in model.parameters())
     embedding = sum(p.numel() for n, p in model.named_parameters() if n.startswith(("embed.", "positions.", "head.")))

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from firstlight.model.attention import Attention, Rotary, Turn
-from firstlight.model.cache import Cache, Holds
+from firstlight.model.cache import Cache, KVCache
 from firstlight.model.config import ModelConfig
+from firstlight.model.kernels.linear import Linear, linear
+from firstlight.model.kernels.norm_rope import use_custom_backward
 from firstlight.model.loss import Loss, head_loss, head_nats
 from firstlight.model.mlp import GatedMLP, GeluMLP
 from firstlight.model.norms import norm
-from firstlight.model.passes import by_hand
-from firstlight.model.products import Linear, linear
 
 
 class Block(nn.Module):
@@ -38,9 +38,12 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
 
     def forward(
-        self, x: Float[Tensor, "B T C"], angles: Turn | None, mask: Bool[Tensor, "..."] | None,
-        cache: Holds | None = None,
-    ) -> Float[Tensor, "B T C"]:  # fmt: skip
+        self,
+        x: Float[Tensor, "B T C"],
+        angles: Turn | None,
+        mask: Bool[Tensor, "..."] | None,
+        cache: KVCache | None = None,
+    ) -> Float[Tensor, "B T C"]:
         """Mix positions, then work on each."""
         if self.post:
             x = self.norm1(x + self.dropout(self.attention(x, angles, mask, cache)))
@@ -72,9 +75,13 @@ class GPT(nn.Module):
         self.heads = nn.ModuleDict()  # of labelled tasks, by name
 
     def hidden(
-        self, ids: Int[Tensor, "B T"], *, starts: Bool[Tensor, "B T"] | None = None, cache: Cache | None = None,
+        self,
+        ids: Int[Tensor, "B T"],
+        *,
+        starts: Bool[Tensor, "B T"] | None = None,
+        cache: Cache | None = None,
         with_head: bool = False,
-    ) -> Float[Tensor, "B T C"]:  # fmt: skip
+    ) -> Float[Tensor, "B T C"]:
         """Return the last hidden states, after the last norm.
 
         Args:
@@ -89,7 +96,7 @@ class GPT(nn.Module):
         positions, allowed = _places(ids, before, starts, cache)
         # Tied, the embeddings' gradient has the head's as well: a few rows are added to that, not a second matrix.
         shared = with_head and self.head is None and isinstance(self.embed, nn.Embedding)
-        few = shared and torch.is_grad_enabled() and by_hand(self.embed.weight)
+        few = shared and torch.is_grad_enabled() and use_custom_backward(self.embed.weight)
         x = F.embedding(ids, self.embed.weight, sparse=True) if few else self.embed(ids)
         if self.positions is not None:
             x = x + self.positions(positions)
@@ -145,9 +152,12 @@ class GPT(nn.Module):
         return y
 
     def loss(
-        self, inputs: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], weights: Float[Tensor, "B T"] | None = None,
+        self,
+        inputs: Int[Tensor, "B T"],
+        targets: Int[Tensor, "B T"],
+        weights: Float[Tensor, "B T"] | None = None,
         starts: Bool[Tensor, "B T"] | None = None,
-    ) -> Loss:  # fmt: skip
+    ) -> Loss:
         """Return the weighted sum of -log P(target) in nats, and the sum of weights: never a mean."""
         return head_loss(*self._read_out(self.hidden(inputs, starts=starts, with_head=True)), targets, weights)
 
@@ -182,7 +192,7 @@ class GPT(nn.Module):
             parameter.copy_(drawn)
 
 
-def splits(model: GPT) -> Mapping[str, Sequence[int]]:
+def fused_splits(model: GPT) -> Mapping[str, Sequence[int]]:
     """Return the rows of each part of the fused matrices, which an optimiser may treat one by one."""
     c = model.config
     D = c.head_width

@@ -10,13 +10,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from firstlight.model.gpt import GPT
-from firstlight.model.products import product
+from firstlight.model.kernels.linear import product
 
 _ROWS = 16  # up to which torch's product with int8 is ahead of turning the matrix back into fp32
 _MULTIPLE = 32  # torch's product reads beyond matrices of other sizes
 
 
-class Matrix(nn.Module):
+class Int8Weight(nn.Module):
     """A matrix (N, K) as int8 and scales.
 
     Args:
@@ -55,7 +55,7 @@ class Matrix(nn.Module):
         return scaled.reshape(*x.shape[:-1], self.rows)
 
 
-class Int8Linear(Matrix):
+class Int8Linear(Int8Weight):
     """Stands in for a Linear."""
 
     def __init__(self, layer: nn.Linear) -> None:
@@ -68,7 +68,7 @@ class Int8Linear(Matrix):
         return y if self.bias is None else y + self.bias
 
 
-class Int8Embedding(Matrix):
+class Int8Embedding(Int8Weight):
     """Stands in for an Embedding, and for the head that shares its matrix."""
 
     def forward(self, ids: Int[Tensor, "..."]) -> Float[Tensor, "... K"]:

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from firstlight.model.products import linear, product
+from firstlight.model.kernels.linear import linear, product
 
 _CHUNK_BYTES = {"cpu": 24 << 20, "cuda": 512 << 20}  # of fp32 logits at once
 
@@ -27,9 +27,11 @@ class Loss(NamedTuple):
 
 
 def head_loss(
-    hidden: Float[Tensor, "B T C"], head: Float[Tensor, "V C"], targets: Int[Tensor, "B T"],
+    hidden: Float[Tensor, "B T C"],
+    head: Float[Tensor, "V C"],
+    targets: Int[Tensor, "B T"],
     weights: Float[Tensor, "B T"] | None = None,
-) -> Loss:  # fmt: skip
+) -> Loss:
     """Return the sum of -log P(target) over all positions, weighted, and the count."""
     rows, flat = hidden.flatten(0, 1), targets.flatten()
     weight = None if weights is None else weights.flatten()

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from firstlight.model.config import ModelConfig
-from firstlight.model.passes import by_hand
-from firstlight.model.products import Linear, product
+from firstlight.model.kernels.linear import Linear, product
+from firstlight.model.kernels.norm_rope import use_custom_backward
 
 
 class GeluMLP(nn.Module):
@@ -101,7 +101,7 @@ def bent(bend: Bend, x: Float[Tensor, "B T F"], down: nn.Module) -> Float[Tensor
     """Return ``down`` of the bent numbers."""
     # What stands in the place of our matrix (an adapter), or watches it (a hook), is called as a module.
     is_plain = type(down) is Linear and not down._forward_hooks and not down._forward_pre_hooks
-    if is_plain and torch.is_grad_enabled() and by_hand(x, weight := cast(Tensor, down.weight)):
+    if is_plain and torch.is_grad_enabled() and use_custom_backward(x, weight := cast(Tensor, down.weight)):
         narrowed: Tensor = _Bent.apply(x, weight, down.bias, bend)  # type: ignore[no-untyped-call]
         return narrowed
     y: Tensor = down(bend.value(x))

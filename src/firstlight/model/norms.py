@@ -4,7 +4,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from firstlight.model.config import ModelConfig
-from firstlight.model.passes import rms_norm
+from firstlight.model.kernels.norm_rope import rms_norm
 
 
 def norm(config: ModelConfig, width: int) -> nn.Module:

@@ -43,7 +43,7 @@ def build(
     named: Iterable[tuple[str, nn.Parameter]],
     settings: OptimSettings,
     *,
-    splits: Mapping[str, Sequence[int]] | None = None,
+    fused_splits: Mapping[str, Sequence[int]] | None = None,
     scales: Mapping[str, float] | None = None,
 ) -> Optimizer:
     """Return the optimiser that the settings name.
@@ -51,7 +51,7 @@ def build(
     Args:
         named: parameters with their names; a shared one once.
         settings: which optimiser, and how.
-        splits: rows of each part of fused matrices, by name.
+        fused_splits: rows of each part of fused matrices, by name.
         scales: of the learning rate, by a parameter's name; AdamW alone has them.
     """
     assert scales is None or isinstance(settings, AdamW), "the caller checks that"
@@ -59,7 +59,7 @@ def build(
     pairs = [(n, p) for n, p in named if p.requires_grad]
     optimizer: Optimizer
     if isinstance(settings, Muon):
-        optimizer = MuonOptimizer(pairs, settings, splits or {})
+        optimizer = MuonOptimizer(pairs, settings, fused_splits or {})
     else:
         optimizer = build_adamw(pairs, settings, scales or {})
     name_parameters(optimizer, pairs)

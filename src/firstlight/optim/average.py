@@ -62,8 +62,10 @@ class Average:
             own = self._values[name]
             if value.shape != own.shape:
                 raise CheckpointError(
-                    "an averaged weight has another shape than the model's", where=name, found=tuple(value.shape),
+                    "an averaged weight has another shape than the model's",
+                    where=name,
+                    found=tuple(value.shape),
                     expected=tuple(own.shape),
-                )  # fmt: skip
+                )
         for name, value in tensors.items():
             self._values[name].copy_(value)

@@ -77,16 +77,20 @@ class MuonOptimizer(torch.optim.Optimizer):
         splits: rows of each part of a fused matrix, by name.
     """
 
-    def __init__(self, named: Sequence[Named], settings: Muon, splits: Mapping[str, Sequence[int]]) -> None:
+    def __init__(self, named: Sequence[Named], settings: Muon, fused_splits: Mapping[str, Sequence[int]]) -> None:
         members = grouped(named)
         groups: list[dict[str, Any]] = []
         for name, pairs in members.items():
             ours = name == "hidden"
-            groups.append({
-                "params": [p for _, p in pairs], "name": name, "fused": not ours,
-                "lr": settings.lr if ours else settings.adamw_lr,
-                "weight_decay": 0.0 if name == "vectors" else settings.weight_decay,
-            })  # fmt: skip
+            groups.append(
+                {
+                    "params": [p for _, p in pairs],
+                    "name": name,
+                    "fused": not ours,
+                    "lr": settings.lr if ours else settings.adamw_lr,
+                    "weight_decay": 0.0 if name == "vectors" else settings.weight_decay,
+                }
+            )
         super().__init__(groups, {})
         self._settings = settings
         rest = [{**g} for g in self.param_groups if g["name"] != "hidden"]
@@ -94,7 +98,7 @@ class MuonOptimizer(torch.optim.Optimizer):
         self._stacks: dict[tuple[int, int], list[_Piece]] = {}
         for name, parameter in members.get("hidden", []):
             self.state[parameter]["momentum"] = torch.zeros_like(parameter)
-            for piece in _pieces(parameter, splits.get(name)):
+            for piece in _pieces(parameter, fused_splits.get(name)):
                 columns = parameter.shape[1]
                 shape = (min(piece.rows, columns), max(piece.rows, columns))
                 self._stacks.setdefault(shape, []).append(piece)

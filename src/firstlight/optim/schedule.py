@@ -65,14 +65,18 @@ def factor(step: int, total: int | None, schedule: Schedule) -> float:
     if total is None:
         if schedule.name in ("linear", "cosine"):
             raise ConfigError(
-                "needs a number of steps", where="optim.schedule.name", found=schedule.name,
+                "needs a number of steps",
+                where="optim.schedule.name",
+                found=schedule.name,
                 fix="Set train.steps (or tokens, epochs, minutes), or take the schedule wsd or constant.",
-            )  # fmt: skip
+            )
         if schedule.warmup_ratio:
             raise ConfigError(
-                "is a share of a number of steps that is not known", where="optim.schedule.warmup_ratio",
-                found=schedule.warmup_ratio, fix="Set optim.schedule.warmup_steps instead, or train.steps.",
-            )  # fmt: skip
+                "is a share of a number of steps that is not known",
+                where="optim.schedule.warmup_ratio",
+                found=schedule.warmup_ratio,
+                fix="Set optim.schedule.warmup_steps instead, or train.steps.",
+            )
         return rise
     share = min(1.0, max(0.0, (step - warmup) / max(1, total - warmup)))
     return rise * SCHEDULES[schedule.name](share, schedule)

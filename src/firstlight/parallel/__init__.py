@@ -3,23 +3,24 @@
 Names are loaded when first used: the allocator must be set before torch is imported.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from firstlight.lazy import attach
 
 if TYPE_CHECKING:
     from firstlight.parallel.allocator import ensure_allocator
-    from firstlight.parallel.place import (
+    from firstlight.parallel.device import (
+        DeviceContext,
         Hardware,
-        Place,
         autocast,
-        ceiling,
         compile_module,
         environment,
         memory,
+        peak_flops,
         resolve,
         scaler,
     )
-    from firstlight.parallel.processes import (
+    from firstlight.parallel.distributed import (
         all_sum,
         barrier,
         broadcast_object,
@@ -35,13 +36,12 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "DeviceContext",
     "Hardware",
-    "Place",
     "all_sum",
     "autocast",
     "barrier",
     "broadcast_object",
-    "ceiling",
     "compile_module",
     "ensure_allocator",
     "environment",
@@ -49,6 +49,7 @@ __all__ = [
     "is_main",
     "memory",
     "no_sync",
+    "peak_flops",
     "resolve",
     "rng_state",
     "scaler",
@@ -59,14 +60,34 @@ __all__ = [
     "wrap",
 ]
 
-_PROCESSES = {
-    "all_sum", "barrier", "broadcast_object", "gather", "is_main", "no_sync", "rng_state", "seed_everything",
-    "set_rng_state", "start", "stop", "wrap",
-}  # fmt: skip
-
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    file = "allocator" if name == "ensure_allocator" else "processes" if name in _PROCESSES else "place"
-    return getattr(importlib.import_module(f"{__name__}.{file}"), name)
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "allocator": ["ensure_allocator"],
+        "device": [
+            "Hardware",
+            "DeviceContext",
+            "autocast",
+            "peak_flops",
+            "compile_module",
+            "environment",
+            "memory",
+            "resolve",
+            "scaler",
+        ],
+        "distributed": [
+            "all_sum",
+            "barrier",
+            "broadcast_object",
+            "gather",
+            "is_main",
+            "no_sync",
+            "rng_state",
+            "seed_everything",
+            "set_rng_state",
+            "start",
+            "stop",
+            "wrap",
+        ],
+    },
+)

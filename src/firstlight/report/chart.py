@@ -15,8 +15,8 @@ from typing import Any, Literal
 import numpy as np
 from markupsafe import Markup
 
-from firstlight.report._axis import Axis
-from firstlight.report._templates import environment
+from firstlight.report.axis import Axis
+from firstlight.report.template_env import environment
 from firstlight.report.units import figure, number
 
 MOST_POINTS = 1000
@@ -112,8 +112,14 @@ def line_chart(
         environment()
         .get_template("chart.html")
         .render(
-            title=title, source=source, x_label=x_label, y_label=y_label, width=_WIDTH, height=_HEIGHT,
-            empty=not len(ys), n_points=len(xs),
+            title=title,
+            source=source,
+            x_label=x_label,
+            y_label=y_label,
+            width=_WIDTH,
+            height=_HEIGHT,
+            empty=not len(ys),
+            n_points=len(xs),
             x_ticks=[(_percent(across.place(v)), text) for v, text in across.ticks(5)],
             y_ticks=[(_percent(1 - upright.place(v)), text) for v, text in upright.ticks(5)],
             lines=[_line(p, across, upright) for p in lines],
@@ -122,7 +128,7 @@ def line_chart(
             bad=_bad(lines, across),
             data=_data(lines, across, upright, x_label),
         )
-    )  # fmt: skip
+    )
 
 
 def _across(xs: Array, marks: Sequence[Mark], *, log: bool) -> Axis:
@@ -233,10 +239,15 @@ def _marks(marks: Sequence[Mark], across: Axis) -> list[dict[str, Any]]:
         labels = list(dict.fromkeys(m.label for m in here if m.label))
         label = "–".join([labels[0], *labels[-1:]] if len(labels) > 1 else labels) if place >= free else ""
         free = place + 0.02 * (1 + len(label)) if label else free
-        placed.append({
-            "left": round(place * _WIDTH, 1), "at": _percent(place), "label": label, "bad": mark.bad,
-            "text": "\n".join(f"{m.x:,.10g}: {m.text}" for m in here[:5]),
-        })  # fmt: skip
+        placed.append(
+            {
+                "left": round(place * _WIDTH, 1),
+                "at": _percent(place),
+                "label": label,
+                "bad": mark.bad,
+                "text": "\n".join(f"{m.x:,.10g}: {m.text}" for m in here[:5]),
+            }
+        )
     return placed
 
 

@@ -10,10 +10,10 @@ from importlib import metadata
 from pathlib import Path
 
 from firstlight.files import write_atomic
-from firstlight.report import _beyond, _curves, _facts, _repeat, _story, _tasks
-from firstlight.report._templates import environment
-from firstlight.report._words import printable
+from firstlight.report import curves, facts, non_text, recipes, summary, tasks
 from firstlight.report.run_files import RunFiles, read_run
+from firstlight.report.template_env import environment
+from firstlight.report.text import printable
 
 _MOST_SETTINGS = 100_000
 
@@ -33,43 +33,43 @@ def write_run_report(run: Path) -> Path:
 
 def run_page(files: RunFiles) -> str:
     """Return the page of a run as HTML."""
-    scores = _story.scores(files)
-    settings, pictures = files.settings_text, _beyond.pictures(files)
+    scores = summary.scores(files)
+    settings, pictures = files.settings_text, non_text.pictures(files)
     page = (
         environment()
         .get_template("page.html")
         .render(
-            title=_story.title(files),
-            status=_story.status(files),
-            opening=_story.opening(files),
-            best=_story.best_score(files),
+            title=summary.title(files),
+            status=summary.status(files),
+            opening=summary.opening(files),
+            best=summary.best_score(files),
             scores=scores,
-            remarks=_story.remarks(files, scores),
+            remarks=summary.remarks(files, scores),
             problems=files.problems,
-            missing=_facts.missing(files),
-            key_figures=_story.key_figures(files),
-            tasks=_tasks.views(files),
-            forgetting=_tasks.forgetting(files),
-            charts=_curves.charts(files),
-            evaluations=_curves.evaluations(files),
-            events=_curves.events(files),
-            events_summary=_curves.events_summary(files),
-            samples=_curves.samples(files),
+            missing=facts.missing(files),
+            key_figures=summary.key_figures(files),
+            tasks=tasks.views(files),
+            forgetting=tasks.forgetting(files),
+            charts=curves.charts(files),
+            evaluations=curves.evaluations(files),
+            events=curves.events(files),
+            events_summary=curves.events_summary(files),
+            samples=curves.samples(files),
             n_samples=len(files.samples),
             pictures=pictures,
-            unit=_beyond.UNITS[_beyond.unit(files)],
-            data_rows=_facts.data_rows(files),
-            data_facts=_facts.data_facts(files),
+            unit=non_text.UNITS[non_text.unit(files)],
+            data_rows=facts.data_rows(files),
+            data_facts=facts.data_facts(files),
             manifest_name=files.manifest_name,
-            model_facts=_facts.model_facts(files),
+            model_facts=facts.model_facts(files),
             checkpoint=files.checkpoint,
             checkpoints=files.checkpoints,
-            training_facts=_facts.training_facts(files),
+            training_facts=facts.training_facts(files),
             settings=settings[:_MOST_SETTINGS],
             settings_left_out=max(0, len(settings) - _MOST_SETTINGS),
-            environment_facts=_facts.environment_facts(files),
-            contract=_facts.contract(files),
-            recipes=_repeat.recipes(files),
+            environment_facts=facts.environment_facts(files),
+            contract=facts.contract(files),
+            recipes=recipes.recipes(files),
             version=_version(),
             written=time.strftime("%Y-%m-%d %H:%M:%S %z"),
         )

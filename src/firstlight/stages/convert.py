@@ -6,9 +6,9 @@ from pathlib import Path
 
 from firstlight import progress, tokenizer
 from firstlight.convert import nanogpt_meta, read, writer
+from firstlight.convert.token_files import collect, files_of
 from firstlight.errors import ContractError, UsageError
 from firstlight.lm import LM
-from firstlight.store import collect, files_of
 from firstlight.tokenizer import Tokenizer
 
 _VALID_RATIO = 0.01
@@ -77,9 +77,12 @@ def import_(source: str, *, out: str | Path, tokenizer_path: str | Path | None =
         progress.warn(f"{path}: no tokenizer beside it, so the model reads and writes no text; name one by --tokenizer")
     elif lm.tokenizer.vocab_size > (lm.config.vocab_size or 0) + 2:
         raise ContractError(
-            "the tokenizer is of another model", where=path, found=f"{lm.tokenizer.vocab_size:,} tokens",
-            expected=f"{lm.config.vocab_size:,}", fix="Name the model's own by --tokenizer.",
-        )  # fmt: skip
+            "the tokenizer is of another model",
+            where=path,
+            found=f"{lm.tokenizer.vocab_size:,} tokens",
+            expected=f"{lm.config.vocab_size:,}",
+            fix="Name the model's own by --tokenizer.",
+        )
     lm.save(folder, found.facts)
     kind = "none" if lm.tokenizer is None else f"{lm.tokenizer.kind}, {lm.tokenizer.vocab_size:,} tokens"
     count = sum(p.numel() for p in lm.model.parameters())
@@ -128,9 +131,10 @@ def _import_data(source: Path, folder: Path, words: Tokenizer | None) -> Importe
     encoder = words or (nanogpt_meta(meta) if meta.is_file() else None)
     if encoder is None:
         raise UsageError(
-            "ids without the tokenizer that made them", where=source,
+            "ids without the tokenizer that made them",
+            where=source,
             fix="Name it by --tokenizer: a tokenizer.json, or the files of GPT-2, tiktoken or SentencePiece.",
-        )  # fmt: skip
+        )
     store = collect(source, folder, encoder, _VALID_RATIO)
     encoder.save(folder / "tokenizer")
     documents = store.train.n_documents + store.valid.n_documents

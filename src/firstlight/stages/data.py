@@ -12,7 +12,7 @@ from firstlight.config import Settings, merge, parse_overrides, resolve
 from firstlight.corpus import CorpusSettings, IdSettings, ImageSettings, Tally, kind_of, open_corpus
 from firstlight.errors import TokenizerError, UsageError
 from firstlight.files import MANIFEST, code_hash, verify_manifest
-from firstlight.stages.origin import keep, made_before, origin_of, train_on
+from firstlight.stages.tokenizer_cache import keep, made_before, origin_of, train_on
 from firstlight.store import DataSettings, Split, TokenStore, summary
 from firstlight.store import prepare as write_store
 from firstlight.store import verify as verify_store
@@ -136,11 +136,17 @@ def inspect(path: str | Path, *, n_tokens: int = 64) -> Inspected:
     found = _own_tokenizer(store)
     sides = {"train": store.train, "valid": store.valid}
     return Inspected(
-        folder, _counts(sides, "n_documents"), _counts(sides, "n_tokens"), store.vocab_size,
-        str(store.train.tokens.dtype), store.tokenizer_hash, store.fingerprint,
-        [str(source["name"]) for source in store.manifest.get("sources", [])], ids,
+        folder,
+        _counts(sides, "n_documents"),
+        _counts(sides, "n_tokens"),
+        store.vocab_size,
+        str(store.train.tokens.dtype),
+        store.tokenizer_hash,
+        store.fingerprint,
+        [str(source["name"]) for source in store.manifest.get("sources", [])],
+        ids,
         found.decode(ids) if isinstance(found, Tokenizer) else None,
-    )  # fmt: skip
+    )
 
 
 def stats(path: str | Path, *, top: int = 20) -> dict[str, Any]:

@@ -145,13 +145,15 @@ def _allocator() -> Finding:
 
 def _disk(folder: Path) -> Finding:
     folder = folder.absolute()
-    place = next(p for p in (folder, *folder.parents) if p.exists())
-    if not place.is_dir():
-        return Finding("disk", f"{place} is a file, not a folder", "problem", "Choose another folder with --out.")
-    free = shutil.disk_usage(place).free
-    value = f"{free / 1e9:.1f} GB free at {place}"
-    if not os.access(place, os.W_OK):
-        return Finding("disk", f"{place} is not writable", "problem", "Choose another folder with --out.")
+    device_context = next(p for p in (folder, *folder.parents) if p.exists())
+    if not device_context.is_dir():
+        return Finding(
+            "disk", f"{device_context} is a file, not a folder", "problem", "Choose another folder with --out."
+        )
+    free = shutil.disk_usage(device_context).free
+    value = f"{free / 1e9:.1f} GB free at {device_context}"
+    if not os.access(device_context, os.W_OK):
+        return Finding("disk", f"{device_context} is not writable", "problem", "Choose another folder with --out.")
     if free < _ROOM_BYTES:
         return Finding("disk", value, "note", "Checkpoints may not fit: free some space, or set train.keep_last=1.")
     return Finding("disk", value)

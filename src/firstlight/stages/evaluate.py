@@ -14,10 +14,10 @@ from firstlight import parallel, progress
 from firstlight.config import read_toml
 from firstlight.corpus import CorpusSettings, open_corpus
 from firstlight.errors import StoreError, UsageError
-from firstlight.evaluate import Stream, count, measure, stream_of, without_context
+from firstlight.evaluation import Stream, count, measure, stream_of, without_context
 from firstlight.files import MANIFEST
 from firstlight.lm import LM
-from firstlight.stages.score import TextResult, no_text, score_sequences
+from firstlight.stages.score_sequences import TextResult, no_text, score_sequences
 from firstlight.store import TokenStore, unigram
 
 
@@ -35,9 +35,13 @@ class Evaluation:
 
 
 def evaluate(
-    model: str | Path | LM, text: Sequence[str] = (), *, stride: int | None = None, device: str = "auto",
+    model: str | Path | LM,
+    text: Sequence[str] = (),
+    *,
+    stride: int | None = None,
+    device: str = "auto",
     int8: bool = False,
-) -> Evaluation:  # fmt: skip
+) -> Evaluation:
     """Score texts, or the valid split of the run that the model belongs to.
 
     Args:
@@ -56,9 +60,11 @@ def evaluate(
     step = lm.config.block_size if stride is None else stride
     if not 1 <= step <= lm.config.block_size:
         raise UsageError(
-            "is longer than the model sees" if step > 0 else "moves on by nothing", where="stride", found=step,
+            "is longer than the model sees" if step > 0 else "moves on by nothing",
+            where="stride",
+            found=step,
             expected=f"at least 1, at most {lm.config.block_size}",
-        )  # fmt: skip
+        )
     found = store_of(lm, needed=not text)
     if lm.codec is not None:
         return Evaluation(lm.source or Path(), step, list(score_sequences(lm, lm.codec, text, found, step)))
@@ -68,8 +74,8 @@ def evaluate(
 
 def _load(model: str | Path, device: str) -> LM:
     """Load a model whose weights keep their precision, so that it scores as it did in training."""
-    place = parallel.resolve(parallel.Hardware.model_validate({"device": device}))
-    return LM.read(model).at(place)
+    device_context = parallel.resolve(parallel.Hardware.model_validate({"device": device}))
+    return LM.read(model).at(device_context)
 
 
 def store_of(lm: LM, *, needed: bool) -> TokenStore | None:

@@ -12,18 +12,18 @@ from firstlight import parallel, progress
 from firstlight.config import dump_toml, merge, parse_overrides, preset, read_toml, resolve
 from firstlight.errors import ContractError, FirstlightError, UsageError
 from firstlight.files import remove_leftovers, write_atomic
+from firstlight.finetuning import TaskSpec, TasksResult
 from firstlight.lm import LM
-from firstlight.stages import assemble, taskset
+from firstlight.runs.compatibility import changes, check_changes, settings_hash
+from firstlight.stages import finetune_setup, pretrain_setup
 from firstlight.stages.finetune_settings import FinetuneSettings
-from firstlight.tasks import TaskSpec, TasksResult
 from firstlight.train import FitResult, fit, restore
-from firstlight.train.contract import changes, check_changes, settings_hash
 
-PRESETS = "firstlight.tasks.presets"
+PRESETS = "firstlight.stages.presets.finetune"
 _DEFAULT = "full"
 _DRAWS = 1000
 # What a run has that was cut off before its settings were written.
-_FIRST = frozenset({".lock", taskset.TASKS})
+_FIRST = frozenset({".lock", finetune_setup.TASKS})
 # Of the pre-training learning rate: a small step keeps what was learnt.
 _SHARE = 0.1
 
@@ -79,23 +79,28 @@ def finetune(
     Raises:
         FirstlightError: bad input, or a run that cannot go on.
     """
-    started = assemble.process_start()
+    started = pretrain_setup.process_start()
     run, settings, specs = _understand(start_from, tasks, out, data, preset, resume, overrides)
-    place = parallel.resolve(settings.hardware)
-    parallel.start(place)
+    device_context = parallel.resolve(settings.hardware)
+    parallel.start(device_context)
     try:
-        with assemble.locked(run) if parallel.is_main(place) else nullcontext():
+        with pretrain_setup.locked(run) if parallel.is_main(device_context) else nullcontext():
             remove_leftovers(run)
             done = _finished(run) if specs is not None else None
-            return done or _run(run, settings, specs, place, started)
+            return done or _run(run, settings, specs, device_context, started)
     finally:
-        parallel.stop(place)
+        parallel.stop(device_context)
 
 
 def finetune_seeds(
-    n: int, start_from: str | Path, tasks: Sequence[str | Path], *, out: str | Path, overrides: Sequence[str] = (),
+    n: int,
+    start_from: str | Path,
+    tasks: Sequence[str | Path],
+    *,
+    out: str | Path,
+    overrides: Sequence[str] = (),
     **more: Any,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Fine-tune with ``n`` seeds, each into ``out``/seed-N, and return mean, deviation and range of every metric.
 
     Raises:
@@ -112,24 +117,34 @@ def finetune_seeds(
             figures = [getattr(r, side)[task] for r in results]
             values = [f["value"] for f in figures]
             summary[side][task] = {
-                "metric": figures[0]["metric"], "mean": statistics.mean(values), "values": values,
+                "metric": figures[0]["metric"],
+                "mean": statistics.mean(values),
+                "values": values,
                 "deviation": statistics.stdev(values) if n > 1 else 0.0,
-            }  # fmt: skip
+            }
     write_atomic(folder / "seeds.json", json.dumps(summary, indent=1) + "\n")
     return summary
 
 
 def _understand(
-    start_from: str | Path | None, tasks: Sequence[str | Path], out: str | Path | None, data: str | Path | None,
-    preset_name: str | None, resume: bool, overrides: Sequence[str],
-) -> tuple[Path, FinetuneSettings, list[TaskSpec] | None]:  # fmt: skip
+    start_from: str | Path | None,
+    tasks: Sequence[str | Path],
+    out: str | Path | None,
+    data: str | Path | None,
+    preset_name: str | None,
+    resume: bool,
+    overrides: Sequence[str],
+) -> tuple[Path, FinetuneSettings, list[TaskSpec] | None]:
     """Return the run directory, the settings, and the tasks of a run that goes on."""
     named = None if start_from is None else Path(start_from)
-    if resume and not tasks and out is None and named is not None and (named / taskset.TASKS).is_file():
+    if resume and not tasks and out is None and named is not None and (named / finetune_setup.TASKS).is_file():
         out, named = named, None
     asked: dict[str, Any] = parse_overrides(overrides)
-    given = {"start_from": None if named is None else str(named), "tasks": [str(t) for t in tasks],
-             "data": None if data is None else str(data)}  # fmt: skip
+    given = {
+        "start_from": None if named is None else str(named),
+        "tasks": [str(t) for t in tasks],
+        "data": None if data is None else str(data),
+    }
     asked = merge({"run": {k: v for k, v in given.items() if v}}, asked)
     run = Path(out) if out is not None else Path("runs") / _name(named, tasks)
     if (run / "run.toml").is_file():
@@ -144,9 +159,10 @@ def _understand(
     settings = resolve(FinetuneSettings, merge(below, asked))
     if settings.run.start_from is None or not settings.run.tasks:
         raise UsageError(
-            "nothing to fine-tune", expected="a RUN and one or more TASK.toml files",
+            "nothing to fine-tune",
+            expected="a RUN and one or more TASK.toml files",
             fix="Try: firstlight finetune runs/mine sst2.toml --out runs/sst2",
-        )  # fmt: skip
+        )
     return run, settings, None
 
 
@@ -165,7 +181,7 @@ def _learning_rate(asked: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _existing(run: Path, asked: Mapping[str, Any], *, resume: bool) -> tuple[FinetuneSettings, list[TaskSpec]]:
-    if not (run / taskset.TASKS).is_file():
+    if not (run / finetune_setup.TASKS).is_file():
         raise UsageError("holds a run that is no fine-tuning", where=run, fix="Choose another --out.")
     if not resume:
         raise ContractError(
@@ -178,7 +194,7 @@ def _existing(run: Path, asked: Mapping[str, Any], *, resume: bool) -> tuple[Fin
         if now is not None and _places(before) != _places(now):
             raise ContractError("holds a run on something else", where=run, found=before, expected=now)
     check_changes(differing, run)
-    tables = json.loads((run / taskset.TASKS).read_text(encoding="utf-8"))
+    tables = json.loads((run / finetune_setup.TASKS).read_text(encoding="utf-8"))
     specs = [TaskSpec.model_validate(table) for table in tables]
     return resolve(FinetuneSettings, merge(old, _nested(differing))), specs
 
@@ -206,70 +222,93 @@ def _finished(run: Path) -> FinetuneResult | None:
 
 
 def _run(
-    run: Path, settings: FinetuneSettings, specs: list[TaskSpec] | None, place: parallel.Place, started: float
+    run: Path,
+    settings: FinetuneSettings,
+    specs: list[TaskSpec] | None,
+    device_context: parallel.DeviceContext,
+    started: float,
 ) -> FinetuneResult:
-    main = parallel.is_main(place)
-    made = taskset.materials(settings, tasks=specs)
-    settings = taskset.resolved(settings, made, place)
-    job = taskset.job(run, settings, made, place, started)
-    job.contract["settings"] = settings_hash(settings.model_dump(mode="json"))
-    newest = job.checkpoints.newest_valid(place) if specs is not None else None
+    main = parallel.is_main(device_context)
+    made = finetune_setup.materials(settings, tasks=specs)
+    settings = finetune_setup.resolved(settings, made, device_context)
+    ctx = finetune_setup.ctx(run, settings, made, device_context, started)
+    ctx.contract["settings"] = settings_hash(settings.model_dump(mode="json"))
+    newest = ctx.checkpoints.newest_valid(device_context) if specs is not None else None
     if newest is None:
-        job.log.cut_back(-1)
+        ctx.log.cut_back(-1)
     else:
-        before = restore(newest, job.state, place)["contract"]
+        before = restore(newest, ctx.state, device_context)["contract"]
         for name, what in (("tokenizer", "another tokenizer"), ("store", "other rows")):
-            if before[name] != job.contract[name]:
+            if before[name] != ctx.contract[name]:
                 raise ContractError(
-                    f"the checkpoint was trained with {what}", where=newest, found=before[name][:12],
-                    expected=job.contract[name][:12], fix="Put the files of model and tasks back as they were.",
-                )  # fmt: skip
-        job.log.cut_back(job.counters.step)
+                    f"the checkpoint was trained with {what}",
+                    where=newest,
+                    found=before[name][:12],
+                    expected=ctx.contract[name][:12],
+                    fix="Put the files of model and tasks back as they were.",
+                )
+        ctx.log.cut_back(ctx.counters.step)
     if main:
         header = f"Firstlight fine-tuning run {run.name}: every setting, resolved. The same settings start it again."
-        write_atomic(run / taskset.TASKS, taskset.tasks_json(made.specs))
+        write_atomic(run / finetune_setup.TASKS, finetune_setup.tasks_json(made.specs))
         write_atomic(run / "run.toml", dump_toml(settings, header=header))
-        write_atomic(run / "contract.json", json.dumps(job.contract, indent=1))
-        write_atomic(run / "environment.json", json.dumps(parallel.environment(place), indent=1))
-        write_atomic(run / "state.json", json.dumps({"status": "running", "step": job.counters.step}))
+        write_atomic(run / "contract.json", json.dumps(ctx.contract, indent=1))
+        write_atomic(run / "environment.json", json.dumps(parallel.environment(device_context), indent=1))
+        write_atomic(run / "state.json", json.dumps({"status": "running", "step": ctx.counters.step}))
         made.tokenizer.save(run / "tokenizer")
     if newest is None and main and not (run / "before.json").is_file():
-        before_loss = taskset.forgetting(job.state.model, made, place)
+        before_loss = finetune_setup.forgetting(ctx.state.model, made, device_context)
         write_atomic(run / "before.json", json.dumps({"loss": before_loss}))
     try:
-        result = fit(job)
+        result = fit(ctx)
     except FirstlightError as error:
         if main:
-            state = {"status": "failed", "stopped_by": str(error), "step": job.counters.step}
+            state = {"status": "failed", "stopped_by": str(error), "step": ctx.counters.step}
             write_atomic(run / "state.json", json.dumps(state, indent=1))
         raise
-    return _conclude(run, made, place, result)
+    return _conclude(run, made, device_context, result)
 
 
-def _conclude(run: Path, made: taskset.Materials, place: parallel.Place, result: FitResult) -> FinetuneResult:
+def _conclude(
+    run: Path, made: finetune_setup.Materials, device_context: parallel.DeviceContext, result: FitResult
+) -> FinetuneResult:
     """Evaluate the best checkpoint, and write figures and report."""
-    main = parallel.is_main(place)
+    main = parallel.is_main(device_context)
     valid, test, forgot = TasksResult({}, {}), TasksResult({}, {}), None
     if result.finished and main:
-        model = LM.read(run).at(place).model
-        valid = taskset.measure(model, made, place, draws=_DRAWS)
-        test = taskset.measure(model, made, place, side=2, draws=_DRAWS)
+        model = LM.read(run).at(device_context).model
+        valid = finetune_setup.measure(model, made, device_context, draws=_DRAWS)
+        test = finetune_setup.measure(model, made, device_context, side=2, draws=_DRAWS)
         before = json.loads((run / "before.json").read_text(encoding="utf-8"))["loss"]
         if before is not None:
-            forgot = {"before": before, "after": taskset.forgetting(model, made, place) or before}
+            forgot = {"before": before, "after": finetune_setup.forgetting(model, made, device_context) or before}
     answer = FinetuneResult(
-        run, result.stopped_by, result.finished, result.step, round(result.seconds, 2), _tables(valid), _tables(test),
-        forgot, run / "report.html" if main else None,
-    )  # fmt: skip
+        run,
+        result.stopped_by,
+        result.finished,
+        result.step,
+        round(result.seconds, 2),
+        _tables(valid),
+        _tables(test),
+        forgot,
+        run / "report.html" if main else None,
+    )
     if not main:
         return answer
-    figures = {"tasks": answer.valid, "test": answer.test, "forgetting": forgot,
-               "notes": {name: data.notes for name, data in made.tasks.items()}}  # fmt: skip
+    figures = {
+        "tasks": answer.valid,
+        "test": answer.test,
+        "forgetting": forgot,
+        "notes": {name: data.notes for name, data in made.tasks.items()},
+    }
     write_atomic(run / "evaluation.json", json.dumps(figures, indent=1, ensure_ascii=False))
     state = {
-        "status": "finished" if result.finished else "stopped", "stopped_by": result.stopped_by, "step": result.step,
-        "seconds": result.seconds, "result": answer.to_json(),
-    }  # fmt: skip
+        "status": "finished" if result.finished else "stopped",
+        "stopped_by": result.stopped_by,
+        "step": result.step,
+        "seconds": result.seconds,
+        "result": answer.to_json(),
+    }
     write_atomic(run / "state.json", json.dumps(state, indent=1))
     from firstlight.report import write_run_report  # at the end: training does not need it
 

@@ -5,9 +5,9 @@ from typing import Annotated
 from pydantic import Field
 
 from firstlight.config import Settings
+from firstlight.finetuning import FinetuneTable
 from firstlight.optim import AdamW, Muon
 from firstlight.parallel import Hardware
-from firstlight.tasks import FinetuneTable
 from firstlight.train import TrainSettings
 
 

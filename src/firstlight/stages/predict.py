@@ -10,19 +10,24 @@ from typing import Any
 from firstlight import parallel, progress
 from firstlight.errors import CheckpointError, UnknownName, UsageError
 from firstlight.files import storage_errors
+from firstlight.finetuning import Example, Prediction, TaskSpec, Transform, read_inputs, shown
+from firstlight.finetuning import predict as say
 from firstlight.lm import LM
-from firstlight.stages.taskset import TASKS
-from firstlight.tasks import Example, Said, TaskSpec, Transform, read_inputs, shown
-from firstlight.tasks import predict as say
+from firstlight.stages.finetune_setup import TASKS
 
 _CHUNK = 512  # rows between two writings
 _BEGIN = b'{"where": '  # of every line
 
 
 def predict(
-    run: str | Path, file: str | Path, *, task: str | None = None, out: str | Path | None = None, device: str = "auto",
+    run: str | Path,
+    file: str | Path,
+    *,
+    task: str | None = None,
+    out: str | Path | None = None,
+    device: str = "auto",
     settings: Mapping[str, Any] | None = None,
-) -> Iterator[dict[str, Any]]:  # fmt: skip
+) -> Iterator[dict[str, Any]]:
     """Yield one table a row: where it stands, its label, and the probability of every label.
 
     With ``out`` every table is a line of that file as well; lines that it holds already are not made again, so that a
@@ -41,8 +46,8 @@ def predict(
         UnknownName: it has no such task.
         CorpusError: a row cannot be read.
     """
-    place = parallel.resolve(parallel.Hardware.model_validate({"device": device}))
-    lm = LM.read(run).at(place)
+    device_context = parallel.resolve(parallel.Hardware.model_validate({"device": device}))
+    lm = LM.read(run).at(device_context)
     spec = _spec(lm, run, task)
     if settings:
         spec = TaskSpec.model_validate({**spec.model_dump(), **_merged(spec, settings)})
@@ -54,7 +59,7 @@ def predict(
         _go_behind(rows, target, Path(file))
     with progress.task("predict", None, "rows") as told:
         while chunk := list(itertools.islice(rows, _CHUNK)):
-            said = say(lm.model, spec, transform(chunk), place)
+            said = say(lm.model, spec, transform(chunk), device_context)
             tables = [_table(spec, example.where, answer) for example, answer in zip(chunk, said, strict=True)]
             if target is not None:
                 with storage_errors(target), target.open("a", encoding="utf-8") as opened:
@@ -81,9 +86,11 @@ def _spec(lm: LM, run: str | Path, task: str | None) -> TaskSpec:
         raise UnknownName("task", task, labelled, where=run)
     if task is None and len(labelled) != 1:
         raise UsageError(
-            "has several tasks" if labelled else "has no labelled task", where=run, expected=", ".join(labelled),
+            "has several tasks" if labelled else "has no labelled task",
+            where=run,
+            expected=", ".join(labelled),
             fix="Name one with --task." if labelled else "Let it write: firstlight generate RUN",
-        )  # fmt: skip
+        )
     return labelled[task] if task is not None else next(iter(labelled.values()))
 
 
@@ -114,9 +121,12 @@ def _go_behind(rows: Iterator[Example], out: Path, file: Path) -> None:
         n, found, expected = n + 1, _named(cut), None
     if found != expected:
         raise UsageError(
-            f"holds lines that are no predictions for {file}", where=f"{out}:{n}", found=found,
-            expected=expected or "no such line", fix="Choose another --out, or remove that file.",
-        )  # fmt: skip
+            f"holds lines that are no predictions for {file}",
+            where=f"{out}:{n}",
+            found=found,
+            expected=expected or "no such line",
+            fix="Choose another --out, or remove that file.",
+        )
     if cut:
         with storage_errors(out), out.open("r+b") as opened:
             opened.truncate(end)
@@ -132,7 +142,7 @@ def _named(line: bytes) -> str:
         return line[:60].decode("utf-8", "replace").strip()
 
 
-def _table(spec: TaskSpec, where: str, answer: Said) -> dict[str, Any]:
+def _table(spec: TaskSpec, where: str, answer: Prediction) -> dict[str, Any]:
     label = shown(spec, answer.label)
     if spec.scored:
         return {"where": where, "score": label}

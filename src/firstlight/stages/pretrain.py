@@ -12,14 +12,15 @@ from firstlight.config import dump_toml
 from firstlight.errors import ContractError, FirstlightError, UsageError
 from firstlight.files import code_hash, remove_leftovers, write_atomic
 from firstlight.model import ModelConfig
-from firstlight.stages import assemble, inputs
-from firstlight.stages.materials import Materials, materials
+from firstlight.runs.compatibility import settings_hash
+from firstlight.stages import pretrain_setup
+from firstlight.stages import request as requests
+from firstlight.stages.artifacts import Materials, materials
 from firstlight.stages.settings import PretrainSettings
-from firstlight.train import Job, ValidResult, fit, read_table, restore
-from firstlight.train.contract import settings_hash
+from firstlight.train import TrainContext, ValidResult, fit, read_table, restore
 
 if TYPE_CHECKING:
-    from firstlight.plan import Plan
+    from firstlight.planning import Plan
 
 
 _LIMITS = frozenset({"train.steps", "train.tokens", "train.epochs", "train.minutes", "train.convergence.evaluations"})
@@ -76,42 +77,54 @@ def pretrain(
     Raises:
         FirstlightError: bad input, or a run that cannot go on.
     """
-    started = assemble.process_start()
-    request = inputs.understand(
-        corpus, out=None if out is None else Path(out), preset_name=preset, start_from=start_from, resume=resume,
+    started = pretrain_setup.process_start()
+    request = requests.resolve_request(
+        corpus,
+        out=None if out is None else Path(out),
+        preset_name=preset,
+        start_from=start_from,
+        resume=resume,
         overrides=overrides,
-    )  # fmt: skip
-    place = parallel.resolve(request.settings.hardware)
-    parallel.start(place)
+    )
+    device_context = parallel.resolve(request.settings.hardware)
+    parallel.start(device_context)
     try:
-        if not parallel.is_main(place):
-            parallel.barrier(place)  # the first process holds the lock and makes what the others read
-            return _already_finished(request) or _run(request, place, started)
-        with assemble.locked(request.run):
+        if not parallel.is_main(device_context):
+            parallel.barrier(device_context)  # the first process holds the lock and makes what the others read
+            return _already_finished(request) or _run(request, device_context, started)
+        with pretrain_setup.locked(request.run):
             remove_leftovers(request.run)
             finished = _already_finished(request)
             made = None if finished else materials(request.run, request.settings, prepared=request.resumes)
-            parallel.barrier(place)
-            return finished or _run(request, place, started, made)
+            parallel.barrier(device_context)
+            return finished or _run(request, device_context, started, made)
     finally:
-        parallel.stop(place)
+        parallel.stop(device_context)
 
 
 def dry_run(
-    corpus: Sequence[str] = (), *, out: str | Path | None = None, preset: str | None = None,
-    start_from: str | None = None, overrides: Sequence[str] = (),
-) -> "Plan":  # fmt: skip
+    corpus: Sequence[str] = (),
+    *,
+    out: str | Path | None = None,
+    preset: str | None = None,
+    start_from: str | None = None,
+    overrides: Sequence[str] = (),
+) -> "Plan":
     """Check everything that ``pretrain`` would, take a few steps in memory, and return the plan; write nothing."""
-    request = inputs.understand(
-        corpus, out=None if out is None else Path(out), preset_name=preset, start_from=start_from, resume=False,
+    request = requests.resolve_request(
+        corpus,
+        out=None if out is None else Path(out),
+        preset_name=preset,
+        start_from=start_from,
+        resume=False,
         overrides=overrides,
-    )  # fmt: skip
-    from firstlight.stages import rehearse
+    )
+    from firstlight.stages import dry_run
 
-    return rehearse.rehearse(request)
+    return dry_run.dry_run_plan(request)
 
 
-def _already_finished(request: inputs.Request) -> PretrainResult | None:
+def _already_finished(request: requests.Request) -> PretrainResult | None:
     """Return the result of a run that has reached its limits, or None."""
     path = request.run / "state.json"
     if not (request.resumes and path.is_file()):
@@ -125,108 +138,124 @@ def _already_finished(request: inputs.Request) -> PretrainResult | None:
 
 
 def _run(
-    request: inputs.Request, place: parallel.Place, started: float, made: Materials | None = None
+    request: requests.Request, device_context: parallel.DeviceContext, started: float, made: Materials | None = None
 ) -> PretrainResult:
-    run, main = request.run, parallel.is_main(place)
+    run, main = request.run, parallel.is_main(device_context)
     made = made or materials(run, request.settings, prepared=True)
-    config = assemble.model_config(request.settings, made)
-    job = assemble.job(run, request.settings, config, made, place, started)
-    settings = _resolved(request.settings, config, job, place)
-    job.contract["settings"] = settings_hash(settings.model_dump(mode="json"))
+    config = pretrain_setup.model_config(request.settings, made)
+    ctx = pretrain_setup.ctx(run, request.settings, config, made, device_context, started)
+    settings = _resolved(request.settings, config, ctx, device_context)
+    ctx.contract["settings"] = settings_hash(settings.model_dump(mode="json"))
     if request.resumes:
-        _go_on(request, job)
-        _check_limits(request, job)
+        _go_on(request, ctx)
+        _check_limits(request, ctx)
     if main:
-        _write_facts(request, settings, job, place)
+        _write_facts(request, settings, ctx, device_context)
     try:
-        result = fit(job)
+        result = fit(ctx)
     except FirstlightError as error:
         if main:
-            _tell_failure(job, error)
+            _tell_failure(ctx, error)
         raise
     valid = result.valid if isinstance(result.valid, ValidResult) else None
     bits: dict[str, Any] = {"bits_per_byte": None} | ({} if valid is None else valid.bits)
     answer = PretrainResult(
-        run, result.stopped_by, result.finished, result.step, result.tokens, round(result.seconds, 2),
-        None if valid is None else valid.loss, report=run / "report.html" if main else None, **bits,
-    )  # fmt: skip
+        run,
+        result.stopped_by,
+        result.finished,
+        result.step,
+        result.tokens,
+        round(result.seconds, 2),
+        None if valid is None else valid.loss,
+        report=run / "report.html" if main else None,
+        **bits,
+    )
     if main:
-        from firstlight.stages.conclude import conclude  # loaded at the end: training does not need it
+        from firstlight.stages.finalize import conclude  # loaded at the end: training does not need it
 
-        conclude(job, made, result, answer.to_json(), seed=settings.run.seed)
+        conclude(ctx, made, result, answer.to_json(), seed=settings.run.seed)
     return answer
 
 
-def _resolved(settings: PretrainSettings, config: ModelConfig, job: Job, place: parallel.Place) -> PretrainSettings:
+def _resolved(
+    settings: PretrainSettings, config: ModelConfig, ctx: TrainContext, device_context: parallel.DeviceContext
+) -> PretrainSettings:
     """Write every auto down, so that the same file starts the same run."""
     hardware = settings.hardware.model_copy(
         update={
             # Of several processes each has a GPU of its own, so the number is not theirs to share.
-            "device": str(place.device) if place.world_size == 1 else place.device.type, "precision": place.precision,
-            "compile": "on" if place.compile else "off", "threads": place.threads,
-        }
-    )  # fmt: skip
-    train = settings.train.model_copy(
-        update={
-            "micro_batch": job.state.counters.micro_rows,
-            "steps": job.limits.steps if job.limits.named == "auto" else settings.train.steps,
+            "device": str(device_context.device) if device_context.world_size == 1 else device_context.device.type,
+            "precision": device_context.precision,
+            "compile": "on" if device_context.compile else "off",
+            "threads": device_context.threads,
         }
     )
-    optimizer = optim.resolved(settings.optim, place.device)
+    train = settings.train.model_copy(
+        update={
+            "micro_batch": ctx.state.counters.micro_rows,
+            "steps": ctx.limits.steps if ctx.limits.named == "auto" else settings.train.steps,
+        }
+    )
+    optimizer = optim.resolved(settings.optim, device_context.device)
     model = settings.model.model_copy(update=config.model_dump())
     return settings.model_copy(update={"hardware": hardware, "train": train, "model": model, "optim": optimizer})
 
 
-def _go_on(request: inputs.Request, job: Job) -> None:
+def _go_on(request: requests.Request, ctx: TrainContext) -> None:
     """Take up the newest whole checkpoint, check the contract, and cut the log back to it."""
-    newest = job.checkpoints.newest_valid(job.place)
+    newest = ctx.checkpoints.newest_valid(ctx.device_context)
     if newest is None:
-        job.log.cut_back(-1)
+        ctx.log.cut_back(-1)
         return
     before: dict[str, str] = read_table(newest)["contract"]
     others = {"tokenizer": "another tokenizer", "store": "another token store", "embeddings": "other word vectors"}
     for name, what in others.items():
-        if before.get(name, "") != job.contract.get(name, ""):
+        if before.get(name, "") != ctx.contract.get(name, ""):
             raise ContractError(
-                f"the checkpoint was trained with {what}", where=newest, found=before.get(name, "")[:12],
-                expected=job.contract.get(name, "")[:12],
+                f"the checkpoint was trained with {what}",
+                where=newest,
+                found=before.get(name, "")[:12],
+                expected=ctx.contract.get(name, "")[:12],
                 fix="Put the run's own files back, or start a new run with --from.",
-            )  # fmt: skip
-    restore(newest, job.state, job.place)
-    job.log.cut_back(job.counters.step)
-    job.log.event(job.counters.step, "resume", f"going on from {newest.name}", warn=False)
+            )
+    restore(newest, ctx.state, ctx.device_context)
+    ctx.log.cut_back(ctx.counters.step)
+    ctx.log.event(ctx.counters.step, "resume", f"going on from {newest.name}", warn=False)
     for key, (old, new) in request.changed.items():
-        job.log.event(job.counters.step, "setting", f"{key} changed from {old} to {new}", warn=False)
+        ctx.log.event(ctx.counters.step, "setting", f"{key} changed from {old} to {new}", warn=False)
     if before["code"] != code_hash():
-        job.log.event(job.counters.step, "code", "Firstlight's own code has changed since this run was last saved")
+        ctx.log.event(ctx.counters.step, "code", "Firstlight's own code has changed since this run was last saved")
 
 
-def _check_limits(request: inputs.Request, job: Job) -> None:
+def _check_limits(request: requests.Request, ctx: TrainContext) -> None:
     """Refuse a resume that sets a further limit but stands at another one: it would end at once, and seem to obey."""
     given = [key for key in request.changed if key in _LIMITS]
-    reached = job.limits.reached(job.counters, job.train)
+    reached = ctx.limits.reached(ctx.counters, ctx.train)
     if given and reached and not any(key.startswith(f"train.{reached}") for key in given):
         raise UsageError(
             f"the run has reached train.{reached} already, which ends it whatever {' and '.join(given)} may say",
-            where=request.run, found=f"step {job.counters.step}",
+            where=request.run,
+            found=f"step {ctx.counters.step}",
             fix="Raise that limit too.",
-        )  # fmt: skip
+        )
 
 
-def _write_facts(request: inputs.Request, settings: PretrainSettings, job: Job, place: parallel.Place) -> None:
+def _write_facts(
+    request: requests.Request, settings: PretrainSettings, ctx: TrainContext, device_context: parallel.DeviceContext
+) -> None:
     run = request.run
     header = f"Firstlight run {run.name}: every setting, resolved. The same file starts the same run again."
     write_atomic(run / "run.toml", dump_toml(settings, header=header))
-    write_atomic(run / "contract.json", json.dumps(job.contract, indent=1))
-    write_atomic(run / "environment.json", json.dumps(parallel.environment(place), indent=1))
-    write_atomic(run / "state.json", json.dumps({"status": "running", "step": job.counters.step}))
+    write_atomic(run / "contract.json", json.dumps(ctx.contract, indent=1))
+    write_atomic(run / "environment.json", json.dumps(parallel.environment(device_context), indent=1))
+    write_atomic(run / "state.json", json.dumps({"status": "running", "step": ctx.counters.step}))
 
 
-def _tell_failure(job: Job, error: FirstlightError) -> None:
+def _tell_failure(ctx: TrainContext, error: FirstlightError) -> None:
     """Leave a state and a report that say how the run failed; a disk that refuses them must not hide the error."""
-    state = {"status": "failed", "stopped_by": str(error), "step": job.counters.step, "seconds": job.counters.seconds}
+    state = {"status": "failed", "stopped_by": str(error), "step": ctx.counters.step, "seconds": ctx.counters.seconds}
     with suppress(FirstlightError, OSError):
-        write_atomic(job.run / "state.json", json.dumps(state, indent=1))
+        write_atomic(ctx.run / "state.json", json.dumps(state, indent=1))
         from firstlight.report import write_run_report  # loaded where it is needed: training does not
 
-        write_run_report(job.run)
+        write_run_report(ctx.run)

@@ -7,17 +7,23 @@ import torch
 
 from firstlight import parallel, progress
 from firstlight.errors import UsageError
+from firstlight.finetuning import Transform, read_spec, read_task
+from firstlight.finetuning.probe import ProbeResult, features
+from firstlight.finetuning.probe import probe as fit_layers
 from firstlight.lm import LM
-from firstlight.tasks import Transform, read_spec, read_task
-from firstlight.tasks.probe import ProbeResult, features
-from firstlight.tasks.probe import probe as fit_layers
 from firstlight.tokenizer import Pixels
 
 
 def probe(
-    run: str | Path, task: str | Path | None = None, *, data: str | Path | None = None,
-    pool: Literal["mean", "last"] = "mean", device: str = "auto", seed: int = 1337, rows: int = 10_000,
-) -> ProbeResult:  # fmt: skip
+    run: str | Path,
+    task: str | Path | None = None,
+    *,
+    data: str | Path | None = None,
+    pool: Literal["mean", "last"] = "mean",
+    device: str = "auto",
+    seed: int = 1337,
+    rows: int = 10_000,
+) -> ProbeResult:
     """Fit a linear classifier on the hidden states of every layer of a model that stays as it is.
 
     Args:
@@ -34,8 +40,8 @@ def probe(
         UsageError: another kind of task.
         CorpusError: a row cannot be read.
     """
-    place = parallel.resolve(parallel.Hardware.model_validate({"device": device}))
-    lm = LM.read(run).at(place)
+    device_context = parallel.resolve(parallel.Hardware.model_validate({"device": device}))
+    lm = LM.read(run).at(device_context)
     if isinstance(lm.codec, Pixels):
         from firstlight.stages.probe_images import probe_images
 
@@ -53,7 +59,7 @@ def probe(
     transform = Transform(spec, lm.tokenizer, lm.config.block_size)
     train, valid = transform(found.train), transform(found.valid)
     labels, true = (torch.tensor([row.label for row in part]) for part in (train, valid))
-    seen, unseen = (features(lm.model, part, place, pool) for part in (train, valid))
+    seen, unseen = (features(lm.model, part, device_context, pool) for part in (train, valid))
     layers = fit_layers(seen, labels, unseen, true, len(spec.labels))
     majority = float((true == labels.mode().values).float().mean())
     return ProbeResult(str(run), spec.name, pool, len(train), majority, layers)

@@ -11,13 +11,13 @@ import torch
 
 from firstlight.corpus import CorpusSettings, ImageSettings, open_images
 from firstlight.errors import UsageError
+from firstlight.finetuning.preprocess import Row
+from firstlight.finetuning.probe import Pool, ProbeResult, features, probe, raw_pixels
 from firstlight.lm import LM
 from firstlight.stages.evaluate import store_of
-from firstlight.stages.pictures import pixels_of
-from firstlight.stages.score import rows_of
+from firstlight.stages.images import pixels_of
+from firstlight.stages.score_sequences import rows_of
 from firstlight.stages.sequences import row_of
-from firstlight.tasks.probe import Pool, ProbeResult, features, probe, raw_pixels
-from firstlight.tasks.transform import Row
 from firstlight.tokenizer import Pixels
 
 
@@ -46,7 +46,7 @@ def probe_images(lm: LM, run: str | Path, images: str | Path | None, *, pool: Po
     else:
         unseen, name = _some(_read(str(images), pixels), most), str(images)
     labels, true = (torch.from_numpy(part[:, 0] - pixels.start_id - 1) for part in (seen, unseen))
-    states = [features(lm.model, _rows(part, pixels), lm.place, pool) for part in (seen, unseen)]
+    states = [features(lm.model, _rows(part, pixels), lm.device_context, pool) for part in (seen, unseen)]
     n = len(pixels.classes)
     layers = probe(states[0], labels, states[1], true, n)
     plain = [torch.from_numpy(_flat(part, pixels)) for part in (seen, unseen)]

@@ -8,7 +8,7 @@ from firstlight import progress, tokenizer
 from firstlight.config import Settings, parse_overrides, resolve
 from firstlight.corpus import CorpusSettings, open_corpus
 from firstlight.errors import ContractError, TokenizerError, UsageError
-from firstlight.stages.origin import keep, made_before, origin_of, train_on
+from firstlight.stages.tokenizer_cache import keep, made_before, origin_of, train_on
 from firstlight.tokenizer import Tokenizer, TokenizerSettings
 
 
@@ -180,6 +180,9 @@ def _refuse_another(folder: Path, made: Tokenizer) -> None:
         before = "damaged"
     if before != made.hash:
         raise ContractError(
-            "holds another tokenizer already", where=folder, found=before[:12], expected=made.hash[:12],
+            "holds another tokenizer already",
+            where=folder,
+            found=before[:12],
+            expected=made.hash[:12],
             fix="Choose another --out, or delete it.",
-        )  # fmt: skip
+        )

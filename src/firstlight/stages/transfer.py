@@ -10,10 +10,10 @@ from firstlight import progress
 from firstlight.config import read_toml
 from firstlight.errors import UsageError
 from firstlight.files import write_atomic
+from firstlight.finetuning import TaskSpec, Transform, judge, predict, read_task
 from firstlight.lm import LM
 from firstlight.stages.finetune import finetune
-from firstlight.stages.taskset import TASKS
-from firstlight.tasks import TaskSpec, Transform, judge, predict, read_task
+from firstlight.stages.finetune_setup import TASKS
 
 _DRAWS = 1000
 
@@ -113,7 +113,7 @@ def _across(runs: dict[str, Path]) -> list[TransferRow]:
             read_task(spec, seed=read_toml(runs[on] / "run.toml")["run"]["seed"]).valid
         )
         asked = spec.model_copy(update={"name": head})
-        figures = judge(asked, rows, predict(lm.model, asked, rows, lm.place), draws=_DRAWS)
+        figures = judge(asked, rows, predict(lm.model, asked, rows, lm.device_context), draws=_DRAWS)
         found.append(
             TransferRow(spec.name, f"{trained} alone", figures.metric, figures.value, figures.low, figures.high)
         )

@@ -7,10 +7,10 @@ from pathlib import Path
 from firstlight.config import Settings, parse_overrides, resolve
 from firstlight.corpus import CorpusSettings, open_corpus
 from firstlight.errors import UsageError
-from firstlight.tokenizer.vectors import VectorSettings, read, write
-from firstlight.tokenizer.vectors.judging import Section, Similarity, analogies, similarity
-from firstlight.tokenizer.vectors.training import train as train_on
-from firstlight.tokenizer.vectors.writing import suffix_of
+from firstlight.vectors import VectorSettings, read, write
+from firstlight.vectors.evaluation import Section, Similarity, analogies, similarity
+from firstlight.vectors.training import train as train_on
+from firstlight.vectors.writing import suffix_of
 
 
 class VectorsTrainSettings(Settings):
@@ -94,6 +94,9 @@ def judge(
         )
     vectors = read(path)
     return VectorFigures(
-        Path(path), len(vectors), vectors.width, [similarity(vectors, Path(file)) for file in pairs],
+        Path(path),
+        len(vectors),
+        vectors.width,
+        [similarity(vectors, Path(file)) for file in pairs],
         [section for file in questions for section in analogies(vectors, Path(file), most=most)],
-    )  # fmt: skip
+    )

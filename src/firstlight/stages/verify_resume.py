@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from firstlight import progress
 from firstlight.config import dump_toml, read_toml
-from firstlight.stages import inputs
+from firstlight.stages import request
 from firstlight.stages.pretrain import pretrain
 
 
@@ -47,15 +47,24 @@ def verify_resume(
     for limit in ("tokens", "epochs", "minutes", "convergence"):
         table.get("train", {}).pop(limit, None)
     common = [
-        *overrides, "train.checkpoint_every=0", "train.eval_every=0", "train.sample_every=0", "train.trackers=[]",
-        "train.log_every=1", "train.keep_last=1",
-    ]  # fmt: skip
+        *overrides,
+        "train.checkpoint_every=0",
+        "train.eval_every=0",
+        "train.sample_every=0",
+        "train.trackers=[]",
+        "train.log_every=1",
+        "train.keep_last=1",
+    ]
     with tempfile.TemporaryDirectory(prefix="firstlight-resume-") as folder:
         # What is wrong with the settings is told here, where it names the user's own file.
-        inputs.understand(
-            [str(settings)], out=Path(folder) / "none", preset_name=None, start_from=None, resume=False,
+        request.resolve_request(
+            [str(settings)],
+            out=Path(folder) / "none",
+            preset_name=None,
+            start_from=None,
+            resume=False,
             overrides=overrides,
-        )  # fmt: skip
+        )
         same = Path(folder) / "same.toml"
         same.write_text(dump_toml(table), encoding="utf-8")
         unbroken, broken = Path(folder) / "unbroken", Path(folder) / "broken"
@@ -81,10 +90,13 @@ def _compare(unbroken: Path, broken: Path, steps: int, stop_at: int) -> ResumePr
             if not torch.equal(a[key], b[key]):
                 at = int((a[key] != b[key]).flatten().nonzero()[0])
                 return ResumeProof(
-                    False, steps, stop_at, compared,
+                    False,
+                    steps,
+                    stop_at,
+                    compared,
                     f"{file}: {key}[{at}] is {a[key].flatten()[at].item()!r} unbroken, "
                     f"{b[key].flatten()[at].item()!r} resumed",
-                )  # fmt: skip
+                )
     losses = [_losses(run) for run in (unbroken, broken)]
     for step, (a_loss, b_loss) in enumerate(zip(*losses, strict=True), start=1):
         if a_loss != b_loss:

@@ -64,9 +64,15 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 
 
 METRICS: dict[str, Metric] = {
-    "accuracy": accuracy, "f1": f1, "macro_f1": macro_f1, "matthews": matthews, "pearson": pearson,
-    "spearman": spearman, "exact_match": accuracy, "micro_f1": accuracy,
-}  # fmt: skip
+    "accuracy": accuracy,
+    "f1": f1,
+    "macro_f1": macro_f1,
+    "matthews": matthews,
+    "pearson": pearson,
+    "spearman": spearman,
+    "exact_match": accuracy,
+    "micro_f1": accuracy,
+}
 
 
 def interval(

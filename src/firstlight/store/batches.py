@@ -74,9 +74,11 @@ class Batches:
         for number, (name, _, tokens) in enumerate(stretches):
             if tokens <= block_size and (weights is None or weights[number] > 0):
                 raise StoreError(
-                    "is shorter than one block", where=name, found=f"{tokens} tokens, block size {block_size}",
+                    "is shorter than one block",
+                    where=name,
+                    found=f"{tokens} tokens, block size {block_size}",
                     fix="Lower model.block_size, or bring more text.",
-                )  # fmt: skip
+                )
         self._ranges = [_Range(first, n, n // self._step) for _, first, n in stretches]
         self._deal = _Deal(weights, seed) if weights is not None and len(weights) > 1 else None
 

@@ -56,14 +56,19 @@ def read_index(path: Path) -> tuple[np.ndarray, np.dtype]:
     version, code, n_sequences, n_bounds = struct.unpack("<QBQQ", data[len(MAGIC) : head])
     if version != 1 or code not in _CODES:
         raise StoreError(
-            "has another version or type", where=path, found=f"version {version}, type {code}",
-            expected=f"version 1 and one of the types {sorted(_CODES)}", fix="Write it again as int32 or uint16.",
-        )  # fmt: skip
+            "has another version or type",
+            where=path,
+            found=f"version {version}, type {code}",
+            expected=f"version 1 and one of the types {sorted(_CODES)}",
+            fix="Write it again as int32 or uint16.",
+        )
     if len(data) != head + 12 * n_sequences + 8 * n_bounds:
         raise StoreError(
-            "is cut or overlong", where=path, found=f"{len(data)} bytes",
+            "is cut or overlong",
+            where=path,
+            found=f"{len(data)} bytes",
             expected=head + 12 * n_sequences + 8 * n_bounds,
-        )  # fmt: skip
+        )
     lengths = np.frombuffer(data, "<i4", n_sequences, head).astype(np.int64)
     offsets = np.frombuffer(data, "<i8", n_sequences, head + 4 * n_sequences)
     bounds = np.frombuffer(data, "<i8", n_bounds, head + 12 * n_sequences)

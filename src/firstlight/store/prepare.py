@@ -44,9 +44,12 @@ def fingerprint(
 ) -> dict[str, Any]:
     """Return what a store is made from; equal tables make equal stores."""
     return {
-        "format": FORMAT, "tokenizer": encoder.hash, "sources": [s.fingerprint() for s in sources],
-        "valid_ratio": settings.valid_ratio, "seed": seed,
-    }  # fmt: skip
+        "format": FORMAT,
+        "tokenizer": encoder.hash,
+        "sources": [s.fingerprint() for s in sources],
+        "valid_ratio": settings.valid_ratio,
+        "seed": seed,
+    }
 
 
 def prepare(
@@ -110,11 +113,12 @@ def _made_before(directory: Path, made_from: Mapping[str, Any]) -> TokenStore:
     if differs:
         plain = {key: f"{key} {before.get(key)}" for key in ("format", "valid_ratio", "seed")}
         raise ContractError(
-            "holds a token store made from something else", where=directory,
+            "holds a token store made from something else",
+            where=directory,
             found=", ".join(plain.get(key, f"another {key.removesuffix('s')}") for key in differs),
             expected=", ".join(f"{key} {made_from[key]}" for key in differs if key in plain) or None,
             fix="Choose another --out, or delete it.",
-        )  # fmt: skip
+        )
     progress.notice(f"{directory}: made before from the same inputs and settings; used again")
     return store
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from firstlight.errors import ContractError, StoreError
 from firstlight.files import MANIFEST, verify_manifest
+from firstlight.store.document_names import Names
 from firstlight.store.megatron import open_ids
-from firstlight.store.names import Names
 
 FORMAT = 1
 NAMES = "documents.safetensors"
@@ -104,9 +104,11 @@ class TokenStore:
         path = directory / MANIFEST
         if not path.is_file():
             raise StoreError(
-                "is no finished token store", where=directory, found="no manifest.json",
+                "is no finished token store",
+                where=directory,
+                found="no manifest.json",
                 fix="Make it again: firstlight data prepare CORPUS --out DIR",
-            )  # fmt: skip
+            )
         try:
             manifest = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
@@ -119,10 +121,12 @@ class TokenStore:
             raise StoreError(problems[0], fix="Make the store again: firstlight data prepare CORPUS --out DIR")
         if tokenizer_hash is not None and manifest["tokenizer"] != tokenizer_hash:
             raise ContractError(
-                "was made with another tokenizer", where=directory, found=f"hash {tokenizer_hash[:12]}",
+                "was made with another tokenizer",
+                where=directory,
+                found=f"hash {tokenizer_hash[:12]}",
                 expected=f"hash {manifest['tokenizer'][:12]}",
                 fix="Use the tokenizer that made it, or prepare the text again.",
-            )  # fmt: skip
+            )
         try:
             return cls(directory, manifest)
         except KeyError as error:
@@ -175,8 +179,9 @@ def summary(store: TokenStore, top: int = 20) -> dict[str, Any]:
         "train": {"documents": store.train.n_documents, "tokens": store.train.n_tokens, "bytes": store.train.n_bytes},
         "valid": {"documents": store.valid.n_documents, "tokens": store.valid.n_tokens, "bytes": store.valid.n_bytes},
         "bytes_per_token": store.train.n_bytes / max(store.train.n_tokens, 1),
-        "vocab_size": store.vocab_size, "ids_used": int((counts > 0).sum()),
+        "vocab_size": store.vocab_size,
+        "ids_used": int((counts > 0).sum()),
         "document_tokens": {f"p{p}": float(np.percentile(lengths, p)) for p in (0, 10, 50, 90, 99, 100)},
         "top": [(int(i), int(counts[i])) for i in order if counts[i] > 0],
         "sources": store.manifest.get("sources", []),
-    }  # fmt: skip
+    }

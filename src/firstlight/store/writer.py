@@ -18,8 +18,8 @@ import numpy as np
 
 from firstlight.errors import StoreError
 from firstlight.files import write_manifest
+from firstlight.store.document_names import NameTable
 from firstlight.store.megatron import dtype_for, write_index
-from firstlight.store.names import NameTable
 from firstlight.store.settings import DataSettings
 from firstlight.store.store import FORMAT
 from firstlight.types import Encoder, Numbered
@@ -117,9 +117,12 @@ class Writer:
         table: dict[str, Any] = {"name": self._source}
         for side, (tokens, documents, n_bytes) in self._before.items():
             table[side] = {
-                "first_token": tokens, "tokens": self._tokens[side] - tokens, "first_document": documents,
-                "documents": len(self._lengths[side]) - documents, "bytes": self._bytes[side] - n_bytes,
-            }  # fmt: skip
+                "first_token": tokens,
+                "tokens": self._tokens[side] - tokens,
+                "first_document": documents,
+                "documents": len(self._lengths[side]) - documents,
+                "bytes": self._bytes[side] - n_bytes,
+            }
         return table
 
     def finish(self, facts: dict[str, Any]) -> None:
@@ -132,27 +135,37 @@ class Writer:
             f"{side}_{what}": value
             for side in _SIDES
             for what, value in (
-                ("documents", len(self._lengths[side])), ("tokens", self._tokens[side]), ("bytes", self._bytes[side]),
+                ("documents", len(self._lengths[side])),
+                ("tokens", self._tokens[side]),
+                ("bytes", self._bytes[side]),
             )
-        }  # fmt: skip
+        }
         made_from = json.dumps(facts["made_from"], sort_keys=True)
         write_manifest(
             self._folder,
             {
-                "format": FORMAT, "fingerprint": hashlib.sha256(made_from.encode()).hexdigest(),
-                "tokenizer": self._encoder.hash, "vocab_size": self._encoder.vocab_size, "eot_id": self._encoder.eot_id,
+                "format": FORMAT,
+                "fingerprint": hashlib.sha256(made_from.encode()).hexdigest(),
+                "tokenizer": self._encoder.hash,
+                "vocab_size": self._encoder.vocab_size,
+                "eot_id": self._encoder.eot_id,
                 **({"sequence": self._sequence} if self._sequence else {}),
-                "dtype": self._dtype.name, "valid_ratio": self._settings.valid_ratio, **counts, **facts,
+                "dtype": self._dtype.name,
+                "valid_ratio": self._settings.valid_ratio,
+                **counts,
+                **facts,
             },
-        )  # fmt: skip
+        )
 
     def _check(self, ids: np.ndarray) -> None:
         size = self._encoder.vocab_size
         if len(ids) and (int(ids.min()) < 0 or int(ids.max()) >= size):
             raise StoreError(
-                "the encoder gave an id outside its vocabulary", where=self._source,
-                found=int(ids.min()) if int(ids.min()) < 0 else int(ids.max()), expected=f"0 to {size - 1}",
-            )  # fmt: skip
+                "the encoder gave an id outside its vocabulary",
+                where=self._source,
+                found=int(ids.min()) if int(ids.min()) < 0 else int(ids.max()),
+                expected=f"0 to {size - 1}",
+            )
 
     def _begin_document(self, name: str, beginning: bytes) -> None:
         self._side = self._side_of(beginning)
@@ -186,9 +199,11 @@ class Writer:
         keep -= keep % (self._sequence or 1)
         if keep < 2 or tokens - keep < 2:
             raise StoreError(
-                "holds too little text for a train and a valid split", where=self._source, found=f"{tokens} tokens",
+                "holds too little text for a train and a valid split",
+                where=self._source,
+                found=f"{tokens} tokens",
                 fix="Bring more text, or change data.valid_ratio.",
-            )  # fmt: skip
+            )
         self._move_ids(first_token + keep)
         ends = np.cumsum(lengths)
         cut = int(np.searchsorted(ends, keep, side="left"))  # the document in which the cut falls

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer as Inner
 from firstlight import progress
 from firstlight.tokenizer.merges import last_merge
 from firstlight.tokenizer.patterns import PATTERNS
-from firstlight.tokenizer.table import byte_characters
+from firstlight.tokenizer.tokenizer_json import byte_characters
 
 # Stretches of text that rustbpe holds at a time.
 _HELD = 64
@@ -69,8 +69,11 @@ def train_bpe(text: Iterable[str], pattern: str, vocab_size: int, special: str) 
 def _by_tokenizers(text: Iterable[str], pattern: str, vocab_size: int, special: str) -> Inner:
     inner = byte_level(models.BPE(), pattern)
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=[special], show_progress=False, max_token_length=_LONGEST,
+        vocab_size=vocab_size,
+        special_tokens=[special],
+        show_progress=False,
+        max_token_length=_LONGEST,
         initial_alphabet=list(byte_characters().values()),
-    )  # fmt: skip
+    )
     inner.train_from_iterator(text, trainer)
     return inner

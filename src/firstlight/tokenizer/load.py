@@ -33,10 +33,12 @@ def opened(path: Path) -> tuple[Inner, Path]:
     if file is None or file.suffix == ".model":
         pieces = file is not None or (path / "tokenizer.model").is_file()
         raise TokenizerError(
-            "no tokenizer here", where=path, expected="tokenizer.json",
+            "no tokenizer here",
+            where=path,
+            expected="tokenizer.json",
             found="SentencePiece's tokenizer.model" if pieces else None,
             fix=_SENTENCE_PIECE if pieces else "Make one: firstlight tokenizer train",
-        )  # fmt: skip
+        )
     try:
         return Inner.from_file(str(file)), file
     except Exception as error:  # noqa: BLE001 - the library raises plain Exception
@@ -58,9 +60,11 @@ def named(inner: Inner, file: Path, *, give_end: bool = False) -> Tokenizer:
     if eot is None:
         if not give_end:
             raise TokenizerError(
-                "has no end-of-text token", where=file, expected=f"one of {', '.join(_ENDS)}",
+                "has no end-of-text token",
+                where=file,
+                expected=f"one of {', '.join(_ENDS)}",
                 fix="Name one as eos_token in tokenizer_config.json, or import it: firstlight tokenizer import",
-            )  # fmt: skip
+            )
         inner, eot = _with_end(inner), END_OF_TEXT
         progress.notice(f"{file} has no end-of-text token: {eot} is added as id {inner.token_to_id(eot)}")
     kept = {key: value for key in _KEPT for value in content(key) if key == "chat_template" or value in vocabulary}

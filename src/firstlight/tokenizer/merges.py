@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 from firstlight.tokenizer.patterns import PATTERNS
-from firstlight.tokenizer.table import added_text, is_byte_level, members
+from firstlight.tokenizer.tokenizer_json import added_text, is_byte_level, members
 
 
 def last_merge(token: bytes, rank: int, ranks: dict[bytes, int]) -> tuple[bytes, bytes] | None:

@@ -85,9 +85,11 @@ class Pixels:
         except ValueError as error:
             near = nearest(label, self.classes)
             raise UsageError(
-                "is no class of these images", where=label, expected=f"one of {', '.join(self.classes[:20])}",
+                "is no class of these images",
+                where=label,
+                expected=f"one of {', '.join(self.classes[:20])}",
                 fix=near and f"Did you mean {near!r}?",
-            ) from error  # fmt: skip
+            ) from error
 
     def label(self, first: int) -> str:
         """Return the class that a first token says, or nothing."""

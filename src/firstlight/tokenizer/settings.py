@@ -27,9 +27,10 @@ class TokenizerSettings(Settings):
     )
     min_frequency: int = Field(1, ge=1, description="of a word, for kind word")
     words: str = Field(
-        "corpus", description="kind word takes the corpus's; or only those in the word vectors at this path; vectors: "
-        "in those that model.embeddings names"
-    )  # fmt: skip
+        "corpus",
+        description="kind word takes the corpus's; or only those in the word vectors at this path; vectors: "
+        "in those that model.embeddings names",
+    )
 
     @field_validator("vocab_size")
     @classmethod

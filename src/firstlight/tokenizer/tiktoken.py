@@ -9,7 +9,7 @@ from tokenizers import models
 from firstlight.errors import TokenizerError
 from firstlight.tokenizer.bpe import byte_level
 from firstlight.tokenizer.merges import last_merge
-from firstlight.tokenizer.table import byte_characters
+from firstlight.tokenizer.tokenizer_json import byte_characters
 
 _END = "<|endoftext|>"
 

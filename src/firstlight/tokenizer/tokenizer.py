@@ -18,11 +18,11 @@ import tokenizers
 from firstlight import progress
 from firstlight.errors import TokenizerError
 from firstlight.files import write_atomic
-from firstlight.tokenizer import table
+from firstlight.tokenizer import tokenizer_json
 from firstlight.tokenizer.fast import Encoded, FastEncoder
 
 if TYPE_CHECKING:
-    from firstlight.tokenizer.cut import Cutter
+    from firstlight.tokenizer.split_points import Cutter
     from firstlight.tokenizer.stream import StreamDecoder
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Tokenizer:
         self.unk_id: int | None = None if unk is None else ids[unk]
         # A few ids below the highest one may be unused.
         self._size = max(ids.values()) + 1
-        self.kind: table.Kind = table.kind_of(self._json)
+        self.kind: tokenizer_json.Kind = tokenizer_json.kind_of(self._json)
 
     @property
     def pad_id(self) -> int | None:
@@ -83,7 +83,7 @@ class Tokenizer:
 
         A model that was trained so wants it before a prompt; ``encode`` gives a text's own ids alone.
         """
-        name = table.begin_of(self._json.get("post_processor"))
+        name = tokenizer_json.begin_of(self._json.get("post_processor"))
         return None if name is None else self.id_of(name)
 
     @property
@@ -100,13 +100,13 @@ class Tokenizer:
     def hash(self) -> str:
         """SHA-256 of what decides the ids."""
         keys = ("added_tokens", "normalizer", "pre_tokenizer", "model")
-        facts = table.without_defaults({k: self._json.get(k) for k in keys}) | {"eot": self.eot}
+        facts = tokenizer_json.without_defaults({k: self._json.get(k) for k in keys}) | {"eot": self.eot}
         return hashlib.sha256(json.dumps(facts, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
 
     @cached_property
     def lossless(self) -> bool:
         """Decoding gives back any text exactly."""
-        return table.is_lossless(self._json)
+        return tokenizer_json.is_lossless(self._json)
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text, without special tokens."""
@@ -184,7 +184,7 @@ class Tokenizer:
         fallback = bool(self._json["model"].get("byte_fallback"))
 
         def is_open(i: int) -> bool:
-            return fallback and i < len(tokens) and table.is_byte_token(tokens[i])
+            return fallback and i < len(tokens) and tokenizer_json.is_byte_token(tokens[i])
 
         return StreamDecoder(self.decode_bytes if self._bytes is not None else None, self.decode, is_open, special)
 
@@ -195,7 +195,7 @@ class Tokenizer:
         """
         if self._bytes is not None:
             return np.array([len(b) for b in self._bytes], dtype=np.int32)
-        return np.array(table.text_lengths(self._json, self.tokens()), dtype=np.int32)
+        return np.array(tokenizer_json.text_lengths(self._json, self.tokens()), dtype=np.int32)
 
     def id_of(self, token: str) -> int | None:
         """Return the id of a token as it is written in tokenizer.json, or None where there is none."""
@@ -217,9 +217,10 @@ class Tokenizer:
         if around is not None:
             start, between, end = around
             inner.post_processor = tokenizers.processors.TemplateProcessing(
-                single=[start, "$A", end], pair=[start, "$A", between, "$B", end],
+                single=[start, "$A", end],
+                pair=[start, "$A", between, "$B", end],
                 special_tokens=[(token, inner.token_to_id(token)) for token in dict.fromkeys(around)],
-            )  # fmt: skip
+            )
         return Tokenizer(inner, eot=self.eot, unk=self.unk, kept={**self._kept, **(kept or {})})
 
     def bpe_facts(self) -> "BpeFacts | None":
@@ -254,22 +255,26 @@ class Tokenizer:
         before = self._json.get("pre_tokenizer") or {}
         config: dict[str, Any] = {
             # transformers 5 would otherwise rebuild a family's own tokenizer and get others wrong.
-            "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": self.eot, **self._kept, "eos_token": self.eot,
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": self.eot,
+            **self._kept,
+            "eos_token": self.eot,
             **({"unk_token": self.unk} if self.unk is not None else {}),
-            "clean_up_tokenization_spaces": False, "add_prefix_space": bool(before.get("add_prefix_space")),
+            "clean_up_tokenization_spaces": False,
+            "add_prefix_space": bool(before.get("add_prefix_space")),
             **({"model_max_length": model_max_length} if model_max_length else {}),
-        }  # fmt: skip
+        }
         write_atomic(directory / "tokenizer.json", self._inner.to_str(pretty=True) + "\n")
         write_atomic(directory / "tokenizer_config.json", json.dumps(config, indent=1, ensure_ascii=False) + "\n")
 
     @cached_property
     def _bytes(self) -> list[bytes] | None:
-        return table.token_bytes(self._json, self.tokens())
+        return tokenizer_json.token_bytes(self._json, self.tokens())
 
     @cached_property
     def _byte_ids(self) -> np.ndarray:
         vocabulary = self._json["model"]["vocab"]
-        return np.array([vocabulary[table.byte_characters()[b]] for b in range(256)], dtype=np.int32)
+        return np.array([vocabulary[tokenizer_json.byte_characters()[b]] for b in range(256)], dtype=np.int32)
 
     @cached_property
     def _code_points(self) -> np.ndarray:
@@ -283,9 +288,9 @@ class Tokenizer:
 
     @cached_property
     def _cutter(self) -> "Cutter":
-        from firstlight.tokenizer.cut import Cutter  # for texts that come in pieces
+        from firstlight.tokenizer.split_points import Cutter  # for texts that come in pieces
 
-        return Cutter(self._inner, table.added_text(self._json))
+        return Cutter(self._inner, tokenizer_json.added_text(self._json))
 
     @cached_property
     def _fast(self) -> FastEncoder | None:

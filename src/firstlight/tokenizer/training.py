@@ -1,10 +1,10 @@
 """Train a tokenizer on a stream of documents."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tokenizers import Regex, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Inner
@@ -12,24 +12,43 @@ from tokenizers import Tokenizer as Inner
 from firstlight import progress
 from firstlight.errors import TokenizerError
 from firstlight.tokenizer.bpe import train_bpe
-from firstlight.tokenizer.pieces import characters
+from firstlight.tokenizer.from_vocab import characters
 from firstlight.tokenizer.settings import LEAST, TokenizerSettings
-from firstlight.tokenizer.table import byte_characters
 from firstlight.tokenizer.tokenizer import END_OF_TEXT, UNKNOWN, Tokenizer, without_surrogates
-from firstlight.tokenizer.words import word_cutter
+from firstlight.tokenizer.tokenizer_json import byte_characters
+from firstlight.tokenizer.word_pretokenizer import word_cutter
 from firstlight.types import Document
+
+
+class SelectWords(Protocol):
+    """Selects the words of a corpus that a file of word vectors has (``vectors.known``)."""
+
+    def __call__(
+        self, words: Sequence[str], counts: Counter[str], path: Path, *, fill: int, is_word: Callable[[str], bool]
+    ) -> list[str]:
+        """Return the selected words."""
+        ...
+
 
 _STRETCH = 1 << 16
 _HEAD = 4 << 20
 
 
-def train(documents: Iterable[Document], settings: TokenizerSettings, *, n_bytes: int | None = None) -> Tokenizer:
+def train(
+    documents: Iterable[Document],
+    settings: TokenizerSettings,
+    *,
+    n_bytes: int | None = None,
+    select_words: SelectWords | None = None,
+) -> Tokenizer:
     """Train the tokenizer that ``settings`` ask for; the same text gives the same tokenizer.
 
     Args:
         documents: text; pieces of a long document may follow one another.
         settings: kind and vocabulary.
         n_bytes: size of the text where it is known, for progress and for an automatic vocabulary.
+        select_words: selects the words of a vocabulary where ``settings.words`` is the path of word vectors
+            (``vectors.known``).
 
     Raises:
         TokenizerError: there is no text, or too little for the vocabulary asked for.
@@ -37,8 +56,9 @@ def train(documents: Iterable[Document], settings: TokenizerSettings, *, n_bytes
     if settings.kind == "byte":
         return _byte()
     text = _Text(documents, settings.sample_bytes, n_bytes)
-    make = {"bpe": _bpe, "word": _word, "char": _char}[settings.kind]
-    return make(text, settings)
+    if settings.kind == "word":
+        return _word(text, settings, select_words)
+    return _bpe(text, settings) if settings.kind == "bpe" else _char(text, settings)
 
 
 class _Text:
@@ -134,9 +154,12 @@ def _bpe(text: _Text, settings: TokenizerSettings) -> Tokenizer:
     text.check()
     if settings.vocab_size != "auto" and inner.get_vocab_size() < wanted:
         raise TokenizerError(
-            "the text allows no vocabulary of that size", where="tokenizer.vocab_size", found=wanted,
-            expected=f"at most {inner.get_vocab_size()}", fix="Lower tokenizer.vocab_size, or bring more text.",
-        )  # fmt: skip
+            "the text allows no vocabulary of that size",
+            where="tokenizer.vocab_size",
+            found=wanted,
+            expected=f"at most {inner.get_vocab_size()}",
+            fix="Lower tokenizer.vocab_size, or bring more text.",
+        )
     return Tokenizer(inner, eot=END_OF_TEXT, unk=None)
 
 
@@ -158,7 +181,7 @@ def _char(text: _Text, settings: TokenizerSettings) -> Tokenizer:
     return characters([END_OF_TEXT, UNKNOWN, *sorted(seen)])
 
 
-def _word(text: _Text, settings: TokenizerSettings) -> Tokenizer:
+def _word(text: _Text, settings: TokenizerSettings, select_words: SelectWords | None) -> Tokenizer:
     before = word_cutter()
     counts: Counter[str] = Counter()
     for piece in text:
@@ -168,20 +191,23 @@ def _word(text: _Text, settings: TokenizerSettings) -> Tokenizer:
     words = [w for w, n in sorted(counts.items(), key=lambda item: (-item[1], item[0])) if n >= settings.min_frequency]
     if settings.words == "vectors":
         raise TokenizerError(
-            "there is no model here whose vectors could give the words", where="tokenizer.words", found="vectors",
+            "there is no model here whose vectors could give the words",
+            where="tokenizer.words",
+            found="vectors",
             fix="Give the path of the vectors.",
-        )  # fmt: skip
+        )
     if settings.words != "corpus":
-        from firstlight.tokenizer.vectors.vocabulary import known  # few runs have vectors
-
+        assert select_words is not None
         fill = wanted - 2 if isinstance(settings.vocab_size, int) else 0
-        words = known(words, counts, Path(settings.words), fill=fill, is_word=lambda word: _is_one(before, word))
+        words = select_words(words, counts, Path(settings.words), fill=fill, is_word=lambda word: _is_one(before, word))
     if isinstance(settings.vocab_size, int) and len(words) + 2 < wanted:
         raise TokenizerError(
             "the text has fewer different words" if settings.words == "corpus" else "text and vectors have fewer words",
-            where="tokenizer.vocab_size", found=wanted,
-            expected=f"at most {len(words) + 2}", fix="Lower tokenizer.vocab_size, or bring more text.",
-        )  # fmt: skip
+            where="tokenizer.vocab_size",
+            found=wanted,
+            expected=f"at most {len(words) + 2}",
+            fix="Lower tokenizer.vocab_size, or bring more text.",
+        )
     vocabulary = {token: i for i, token in enumerate([END_OF_TEXT, UNKNOWN, *words[: wanted - 2]])}
     spaced = decoders.WordPiece(prefix="##", cleanup=True)
     # Between Han characters, and before their signs, there are no spaces.

@@ -1,14 +1,14 @@
 """The loop, the state, checkpoints, resume, metrics, valid loss, convergence and spike handling."""
 
 from firstlight.train.checkpoint import Checkpoints, Snapshot, read_table, restore, snapshot
-from firstlight.train.job import FitResult, Job, Measured, Objective
+from firstlight.train.context import FitResult, Measured, Objective, TrainContext
+from firstlight.train.limits import Limits
 from firstlight.train.log import TRACKERS, RunLog, Tracker
 from firstlight.train.loop import fit
 from firstlight.train.micro_batch import first_guess, row_bytes
 from firstlight.train.settings import MAY_CHANGE, Convergence, Guard, TrainSettings
 from firstlight.train.state import Counters, LossModule, TrainState
 from firstlight.train.step import Outcome, train_step
-from firstlight.train.stop import Limits
 from firstlight.train.validate import ValidResult, validate
 
 __all__ = [
@@ -19,7 +19,6 @@ __all__ = [
     "Counters",
     "FitResult",
     "Guard",
-    "Job",
     "Limits",
     "LossModule",
     "Measured",
@@ -28,6 +27,7 @@ __all__ = [
     "RunLog",
     "Snapshot",
     "Tracker",
+    "TrainContext",
     "TrainSettings",
     "TrainState",
     "ValidResult",

@@ -46,18 +46,21 @@ class Snapshot:
     table: dict[str, Any]
 
 
-def snapshot(state: TrainState, place: parallel.Place, contract: dict[str, Any]) -> Snapshot | None:
+def snapshot(state: TrainState, device_context: parallel.DeviceContext, contract: dict[str, Any]) -> Snapshot | None:
     """Copy all that a checkpoint holds to CPU memory; None in processes other than the first.
 
     Every process calls it, since each has its own random state.
     """
-    states = parallel.gather({k: v.tolist() for k, v in parallel.rng_state().items()}, place)
-    if not parallel.is_main(place):
+    states = parallel.gather({k: v.tolist() for k, v in parallel.rng_state().items()}, device_context)
+    if not parallel.is_main(device_context):
         return None
     table = {
-        "format": FORMAT, "counters": state.counters.to_json(), "scalars": state.scalars(),
-        "world_size": place.world_size, "contract": contract,
-    }  # fmt: skip
+        "format": FORMAT,
+        "counters": state.counters.to_json(),
+        "scalars": state.scalars(),
+        "world_size": device_context.world_size,
+        "contract": contract,
+    }
     return Snapshot(
         state.counters.step,
         _copies(state.form.export(state.model)),
@@ -163,18 +166,18 @@ class Checkpoints:
             return []
         return sorted((p for p in self.folder.iterdir() if _NAME.fullmatch(p.name)), key=_step)
 
-    def newest_valid(self, place: parallel.Place, *, calm: bool = False) -> Path | None:
+    def newest_valid(self, device_context: parallel.DeviceContext, *, calm: bool = False) -> Path | None:
         """Return the newest checkpoint that is whole, byte for byte; warn of those that are not, and set them aside.
 
         Every process calls it; the first one looks and tells the others. ``latest`` and ``best`` then say what
         that checkpoint knows, also where a process was killed before it could write them.
 
         Args:
-            place: the processes.
+            device_context: the processes.
             calm: take none that was made amid a spike, and drop those: what they hold is being undone.
         """
-        name = self._newest_valid(calm) if parallel.is_main(place) else None
-        name = parallel.broadcast_object(name, place)
+        name = self._newest_valid(calm) if parallel.is_main(device_context) else None
+        name = parallel.broadcast_object(name, device_context)
         return None if name is None else self.folder / name
 
     def _newest_valid(self, calm: bool) -> str | None:
@@ -219,20 +222,24 @@ def read_table(checkpoint: Path) -> dict[str, Any]:
         found = table.get("format")
     except FileNotFoundError as error:
         raise CheckpointError(
-            "has no training state, so training cannot go on from it", where=checkpoint,
+            "has no training state, so training cannot go on from it",
+            where=checkpoint,
             fix="Start a new run from its weights with --from.",
-        ) from error  # fmt: skip
+        ) from error
     except (ValueError, AttributeError) as error:
         raise CheckpointError("is unreadable", where=path) from error
     if found != FORMAT:
         raise CheckpointError(
-            "has another format", where=path, found=found, expected=FORMAT,
+            "has another format",
+            where=path,
+            found=found,
+            expected=FORMAT,
             fix="Go on with the version of Firstlight that wrote it, or start a new run from its weights with --from.",
-        )  # fmt: skip
+        )
     return table
 
 
-def restore(checkpoint: Path, state: TrainState, place: parallel.Place) -> dict[str, Any]:
+def restore(checkpoint: Path, state: TrainState, device_context: parallel.DeviceContext) -> dict[str, Any]:
     """Put a checkpoint's weights, optimiser, counters and random states into ``state``; return its table.
 
     Raises:
@@ -248,12 +255,12 @@ def restore(checkpoint: Path, state: TrainState, place: parallel.Place) -> dict[
     state.load_trainer_tensors(trainer)
     state.load_scalars(table["scalars"])
     state.counters = Counters.from_json(table["counters"])
-    if table["world_size"] == place.world_size:
-        prefix = f"{place.rank}/"
+    if table["world_size"] == device_context.world_size:
+        prefix = f"{device_context.rank}/"
         parallel.set_rng_state({k.removeprefix(prefix): v for k, v in random.items() if k.startswith(prefix)})
-    elif parallel.is_main(place):
+    elif parallel.is_main(device_context):
         progress.warn(
-            f"the run had {table['world_size']} processes and goes on with {place.world_size}: "
+            f"the run had {table['world_size']} processes and goes on with {device_context.world_size}: "
             "same data and batches, but not bit for bit what it would have been"
         )
     return table

@@ -34,9 +34,14 @@ def row_bytes(config: ModelConfig, *, bytes_per_number: int, checkpointing: bool
 
 
 def first_guess(
-    config: ModelConfig, rows: int, device: torch.device, *, bytes_per_number: int, checkpointing: bool,
+    config: ModelConfig,
+    rows: int,
+    device: torch.device,
+    *,
+    bytes_per_number: int,
+    checkpointing: bool,
     processes: int = 1,
-) -> int:  # fmt: skip
+) -> int:
     """Return the largest divisor of ``rows`` whose estimated activations fit the free memory.
 
     Args:

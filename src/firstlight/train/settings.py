@@ -60,9 +60,24 @@ class TrainSettings(Settings):
 MAY_CHANGE = frozenset(
     f"train.{name}"
     for name in (
-        "steps", "tokens", "epochs", "minutes", "convergence.evaluations", "convergence.threshold", "eval_every",
-        "eval_windows", "checkpoint_every", "keep_last", "sample_every", "sample_tokens", "sample_temperature",
-        "sample_prompt", "log_every",
-        "trackers", "stop_after", "guard.max_skipped_steps", "guard.max_rollbacks",
+        "steps",
+        "tokens",
+        "epochs",
+        "minutes",
+        "convergence.evaluations",
+        "convergence.threshold",
+        "eval_every",
+        "eval_windows",
+        "checkpoint_every",
+        "keep_last",
+        "sample_every",
+        "sample_tokens",
+        "sample_temperature",
+        "sample_prompt",
+        "log_every",
+        "trackers",
+        "stop_after",
+        "guard.max_skipped_steps",
+        "guard.max_rollbacks",
     )
-)  # fmt: skip
+)

@@ -37,7 +37,12 @@ class Outcome:
 
 
 def train_step(
-    state: TrainState, module: nn.Module, batch: Rows, factor: float, settings: OptimSettings, place: parallel.Place
+    state: TrainState,
+    module: nn.Module,
+    batch: Rows,
+    factor: float,
+    settings: OptimSettings,
+    device_context: parallel.DeviceContext,
 ) -> Outcome:
     """Update the weights by one batch: this process's rows of it.
 
@@ -47,26 +52,26 @@ def train_step(
         batch: this process's rows, on the CPU.
         factor: the schedule's share of the learning rate.
         settings: clipping.
-        place: device, precision, processes.
+        device_context: device, precision, processes.
 
     Raises:
         TrainingError: out of memory amid the update, so that the weights are no longer those of any step.
     """
     rows = batch.n_rows
     micro = state.counters.micro_rows or rows
-    weight, targets = parallel.all_sum(batch.counted(), place).tolist()
+    weight, targets = parallel.all_sum(batch.counted(), device_context).tolist()
     # DDP averages gradients over processes; the loss here is divided by the weight over all of them.
-    scale = place.world_size / weight if weight > 0 else 0.0
+    scale = device_context.world_size / weight if weight > 0 else 0.0
     sums = []
     for first in range(0, rows, micro):
-        piece = batch.piece(slice(first, first + micro), place.device)
+        piece = batch.piece(slice(first, first + micro), device_context.device)
         with contextlib.nullcontext() if first + micro >= rows else parallel.no_sync(module):
-            with parallel.autocast(place):
+            with parallel.autocast(device_context):
                 piece_sum, _ = module(*piece.arguments())
             loss = piece_sum * scale
             (state.scaler.scale(loss) if state.scaler is not None else loss).backward()
         sums.append(piece_sum.detach())
-    loss_sum = parallel.all_sum(torch.stack(sums).cpu().double().sum(), place).item()
+    loss_sum = parallel.all_sum(torch.stack(sums).cpu().double().sum(), device_context).item()
     if state.scaler is not None:
         state.scaler.unscale_(state.optimizer)
     grad_norm = float(optim.clip(state.model.parameters(), settings))
@@ -93,6 +98,7 @@ def _update(state: TrainState) -> None:
             raise
         # Some weights may be updated already, so the step cannot be taken again in smaller pieces.
         raise TrainingError(
-            "out of memory in the optimiser's update", where=f"step {state.counters.step + 1}",
+            "out of memory in the optimiser's update",
+            where=f"step {state.counters.step + 1}",
             fix="Take a smaller model, or train.micro_batch=1, and go on with --resume.",
-        ) from error  # fmt: skip
+        ) from error

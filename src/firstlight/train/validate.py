@@ -56,50 +56,60 @@ class ValidResult:
 
 @torch.no_grad()
 def validate(
-    model: GPT, windows: Windows, byte_lengths: np.ndarray | None, place: parallel.Place, rows: int,
+    model: GPT,
+    windows: Windows,
+    byte_lengths: np.ndarray | None,
+    device_context: parallel.DeviceContext,
+    rows: int,
     unit: str = "token",
-) -> ValidResult:  # fmt: skip
+) -> ValidResult:
     """Measure the loss of ``model`` over ``windows``, each process taking its share.
 
     Args:
         model: in any mode; left in the mode it was in.
         windows: disjoint windows of the valid split.
         byte_lengths: bytes of text that each id stands for (V,), 0 for special tokens, or None.
-        place: device and processes.
+        device_context: device and processes.
         rows: windows of one forward pass; may differ between processes.
         unit: as in ValidResult.
     """
     lengths = None
     if byte_lengths is not None:
-        lengths = torch.from_numpy(np.asarray(byte_lengths, dtype=np.int64)).to(place.device)
-    shares = [windows.n_windows * rank // place.world_size for rank in (place.rank, place.rank + 1)]
-    parts = [torch.zeros(4, device=place.device)]
+        lengths = torch.from_numpy(np.asarray(byte_lengths, dtype=np.int64)).to(device_context.device)
+    shares = [
+        windows.n_windows * rank // device_context.world_size for rank in (device_context.rank, device_context.rank + 1)
+    ]
+    parts = [torch.zeros(4, device=device_context.device)]
     was_training = model.training
     model.eval()
     try:
         for first in range(shares[0], shares[1], rows):
-            parts.append(_sums(model, windows.batch(first, min(rows, shares[1] - first)), lengths, place))
+            parts.append(_sums(model, windows.batch(first, min(rows, shares[1] - first)), lengths, device_context))
     finally:
         model.train(was_training)
     sums = torch.stack([part.cpu().double() for part in parts]).sum(0)
-    total, count, text_nats, text_bytes = parallel.all_sum(sums, place).tolist()
+    total, count, text_nats, text_bytes = parallel.all_sum(sums, device_context).tolist()
     bits = text_nats / math.log(2) / text_bytes if text_bytes else None
     return ValidResult(total / count if count else math.nan, bits, round(count), round(text_bytes), unit)
 
 
-def _sums(model: GPT, batch: Batch, lengths: Tensor | None, place: parallel.Place) -> Tensor:
+def _sums(model: GPT, batch: Batch, lengths: Tensor | None, device_context: parallel.DeviceContext) -> Tensor:
     """Return nats, targets, nats of text and bytes of text of some windows: (4,), in fp64 where the device has it."""
-    wide = torch.float32 if place.device.type == "mps" else torch.float64
-    inputs, targets = batch.inputs.to(place.device), batch.targets.to(place.device)
-    starts = None if batch.starts is None else batch.starts.to(place.device)
-    with parallel.autocast(place):
+    wide = torch.float32 if device_context.device.type == "mps" else torch.float64
+    inputs, targets = batch.inputs.to(device_context.device), batch.targets.to(device_context.device)
+    starts = None if batch.starts is None else batch.starts.to(device_context.device)
+    with parallel.autocast(device_context):
         nats = model.token_nats(inputs, targets, starts).to(wide)
     counts = torch.ones_like(targets, dtype=torch.bool)
     if batch.weights is not None:
-        counts = batch.weights.to(place.device) > 0
+        counts = batch.weights.to(device_context.device) > 0
     text = torch.zeros_like(targets) if lengths is None else lengths[targets] * counts
     # Selected, not multiplied: what does not count may be infinite.
-    return torch.stack([
-        torch.where(counts, nats, 0).sum(), counts.sum().to(wide), torch.where(text > 0, nats, 0).sum(),
-        text.sum().to(wide),
-    ])  # fmt: skip
+    return torch.stack(
+        [
+            torch.where(counts, nats, 0).sum(),
+            counts.sum().to(wide),
+            torch.where(text > 0, nats, 0).sum(),
+            text.sum().to(wide),
+        ]
+    )

@@ -6,18 +6,41 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from firstlight.corpus.decode import pieces
-from firstlight.corpus.opening import opened
 from firstlight.corpus.readers.text import as_one
 from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.tally import Tally
+from firstlight.files.compression import opened
 from firstlight.types import Document
 
 _HIDDEN = {"script", "style", "title", "noscript", "template", "svg", "iframe", "object"}
 _PARAGRAPHS = {"p", "h1", "h2", "h3", "h4", "h5", "h6", "pre", "blockquote", "figure", "hr"}
 _BLOCKS = {
-    "div", "li", "tr", "section", "article", "header", "footer", "main", "nav", "aside", "table", "ul", "ol", "dl",
-    "dd", "dt", "figcaption", "caption", "form", "fieldset", "address", "details", "summary", "body", "option",
-}  # fmt: skip
+    "div",
+    "li",
+    "tr",
+    "section",
+    "article",
+    "header",
+    "footer",
+    "main",
+    "nav",
+    "aside",
+    "table",
+    "ul",
+    "ol",
+    "dl",
+    "dd",
+    "dt",
+    "figcaption",
+    "caption",
+    "form",
+    "fieldset",
+    "address",
+    "details",
+    "summary",
+    "body",
+    "option",
+}
 _CELLS = {"td", "th"}
 # HTML's white space; an ideographic or no-break space is seen.
 _SPACES = str.maketrans("\t\n\r\f", "    ")

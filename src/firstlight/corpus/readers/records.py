@@ -7,11 +7,11 @@ from typing import Any
 
 from firstlight.corpus.decode import parts, pieces
 from firstlight.corpus.fields import missing_field, text_of
-from firstlight.corpus.opening import opened, seekable
-from firstlight.corpus.readers._json import Values
+from firstlight.corpus.readers.json_stream import Values
 from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.tally import Tally
 from firstlight.errors import CorpusError, MissingExtra
+from firstlight.files.compression import opened, seekable
 from firstlight.types import Document
 
 _ROWS = 256

@@ -7,10 +7,10 @@ from typing import Any
 
 from firstlight.corpus.decode import parts, pieces
 from firstlight.corpus.fields import missing_field, text_of
-from firstlight.corpus.opening import opened
 from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.tally import Tally
 from firstlight.errors import CorpusError
+from firstlight.files.compression import opened
 from firstlight.types import Document
 
 _LONGEST_FIELD = 1 << 30
@@ -41,9 +41,12 @@ def _read(path: Path, settings: CorpusSettings, tally: Tally, dialect: dict[str,
         for where, row in rows:
             if len(row) < len(header) or any(row[len(header) :]):
                 raise CorpusError(
-                    f"has {'more' if len(row) > len(header) else 'fewer'} columns than the header", where=where,
-                    found=len(row), expected=len(header), fix="Quote fields that hold a comma or line end.",
-                )  # fmt: skip
+                    f"has {'more' if len(row) > len(header) else 'fewer'} columns than the header",
+                    where=where,
+                    found=len(row),
+                    expected=len(header),
+                    fix="Quote fields that hold a comma or line end.",
+                )
             text = text_of(row[column], settings, tally, where)
             if text is not None:
                 yield Document(text, where)

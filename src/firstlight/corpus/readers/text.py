@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from firstlight.corpus.decode import parts, pieces
-from firstlight.corpus.opening import opened
 from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.tally import Tally
+from firstlight.files.compression import opened
 from firstlight.types import Document
 
 

@@ -1,0 +1,123 @@
+"""What a corpus is made of: text, token ids or images; told by suffixes, and by first bytes where these say nothing."""
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from firstlight.corpus.readers import READERS
+from firstlight.errors import CorpusError, MissingExtra, UsageError
+from firstlight.files.compression import bare_suffix, opened
+
+Kind = Literal["text", "ids", "images"]
+
+PICTURES = (".png", ".jpg", ".jpeg")
+ARRAYS = (".npy", ".bin")
+_FIRST = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
+# Images among which a few texts lie, such as a licence, are no text.
+_FEW = 10
+
+
+def kind_of(names: Sequence[str]) -> Kind:
+    """Return what a corpus is made of.
+
+    Raises:
+        UsageError: it mixes kinds.
+        CorpusError: a folder that may be text as well as images, or a file whose beginning cannot be read.
+    """
+    kinds = {name: _kind_of_name(name) for name in names}
+    if len(set(kinds.values())) > 1:
+        raise UsageError(
+            "a corpus is text, ids or images",
+            found=", ".join(f"{name}: {kind}" for name, kind in kinds.items()),
+            fix="Name files of one kind.",
+        )
+    return next(iter(kinds.values()), "text")
+
+
+def files_of(name: str, suffixes: Sequence[str]) -> list[Path]:
+    """Return the file that a name is, or those of a folder or a pattern that have one of ``suffixes``."""
+    path = expanded(name)
+    if path.is_file():
+        return [path]
+    return [file for file in _listed(path) if bare_suffix(file) in suffixes]
+
+
+def expanded(name: str) -> Path:
+    """Return a name as a path, ``~`` replaced by the user's own folder where there is one."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        return Path(name)
+
+
+def _listed(path: Path) -> list[Path]:
+    """Return the files below a folder, hidden ones left out, or those that match a pattern."""
+    if not path.is_dir():
+        return sorted(Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file())  # noqa: PTH207
+    found = []
+    for folder, below, files in os.walk(path):
+        below[:] = [entry for entry in below if not entry.startswith(".")]
+        found += [Path(folder) / file for file in files if not file.startswith(".")]
+    return sorted(found)
+
+
+def is_picture(path: Path) -> bool:
+    """Tell a PNG or JPEG by its suffix, or by its first bytes."""
+    if path.suffix.lower() in PICTURES:
+        return True
+    with opened(path) as file:
+        return file.read(8).startswith(_FIRST)
+
+
+def _kind_of_name(name: str) -> Kind:
+    path = expanded(name)
+    try:
+        if path.is_file():
+            return kind_of_file(path)
+        if not path.is_dir() and not any(c in name for c in "*?["):
+            return "text"
+        files = _listed(path)
+    except OSError:  # such as a name that is too long for any file
+        return "text"
+    counts = Counter(bare_suffix(file) for file in files)
+    text = sum(n for suffix, n in counts.items() if suffix in READERS)
+    images = sum(counts[suffix] for suffix in PICTURES)
+    if images and images >= text:
+        if images <= _FEW * text:
+            raise CorpusError(
+                "may be text or images",
+                where=name,
+                found=f"{text} files of text, {images} images",
+                fix="Name the files of one kind, such as 'FOLDER/**/*.png'.",
+            )
+        return "images"
+    arrays = [] if text or images else [file for file in files if bare_suffix(file) in ARRAYS]
+    return kind_of_file(arrays[0]) if arrays else "text"
+
+
+def kind_of_file(path: Path) -> Kind:
+    """Return what a file is: text, ids, or one or many images."""
+    suffix = bare_suffix(path)
+    if suffix in READERS:
+        return "text"
+    if suffix == ".bin" or path.suffix.lower() in PICTURES:
+        return "ids" if suffix == ".bin" else "images"
+    from firstlight.files.array_headers import NPY, idx_header, is_idx, npy_header  # no file of text gets here
+
+    try:
+        with opened(path) as file:
+            first = file.read(8)
+            if first[: len(NPY)] == NPY:
+                return "ids" if len(npy_header(file, path, first).shape) <= 2 else "images"
+            if is_idx(first):
+                return "ids" if len(idx_header(file, path, first).shape) == 2 else "images"
+    except (CorpusError, MissingExtra):
+        if suffix == ".npy":
+            raise
+        return "text"  # whoever reads it says what is wrong
+    if suffix == ".npy":
+        raise CorpusError("is no .npy file", where=path, found=repr(first), expected=repr(NPY))
+    return "images" if first.startswith(_FIRST) else "text"

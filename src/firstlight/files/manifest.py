@@ -1,0 +1,67 @@
+"""A folder's manifest: size and SHA-256 of every file in it, written last."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from firstlight.files.atomic import write_atomic
+
+MANIFEST = "manifest.json"
+_OWN = "manifest_sha256"
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_manifest(folder: Path, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Write ``manifest.json`` over all files below ``folder``, with ``extra`` keys beside ``files``."""
+    files = {
+        p.relative_to(folder).as_posix(): {"size": p.stat().st_size, "sha256": sha256(p)}
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and p != folder / MANIFEST
+    }
+    manifest = {**(extra or {}), "files": files}
+    manifest[_OWN] = _own_digest(manifest)
+    write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+    return manifest
+
+
+def verify_manifest(folder: Path, *, contents: bool = True) -> list[str]:
+    """Return what is wrong with ``folder``, one clause a problem, naming the file; an empty list means it is whole.
+
+    Args:
+        folder: a folder that ``write_manifest`` has finished.
+        contents: read every byte; False compares names and sizes only.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        entries = [(str(name), int(entry["size"]), str(entry["sha256"])) for name, entry in manifest["files"].items()]
+        intact = manifest[_OWN] == _own_digest(manifest)
+    except FileNotFoundError:
+        return [f"{path}: missing, so the folder was never finished"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return [f"{path}: unreadable"]
+    if not intact:
+        return [f"{path}: its contents differ from its own SHA-256"]
+    problems = []
+    for name, size, digest in entries:
+        file = folder / name
+        if not file.is_file():
+            problems.append(f"{file}: missing")
+        elif file.stat().st_size != size:
+            problems.append(f"{file}: {file.stat().st_size} bytes where the manifest says {size}")
+        elif contents and sha256(file) != digest:
+            problems.append(f"{file}: bytes differ from the manifest's SHA-256")
+    return problems
+
+
+def _own_digest(manifest: Mapping[str, Any]) -> str:
+    """Hash what a manifest says, so that a flipped bit in the manifest itself is found too."""
+    rest = {key: value for key, value in manifest.items() if key != _OWN}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()

@@ -1,1 +1,0 @@
-"""Presets: published sizes, sizes for small machines, and whole recipes."""

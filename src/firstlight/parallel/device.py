@@ -1,0 +1,287 @@
+"""Where and in which precision a model runs: every ``auto`` resolved once, with the reason."""
+
+import os
+import platform
+import re
+import shlex
+import shutil
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from firstlight import progress
+from firstlight.config import Settings
+from firstlight.errors import UsageError
+from firstlight.optim import has_bf16_units
+from firstlight.parallel import allocator
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# Dense bf16 matrix products, from the makers' data sheets.
+_PEAKS = {
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H100": 989e12,
+    "H200": 989e12,
+    "GH200": 989e12,
+    "A100": 312e12,
+    "A40": 150e12,
+    "A30": 165e12,
+    "A10": 125e12,
+    "A10G": 70e12,
+    "L40S": 362e12,
+    "L40": 181e12,
+    "L4": 121e12,
+    "4090": 165e12,
+    "3090": 71e12,
+}
+
+
+class Hardware(Settings):
+    """What the machine is asked for."""
+
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="auto: bf16 on a GPU that has it, else fp32; bf16 on a CPU only where asked"
+    )
+    compile: Literal["auto", "on", "off"] = Field("auto", description="auto: on a GPU where a C++ compiler is there")
+    threads: Annotated[int, Field(ge=1)] | Literal["auto"] = Field("auto", description="CPU threads of this process")
+    deterministic: bool = Field(True, description="refuse operations whose result may differ from run to run")
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceContext:
+    """A resolved Hardware, and this process's place among several.
+
+    Attributes:
+        device: where the model is.
+        precision: fp32, bf16 or fp16, of matrix products.
+        compile: whether forward passes are compiled.
+        threads: CPU threads of this process.
+        rank: number of this process among all.
+        world_size: how many processes there are.
+        reasons: why each ``auto`` became what it is, by key.
+        local_rank: number of this process on its machine.
+        backend: what joins the processes, nccl or gloo; empty for one process.
+    """
+
+    device: torch.device
+    precision: str
+    compile: bool
+    threads: int
+    rank: int
+    world_size: int
+    reasons: dict[str, str]
+    local_rank: int = 0
+    backend: str = ""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number type of matrix products."""
+        return _DTYPES[self.precision]
+
+
+def resolve(settings: Hardware) -> DeviceContext:
+    """Resolve every ``auto`` and set threads and determinism for this process.
+
+    Raises:
+        UsageError: a device or precision that this machine does not have.
+    """
+    reasons: dict[str, str] = {"allocator": allocator.state()}
+    world_size, rank, local_rank = _environ("WORLD_SIZE", 1), _environ("RANK", 0), _environ("LOCAL_RANK", 0)
+    device = _device(settings.device, reasons)
+    precision = _precision(settings.precision, device, reasons)
+    compiles = _compiles(settings.compile, device, reasons)
+    if settings.threads == "auto":
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        local = _environ("LOCAL_WORLD_SIZE", 1)
+        # torchrun sets OMP_NUM_THREADS to 1 by itself, so among several processes it is nobody's wish.
+        asked = _environ("OMP_NUM_THREADS", 0) if world_size == 1 else 0
+        threads = asked or max(1, cores // local)
+        reasons["threads"] = "auto: OMP_NUM_THREADS" if asked else f"auto: {cores} cores over {local} processes"
+    else:
+        threads = settings.threads
+    torch.set_num_threads(threads)
+    # Where nothing is compiled, not torch.use_deterministic_algorithms, which would load the compiler to tell it.
+    tell = torch.use_deterministic_algorithms if compiles else torch._C._set_deterministic_algorithms
+    tell(settings.deterministic, warn_only=True)
+    # Determinism also fills new memory with NaN, to show code that reads it unwritten: a pass over every tensor.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.set_float32_matmul_precision("high")
+    backend = "" if world_size == 1 else "nccl" if device.type == "cuda" else "gloo"
+    return DeviceContext(device, precision, compiles, threads, rank, world_size, reasons, local_rank, backend)
+
+
+def _environ(name: str, default: int) -> int:
+    """Return a number that torchrun or the user put into the environment."""
+    text = os.environ.get(name, "")
+    return int(text) if text.isdigit() else default
+
+
+def _device(asked: str, reasons: dict[str, str]) -> torch.device:
+    has_mps = torch.backends.mps.is_available()
+    if asked == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu"
+        reasons["device"] = f"auto: {name}"
+        asked = name
+    try:
+        device = torch.device(asked)
+    except RuntimeError as error:
+        raise UsageError(
+            "is no device", where="hardware.device", found=asked, expected="auto, cpu, cuda, cuda:N or mps"
+        ) from error
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise UsageError(
+                "this machine has no CUDA device that torch can use",
+                where="hardware.device",
+                found=asked,
+                fix="Set hardware.device=cpu, or install a CUDA build of torch.",
+            )
+        index = device.index if device.index is not None else _environ("LOCAL_RANK", 0)
+        if index >= torch.cuda.device_count():
+            raise UsageError(
+                "no such GPU",
+                where="hardware.device",
+                found=f"cuda:{index}",
+                expected=f"below {torch.cuda.device_count()}",
+            )
+        torch.cuda.set_device(index)
+        return torch.device("cuda", index)
+    if device.type == "mps" and not has_mps:
+        raise UsageError(
+            "this machine has no Metal device", where="hardware.device", found=asked, fix="Set hardware.device=cpu."
+        )
+    if device.type not in ("cpu", "mps"):
+        raise UsageError(
+            "is not supported", where="hardware.device", found=asked, expected="auto, cpu, cuda, cuda:N or mps"
+        )
+    return device
+
+
+def _precision(asked: str, device: torch.device, reasons: dict[str, str]) -> str:
+    if asked == "auto":
+        good = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        why = "the GPU has bf16 units" if good else f"{device.type} is exact in fp32"
+        if device.type == "cpu" and has_bf16_units(device):
+            why += "; this one's bf16 units would take wide models up to twice as fast: hardware.precision=bf16"
+        reasons["precision"] = f"auto: {why}"
+        return "bf16" if good else "fp32"
+    if asked == "fp16" and device.type != "cuda":
+        raise UsageError(
+            "fp16 needs a GPU", where="hardware.precision", found=f"device {device}", fix="Set bf16 or fp32."
+        )
+    return asked
+
+
+def _compiles(asked: str, device: torch.device, reasons: dict[str, str]) -> bool:
+    # CXX may hold arguments, or a wrapper and then the compiler.
+    named = shlex.split(os.environ.get("CXX", ""))[:1] or ["g++", "clang++", "cl"]
+    has_compiler = any(shutil.which(name) for name in named)
+    if asked == "on" and not has_compiler:
+        raise UsageError(
+            "compilation needs a C++ compiler",
+            where="hardware.compile",
+            fix="Install g++ or clang++, or set hardware.compile=off.",
+        )
+    if asked != "auto":
+        return asked == "on"
+    if device.type != "cuda":
+        reasons["compile"] = "auto: on a CPU compiling takes longer than most runs gain"
+        return False
+    if not has_compiler:
+        progress.notice("no C++ compiler on this machine: running without compilation")
+    reasons["compile"] = f"auto: {'a C++ compiler is there' if has_compiler else 'no C++ compiler'}"
+    return has_compiler
+
+
+def compile_module(module: nn.Module, device_context: DeviceContext) -> nn.Module:
+    """Compile a module in place where the place says so; its parameter names stay as they are."""
+    if device_context.compile:
+        module.compile()
+    return module
+
+
+def autocast(device_context: DeviceContext) -> AbstractContextManager[Any]:
+    """Return the context in which the forward pass runs."""
+    if device_context.precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device_context.device.type, dtype=device_context.dtype)
+
+
+def scaler(device_context: DeviceContext) -> torch.amp.GradScaler | None:
+    """Return a loss scaler for fp16, else None."""
+    return torch.amp.GradScaler(device_context.device.type) if device_context.precision == "fp16" else None
+
+
+def memory(device_context: DeviceContext) -> int:
+    """Return the peak memory of this process so far, in bytes: the GPU's, or resident."""
+    if device_context.device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device_context.device))
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # The count of getrusage starts from the parent's peak where that started this process by vfork.
+        found = re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8"), re.MULTILINE)
+        if found:
+            return int(found[1]) * 1024
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def peak_flops(device_context: DeviceContext, seconds: float = 0.1) -> float | None:
+    """Return the FLOP/s of matrix products in the run's precision: a GPU's data sheet, or what a CPU shows."""
+    if device_context.device.type == "cuda":
+        name = torch.cuda.get_device_name(device_context.device)
+        return next((peak for part, peak in _PEAKS.items() if re.search(rf"\b{part}\b", name)), None)
+    if device_context.device.type != "cpu":
+        return None
+    import time
+
+    # Small enough for a few cores' caches, large enough to occupy many.
+    n, best, end = 512 if device_context.threads <= 4 else 2048, 0.0, time.perf_counter() + seconds
+    a, b, c = (torch.ones(n, n, dtype=device_context.dtype) for _ in range(3))
+    while best == 0 or time.perf_counter() < end:
+        start = time.perf_counter()
+        torch.mm(a, b, out=c)
+        best = max(best, 2 * n**3 / (time.perf_counter() - start))
+    return best
+
+
+def _processor_name() -> str:
+    """Return the processor's name; Linux tells it in a file only."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.is_file() else []
+    named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return named or platform.processor()
+
+
+def environment(device_context: DeviceContext) -> dict[str, Any]:
+    """Return what a reader needs to judge or repeat a run."""
+    own_name = (
+        torch.cuda.get_device_name(device_context.device) if device_context.device.type == "cuda" else _processor_name()
+    )
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "device": str(device_context.device),
+        "device_name": own_name or platform.machine(),
+        "precision": device_context.precision,
+        "compile": device_context.compile,
+        "threads": device_context.threads,
+        "cores": os.cpu_count(),
+        "processes": device_context.world_size,
+        "allocator": allocator.state(),
+        "reasons": device_context.reasons,
+    }

@@ -1,0 +1,1 @@
+"""The run directory, compatibility of its artifacts, and the orchestrator of training runs."""

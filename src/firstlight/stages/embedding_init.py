@@ -1,0 +1,129 @@
+"""The word vectors that a run's embeddings begin as: put onto its vocabulary once, and kept in the run."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+from torch import Tensor
+
+from firstlight import progress
+from firstlight.errors import StoreError, TokenizerError, UsageError
+from firstlight.evaluation import count
+from firstlight.files import write_atomic
+from firstlight.model import GPT
+from firstlight.model.factorized_embedding import begin, make_room
+from firstlight.stages.settings import PretrainSettings
+from firstlight.stages.tokenizer_cache import read_json
+from firstlight.store import TokenStore
+from firstlight.tokenizer import Tokenizer
+from firstlight.vectors import Coverage, coverage, onto
+from firstlight.vectors.mapping import PIECES
+from firstlight.vectors.token_text import surfaces
+
+FOLDER = "embeddings"
+_ARRAYS, _COVERAGE = "start.safetensors", "coverage.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """Vectors for the tokens of a vocabulary.
+
+    Attributes:
+        name: of the file that they came from.
+        values: (V, D) float32.
+        known: (V,) which tokens have one.
+        digest: SHA-256 of both.
+    """
+
+    name: str
+    values: Tensor
+    known: Tensor
+    digest: str
+
+    def make_room(self, model: GPT) -> None:
+        """Give the model embeddings that can hold them."""
+        make_room(model, int(self.values.shape[1]))
+
+    def begin(self, model: GPT, length: float, seed: int) -> None:
+        """Put them into a model with random weights."""
+        begin(model, self.values, self.known, length, torch.Generator().manual_seed(seed))
+
+
+def understood(settings: PretrainSettings) -> PretrainSettings:
+    """Return the settings with the words of ``tokenizer.words=vectors`` being those of the embeddings' file.
+
+    Raises:
+        UsageError: there is no such file, or a model to start from, which has embeddings of its own.
+    """
+    source, words = settings.model.embeddings, settings.tokenizer.words
+    if source == "random":
+        raise UsageError(
+            "there are no word vectors to take words from",
+            where="tokenizer.words",
+            found=words,
+            fix="Set model.embeddings to their file, or tokenizer.words to a path.",
+        )
+    if settings.run.start_from is not None:
+        raise UsageError(
+            "a run that starts from a model has that model's embeddings",
+            where="model.embeddings",
+            found=source,
+            fix="Leave it out, or leave out --from.",
+        )
+    tokenizer = settings.tokenizer
+    if words == "vectors":
+        tokenizer = tokenizer.model_copy(update={"words": source})
+    return settings.model_copy(update={"tokenizer": tokenizer})
+
+
+def prepare(run: Path, source: str, tokenizer: Tokenizer, store: TokenStore, *, prepared: bool) -> Vectors:
+    """Put the vectors of a file onto a vocabulary, tell what they cover, and keep both in the run.
+
+    Args:
+        run: the run directory.
+        source: the file.
+        tokenizer: whose vocabulary it is.
+        store: the text that is counted.
+        prepared: take what the run has, without looking at the file, which may be gone.
+
+    Raises:
+        TokenizerError: the file cannot be read, or has a vector for none of the tokens.
+        StoreError: what the run has is damaged.
+    """
+    folder = run / FOLDER
+    if not (prepared and (folder / _COVERAGE).is_file()):
+        mapped = onto(tokenizer, Path(source))
+        if not mapped.known.any():
+            raise TokenizerError("has a vector for no token of the vocabulary", where=source)
+        named = [text or token for text, token in zip(surfaces(tokenizer), tokenizer.tokens(), strict=True)]
+        counts = np.zeros(tokenizer.vocab_size, dtype=np.int64)
+        seen = count(store.train.tokens)
+        counts[: len(seen)] = seen
+        covered = coverage(mapped, named, counts, tokenizer.unk_id)
+        progress.notice(f"{source}: {covered.sentence()}")
+        data = save({"vectors": mapped.matrix, "ways": mapped.ways})
+        table = {"sha256": hashlib.sha256(data).hexdigest(), **covered.to_json()}
+        write_atomic(folder / _ARRAYS, data)
+        write_atomic(folder / _COVERAGE, json.dumps(table, indent=1, ensure_ascii=False) + "\n")
+    return _kept(folder)
+
+
+def _kept(folder: Path) -> Vectors:
+    try:
+        table = dict(read_json(folder / _COVERAGE))
+        digest = table.pop("sha256")
+        data = (folder / _ARRAYS).read_bytes()
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise ValueError("its checksum is another")
+        arrays, covered = load(data), Coverage(**table)
+        values, known = torch.from_numpy(arrays["vectors"]), torch.from_numpy(arrays["ways"] <= PIECES)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise StoreError(
+            f"cannot be used: {error}", where=folder / _ARRAYS, fix="Start the run anew, in another folder."
+        ) from error
+    return Vectors(Path(covered.source).name, values, known, digest)

@@ -1,0 +1,80 @@
+"""Make a token store of what another program wrote in Megatron-LM's format: check it, count it, add the manifest."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+
+from firstlight import progress
+from firstlight.errors import StoreError
+from firstlight.files import MANIFEST, sha256, write_manifest
+from firstlight.store.megatron import open_ids
+from firstlight.store.store import FORMAT, TokenStore
+from firstlight.types import Encoder
+
+_CHUNK = 1 << 22
+
+
+def adopt(directory: Path, encoder: Encoder) -> TokenStore:
+    """Write the manifest of a folder with ``train.bin|idx`` and ``valid.bin|idx``; a finished store is only opened.
+
+    Args:
+        directory: the folder; nothing in it is changed.
+        encoder: the tokenizer that made the ids.
+
+    Raises:
+        StoreError: files are missing or damaged, or hold ids that the tokenizer does not have.
+        ContractError: the store that is there was made with another tokenizer.
+        StorageError: the folder cannot be written.
+    """
+    if (directory / MANIFEST).is_file():
+        return TokenStore.open(directory, tokenizer_hash=encoder.hash)
+    byte_lengths = encoder.byte_lengths().astype(np.int64)
+    counts: dict[str, int] = {}
+    source: dict[str, object] = {"name": str(directory)}
+    ends = 0
+    for side in ("train", "valid"):
+        ids, bounds = open_ids(directory / side)
+        n_bytes = 0
+        for first in range(0, len(ids), _CHUNK):
+            part = ids[first : first + _CHUNK]
+            if int(part.min()) < 0 or int(part.max()) >= encoder.vocab_size:
+                raise StoreError(
+                    "holds ids that the tokenizer does not have",
+                    where=directory / f"{side}.bin",
+                    found=f"{part.min()} to {part.max()}",
+                    expected=f"0 to {encoder.vocab_size - 1}",
+                    fix="Name the tokenizer that made it.",
+                )
+            n_bytes += int(byte_lengths[part].sum())
+            ends += int((part == encoder.eot_id).sum())
+        if len(ids) < 2:
+            raise StoreError("holds too little text", where=directory / f"{side}.bin", found=f"{len(ids)} tokens")
+        counts |= {f"{side}_tokens": len(ids), f"{side}_documents": len(bounds) - 1, f"{side}_bytes": n_bytes}
+        source[side] = {
+            "first_token": 0,
+            "tokens": len(ids),
+            "first_document": 0,
+            "documents": len(bounds) - 1,
+            "bytes": n_bytes,
+        }
+    if ends == 0:
+        progress.warn(f"{directory}: no end-of-text between its documents, so a model will not learn to end a text")
+    files = {p.name: sha256(p) for side in ("train", "valid") for p in sorted(directory.glob(f"{side}.*"))}
+    made_from = {"format": FORMAT, "tokenizer": encoder.hash, "files": files}
+    write_manifest(
+        directory,
+        {
+            "format": FORMAT,
+            "fingerprint": hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest(),
+            "tokenizer": encoder.hash,
+            "vocab_size": encoder.vocab_size,
+            "eot_id": encoder.eot_id,
+            "dtype": ids.dtype.name,
+            **counts,
+            "made_from": made_from,
+            "sources": [source],
+        },
+    )
+    return TokenStore.open(directory)

@@ -1,1 +1,0 @@
-"""Recipes of fine-tuning, as TOML."""

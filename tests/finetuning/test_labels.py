@@ -1,0 +1,105 @@
+"""Labels: what a file may give as one, how right answers are read, and texts that may not be taken for labels."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from firstlight.errors import CorpusError
+from firstlight.finetuning import TaskData, read_inputs, read_spec, read_task
+
+TEXT = '[columns]\ntext = "text"\nlabel = "label"\n'
+CHOICE = 'kind = "choice"\n[data]\ntrain = "{}"\n[columns]\nquestion = "q"\nchoices = {}\nlabel = "a"\n'
+
+
+def read(folder: Path, toml: str, **files: str) -> TaskData:
+    for name, text in files.items():
+        (folder / name.replace("_", ".")).write_text(text, encoding="utf-8")
+    (folder / "t.toml").write_text(toml, encoding="utf-8")
+    return read_task(read_spec(folder / "t.toml"), seed=0)
+
+
+def by_text(made: TaskData) -> dict[str, object]:
+    return {row.texts[0]: row.label for row in [*made.train, *made.valid]}
+
+
+def lines(*records: object) -> str:
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
+def test_a_number_counts_answers_also_where_answers_are_numbers(tmp_path: Path) -> None:
+    rows = lines(*({"q": f"q{i}", "c": ["1", "2", "0"], "a": i} for i in (0, 1, 2, 0)))
+    made = read(tmp_path, CHOICE.format("a.jsonl", '"c"'), a_jsonl=rows)
+    assert by_text(made) == {"q0": 0, "q1": 1, "q2": 2}
+
+
+def test_one_reading_of_words_holds_for_all_rows(tmp_path: Path) -> None:
+    columns = '["x", "y", "z"]'
+    numbers = "q,x,y,z,a\nsmall,1,2,3,1\nlarge,7,8,9,1\nnone,u,v,w,0\nlast,u,v,w,2\n"
+    made = read(tmp_path, CHOICE.format("a.csv", columns), a_csv=numbers)
+    assert by_text(made) == {"small": 1, "large": 1, "none": 0, "last": 2}
+    answers = "q,x,y,z,a\nsmall,1,2,3,1\nlarge,7,8,9,8\nnone,u,v,w,u\nlast,u,v,w,w\n"
+    made = read(tmp_path, CHOICE.format("a.csv", columns), a_csv=answers)
+    assert by_text(made) == {"small": 0, "large": 1, "none": 0, "last": 2}
+
+
+@pytest.mark.parametrize("kind", ["chat", "choice"])
+def test_a_column_called_text_that_no_one_asked_for_is_left_alone(tmp_path: Path, kind: str) -> None:
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+    row = {"text": "unused", "messages": turns, "q": "which?", "c": ["x", "y"], "a": 1}
+    toml = 'kind = "chat"\n[data]\ntrain = "a.jsonl"\n[columns]\nmessages = "messages"\n'
+    toml = toml if kind == "chat" else CHOICE.format("a.jsonl", '"c"')
+    made = read(tmp_path, toml, a_jsonl=lines(*[row] * 4))
+    expected = ("hi", "hello") if kind == "chat" else ("which?", "x", "y")
+    assert {r.texts for r in made.train} == {expected}
+    assert [r.texts for r in read_inputs(made.spec, tmp_path / "a.jsonl")] == [expected] * 4
+
+
+@pytest.mark.parametrize(
+    ("label", "told"),
+    [
+        (["p", "q"], r"a.jsonl:1: has no single label .*'p', 'q'"),
+        ({"x": 1}, r"a.jsonl:1: has no single label"),
+        (float("nan"), r"a.jsonl:1: has no label"),
+        (None, r"a.jsonl:1: has no label"),
+    ],
+)
+def test_what_is_no_label(tmp_path: Path, label: object, told: str) -> None:
+    rows = lines({"text": "a", "label": label}, {"text": "b", "label": 1}, {"text": "c", "label": 0})
+    with pytest.raises(CorpusError, match=told):
+        read(tmp_path, 'kind = "classification"\n[data]\ntrain = "a.jsonl"\n' + TEXT, a_jsonl=rows)
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ("x,1\ny,1\n", "has one label only, so there is nothing to tell apart .*found 1"),
+        ("x,\ny,\n", "a.csv:2: has no label, nor has any other row"),
+        ("x,1\ny,0\n", "has too few rows to set some aside .*found 2"),
+    ],
+)
+def test_files_that_teach_nothing_although_labels_are_declared(tmp_path: Path, rows: str, told: str) -> None:
+    head = 'kind = "classification"\nvalues = ["0", "1"]\n[data]\ntrain = "a.csv"\n'
+    with pytest.raises(CorpusError, match=told):
+        read(tmp_path, head + TEXT, a_csv="text,label\n" + rows)
+
+
+def test_a_score_outside_the_scale_that_was_declared(tmp_path: Path) -> None:
+    head = 'kind = "regression"\nscale = [0.0, 5.0]\n[data]\ntrain = "a.csv"\n'
+    with pytest.raises(CorpusError, match=r"a.csv:3: has a score outside scale .*found 9.0; expected 0.0 to 5.0"):
+        read(tmp_path, head + TEXT, a_csv="text,label\na,1\nb,9\nc,3\n")
+
+
+def test_an_input_without_the_label_that_leads_its_lines_keeps_its_words(tmp_path: Path) -> None:
+    toml = (
+        'kind = "classification"\n[data]\ntrain = "a.txt"\nheader = false\ndelimiter = " "\nfields = 2\n'
+        "[columns]\nlabel = 0\ntext = 1\n"
+    )
+    made = read(tmp_path, toml, a_txt="0 so so\n1 very good\n0 no good\n1 fine day\n")
+    (tmp_path / "new.txt").write_text("1 a fine film\n0 1 of 10\n")
+    assert [row.texts for row in read_inputs(made.spec, tmp_path / "new.txt")] == [("a fine film",), ("1 of 10",)]
+    (tmp_path / "new.txt").write_text("1 a fine film\nA fine film\n")
+    rows = read_inputs(made.spec, tmp_path / "new.txt")
+    assert next(rows).texts == ("a fine film",)
+    with pytest.raises(CorpusError, match=r"new.txt:2: has no label where .*found A; expected one of 0, 1"):
+        next(rows)

@@ -1,0 +1,79 @@
+"""TASK.toml: what it may say, and one clear message for each thing that it may not."""
+
+from pathlib import Path
+
+import pytest
+from small_task import spec, write_task
+
+from firstlight.errors import ConfigError, UsageError
+from firstlight.finetuning import read_spec
+
+HEAD = 'kind = "classification"\n[data]\ntrain = "a.tsv"\n'
+COLUMNS = '[columns]\ntext = "t"\nlabel = "l"\n'
+
+
+def read(tmp_path: Path, text: str):
+    path = tmp_path / "mood.toml"
+    path.write_text(text, encoding="utf-8")
+    return read_spec(path)
+
+
+def test_the_name_is_the_files_and_the_folder_lies_beside_it(tmp_path: Path) -> None:
+    made = read(tmp_path, HEAD.replace("[data]", '[data]\nfolder = "sub"') + COLUMNS)
+    assert made.name == "mood"
+    assert Path(made.data.folder) == tmp_path / "sub"
+    assert read_spec(tmp_path / "mood.toml", data=Path("elsewhere")).data.folder == str(Path("elsewhere") / "sub")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (HEAD.replace("classification", "classificaton") + COLUMNS, r"mood.toml: kind: .*found 'classificaton'"),
+        (HEAD + COLUMNS + "lable = 1\n", r"mood.toml: columns.lable: unknown setting .*Did you mean columns.label"),
+        (HEAD, "a task of kind classification needs columns.text"),
+        ('kind = "classification"\n' + COLUMNS, r"mood.toml: data: field required"),
+        (HEAD + '[columns]\ntext = "t"\n' + "\n", ""),
+        ('labels = ["a"]\nvalues = ["1", "2"]\n' + HEAD + COLUMNS, "1 names in labels, but 2 values"),
+        ('labels = ["a", "a"]\n' + HEAD + COLUMNS, "two labels are the same"),
+        ('metric = "pearson"\n' + HEAD + COLUMNS, "metric pearson does not fit a task that gives labels"),
+        (
+            'pool = "mean"\n' + HEAD.replace("classification", "tokens") + COLUMNS + "tokens = 1\n",
+            "pool mean does not fit",
+        ),
+        ('pool = "mean"\n' + HEAD.replace("classification", "text") + COLUMNS, "pool mean does not fit .* kind text"),
+        (HEAD.replace("classification", "chat"), "a task of kind chat needs columns.messages, or columns.text"),
+        ("scale = [3.0, 1.0]\n" + HEAD.replace("classification", "regression") + COLUMNS, "a lower and a higher score"),
+    ],
+)
+def test_what_a_file_may_not_say(tmp_path: Path, text: str, told: str) -> None:
+    if not told:
+        assert read(tmp_path, text).columns.label is None, "whether a label is there is seen in the rows"
+        return
+    with pytest.raises(ConfigError, match=told):
+        read(tmp_path, text)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such settings file"):
+        read_spec(tmp_path / "none.toml")
+
+
+def test_scores_have_a_scale_of_their_own() -> None:
+    made = spec("regression", scale=(1.0, 5.0))
+    assert made.scored and made.n_outputs == 1
+    assert made.scaled(2.0) == 0.25 and made.in_scale(0.25) == 2.0
+    assert not spec("similarity", values=["0", "1"], labels=["no", "yes"]).scored
+
+
+def test_the_examples_are_valid_and_say_where_their_sets_come_from() -> None:
+    folder = Path(__file__).parents[2] / "examples" / "tasks"
+    files = sorted(folder.glob("*.toml"))
+    assert len(files) >= 15
+    for path in files:
+        made = read_spec(path)
+        assert made.name == path.stem
+        assert path.read_text(encoding="utf-8").startswith("# "), path
+
+
+def test_the_small_task_reads(tmp_path: Path) -> None:
+    assert read_spec(write_task(tmp_path)).kind == "classification"

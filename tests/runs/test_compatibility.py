@@ -1,0 +1,79 @@
+"""Who belongs to whom: what a resume may change, and the hashes that tell."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from firstlight.config import flatten, merge
+from firstlight.errors import ContractError
+from firstlight.runs.compatibility import changes, check_changes, settings_hash
+from firstlight.train import MAY_CHANGE, TrainSettings
+
+TABLE: dict[str, Any] = {
+    "run": {"seed": 1, "corpus": ["a.txt"]},
+    "optim": {"name": "muon", "lr": 0.02, "betas": [0.9, 0.95]},
+    "train": TrainSettings(steps=100).model_dump(mode="json"),
+}
+OTHER = {int: 77, float: 0.25, str: "else", list: ["else"], bool: None, type(None): 5}
+
+
+def changed(key: str) -> dict[str, Any]:
+    """Return the table with another value under one dotted key."""
+    value = flatten(TABLE)[key]
+    table: Any = OTHER[type(value)] if not isinstance(value, bool) else not value
+    for part in reversed(key.split(".")):
+        table = {part: table}
+    return merge(TABLE, table)
+
+
+@pytest.mark.parametrize("key", sorted(flatten(TABLE)))
+def test_the_hash_ignores_what_may_change_and_nothing_else(key: str) -> None:
+    same = settings_hash(changed(key)) == settings_hash(TABLE)
+    assert same == (key in MAY_CHANGE)
+
+
+def test_what_may_change_are_settings_that_exist() -> None:
+    own = flatten({"train": TrainSettings().model_dump(mode="json")})
+    assert own.keys() >= MAY_CHANGE
+    assert {k for k in own if k not in MAY_CHANGE} == {
+        "train.batch_tokens",
+        "train.micro_batch",
+        "train.activation_checkpointing",
+        "train.average_decay",
+        "train.guard.spike_sigma",
+        "train.guard.spike_window",
+        "train.guard.spike_steps",
+    }
+
+
+def test_the_order_of_keys_is_no_change() -> None:
+    turned = {k: dict(reversed(v.items())) for k, v in reversed(TABLE.items())}
+    assert settings_hash(turned) == settings_hash(TABLE)
+
+
+def test_changes_are_what_is_asked_for_and_differs() -> None:
+    old = {"optim": {"lr": 0.1, "name": "muon"}, "train": {"steps": 10, "micro_batch": 4, "epochs": 2.0}}
+    asked = {
+        "optim": {"lr": 0.2, "name": "muon"},
+        "train": {"steps": 10, "micro_batch": "auto", "tokens": 5, "minutes": None, "epochs": None},
+    }
+    assert changes(old, asked) == {"optim.lr": (0.1, 0.2), "train.tokens": (None, 5)}
+    assert changes(old, {}) == {}
+    assert changes(old, old) == {}
+
+
+def test_limits_and_cadence_may_change() -> None:
+    differing = {"train.steps": (10, 20), "train.eval_every": (5, 6)}
+    assert check_changes(differing, Path("runs/a")) == differing
+
+
+def test_every_other_change_is_named_with_both_values() -> None:
+    differing = {"train.steps": (10, 20), "optim.lr": (0.1, 0.2), "model.n_layer": (2, 4)}
+    with pytest.raises(ContractError) as caught:
+        check_changes(differing, Path("runs/a"))
+    text = str(caught.value)
+    assert "model.n_layer = 4 (the run has 2), optim.lr = 0.2 (the run has 0.1)" in text
+    assert "train.steps" not in text
+    assert text.startswith("runs/a: ")
+    assert "--from runs/a --out NEW" in text

@@ -1,0 +1,214 @@
+"""What is due when: cadence, the best, one write a checkpoint, the time left, and shares of several processes."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_run import CPU, ROWS, go_on, lines, make_context, write_model
+
+from firstlight import parallel
+from firstlight.store import TokenStore
+from firstlight.train import Checkpoints, Limits, TrainContext, ValidResult, fit, periodic, read_table
+from firstlight.types import Batch, StepReport
+
+
+class Counted:
+    """Writes a model, and remembers for which steps."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+
+    def __call__(self, folder: Path, weights: dict[str, torch.Tensor]) -> None:
+        self.steps.append(int(folder.name.split("step-")[1][:8]))
+        write_model(folder, weights)
+
+
+def stub_losses(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> None:
+    given = iter(losses)
+    monkeypatch.setattr("small_run.validate", lambda *_: ValidResult(next(given), 1.0, 10, 10))
+
+
+def run_with(tmp_path: Path, store: TokenStore, **kw: Any) -> tuple[TrainContext, list[int]]:
+    write = Counted()
+    ctx = make_context(tmp_path, store, checkpoints=Checkpoints(tmp_path, write, kw.pop("keep_last", 2)), **kw)
+    fit(ctx)
+    return ctx, write.steps
+
+
+def test_a_checkpoint_that_is_due_twice_is_written_once(
+    tmp_path: Path, store: TokenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub_losses(monkeypatch, [2.0, 1.0])
+    ctx, written = run_with(tmp_path, store, steps=10, eval_every=5, checkpoint_every=5)
+    assert written == [5, 10]
+    assert (tmp_path / "best").read_text() == "step-00000010\n"
+    assert ctx.counters.best_loss == 1.0
+
+
+def test_the_best_is_saved_when_it_is_found_and_kept(
+    tmp_path: Path, store: TokenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub_losses(monkeypatch, [3.0, 1.0, 2.0, 2.5, 2.0])
+    ctx, written = run_with(tmp_path, store, steps=20, eval_every=4, checkpoint_every=0, keep_last=1)
+    assert written == [4, 8, 20]
+    assert (tmp_path / "best").read_text() == "step-00000008\n"
+    assert (tmp_path / "latest").read_text() == "step-00000020\n"
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step-00000008", "step-00000020"]
+    assert (ctx.counters.best_loss, ctx.counters.best_step, ctx.counters.stale) == (1.0, 8, 3)
+
+
+def test_the_last_evaluation_may_be_the_best(
+    tmp_path: Path, store: TokenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub_losses(monkeypatch, [2.0, 1.0])
+    _, written = run_with(tmp_path, store, steps=6, eval_every=4)
+    assert written == [4, 6]
+    assert (tmp_path / "best").read_text() == "step-00000006\n"
+
+
+def test_what_the_last_evaluation_found_is_in_the_checkpoint(
+    tmp_path: Path, store: TokenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub_losses(monkeypatch, [2.0, 3.0, 1.0])
+    run_with(tmp_path, store, steps=6, eval_every=4, checkpoint_every=6)
+    counters = read_table(tmp_path / "checkpoints" / "step-00000006")["counters"]
+    assert (counters["best_loss"], counters["stale"]) == (2.0, 1)
+
+
+def test_the_best_is_known_after_a_resume(tmp_path: Path, store: TokenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    stub_losses(monkeypatch, [1.0, 2.0, 1.5, 0.5])
+    go_on(make_context(tmp_path, store, steps=4, eval_every=4))
+    ctx = make_context(tmp_path, store, steps=12, eval_every=4)
+    go_on(ctx)
+    assert (tmp_path / "best").read_text() == "step-00000004\n", "the second and third were worse"
+    go_on(make_context(tmp_path, store, steps=16, eval_every=4))
+    assert (tmp_path / "best").read_text() == "step-00000016\n"
+
+
+def test_samples_at_their_time_and_at_the_end(tmp_path: Path, store: TokenStore) -> None:
+    fit(make_context(tmp_path, store, steps=10, sample_every=4, sample=lambda: "中", sample_prompt="To"))
+    found = lines(tmp_path, "samples.jsonl")
+    assert found == [{"step": s, "prompt": "To", "text": "中"} for s in (4, 8, 10)]
+
+
+def test_a_sample_that_fails_leaves_mode_and_random_numbers(tmp_path: Path, store: TokenStore) -> None:
+    def sample() -> str:
+        ctx.state.model.eval()
+        torch.rand(3)
+        raise RuntimeError("no")
+
+    ctx = make_context(tmp_path, store, steps=10, sample=sample)
+    random = torch.get_rng_state()
+    with pytest.raises(RuntimeError, match="no"):
+        periodic.sample(ctx)
+    assert ctx.state.model.training
+    assert torch.equal(torch.get_rng_state(), random)
+
+
+def at(
+    ctx: TrainContext, *, steps: int | None, minutes: float | None, step: int, here: int, seconds: float, began: float
+) -> TrainContext:
+    ctx.limits = Limits(steps, minutes, "steps")
+    ctx.counters.step, ctx.counters.seconds = step, seconds
+    ctx.course.steps, ctx.course.began = here, began
+    return ctx
+
+
+@pytest.mark.parametrize(
+    ("steps", "minutes", "step", "here", "left"),
+    [
+        (100, None, 60, 20, 20.0),  # 20 steps here in 10 seconds, 40 to go; what went before does not count
+        (100, None, 0, 0, None),  # no pace yet
+        (100, 1.0, 60, 20, 15.0),  # the minute ends first
+        (70, 1.0, 60, 20, 5.0),
+        (None, 1.0, 60, 20, 15.0),
+        (None, None, 60, 20, None),
+        (50, None, 60, 20, 0.0),
+    ],
+)
+def test_time_left_by_hand(
+    tmp_path: Path,
+    store: TokenStore,
+    steps: int | None,
+    minutes: float | None,
+    step: int,
+    here: int,
+    left: float | None,
+) -> None:
+    ctx = at(
+        make_context(tmp_path, store, steps=1),
+        steps=steps,
+        minutes=minutes,
+        step=step,
+        here=here,
+        seconds=45,
+        began=1000,
+    )
+    assert periodic.seconds_left(ctx, now=1010) == left
+
+
+def test_the_line_shows_hours(tmp_path: Path, store: TokenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    ctx = make_context(tmp_path, store, steps=1)
+    ctx.peak_flops = None
+    report = StepReport(3, 300, 0, 4, 1.23456, 0.1, 1.0, 0.5)
+    for left, shown in ((None, ""), (59.6, " · ETA 1:00"), (3_725.0, " · ETA 1:02:05"), (9.2, " · ETA 0:09")):
+        monkeypatch.setattr(periodic, "seconds_left", lambda *_, left=left: left)
+        assert periodic.line(ctx, report, 1000) == f"loss 1.2346 · 2,000 tokens/s{shown}"
+    ctx.peak_flops, ctx.device_context = 1e9, replace(CPU, world_size=2)
+    assert "MFU 10 %" in periodic.line(ctx, report, 1000), "2,000 x 1e5 FLOPs of two devices of 1e9"
+    ctx.peak_flops = 5e7
+    assert "MFU 100 %" in periodic.line(ctx, report, 1000), "a ceiling below what is reached was measured too low"
+    assert ctx.peak_flops == 1e8
+
+
+def test_each_process_reads_its_own_rows(tmp_path: Path, store: TokenStore) -> None:
+    ctx = make_context(tmp_path, store, steps=1)
+    whole = ctx.read(40, ROWS)
+    parts: list[Batch] = []
+    for rank in range(2):
+        ctx.device_context = replace(CPU, rank=rank, world_size=2)
+        parts.append(ctx.read(40, ROWS))
+    assert torch.equal(torch.cat([p.inputs for p in parts]), whole.inputs)
+
+
+def test_processes_agree_on_the_time_where_it_matters(
+    tmp_path: Path, store: TokenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+
+    def broadcast(value: float, device_context: parallel.DeviceContext) -> float:
+        asked.append(value)
+        return 1234.5
+
+    monkeypatch.setattr("firstlight.parallel.broadcast_object", broadcast)
+    ctx = make_context(tmp_path, store, steps=5)
+    ctx.update_seconds()
+    assert asked == []
+    assert ctx.counters.seconds < 1000
+    ctx.limits = Limits(5, 60.0, "minutes")
+    ctx.update_seconds()
+    assert len(asked) == 1
+    assert ctx.counters.seconds == 1234.5
+
+
+def test_a_resumed_clock_counts_what_passed_before_the_loop(tmp_path: Path, store: TokenStore) -> None:
+    ctx = make_context(tmp_path, store, minutes=5, process_start=time.perf_counter() - 30)
+    ctx.counters.step, ctx.counters.seconds, ctx.counters.outside_seconds = 400, 100.0, 20.0
+    ctx.begin()
+    assert ctx.counters.seconds == pytest.approx(130, abs=5)
+    assert ctx.counters.outside_seconds == pytest.approx(50, abs=5)
+    # 80 seconds of training so far, of the 250 that are left beside the preparations.
+    assert ctx.limits.schedule_total(ctx.counters) == pytest.approx(400 * 250 / 80, rel=0.05)
+
+
+def test_an_evaluation_raises_a_ceiling_that_was_measured_too_low(
+    tmp_path: Path, store: TokenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ctx = make_context(tmp_path, store, steps=1)
+    for measured, kept in ((2e9, 2e9), (5e8, 2e9), (None, 2e9)):
+        monkeypatch.setattr(periodic.parallel, "peak_flops", lambda _, seconds, measured=measured: measured)
+        periodic.evaluate(ctx)
+        assert ctx.peak_flops == kept

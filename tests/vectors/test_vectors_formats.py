@@ -1,0 +1,213 @@
+"""Word vectors in every format, whole, gzipped, cut, damaged and hostile."""
+
+import gzip
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import save_file
+from vector_files import WORDS, same, some
+
+from firstlight.errors import FirstlightError, TokenizerError, UnknownName
+from firstlight.vectors import SUFFIXES, WordVectors, read, write
+
+
+@pytest.mark.parametrize("packed", ["", ".gz"])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_what_is_written_is_read_again_bit_for_bit(suffix: str, packed: str, tmp_path: Path) -> None:
+    made = some()
+    write(made, tmp_path / f"v{suffix}{packed}")
+    found = read(tmp_path / f"v{suffix}{packed}")
+    assert same(found, made)
+    assert (found.width, len(found)) == (4, 9)
+
+
+def test_glove_has_no_first_line_with_counts(tmp_path: Path) -> None:
+    lines = [f"{word} {' '.join(f'{x:.9g}' for x in row)}" for word, row in zip(WORDS, some().matrix, strict=True)]
+    for name, text in (("a.txt", "\n".join(lines) + "\n"), ("b.txt", " \r\n".join(lines))):
+        (tmp_path / name).write_text(text, encoding="utf-8", newline="")
+        assert same(read(tmp_path / name), some())
+
+
+def test_words_with_spaces_as_gloves_largest_set_has_them(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("the 1 2\n. . . 3 4\nat name@domain.com 5 6\n")
+    assert read(tmp_path / "a.txt").words == ["the", ". . .", "at name@domain.com"]
+
+
+def test_only_what_is_wanted_is_kept_in_every_format(tmp_path: Path) -> None:
+    for suffix in SUFFIXES:
+        write(some(), tmp_path / f"v{suffix}")
+        found = read(tmp_path / f"v{suffix}", frozenset({"mat", "cat", "dog"}))
+        assert found.words == ["cat", "mat"]
+        np.testing.assert_array_equal(found.matrix, some().matrix[[1, 5]])
+
+
+def test_a_word_that_stands_there_twice_has_its_first_vector(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a 1 2\nb 3 4\na 5 6\n")
+    found = read(tmp_path / "a.txt")
+    assert found.words == ["a", "b"]
+    assert found.matrix.tolist() == [[1, 2], [3, 4]]
+
+
+def test_a_word_is_looked_for_as_it_is_written_and_then_in_lower_case() -> None:
+    made = some(words=["the", "US", "us"])
+    assert [made.find(w) for w in ("the", "The", "US", "Us", "no")] == [
+        (0, True),
+        (0, False),
+        (1, True),
+        (2, False),
+        None,
+    ]
+
+
+def test_arrays_of_other_types_and_orders(tmp_path: Path) -> None:
+    matrix = some().matrix
+    (tmp_path / "v.json").write_text(json.dumps({word: i for i, word in enumerate(WORDS)}))
+    for array in (matrix.astype(np.float64), np.asfortranarray(matrix), matrix.astype(">f4")):
+        np.save(tmp_path / "v.npy", array)
+        assert same(read(tmp_path / "v.npy"), some())
+    np.save(tmp_path / "v.npy", matrix.astype(np.float16))
+    assert read(tmp_path / "v.npy").matrix.dtype == np.float32
+
+
+def test_safetensors_with_several_tensors(tmp_path: Path) -> None:
+    (tmp_path / "v.vocab").write_text("\n".join(WORDS), encoding="utf-8")
+    save_file({"embeddings": some().matrix, "other": np.zeros((2, 2), np.float32)}, tmp_path / "v.safetensors")
+    assert same(read(tmp_path / "v.safetensors"), some())
+    save_file({"a": some().matrix, "b": some().matrix}, tmp_path / "v.safetensors")
+    with pytest.raises(TokenizerError, match="no matrix of vectors"):
+        read(tmp_path / "v.safetensors")
+
+
+def test_word2vec_with_line_breaks_behind_rows_and_without(tmp_path: Path) -> None:
+    made = some()
+    for end in (b"", b"\n"):
+        rows = [w.encode() + b" " + row.tobytes() + end for w, row in zip(WORDS, made.matrix, strict=True)]
+        (tmp_path / "v.bin").write_bytes(b"9 4\n" + b"".join(rows))
+        assert same(read(tmp_path / "v.bin"), made)
+
+
+NPY = b"\x93NUMPY\x01\x00"
+
+
+def npy(header: str, data: bytes = b"") -> bytes:
+    padded = header.encode().ljust(118) + b"\n"
+    return NPY + struct.pack("<H", len(padded)) + padded + data
+
+
+HOSTILE: dict[str, tuple[bytes, str]] = {
+    "empty.txt": (b"", "is empty"),
+    "words.txt": (b"just some text\nof words\n", "words.txt:1: holds no word vectors"),
+    "short.txt": (b"a 1 2\nb 1\n", "short.txt:2: has too few numbers (found 1; expected 2)"),
+    "long.txt": (b"a 1 2\nb 1 2 3\n", "long.txt:2: has more numbers"),
+    "letters.txt": (b"a 1 2\nb 1 x\n", "letters.txt:2: has something that is no number (found 'x')"),
+    "nan.txt": (b"a 1 2\nb nan 2\n", "nan.txt:2: has numbers that are not finite"),
+    "huge.txt": (b"a 1 2\nb 1e300 2\n", "has numbers that are not finite (found in 'b')"),
+    "latin.txt": (b"a 1 2\n\xe9t\xe9 1 2\n", "latin.txt:2: has a word that is no UTF-8"),
+    "fewer.txt": (b"3 2\nabc 1 2\nbcd 1 2\nc", "fewer.txt:4: has too few numbers"),
+    "cut.txt": (b"3 2\nabcdef 1 2\nb 1 2\n", "cut.txt:3: has another number of words"),
+    "count.txt": (b"999999999 50\na 1 2\n", "do not fit into it"),
+    "wide.txt": (b"2 99999999\na 1 2\n", "has absurd counts"),
+    "none.txt": (b"0 5\n", "has absurd counts"),
+    "line.txt": (b"a" * (3 << 20), "line.txt:1: has a line that is too long"),
+    "cut.bin": (b"2 4\nab " + b"\x01\x02\x03\x99" * 4 + b"cd \x00\x01", "do not fit into it"),
+    "count.bin": (b"9999999999 300\nab " + b"\x01\x02\x03\x99" * 300, "do not fit into it"),
+    "noend.bin": (b"1 1\nab \x99\x99\x99\x3f" + b"x" * 3000, "goes on behind its last word"),
+    "noword.bin": (b"2 1\nab \x99\x99\x99\x3f" + b"x" * 3000, "a word has no end"),
+    "magic.npy": (b"\x93NUMPY\x09\x00" + b"\0" * 80, "is no .npy file of version 1 or 2"),
+    "huge.npy": (npy("{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999, 300)}"), "do not fit into it"),
+    "minus.npy": (npy("{'descr': '<f4', 'fortran_order': False, 'shape': (-1, 3)}"), "absurd shape"),
+    "object.npy": (npy("{'descr': '|O', 'fortran_order': False, 'shape': (1, 3)}", b"x" * 24), "no floating-point"),
+    "code.npy": (npy("__import__('os').system('true')"), "header that cannot be read"),
+    "flat.npy": (npy("{'descr': '<f4', 'fortran_order': False, 'shape': (3,)}", b"\0" * 12), "holds no matrix"),
+    "alone.npy": (npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1, 3)}", b"\0" * 12), "no vocabulary beside"),
+    "head.safetensors": (struct.pack("<Q", 1 << 60) + b"{}", "do not fit into it"),
+    "body.safetensors": (
+        struct.pack("<Q", 67) + b'{"a":{"dtype":"F32","shape":[9,9],"data_offsets":[0,9999999999]}}  ',
+        "do not fit",
+    ),
+    "odd.safetensors": (struct.pack("<Q", 2) + b"[]", "no readable safetensors"),
+    "fasttext.bin": (b"\xba\x16\x4f\x2f" + b"\0" * 40, "Take its .vec file"),
+}
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("name", HOSTILE)
+def test_one_line_for_a_file_that_is_no_vectors(name: str, packed: bool, tmp_path: Path) -> None:
+    data, says = HOSTILE[name]
+    file = tmp_path / (f"{name}.gz" if packed else name)
+    file.write_bytes(gzip.compress(data) if packed else data)
+    with pytest.raises(TokenizerError) as caught:
+        read(file)
+    sentence = caught.value.sentence()
+    assert "\n" not in sentence
+    assert str(file) in sentence
+    if not packed:
+        assert says in sentence
+    # Of a packed file the real size is only known at its end, so some are told later, in other words.
+    elif "do not fit" not in says:
+        assert says.replace(name, f"{name}.gz") in sentence
+
+
+def test_a_gzip_that_is_cut(tmp_path: Path) -> None:
+    write(some(50, [f"w{i}" for i in range(500)]), tmp_path / "v.txt.gz")
+    data = (tmp_path / "v.txt.gz").read_bytes()
+    (tmp_path / "v.txt.gz").write_bytes(data[: len(data) // 2])
+    with pytest.raises(TokenizerError, match="cannot be unpacked"):
+        read(tmp_path / "v.txt.gz")
+
+
+def test_a_vocabulary_that_is_none(tmp_path: Path) -> None:
+    np.save(tmp_path / "v.npy", some().matrix)
+    for name, text, says in (
+        ("v.vocab", "a\nb\n", "another number of words"),
+        ("v.json", "{", "cannot be read"),
+        ("v.json", '{"a": 1, "b": 7}', "is no list of words"),
+        ("v.json", "[1, 2]", "is no list of words"),
+    ):
+        file = tmp_path / name
+        file.write_text(text)
+        with pytest.raises(TokenizerError, match=says):
+            read(tmp_path / "v.npy")
+        file.unlink()
+
+
+def test_what_cannot_be_written_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UnknownName, match=".safetensors"):
+        write(some(), tmp_path / "v.pkl")
+    with pytest.raises(TokenizerError, match="white space"):
+        write(some(words=["a b", "c"]), tmp_path / "v.txt")
+    write(some(words=["a b", "c"]), tmp_path / "v.npy")
+    assert read(tmp_path / "v.npy").words == ["a b", "c"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_a_flipped_byte_gives_vectors_or_one_error(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("flipped")
+    suffix = data.draw(st.sampled_from([*SUFFIXES, ".txt.gz", ".bin.gz"]))
+    write(some(), folder / f"v{suffix}")
+    held = bytearray((folder / f"v{suffix}").read_bytes())
+    held[data.draw(st.integers(0, len(held) - 1))] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(held)))
+    (folder / f"v{suffix}").write_bytes(held[: cut if data.draw(st.booleans()) else len(held)])
+    try:
+        assert isinstance(read(folder / f"v{suffix}"), WordVectors)
+    except FirstlightError as error:
+        assert "\n" not in error.sentence()
+
+
+@pytest.mark.data
+def test_real_files(shared_data: Path) -> None:
+    glove = read(shared_data / "vectors" / "glove.6B.50d.top30k.txt.gz")
+    assert (len(glove), glove.width, glove.words[:3]) == (30_000, 50, ["the", ",", "."])
+    binary = read(shared_data / "vectors" / "euclidean_vectors.bin")
+    assert (len(binary), binary.width, binary.words[:2]) == (2747, 10, ["the", "to"])
+    text = read(shared_data / "vectors" / "test_glove.txt")
+    assert (len(text), text.width, text.words[1]) == (76, 50, "ö")
