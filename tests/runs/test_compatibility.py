@@ -7,7 +7,7 @@ import pytest
 
 from firstlight.config import flatten, merge
 from firstlight.errors import ContractError
-from firstlight.runs.compatibility import changes, check_changes, settings_hash
+from firstlight.runs.compatibility import changed_settings, check_changes, settings_hash
 from firstlight.train import MAY_CHANGE, TrainSettings
 
 TABLE: dict[str, Any] = {
@@ -58,9 +58,9 @@ def test_changes_are_what_is_asked_for_and_differs() -> None:
         "optim": {"lr": 0.2, "name": "muon"},
         "train": {"steps": 10, "micro_batch": "auto", "tokens": 5, "minutes": None, "epochs": None},
     }
-    assert changes(old, asked) == {"optim.lr": (0.1, 0.2), "train.tokens": (None, 5)}
-    assert changes(old, {}) == {}
-    assert changes(old, old) == {}
+    assert changed_settings(old, asked) == {"optim.lr": (0.1, 0.2), "train.tokens": (None, 5)}
+    assert changed_settings(old, {}) == {}
+    assert changed_settings(old, old) == {}
 
 
 def test_limits_and_cadence_may_change() -> None:

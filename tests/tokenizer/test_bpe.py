@@ -7,11 +7,11 @@ from collections import Counter
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from untidy import untidy
 
 from firstlight import progress
 from firstlight.tokenizer import PATTERNS, TokenizerSettings, train
 from firstlight.types import Document
+from untidy import untidy
 
 WORDS = st.lists(st.text("abcde", min_size=1, max_size=9), min_size=30, max_size=80)
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
-from untidy import untidy
 
 from firstlight import progress
 from firstlight.corpus import open_corpus
 from firstlight.errors import CorpusError, TokenizerError
 from firstlight.tokenizer import PATTERNS, TokenizerSettings, auto_vocabulary, train
 from firstlight.types import Document
+from untidy import untidy
 
 
 @pytest.mark.parametrize("kind", ["bpe", "word", "char", "byte"])

@@ -17,7 +17,7 @@ def settings_hash(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(fixed, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def changes(old: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def changed_settings(old: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Return ``{key: (old, asked)}`` for what is asked for and differs; ``auto`` asks for nothing."""
     before, after = flatten(old), flatten(asked)
     return {

@@ -14,7 +14,7 @@ from firstlight.errors import ContractError, FirstlightError, UsageError
 from firstlight.files import remove_leftovers, write_atomic
 from firstlight.finetuning import TaskSpec, TasksResult
 from firstlight.lm import LM
-from firstlight.runs.compatibility import changes, check_changes, settings_hash
+from firstlight.runs.compatibility import changed_settings, check_changes, settings_hash
 from firstlight.stages import finetune_setup, pretrain_setup
 from firstlight.stages.finetune_settings import FinetuneSettings
 from firstlight.train import FitResult, fit, restore
@@ -188,7 +188,7 @@ def _existing(run: Path, asked: Mapping[str, Any], *, resume: bool) -> tuple[Fin
             "holds a run already", where=run, fix="Add --resume to go on with it, or choose another --out."
         )
     old = read_toml(run / "run.toml")
-    differing = changes(old, asked)
+    differing = changed_settings(old, asked)
     for key in ("run.start_from", "run.tasks", "run.data"):
         before, now = differing.pop(key, (None, None))
         if now is not None and _places(before) != _places(now):

@@ -11,7 +11,7 @@ from firstlight.config import flatten, merge, parse_overrides, preset, read_toml
 from firstlight.errors import ConfigError, ContractError, UsageError
 from firstlight.files import MANIFEST
 from firstlight.optim import factor
-from firstlight.runs.compatibility import changes, check_changes
+from firstlight.runs.compatibility import changed_settings, check_changes
 from firstlight.stages.settings import PretrainSettings, RunSettings
 from firstlight.tokenizer import CODECS
 from firstlight.train import Limits
@@ -160,7 +160,7 @@ def _existing(run: Path, asked: Mapping[str, Any], *, resume: bool) -> Request:
             fix="Add --resume to go on with it, or choose another --out for a new one.",
         )
     old = read_toml(run / "run.toml")
-    given = _without_source(changes(old, asked), run)
+    given = _without_source(changed_settings(old, asked), run)
     try:
         settings = resolve(PretrainSettings, merge(old, _nested(given)))
     except ConfigError as error:
