@@ -1,6 +1,6 @@
 """What each lever of a preset is worth: runs with one setting changed, several seeds, valid losses at the end.
 
-    python benchmarks/levers.py --text input.txt --seeds 3
+    python benchmarks/ablations.py --text input.txt --seeds 3
 
 The base is the preset shakespeare-char-cpu, cut to 400 steps. Every run is the command ``pretrain``.
 """

@@ -165,13 +165,13 @@ def preparing(asked: argparse.Namespace) -> dict[str, Any]:
     return {"data prepare, MB/s": spread(rates, 0)}
 
 
-def waste(asked: argparse.Namespace) -> dict[str, Any]:
+def overhead(asked: argparse.Namespace) -> dict[str, Any]:
     """Return what a run of a small model spends beside its steps: waiting for data, and at checkpoints."""
     del asked
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "text.txt").write_text("to be or not to be that is the question\n" * 20_000, encoding="ascii")
         done = subprocess.run(
-            [sys.executable, str(HERE / "waste.py"), str(Path(folder) / "text.txt"), str(Path(folder) / "run")],
+            [sys.executable, str(HERE / "overhead.py"), str(Path(folder) / "text.txt"), str(Path(folder) / "run")],
             capture_output=True,
             text=True,
             check=False,
@@ -266,7 +266,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "memory": memory,
     "generation": generation,
     "startup": startup,
-    "waste": waste,
+    "overhead": overhead,
     "tokenizing": tokenizing,
     "preparing": preparing,
 }
@@ -304,7 +304,7 @@ def tables(results: dict[str, Any]) -> dict[str, str]:
         ]
         rows.append(["batch 1", "floor: weights read once a token", str(results["generation"]["floor"]), "", ""])
         made["generation"] = markdown(["what", "system", "tokens/s", "Firstlight over it", "peak MB"], rows)
-    for part in ("startup", "waste", "tokenizing", "preparing"):
+    for part in ("startup", "overhead", "tokenizing", "preparing"):
         if results.get(part):
             made[part] = markdown(["what", "figure"], [[k, str(v)] for k, v in results[part].items()])
     if "machine" in results:

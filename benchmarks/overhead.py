@@ -1,6 +1,6 @@
 """What a run spends beside its steps: seconds spent in the feed, in saving, evaluating and sampling.
 
-python benchmarks/waste.py TEXT RUN
+python benchmarks/overhead.py TEXT RUN
 """
 
 import json

@@ -69,7 +69,7 @@ def import_(
 def export(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run, a checkpoint or a Hugging Face directory.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The file or folder to write.")],
-    to: Annotated[str, typer.Option("--to", help="gguf, onnx, keras, export (torch.export), nanogpt or megatron.")],
+    to: Annotated[str, typer.Option("--to", help="gguf, onnx, keras, pt2 (torch.export), nanogpt or megatron.")],
     dtype: Annotated[str | None, typer.Option("--dtype", help="Of gguf: f32, f16 or q8_0.", show_default=False)] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -18,7 +18,7 @@ FORMATS: dict[str, tuple[str, tuple[str, ...]]] = {
     "megatron": ("megatron", ()),
     "onnx": ("onnx_write", ()),
     "keras": ("keras_write", ()),
-    "export": ("export_write", ()),
+    "pt2": ("pt2_write", ()),
 }
 
 
