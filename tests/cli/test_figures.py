@@ -85,8 +85,8 @@ def test_words(line: str, world: Path, call: Call):
 def test_verify_resume(world: Path, call: Call):
     answer = call("verify-resume", "run", "--steps", "3", "--stop-at", "1")
     assert answer.code == 0, answer.err
-    assert answer.out.startswith("equal, bit for bit: ")
-    assert "stopped at step 1 or not" in answer.out
+    assert answer.out.startswith("bit-identical: ")
+    assert "stopped at step 1 and uninterrupted" in answer.out
 
 
 def test_verify_resume_as_json(world: Path, call: Call):

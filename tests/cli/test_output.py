@@ -17,25 +17,25 @@ class Part:
 
 def test_plain_values():
     held = {"a": Part(Path("x/y"), [1.5, float("nan"), float("-inf")]), 3: (None, True, "é")}
-    assert output.plain(held) == {"a": {"path": "x/y", "values": [1.5, "nan", "-inf"]}, "3": [None, True, "é"]}
+    assert output.to_plain(held) == {"a": {"path": "x/y", "values": [1.5, "nan", "-inf"]}, "3": [None, True, "é"]}
 
 
 def test_json_is_one_line(capsys: pytest.CaptureFixture[str]):
-    output.as_json({"text": "two\nlines\u2028猫"})
+    output.print_result({"text": "two\nlines\u2028猫"}, True, print)
     out = capsys.readouterr().out
     assert json.loads(out) == {"text": "two\nlines\u2028猫"}
     assert out.count("\n") == 1
 
 
 def test_pairs_are_aligned(capsys: pytest.CaptureFixture[str]):
-    output.pairs({"a": 1, "long": "two"})
+    output.print_pairs({"a": 1, "long": "two"})
     assert capsys.readouterr().out == "   a  1\nlong  two\n"
-    output.pairs({})
+    output.print_pairs({})
     assert capsys.readouterr().out == ""
 
 
 def test_a_table_takes_its_cells_as_text(capsys: pytest.CaptureFixture[str]):
-    output.table(("name", "count"), [("[bold]x", "12"), ("y", "1,000")])
+    output.print_table(("name", "count"), [("[bold]x", "12"), ("y", "1,000")])
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert lines == ["name     count", "[bold]x     12", "y        1,000"]
 
@@ -45,4 +45,4 @@ def test_a_table_takes_its_cells_as_text(capsys: pytest.CaptureFixture[str]):
     [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (1_234_567, "1.2 MB"), (5e9, "5.0 GB"), (7.25e15, "7,250.0 TB")],
 )
 def test_sizes(n_bytes: float, text: str):
-    assert output.size(n_bytes) == text
+    assert output.format_bytes(n_bytes) == text

@@ -47,7 +47,7 @@ def test_generate_evaluate_verify_and_resume(trained, run, tmp_path):
     assert valid["interval"][0] < valid["model"]["loss"] < valid["interval"][1]
     assert "whole" in run("data", "verify", out).stdout
     proof = run("verify-resume", out / "run.toml", "--steps", 8, "--stop-at", 3)
-    assert "equal, bit for bit" in proof.stdout
+    assert "bit-identical" in proof.stdout
     finished = run("pretrain", out, "--resume", "--json")
     assert json.loads(finished.stdout)["step"] == 40 and "finished already" in finished.stderr
     more = json.loads(run("pretrain", out, "--resume", "train.steps=44", "--json").stdout)

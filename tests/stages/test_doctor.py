@@ -22,7 +22,7 @@ def test_this_machine_is_healthy_enough_for_its_own_tests(tmp_path: Path):
     found = doctor(tmp_path / "runs")
     names = [finding.name for finding in found.findings]
     assert names[:2] == ["python", "torch"]
-    assert {"gpu", "processor", "memory", "compiler", "allocator", "disk", "fastokens", "pyarrow"} <= set(names)
+    assert {"gpu", "cpu", "memory", "compiler", "allocator", "disk", "fastokens", "pyarrow"} <= set(names)
     assert found.healthy
     assert named(found, "torch").value == torch.__version__
     assert f"free at {tmp_path}" in named(found, "disk").value

@@ -1,12 +1,14 @@
 """The commands ``import`` and ``export``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from firstlight.cli import output
-from firstlight.cli.output import JsonOption
+from firstlight.cli.output import JsonOption, print_pairs, print_result
+
+if TYPE_CHECKING:
+    from firstlight.stages.convert import Imported, ImportedData
 
 
 def register(app: typer.Typer) -> None:
@@ -39,31 +41,37 @@ def import_(
     """
     from firstlight.stages import convert as stage
 
-    made = stage.import_(source, out=run, tokenizer_path=tokenizer)
-    if as_json:
-        output.as_json(made)
-    elif isinstance(made, stage.Imported):
-        output.pairs(
-            {
-                "from": made.form,
-                "run": made.run,
-                "family": made.family,
-                "parameters": f"{made.parameters:,}",
-                "vocabulary": f"{made.vocab_size:,}",
-                "block size": f"{made.block_size:,}",
-                "tokenizer": made.tokenizer,
-            }
-        )
+    result = stage.import_(source, out=run, tokenizer_path=tokenizer)
+    if isinstance(result, stage.Imported):
+        print_result(result, as_json, _print_model)
     else:
-        output.pairs(
-            {
-                "store": made.store,
-                "training": f"{made.train_tokens:,} tokens",
-                "validation": f"{made.valid_tokens:,} tokens",
-                "documents": f"{made.documents:,}",
-                "vocabulary": f"{made.vocab_size:,}",
-            }
-        )
+        print_result(result, as_json, _print_data)
+
+
+def _print_model(model: "Imported") -> None:
+    print_pairs(
+        {
+            "from": model.form,
+            "run": model.run,
+            "family": model.family,
+            "parameters": f"{model.parameters:,}",
+            "vocabulary": f"{model.vocab_size:,}",
+            "block size": f"{model.block_size:,}",
+            "tokenizer": model.tokenizer,
+        }
+    )
+
+
+def _print_data(data: "ImportedData") -> None:
+    print_pairs(
+        {
+            "store": data.store,
+            "training": f"{data.train_tokens:,} tokens",
+            "validation": f"{data.valid_tokens:,} tokens",
+            "documents": f"{data.documents:,}",
+            "vocabulary": f"{data.vocab_size:,}",
+        }
+    )
 
 
 def export(
@@ -79,8 +87,5 @@ def export(
     """
     from firstlight.stages import convert as stage
 
-    made = stage.export(run, to, out, kind=dtype)
-    if as_json:
-        output.as_json(made)
-    else:
-        output.pairs(made.files)
+    result = stage.export(run, to, out, kind=dtype)
+    print_result(result, as_json, lambda result: print_pairs(result.files))

@@ -2,14 +2,16 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from firstlight.cli import output
 from firstlight.cli.arguments import corpus_settings, split_words
-from firstlight.cli.output import JsonOption
+from firstlight.cli.output import JsonOption, print_pairs, print_result, print_table
 from firstlight.errors import StoreError, UsageError
+
+if TYPE_CHECKING:
+    from firstlight.stages.data import Inspected, Prepared, Verified
 
 StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="A token store, or a run directory.")]
 
@@ -59,15 +61,16 @@ def prepare(
     if not inputs:
         raise UsageError("no corpus", fix="Name files, folders or a named corpus.")
     settings += corpus_settings(text_field, on_bad_bytes)
-    made = stage.prepare(inputs, out=out, tokenizer_path=tokenizer, overrides=settings)
-    if as_json:
-        output.as_json(made)
-        return
-    tokens = f"{made.train_tokens:,} training and {made.valid_tokens:,} valid tokens"
-    print(f"{made.store}: {tokens}, vocabulary {made.vocab_size:,}")
-    for reason, count in made.tally.dropped.items():
+    result = stage.prepare(inputs, out=out, tokenizer_path=tokenizer, overrides=settings)
+    print_result(result, as_json, _print_prepared)
+
+
+def _print_prepared(result: "Prepared") -> None:
+    tokens = f"{result.train_tokens:,} training and {result.valid_tokens:,} valid tokens"
+    print(f"{result.store}: {tokens}, vocabulary {result.vocab_size:,}")
+    for reason, count in result.tally.dropped.items():
         print(f"left out: {count:,} documents, {reason}")
-    print(f"Train on it: firstlight pretrain {shlex.quote(str(made.store))} --out runs/NAME")
+    print(f"Train on it: firstlight pretrain {shlex.quote(str(result.store))} --out runs/NAME")
 
 
 def inspect(
@@ -81,11 +84,11 @@ def inspect(
     """
     from firstlight.stages import data as stage
 
-    found = stage.inspect(store, n_tokens=tokens)
-    if as_json:
-        output.as_json(found)
-        return
-    output.pairs(
+    print_result(stage.inspect(store, n_tokens=tokens), as_json, _print_store)
+
+
+def _print_store(found: "Inspected") -> None:
+    print_pairs(
         {
             "documents": f"{found.documents['train']:,} train, {found.documents['valid']:,} valid",
             "tokens": f"{found.tokens['train']:,} train, {found.tokens['valid']:,} valid ({found.dtype})",
@@ -111,11 +114,12 @@ def verify(store: StoreArgument, as_json: JsonOption = False) -> None:
     from firstlight.stages import data as stage
 
     result = stage.verify(store)
-    if as_json:
-        output.as_json(result)
-        if result.problems:
-            raise typer.Exit(1)
-        return
+    print_result(result, as_json, lambda result: _print_verified(result, store))
+    if result.problems:
+        raise typer.Exit(1)
+
+
+def _print_verified(result: "Verified", store: str) -> None:
     if not result.problems:
         print(f"whole: {', '.join(map(str, result.checked))}")
         return
@@ -139,12 +143,13 @@ def stats(
     """
     from firstlight.stages import data as stage
 
-    found = stage.stats(store, top=top)
-    if as_json:
-        output.as_json(found)
-        return
-    heads = ("documents", "tokens", "bytes")
-    output.table(("split", *heads), [(side, *(f"{found[side][h]:,}" for h in heads)) for side in ("train", "valid")])
+    print_result(stage.stats(store, top=top), as_json, _print_stats)
+
+
+def _print_stats(found: dict[str, Any]) -> None:
+    counts = ("documents", "tokens", "bytes")
+    rows = [(side, *(f"{found[side][name]:,}" for name in counts)) for side in ("train", "valid")]
+    print_table(("split", *counts), rows)
     print(f"\n{found['bytes_per_token']:.2f} bytes a token; {found['ids_used']:,} of {found['vocab_size']:,} ids occur")
     print("tokens a document: " + ", ".join(f"{name} {value:,.0f}" for name, value in found["document_tokens"].items()))
     print()
@@ -158,4 +163,4 @@ def stats(
         )
         for r in found["top"]
     ]
-    output.table(("id", "token", "count", "share"), rows, words=2)
+    print_table(("id", "token", "count", "share"), rows, n_text=2)

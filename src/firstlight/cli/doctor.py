@@ -2,12 +2,14 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from firstlight.cli import output
-from firstlight.cli.output import JsonOption
+from firstlight.cli.output import JsonOption, print_result
+
+if TYPE_CHECKING:
+    from firstlight.stages.doctor import Diagnosis
 
 
 def register(app: typer.Typer) -> None:
@@ -28,14 +30,15 @@ def doctor(
     from firstlight.stages.doctor import doctor as stage
 
     found = stage(folder)
-    if as_json:
-        output.as_json({"healthy": found.healthy, "findings": found.findings})
-    else:
-        signs = {"ok": "ok  ", "note": "note", "problem": "BAD "}
-        width = max(len(finding.name) for finding in found.findings)
-        for finding in found.findings:
-            fix = f"  -> {finding.fix}" if finding.fix else ""
-            print(f"{signs[finding.level]}  {finding.name:<{width}}  {finding.value}{fix}")
-        sys.stdout.flush()
+    print_result(found, as_json, _print_diagnosis)
     if not found.healthy:
         raise typer.Exit(1)
+
+
+def _print_diagnosis(found: "Diagnosis") -> None:
+    signs = {"ok": "ok  ", "note": "note", "problem": "BAD "}
+    width = max(len(finding.name) for finding in found.findings)
+    for finding in found.findings:
+        fix = f"  -> {finding.fix}" if finding.fix else ""
+        print(f"{signs[finding.level]}  {finding.name:<{width}}  {finding.value}{fix}")
+    sys.stdout.flush()

@@ -4,12 +4,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from firstlight.cli import output
 from firstlight.cli.arguments import named_as_options
-from firstlight.cli.output import JsonOption
+from firstlight.cli.output import JsonOption, format_bytes, print_result, print_table
 
 if TYPE_CHECKING:
     from firstlight.evaluation import Likelihood
+    from firstlight.stages.evaluate import Evaluation
 
 
 def register(app: typer.Typer) -> None:
@@ -47,19 +47,20 @@ def evaluate(
     from firstlight.stages.evaluate import evaluate as stage
 
     with named_as_options({"hardware.device": "--device", "stride": "--stride"}):
-        found = stage(run, text or (), stride=stride, device=device, int8=int8)
-    if as_json:
-        output.as_json(found.to_json())
-        return
+        result = stage(run, text or (), stride=stride, device=device, int8=int8)
+    print_result(result, as_json, _print_scores)
+
+
+def _print_scores(found: "Evaluation") -> None:
     for number, result in enumerate(found.texts):
         if number:
             print()
-        size = f", {output.size(result.n_bytes)}" if result.unit == "byte" else ""
+        size = f", {format_bytes(result.n_bytes)}" if result.unit == "byte" else ""
         step = "" if result.unit == "dim" else f", stride {found.stride}"
         print(f"{result.name}: {result.n_tokens:,} tokens{size}{step}")
         scores = [("model", result.model), *result.baselines.items()]
         heads = ("", "loss", "perplexity", f"bits/{result.unit}")
-        output.table(heads, [_row(name, score, result.unit) for name, score in scores])
+        print_table(heads, [_row(name, score, result.unit) for name, score in scores])
         if result.interval is not None:
             low, high = result.interval
             print(f"95 % interval of the loss: {low:.4f} to {high:.4f}")

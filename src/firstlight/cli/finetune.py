@@ -3,15 +3,19 @@
 import json
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from firstlight.cli import output
 from firstlight.cli.arguments import named_as_options, split_words
-from firstlight.cli.output import JsonOption
+from firstlight.cli.output import JsonOption, print_result, print_table
 from firstlight.config import parse_overrides
 from firstlight.errors import UsageError
+
+if TYPE_CHECKING:
+    from firstlight.finetuning.probe import ProbeResult
+    from firstlight.stages.finetune import FinetuneResult
+    from firstlight.stages.transfer import TransferResult
 
 
 def register(app: typer.Typer) -> None:
@@ -61,16 +65,17 @@ def finetune(
         summary = stage.finetune_seeds(
             seeds, start, tasks, out=out, overrides=settings, data=data, preset=preset, resume=resume
         )
-        output.as_json(summary) if as_json else _tell_seeds(summary, out)
+        print_result(summary, as_json, lambda summary: _print_seeds(summary, out))
         return
     result = stage.finetune(start, tasks, out=out, data=data, preset=preset, resume=resume, overrides=settings)
-    if as_json:
-        output.as_json(result)
-        return
+    print_result(result, as_json, _print_finetuned)
+
+
+def _print_finetuned(result: "FinetuneResult") -> None:
     how = f"stopped by {result.stopped_by}" if result.finished else f"interrupted by {result.stopped_by}, saved"
     print(f"{result.run}: {how} at step {result.step} after {result.seconds:,.1f} s")
     for side in ("valid", "test"):
-        _tell_figures(side, getattr(result, side))
+        _print_metrics(side, getattr(result, side))
     if result.forgetting:
         before, after = result.forgetting["before"], result.forgetting["after"]
         print(f"loss on the pre-training text: {before:.4f} before, {after:.4f} after")
@@ -142,11 +147,12 @@ def probe(
 
     with named_as_options({"hardware.device": "--device"}):
         found = stage(run, task, data=data, pool="mean" if pool == "mean" else "last", device=device, rows=rows)
-    if as_json:
-        output.as_json(found.to_json())
-        return
+    print_result(found, as_json, _print_probe)
+
+
+def _print_probe(found: "ProbeResult") -> None:
     scores = [("embeddings" if s.layer == 0 else f"block {s.layer}", f"{s.accuracy:.4f}") for s in found.layers]
-    output.table(("layer", "accuracy"), scores)
+    print_table(("layer", "accuracy"), scores)
     if found.raw_pixels is not None:
         print(f"the same classifier on raw pixels: {found.raw_pixels:.4f}")
     print(f"the commonest class alone: {found.majority:.4f}")
@@ -174,15 +180,16 @@ def transfer(
         raise UsageError("names no model", where="transfer", expected="RUN A.toml B.toml")
     from firstlight.stages.transfer import transfer as stage
 
-    found = stage(inputs[0], inputs[1:], out=out, overrides=settings, data=data, preset=preset)
-    if as_json:
-        output.as_json(found)
-        return
+    result = stage(inputs[0], inputs[1:], out=out, overrides=settings, data=data, preset=preset)
+    print_result(result, as_json, _print_transfer)
+
+
+def _print_transfer(found: "TransferResult") -> None:
     rows = [(r.task, r.trained, r.metric, f"{r.value:.4f}", f"{r.low:.4f} to {r.high:.4f}") for r in found.rows]
-    output.table(("task", "trained on", "metric", "value", "95 % interval"), rows)
+    print_table(("task", "trained on", "metric", "value", "95 % interval"), rows)
 
 
-def _tell_figures(side: str, tasks: dict[str, Any]) -> None:
+def _print_metrics(side: str, tasks: dict[str, Any]) -> None:
     for name, f in tasks.items():
         if f["metric"] == "loss":
             print(f"{name}, {side}: loss {f['value']:.4f}")
@@ -194,7 +201,7 @@ def _tell_figures(side: str, tasks: dict[str, Any]) -> None:
         )
 
 
-def _tell_seeds(summary: dict[str, Any], out: Path) -> None:
+def _print_seeds(summary: dict[str, Any], out: Path) -> None:
     for side in ("valid", "test"):
         for name, f in summary[side].items():
             values = ", ".join(f"{v:.4f}" for v in f["values"])

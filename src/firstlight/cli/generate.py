@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from firstlight.cli import output
 from firstlight.cli.arguments import named_as_options, standard_input
-from firstlight.cli.output import JsonOption
+from firstlight.cli.output import JsonOption, print_result
 from firstlight.errors import UsageError
 
 if TYPE_CHECKING:
@@ -96,58 +95,59 @@ def generate(  # noqa: PLR0913 - an argument an option
     if model.codec is not None:
         if prompt is not None or many is not None:
             raise UsageError("is no model of texts", where=run, fix="Give --ids or --image in place of a prompt.")
-        pictured = {"image": image, "keep": keep, "of_class": of_class, "out": out}
-        _beyond_text(model, ids, pictured, settings, as_json)
+        image_options = {"image": image, "keep": keep, "of_class": of_class, "out": out}
+        _generate_non_text(model, ids, image_options, settings, as_json)
         return
     if ids is not None or image is not None:
         raise UsageError("is a model of texts", where=run, fix="Give a prompt in place of --ids or --image.")
     if prompt is None and many is None and sys.stdin.isatty() and not as_json:
         _converse(model, settings)
         return
-    asked = [prompt] if prompt is not None else many if many is not None else _prompts()
-    if as_json:
-        output.as_json({"samples": stage.generate(model, asked, **settings)})
-    elif len(asked) == 1 and (num_samples or 1) == 1:
-        _write(asked[0], stage.stream(model, asked[0], **settings))
+    given = [prompt] if prompt is not None else many if many is not None else _read_prompts()
+    if len(given) == 1 and (num_samples or 1) == 1 and not as_json:
+        _print_stream(given[0], stage.stream(model, given[0], **settings))
     else:
-        for number, sample in enumerate(stage.generate(model, asked, **settings)):
-            print(f"{'' if number == 0 else '---' + chr(10)}{sample.prompt}{sample.text}")
+        print_result({"samples": stage.generate(model, given, **settings)}, as_json, _print_samples)
 
 
-def _beyond_text(
-    model: "LM", ids: str | None, pictured: dict[str, Any], settings: dict[str, Any], as_json: bool
+def _generate_non_text(
+    model: "LM", ids: str | None, image_options: dict[str, Any], settings: dict[str, Any], as_json: bool
 ) -> None:
-    """Let a model write ids on, or draw."""
+    """Generate ids, or an image grid."""
     from firstlight.tokenizer import Pixels
 
     if not isinstance(model.codec, Pixels):
         from firstlight.stages.generate import generate_ids
 
-        if pictured["image"] is not None:
+        if image_options["image"] is not None:
             raise UsageError("is a model of ids", where=model.source, fix="Give --ids in place of --image.")
         samples = generate_ids(model, ids or (), **settings)
-        if as_json:
-            output.as_json({"samples": samples})
-            return
-        for sample in samples:
-            print(*sample.prompt, *sample.ids)
+        print_result({"samples": samples}, as_json, _print_id_samples)
         return
     if ids is not None:
         raise UsageError("is a model of images", where=model.source, fix="Give --image in place of --ids.")
     from firstlight.stages import images
 
-    image, keep = pictured.pop("image"), pictured.pop("keep")
+    image, keep = image_options.pop("image"), image_options.pop("keep")
     if image is None:
-        drawn = images.sample(model, **pictured, **settings)
+        drawn = images.sample(model, **image_options, **settings)
     else:
-        drawn = images.complete(model, image, keep=keep, **pictured, **settings)
-    if as_json:
-        output.as_json(drawn)
-        return
-    print(f"{drawn.out}: {drawn.images} images{'' if image is None else ', between what was given and the original'}")
+        drawn = images.complete(model, image, keep=keep, **image_options, **settings)
+    layout = "" if image is None else "; each row: the given part, the completions, the original"
+    print_result(drawn, as_json, lambda grid: print(f"{grid.out}: {grid.images} images{layout}"))
 
 
-def _write(prompt: str, pieces: Iterator[str]) -> None:
+def _print_samples(result: dict[str, Any]) -> None:
+    for number, sample in enumerate(result["samples"]):
+        print(f"{'' if number == 0 else '---' + chr(10)}{sample.prompt}{sample.text}")
+
+
+def _print_id_samples(result: dict[str, Any]) -> None:
+    for sample in result["samples"]:
+        print(*sample.prompt, *sample.ids)
+
+
+def _print_stream(prompt: str, pieces: Iterator[str]) -> None:
     print(prompt, end="", flush=True)
     for piece in pieces:
         print(piece, end="", flush=True)
@@ -174,7 +174,7 @@ def _converse(model: "LM", settings: dict[str, Any]) -> None:
         print(flush=True)
 
 
-def _prompts() -> list[str]:
+def _read_prompts() -> list[str]:
     lines = [line for line in standard_input().splitlines() if line.strip()]
     if not lines:
         raise UsageError("no prompt", fix='Give one: firstlight generate RUN "The ", or a line of standard input.')

@@ -3,14 +3,17 @@
 import json
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from firstlight.cli import output
 from firstlight.cli.arguments import corpus_settings, split_words
-from firstlight.cli.output import JsonOption
+from firstlight.cli.output import JsonOption, format_bytes, print_pairs, print_result
 from firstlight.errors import UsageError
+
+if TYPE_CHECKING:
+    from firstlight.stages.pretrain import PretrainResult
+    from firstlight.stages.verify_resume import ResumeProof
 
 CorpusArgument = Annotated[
     list[str] | None,
@@ -67,10 +70,10 @@ def pretrain(
 
     if dry_run:
         plan = stage.dry_run(inputs, out=out, preset=preset, start_from=start_from, overrides=settings).to_json()
-        output.as_json(plan) if as_json else _tell_plan(plan)
+        print_result(plan, as_json, _print_plan)
         return
     result = stage.pretrain(inputs, out=out, preset=preset, start_from=start_from, resume=resume, overrides=settings)
-    _tell(result, as_json)
+    print_result(result, as_json, _print_trained)
 
 
 def quickstart(words: CorpusArgument = None, out: OutOption = None, as_json: JsonOption = False) -> None:
@@ -85,7 +88,7 @@ def quickstart(words: CorpusArgument = None, out: OutOption = None, as_json: Jso
 
     inputs, settings = split_words(words)
     result = stage(inputs, out=out or Path("runs/quickstart"), overrides=settings)
-    _tell(result, as_json)
+    print_result(result, as_json, _print_trained)
     if as_json:
         return
     file = result.run / "samples.jsonl"
@@ -116,20 +119,20 @@ def verify_resume(
 
     file = settings / "run.toml" if (settings / "run.toml").is_file() else settings
     proof = stage(file, steps=steps, stop_at=stop_at, overrides=words or [])
-    if as_json:
-        output.as_json(proof)
-    elif proof.equal:
-        print(f"equal, bit for bit: {proof.compared} tensors and {steps} losses, stopped at step {stop_at} or not")
-    else:
-        print(f"not equal: {proof.difference}")
+    print_result(proof, as_json, _print_proof)
     if not proof.equal:
         raise typer.Exit(1)
 
 
-def _tell(result: Any, as_json: bool) -> None:
-    if as_json:
-        output.as_json(result)
-        return
+def _print_proof(proof: "ResumeProof") -> None:
+    if proof.equal:
+        runs = f"stopped at step {proof.stopped_at} and uninterrupted"
+        print(f"bit-identical: {proof.compared} tensors and {proof.steps} losses, {runs}")
+    else:
+        print(f"different: {proof.difference}")
+
+
+def _print_trained(result: "PretrainResult") -> None:
     how = f"stopped by {result.stopped_by}" if result.finished else f"interrupted by {result.stopped_by}, saved"
     print(f"{result.run}: {how} at step {result.step} after {result.seconds:,.1f} s, {result.tokens:,} tokens")
     if result.valid_loss is not None:
@@ -142,17 +145,17 @@ def _tell(result: Any, as_json: bool) -> None:
         print(f"report: {result.report}")
 
 
-def _tell_plan(plan: dict[str, Any]) -> None:
+def _print_plan(plan: dict[str, Any]) -> None:
     epochs = "open" if plan["epochs"] is None else f"{plan['epochs']:.2f}"
     total, step = _duration(plan["total_seconds"]), _duration(plan["step_seconds"])
-    output.pairs(
+    print_pairs(
         {
             "parameters": f"{plan['parameters']:,} ({plan['embedding_parameters']:,} of them embeddings and head)",
             "training text": f"{plan['train_tokens']:,} tokens; valid split {plan['valid_tokens']:,}",
             "updates": f"{_count(plan['steps'])} of {plan['step_tokens']:,} tokens: {epochs} epochs",
-            "memory": f"about {output.size(plan['memory_bytes'])} for weights, gradients, optimiser and activations",
+            "memory": f"about {format_bytes(plan['memory_bytes'])} for weights, gradients, optimiser and activations",
             "time": f"{total} at {step} a step, measured here",
-            "disk": f"{output.size(plan['disk_bytes'])} for checkpoints and token store",
+            "disk": f"{format_bytes(plan['disk_bytes'])} for checkpoints and token store",
             "FLOPs": "open" if plan["total_flops"] is None else f"{plan['total_flops']:.3g}",
         }
     )

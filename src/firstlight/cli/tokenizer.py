@@ -1,15 +1,17 @@
 """The commands ``tokenizer train``, ``import``, ``show``, ``encode``, ``decode`` and ``compare``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from firstlight.cli import output as showing
 from firstlight.cli import vectors
 from firstlight.cli.arguments import split_words, standard_input
-from firstlight.cli.output import JsonOption
+from firstlight.cli.output import JsonOption, print_pairs, print_result, print_table
 from firstlight.errors import UsageError
+
+if TYPE_CHECKING:
+    from firstlight.stages.tokenizer import TokenizerFacts
 
 _LONGEST_ID = 18  # digits; more than any vocabulary has
 _SHOWN = 32  # characters of a long token
@@ -55,7 +57,7 @@ def train(
     inputs, settings = split_words(words)
     if not inputs:
         raise UsageError("no corpus", fix="Name files, folders or a named corpus.")
-    _tell(stage.train(inputs, out=out, overrides=settings), as_json)
+    print_result(stage.train(inputs, out=out, overrides=settings), as_json, _print_facts)
 
 
 def import_(
@@ -72,7 +74,7 @@ def import_(
     """
     from firstlight.stages import tokenizer as stage
 
-    _tell(stage.import_(source, out=out), as_json)
+    print_result(stage.import_(source, out=out), as_json, _print_facts)
 
 
 def show(path: PathArgument, as_json: JsonOption = False) -> None:
@@ -82,7 +84,7 @@ def show(path: PathArgument, as_json: JsonOption = False) -> None:
     """
     from firstlight.stages import tokenizer as stage
 
-    _tell(stage.show(path), as_json)
+    print_result(stage.show(path), as_json, _print_facts)
 
 
 def encode(
@@ -97,10 +99,7 @@ def encode(
     from firstlight.stages import tokenizer as stage
 
     result = stage.encode(path, standard_input() if text == "-" else text)
-    if as_json:
-        showing.as_json(result)
-    else:
-        print(" ".join(map(str, result.ids)))
+    print_result(result, as_json, lambda result: print(" ".join(map(str, result.ids))))
 
 
 def decode(
@@ -133,10 +132,10 @@ def compare(
     """
     from firstlight.stages import tokenizer as stage
 
-    found = stage.compare(paths, text)
-    if as_json:
-        showing.as_json({"tokenizers": found})
-        return
+    print_result({"tokenizers": stage.compare(paths, text)}, as_json, _print_comparison)
+
+
+def _print_comparison(result: dict[str, Any]) -> None:
     rows = [
         (
             one.path,
@@ -147,21 +146,15 @@ def compare(
             f"{one.characters_per_token:.3f}",
             f"{one.unknown:,}",
         )
-        for one in found
+        for one in result["tokenizers"]
     ]
-    heads = ("tokenizer", "kind", "vocabulary", "tokens", "bytes/token", "characters/token", "unknown")
-    showing.table(heads, rows, words=2)
+    columns = ("tokenizer", "kind", "vocabulary", "tokens", "bytes/token", "characters/token", "unknown")
+    print_table(columns, rows, n_text=2)
 
 
-def _tell(facts: object, as_json: bool) -> None:
-    from firstlight.stages.tokenizer import TokenizerFacts
-
-    assert isinstance(facts, TokenizerFacts)
-    if as_json:
-        showing.as_json(facts)
-        return
+def _print_facts(facts: "TokenizerFacts") -> None:
     unknown = "none: every text has ids" if facts.unk_id is None else f"id {facts.unk_id}"
-    showing.pairs(
+    print_pairs(
         {
             "path": facts.path,
             "kind": facts.kind,

@@ -1,14 +1,16 @@
 """The commands ``tokenizer vectors train`` and ``tokenizer vectors eval``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from firstlight.cli import output as showing
 from firstlight.cli.arguments import split_words
-from firstlight.cli.output import JsonOption
+from firstlight.cli.output import JsonOption, print_pairs, print_result, print_table
 from firstlight.errors import UsageError
+
+if TYPE_CHECKING:
+    from firstlight.stages.vectors import VectorFacts, VectorFigures
 
 
 def register(app: typer.Typer) -> None:
@@ -46,11 +48,11 @@ def train(
     inputs, settings = split_words(words)
     if not inputs:
         raise UsageError("no corpus", fix="Name files, folders or a named corpus.")
-    facts = stage.train(inputs, out=out, overrides=settings)
-    if as_json:
-        showing.as_json(facts)
-        return
-    showing.pairs(
+    print_result(stage.train(inputs, out=out, overrides=settings), as_json, _print_facts)
+
+
+def _print_facts(facts: "VectorFacts") -> None:
+    print_pairs(
         {
             "path": facts.path,
             "method": facts.method,
@@ -82,20 +84,20 @@ def judge(
     """
     from firstlight.stages import vectors as stage
 
-    found = stage.judge(path, pairs=similarity or (), questions=analogies or (), most=top)
-    if as_json:
-        rows = [{**showing.plain(section), "accuracy": section.accuracy} for section in found.analogies]
-        showing.as_json({**showing.plain(found), "analogies": rows})
-        return
+    result = stage.judge(path, pairs=similarity or (), questions=analogies or (), most=top)
+    print_result(result, as_json, _print_evaluation)
+
+
+def _print_evaluation(found: "VectorFigures") -> None:
     print(f"{found.path}: {found.n_words:,} words, width {found.width}")
     if found.similarity:
         print()
         cells = [(one.file, _figure(one.spearman), f"{one.found:,}", f"{one.skipped:,}") for one in found.similarity]
-        showing.table(("similarity", "Spearman", "pairs", "skipped"), cells)
+        print_table(("similarity", "Spearman", "pairs", "skipped"), cells)
     if found.analogies:
         print()
         cells = [(one.name, _figure(one.accuracy), f"{one.found:,}", f"{one.skipped:,}") for one in found.analogies]
-        showing.table(("analogies", "accuracy", "questions", "skipped"), cells)
+        print_table(("analogies", "accuracy", "questions", "skipped"), cells)
 
 
 def _figure(value: float | None) -> str:

@@ -1,38 +1,39 @@
-"""``doctor``: what this machine can do, what is missing, what to install."""
+"""``doctor``: report what this machine supports, what is missing and what to install."""
 
 import importlib.util
 import os
 import platform
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from firstlight.parallel.allocator import state as allocator_state
 
 _TESTED_TORCH = ((2, 11), (2, 14))
-_ROOM_BYTES = 2_000_000_000
+_LOW_BYTES = 2_000_000_000
 _EXTRAS = {
     "parquet": ("pyarrow", "reading .parquet"),
     "zstd": ("zstandard", "reading .zst"),
-    "images": ("sklearn", "palettes of coloured images"),
-    "hub": ("datasets", "corpora named hf:NAME"),
-    "tiktoken": ("tiktoken", "checking imported tiktoken files"),
-    "tensorboard": ("tensorboard", "TensorBoard curves of a run"),
-    "transformers": ("transformers", "loading checkpoints in transformers"),
+    "images": ("sklearn", "palettes of colour images"),
+    "hub": ("datasets", "Hugging Face datasets as hf:NAME"),
+    "tiktoken": ("tiktoken", "verifying imported tiktoken files"),
+    "tensorboard": ("tensorboard", "TensorBoard logs of a run"),
+    "transformers": ("transformers", "loading checkpoints with transformers"),
 }
-_PROJECTS = {"sklearn": "scikit-learn"}  # where a module is of another name
-_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve")
+_PROJECTS = {"sklearn": "scikit-learn"}  # distributions whose name differs from the module's
+_CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve")
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at.
+    """The result of one check.
 
     Attributes:
-        level: "ok", "note" (works, could be better) or "problem" (something will not work).
-        fix: what to do, or empty.
+        level: "ok", "note" (works, with a limitation) or "problem" (something will fail).
+        fix: what to do about it; empty if nothing.
     """
 
     name: str
@@ -43,19 +44,23 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """All findings; ``healthy`` where none is a problem."""
+    """The results of all checks."""
 
     findings: list[Finding]
 
     @property
     def healthy(self) -> bool:
-        """Nothing will fail."""
+        """Whether no finding is a problem."""
         return all(finding.level != "problem" for finding in self.findings)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        return {"healthy": self.healthy, "findings": [asdict(finding) for finding in self.findings]}
 
 
 def doctor(folder: str | Path = ".") -> Diagnosis:
-    """Look at Python, torch, processor, memory, GPU, compiler, allocator, the disk of ``folder``, and extras."""
-    findings = [_python(), *_torch(), _processor(), _memory(), _compiler(), _allocator(), _disk(Path(folder))]
+    """Check Python, torch, GPUs, CPU, memory, compiler, allocator, the disk of ``folder``, and optional packages."""
+    findings = [_python(), *_torch(), _cpu(), _memory(), _compiler(), _allocator(), _disk(Path(folder))]
     return Diagnosis([*findings, *(_extra(name) for name in _EXTRAS), _encoder()])
 
 
@@ -67,16 +72,16 @@ def _torch() -> list[Finding]:
     try:
         import torch
     except (ImportError, OSError) as error:
-        return [Finding("torch", f"cannot be loaded: {error}", "problem", "Run: pip install torch")]
+        return [Finding("torch", f"failed to import: {error}", "problem", "Run: pip install torch")]
     version = torch.__version__
-    fits = _TESTED_TORCH[0] <= tuple(map(int, version.split(".")[:2])) < _TESTED_TORCH[1]
-    least, below = (".".join(map(str, bound)) for bound in _TESTED_TORCH)
-    own = (
+    is_tested = _TESTED_TORCH[0] <= tuple(map(int, version.split(".")[:2])) < _TESTED_TORCH[1]
+    minimum, below = (".".join(map(str, bound)) for bound in _TESTED_TORCH)
+    finding = (
         Finding("torch", version)
-        if fits
-        else Finding("torch", version, "note", f"Tested from {least} to below {below}.")
+        if is_tested
+        else Finding("torch", version, "note", f"Tested with torch >= {minimum}, < {below}.")
     )
-    found = [own]
+    found = [finding]
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             facts = torch.cuda.get_device_properties(index)
@@ -85,12 +90,16 @@ def _torch() -> list[Finding]:
     elif torch.backends.mps.is_available():
         found.append(Finding("gpu", "Metal (mps)"))
     else:
-        fix = "" if shutil.which("nvidia-smi") is None else "A driver is there: install a CUDA build of torch."
-        found.append(Finding("gpu", "none; models train on the CPU", "note" if fix else "ok", fix))
+        fix = (
+            ""
+            if shutil.which("nvidia-smi") is None
+            else "An NVIDIA driver is installed: install a CUDA build of torch."
+        )
+        found.append(Finding("gpu", "none; training runs on the CPU", "note" if fix else "ok", fix))
     return found
 
 
-def _processor() -> Finding:
+def _cpu() -> Finding:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     name, flags = platform.processor() or platform.machine(), ""
     info = Path("/proc/cpuinfo")
@@ -98,9 +107,9 @@ def _processor() -> Finding:
         lines = dict(line.split(":", 1) for line in info.read_text(encoding="utf-8").splitlines() if ":" in line)
         table = {key.strip(): value.strip() for key, value in lines.items()}
         name = table.get("model name", name)
-        have = set((table.get("flags") or table.get("Features") or "").split())
-        flags = f", {' '.join(flag for flag in _FLAGS if flag in have) or 'no vector units known to us'}"
-    return Finding("processor", f"{name}, {cores} cores usable{flags}")
+        available = set((table.get("flags") or table.get("Features") or "").split())
+        flags = f", {' '.join(flag for flag in _CPU_FLAGS if flag in available) or 'no known vector extensions'}"
+    return Finding("cpu", f"{name}, {cores} usable cores{flags}")
 
 
 def _memory() -> Finding:
@@ -108,13 +117,13 @@ def _memory() -> Finding:
     if not total:
         return Finding("memory", "unknown")
     value = f"{total / 2**30:.1f} GiB, {free / 2**30:.1f} free"
-    if free < _ROOM_BYTES:
-        return Finding("memory", value, "note", "Small models only: lower model.n_embd and train.batch_tokens.")
+    if free < _LOW_BYTES:
+        return Finding("memory", value, "note", "Only small models fit: lower model.n_embd and train.batch_tokens.")
     return Finding("memory", value)
 
 
 def _memory_bytes() -> tuple[int, int]:
-    """Return total and free bytes, within the limit of a container where there is one."""
+    """Return total and free bytes, within the container's limit if there is one."""
     info = Path("/proc/meminfo")
     if not info.is_file():
         try:
@@ -134,39 +143,39 @@ def _memory_bytes() -> tuple[int, int]:
 def _compiler() -> Finding:
     found = next((path for name in ("g++", "clang++", "cl") if (path := shutil.which(name))), None)
     if found is None:
-        what = "no C++ compiler: models run without compilation"
-        return Finding("compiler", what, "note", "Install g++ to compile on a GPU.")
+        value = "no C++ compiler found: torch.compile is disabled"
+        return Finding("compiler", value, "note", "Install g++ to use torch.compile on a GPU.")
     return Finding("compiler", found)
 
 
 def _allocator() -> Finding:
-    return Finding("allocator", f"{allocator_state()}; training tunes it on Linux with glibc")
+    return Finding("allocator", f"{allocator_state()}; tuned for training on Linux with glibc")
 
 
 def _disk(folder: Path) -> Finding:
     folder = folder.absolute()
-    device_context = next(p for p in (folder, *folder.parents) if p.exists())
-    if not device_context.is_dir():
-        return Finding(
-            "disk", f"{device_context} is a file, not a folder", "problem", "Choose another folder with --out."
-        )
-    free = shutil.disk_usage(device_context).free
-    value = f"{free / 1e9:.1f} GB free at {device_context}"
-    if not os.access(device_context, os.W_OK):
-        return Finding("disk", f"{device_context} is not writable", "problem", "Choose another folder with --out.")
-    if free < _ROOM_BYTES:
-        return Finding("disk", value, "note", "Checkpoints may not fit: free some space, or set train.keep_last=1.")
+    existing = next(p for p in (folder, *folder.parents) if p.exists())
+    if not existing.is_dir():
+        return Finding("disk", f"{existing} is a file, not a folder", "problem", "Choose another folder with --out.")
+    free = shutil.disk_usage(existing).free
+    value = f"{free / 1e9:.1f} GB free at {existing}"
+    if not os.access(existing, os.W_OK):
+        return Finding("disk", f"{existing} is not writable", "problem", "Choose another folder with --out.")
+    if free < _LOW_BYTES:
+        return Finding("disk", value, "note", "Checkpoints may not fit: free disk space, or set train.keep_last=1.")
     return Finding("disk", value)
 
 
 def _extra(name: str) -> Finding:
-    module, what = _EXTRAS[name]
+    module, purpose = _EXTRAS[name]
     if importlib.util.find_spec(module) is None:
-        return Finding(module, f"not installed: {what}", "note", f"pip install 'firstlight[{name}]'")
+        return Finding(module, f"not installed: {purpose}", "note", f"pip install 'firstlight[{name}]'")
     return Finding(module, metadata.version(_PROJECTS.get(module, module)))
 
 
 def _encoder() -> Finding:
     if importlib.util.find_spec("fastokens") is None:
-        return Finding("fastokens", "not installed: BPE encodes several times slower", "note", "pip install fastokens")
+        return Finding(
+            "fastokens", "not installed: BPE encoding is several times slower", "note", "pip install fastokens"
+        )
     return Finding("fastokens", metadata.version("fastokens"))

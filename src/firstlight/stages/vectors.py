@@ -1,8 +1,9 @@
 """``tokenizer vectors``: train word vectors, and judge them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from firstlight.config import Settings, parse_overrides, resolve
 from firstlight.corpus import CorpusSettings, open_corpus
@@ -47,6 +48,11 @@ class VectorFigures:
     width: int
     similarity: list[Similarity]
     analogies: list[Section]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object, with the accuracy of each section of analogies."""
+        sections = [{**asdict(section), "accuracy": section.accuracy} for section in self.analogies]
+        return {**asdict(self), "path": str(self.path), "analogies": sections}
 
 
 def train(corpus: Sequence[str], *, out: str | Path, overrides: Sequence[str] = ()) -> VectorFacts:
