@@ -21,7 +21,7 @@ LEVERS: dict[str, list[str]] = {
     "AdamW (lr 3e-3) in place of Muon": ["optim.name=adamw", "optim.lr=3e-3", "optim.weight_decay=0.0"],
     "no QK-norm (family llama)": ["model.family=llama"],
     "LayerNorm, GELU, learned positions, tied (family gpt2)": ["model.family=gpt2"],
-    "output projections drawn, not zero, at first": ["model.init_out=scaled"],
+    "output projections drawn, not zero, at first": ["model.residual_init=scaled"],
     "head tied to the embedding": ["model.tie_embeddings=true"],
     "cosine in place of linear decay": ["optim.schedule.name=cosine"],
     "wsd in place of linear decay": ["optim.schedule.name=wsd"],

@@ -28,7 +28,7 @@ import numpy as np
 from firstlight.config import preset
 from firstlight.finetuning import FinetuneTable, Mixture, Row, TaskRows, Transform, build, read_spec, read_task
 from firstlight.lm import LM
-from firstlight.model import GPT, names_in_transformers
+from firstlight.model import GPT, hf_parameter_names
 from firstlight.optim import Schedule, factor
 from firstlight.statistics import METRICS, interval
 
@@ -94,7 +94,7 @@ class Start:
 def start_of(ctx: TrainContext) -> Start:
     """Build what ``firstlight finetune`` builds from the same settings."""
     spec = read_spec(ctx.task, data=ctx.data, overrides={"max_rows": ctx.rows})
-    read, lm = read_task(spec, seed=ctx.seed), LM.read(ctx.model)
+    read, lm = read_task(spec, seed=ctx.seed), LM.load_fp32(ctx.model)
     assert lm.tokenizer is not None, "checked by the run before"
     transform = Transform(read.spec, lm.tokenizer, lm.config.block_size)
     mixture = Mixture.plan(
@@ -199,7 +199,7 @@ def _hand_over(ours: GPT, theirs: Any) -> None:
     for module, layer in ours.named_modules():
         if not hasattr(layer, "lora_A"):
             continue
-        names, _, _ = names_in_transformers(ours.config, f"{module}.weight")
+        names, _, _ = hf_parameter_names(ours.config, f"{module}.weight")
         for name in names:
             parameter = f"base_model.model.{name.removesuffix('.weight')}.lora_A.default.weight"
             parameters[parameter].data.copy_(layer.lora_A["default"].weight)

@@ -48,7 +48,7 @@ def bodies(texts: list[Path], out: Path, minutes: float) -> dict[str, Path]:
     limits = [*PRETRAIN, f"train.minutes={minutes}"]
     run("pretrain", *texts, "--preset", "words-cpu", "--out", pretrained, "--resume", *limits)
     if not twin.is_dir():
-        read = LM.read(pretrained)
+        read = LM.load_fp32(pretrained)
         model = GPT(read.config)
         model.init_weights(torch.Generator().manual_seed(0))
         LM(model, read.tokenizer).save(twin)

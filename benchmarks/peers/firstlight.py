@@ -60,10 +60,10 @@ def generate(shape: Shape, texts: Texts, step: Callable[[], None], ways: Ways) -
     import torch
 
     from firstlight.lm import GenerateSettings
-    from firstlight.lm.decoding import Decoding
+    from firstlight.lm.decoding import BatchDecoder
     from firstlight.lm.sampling import sample_tokens
     from firstlight.model import GPT, ModelConfig
-    from firstlight.model.int8 import to_int8
+    from firstlight.model.quantized import to_int8
 
     torch.manual_seed(0)
     model = GPT(
@@ -85,7 +85,7 @@ def generate(shape: Shape, texts: Texts, step: Callable[[], None], ways: Ways) -
     settings = GenerateSettings(temperature=0)
     while True:
         prompts = torch.randint(shape.n_vocab, (texts.batch, texts.prompt)).tolist()
-        decoding = Decoding(model, prompts, texts.new)
+        decoding = BatchDecoder(model, prompts, texts.new)
         for _ in range(texts.new):
             decoding.push(sample_tokens(decoding.logits(), settings, None).tolist())
         step()

@@ -25,7 +25,7 @@ def test_out_to_gguf_and_in_again(tmp_path, model, capsys):
     assert run(["import", str(tmp_path / "m.gguf"), str(tmp_path / "back"), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["form"] == "GGUF" and told["family"] == "modern" and told["vocab_size"] == 300
-    a, b = LM.read(model), LM.read(tmp_path / "back")
+    a, b = LM.load_fp32(model), LM.load_fp32(tmp_path / "back")
     assert all(
         torch.equal(x, y) for x, y in zip(a.model.state_dict().values(), b.model.state_dict().values(), strict=True)
     )
@@ -42,7 +42,7 @@ def test_a_tokenizer_can_be_named(tmp_path, model, capsys):
     assert "no tokenizer beside it" in capsys.readouterr().err
     tokenizer = str(tmp_path / "gpt2")
     assert run(["import", str(tmp_path / "ckpt.pt"), str(tmp_path / "b"), "--tokenizer", tokenizer]) == 0
-    assert LM.read(tmp_path / "b").encode("a") == made.encode("a")
+    assert LM.load_fp32(tmp_path / "b").encode("a") == made.encode("a")
     assert run(["import", str(tmp_path / "ckpt.pt"), str(tmp_path / "c"), "--tokenizer", str(model)]) == 1
     assert "the tokenizer is of another model" in capsys.readouterr().err
 

@@ -11,7 +11,7 @@ from tiny_lm import gpt
 
 from firstlight.convert import read
 from firstlight.lm import LM
-from firstlight.model import GPT, export_state
+from firstlight.model import GPT, to_hf_state_dict
 
 V = 37
 
@@ -34,7 +34,7 @@ def back(path: Path) -> LM:
 
 def hf(made: GPT) -> dict[str, np.ndarray]:
     """The weights in transformers' names and orientation."""
-    return {name: tensor.detach().numpy().copy() for name, tensor in export_state(made).items()}
+    return {name: tensor.detach().numpy().copy() for name, tensor in to_hf_state_dict(made).items()}
 
 
 # llama2.c
@@ -51,7 +51,7 @@ def interleaved(weight: np.ndarray, d_head: int) -> np.ndarray:
 
 def llama_parts(made: GPT) -> dict[str, list[np.ndarray]]:
     """Each kind of weight, layer by layer, in llama2.c's names."""
-    held, D = hf(made), made.config.head_width
+    held, D = hf(made), made.config.head_dim
     names = {
         "att_norm": "input_layernorm",
         "wq": "self_attn.q_proj",
@@ -74,12 +74,12 @@ _ORDER = ("wq", "wk", "wv", "wo", "w1", "w2", "w3")
 
 def write_llama2c(path: Path, made: GPT, version: int = 0, group: int = 4) -> Path:
     c, parts = made.config, llama_parts(made)
-    sizes = (c.n_embd, c.inner, c.n_layer, c.n_head, c.heads_kv, c.vocab_size, c.block_size)
+    sizes = (c.n_embd, c.ffn_dim, c.n_layer, c.n_head, c.kv_heads, c.vocab_size, c.block_size)
     if version == 0:
         head = struct.pack("<7i", *sizes[:5], sizes[5] if c.tied else -sizes[5], sizes[6])
         order = ["embed", "att_norm", "wq", "wk", "wv", "wo", "ffn_norm", "w1", "w2", "w3", "norm"]
         body = b"".join(w.astype("<f4").tobytes() for name in order for w in parts[name])
-        body += np.ones(c.block_size * c.head_width, "<f4").tobytes()
+        body += np.ones(c.block_size * c.head_dim, "<f4").tobytes()
         path.write_bytes(head + body + b"".join(w.astype("<f4").tobytes() for w in parts.get("head", [])))
         return path
     head = struct.pack("<Ii7iB", 0x616B3432, version, *sizes, c.tied) + (

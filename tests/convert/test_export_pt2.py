@@ -41,7 +41,7 @@ def test_the_same_logits_for_any_rows_and_positions(written):
     assert len(json.loads(extra["tokenizer.json"])["model"]["vocab"]) >= tokenizer().vocab_size - 1
     for B, parts in [(3, [BLOCK]), (1, [1]), (1, [1, 1, 1]), (2, [7, 1, 4]), (2, [1, 9])]:
         ids = text(B, sum(parts))
-        past = [tuple(torch.zeros(B, c.heads_kv, 0, c.head_width) for _ in "kv") for _ in range(c.n_layer)]
+        past = [tuple(torch.zeros(B, c.kv_heads, 0, c.head_dim) for _ in "kv") for _ in range(c.n_layer)]
         logits = []
         for part in ids.split(parts, dim=1):
             out, past = run(graph, model, part, past)
@@ -66,5 +66,5 @@ def test_what_cannot_be_written(tmp_path):
     with pytest.raises(UsageError, match=r"expected \.pt2"):
         pt2_write.write(lm("gpt2"), tmp_path / "m.pt")
     with pytest.raises(UsageError, match="int8"):
-        pt2_write.write(lm("gpt2").in_int8(), tmp_path / "m.pt2")
+        pt2_write.write(lm("gpt2").quantize_int8(), tmp_path / "m.pt2")
     assert list(tmp_path.iterdir()) == []

@@ -42,7 +42,7 @@ def test_llama2c(tmp_path, version, tied):
     made = model("llama", n_layer=2, n_head=6, n_kv_head=3, n_embd=24, d_ff=20, tie_embeddings=tied, norm_eps=1e-5)
     lm = back(write_llama2c(tmp_path / "any name", made, version))
     same(lm, made)
-    assert (lm.config.tied, lm.config.heads_kv, lm.config.block_size) == (tied, 3, 11)
+    assert (lm.config.tied, lm.config.kv_heads, lm.config.block_size) == (tied, 3, 11)
 
 
 @pytest.mark.parametrize("group", [2, 4])

@@ -154,7 +154,7 @@ def file_with(path, **changed) -> None:
 def test_keys_may_be_left_out_as_in_old_files(tmp_path):
     file_with(tmp_path / "m.gguf")
     made = back(tmp_path / "m.gguf")
-    assert (made.config.heads_kv, made.config.head_width, made.config.rope_theta) == (2, 4, 10_000)
+    assert (made.config.kv_heads, made.config.head_dim, made.config.rope_theta) == (2, 4, 10_000)
     assert made.tokenizer is None and torch.isfinite(logits(made)).all()
 
 

@@ -97,7 +97,7 @@ def test_a_name_on_the_hub_is_fetched_and_becomes_a_run(tmp_path, old):
     server.shutdown()
     server.server_close()
     assert done.returncode == 0, done.stderr
-    read = LM.read(tmp_path / "run")
+    read = LM.load_fp32(tmp_path / "run")
     assert torch.equal(read.model.head_weight, made.model.head_weight)
     assert read.tokenizer.encode("The sun") == made.tokenizer.encode("The sun")
     assert "tf_model.h5" not in handler.asked

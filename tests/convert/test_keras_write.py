@@ -121,7 +121,7 @@ def test_what_cannot_be_written(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"expected \.keras"):
         keras_write.write(lm("gpt2"), tmp_path / "m.h5")
     with pytest.raises(UsageError, match="int8"):
-        keras_write.write(lm("gpt2").in_int8(), tmp_path / "m.keras")
+        keras_write.write(lm("gpt2").quantize_int8(), tmp_path / "m.keras")
     monkeypatch.setitem(sys.modules, "keras", None)
     with pytest.raises(MissingExtra, match=r"firstlight\[keras\]"):
         keras_write.write(lm("gpt2"), tmp_path / "m.keras")

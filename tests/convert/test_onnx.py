@@ -27,7 +27,7 @@ class Session:
 
     def empty(self, B: int) -> Past:
         c = self.config
-        return [np.zeros((B, c.heads_kv, 0, c.head_width), np.float32) for _ in range(2 * c.n_layer)]
+        return [np.zeros((B, c.kv_heads, 0, c.head_dim), np.float32) for _ in range(2 * c.n_layer)]
 
     def __call__(
         self, ids: torch.Tensor, past: Past, mask: np.ndarray | None = None, positions: np.ndarray | None = None
@@ -97,7 +97,7 @@ def test_the_graph_is_sound_and_has_the_usual_names(written):
     assert list(outputs)[:3] == ["logits", "present.0.key", "present.0.value"]
     assert len(inputs) == 3 + 2 * c.n_layer and len(outputs) == 1 + 2 * c.n_layer
     assert inputs["input_ids"] == ["batch_size", "sequence_length"]
-    assert inputs["past_key_values.0.value"] == ["batch_size", c.heads_kv, "past_sequence_length", c.head_width]
+    assert inputs["past_key_values.0.value"] == ["batch_size", c.kv_heads, "past_sequence_length", c.head_dim]
     assert outputs["logits"] == ["batch_size", "sequence_length", V]
 
 
@@ -165,7 +165,7 @@ def test_large_weights_lie_in_a_file_beside(tmp_path, monkeypatch):
 
 def test_what_cannot_be_written(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="int8"):
-        onnx_write.write(lm("modern").in_int8(), tmp_path / "m")
+        onnx_write.write(lm("modern").quantize_int8(), tmp_path / "m")
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(MissingExtra, match=r"firstlight\[onnx\]"):
         onnx_write.write(lm("modern"), tmp_path / "m")

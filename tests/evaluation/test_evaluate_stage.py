@@ -76,7 +76,7 @@ def test_the_valid_split_scores_what_training_logged(world):
 
 def test_the_text_of_the_valid_split_scores_about_the_same(world):
     store = TokenStore.open(world / "run" / "data")
-    lm = LM.read(world / "run")
+    lm = LM.load_fp32(world / "run")
     text = lm.tokenizer.decode(store.valid.tokens)
     (world / "valid.txt").write_text(text, encoding="utf-8")
     (own,) = evaluate(lm).texts
@@ -88,7 +88,7 @@ def test_the_text_of_the_valid_split_scores_about_the_same(world):
 
 
 def test_a_smaller_stride_is_told_and_changes_the_loss(world):
-    lm = LM.read(world / "run")
+    lm = LM.load_fp32(world / "run")
     wide, fine = evaluate(lm), evaluate(lm, stride=4)
     assert (wide.stride, fine.stride) == (16, 4)
     assert wide.texts[0].n_tokens == fine.texts[0].n_tokens
@@ -123,7 +123,7 @@ def test_a_checkpoint_named_from_inside_finds_its_run(world, monkeypatch):
 
 
 def test_a_model_apart_needs_a_text(world):
-    LM.read(world / "run").save(world / "model")
+    LM.load_fp32(world / "run").save(world / "model")
     with pytest.raises(UsageError, match=r"belongs to no run .*--text"):
         evaluate(world / "model")
     (result,) = evaluate(world / "model", [str(world / "text.txt")]).texts
@@ -165,7 +165,7 @@ def test_a_text_without_text_is_refused(world):
 
 
 def test_a_model_without_tokenizer_reads_no_text(world):
-    lm = LM.read(world / "run")
+    lm = LM.load_fp32(world / "run")
     with pytest.raises(UsageError, match="has no tokenizer"):
         evaluate(LM(lm.model, None), [str(world / "text.txt")])
     with pytest.raises(UsageError, match="belongs to no run"):

@@ -3,7 +3,7 @@ import torch
 from tiny_lm import FAMILIES, gpt
 
 from firstlight import progress
-from firstlight.lm.decoding import Decoding
+from firstlight.lm.decoding import BatchDecoder
 from firstlight.model import GPT
 
 V = 41
@@ -30,14 +30,14 @@ def uncached(model: GPT, ids: list[int], n: int) -> list[int]:
 
 def cached(model: GPT, texts: list[list[int]], lengths: list[int]) -> list[list[int]]:
     """Greedy texts, each ended when it has its length."""
-    decoding, out = Decoding(model, texts, max(lengths)), [list[int]() for _ in texts]
-    while decoding.live:
-        live = decoding.live
-        tokens = decoding.logits().argmax(-1).tolist()
-        for i, token in zip(live, tokens, strict=True):
+    decoder, out = BatchDecoder(model, texts, max(lengths)), [list[int]() for _ in texts]
+    while decoder.active:
+        active = decoder.active
+        tokens = decoder.logits().argmax(-1).tolist()
+        for i, token in zip(active, tokens, strict=True):
             out[i].append(token)
-        decoding.push(tokens, {i for i in live if len(out[i]) == lengths[i]})
-        assert all(decoding.rows[i] == texts[i] + out[i] for i in live)
+        decoder.push(tokens, {i for i in active if len(out[i]) == lengths[i]})
+        assert all(decoder.rows[i] == texts[i] + out[i] for i in active)
     return out
 
 
@@ -64,13 +64,13 @@ def test_texts_that_end_leave_the_others_as_they_are(block):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_logits_are_those_of_the_whole_context(family):
     model = gpt(family, V, block_size=40)
-    decoding = Decoding(model, prompts(), 10)
+    decoder = BatchDecoder(model, prompts(), 10)
     for token in range(10):
-        logits = decoding.logits()
-        for i, row in enumerate(decoding.rows):
+        logits = decoder.logits()
+        for i, row in enumerate(decoder.rows):
             with torch.no_grad():
                 torch.testing.assert_close(logits[i], model(torch.tensor([row]))[0, -1], atol=2e-5, rtol=1e-4)
-        decoding.push([token] * 6)
+        decoder.push([token] * 6)
 
 
 def test_ended_texts_leave_the_cache_a_quarter_at_a_time():
@@ -92,10 +92,10 @@ def test_an_ended_text_that_fills_the_cache_leaves_it():
 def test_only_the_last_position_goes_through_the_head_and_one_position_through_the_model():
     model, seen = gpt("llama", V, block_size=64), []
     model.norm.register_forward_hook(lambda module, inputs, out: seen.append(tuple(out.shape[:2])))
-    decoding = Decoding(model, [[1, 2, 3, 4], [5]], 3)
+    decoder = BatchDecoder(model, [[1, 2, 3, 4], [5]], 3)
     for _ in range(3):
-        assert decoding.logits().shape == (2, V)
-        decoding.push([1, 2])
+        assert decoder.logits().shape == (2, V)
+        decoder.push([1, 2])
     assert seen == [(2, 4), (2, 1), (2, 1)]
 
 
@@ -134,10 +134,10 @@ def test_the_model_keeps_its_mode_and_drops_nothing(training):
 
 def test_half_precision_has_a_cache_of_its_own_type():
     model = gpt("modern", V).to(torch.bfloat16)
-    decoding = Decoding(model, [[1, 2, 3]], 4)
-    logits = [decoding.logits()]
-    decoding.push([4])
-    logits.append(decoding.logits())
+    decoder = BatchDecoder(model, [[1, 2, 3]], 4)
+    logits = [decoder.logits()]
+    decoder.push([4])
+    logits.append(decoder.logits())
     assert all(x.dtype == torch.float32 for x in logits)
     with torch.no_grad():
         torch.testing.assert_close(

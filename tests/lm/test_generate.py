@@ -78,23 +78,23 @@ def test_stops_and_end_of_text_end_single_rows():
     free = model.generate(PROMPTS, SAMPLED)
     stop = free[0].text[6:8]
     made = model.generate(PROMPTS, SAMPLED.model_copy(update={"stop": [stop]}))
-    assert made[0].ended_by == "stop"
+    assert made[0].finish_reason == "stop"
     assert made[0].text == free[0].text[: free[0].text.find(stop)]
     assert stop.encode()[-1] == made[0].ids[-1]
     for one, whole in zip(made, free, strict=True):
         assert whole.text.startswith(one.text)
-        assert (one.ended_by == "stop") == (stop in whole.text)
+        assert (one.finish_reason == "stop") == (stop in whole.text)
 
 
 def test_each_end_token_ends():
     model = lm("gpt2", "byte")
     free = model.generate("The sun", GREEDY)[0]
-    assert free.ended_by == "length"
+    assert free.finish_reason == "length"
     assert len(free.ids) == 15
-    model = LM(model.model, model.tokenizer, ends=[free.ids[4]])
-    assert model.tokenizer.eot_id in model.ends
+    model = LM(model.model, model.tokenizer, eos_ids=[free.ids[4]])
+    assert model.tokenizer.eot_id in model.eos_ids
     made = model.generate("The sun", GREEDY)[0]
-    assert (made.ended_by, made.ids) == ("end", free.ids[: free.ids.index(free.ids[4])])
+    assert (made.finish_reason, made.ids) == ("end", free.ids[: free.ids.index(free.ids[4])])
 
 
 @pytest.mark.parametrize("block", [1, 2, 5])
@@ -103,7 +103,7 @@ def test_more_tokens_than_the_block_has(block):
     events: list[progress.Event] = []
     with progress.listen(events.append):
         made = model.generate("The", GenerateSettings(max_new_tokens=30, seed=1))[0]
-    assert len(made.ids) == 30 or made.ended_by == "end"
+    assert len(made.ids) == 30 or made.finish_reason == "end"
     assert any("slides" in event.text for event in events)
 
 

@@ -7,7 +7,7 @@ from tokenizers.processors import TemplateProcessing
 
 from firstlight.evaluation import measure, stream_of
 from firstlight.lm import LM, GenerateSettings
-from firstlight.model import export_state
+from firstlight.model import to_hf_state_dict
 from firstlight.tokenizer import END_OF_TEXT, Tokenizer, characters
 from firstlight.types import Document
 
@@ -38,7 +38,7 @@ def test_the_token_stands_before_prompts_and_contexts():
 
 def test_it_is_kept_when_the_model_is_saved(tmp_path):
     LM(gpt("modern", 258), with_begin()).save(tmp_path)
-    assert LM.read(tmp_path).encode("a") == [257, 97]
+    assert LM.load_fp32(tmp_path).encode("a") == [257, 97]
 
 
 def test_a_model_without_end_of_text_begins_behind_a_line_end(tmp_path):
@@ -46,8 +46,8 @@ def test_a_model_without_end_of_text_begins_behind_a_line_end(tmp_path):
     lm = LM(gpt("gpt2", 3), words)
     assert words.eot_id == 3 and lm.start_id == 2 and lm.encode("") == [2]
     lm.save(tmp_path)
-    read = LM.read(tmp_path)
-    assert export_state(read.model).keys() == export_state(lm.model).keys()
+    read = LM.load_fp32(tmp_path)
+    assert to_hf_state_dict(read.model).keys() == to_hf_state_dict(lm.model).keys()
     assert '"eos_token_id": null' in (tmp_path / "config.json").read_text()
     stream = stream_of("x", [Document("ab", "x"), Document("ba", "x")], words, read.start_id)
     assert stream.ids.tolist() == [2, 0, 1, 2, 1, 0, 2]

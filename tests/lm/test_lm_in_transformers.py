@@ -37,7 +37,7 @@ def test_transformers_gives_the_same_ids_and_greedy_text(tmp_path, family, kind)
         made = model.generate(**ids, max_new_tokens=N, do_sample=False)[0].tolist()
         mine = ours.generate(prompt, GenerateSettings(max_new_tokens=N, temperature=0))[0]
         n = ids["input_ids"].shape[1]
-        end = [ours.tokenizer.eot_id] if mine.ended_by == "end" else []
+        end = [ours.tokenizer.eot_id] if mine.finish_reason == "end" else []
         assert made[n:] == mine.ids + end
         whole, beginning = (words.decode(i, skip_special_tokens=True) for i in (made, made[:n]))
         assert whole.startswith(beginning)
@@ -56,7 +56,7 @@ def test_the_exact_gelu_is_transformers_gelu(tmp_path, family):
         torch.testing.assert_close(mine, theirs(ids).logits, rtol=0, atol=1e-4)
         tanh = lm(family, "byte").model(ids)
     assert (mine - tanh).abs().max() > 1e-4, "the two forms must differ for this to show anything"
-    assert LM.read(tmp_path).config.gelu == "erf"
+    assert LM.load_fp32(tmp_path).config.gelu == "erf"
 
 
 STRETCHED = [{"factor": 4.0}, {"factor": 8.0, "original": 20}, {"factor": 2.5, "original": 64, "low": 0.5, "high": 3.0}]
@@ -73,7 +73,7 @@ def test_stretched_positions_are_transformers(tmp_path, family, scaling):
         torch.testing.assert_close(mine, theirs(ids).logits, rtol=0, atol=1e-4)
         plain = lm(family, "byte", block_size=64, d_head=16).model(ids)
     assert (mine - plain).abs().max() > 1e-2, "stretched positions must differ for this to show anything"
-    assert LM.read(tmp_path).config.rope_scaling == ours.config.rope_scaling
+    assert LM.load_fp32(tmp_path).config.rope_scaling == ours.config.rope_scaling
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -84,7 +84,7 @@ def test_what_transformers_saves_is_read(tmp_path, family):
     model.save_pretrained(tmp_path / "theirs", max_shard_size="20KB")
     words.save_pretrained(tmp_path / "theirs")
     assert len(list((tmp_path / "theirs").glob("*.safetensors"))) > 1
-    back = LM.read(tmp_path / "theirs")
+    back = LM.load_fp32(tmp_path / "theirs")
     assert back.tokenizer.encode(TEXT) == ours.tokenizer.encode(TEXT)
     assert back.config == ours.config.model_copy(
         update={"init_std": back.config.init_std, "window": back.config.window}
@@ -103,7 +103,7 @@ def test_transformers_stops_at_end_of_text_as_we_do(tmp_path):
         ours.model.embed.weight[[eot, first[5]]] = rows
     ours.save(tmp_path)
     mine = ours.generate("The sun", GenerateSettings(max_new_tokens=N, temperature=0))[0]
-    assert mine.ended_by == "end"
+    assert mine.finish_reason == "end"
     model, words = _theirs(tmp_path)
     made = model.generate(**words("The sun", return_tensors="pt"), max_new_tokens=N, do_sample=False)[0].tolist()
     assert made[len("The sun") :] == [*mine.ids, eot]

@@ -92,7 +92,7 @@ def test_a_run_without_a_whole_checkpoint_says_how_to_get_one(run):
 def test_a_checkpoint_without_its_training_state_is_a_model(run):
     shutil.rmtree(run / "checkpoints" / "step-00000005" / "trainer")
     assert step(locate(run)) == 5
-    assert LM.read(run).source == run / "checkpoints" / "step-00000005"
+    assert LM.load_fp32(run).source == run / "checkpoints" / "step-00000005"
 
 
 def test_a_folder_with_config_means_itself(run, saved, monkeypatch):
@@ -138,7 +138,7 @@ def test_a_hub_name_is_fetched_with_the_files_that_are_read(monkeypatch, saved, 
         return str(saved)
 
     _hub(monkeypatch, download)
-    assert LM.read("someone/some-model_1.0").source == saved
+    assert LM.load_fp32("someone/some-model_1.0").source == saved
     ((name, patterns),) = asked
     assert name == "someone/some-model_1.0"
     assert {"config.json", "*.safetensors", "tokenizer.json", "model.safetensors.index.json"} <= set(patterns)

@@ -42,7 +42,7 @@ def shards(folder: Path) -> dict[str, str]:
 def test_what_is_saved_is_read_bit_for_bit(tmp_path, family):
     model = lm(family, "bpe")
     model.save(tmp_path, {"run": "a | b\nc"})
-    back = LM.read(tmp_path)
+    back = LM.load_fp32(tmp_path)
     assert back.config == model.config.model_copy(
         update={"init_std": back.config.init_std, "window": back.config.window if family != "gpt3" else 5}
     )
@@ -63,17 +63,17 @@ def test_what_is_saved_is_read_bit_for_bit(tmp_path, family):
 
 def test_no_first_weights_are_drawn_and_random_numbers_stay(saved, monkeypatch):
     before = torch.get_rng_state()
-    LM.read(saved)
+    LM.load_fp32(saved)
     assert torch.get_rng_state().equal(before)
     GPT(lm("gpt2", "byte").config)
     assert not torch.get_rng_state().equal(before), "building a model draws, outside of reading"
 
 
 def test_a_model_may_be_saved_where_it_was_loaded_from(saved):
-    model = LM.read(saved)
+    model = LM.load_fp32(saved)
     wanted = {name: tensor.clone() for name, tensor in model.model.state_dict().items()}
     model.save(saved)
-    gone = LM.read(saved)
+    gone = LM.load_fp32(saved)
     shutil.rmtree(saved)
     for name, tensor in wanted.items():
         assert torch.equal(model.model.state_dict()[name], tensor)
@@ -82,7 +82,7 @@ def test_a_model_may_be_saved_where_it_was_loaded_from(saved):
 
 def test_weights_in_use_are_never_changed_on_the_disk(saved):
     before = (saved / WEIGHTS).read_bytes()
-    model = LM.read(saved)
+    model = LM.load_fp32(saved)
     with torch.no_grad():
         for p in model.model.parameters():
             p.add_(1)
@@ -91,18 +91,18 @@ def test_weights_in_use_are_never_changed_on_the_disk(saved):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_other_number_types_are_read_as_fp32(saved, dtype):
-    wanted = LM.read(saved).model.state_dict()
+    wanted = LM.load_fp32(saved).model.state_dict()
     state = {name: tensor.to(dtype) for name, tensor in load_file(saved / WEIGHTS).items()}
     save_file(state, saved / WEIGHTS)
-    for name, tensor in LM.read(saved).model.state_dict().items():
+    for name, tensor in LM.load_fp32(saved).model.state_dict().items():
         assert tensor.dtype == torch.float32
         assert torch.equal(tensor, wanted[name].to(dtype).float()), name
 
 
 def test_shards_are_read(saved):
-    wanted = LM.read(saved).model.state_dict()
+    wanted = LM.load_fp32(saved).model.state_dict()
     assert len(set(shards(saved).values())) == 2
-    for name, tensor in LM.read(saved).model.state_dict().items():
+    for name, tensor in LM.load_fp32(saved).model.state_dict().items():
         assert torch.equal(tensor, wanted[name])
 
 
@@ -111,7 +111,7 @@ def test_masks_of_old_checkpoints_are_passed_over(saved):
     state["transformer.h.0.attn.bias"] = torch.ones(1, 1, 8, 8, dtype=torch.uint8)
     state["transformer.h.0.attn.masked_bias"] = torch.tensor(-1e4)
     save_file(state, saved / WEIGHTS)
-    assert LM.read(saved).generate("a")
+    assert LM.load_fp32(saved).generate("a")
 
 
 def _drop(folder: Path, name: str) -> None:
@@ -187,7 +187,7 @@ def test_what_is_damaged_is_one_clear_error(saved, case):
     harm, words = HARM[case]
     harm(saved)
     with pytest.raises(FirstlightError, match=words) as caught:
-        LM.read(saved)
+        LM.load_fp32(saved)
     assert isinstance(caught.value, CheckpointError) or case == "no config"
     assert "\n" not in str(caught.value)
     assert str(saved) in str(caught.value)
@@ -197,7 +197,7 @@ def test_what_is_damaged_is_one_clear_error(saved, case):
 def test_a_damaged_tokenizer_is_one_clear_error(saved, text):
     (saved / "tokenizer.json").write_text(text)
     with pytest.raises(TokenizerError, match=r"tokenizer\.json: is no readable"):
-        LM.read(saved)
+        LM.load_fp32(saved)
 
 
 def test_a_tokenizer_without_end_of_text_is_given_one(saved):
@@ -207,7 +207,7 @@ def test_a_tokenizer_without_end_of_text_is_given_one(saved):
     (saved / "tokenizer_config.json").unlink()
     told: list[progress.Event] = []
     with progress.listen(told.append):
-        model = LM.read(saved)
+        model = LM.load_fp32(saved)
     assert model.tokenizer.eot_id == 256
     assert any("end-of-text" in event.text for event in told)
     assert model.generate("", GenerateSettings(max_new_tokens=3))[0].text is not None
@@ -217,7 +217,7 @@ def test_a_tokenizer_with_more_tokens_than_the_model_warns(tmp_path):
     LM(gpt("gpt2", 250), tokenizer("byte")).save(tmp_path)
     told: list[progress.Event] = []
     with progress.listen(told.append):
-        model = LM.read(tmp_path)
+        model = LM.load_fp32(tmp_path)
     assert [event.level for event in told] == ["warning"]
     assert "257 tokens, the model 250" in told[0].text
     assert model.start_id == ord("\n")
@@ -226,9 +226,9 @@ def test_a_tokenizer_with_more_tokens_than_the_model_warns(tmp_path):
 def test_a_model_without_tokenizer_is_read(tmp_path):
     LM(gpt("llama", 50), None).save(tmp_path)
     assert not (tmp_path / "tokenizer.json").exists()
-    back = LM.read(tmp_path)
+    back = LM.load_fp32(tmp_path)
     assert back.tokenizer is None
-    assert back.ends == frozenset()
+    assert back.eos_ids == frozenset()
     assert json.loads((tmp_path / "config.json").read_text())["eos_token_id"] is None
 
 
@@ -239,9 +239,9 @@ def test_a_model_without_tokenizer_is_read(tmp_path):
 def test_texts_end_where_transformers_ends_them(saved, generation, config, wanted):
     change(saved / "generation_config.json", eos_token_id=generation)
     change(saved / "config.json", eos_token_id=config)
-    assert LM.read(saved).ends == wanted | {256}
+    assert LM.load_fp32(saved).eos_ids == wanted | {256}
     (saved / "generation_config.json").unlink()
-    assert LM.read(saved).ends == ({config} if config else set()) | {256}
+    assert LM.load_fp32(saved).eos_ids == ({config} if config else set()) | {256}
 
 
 def test_load_moves_and_casts_and_at_keeps(saved, monkeypatch):
@@ -252,7 +252,7 @@ def test_load_moves_and_casts_and_at_keeps(saved, monkeypatch):
     assert half.generate("a", GenerateSettings(max_new_tokens=3))
     full = LM.load(saved, device="cpu")
     assert {p.dtype for p in full.model.parameters()} == {torch.float32}
-    kept = LM.read(saved).at(half.device_context)
+    kept = LM.load_fp32(saved).to(half.device_context)
     assert {p.dtype for p in kept.model.parameters()} == {torch.float32}
     assert kept.device_context is half.device_context
     torch.set_num_threads(threads)
@@ -261,7 +261,7 @@ def test_load_moves_and_casts_and_at_keeps(saved, monkeypatch):
 @pytest.mark.parametrize("family", ["llama", "modern"])
 def test_angles_of_positions_stay_exact_in_half_precision(tmp_path, family):
     lm(family, "byte").save(tmp_path)
-    full, half = LM.read(tmp_path), LM.read(tmp_path)
+    full, half = LM.load_fp32(tmp_path), LM.load_fp32(tmp_path)
     load.cast(half.model, torch.bfloat16)
     for (name, a), (_, b) in zip(full.model.named_buffers(), half.model.named_buffers(), strict=True):
         assert b.dtype == torch.float32, name
@@ -280,7 +280,7 @@ def test_the_card_tells_what_the_model_is(saved, tmp_path):
         "| shape | 3 layers, 4 heads, width 16, block size 32 |",
     ):
         assert line in card.splitlines()
-    model = LM.read(tmp_path / "b").model
+    model = LM.load_fp32(tmp_path / "b").model
     assert f"| parameters | {sum(p.numel() for p in model.parameters()):,} (" in card
 
 
@@ -318,7 +318,7 @@ def test_the_files_of_gpt2s_own_tokenizer_are_read(shared_data, tmp_path):
     LM(gpt("gpt2", 50_257, n_layer=1), None).save(tmp_path)
     shutil.copy(source, tmp_path / "merges.txt")
     shutil.copy(source.with_name("encoder.json"), tmp_path / "vocab.json")
-    model = LM.read(tmp_path)
+    model = LM.load_fp32(tmp_path)
     assert model.encode("Hello world") == [15496, 995]
     assert model.tokenizer.decode(model.encode(TEXT)) == TEXT
     assert model.generate("Hello", GenerateSettings(max_new_tokens=2, temperature=0))[0].ids

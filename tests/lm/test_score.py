@@ -219,7 +219,7 @@ def test_half_precision_scores_about_the_same():
     device_context = parallel.DeviceContext(torch.device("cpu"), "bf16", False, 1, 0, 1, {})
     model = lm("gpt2", "byte", block_size=64, init_std=0.1)
     exact = model.score(PAIRS)
-    rough = model.at(device_context).score(PAIRS)
+    rough = model.to(device_context).score(PAIRS)
     assert model.model.embed.weight.dtype == torch.float32
     for a, b in zip(exact, rough, strict=True):
         assert b.logprob == pytest.approx(a.logprob, rel=0.03, abs=0.2)

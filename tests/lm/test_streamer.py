@@ -15,7 +15,7 @@ def write(
     for token in ids:
         writing.push(token)
         pieces.append(writing.take())
-        if writing.ended_by:
+        if writing.finish_reason:
             break
     writing.finish()
     return writing, [*pieces, writing.take()]
@@ -41,14 +41,14 @@ def test_a_text_ends_at_the_stop_that_is_complete_first(kind, text, stops):
     text = tokenizer(kind).decode(ids)  # characters that were not trained on are gone
     writing, pieces = write(kind, ids, stops)
     assert writing.text == "".join(pieces) == cut(text, stops)
-    assert writing.ended_by == ("stop" if cut(text, stops) != text else None)
+    assert writing.finish_reason == ("stop" if cut(text, stops) != text else None)
     assert writing.ids == ids[: len(writing.ids)]
 
 
 def test_a_stop_is_found_across_tokens_and_inside_one():
     ids = tokenizer("byte").encode("one\n\ntwo")
     writing, pieces = write("byte", ids, ["\n\n"])
-    assert (writing.text, writing.ended_by, len(writing.ids)) == ("one", "stop", 5)
+    assert (writing.text, writing.finish_reason, len(writing.ids)) == ("one", "stop", 5)
     assert pieces == ["o", "n", "e", "", "", ""], "the first line end is held back"
     bpe = tokenizer("bpe")
     (inside,) = [t for t in [" the"] if len(bpe.encode(t)) == 1]
@@ -70,7 +70,7 @@ def test_what_was_held_back_is_given_when_it_is_no_stop():
     ids = tokenizer("byte").encode("ab\nc\n")
     writing, pieces = write("byte", ids, ["\n\n"])
     assert pieces == ["a", "b", "", "\nc", "", "\n"]
-    assert writing.ended_by is None
+    assert writing.finish_reason is None
 
 
 def test_chinese_bytes_are_held_back_until_a_character_is_whole():
@@ -80,12 +80,12 @@ def test_chinese_bytes_are_held_back_until_a_character_is_whole():
     writing, pieces = write("byte", ids[:5], [])
     assert pieces == ["", "", "子", "", "", "\ufffd"]
     writing, _ = write("byte", ids, ["曰"])
-    assert (writing.text, writing.ended_by) == ("子", "stop")
+    assert (writing.text, writing.finish_reason) == ("子", "stop")
 
 
 def test_a_broken_character_at_the_end_can_complete_a_stop():
     writing, _ = write("byte", tokenizer("byte").encode("a子")[:3], ["\ufffd"])
-    assert (writing.text, writing.ended_by) == ("a", "stop")
+    assert (writing.text, writing.finish_reason) == ("a", "stop")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -93,14 +93,14 @@ def test_end_of_text_ends_and_is_no_id_of_the_text(kind):
     words = tokenizer(kind)
     ids = words.encode("The sun")
     writing, _ = write(kind, [*ids, words.eot_id, *ids], ["zzz"])
-    assert (writing.ids, writing.ended_by) == (ids, "end")
+    assert (writing.ids, writing.finish_reason) == (ids, "end")
     assert writing.text == words.decode(ids)
 
 
 def test_end_of_text_gives_what_was_held_back():
     words = tokenizer("byte")
     writing, _ = write("byte", [*words.encode("ab"), words.eot_id], ["bc"])
-    assert (writing.text, writing.ended_by) == ("ab", "end")
+    assert (writing.text, writing.finish_reason) == ("ab", "end")
 
 
 def test_a_word_is_written_as_it_stands_after_the_prompt():

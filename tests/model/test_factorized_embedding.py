@@ -3,15 +3,20 @@
 import pytest
 import torch
 
-from firstlight.model import GPT, ModelConfig, export_state, import_state
-from firstlight.model.factorized_embedding import FactorizedEmbedding, begin, freeze, make_room
+from firstlight.model import GPT, ModelConfig, from_hf_state_dict, to_hf_state_dict
+from firstlight.model.factorized_embedding import (
+    FactorizedEmbedding,
+    factorize_embedding,
+    init_from_vectors,
+    set_embedding_trainable,
+)
 
 V, C = 31, 16
 
 
 def build(family: str = "gpt2", width: int = C, **more) -> GPT:
     model = GPT(ModelConfig(family=family, n_layer=2, n_head=2, n_embd=C, block_size=8, vocab_size=V, **more))
-    make_room(model, width)
+    factorize_embedding(model, width)
     model.init_weights(torch.Generator().manual_seed(1))
     return model
 
@@ -23,7 +28,7 @@ def vectors(width: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def start(model: GPT, width: int) -> None:
-    begin(model, *vectors(width), 1.5, torch.Generator().manual_seed(3))
+    init_from_vectors(model, *vectors(width), 1.5, torch.Generator().manual_seed(3))
 
 
 def cosines(x: torch.Tensor) -> torch.Tensor:
@@ -52,10 +57,10 @@ def test_factors_compute_what_their_product_would(family: str, width: int) -> No
     model = build(family, width).double()
     start(model, width)
     whole = GPT(model.config).double()
-    whole.load_state_dict(import_state(model.config, export_state(model)))
+    whole.load_state_dict(from_hf_state_dict(model.config, to_hf_state_dict(model)))
     ids = torch.randint(V, (2, 8), generator=torch.Generator().manual_seed(4))
     torch.testing.assert_close(model(ids), whole(ids))
-    torch.testing.assert_close(model.token_nats(ids, ids), whole.token_nats(ids, ids))
+    torch.testing.assert_close(model.token_nll(ids, ids), whole.token_nll(ids, ids))
     ours, theirs = model.loss(ids, ids).sum, whole.loss(ids, ids).sum
     torch.testing.assert_close(ours, theirs)
     ours.backward()
@@ -82,7 +87,7 @@ def test_a_wider_model_changes_no_angle_between_vectors_and_a_narrower_one_their
 def test_one_known_token_keeps_its_vector() -> None:
     model = build()
     known = torch.arange(V) == 3
-    begin(model, torch.ones(V, C), known, 2.0, torch.Generator().manual_seed(3))
+    init_from_vectors(model, torch.ones(V, C), known, 2.0, torch.Generator().manual_seed(3))
     torch.testing.assert_close(model.embed.weight[3], torch.full((C,), 2 / C**0.5))
 
 
@@ -110,10 +115,10 @@ def test_frozen_embeddings_stay_for_some_steps_or_always_and_a_projection_learns
         ("all", None, False),
         (3, None, True),
     ):
-        freeze(model, frozen, done)
+        set_embedding_trainable(model, frozen, done)
         assert (name in learning()) == learns
         assert learning() | {name} == every
-    freeze(model, "all", None)
+    set_embedding_trainable(model, "all", None)
     ids = torch.randint(V, (2, 8), generator=torch.Generator().manual_seed(4))
     model.loss(ids, ids).sum.backward()
     assert model.get_parameter(name).grad is None

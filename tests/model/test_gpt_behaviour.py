@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from firstlight.model import GPT, ModelConfig, flops_per_token, n_parameters, new_cache
+from firstlight.model import GPT, ModelConfig, count_parameters, flops_per_token, new_cache
 
 SHAPES = {
     "gpt1": dict(n_layer=2, n_head=2, n_embd=12),
@@ -178,7 +178,7 @@ def test_dropout_is_drawn_again_alike_when_activations_are_recomputed(family: st
 
 
 def test_zero_residual_projections_make_every_block_the_identity() -> None:
-    model = build("modern", init_out="zero", tie_embeddings=False)
+    model = build("modern", residual_init="zero", tie_embeddings=False)
     logits = model(ids(1, 4))
     assert torch.equal(logits, torch.zeros_like(logits))
 
@@ -198,7 +198,7 @@ def test_gpt3_sees_no_further_than_its_bands_allow() -> None:
 def test_flops_and_parameters_by_hand() -> None:
     config = ModelConfig(family="gpt2", vocab_size=100, block_size=8, n_layer=2, n_head=2, n_embd=16)
     block = 16 * 48 + 48 + 16 * 16 + 16 + 2 * (16 * 64) + 64 + 16 + 4 * 16
-    assert n_parameters(config) == (100 * 16 + 8 * 16 + 2 * block + 32, 108 * 16, 2 * block + 32)
+    assert count_parameters(config) == (100 * 16 + 8 * 16 + 2 * block + 32, 108 * 16, 2 * block + 32)
     matrices = 2 * (16 * 48 + 16 * 16 + 2 * 16 * 64) + 16 * 100
     attention = 12 * 16 * 2 * (8 + 1) / 2  # score and mix, forward and backward, 4.5 positions on average
     assert flops_per_token(config, 8) == pytest.approx(6 * matrices + attention)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from firstlight.errors import CheckpointError
-from firstlight.model import GPT, ModelConfig, export_state, from_transformers, import_state, to_transformers
+from firstlight.model import GPT, ModelConfig, from_hf_config, from_hf_state_dict, to_hf_config, to_hf_state_dict
 
 SHAPE = dict(n_layer=2, n_head=2, n_embd=8, vocab_size=11, block_size=12)
 FAMILIES = ["gpt1", "gpt2", "gpt3", "llama", "modern"]
@@ -20,20 +20,20 @@ def built(family: str, **more: object) -> GPT:
 @every_family
 def test_every_missing_weight_is_named(family: str) -> None:
     model = built(family)
-    state = export_state(model)
+    state = to_hf_state_dict(model)
     for name in state:
         with pytest.raises(CheckpointError) as caught:
-            import_state(model.config, {k: v for k, v in state.items() if k != name})
+            from_hf_state_dict(model.config, {k: v for k, v in state.items() if k != name})
         assert str(caught.value).startswith(f"{name}: a weight is missing")
 
 
 @every_family
 def test_every_wrong_shape_is_named(family: str) -> None:
     model = built(family)
-    state = export_state(model)
+    state = to_hf_state_dict(model)
     for name, tensor in state.items():
         with pytest.raises(CheckpointError) as caught:
-            import_state(model.config, {**state, name: torch.cat((tensor, tensor))})
+            from_hf_state_dict(model.config, {**state, name: torch.cat((tensor, tensor))})
         assert name in str(caught.value) and "another shape" in str(caught.value)
 
 
@@ -41,9 +41,9 @@ def test_every_wrong_shape_is_named(family: str) -> None:
 def test_names_without_the_prefix_are_taken_and_others_left_alone(family: str) -> None:
     """The first GPT-2 on the hub has no ``transformer.``; old GPT-Neos hold masks as weights; heads stand tied."""
     model = built(family)
-    bare = {k.removeprefix("transformer.").removeprefix("model."): v for k, v in export_state(model).items()}
+    bare = {k.removeprefix("transformer.").removeprefix("model."): v for k, v in to_hf_state_dict(model).items()}
     extra = {"h.0.attn.bias": torch.ones(1, 1, 12, 12), "h.0.attn.masked_bias": torch.tensor(-1e4)}
-    back = import_state(model.config, {**bare, **extra, "lm_head.weight": model.head_weight.detach()})
+    back = from_hf_state_dict(model.config, {**bare, **extra, "lm_head.weight": model.head_weight.detach()})
     assert back.keys() == model.state_dict().keys()
     assert all(torch.equal(v, back[k]) for k, v in model.state_dict().items())
 
@@ -51,7 +51,7 @@ def test_names_without_the_prefix_are_taken_and_others_left_alone(family: str) -
 @every_family
 def test_what_is_exported_has_each_number_once(family: str) -> None:
     model = built(family)
-    exported = export_state(model)
+    exported = to_hf_state_dict(model)
     assert sum(t.numel() for t in exported.values()) == sum(p.numel() for p in model.parameters())
     assert ("lm_head.weight" in exported) is not model.config.tied
 
@@ -59,8 +59,8 @@ def test_what_is_exported_has_each_number_once(family: str) -> None:
 @pytest.mark.parametrize(("family", "gelu"), [*((f, "tanh") for f in FAMILIES), ("gpt2", "erf"), ("gpt3", "erf")])
 def test_config_json_comes_back(family: str, gelu: str) -> None:
     config = ModelConfig(family=family, init_std=0.07, gelu=gelu, **SHAPE).complete(11)
-    assert from_transformers(to_transformers(config, eot_id=3)).complete(11) == config
-    table = to_transformers(config, eot_id=3)
+    assert from_hf_config(to_hf_config(config, eot_id=3)).complete(11) == config
+    table = to_hf_config(config, eot_id=3)
     assert table["eos_token_id"] == 3 and table["pad_token_id"] is None
 
 
@@ -86,19 +86,19 @@ REFUSALS = [
 
 @pytest.mark.parametrize(("family", "change", "key"), REFUSALS)
 def test_a_feature_that_no_family_has_is_refused_by_its_key(family: str, change: dict, key: str) -> None:
-    table = to_transformers(ModelConfig(family=family, **SHAPE).complete(11), eot_id=None)
+    table = to_hf_config(ModelConfig(family=family, **SHAPE).complete(11), eot_id=None)
     with pytest.raises(CheckpointError) as caught:
-        from_transformers({**table, **change}, where="there/config.json")
+        from_hf_config({**table, **change}, where="there/config.json")
     assert key in str(caught.value) and "there/config.json" in str(caught.value)
 
 
 @every_family
 def test_every_lacking_key_is_named(family: str) -> None:
-    table = to_transformers(ModelConfig(family=family, **SHAPE).complete(11), eot_id=None)
+    table = to_hf_config(ModelConfig(family=family, **SHAPE).complete(11), eot_id=None)
     needed = 0
     for key in table:
         try:
-            from_transformers({k: v for k, v in table.items() if k != key})
+            from_hf_config({k: v for k, v in table.items() if k != key})
         except CheckpointError as error:
             assert key in str(error) or key == "model_type"
             needed += 1
@@ -107,9 +107,9 @@ def test_every_lacking_key_is_named(family: str) -> None:
 
 def test_an_older_config_json_is_read() -> None:
     """Before transformers 5, rope_theta stood by itself, and GPT-2's had neither n_inner nor tie_word_embeddings."""
-    llama = to_transformers(ModelConfig(family="llama", rope_theta=5e5, **SHAPE).complete(11), eot_id=None)
+    llama = to_hf_config(ModelConfig(family="llama", rope_theta=5e5, **SHAPE).complete(11), eot_id=None)
     del llama["rope_parameters"], llama["head_dim"]
-    assert from_transformers(llama).rope_theta == 5e5
-    gpt2 = to_transformers(ModelConfig(family="gpt2", **SHAPE).complete(11), eot_id=None)
+    assert from_hf_config(llama).rope_theta == 5e5
+    gpt2 = to_hf_config(ModelConfig(family="gpt2", **SHAPE).complete(11), eot_id=None)
     del gpt2["n_inner"], gpt2["tie_word_embeddings"]
-    assert from_transformers(gpt2).complete(11) == ModelConfig(family="gpt2", **SHAPE).complete(11)
+    assert from_hf_config(gpt2).complete(11) == ModelConfig(family="gpt2", **SHAPE).complete(11)

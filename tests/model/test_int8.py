@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from firstlight.model import GPT, ModelConfig, new_cache
-from firstlight.model.int8 import Int8Embedding, Int8Linear, to_int8
+from firstlight.model.quantized import Int8Embedding, Int8Linear, to_int8
 
 
 @given(
@@ -86,7 +86,7 @@ def test_it_takes_a_quarter_of_the_memory() -> None:
 def test_the_loss_is_that_of_the_rounded_matrices() -> None:
     model = model_of("gpt2")
     ids = torch.randint(77, (2, 24), generator=torch.Generator().manual_seed(6))
-    exact = model.token_nats(ids, ids.roll(1))
+    exact = model.token_nll(ids, ids.roll(1))
     to_int8(model)
-    rounded = model.token_nats(ids, ids.roll(1))
+    rounded = model.token_nll(ids, ids.roll(1))
     assert 0 < (rounded - exact).abs().max() < 0.1

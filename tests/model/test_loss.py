@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from firstlight.model import GPT, ModelConfig, head_loss, head_nats
+from firstlight.model import GPT, ModelConfig, linear_cross_entropy, linear_nll
 from firstlight.model import loss as room
 
 
@@ -37,7 +37,7 @@ def test_value_and_gradients_at_any_chunk_border(rows, T, vocabulary, chunk, wei
     theirs = [t.clone().requires_grad_() for t in (hidden, head)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(room, "_chunk", lambda *_: chunk)
-        loss = head_loss(*ours, targets, weights)
+        loss = linear_cross_entropy(*ours, targets, weights)
         nats, wanted = plain(*theirs, targets, weights)
         torch.testing.assert_close(loss.sum, wanted, rtol=1e-12, atol=1e-12)
         (loss.sum * -0.7).backward()
@@ -45,8 +45,8 @@ def test_value_and_gradients_at_any_chunk_border(rows, T, vocabulary, chunk, wei
         for a, b in zip(ours, theirs, strict=True):
             torch.testing.assert_close(a.grad, b.grad, rtol=1e-10, atol=1e-12)
         with torch.no_grad():
-            torch.testing.assert_close(head_loss(hidden, head, targets, weights).sum, wanted.detach())
-            torch.testing.assert_close(head_nats(hidden, head, targets), nats.detach())
+            torch.testing.assert_close(linear_cross_entropy(hidden, head, targets, weights).sum, wanted.detach())
+            torch.testing.assert_close(linear_nll(hidden, head, targets), nats.detach())
 
 
 def test_a_chunk_is_bounded_by_its_bytes_and_never_tiny() -> None:
@@ -65,7 +65,7 @@ def test_a_weight_of_zero_takes_a_target_out(vocabulary: int) -> None:
     grads = []
     for wanted in (targets, changed):
         h = hidden.clone().requires_grad_()
-        loss = head_loss(h, head, wanted, weights)
+        loss = linear_cross_entropy(h, head, wanted, weights)
         loss.sum.backward()
         grads.append((loss.sum.detach(), loss.count, h.grad))
     assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
@@ -76,7 +76,7 @@ def test_a_weight_of_zero_takes_a_target_out(vocabulary: int) -> None:
 def test_all_weights_zero_is_a_loss_of_zero_over_zero_targets() -> None:
     hidden, head, targets, weights = case(1, 5, 20)
     h = hidden.requires_grad_()
-    loss = head_loss(h, head, targets, weights * 0)
+    loss = linear_cross_entropy(h, head, targets, weights * 0)
     loss.sum.backward()
     assert loss == (0.0, 0.0)
     assert torch.equal(h.grad, torch.zeros_like(h))
@@ -84,17 +84,17 @@ def test_all_weights_zero_is_a_loss_of_zero_over_zero_targets() -> None:
 
 def test_the_count_of_unweighted_targets_is_their_number() -> None:
     hidden, head, targets, _ = case(3, 7, 20)
-    assert head_loss(hidden, head, targets).count == 21
+    assert linear_cross_entropy(hidden, head, targets).count == 21
 
 
 @pytest.mark.parametrize("vocabulary", [50, 3000])
 def test_half_precision_logits_are_summed_in_full(vocabulary: int) -> None:
     hidden, head, targets, _ = case(4, 30, vocabulary)
-    low = head_loss(hidden.bfloat16(), head.bfloat16(), targets)
+    low = linear_cross_entropy(hidden.bfloat16(), head.bfloat16(), targets)
     assert low.sum.dtype == torch.float32
     _, wanted = plain(hidden.bfloat16().double(), head.bfloat16().double(), targets, None)
     assert low.sum.item() == pytest.approx(wanted.item(), rel=5e-3)
-    assert head_nats(hidden.bfloat16(), head.bfloat16(), targets).dtype == torch.float32
+    assert linear_nll(hidden.bfloat16(), head.bfloat16(), targets).dtype == torch.float32
 
 
 @pytest.mark.parametrize("vocabulary", [31, 2500])
@@ -120,14 +120,14 @@ def test_token_nats_leave_no_graph_and_add_up_to_the_loss() -> None:
     model = GPT(ModelConfig(n_layer=1, n_head=2, n_embd=16, vocab_size=40, block_size=16))
     model.init_weights(torch.Generator().manual_seed(0))
     ids = torch.randint(0, 40, (2, 11), generator=torch.Generator().manual_seed(1))
-    nats = model.token_nats(ids[:, :-1], ids[:, 1:])
+    nats = model.token_nll(ids[:, :-1], ids[:, 1:])
     assert not nats.requires_grad and nats.shape == (2, 10)
     torch.testing.assert_close(nats.sum(), model.loss(ids[:, :-1], ids[:, 1:]).sum.detach())
 
 
 def test_the_loss_gives_its_gradients_once() -> None:
     hidden, head = torch.randn(2, 3, 4, requires_grad=True), torch.randn(5, 4, requires_grad=True)
-    loss = head_loss(hidden, head, torch.zeros(2, 3, dtype=torch.long)).sum
+    loss = linear_cross_entropy(hidden, head, torch.zeros(2, 3, dtype=torch.long)).sum
     loss.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()

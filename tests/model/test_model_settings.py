@@ -53,13 +53,13 @@ def test_complete_writes_out_what_the_family_has(family, inner, eps, tied, scale
 
 
 def test_swiglu_is_as_wide_as_two_thirds_rounded_up() -> None:
-    assert ModelConfig(n_embd=128, n_head=4).inner == 352  # 341.3, up to a multiple of 32
-    assert ModelConfig(n_embd=768, n_head=12).inner == 2048
+    assert ModelConfig(n_embd=128, n_head=4).ffn_dim == 352  # 341.3, up to a multiple of 32
+    assert ModelConfig(n_embd=768, n_head=12).ffn_dim == 2048
 
 
 def test_every_second_layer_of_gpt3_is_banded() -> None:
-    assert [ModelConfig(family="gpt3").banded(i) for i in range(4)] == [False, True, False, True]
-    assert not any(ModelConfig(family="gpt2").banded(i) for i in range(4))
+    assert [ModelConfig(family="gpt3").is_local(i) for i in range(4)] == [False, True, False, True]
+    assert not any(ModelConfig(family="gpt2").is_local(i) for i in range(4))
 
 
 def test_splits_are_the_parts_of_the_fused_matrices() -> None:

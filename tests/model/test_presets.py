@@ -3,7 +3,7 @@
 import pytest
 
 from firstlight.config import preset, preset_names, resolve
-from firstlight.model import n_parameters
+from firstlight.model import count_parameters
 from firstlight.stages.settings import PretrainSettings
 
 PACKAGE = "firstlight.stages.presets.pretrain"
@@ -39,7 +39,7 @@ def test_a_published_size_has_its_parameters(name: str) -> None:
     settings = resolve(PretrainSettings, preset(PACKAGE, name))
     vocabulary = settings.tokenizer.vocab_size
     assert isinstance(vocabulary, int)
-    assert n_parameters(settings.model.complete(vocabulary)).total / 1e6 == pytest.approx(PUBLISHED[name], rel=0.01)
+    assert count_parameters(settings.model.complete(vocabulary)).total / 1e6 == pytest.approx(PUBLISHED[name], rel=0.01)
 
 
 def test_the_article_and_the_small_machines_are_there() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from firstlight.model.quantized import Bits, NF4Weight, QuantizedLinear, codes
+from firstlight.model.quantized import NF4Weight, QuantizedLinear, QuantType, nf4_code
 
 # Dettmers et al. 2023, appendix E.
 PUBLISHED = [
@@ -37,7 +37,7 @@ def layer(rows: int = 48, columns: int = 40, *, bias: bool = True) -> nn.Linear:
 
 
 def test_the_code_book_is_the_published_one() -> None:
-    assert codes() == pytest.approx(PUBLISHED, abs=2e-6)
+    assert nf4_code() == pytest.approx(PUBLISHED, abs=2e-6)
 
 
 @settings(deadline=None)
@@ -49,7 +49,7 @@ def test_four_bits_are_the_nearest_code_and_rounding_again_changes_nothing(
     held = NF4Weight(weight)
     made = held.weight
     assert made.shape == weight.shape
-    flat, code = weight.flatten(), torch.tensor(codes())
+    flat, code = weight.flatten(), torch.tensor(nf4_code())
     for first in range(0, flat.numel(), 64):
         block = flat[first : first + 64]
         scale = block.abs().max()
@@ -65,9 +65,9 @@ def test_zeros_stay_zeros() -> None:
 
 @pytest.mark.parametrize("bits", ["int8", "nf4"])
 @pytest.mark.parametrize("bias", [True, False])
-def test_products_and_gradients_are_those_of_the_whole_matrix(bits: Bits, bias: bool) -> None:
+def test_products_and_gradients_are_those_of_the_whole_matrix(bits: QuantType, bias: bool) -> None:
     frozen = QuantizedLinear(layer(bias=bias), bits)
-    plain = frozen.whole()
+    plain = frozen.dequantize()
     x = torch.randn(3, 5, 40, generator=torch.Generator().manual_seed(1))
     ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
     told, expected = frozen(ours), plain(theirs)
@@ -105,7 +105,7 @@ def test_memory_is_that_of_the_bits() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("bits", ["int8", "nf4"])
-def test_compiled_it_is_the_same(bits: Bits) -> None:
+def test_compiled_it_is_the_same(bits: QuantType) -> None:
     frozen = QuantizedLinear(layer(), bits)
     x = torch.randn(3, 40, generator=torch.Generator().manual_seed(1))
     one, two = x.clone().requires_grad_(), x.clone().requires_grad_()

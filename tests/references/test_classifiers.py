@@ -8,8 +8,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from firstlight.finetuning import DELIMITER, EXTRACT, PAD, START, new_tokens
-from firstlight.lm import LM, Classifier, write
-from firstlight.model import GPT, ModelConfig, export_state
+from firstlight.lm import LM, Classifier, save_pretrained
+from firstlight.model import GPT, ModelConfig, to_hf_state_dict
 from firstlight.tokenizer import TokenizerSettings, train
 from firstlight.types import Document
 
@@ -30,8 +30,8 @@ def save(folder: Path, family: str, tokenizer, labels: list[str]) -> GPT:
     model = GPT(config)
     model.init_weights(torch.Generator().manual_seed(0))
     model.add_head("mood", max(1, len(labels)))
-    weights = {name: t.detach() for name, t in export_state(model).items()}
-    write(folder, model.config, weights, tokenizer, {}, Classifier("mood", labels))
+    weights = {name: t.detach() for name, t in to_hf_state_dict(model).items()}
+    save_pretrained(folder, model.config, weights, tokenizer, {}, Classifier("mood", labels))
     return model.eval()
 
 
@@ -72,7 +72,7 @@ def test_the_same_directory_is_a_language_model(family: str, tokenizer, tmp_path
 
 def test_a_model_with_heads_is_read_back(tokenizer, tmp_path: Path) -> None:
     model = save(tmp_path, "modern", tokenizer, ["a", "b"])
-    back = LM.read(tmp_path).model
+    back = LM.load_fp32(tmp_path).model
     assert back.heads["mood"].weight.equal(model.heads["mood"].weight)
     back_state, state = back.state_dict(), model.state_dict()
     assert all(back_state[name].equal(tensor) for name, tensor in state.items())

@@ -11,12 +11,12 @@ from firstlight.config import preset, resolve
 from firstlight.model import (
     GPT,
     ModelConfig,
-    export_state,
-    from_transformers,
-    import_state,
-    n_parameters,
+    count_parameters,
+    from_hf_config,
+    from_hf_state_dict,
     new_cache,
-    to_transformers,
+    to_hf_config,
+    to_hf_state_dict,
 )
 from firstlight.stages.settings import PretrainSettings
 
@@ -46,8 +46,8 @@ def ids() -> torch.Tensor:
 def test_transformers_reads_what_was_exported(name: str, tmp_path) -> None:
     model = GPT(config_of(name)).eval()
     model.init_weights(torch.Generator().manual_seed(1))
-    (tmp_path / "config.json").write_text(json.dumps(to_transformers(model.config, eot_id=0)))
-    state = {k: v.contiguous() for k, v in export_state(model).items()}
+    (tmp_path / "config.json").write_text(json.dumps(to_hf_config(model.config, eot_id=0)))
+    state = {k: v.contiguous() for k, v in to_hf_state_dict(model).items()}
     save_file(state, tmp_path / "model.safetensors", {"format": "pt"})
     other, told = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(told.values()), told
@@ -58,12 +58,12 @@ def test_transformers_reads_what_was_exported(name: str, tmp_path) -> None:
 @every_shape
 def test_what_transformers_saved_is_read(name: str, tmp_path) -> None:
     torch.manual_seed(3)
-    table = to_transformers(config_of(name), eot_id=0)
+    table = to_hf_config(config_of(name), eot_id=0)
     other = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(**table)).eval()
     other.save_pretrained(tmp_path)
-    config = from_transformers(json.loads((tmp_path / "config.json").read_text()))
+    config = from_hf_config(json.loads((tmp_path / "config.json").read_text()))
     model = GPT(config).eval()
-    model.load_state_dict(import_state(config, load_file(tmp_path / "model.safetensors")))
+    model.load_state_dict(from_hf_state_dict(config, load_file(tmp_path / "model.safetensors")))
     with torch.no_grad():
         wanted = other(ids()).logits
         assert wanted.std() > 0.05
@@ -74,9 +74,9 @@ def test_what_transformers_saved_is_read(name: str, tmp_path) -> None:
 def test_a_cache_continues_as_transformers_does(name: str) -> None:
     model = GPT(config_of(name)).eval()
     model.init_weights(torch.Generator().manual_seed(1))
-    table = to_transformers(model.config, eot_id=0)
+    table = to_hf_config(model.config, eot_id=0)
     other = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(**table)).eval()
-    other.load_state_dict(export_state(model), strict=False)
+    other.load_state_dict(to_hf_state_dict(model), strict=False)
     other.tie_weights()
     with torch.no_grad():
         written = other.generate(
@@ -98,6 +98,6 @@ def test_parameters_are_counted_as_transformers_counts_them(name: str) -> None:
     settings = resolve(PretrainSettings, preset("firstlight.stages.presets.pretrain", name))
     config = settings.model.complete(int(settings.tokenizer.vocab_size))
     with torch.device("meta"):
-        table = to_transformers(config, eot_id=0)
+        table = to_hf_config(config, eot_id=0)
         other = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(**table))
-    assert n_parameters(config).total == other.num_parameters()
+    assert count_parameters(config).total == other.num_parameters()

@@ -4,7 +4,7 @@ import pytest
 import torch
 import transformers
 
-from firstlight.model import GPT, ModelConfig, export_state, from_transformers, import_state, to_transformers
+from firstlight.model import GPT, ModelConfig, from_hf_config, from_hf_state_dict, to_hf_config, to_hf_state_dict
 
 SHAPES = {
     "gpt1": [dict(n_layer=3, n_head=3, n_embd=24)],
@@ -34,11 +34,11 @@ def build(family: str, shape: dict) -> GPT:
 
 
 def theirs(model: GPT):
-    table = to_transformers(model.config, eot_id=0)
+    table = to_hf_config(model.config, eot_id=0)
     config = transformers.AutoConfig.for_model(**table)
     config._attn_implementation = "eager"
     other = transformers.AutoModelForCausalLM.from_config(config).eval()
-    missing, unexpected = other.load_state_dict(export_state(model), strict=False)
+    missing, unexpected = other.load_state_dict(to_hf_state_dict(model), strict=False)
     assert not unexpected
     assert all("lm_head" in name or "bias" in name and "attn" in name for name in missing)
     other.tie_weights()
@@ -60,12 +60,12 @@ def test_logits_equal_transformers(family, shape):
 def test_weights_and_config_come_back(family, shape):
     model = build(family, shape)
     other = theirs(model)
-    config = from_transformers(other.config.to_dict())
+    config = from_hf_config(other.config.to_dict())
     assert config.complete(V).model_dump(exclude={"init_std", "window"}) == model.config.model_dump(
         exclude={"init_std", "window"}
     )
     back = GPT(config)
-    back.load_state_dict(import_state(config, other.state_dict()))
+    back.load_state_dict(from_hf_state_dict(config, other.state_dict()))
     for (name, a), (_, b) in zip(model.state_dict().items(), back.state_dict().items(), strict=True):
         assert torch.equal(a, b), name
 
@@ -85,5 +85,5 @@ def test_loss_and_gradients_equal_transformers(family, shape):
     with torch.no_grad():
         for p in model.parameters():
             p.copy_(p.grad)
-    for name, ours in export_state(model).items():
+    for name, ours in to_hf_state_dict(model).items():
         torch.testing.assert_close(ours, grads[name], atol=1e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")

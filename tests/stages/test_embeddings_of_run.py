@@ -56,7 +56,7 @@ def test_stop_and_resume_equals_no_stop_with_factors(family: str, frozen: str, t
 
 def test_averaged_factors_are_saved_as_a_model(tmp_path: Path) -> None:
     train("run", "train.average_decay=0.5", "model.family=gpt2")
-    assert LM.read("run/average").config.n_embd == 16
+    assert LM.load_fp32("run/average").config.n_embd == 16
     assert verify_resume("run/run.toml", steps=4, stop_at=2).equal
 
 
@@ -65,7 +65,7 @@ def test_a_checkpoint_is_an_ordinary_model(tmp_path: Path) -> None:
     train("run", "model.family=gpt2")
     folder = Path("run/checkpoints/step-00000006")
     theirs = transformers.AutoModelForCausalLM.from_pretrained(folder)
-    ours = LM.read("run")
+    ours = LM.load_fp32("run")
     ids = torch.arange(8)[None]
     with torch.no_grad():
         torch.testing.assert_close(theirs(ids).logits, ours.model(ids), rtol=1e-4, atol=1e-4)

@@ -44,7 +44,7 @@ def read(path: Path) -> dict:
 def test_a_row_is_an_image_and_the_block_has_its_pixels(made: Path):
     run = made / "run"
     store = TokenStore.open(run / "data")
-    pixels = LM.read(run).codec
+    pixels = LM.load_fp32(run).codec
     assert isinstance(pixels, Pixels)
     assert (pixels.size, pixels.levels, pixels.classes) == (6, 16, ("0", "1", "2"))
     assert (store.sequence, store.vocab_size, store.eot_id) == (37, 20, -1)
@@ -133,7 +133,7 @@ def test_it_draws_each_class(made: Path, tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_drawing_a_row_at_a_time_is_drawing_all_at_once(made: Path):
-    lm = LM.read(made / "run")
+    lm = LM.load_fp32(made / "run")
     settings = GenerateSettings(temperature=0)
     together = draw(lm, lm.codec, [17, 18, 19], settings)
     assert np.array_equal(together[1:2], draw(lm, lm.codec, [18], settings))
@@ -150,9 +150,9 @@ def test_held_out_images_are_evaluated(made: Path, capsys: pytest.CaptureFixture
     found = json.loads(capsys.readouterr().out)["texts"][0]
     assert (found["n_tokens"], set(found["baselines"])) == (80 * 36, {"uniform", "unigram", "position"})
     assert found["interval"][0] < found["model"]["loss"] < found["interval"][1]
-    best = LM.read(made / "run")
+    best = LM.load_fp32(made / "run")
     rows = torch.from_numpy(TokenStore.open(made / "run" / "data").valid.tokens.reshape(-1, 37).astype(np.int64))
-    wanted = best.model.token_nats(rows[:, :-1], rows[:, 1:]).double().mean()
+    wanted = best.model.token_nll(rows[:, :-1], rows[:, 1:]).double().mean()
     assert own.model.loss == pytest.approx(float(wanted))
 
 
@@ -173,7 +173,7 @@ def test_a_probe_is_not_told_the_class(made: Path):
     """Were the class token read, even the embeddings would know it all."""
     from firstlight.stages.probe_images import _rows
 
-    lm = LM.read(made / "run")
+    lm = LM.load_fp32(made / "run")
     rows = TokenStore.open(made / "run" / "data").train.tokens.reshape(-1, 37)
     assert {int(row.sequences[0][0]) for row in _rows(rows, lm.codec)} == {lm.codec.start_id}
 
@@ -188,7 +188,7 @@ def test_colours_have_a_palette(tmp_path: Path):
     overrides = [*SMALL, "image.size=4", "image.palette=8"]
     result = firstlight.pretrain([str(pets)], out=tmp_path / "run", overrides=overrides)
     assert result.bits_per_dim is not None
-    codec = LM.read(tmp_path / "run").codec
+    codec = LM.load_fp32(tmp_path / "run").codec
     assert isinstance(codec, Pixels)
     assert (len(codec.palette), codec.classes, codec.vocab_size) == (8, ("cats", "dogs"), 11)
     lm = firstlight.load(tmp_path / "run", device="cpu")
@@ -201,7 +201,7 @@ def test_colours_have_a_palette(tmp_path: Path):
     firstlight.pretrain(
         [str(tmp_path / "more")], out=tmp_path / "on", start_from=str(tmp_path / "run"), overrides=SMALL[3:]
     )
-    assert LM.read(tmp_path / "on").codec == codec
+    assert LM.load_fp32(tmp_path / "on").codec == codec
 
 
 def test_images_without_classes(tmp_path: Path):
@@ -239,7 +239,7 @@ def test_without_pillow_a_run_ends_well_and_drawing_says_what_to_install(
 
 def test_a_checkpoint_loads_in_transformers(made: Path):
     transformers = pytest.importorskip("transformers")
-    ours = LM.read(made / "run")
+    ours = LM.load_fp32(made / "run")
     theirs = transformers.AutoModelForCausalLM.from_pretrained(ours.source)
     ids = torch.tensor([[17, *range(15)]])
     with torch.no_grad():
@@ -254,4 +254,4 @@ def test_real_digits_of_mnist(shared_data: Path, tmp_path: Path):
     assert result.bits_per_dim < 2
     store = TokenStore.open(tmp_path / "run" / "data")
     assert store.train.n_documents + store.valid.n_documents == 60_000
-    assert LM.read(tmp_path / "run").codec.classes == tuple("0123456789")
+    assert LM.load_fp32(tmp_path / "run").codec.classes == tuple("0123456789")

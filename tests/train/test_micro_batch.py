@@ -74,7 +74,7 @@ def test_the_allocators_own_words_are_known() -> None:
 
 def test_activations_by_hand() -> None:
     # A layer and token: 8 x 32 for attention and norms, 3 x 96 within the MLP; 6 x 32 around the layers.
-    assert CONFIG.inner == 96
+    assert CONFIG.ffn_dim == 96
     assert ROW == 64 * 4 * (2 * (256 + 288) + 192)
     assert row_bytes(CONFIG, bytes_per_number=2, checkpointing=True) == 64 * 2 * (2 * 64 + 192)
 

@@ -66,7 +66,7 @@ def test_end_of_text_counts_in_the_loss_only(store: TokenStore) -> None:
     def sure(inputs: torch.Tensor, targets: torch.Tensor, starts: object = None) -> torch.Tensor:
         return torch.where(targets == Letters.eot_id, 50.0, 0.0)
 
-    model.token_nats = sure  # type: ignore[method-assign]
+    model.token_nll = sure  # type: ignore[method-assign]
     result = validate(model, Windows(store.valid, block_size=T), LENGTHS, CPU, 4)
     assert result.loss > 0.5
     assert result.bits_per_byte == 0
@@ -81,7 +81,7 @@ def test_what_does_not_count_may_be_anything(store: TokenStore) -> None:
         nats[-1, end % T :] = math.inf  # the padding of the last window
         return nats
 
-    model.token_nats = wild  # type: ignore[method-assign]
+    model.token_nll = wild  # type: ignore[method-assign]
     assert validate(model, Windows(store.valid, block_size=T), None, CPU, 1000).loss == 1.0
 
 
@@ -102,7 +102,7 @@ def test_the_mode_comes_back_after_an_error(store: TokenStore) -> None:
     def broken(*_: object) -> torch.Tensor:
         raise RuntimeError("no")
 
-    model.token_nats = broken  # type: ignore[assignment, method-assign]
+    model.token_nll = broken  # type: ignore[assignment, method-assign]
     with pytest.raises(RuntimeError, match="no"):
         validate(model, Windows(store.valid, block_size=T), None, CPU, 8)
     assert model.training

@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 from firstlight.lm import LM
-from firstlight.model import to_transformers
+from firstlight.model import to_hf_config
 
 
 def texts(lm: LM) -> dict[str, str]:
@@ -14,7 +14,7 @@ def texts(lm: LM) -> dict[str, str]:
     # A model from elsewhere may lack end-of-text: it then lies behind the vocabulary.
     eot_id = words.eot_id if words is not None and words.eot_id < (config.vocab_size or 0) else None
     generation = {"bos_token_id": eot_id, "eos_token_id": eot_id, "max_length": config.block_size}
-    tables = {"config.json": to_transformers(config, eot_id=eot_id), "generation_config.json": generation}
+    tables = {"config.json": to_hf_config(config, eot_id=eot_id), "generation_config.json": generation}
     found = {name: json.dumps(table, indent=1) + "\n" for name, table in tables.items()}
     if words is not None:
         with tempfile.TemporaryDirectory() as folder:

@@ -7,7 +7,7 @@ from pathlib import Path
 from firstlight.convert import gguf_file, hf, llama2c, llmc, megatron, nanogpt, openai_gpt1, openai_gpt2, torch_file
 from firstlight.convert.imported_model import ImportedModel, guarded
 from firstlight.errors import CheckpointError, UsageError
-from firstlight.lm import from_hub, locate
+from firstlight.lm import download_from_hub, locate
 
 KNOWN = (
     "a Hugging Face directory or hub name, OpenAI's GPT-1 or GPT-2 folder, or a file of llama.cpp (GGUF), nanoGPT "
@@ -37,7 +37,7 @@ def read(source: str) -> tuple[ImportedModel, Path]:
     if not path.is_dir():
         folder = locate(source)
         if not any(folder.glob("*.safetensors")):
-            folder = from_hub(source, hf.OLD_FILES)
+            folder = download_from_hub(source, hf.OLD_FILES)
         return hf.read(folder), folder
     if (path / openai_gpt1.SHAPES).is_file():
         return openai_gpt1.read(path), path

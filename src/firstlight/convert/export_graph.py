@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from firstlight.errors import UsageError
-from firstlight.lm import LM, build
+from firstlight.lm import LM, build_model
 from firstlight.model import GPT, ModelConfig
 
 Pair = tuple[Float[Tensor, "B K P D"], Float[Tensor, "B K P D"]]
@@ -62,7 +62,7 @@ class Traced(nn.Module):
         banded = seen(attention_mask, input_ids.shape[1], gpt.config.window) if gpt.config.family == "gpt3" else dense
         grown = _Grown(past_key_values)
         for layer, block in enumerate(gpt.blocks):
-            x = block(x, angles, banded if gpt.config.banded(layer) else dense, grown)
+            x = block(x, angles, banded if gpt.config.is_local(layer) else dense, grown)
         return gpt.logits(gpt.norm(x)), grown.present
 
 
@@ -127,7 +127,7 @@ def example(config: ModelConfig) -> dict[str, Any]:
     B, T, P = 2, 3, 4
     # No tensor stands there twice: it would be taken for one input.
     past = [
-        tuple(torch.zeros(B, config.heads_kv, P, config.head_width) for _ in ("key", "value"))
+        tuple(torch.zeros(B, config.kv_heads, P, config.head_dim) for _ in ("key", "value"))
         for _ in range(config.n_layer)
     ]
     return {
@@ -160,7 +160,7 @@ def plain(lm: LM) -> GPT:
     if not isinstance(lm.model.embed, nn.Embedding):
         raise UsageError("is in int8, which is not exported", where=lm.source, fix="Load it without int8.")
     weights = {name: tensor.detach().float().cpu() for name, tensor in lm.model.state_dict().items()}
-    return build(lm.config, weights).eval()
+    return build_model(lm.config, weights).eval()
 
 
 @contextmanager

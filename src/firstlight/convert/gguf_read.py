@@ -49,11 +49,11 @@ class _Weights(Mapping[str, Tensor]):
         with guarded(self._file.path, "GGUF file", "gguf"):
             tensor = finite(theirs, torch.from_numpy(np.array(self._file.tensor(theirs))))
         if self._config.family == "llama" and name.endswith(("q_proj.weight", "k_proj.weight")):
-            if tensor.shape[0] % self._config.head_width:
+            if tensor.shape[0] % self._config.head_dim:
                 raise CheckpointError(
                     "has heads of no whole width", where=f"{self._file.path}: {theirs}", found=tuple(tensor.shape)
                 )
-            return qk_turned(tensor, self._config.head_width, back=True)
+            return qk_turned(tensor, self._config.head_dim, back=True)
         # Conv1D keeps weights as input × output.
         return tensor.t() if self._config.family == "gpt2" and ".h." in name and tensor.ndim == 2 else tensor
 

@@ -11,7 +11,7 @@ from firstlight.convert.gguf_names import FAMILIES, NO_MERGES, PRE, ROPE_FACTORS
 from firstlight.errors import MissingExtra, UsageError
 from firstlight.files import replaced
 from firstlight.lm import LM
-from firstlight.model import ModelConfig, export_state
+from firstlight.model import ModelConfig, to_hf_state_dict
 from firstlight.tokenizer import BpeFacts, Tokenizer
 
 _NORMAL, _CONTROL, _USER, _UNUSED = 1, 3, 4, 5
@@ -46,7 +46,7 @@ def write(lm: LM, path: Path, kind: str = "f32") -> dict[str, str]:
             _add_tensor(file, name, tensor, kind)
         scaling = config.rope_scaling
         if scaling is not None and scaling.original is not None:
-            file.add_tensor(ROPE_FACTORS, rope_factors(scaling, config.head_width, config.rope_theta))
+            file.add_tensor(ROPE_FACTORS, rope_factors(scaling, config.head_dim, config.rope_theta))
         file.write_header_to_file()
         file.write_kv_data_to_file()
         file.write_tensors_to_file()
@@ -84,16 +84,16 @@ def _shape(c: ModelConfig, architecture: str) -> dict[str, Any]:
         "block_count": c.n_layer,
         "context_length": c.block_size,
         "embedding_length": c.n_embd,
-        "feed_forward_length": c.inner,
+        "feed_forward_length": c.ffn_dim,
         "attention.head_count": c.n_head,
         "vocab_size": c.vocab_size,
     }
     if c.rotary:
         values |= {
-            "attention.head_count_kv": c.heads_kv,
-            "attention.key_length": c.head_width,
-            "attention.value_length": c.head_width,
-            "rope.dimension_count": c.head_width,
+            "attention.head_count_kv": c.kv_heads,
+            "attention.key_length": c.head_dim,
+            "attention.value_length": c.head_dim,
+            "rope.dimension_count": c.head_dim,
             "rope.freq_base": float(c.rope_theta),
             "attention.layer_norm_rms_epsilon": float(c.eps),
         }
@@ -148,11 +148,11 @@ def _pre(facts: BpeFacts) -> str | None:
 
 
 def _weights(lm: LM) -> Mapping[str, Tensor]:
-    held, weights = export_state(lm.model), {}
+    held, weights = to_hf_state_dict(lm.model), {}
     for ours, theirs in names(lm.config).items():
         tensor = held[ours]
         if lm.config.family == "llama" and ours.endswith(("q_proj.weight", "k_proj.weight")):
-            tensor = qk_turned(tensor, lm.config.head_width, back=False)
+            tensor = qk_turned(tensor, lm.config.head_dim, back=False)
         # Conv1D keeps weights as input × output.
         weights[theirs] = tensor.t() if lm.config.family == "gpt2" and ".h." in ours and tensor.ndim == 2 else tensor
     return weights

@@ -9,7 +9,7 @@ from firstlight.convert.imported_model import ImportedModel, finite, guarded
 from firstlight.convert.torch_file import load, tensors_of
 from firstlight.errors import CheckpointError
 from firstlight.lm import LM, read_config, read_tokenizer
-from firstlight.model import export_state
+from firstlight.model import to_hf_state_dict
 
 _BIN, _INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 OLD_FILES = (_BIN, _INDEX, "pytorch_model-*.bin")  # of a hub's repository
@@ -24,8 +24,8 @@ def read(folder: Path) -> ImportedModel:
     """
     facts = {"imported from": f"Hugging Face {folder.name}"}
     if any(folder.glob("*.safetensors")):
-        lm = LM.read(folder)
-        return ImportedModel("Hugging Face", lm.config, export_state(lm.model), lm.tokenizer, facts)
+        lm = LM.load_fp32(folder)
+        return ImportedModel("Hugging Face", lm.config, to_hf_state_dict(lm.model), lm.tokenizer, facts)
     config, _ = read_config(folder)
     weights: dict[str, Tensor] = {}
     for file in _files(folder):

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from firstlight.errors import CheckpointError, FirstlightError, MissingExtra
-from firstlight.lm import LM, build
-from firstlight.model import GPT, ModelConfig, import_state
+from firstlight.lm import LM, build_model
+from firstlight.model import GPT, ModelConfig, from_hf_state_dict
 from firstlight.tokenizer import Tokenizer
 
 
@@ -41,8 +41,8 @@ class ImportedModel:
             CheckpointError: a tensor is missing or has another shape.
         """
         with naming(path):
-            weights = import_state(self.config, self.weights)
-        model: GPT = build(self.config, weights)
+            weights = from_hf_state_dict(self.config, self.weights)
+        model: GPT = build_model(self.config, weights)
         return LM(model.eval(), self.tokenizer, source=path)
 
 

@@ -66,8 +66,8 @@ def _parts(module: str) -> list[str]:
 
 
 def _apart(config: ModelConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    D = config.head_width
-    rows = {3: [config.n_head * D, config.heads_kv * D, config.heads_kv * D], 2: [config.inner] * 2}
+    D = config.head_dim
+    rows = {3: [config.n_head * D, config.kv_heads * D, config.kv_heads * D], 2: [config.ffn_dim] * 2}
     found: dict[str, Tensor] = {}
     for name, tensor in state.items():
         module, _, kind = name.rpartition(".")
@@ -78,7 +78,7 @@ def _apart(config: ModelConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor
 
 
 def _turned(config: ModelConfig, module: str, kind: str, tensor: Tensor) -> Tensor:
-    D = config.head_width
+    D = config.head_dim
     if module.endswith((".q", ".k", ".v")):
         return tensor.reshape(-1, D, config.n_embd).permute(2, 0, 1) if kind == "weight" else tensor.reshape(-1, D)
     if tensor.ndim != 2 or module in _TABLES:

@@ -18,7 +18,7 @@ from firstlight.convert.keras_archive import unpacked
 from firstlight.convert.keras_names import FOLDER, HUB_LAYERS, WEIGHTS, from_keras, to_keras
 from firstlight.errors import CheckpointError, TokenizerError
 from firstlight.lm.load import read_tokenizer
-from firstlight.model import GPT, ModelConfig, export_tensors, from_transformers
+from firstlight.model import GPT, ModelConfig, from_hf_config, tensors_to_hf
 from firstlight.tokenizer import END_OF_TEXT, PATTERNS, Table, Tokenizer, byte_level
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def read(path: Path) -> ImportedModel:
 
 def _ours(weights: Path, beside: Path, where: Path) -> ImportedModel:
     """Read weights of ours, with the config.json and the tokenizer that lie in a folder as transformers has them."""
-    given = from_transformers(_json(beside / _CONFIG, where), where=f"{where}: {_CONFIG}")
+    given = from_hf_config(_json(beside / _CONFIG, where), where=f"{where}: {_CONFIG}")
     config = shape(where, **given.model_dump())
     try:
         tokenizer = read_tokenizer(beside)
@@ -134,7 +134,7 @@ def _weights(
         for layer, arrays in expected.items():
             group = place(layer)
             layers[layer] = [file.array(f"{group}/{i}", array.shape) for i, array in enumerate(arrays)]
-    return export_tensors(config, from_keras(config, layers))
+    return tensors_to_hf(config, from_keras(config, layers))
 
 
 def _check_sizes(file: "HDF5", place: Callable[[str], str], config: ModelConfig, where: Path) -> None:
@@ -142,7 +142,7 @@ def _check_sizes(file: "HDF5", place: Callable[[str], str], config: ModelConfig,
     missing = next((i for i in range(config.n_layer) if f"{place(f'blocks_{i}_norm1')}/0" not in file), None)
     if missing is not None:
         raise CheckpointError("has fewer layers than it says", where=where, found=missing, expected=config.n_layer)
-    wanted = (config.block_size, config.head_width)
+    wanted = (config.block_size, config.head_dim)
     if config.rotary and (found := file.shape(f"{place('rotary_cos')}/0")) != wanted:
         raise CheckpointError("has another table of angles than the model", where=where, found=found, expected=wanted)
 

@@ -107,7 +107,7 @@ class _Writer:
         dense = ops.expand_dims(ago >= 0, 1)
         banded = ops.expand_dims(ops.logical_and(ago >= 0, ago < c.window), 1) if c.family == "gpt3" else dense
         for layer in range(c.n_layer):
-            x = self._block(f"blocks.{layer}", x, angles, banded if c.banded(layer) else dense)
+            x = self._block(f"blocks.{layer}", x, angles, banded if c.is_local(layer) else dense)
         if c.choices["norm_position"] == "pre":
             x = self._norm("norm")(x)
         logits = embed(x, reverse=True) if c.tied else self._layer("Dense", "head", c.vocab_size, use_bias=False)(x)
@@ -133,7 +133,7 @@ class _Writer:
         """Return cosines and sines (B, T, 1, D), looked up as ours are: exact to the last bit for any position."""
         c = self._config
         tables = [
-            self._layer("Embedding", f"rotary.{name}", c.block_size, c.head_width, trainable=False)
+            self._layer("Embedding", f"rotary.{name}", c.block_size, c.head_dim, trainable=False)
             for name in ("cos", "sin")
         ]
         cos, sin = (self._ops.expand_dims(table(places), 2) for table in tables)
@@ -152,16 +152,16 @@ class _Writer:
         biases = {"q": None, "out": None} if c.rotary else {"q": None if c.family == "gpt3" else "hd", "out": "c"}
 
         def heads(part: str, n: int) -> Any:
-            shape = (None, n, c.head_width)
+            shape = (None, n, c.head_dim)
             return self._layer("EinsumDense", f"{module}.{part}", "btc,chd->bthd", shape, bias_axes=biases["q"])(x)
 
-        q, k, v = heads("q", c.n_head), heads("k", c.heads_kv), heads("v", c.heads_kv)  # (B, T, H or K, D)
+        q, k, v = heads("q", c.n_head), heads("k", c.kv_heads), heads("v", c.kv_heads)  # (B, T, H or K, D)
         if c.choices["qk_norm"]:
             q, k = self._norm(f"{module}.q_norm")(q), self._norm(f"{module}.k_norm")(k)
         if angles is not None:
             q, k = self._turned(q, *angles), self._turned(k, *angles)
-        if c.heads_kv != c.n_head:
-            k, v = (ops.repeat(part, c.n_head // c.heads_kv, axis=2) for part in (k, v))
+        if c.kv_heads != c.n_head:
+            k, v = (ops.repeat(part, c.n_head // c.kv_heads, axis=2) for part in (k, v))
         y = ops.dot_product_attention(q, k, v, mask=mask, scale=c.attention_scale)
         out = self._layer("EinsumDense", f"{module}.out", "bthd,hdc->btc", (None, c.n_embd), bias_axes=biases["out"])
         return out(y)
@@ -172,9 +172,9 @@ class _Writer:
 
     def _mlp(self, module: str, x: Any) -> Any:
         c, ops, has_bias = self._config, self._ops, not self._config.gated
-        up = self._layer("Dense", f"{module}.up", c.inner, use_bias=has_bias)(x)
+        up = self._layer("Dense", f"{module}.up", c.ffn_dim, use_bias=has_bias)(x)
         if c.gated:
-            bent = ops.silu(self._layer("Dense", f"{module}.gate", c.inner, use_bias=False)(x)) * up
+            bent = ops.silu(self._layer("Dense", f"{module}.gate", c.ffn_dim, use_bias=False)(x)) * up
         else:
             bent = ops.gelu(up, approximate=c.gelu == "tanh")
         return self._layer("Dense", f"{module}.down", c.n_embd, use_bias=has_bias)(bent)

@@ -100,7 +100,7 @@ def _shape(path: Path, sizes: tuple[int, ...], *, tied: bool) -> ModelConfig:
 
 def _parts(c: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Return the tensors of a layer by transformers' name."""
-    q, kv = c.n_head * c.head_width, c.heads_kv * c.head_width
+    q, kv = c.n_head * c.head_dim, c.kv_heads * c.head_dim
     return {
         "input_layernorm": (c.n_embd,),
         "self_attn.q_proj": (q, c.n_embd),
@@ -108,9 +108,9 @@ def _parts(c: ModelConfig) -> dict[str, tuple[int, ...]]:
         "self_attn.v_proj": (kv, c.n_embd),
         "self_attn.o_proj": (c.n_embd, q),
         "post_attention_layernorm": (c.n_embd,),
-        "mlp.gate_proj": (c.inner, c.n_embd),
-        "mlp.down_proj": (c.n_embd, c.inner),
-        "mlp.up_proj": (c.inner, c.n_embd),
+        "mlp.gate_proj": (c.ffn_dim, c.n_embd),
+        "mlp.down_proj": (c.n_embd, c.ffn_dim),
+        "mlp.up_proj": (c.ffn_dim, c.n_embd),
     }
 
 
@@ -123,7 +123,7 @@ def _count(c: ModelConfig, *, angles: bool) -> int:
     """Return how many numbers the model has; reckoned, since a list of layers may be as long as a header claims."""
     layer = sum(math.prod(size) for size in _parts(c).values())
     embeddings = (1 if c.tied else 2) * (c.vocab_size or 0) * c.n_embd
-    return c.n_layer * layer + embeddings + c.n_embd + (c.block_size * c.head_width if angles else 0)
+    return c.n_layer * layer + embeddings + c.n_embd + (c.block_size * c.head_dim if angles else 0)
 
 
 def _flat(c: ModelConfig) -> _Layout:
@@ -131,7 +131,7 @@ def _flat(c: ModelConfig) -> _Layout:
     for part in _parts(c):
         layout += _layers(c, part)
     # The angles of positions follow; nobody reads them.
-    layout += [("model.norm.weight", False, (c.n_embd,)), ("", False, (c.block_size, c.head_width))]
+    layout += [("model.norm.weight", False, (c.n_embd,)), ("", False, (c.block_size, c.head_dim))]
     return layout if c.tied else [*layout, ("lm_head.weight", True, (c.vocab_size or 0, c.n_embd))]
 
 
@@ -166,7 +166,7 @@ def _take(file: Bytes, layout: _Layout, group: int) -> dict[str, Tensor]:
 def _in_transformers(config: ModelConfig, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     for name, tensor in weights.items():
         if name.endswith(("q_proj.weight", "k_proj.weight")):
-            weights[name] = qk_turned(tensor, config.head_width, back=True)
+            weights[name] = qk_turned(tensor, config.head_dim, back=True)
     return weights
 
 

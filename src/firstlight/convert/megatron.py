@@ -18,7 +18,7 @@ from firstlight.convert.torch_file import load, tensors_of
 from firstlight.errors import CheckpointError, UsageError
 from firstlight.files import make_ordinary, storage_errors, write_atomic
 from firstlight.lm import LM
-from firstlight.model import ModelConfig, export_state
+from firstlight.model import ModelConfig, to_hf_state_dict
 from firstlight.tokenizer import load as load_tokenizer
 
 TRACKER, FILE = "latest_checkpointed_iteration.txt", "mp_rank_00/model_optim_rng.pt"
@@ -55,7 +55,7 @@ def write(lm: LM, path: Path) -> dict[str, str]:
         raise UsageError(f"Megatron-LM has no model of the family {c.family}", where=lm.source)
     if c.rope_scaling is not None:
         raise UsageError("stretched positions are not written for Megatron-LM", where=lm.source)
-    held = export_state(lm.model)
+    held = to_hf_state_dict(lm.model)
     weights = {theirs: tensor.detach().float().cpu().contiguous() for theirs, tensor in _to_megatron(c, held).items()}
     table = {
         "args": argparse.Namespace(**_args(c)),
@@ -109,11 +109,11 @@ def _args(c: ModelConfig) -> dict[str, Any]:
     return {
         "num_layers": c.n_layer,
         "hidden_size": c.n_embd,
-        "ffn_hidden_size": c.inner,
+        "ffn_hidden_size": c.ffn_dim,
         "num_attention_heads": c.n_head,
-        "group_query_attention": c.heads_kv != c.n_head,
-        "num_query_groups": c.heads_kv,
-        "kv_channels": c.head_width,
+        "group_query_attention": c.kv_heads != c.n_head,
+        "num_query_groups": c.kv_heads,
+        "kv_channels": c.head_dim,
         "seq_length": c.block_size,
         "max_position_embeddings": c.block_size,
         "padded_vocab_size": c.vocab_size,
@@ -220,13 +220,13 @@ def _from_megatron(c: ModelConfig, held: dict[str, Tensor], file: Path) -> dict[
         tensor = _parted(c, tensor, file) if "linear_qkv" in theirs else tensor
         made[ours] = tensor.t() if c.family == "gpt2" and ".h." in ours and tensor.ndim == 2 else tensor
     if c.family != "gpt2":
-        D, n, kv = c.head_width, c.n_head, c.heads_kv
+        D, n, kv = c.head_dim, c.n_head, c.kv_heads
         for i in range(c.n_layer):
             here, there = f"model.layers.{i}", f"decoder.layers.{i}"
             rows = _parted(c, get(f"{there}.self_attention.linear_qkv.weight"), file)
             qkv = torch.split(rows, [n * D, kv * D, kv * D])
             fc1 = get(f"{there}.mlp.linear_fc1.weight")
-            if len(fc1) != 2 * c.inner:
+            if len(fc1) != 2 * c.ffn_dim:
                 raise CheckpointError("has an MLP of another width", where=file, found=tuple(fc1.shape))
             made |= {f"{here}.{name}": part for name, part in zip(_QKV, qkv, strict=True)}
             made |= {f"{here}.{name}": part for name, part in zip(_GATE_UP, fc1.chunk(2), strict=True)}
@@ -235,7 +235,7 @@ def _from_megatron(c: ModelConfig, held: dict[str, Tensor], file: Path) -> dict[
 
 def _grouped(c: ModelConfig, qkv: Tensor) -> Tensor:
     """Return the rows of q, k and v (each as a whole) group by group: its queries, its key, its value."""
-    D, K = c.head_width, c.heads_kv
+    D, K = c.head_dim, c.kv_heads
     q, k, v = torch.split(qkv, [c.n_head * D, K * D, K * D])
     rest = qkv.shape[1:]
     parts = [q.reshape(K, -1, *rest), k.reshape(K, D, *rest), v.reshape(K, D, *rest)]
@@ -244,7 +244,7 @@ def _grouped(c: ModelConfig, qkv: Tensor) -> Tensor:
 
 def _parted(c: ModelConfig, grouped: Tensor, file: Path) -> Tensor:
     """Undo ``_grouped``."""
-    D, K = c.head_width, c.heads_kv
+    D, K = c.head_dim, c.kv_heads
     q = c.n_head // K * D
     if len(grouped) != K * (q + 2 * D):
         raise CheckpointError("has queries of another shape", where=file, found=tuple(grouped.shape))

@@ -18,7 +18,7 @@ from firstlight.errors import CheckpointError, UsageError
 from firstlight.files import replaced, storage_errors
 from firstlight.files.safe_pickle import UnsafePickleError, read_pickle
 from firstlight.lm import LM
-from firstlight.model import ModelConfig, export_state
+from firstlight.model import ModelConfig, to_hf_state_dict
 from firstlight.tokenizer import END_OF_TEXT, UNKNOWN, Tokenizer, characters
 
 FILE = "ckpt.pt"
@@ -111,7 +111,7 @@ def write(lm: LM, path: Path) -> dict[str, str]:
         progress.notice("nanoGPT computes GELU exactly, this model has its tanh form: logits will differ a little")
     weights = {
         name: (tensor.t() if name.endswith(_TURNED) else tensor).detach().float().cpu().contiguous()
-        for name, tensor in export_state(lm.model).items()
+        for name, tensor in to_hf_state_dict(lm.model).items()
     }
     weights["lm_head.weight"] = weights["transformer.wte.weight"]
     args = {
@@ -137,7 +137,7 @@ def _lacking(config: ModelConfig) -> str | None:
         return f"family {config.family}, only gpt2"
     if not config.tied:
         return "head apart from its embeddings"
-    return None if config.inner == 4 * config.n_embd else f"MLP of width {config.inner}, only of 4 n_embd"
+    return None if config.ffn_dim == 4 * config.n_embd else f"MLP of width {config.ffn_dim}, only of 4 n_embd"
 
 
 def _write_meta(tokenizer: Tokenizer | None, path: Path) -> dict[str, str]:

@@ -133,7 +133,7 @@ def measure_rows(lm: LM, rows: np.ndarray) -> tuple[Likelihood, tuple[float, flo
         for first in range(0, len(rows), at_once):
             ids = torch.from_numpy(rows[first : first + at_once].astype(np.int64)).to(device)
             with parallel.autocast(lm.device_context):
-                nats = lm.model.token_nats(ids[:, :-1], ids[:, 1:])
+                nats = lm.model.token_nll(ids[:, :-1], ids[:, 1:])
             sums.append(nats.double().sum(1).cpu().numpy())
             task.advance(nats.numel())
     lm.model.train(was_training)

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from firstlight.errors import CheckpointError, MissingExtra, UsageError
 from firstlight.files import make_ordinary, write_atomic
 from firstlight.finetuning.settings import Adapter
-from firstlight.model import GPT, HEADS, export_tensors, names_in_transformers
-from firstlight.model.quantized import Bits, QuantizedLinear
+from firstlight.model import GPT, HEADS_FILE, hf_parameter_names, tensors_to_hf
+from firstlight.model.quantized import QuantizedLinear, QuantType
 
 FOLDER = "adapter"
 _PREFIX = "adapter."
@@ -63,7 +63,7 @@ def inject(model: GPT, settings: Adapter, seed: int) -> None:
         parameter.requires_grad_("lora_" in name or name.startswith("heads."))
 
 
-def _in_few_bits(model: GPT, names: list[str], bits: Bits) -> dict[str, QuantizedLinear]:
+def _in_few_bits(model: GPT, names: list[str], bits: QuantType) -> dict[str, QuantizedLinear]:
     """Return the matrices in few bits, and round those of the model to them: adapters begin at what they will see."""
     frozen = {}
     for module, layer in model.named_modules():
@@ -94,11 +94,11 @@ class Adapted:
             elif part == "base_layer.bias":
                 plain[f"{module}.bias"] = tensor
         plain |= {f"{module}.weight": _merged(layer) for module, layer in layers.items()}
-        return export_tensors(model.config, plain) | adapters
+        return tensors_to_hf(model.config, plain) | adapters
 
     def load(self, model: GPT, checkpoint: Path) -> None:
         """Take up adapters and heads."""
-        found = _read(model, checkpoint / FOLDER) | load_file(checkpoint / HEADS)
+        found = _read(model, checkpoint / FOLDER) | load_file(checkpoint / HEADS_FILE)
         expected = {n for n, p in model.named_parameters() if p.requires_grad}
         if set(found) != expected:
             odd = min(set(found) ^ expected)
@@ -124,7 +124,7 @@ def write(
     targets = set()
     for name, tensor in adapters.items():
         part = next(p for p in _PARTS if name.endswith(p))
-        theirs, rows, turned = names_in_transformers(model.config, name.removesuffix(f".{part}") + ".weight")
+        theirs, rows, turned = hf_parameter_names(model.config, name.removesuffix(f".{part}") + ".weight")
         # What reads is shared by all parts of a fused matrix; what writes is cut into them.
         pieces = [tensor] * len(theirs) if "lora_A" in part else list(torch.split(tensor, rows)) if rows else [tensor]
         for their, piece in zip(theirs, pieces, strict=True):
@@ -160,7 +160,7 @@ def _read(model: GPT, folder: Path) -> dict[str, Tensor]:
     held = load_file(folder / "adapter_model.safetensors")
     found = {}
     for module in _layers(model):
-        theirs, rows, _ = names_in_transformers(model.config, f"{module}.weight")
+        theirs, rows, _ = hf_parameter_names(model.config, f"{module}.weight")
         for ours, part in _PARTS.items():
             pieces = [held.get(f"base_model.model.{t.removesuffix('.weight')}.{part}") for t in theirs]
             there = [piece for piece in pieces if piece is not None]
@@ -177,7 +177,7 @@ def _merged(layer: nn.Module) -> Tensor:
     """Return a matrix with its adapter added, leaving both as they are."""
     joined: Any = copy.deepcopy(layer)
     if isinstance(joined.base_layer, QuantizedLinear):
-        joined.base_layer = joined.base_layer.whole()
+        joined.base_layer = joined.base_layer.dequantize()
     joined.merge()
     weight: Tensor = joined.get_base_layer().weight
     return weight.detach()

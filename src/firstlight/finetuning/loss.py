@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from firstlight.finetuning.preprocess import Row
 from firstlight.finetuning.spec import TaskSpec
-from firstlight.model import GPT, head_loss
+from firstlight.model import GPT, linear_cross_entropy
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ class TaskLoss(nn.Module):
         lm_weight = self._lm_weight if self.training else 0.0
         hidden = last_hidden(self.model, batch, with_head=lm_weight > 0)
         logits = head_logits(self.model, spec, batch, hidden, self.dropout)
-        total = head_nats(spec, logits, batch, self._class_weights.get(batch.task)).sum()
+        total = linear_nll(spec, logits, batch, self._class_weights.get(batch.task)).sum()
         if lm_weight > 0:
             total = total + lm_weight * _language(self.model, hidden, batch)
         return total, batch.counted()[0]
@@ -154,7 +154,7 @@ def last_hidden(model: GPT, batch: TaskBatch, *, with_head: bool = False) -> Flo
 
 def _language(model: GPT, hidden: Float[Tensor, "N T C"], batch: TaskBatch) -> Tensor:
     targets = batch.ids.flatten(0, 1).roll(-1, dims=1)
-    return head_loss(hidden, model.head_weight, targets, batch.learnt.flatten(0, 1)).sum
+    return linear_cross_entropy(hidden, model.head_weight, targets, batch.learnt.flatten(0, 1)).sum
 
 
 def head_logits(
@@ -184,7 +184,7 @@ def pooled(hidden: Float[Tensor, "N T C"], last: Int[Tensor, " N"], *, mean: boo
     return torch.einsum("ntc,nt->nc", hidden, weights)
 
 
-def head_nats(
+def linear_nll(
     spec: TaskSpec, logits: Float[Tensor, "..."], batch: TaskBatch, class_weights: Tensor | None = None
 ) -> Float[Tensor, "..."]:
     """Return each row's (word's) loss: nats of classes, squared error of scores."""

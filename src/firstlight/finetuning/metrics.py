@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from firstlight import parallel
-from firstlight.finetuning.loss import collate, head_logits, head_nats, last_hidden
+from firstlight.finetuning.loss import collate, head_logits, last_hidden, linear_nll
 from firstlight.finetuning.preprocess import Row
 from firstlight.finetuning.spec import TaskSpec
 from firstlight.model import GPT
@@ -70,7 +70,7 @@ def _answers(
     batch = collate(spec.name, rows, scored=spec.scored).piece(slice(None), device_context.device)
     with parallel.autocast(device_context):
         logits = head_logits(model, spec, batch, last_hidden(model, batch), nn.Identity()).float()
-    nats = head_nats(spec, logits, batch).cpu().double().numpy()
+    nats = linear_nll(spec, logits, batch).cpu().double().numpy()
     if spec.scored:
         values = logits.cpu().double().numpy()
         return [

@@ -19,7 +19,7 @@ from firstlight.lm.forward import evaluating
 from firstlight.model import GPT, Cache, ModelConfig, new_cache
 
 
-class Decoding:
+class BatchDecoder:
     """The state of some texts that are being written.
 
     Args:
@@ -32,13 +32,13 @@ class Decoding:
         live: numbers of the texts that are still written.
     """
 
-    def __init__(self, model: GPT, prompts: Sequence[Sequence[int]], room: int) -> None:
-        self._model, self._room = model, room
+    def __init__(self, model: GPT, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+        self._model, self._room = model, max_new_tokens
         self._block = model.config.block_size
         self._weight = next(model.parameters())
         self.rows = [list(ids) for ids in prompts]
-        self.live = list(range(len(self.rows)))
-        self._held = self.live  # as they stand in the cache, ended ones among them
+        self.active = list(range(len(self.rows)))
+        self._held = self.active  # as they stand in the cache, ended ones among them
         longest = max(map(len, self.rows))
         self._begins = [max(0, len(row) - self._block) for row in self.rows]
         self._cache: Cache | None = None
@@ -48,26 +48,26 @@ class Decoding:
 
     @torch.inference_mode()
     def logits(self) -> Float[Tensor, "B V"]:
-        """Return the logits of the next token of each live text, in the order of ``live``."""
+        """Return the logits of the next token of each live text, in the order of ``active``."""
         if self._cache is None:
-            self._cache, last = self._read([self.rows[i][self._begins[i] :] for i in self.live], self._room - 1)
+            self._cache, last = self._read([self.rows[i][self._begins[i] :] for i in self.active], self._room - 1)
         else:
             last = self._hidden([self.rows[i][-1:] for i in self._held], self._cache)
-        if len(self.live) < len(self._held):
-            last = last[[at for at, i in enumerate(self._held) if i in self.live]]
+        if len(self.active) < len(self._held):
+            last = last[[at for at, i in enumerate(self._held) if i in self.active]]
         return self._model.logits(last).float()
 
     @torch.inference_mode()
     def push(self, tokens: Sequence[int], ended: Collection[int] = ()) -> None:
-        """Add one token to each live text, and write no further at those that have ``ended``; ``live`` may change."""
-        for i, token in zip(self.live, tokens, strict=True):
+        """Add one token to each live text, and write no further at those that have ``ended``; ``active`` may change."""
+        for i, token in zip(self.active, tokens, strict=True):
             self.rows[i].append(token)
         self._room -= 1
-        self.live = [i for i in self.live if i not in ended]
-        if self._cache is None or not self.live or not self._room:
+        self.active = [i for i in self.active if i not in ended]
+        if self._cache is None or not self.active or not self._room:
             return
-        full = [i for i in self.live if self._length(i) > self._block]
-        spare = 4 * len(self.live) <= 3 * len(self._held)
+        full = [i for i in self.active if self._length(i) > self._block]
+        spare = 4 * len(self.active) <= 3 * len(self._held)
         if full or spare or self._cache.length >= self._cache.size:
             self._rearrange(self._cache, full)
 
@@ -78,10 +78,10 @@ class Decoding:
     def _new(self, rows: int, size: int) -> Cache:
         return new_cache(self._model.config, rows, size, self._weight.device, self._weight.dtype)
 
-    def _read(self, contexts: Sequence[Sequence[int]], room: int) -> tuple[Cache, Float[Tensor, "B C"]]:
+    def _read(self, contexts: Sequence[Sequence[int]], max_new_tokens: int) -> tuple[Cache, Float[Tensor, "B C"]]:
         """Read contexts into a new cache with room for more tokens; return it and the last hidden states."""
         longest = max(map(len, contexts))
-        cache = self._new(len(contexts), longest + room)
+        cache = self._new(len(contexts), longest + max_new_tokens)
         pads = [longest - len(ids) for ids in contexts]
         cache.pad = _pad(pads, self._weight.device)
         return cache, self._hidden([[0] * pad + list(ids) for pad, ids in zip(pads, contexts, strict=True)], cache)
@@ -96,8 +96,8 @@ class Decoding:
             progress.notice(f"the text is longer than the model's {self._block} tokens: its context slides")
             self._slid = True
         rows = len(self._held)
-        stay = [at for at, i in enumerate(self._held) if i in self.live and i not in full]
-        self.live = self._held = [self._held[at] for at in stay] + full
+        stay = [at for at, i in enumerate(self._held) if i in self.active and i not in full]
+        self.active = self._held = [self._held[at] for at in stay] + full
         for i in full:
             self._begins[i] = len(self.rows[i]) - max(1, self._block // 2)
         # The last token is the next step's, for these texts as for the others.
@@ -110,12 +110,12 @@ class Decoding:
     def _join(self, cache: Cache, rows: int, stay: list[int], fresh: Cache | None) -> Cache:
         """Return one cache, as narrow as the live texts allow: ``stay`` of the rows of one, and all of a fresh one."""
         config = self._model.config
-        lengths = [self._length(i) - 1 for i in self.live]
+        lengths = [self._length(i) - 1 for i in self.active]
         width = max(lengths)
-        joined = self._new(len(self.live), width + self._room)
+        joined = self._new(len(self.active), width + self._room)
         for layer in range(config.n_layer if width else 0):
             old = [tuple(t[stay] for t in _contents(cache, rows, config, layer))] if stay else []
-            new = [_contents(fresh, len(self.live) - len(stay), config, layer)] if fresh is not None else []
+            new = [_contents(fresh, len(self.active) - len(stay), config, layer)] if fresh is not None else []
             k, v = (torch.cat([_wide(t, width) for t in parts]) for parts in zip(*old, *new, strict=True))
             joined.extend(layer, k, v)
         joined.advance(width)
@@ -129,7 +129,7 @@ def _pad(pads: list[int], device: torch.device) -> Tensor | None:
 
 def _contents(cache: Cache, rows: int, config: ModelConfig, layer: int) -> tuple[Tensor, Tensor]:
     """Return keys and values of a layer: adding no position to a cache gives all that it holds."""
-    nothing = torch.empty(rows, config.heads_kv, 0, config.head_width)
+    nothing = torch.empty(rows, config.kv_heads, 0, config.head_dim)
     return cache.extend(layer, nothing, nothing)
 
 

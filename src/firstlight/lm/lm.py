@@ -12,7 +12,7 @@ from firstlight import parallel, progress
 from firstlight.errors import ContractError, UsageError
 from firstlight.lm import save
 from firstlight.lm.sampling import GenerateSettings, RowRng, sample_tokens
-from firstlight.model import GPT, ModelConfig, export_state
+from firstlight.model import GPT, ModelConfig, to_hf_state_dict
 from firstlight.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Generated:
     prompt: str
     text: str
     ids: list[int]
-    ended_by: Literal["end", "stop", "length"]
+    finish_reason: Literal["end", "stop", "length"]
 
 
 class LM:
@@ -60,15 +60,15 @@ class LM:
         *,
         device_context: parallel.DeviceContext | None = None,
         source: Path | None = None,
-        ends: Iterable[int] = (),
+        eos_ids: Iterable[int] = (),
         codec: "Codec | None" = None,
     ) -> None:
         self.model, self.tokenizer, self.source, self.codec = model, tokenizer, source, codec
         self.device_context = device_context or parallel.DeviceContext(
             next(model.parameters()).device, "fp32", False, torch.get_num_threads(), 0, 1, {}
         )
-        words = self.vocabulary
-        self.ends = frozenset(ends) | (frozenset() if words is None or words.eot_id < 0 else {words.eot_id})
+        words = self.vocab
+        self.eos_ids = frozenset(eos_ids) | (frozenset() if words is None or words.eot_id < 0 else {words.eot_id})
 
     @property
     def config(self) -> ModelConfig:
@@ -76,12 +76,12 @@ class LM:
         return self.model.config
 
     @property
-    def vocabulary(self) -> "Tokenizer | Codec | None":
+    def vocab(self) -> "Tokenizer | Codec | None":
         """The tokenizer, or what the ids mean of sequences that are no text."""
         return self.tokenizer or self.codec
 
     @classmethod
-    def read(cls, name: str | Path) -> "LM":
+    def load_fp32(cls, name: str | Path) -> "LM":
         """Load onto the CPU in fp32, leaving this process's threads and precision as they are.
 
         Raises:
@@ -95,19 +95,19 @@ class LM:
         config, table = load.read_config(folder)
         tokenizer = load.read_tokenizer(folder)
         codec = None if tokenizer is not None else load.read_codec(folder, config)
-        model = load.build(config, load.read_weights(folder, config))
+        model = load.build_model(config, load.read_weights(folder, config))
         if tokenizer is not None and tokenizer.vocab_size > (model.config.vocab_size or 0):
             progress.warn(
                 f"{folder}: the tokenizer has {tokenizer.vocab_size:,} tokens, the model {model.config.vocab_size:,}: "
                 "it cannot read a text with one of the others"
             )
-        return cls(model.eval(), tokenizer, source=folder, ends=load.read_ends(folder, table), codec=codec)
+        return cls(model.eval(), tokenizer, source=folder, eos_ids=load.read_eos_ids(folder, table), codec=codec)
 
     @classmethod
     def load(cls, name: str | Path, *, device: str = "auto", precision: str = "auto", int8: bool = False) -> "LM":
         """Load a run (its best checkpoint, else its latest), a checkpoint, a Hugging Face directory or a hub name.
 
-        The weights are in the precision that is asked for or found; ``at`` keeps them as they are. With ``int8``
+        The weights are in the precision that is asked for or found; ``to`` keeps them as they are. With ``int8``
         matrices are in eight bits and the rest in fp32: such a model writes and scores, and is not saved.
 
         Raises:
@@ -120,20 +120,20 @@ class LM:
             raise UsageError("int8 leaves no room for another precision", found=precision, expected="auto or fp32")
         from firstlight.lm import load
 
-        read = cls.read(name)
+        read = cls.load_fp32(name)
         if int8:
-            return read.in_int8().at(device_context)
+            return read.quantize_int8().to(device_context)
         load.cast(read.model, device_context.dtype)
-        return read.at(device_context)
+        return read.to(device_context)
 
-    def in_int8(self) -> "LM":
+    def quantize_int8(self) -> "LM":
         """Put the matrices into eight bits, in place: faster writing, nearly the same numbers."""
-        from firstlight.model.int8 import to_int8
+        from firstlight.model.quantized import to_int8
 
         to_int8(self.model)
         return self
 
-    def at(self, device_context: parallel.DeviceContext) -> "LM":
+    def to(self, device_context: parallel.DeviceContext) -> "LM":
         """Move to a device; scoring then computes as training does there, in its precision from these weights."""
         self.model.to(device_context.device)
         self.device_context = device_context
@@ -148,8 +148,8 @@ class LM:
         embed: torch.nn.Module = self.model.embed
         if not isinstance(embed, torch.nn.Embedding) and not self.model.factors:
             raise UsageError("is in int8, which is not saved", where=self.source, fix="Load it without int8.")
-        weights = {name: tensor.float().cpu() for name, tensor in export_state(self.model).items()}
-        save.write(Path(folder), self.config, weights, self.tokenizer, facts or {}, codec=self.codec)
+        weights = {name: tensor.float().cpu() for name, tensor in to_hf_state_dict(self.model).items()}
+        save.save_pretrained(Path(folder), self.config, weights, self.tokenizer, facts or {}, codec=self.codec)
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text, behind the token that begins every text of this model, if it has one.
@@ -211,7 +211,7 @@ class LM:
         texts = [self._text(prompt, settings) for prompt in ids]
         self._write_all(texts, ids, settings)
         return [
-            Generated(prompt, text.text, text.ids, text.ended_by or "length")
+            Generated(prompt, text.text, text.ids, text.finish_reason or "length")
             for prompt, text in zip(asked, texts, strict=True)
         ]
 
@@ -232,7 +232,7 @@ class LM:
 
         settings = settings or GenerateSettings()
         asked = [list(prompt) for prompt in prompts for _ in range(settings.num_samples)]
-        written = [IdStreamer(self.ends) for _ in asked]
+        written = [IdStreamer(self.eos_ids) for _ in asked]
         self._write_all(written, asked, settings, below)
         return [one.ids for one in written]
 
@@ -267,7 +267,7 @@ class LM:
     def _text(self, ids: list[int], settings: GenerateSettings) -> "TextStreamer":
         from firstlight.lm.streamer import TextStreamer  # at the first text
 
-        return TextStreamer(self._words(), ids, settings.stop, self.ends)
+        return TextStreamer(self._words(), ids, settings.stop, self.eos_ids)
 
     def _write(
         self,
@@ -278,29 +278,29 @@ class LM:
         below: int | None = None,
     ) -> Iterator[None]:
         """Let texts grow together, a token each a turn, until all have ended; ``numbers`` are their places."""
-        from firstlight.lm.decoding import Decoding  # at the first text: many runs write none
+        from firstlight.lm.decoding import BatchDecoder  # at the first text: many runs write none
 
-        decoding = Decoding(self.model, prompts, settings.max_new_tokens)
+        decoder = BatchDecoder(self.model, prompts, settings.max_new_tokens)
         dice = RowRng(settings.seed, numbers) if settings.temperature > 0 else None
         for turn in range(1, settings.max_new_tokens + 1):
-            logits = decoding.logits()[:, :below]
-            live = decoding.live
-            uniform = None if dice is None else dice.roll([numbers[i] for i in live])
+            logits = decoder.logits()[:, :below]
+            active = decoder.active
+            uniform = None if dice is None else dice.roll([numbers[i] for i in active])
             tokens = sample_tokens(logits, settings, uniform).tolist()
-            for i, token in zip(live, tokens, strict=True):
+            for i, token in zip(active, tokens, strict=True):
                 texts[i].push(token)
-            ended = {i for i in live if texts[i].ended_by or turn == settings.max_new_tokens}
+            ended = {i for i in active if texts[i].finish_reason or turn == settings.max_new_tokens}
             for i in ended:
                 texts[i].finish()
             yield
-            if len(ended) == len(live):
+            if len(ended) == len(active):
                 return
-            decoding.push(tokens, ended)
+            decoder.push(tokens, ended)
 
     def _rows_at_once(self, length: int) -> int:
         """Return how many texts of a length may be written at once, by what their keys and values need."""
         c, weight = self.config, next(self.model.parameters())
-        row = 2 * c.n_layer * c.heads_kv * c.head_width * min(length, c.block_size) * weight.element_size()
+        row = 2 * c.n_layer * c.kv_heads * c.head_dim * min(length, c.block_size) * weight.element_size()
         return max(1, min(_ROWS, _CACHE_BYTES.get(weight.device.type, 1 << 30) // row))
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> "list[Score]":

@@ -17,7 +17,7 @@ from firstlight import tokenizer as tokenizers
 from firstlight.errors import CheckpointError, MissingExtra, TokenizerError, UsageError, nearest
 from firstlight.files import MANIFEST, sha256, verify_manifest
 from firstlight.lm.save import CONFIG, GENERATION, WEIGHTS
-from firstlight.model import GPT, HEADS, ModelConfig, import_state, skip_init
+from firstlight.model import GPT, HEADS_FILE, ModelConfig, from_hf_state_dict, skip_init
 from firstlight.tokenizer import CODECS, Tokenizer
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def locate(name: str | Path) -> Path:
             expected="a run, a checkpoint, or a folder with config.json and model.safetensors",
         )
     if _HUB_NAME.fullmatch(str(name)) and not path.parent.is_dir():
-        return from_hub(str(name))
+        return download_from_hub(str(name))
     near = nearest(path.name, [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else [])
     raise UsageError(
         "no such run or model",
@@ -97,7 +97,7 @@ def _problems(folder: Path) -> list[str]:
     return [problem for problem in verify_manifest(folder, contents=False) if not problem.startswith(trainer)]
 
 
-def from_hub(name: str, also: Sequence[str] = ()) -> Path:
+def download_from_hub(name: str, also: Sequence[str] = ()) -> Path:
     """Fetch a model from the hub, as far as it is not here already.
 
     Args:
@@ -136,10 +136,10 @@ def read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
         raise CheckpointError(
             "is of a quantised model, which is not read", where=path, fix="Take the unquantised model."
         )
-    from firstlight.model import from_transformers  # a run that begins anew reads no model
+    from firstlight.model import from_hf_config  # a run that begins anew reads no model
 
     try:
-        return from_transformers(table, where=path), table
+        return from_hf_config(table, where=path), table
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))
@@ -162,7 +162,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     return table
 
 
-def read_ends(folder: Path, config: Mapping[str, Any]) -> set[int]:
+def read_eos_ids(folder: Path, config: Mapping[str, Any]) -> set[int]:
     """Return the tokens at which transformers ends a text of this model."""
     value = (_read_json(folder / GENERATION) or {}).get("eos_token_id")
     value = config.get("eos_token_id") if value is None else value
@@ -214,14 +214,14 @@ def read_weights(folder: Path, config: ModelConfig) -> dict[str, Tensor]:
             raise CheckpointError(problems[0], fix="Take another checkpoint of the run, or train it again.")
     state = {name: tensor for file in files for name, tensor in _tensors(file)}
     try:
-        return import_state(config, state)
+        return from_hf_state_dict(config, state)
     except CheckpointError as error:
         raise CheckpointError(
             error.problem, where=f"{folder}: {error.where}", found=error.found, expected=error.expected
         ) from error
 
 
-def build(config: ModelConfig, weights: Mapping[str, Tensor]) -> GPT:
+def build_model(config: ModelConfig, weights: Mapping[str, Tensor]) -> GPT:
     """Build a model around weights, which it takes as they are, without a copy."""
     with skip_init():
         model = GPT(config)
@@ -243,7 +243,7 @@ def _differing(files: list[Path]) -> list[str]:
 
 def _weight_files(folder: Path) -> list[Path]:
     if (folder / WEIGHTS).is_file():
-        return [folder / WEIGHTS, *([folder / HEADS] if (folder / HEADS).is_file() else [])]
+        return [folder / WEIGHTS, *([folder / HEADS_FILE] if (folder / HEADS_FILE).is_file() else [])]
     index = folder / _INDEX
     table = _read_json(index)
     if table is None:

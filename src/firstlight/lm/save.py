@@ -13,7 +13,7 @@ from torch import Tensor
 from firstlight import tokenizer as tokenizers
 from firstlight.errors import StorageError
 from firstlight.files import replaced, write_atomic
-from firstlight.model import HEADS, ModelConfig, n_parameters, to_transformers
+from firstlight.model import HEADS_FILE, ModelConfig, count_parameters, to_hf_config
 from firstlight.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Classifier:
         }
 
 
-def write(
+def save_pretrained(
     folder: Path,
     config: ModelConfig,
     weights: Mapping[str, Tensor],
@@ -75,11 +75,11 @@ def write(
     # A model from elsewhere may lack end-of-text: it then lies behind the vocabulary.
     known = words is not None and 0 <= words.eot_id < (config.vocab_size or 0)
     eot_id = words.eot_id if words is not None and known else None
-    table = to_transformers(config, eot_id=eot_id)
+    table = to_hf_config(config, eot_id=eot_id)
     heads = {name: tensor for name, tensor in weights.items() if name.startswith("heads.")}
     body = {name: tensor for name, tensor in weights.items() if name not in heads}
     if heads:
-        _write_weights(folder / HEADS, heads)
+        _write_weights(folder / HEADS_FILE, heads)
     if classifier is not None:
         table = classifier.apply(table, None if tokenizer is None else tokenizer.pad_id)
         body["score.weight"] = heads[f"heads.{classifier.head}.weight"]
@@ -105,7 +105,7 @@ def _write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
 
 
 def _card(config: ModelConfig, table: Mapping[str, Any], tokenizer: Tokenizer | None, facts: Mapping[str, Any]) -> str:
-    c, count = config, n_parameters(config)
+    c, count = config, count_parameters(config)
     rows = {
         "family": f"{c.family} ({table['architectures'][0]})",
         "parameters": f"{count.total:,} ({count.embedding:,} of them embeddings and head)",

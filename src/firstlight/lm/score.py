@@ -33,7 +33,7 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
-class WindowNats:
+class WindowNLL:
     """What one window scored: -log P of targets ``first`` to ``first + len(nats)`` of the text."""
 
     first: int
@@ -111,7 +111,7 @@ def _judged(logits: Float[Tensor, "N V"], targets: Int[Tensor, " N"]) -> tuple[T
 @torch.no_grad()
 def score_windows(
     model: GPT, ids: np.ndarray, *, stride: int, device_context: parallel.DeviceContext, rows: int | None = None
-) -> Iterator[WindowNats]:
+) -> Iterator[WindowNLL]:
     """Yield -log P of ids[1:], each once: a window moves on by ``stride`` and scores what is new in it.
 
     With ``stride`` equal to the block size windows are disjoint and cheapest, as the valid loss has them; a smaller
@@ -139,7 +139,7 @@ def score_windows(
         at = np.minimum(begins[:, None] + np.arange(min(T, n - int(begins[0])) + 1), n)
         block = torch.from_numpy(np.asarray(ids[at], dtype=np.int64)).to(device)
         with evaluating(model), parallel.autocast(device_context):
-            nats = model.token_nats(block[:, :-1], block[:, 1:]).float().cpu().numpy()
+            nats = model.token_nll(block[:, :-1], block[:, 1:]).float().cpu().numpy()
         for begin, row in zip(begins.tolist(), nats, strict=True):
             new = 0 if begin == 0 else T - stride
-            yield WindowNats(begin + new, row[new : min(T, n - begin)])
+            yield WindowNLL(begin + new, row[new : min(T, n - begin)])

@@ -21,19 +21,19 @@ class TextStreamer:
         ends: tokens that end it.
 
     Attributes:
-        ids: tokens written, the last of a stop text included, one of ``ends`` not.
+        ids: tokens written, the last of a stop text included, one of ``eos_ids`` not.
         ended_by: end-of-text, a stop text, or None while it grows.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, prompt: Sequence[int], stops: Sequence[str], ends: Collection[int]
+        self, tokenizer: Tokenizer, prompt: Sequence[int], stops: Sequence[str], eos_ids: Collection[int]
     ) -> None:
         self._decoder = tokenizer.decoder()
-        self._known, self._ends = tokenizer.vocab_size, ends
+        self._known, self._eos_ids = tokenizer.vocab_size, eos_ids
         self._stops = [stop for stop in stops if stop]
         self._held, self._pieces, self._taken = "", list[str](), 0
         self.ids: list[int] = []
-        self.ended_by: Literal["end", "stop"] | None = None
+        self.finish_reason: Literal["end", "stop"] | None = None
         for token in prompt[-_CONTEXT:]:
             self._decoder.push(token)
         self._decoder.flush()
@@ -45,9 +45,9 @@ class TextStreamer:
 
     def push(self, token: int) -> None:
         """Take the next token."""
-        assert self.ended_by is None, "an ended text takes no more"
-        if token in self._ends:
-            self.ended_by = "end"
+        assert self.finish_reason is None, "an ended text takes no more"
+        if token in self._eos_ids:
+            self.finish_reason = "end"
             return
         self.ids.append(token)
         # A model may have more ids than its tokenizer, to make its matrices even: they stand for nothing.
@@ -56,7 +56,7 @@ class TextStreamer:
 
     def finish(self) -> None:
         """Add what was held back; nothing after a stop text."""
-        if self.ended_by != "stop":
+        if self.finish_reason != "stop":
             self._add(self._decoder.flush())
             self._pieces.append(self._held)
             self._held = ""
@@ -70,7 +70,7 @@ class TextStreamer:
         text = self._held + new
         found = [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]
         if found:
-            self.ended_by, self._held = "stop", ""
+            self.finish_reason, self._held = "stop", ""
             self._pieces.append(text[: min(found)[1]])
             return
         held = max((n for stop in self._stops for n in range(1, len(stop)) if text.endswith(stop[:n])), default=0)
@@ -79,17 +79,17 @@ class TextStreamer:
 
 
 class IdStreamer:
-    """Ids that are no text while they are written; one of ``ends`` ends them, and is none of them."""
+    """Ids that are no text while they are written; one of ``eos_ids`` ends them, and is none of them."""
 
-    def __init__(self, ends: Collection[int]) -> None:
-        self._ends = ends
+    def __init__(self, eos_ids: Collection[int]) -> None:
+        self._eos_ids = eos_ids
         self.ids: list[int] = []
-        self.ended_by: Literal["end"] | None = None
+        self.finish_reason: Literal["end"] | None = None
 
     def push(self, token: int) -> None:
         """Take the next id."""
-        if token in self._ends:
-            self.ended_by = "end"
+        if token in self._eos_ids:
+            self.finish_reason = "end"
         else:
             self.ids.append(token)
 

@@ -3,46 +3,46 @@
 from firstlight.model.attention import scale_rope
 from firstlight.model.cache import Cache, new_cache
 from firstlight.model.config import Family, ModelConfig, RopeScaling
-from firstlight.model.flops import Parameters, flops_per_token, n_parameters
+from firstlight.model.flops import ParameterCount, count_parameters, flops_per_token
 from firstlight.model.gpt import GPT, Block, fused_splits
-from firstlight.model.hf_config import from_transformers
+from firstlight.model.hf_config import from_hf_config
 from firstlight.model.hf_state_dict import (
-    CLASSES,
-    HEADS,
-    export_state,
-    export_tensors,
-    import_state,
-    names_in_transformers,
-    to_transformers,
+    HEADS_FILE,
+    HF_CLASSES,
+    from_hf_state_dict,
+    hf_parameter_names,
+    tensors_to_hf,
+    to_hf_config,
+    to_hf_state_dict,
 )
 from firstlight.model.kernels.linear import linear
-from firstlight.model.loss import Loss, head_loss, head_nats
+from firstlight.model.loss import Loss, linear_cross_entropy, linear_nll
 from firstlight.model.skip_init import skip_init
 
 __all__ = [
-    "CLASSES",
-    "GPT",
-    "HEADS",
-    "Block",
-    "Cache",
-    "Family",
-    "Loss",
-    "ModelConfig",
-    "Parameters",
-    "RopeScaling",
-    "export_state",
-    "export_tensors",
-    "flops_per_token",
-    "from_transformers",
-    "fused_splits",
-    "head_loss",
-    "head_nats",
-    "import_state",
-    "linear",
-    "n_parameters",
-    "names_in_transformers",
-    "new_cache",
     "scale_rope",
+    "Cache",
+    "new_cache",
+    "Family",
+    "ModelConfig",
+    "RopeScaling",
+    "ParameterCount",
+    "count_parameters",
+    "flops_per_token",
+    "GPT",
+    "Block",
+    "fused_splits",
+    "from_hf_config",
+    "HEADS_FILE",
+    "HF_CLASSES",
+    "from_hf_state_dict",
+    "hf_parameter_names",
+    "tensors_to_hf",
+    "to_hf_config",
+    "to_hf_state_dict",
+    "linear",
+    "Loss",
+    "linear_cross_entropy",
+    "linear_nll",
     "skip_init",
-    "to_transformers",
 ]

@@ -25,7 +25,7 @@ class Rotary(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        half = config.head_width // 2
+        half = config.head_dim // 2
         # On the CPU also where a model is only counted, on "meta": there arange would load the compiler.
         pairs, places = (torch.arange(n, dtype=torch.float64, device="cpu") for n in (half, config.block_size))
         speeds = config.rope_theta ** (-pairs / half)
@@ -54,8 +54,8 @@ class Attention(nn.Module):
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        H, K, D, C = config.n_head, config.heads_kv, config.head_width, config.n_embd
-        self.heads, self.heads_kv, self.width = H, K, D
+        H, K, D, C = config.n_head, config.kv_heads, config.head_dim, config.n_embd
+        self.heads, self.kv_heads, self.width = H, K, D
         self.layer = layer
         self.scale = config.attention_scale
         self.dropout = config.dropout
@@ -77,7 +77,7 @@ class Attention(nn.Module):
         Rotary families turn queries and keys by ``angles``.
         """
         B, T, _ = x.shape
-        H, K, D = self.heads, self.heads_kv, self.width
+        H, K, D = self.heads, self.kv_heads, self.width
         q, k, v = self.qkv(x).split((H * D, K * D, K * D), dim=-1)
         q, k, v = q.view(B, T, H, D), k.view(B, T, K, D), v.view(B, T, K, D)
         if self.q_norm is not None and self.k_norm is not None:

@@ -29,7 +29,7 @@ class Cache:
     """
 
     def __init__(self, config: ModelConfig, rows: int, size: int, device: torch.device, dtype: torch.dtype) -> None:
-        shape = (config.n_layer, 2, rows, config.heads_kv, size, config.head_width)
+        shape = (config.n_layer, 2, rows, config.kv_heads, size, config.head_dim)
         self._store = torch.zeros(shape, device=device, dtype=dtype)  # (L, 2, B, K, S, D)
         self.size = size
         self.length = 0

@@ -70,7 +70,7 @@ class ModelConfig(Settings):
         0.0, ge=0, lt=1, description="of embeddings, attention and residuals; none in llama and modern"
     )
     init_std: float = Field(0.02, gt=0, description="standard deviation of embeddings and matrices at the start")
-    init_out: Literal["scaled", "zero"] = Field(
+    residual_init: Literal["scaled", "zero"] = Field(
         "scaled", description="residual projections: std / sqrt(2 n_layer), or zero"
     )
 
@@ -80,27 +80,27 @@ class ModelConfig(Settings):
             raise ValueError(
                 f"n_embd={self.n_embd} is no multiple of n_head={self.n_head}; set d_head or another n_head"
             )
-        if self.n_head % self.heads_kv:
+        if self.n_head % self.kv_heads:
             raise ValueError(f"n_head={self.n_head} is no multiple of n_kv_head={self.n_kv_head}")
         if self.gelu == "erf" and self.family not in ("gpt2", "gpt3"):
             raise ValueError(f"gelu=erf has no place in the family {self.family}; use gpt2 or gpt3")
         if self.rotary:
-            if self.head_width % 2:
-                raise ValueError(f"rotary positions need an even d_head, not {self.head_width}")
+            if self.head_dim % 2:
+                raise ValueError(f"rotary positions need an even d_head, not {self.head_dim}")
             if self.dropout:
                 raise ValueError(f"dropout has no place in the family {self.family}; use gpt1, gpt2 or gpt3")
         else:
             if self.rope_scaling is not None:
                 raise ValueError(f"rope_scaling has no place in the family {self.family}; use llama or modern")
-            if self.heads_kv != self.n_head:
+            if self.kv_heads != self.n_head:
                 raise ValueError(
                     f"grouped-query attention has no place in the family {self.family}; use llama or modern"
                 )
-            if self.head_width * self.n_head != self.n_embd:
+            if self.head_dim * self.n_head != self.n_embd:
                 raise ValueError(f"the family {self.family} needs n_head * d_head = n_embd")
             if self.tie_embeddings is False and self.family == "gpt1":
                 raise ValueError("the family gpt1 ties embeddings and head")
-            if self.family == "gpt1" and self.inner != 4 * self.n_embd:
+            if self.family == "gpt1" and self.ffn_dim != 4 * self.n_embd:
                 raise ValueError("the family gpt1 has an MLP of 4 n_embd")
         return self
 
@@ -120,17 +120,17 @@ class ModelConfig(Settings):
         return bool(self.choices["mlp"] == "swiglu")
 
     @property
-    def heads_kv(self) -> int:
+    def kv_heads(self) -> int:
         """K: key and value heads."""
         return self.n_kv_head or self.n_head
 
     @property
-    def head_width(self) -> int:
+    def head_dim(self) -> int:
         """D: width of a head."""
         return self.d_head or self.n_embd // self.n_head
 
     @property
-    def inner(self) -> int:
+    def ffn_dim(self) -> int:
         """F: inner width of the MLP."""
         if self.d_ff is not None:
             return self.d_ff
@@ -149,9 +149,9 @@ class ModelConfig(Settings):
     @property
     def attention_scale(self) -> float:
         """What scores are multiplied by: GPT-Neo's is 1, made up for at the start."""
-        return 1.0 if self.family == "gpt3" else float(self.head_width**-0.5)
+        return 1.0 if self.family == "gpt3" else float(self.head_dim**-0.5)
 
-    def banded(self, layer: int) -> bool:
+    def is_local(self, layer: int) -> bool:
         """Tell whether a layer sees only ``window`` positions: every second one of gpt3."""
         return self.family == "gpt3" and layer % 2 == 1
 
@@ -160,9 +160,9 @@ class ModelConfig(Settings):
         return ModelConfig(
             **{
                 **self.model_dump(),
-                "n_kv_head": self.heads_kv,
-                "d_head": self.head_width,
-                "d_ff": self.inner,
+                "n_kv_head": self.kv_heads,
+                "d_head": self.head_dim,
+                "d_ff": self.ffn_dim,
                 "norm_eps": self.eps,
                 "tie_embeddings": self.tied,
                 "vocab_size": vocab_size,

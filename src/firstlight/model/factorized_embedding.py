@@ -39,14 +39,14 @@ class FactorizedEmbedding(nn.Module):
         return linear(self.inward(hidden), self.vectors)
 
 
-def make_room(model: GPT, width: int) -> None:
+def factorize_embedding(model: GPT, width: int) -> None:
     """Give a model embeddings of two factors where word vectors are not of its own width."""
     if width != model.config.n_embd:
         model.embed = FactorizedEmbedding(model.config.vocab_size or 0, width, model.config.n_embd)  # type: ignore[assignment]
 
 
 @torch.no_grad()
-def begin(
+def init_from_vectors(
     model: GPT, vectors: Float[Tensor, "V D"], known: Bool[Tensor, " V"], length: float, generator: torch.Generator
 ) -> None:
     """Put word vectors in the place of embeddings that were drawn; tokens without one keep what was drawn.
@@ -79,7 +79,7 @@ def begin(
     projection.copy_(turned * (length / _length(found @ turned.t())))
 
 
-def freeze(model: GPT, frozen: int | str, done: int | None) -> None:
+def set_embedding_trainable(model: GPT, frozen: int | str, done: int | None) -> None:
     """Let the embeddings, and a tied head, stay as they are or learn; a projection learns all the same.
 
     Args:

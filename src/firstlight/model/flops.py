@@ -9,7 +9,7 @@ from firstlight.model.gpt import GPT
 from firstlight.model.skip_init import skip_init
 
 
-class Parameters(NamedTuple):
+class ParameterCount(NamedTuple):
     """How many parameters a model has; embeddings are tokens, positions and an untied head."""
 
     total: int
@@ -17,13 +17,13 @@ class Parameters(NamedTuple):
     non_embedding: int
 
 
-def n_parameters(config: ModelConfig) -> Parameters:
+def count_parameters(config: ModelConfig) -> ParameterCount:
     """Count the parameters without allocating them."""
     with torch.device("meta"), skip_init():
         model = GPT(config.complete(config.vocab_size or 1))
     total = sum(p.numel() for p in model.parameters())
     embedding = sum(p.numel() for n, p in model.named_parameters() if n.startswith(("embed.", "positions.", "head.")))
-    return Parameters(total, embedding, total - embedding)
+    return ParameterCount(total, embedding, total - embedding)
 
 
 def flops_per_token(config: ModelConfig, T: int) -> float:
@@ -33,12 +33,12 @@ def flops_per_token(config: ModelConfig, T: int) -> float:
     attention's scores and mixing, counted for the positions that a causal (or banded) row sees on average.
     """
     c = config
-    D, F = c.head_width, c.inner
+    D, F = c.head_dim, c.ffn_dim
     matrices = c.n_layer * (
-        c.n_embd * D * (2 * c.n_head + 2 * c.heads_kv) + c.n_embd * F * (3 if c.gated else 2)
+        c.n_embd * D * (2 * c.n_head + 2 * c.kv_heads) + c.n_embd * F * (3 if c.gated else 2)
     ) + c.n_embd * (c.vocab_size or 0)
     seen = 0.0
     for layer in range(c.n_layer):
-        span = min(c.window, T) if c.banded(layer) else T
+        span = min(c.window, T) if c.is_local(layer) else T
         seen += (span * (span + 1) / 2 + (T - span) * span) / T
     return 6.0 * matrices + 12.0 * c.n_head * D * seen

@@ -20,7 +20,7 @@ from firstlight.model.cache import Cache, KVCache
 from firstlight.model.config import ModelConfig
 from firstlight.model.kernels.linear import Linear, linear
 from firstlight.model.kernels.norm_rope import use_custom_backward
-from firstlight.model.loss import Loss, head_loss, head_nats
+from firstlight.model.loss import Loss, linear_cross_entropy, linear_nll
 from firstlight.model.mlp import GatedMLP, GeluMLP
 from firstlight.model.norms import norm
 
@@ -106,7 +106,7 @@ class GPT(nn.Module):
         if self.config.family == "gpt3":
             banded = _mask(T, before, allowed, self.config.window, ids.device)
         for layer, block in enumerate(self.blocks):
-            mask = banded if self.config.banded(layer) else dense
+            mask = banded if self.config.is_local(layer) else dense
             if self.activation_checkpointing and torch.is_grad_enabled():
                 x = checkpoint(block, x, angles, mask, use_reentrant=False)
             else:
@@ -159,14 +159,16 @@ class GPT(nn.Module):
         starts: Bool[Tensor, "B T"] | None = None,
     ) -> Loss:
         """Return the weighted sum of -log P(target) in nats, and the sum of weights: never a mean."""
-        return head_loss(*self._read_out(self.hidden(inputs, starts=starts, with_head=True)), targets, weights)
+        return linear_cross_entropy(
+            *self._read_out(self.hidden(inputs, starts=starts, with_head=True)), targets, weights
+        )
 
-    def token_nats(
+    def token_nll(
         self, inputs: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], starts: Bool[Tensor, "B T"] | None = None
     ) -> Float[Tensor, "B T"]:
         """Return -log P(target) of each position in nats, without gradients."""
         with torch.no_grad():
-            return head_nats(*self._read_out(self.hidden(inputs, starts=starts)), targets)
+            return linear_nll(*self._read_out(self.hidden(inputs, starts=starts)), targets)
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator | None = None) -> None:
@@ -178,25 +180,25 @@ class GPT(nn.Module):
         where residual projections do.
         """
         config = self.config
-        residual = 0.0 if config.init_out == "zero" else config.init_std / math.sqrt(2 * config.n_layer)
+        residual = 0.0 if config.residual_init == "zero" else config.init_std / math.sqrt(2 * config.n_layer)
         for name, parameter in self.named_parameters():
             if parameter.ndim < 2:
                 parameter.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
                 continue
             std = residual if name.endswith(("out.weight", "down.weight")) else config.init_std
-            if name == "head.weight" and config.init_out == "zero":
+            if name == "head.weight" and config.residual_init == "zero":
                 std = 0.0
             drawn = torch.randn(parameter.shape, generator=generator, dtype=torch.float32) * std
             if config.family == "gpt3" and name.endswith("qkv.weight"):
-                drawn[: config.n_embd] *= config.head_width**-0.5
+                drawn[: config.n_embd] *= config.head_dim**-0.5
             parameter.copy_(drawn)
 
 
 def fused_splits(model: GPT) -> Mapping[str, Sequence[int]]:
     """Return the rows of each part of the fused matrices, which an optimiser may treat one by one."""
     c = model.config
-    D = c.head_width
-    parts = {"qkv.weight": (c.n_head * D, c.heads_kv * D, c.heads_kv * D), "gate_up.weight": (c.inner, c.inner)}
+    D = c.head_dim
+    parts = {"qkv.weight": (c.n_head * D, c.kv_heads * D, c.kv_heads * D), "gate_up.weight": (c.ffn_dim, c.ffn_dim)}
     return {
         name: parts[tail] for name, _ in model.named_parameters() if (tail := ".".join(name.split(".")[-2:])) in parts
     }

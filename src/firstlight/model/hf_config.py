@@ -5,19 +5,19 @@ from typing import Any, Literal
 
 from firstlight.errors import CheckpointError
 from firstlight.model.config import ModelConfig, RopeScaling
-from firstlight.model.hf_state_dict import CLASSES, GELU
+from firstlight.model.hf_state_dict import GELU, HF_CLASSES
 
 
-def from_transformers(table: Mapping[str, Any], *, where: object = "config.json") -> ModelConfig:
+def from_hf_config(table: Mapping[str, Any], *, where: object = "config.json") -> ModelConfig:
     """Return the model that a config.json describes.
 
     Raises:
         CheckpointError: another kind of model, or a feature that no family has; names the key.
     """
     kind = table.get("model_type")
-    family = next((f for f, (name, _) in CLASSES.items() if name == kind), None)
+    family = next((f for f, (name, _) in HF_CLASSES.items() if name == kind), None)
     if family is None:
-        known = ", ".join(name for name, _ in CLASSES.values())
+        known = ", ".join(name for name, _ in HF_CLASSES.values())
         raise CheckpointError(
             "holds a model of another kind", where=where, found=f"model_type {kind!r}", expected=known
         )

@@ -17,10 +17,10 @@ from firstlight.model.gpt import GPT
 
 # Angles that a config.json may ask for: two million positions of width 128. No tensor holds them, so none bounds them.
 _MOST_ANGLES = 1 << 28
-HEADS = "heads.safetensors"  # beside model.safetensors, where a model has heads of tasks
+HEADS_FILE = "heads.safetensors"  # beside model.safetensors, where a model has heads of tasks
 
 GELU = {"tanh": "gelu_new", "erf": "gelu"}
-CLASSES = {
+HF_CLASSES = {
     "gpt1": ("openai-gpt", "OpenAIGPTLMHeadModel"),
     "gpt2": ("gpt2", "GPT2LMHeadModel"),
     "gpt3": ("gpt_neo", "GPTNeoForCausalLM"),
@@ -125,13 +125,13 @@ def _rules(config: ModelConfig) -> list[_Rule]:
     return rules
 
 
-def export_state(model: GPT) -> dict[str, Tensor]:
+def to_hf_state_dict(model: GPT) -> dict[str, Tensor]:
     """Return the weights in transformers' names; views where that is possible, a tied head once."""
     folded = {"embed.weight": model.embed.weight.detach()} if model.factors else {}
-    return export_tensors(model.config, {**model.state_dict(), **folded})
+    return tensors_to_hf(model.config, {**model.state_dict(), **folded})
 
 
-def export_tensors(config: ModelConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def tensors_to_hf(config: ModelConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return weights in our names in transformers'."""
     exported: dict[str, Tensor] = {}
     for rule in _rules(config):
@@ -142,13 +142,13 @@ def export_tensors(config: ModelConfig, state: Mapping[str, Tensor]) -> dict[str
     return exported | {name: tensor for name, tensor in state.items() if name.startswith("heads.")}
 
 
-def names_in_transformers(config: ModelConfig, ours: str) -> tuple[tuple[str, ...], list[int], bool]:
+def hf_parameter_names(config: ModelConfig, ours: str) -> tuple[tuple[str, ...], list[int], bool]:
     """Return what one of our matrices is in transformers: names, rows of each if several, and whether it is turned."""
     rule = next(rule for rule in _rules(config) if rule.ours == ours)
     return rule.theirs, _part_rows(config, rule) if len(rule.theirs) > 1 else [], rule.transposed
 
 
-def import_state(config: ModelConfig, state: Mapping[str, Any]) -> dict[str, Tensor]:
+def from_hf_state_dict(config: ModelConfig, state: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return our weights from transformers' names, and the heads of tasks; buffers and a tied head's copy are left out.
 
     Args:
@@ -161,10 +161,10 @@ def import_state(config: ModelConfig, state: Mapping[str, Any]) -> dict[str, Ten
     if config.n_layer > len(state):
         # Before anything is built that a damaged config.json asks for.
         raise CheckpointError("has fewer weights than its layers need", found=len(state), expected=config.n_layer)
-    if config.rotary and config.block_size * config.head_width > _MOST_ANGLES:
+    if config.rotary and config.block_size * config.head_dim > _MOST_ANGLES:
         raise CheckpointError(
             "has an absurd number of positions",
-            found=f"{config.block_size:,} of width {config.head_width:,}",
+            found=f"{config.block_size:,} of width {config.head_dim:,}",
             expected=f"{_MOST_ANGLES:,} angles at most",
         )
     with torch.device("meta"):
@@ -208,16 +208,16 @@ def _rope(c: ModelConfig) -> dict[str, Any]:
 
 
 def _part_rows(config: ModelConfig, rule: _Rule) -> list[int]:
-    D = config.head_width
+    D = config.head_dim
     if "qkv" in rule.ours:
-        return [config.n_head * D, config.heads_kv * D, config.heads_kv * D]
-    return [config.inner, config.inner]
+        return [config.n_head * D, config.kv_heads * D, config.kv_heads * D]
+    return [config.ffn_dim, config.ffn_dim]
 
 
-def to_transformers(config: ModelConfig, *, eot_id: int | None) -> dict[str, Any]:
+def to_hf_config(config: ModelConfig, *, eot_id: int | None) -> dict[str, Any]:
     """Return the config.json of this model."""
     c = config
-    model_type, architecture = CLASSES[c.family]
+    model_type, architecture = HF_CLASSES[c.family]
     common: dict[str, Any] = {
         "model_type": model_type,
         "architectures": [architecture],
@@ -234,11 +234,11 @@ def to_transformers(config: ModelConfig, *, eot_id: int | None) -> dict[str, Any
         table = {
             **common,
             "hidden_size": c.n_embd,
-            "intermediate_size": c.inner,
+            "intermediate_size": c.ffn_dim,
             "num_hidden_layers": c.n_layer,
             "num_attention_heads": c.n_head,
-            "num_key_value_heads": c.heads_kv,
-            "head_dim": c.head_width,
+            "num_key_value_heads": c.kv_heads,
+            "head_dim": c.head_dim,
             "max_position_embeddings": c.block_size,
             "rms_norm_eps": c.eps,
             "hidden_act": "silu",
@@ -254,7 +254,7 @@ def to_transformers(config: ModelConfig, *, eot_id: int | None) -> dict[str, Any
         return {
             **common,
             "hidden_size": c.n_embd,
-            "intermediate_size": c.inner,
+            "intermediate_size": c.ffn_dim,
             "num_layers": c.n_layer,
             "num_heads": c.n_head,
             "max_position_embeddings": c.block_size,
@@ -278,4 +278,4 @@ def to_transformers(config: ModelConfig, *, eot_id: int | None) -> dict[str, Any
     }
     if c.family == "gpt1":
         return {**common, **sizes, "afn": "gelu"}
-    return {**common, **sizes, "n_inner": c.inner, "activation_function": GELU[c.gelu]}
+    return {**common, **sizes, "n_inner": c.ffn_dim, "activation_function": GELU[c.gelu]}

@@ -26,7 +26,7 @@ class Loss(NamedTuple):
     count: Tensor  # type: ignore[assignment]  # tuple.count, which nobody asks a loss for
 
 
-def head_loss(
+def linear_cross_entropy(
     hidden: Float[Tensor, "B T C"],
     head: Float[Tensor, "V C"],
     targets: Int[Tensor, "B T"],
@@ -45,7 +45,7 @@ def head_loss(
     return Loss(total, count)
 
 
-def head_nats(
+def linear_nll(
     hidden: Float[Tensor, "B T C"], head: Float[Tensor, "V C"], targets: Int[Tensor, "B T"]
 ) -> Float[Tensor, "B T"]:
     """Return -log P(target) of each position, in fp32 (or fp64, where the model is)."""

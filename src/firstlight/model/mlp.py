@@ -23,8 +23,8 @@ class GeluMLP(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.up = Linear(config.n_embd, config.inner)
-        self.down = Linear(config.inner, config.n_embd)
+        self.up = Linear(config.n_embd, config.ffn_dim)
+        self.down = Linear(config.ffn_dim, config.n_embd)
         self.bend: Bend = Gelu if config.gelu == "tanh" else ExactGelu
 
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
@@ -37,8 +37,8 @@ class GatedMLP(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.gate_up = Linear(config.n_embd, 2 * config.inner, bias=False)
-        self.down = Linear(config.inner, config.n_embd, bias=False)
+        self.gate_up = Linear(config.n_embd, 2 * config.ffn_dim, bias=False)
+        self.down = Linear(config.ffn_dim, config.n_embd, bias=False)
 
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
         """Let one half gate the other."""

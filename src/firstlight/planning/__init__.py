@@ -7,7 +7,7 @@ from steps that the caller has really taken on this machine.
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from firstlight.model import ModelConfig, flops_per_token, n_parameters
+from firstlight.model import ModelConfig, count_parameters, flops_per_token
 
 _FLOAT = 4  # weights, gradients and optimiser states are kept in fp32
 
@@ -61,7 +61,7 @@ def estimate(  # noqa: PLR0913 - each is a figure of its own, named by the calle
     step_seconds: float | None,
 ) -> Plan:
     """Put a plan together from the shapes of a run and the measured time of its step."""
-    count = n_parameters(config)
+    count = count_parameters(config)
     # AdamW keeps two moments a parameter; Muon one for hidden matrices and AdamW's two for the rest.
     hidden = count.non_embedding if optimizer == "muon" else 0
     states = 2 * count.total - hidden

@@ -64,7 +64,7 @@ def materials(run: Path, settings: PretrainSettings, *, prepared: bool = False) 
         from firstlight.stages import embedding_init
 
         settings = embedding_init.understood(settings)
-    start = LM.read(settings.run.start_from) if settings.run.start_from else None
+    start = LM.load_fp32(settings.run.start_from) if settings.run.start_from else None
     if settings.run.store is not None:
         folder = Path(settings.run.store)
         beside = folder if (folder / "tokenizer.json").is_file() else folder / "tokenizer"
@@ -82,7 +82,7 @@ def materials(run: Path, settings: PretrainSettings, *, prepared: bool = False) 
         store = TokenStore.open(run / "data", tokenizer_hash=words.hash)
     else:
         words, store = _prepared(run, settings, start)
-    before = None if start is None else start.vocabulary
+    before = None if start is None else start.vocab
     if before is not None and before.hash != words.hash:
         raise ContractError(
             "the starting model was trained with another tokenizer",

@@ -108,7 +108,7 @@ def export(model: str | Path, to: str, out: str | Path, *, kind: str | None = No
     write: Callable[[LM, Path], dict[str, str]] = writer(to, kind)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UsageError("is there already", where=path, fix="Choose another name.")
-    return Exported(to, write(LM.read(model), path))
+    return Exported(to, write(LM.load_fp32(model), path))
 
 
 def _there(path: str | Path) -> Path:

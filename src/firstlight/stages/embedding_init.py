@@ -16,7 +16,7 @@ from firstlight.errors import StoreError, TokenizerError, UsageError
 from firstlight.evaluation import count
 from firstlight.files import write_atomic
 from firstlight.model import GPT
-from firstlight.model.factorized_embedding import begin, make_room
+from firstlight.model.factorized_embedding import factorize_embedding, init_from_vectors
 from firstlight.stages.settings import PretrainSettings
 from firstlight.stages.tokenizer_cache import read_json
 from firstlight.store import TokenStore
@@ -47,11 +47,11 @@ class Vectors:
 
     def make_room(self, model: GPT) -> None:
         """Give the model embeddings that can hold them."""
-        make_room(model, int(self.values.shape[1]))
+        factorize_embedding(model, int(self.values.shape[1]))
 
     def begin(self, model: GPT, length: float, seed: int) -> None:
         """Put them into a model with random weights."""
-        begin(model, self.values, self.known, length, torch.Generator().manual_seed(seed))
+        init_from_vectors(model, self.values, self.known, length, torch.Generator().manual_seed(seed))
 
 
 def understood(settings: PretrainSettings) -> PretrainSettings:

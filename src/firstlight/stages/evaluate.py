@@ -56,7 +56,7 @@ def evaluate(
         ContractError: the run's token store was made with another tokenizer.
     """
     lm = model if isinstance(model, LM) else _load(model, device)
-    lm = lm.in_int8() if int8 else lm
+    lm = lm.quantize_int8() if int8 else lm
     step = lm.config.block_size if stride is None else stride
     if not 1 <= step <= lm.config.block_size:
         raise UsageError(
@@ -75,12 +75,12 @@ def evaluate(
 def _load(model: str | Path, device: str) -> LM:
     """Load a model whose weights keep their precision, so that it scores as it did in training."""
     device_context = parallel.resolve(parallel.Hardware.model_validate({"device": device}))
-    return LM.read(model).at(device_context)
+    return LM.load_fp32(model).to(device_context)
 
 
 def store_of(lm: LM, *, needed: bool) -> TokenStore | None:
     """Return the token store of the run that a checkpoint lies in; where it is not ``needed``, only a fitting one."""
-    words = lm.vocabulary
+    words = lm.vocab
     if lm.source is None or words is None:
         return None
     run = lm.source.resolve().parent.parent

@@ -9,7 +9,7 @@ from firstlight.errors import FirstlightError
 from firstlight.evaluation import Likelihood, count, without_context
 from firstlight.files import write_atomic
 from firstlight.lm import LM
-from firstlight.model import n_parameters
+from firstlight.model import count_parameters
 from firstlight.report import write_run_report
 from firstlight.stages import pretrain_setup
 from firstlight.stages.artifacts import Materials
@@ -35,7 +35,7 @@ def conclude(ctx: TrainContext, made: Materials, result: FitResult, answer: Mapp
         figures = {
             "valid": {"loss": valid.loss, "perplexity": valid.perplexity, **valid.bits, **counts},
             "baselines": {name: known.figures(valid.unit) for name, known in baselines(made).items()},
-            "parameters": n_parameters(ctx.state.model.config).total,
+            "parameters": count_parameters(ctx.state.model.config).total,
         }
         write_atomic(run / "evaluation.json", json.dumps(figures, indent=1))
     if made.store.sequence is not None:

@@ -276,7 +276,7 @@ def _conclude(
     main = parallel.is_main(device_context)
     valid, test, forgot = TasksResult({}, {}), TasksResult({}, {}), None
     if result.finished and main:
-        model = LM.read(run).at(device_context).model
+        model = LM.load_fp32(run).to(device_context).model
         valid = finetune_setup.measure(model, made, device_context, draws=_DRAWS)
         test = finetune_setup.measure(model, made, device_context, side=2, draws=_DRAWS)
         before = json.loads((run / "before.json").read_text(encoding="utf-8"))["loss"]

@@ -115,7 +115,7 @@ def materials(settings: FinetuneSettings, *, tasks: Sequence[TaskSpec] | None = 
     odd = next((name for name in names if not re.fullmatch(r"\w[\w-]*", name)), None)
     if odd is not None:
         raise UsageError("is no name for a task", where=odd, expected="letters, digits, - and _")
-    start = LM.read(settings.run.start_from)
+    start = LM.load_fp32(settings.run.start_from)
     if start.tokenizer is None:
         raise UsageError("has no tokenizer, so it reads no text", where=settings.run.start_from)
     tokenizer = _with_marks(start.tokenizer, specs, settings)
@@ -149,7 +149,7 @@ def _rows(data: TaskData, tokenizer: Tokenizer, block_size: int) -> tuple[list[R
 
 
 def _body(settings: FinetuneSettings, made: Materials) -> GPT:
-    start = LM.read(made.start.source).model
+    start = LM.load_fp32(made.start.source).model
     return build(start, made.specs, made.tokenizer.vocab_size, settings.finetune, settings.run.seed)
 
 
@@ -330,7 +330,7 @@ def _writer(run: Path, settings: FinetuneSettings, made: Materials, model: GPT) 
                 base=str(made.start.source),
                 head=None if classifier is None else classifier.head,
             )
-        lm.write(folder, model.config, weights, made.tokenizer, facts, classifier)
+        lm.save_pretrained(folder, model.config, weights, made.tokenizer, facts, classifier)
         write_atomic(folder / TASKS, tasks_json(made.specs))
 
     return write

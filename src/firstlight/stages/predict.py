@@ -47,7 +47,7 @@ def predict(
         CorpusError: a row cannot be read.
     """
     device_context = parallel.resolve(parallel.Hardware.model_validate({"device": device}))
-    lm = LM.read(run).at(device_context)
+    lm = LM.load_fp32(run).to(device_context)
     spec = _spec(lm, run, task)
     if settings:
         spec = TaskSpec.model_validate({**spec.model_dump(), **_merged(spec, settings)})

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from firstlight import optim, parallel, progress
 from firstlight.errors import ContractError, UsageError
 from firstlight.files import code_hash, storage_errors
-from firstlight.lm import LM, GenerateSettings, write
+from firstlight.lm import LM, GenerateSettings, save_pretrained
 from firstlight.model import GPT, ModelConfig, flops_per_token, fused_splits, skip_init
 from firstlight.stages.artifacts import Materials
 from firstlight.stages.settings import PretrainSettings
@@ -82,7 +82,7 @@ def model_config(settings: PretrainSettings, made: Materials) -> ModelConfig:
 
 def _start_config(settings: PretrainSettings, start: LM) -> ModelConfig:
     """Return the starting model's shape, which no setting may contradict."""
-    asked = settings.model.shape().model_dump(include=settings.model.model_fields_set - {"init_std", "init_out"})
+    asked = settings.model.shape().model_dump(include=settings.model.model_fields_set - {"init_std", "residual_init"})
     has = start.config.model_dump()
     differing = {key: value for key, value in asked.items() if value is not None and value != has[key]}
     if differing:
@@ -145,9 +145,9 @@ def start_over(
 def _freeze(model: GPT, settings: PretrainSettings, done: int | None) -> None:
     """Let the embeddings learn or not, after so many steps."""
     if settings.model.embeddings_frozen_steps:
-        from firstlight.model.factorized_embedding import freeze
+        from firstlight.model.factorized_embedding import set_embedding_trainable
 
-        freeze(model, settings.model.embeddings_frozen_steps, done)
+        set_embedding_trainable(model, settings.model.embeddings_frozen_steps, done)
 
 
 def ctx(
@@ -223,7 +223,9 @@ def ctx(
         device_context=device_context,
         limits=limits,
         checkpoints=Checkpoints(
-            run, lambda to, weights: write(to, config, weights, tokenizer, facts, codec=codec), settings.train.keep_last
+            run,
+            lambda to, weights: save_pretrained(to, config, weights, tokenizer, facts, codec=codec),
+            settings.train.keep_last,
         ),
         log=RunLog(run, active=parallel.is_main(device_context), trackers=settings.train.trackers),
         contract={

@@ -41,7 +41,7 @@ def probe(
         CorpusError: a row cannot be read.
     """
     device_context = parallel.resolve(parallel.Hardware.model_validate({"device": device}))
-    lm = LM.read(run).at(device_context)
+    lm = LM.load_fp32(run).to(device_context)
     if isinstance(lm.codec, Pixels):
         from firstlight.stages.probe_images import probe_images
 

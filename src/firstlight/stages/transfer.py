@@ -106,7 +106,7 @@ def _across(runs: dict[str, Path]) -> list[TransferRow]:
         return []
     found = []
     for trained, on in ((one, two), (two, one)):
-        lm = LM.read(runs[trained])
+        lm = LM.load_fp32(runs[trained])
         assert lm.tokenizer is not None
         head, spec = specs[trained].name, specs[on]
         rows = Transform(spec, lm.tokenizer, lm.config.block_size)(

@@ -29,7 +29,7 @@ def row_bytes(config: ModelConfig, *, bytes_per_number: int, checkpointing: bool
     CPU, at most 4 C, lies within the share of memory that is left free.
     """
     C = config.n_embd
-    per_layer = 2 * C if checkpointing else 8 * C + 3 * config.inner
+    per_layer = 2 * C if checkpointing else 8 * C + 3 * config.ffn_dim
     return config.block_size * bytes_per_number * (config.n_layer * per_layer + 6 * C)
 
 

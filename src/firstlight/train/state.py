@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from firstlight.errors import CheckpointError
-from firstlight.model import GPT, HEADS, export_state, import_state
+from firstlight.model import GPT, HEADS_FILE, from_hf_state_dict, to_hf_state_dict
 from firstlight.optim import Average, Optimizer, load_state_tensors, state_tensors
 
 
@@ -111,14 +111,14 @@ class Whole:
 
     def export(self, model: GPT) -> dict[str, Tensor]:
         """Return views where that is possible."""
-        return export_state(model)
+        return to_hf_state_dict(model)
 
     def load(self, model: GPT, checkpoint: Path) -> None:
         """Read model.safetensors, and the heads where there are any."""
         weights = load_file(checkpoint / "model.safetensors")
-        if (checkpoint / HEADS).is_file():
-            weights |= load_file(checkpoint / HEADS)
-        ours = import_state(model.config, weights)
+        if (checkpoint / HEADS_FILE).is_file():
+            weights |= load_file(checkpoint / HEADS_FILE)
+        ours = from_hf_state_dict(model.config, weights)
         if model.factors:  # folded in these files; they are among the trainer's tensors
             del ours["embed.weight"]
             ours |= {f"embed.{name}": factor for name, factor in model.factors.items()}

@@ -99,7 +99,7 @@ def _sums(model: GPT, batch: Batch, lengths: Tensor | None, device_context: para
     inputs, targets = batch.inputs.to(device_context.device), batch.targets.to(device_context.device)
     starts = None if batch.starts is None else batch.starts.to(device_context.device)
     with parallel.autocast(device_context):
-        nats = model.token_nats(inputs, targets, starts).to(wide)
+        nats = model.token_nll(inputs, targets, starts).to(wide)
     counts = torch.ones_like(targets, dtype=torch.bool)
     if batch.weights is not None:
         counts = batch.weights.to(device_context.device) > 0
