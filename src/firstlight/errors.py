@@ -72,15 +72,25 @@ class ConfigError(UsageError):
 
 
 class UnknownName(UsageError):
-    """A name that is in no table, with the nearest one that is."""
+    """A name that is not in a table, with the nearest one that is.
 
-    def __init__(self, kind: str, name: str, known: Iterable[str], *, where: object = None) -> None:
+    Args:
+        kind: what the table holds.
+        name: the unknown name.
+        known: the names in the table.
+        where: as in FirstlightError.
+        alternative: what is accepted besides the names, such as ``package.module:Name``.
+    """
+
+    def __init__(
+        self, kind: str, name: str, known: Iterable[str], *, where: object = None, alternative: str | None = None
+    ) -> None:
         names = sorted(known)
         near = nearest(name, names)
         super().__init__(
             f"unknown {kind} {name!r}",
             where=where,
-            expected=f"one of {', '.join(names)}",
+            expected=f"one of {', '.join(names)}" + (f", or {alternative}" if alternative else ""),
             fix=f"Did you mean {near!r}?" if near else None,
         )
 

@@ -180,7 +180,7 @@ PRETRAIN = [
     Case("pretrain text.txt --out new optim.betas=[0.9,1.5]", 2, ("optim.betas.1", "less than 1", "found 1.5")),
     Case("pretrain text.txt --out new train.steps=0", 2, ("train.steps", "'auto'", "found 0")),
     Case("pretrain text.txt --out new data.valid_ratio=1.5", 2, ("data.valid_ratio", "less than 1", "found 1.5")),
-    Case("pretrain text.txt --out new optim.name=sgd", 2, ("optim.name: unknown choice", "sgd", "'adamw', 'muon'")),
+    Case("pretrain text.txt --out new optim.name=sgd", 2, ("optim.name: unknown optimizer 'sgd'", "adamw, muon")),
     Case("pretrain text.txt --out new optim.schedule.name=cosin", 2, ("optim.schedule.name", "'cosine'", "'cosin'")),
     Case("pretrain text.txt --out new model.family=gpt5", 2, ("model.family", "'gpt1'", "'modern'", "'gpt5'")),
     Case(

@@ -1,11 +1,11 @@
-"""TOML files, presets, and third-party names."""
+"""TOML files and presets."""
 
 from pathlib import Path
 
 import pytest
 
-from firstlight.config import load_object, preset, preset_names, read_toml
-from firstlight.errors import ConfigError, UnknownName, UsageError
+from firstlight.config import preset, preset_names, read_toml
+from firstlight.errors import UnknownName, UsageError
 
 
 @pytest.mark.parametrize(
@@ -57,15 +57,3 @@ def test_presets_are_the_toml_files_of_a_package(tmp_path: Path, monkeypatch: py
     assert preset(name, "small") == {"model": {"n_layer": 2}}
     with pytest.raises(UnknownName, match="Did you mean 'small'"):
         preset(name, "smal")
-
-
-def test_load_object():
-    assert load_object("sqrt", {"sqrt": "math:sqrt"}, kind="function")(9) == 3
-    assert load_object("json:dumps", {}, kind="function")([1]) == "[1]"
-    assert load_object("f", {"f": len}, kind="function") is len
-    with pytest.raises(UnknownName, match="Did you mean 'cosine'"):
-        load_object("cosin", {"cosine": 1}, kind="schedule")
-    with pytest.raises(ConfigError, match="cannot be loaded"):
-        load_object("json:dumpz", {}, kind="function")
-    with pytest.raises(ConfigError, match="cannot be loaded"):
-        load_object("no_such_module:x", {}, kind="function")

@@ -1,39 +1,66 @@
 """Layers merge, are validated once, and errors name the key and the nearest right one."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator
 
-from firstlight.config import Settings, merge, parse_overrides, resolve
-from firstlight.errors import ConfigError, UsageError
+from firstlight.config import (
+    Settings,
+    TaggedSettings,
+    TaggedUnion,
+    dump_toml,
+    merge,
+    parse_overrides,
+    read_toml,
+    resolve,
+)
+from firstlight.errors import UsageError
 
 
-class Cosine(Settings):
+class Schedule(TaggedSettings):
+    pass
+
+
+class Cosine(Schedule):
     name: Literal["cosine"] = "cosine"
     end: float = Field(0.1, ge=0, le=1)
 
 
-class Constant(Settings):
+class Constant(Schedule):
     name: Literal["constant"] = "constant"
     warmup: int = 5
 
 
-Schedule = Annotated[Cosine | Constant, Field(discriminator="name")]
+SCHEDULES = {"cosine": Cosine, "constant": Constant}
 
 
-class Adam(Settings):
-    name: Literal["adam"] = "adam"
+class Optimizer(TaggedSettings):
     lr: float = Field(1e-3, gt=0)
-    schedule: Schedule = Cosine()
 
 
-class Muon(Settings):
+class Adam(Optimizer):
+    name: Literal["adam"] = "adam"
+    schedule: Annotated[Schedule, TaggedUnion(SCHEDULES, kind="schedule")] = Cosine()
+
+
+class Muon(Optimizer):
     name: Literal["muon"] = "muon"
     lr: float = 2e-2
     momentum: float = 0.95
+
+
+class Lion(Optimizer):
+    """As in another package: not in the table, named by where it is."""
+
+    beta: float = Field(0.9, lt=1)
+
+
+LION = f"{__name__}:Lion"
+OPTIMIZERS = {"adam": Adam, "muon": Muon}
 
 
 class Model(Settings):
@@ -51,12 +78,12 @@ class Model(Settings):
 
 class Root(Settings):
     model: Model = Model()
-    optim: Annotated[Adam | Muon, Field(discriminator="name")] = Muon()
+    optim: Annotated[Optimizer, TaggedUnion(OPTIMIZERS, kind="optimizer")] = Muon()
     title: str = "run"
 
 
-def failure(*layers: dict[str, Any]) -> ConfigError:
-    with pytest.raises(ConfigError) as caught:
+def failure(*layers: dict[str, Any]) -> UsageError:
+    with pytest.raises(UsageError) as caught:
         resolve(Root, *layers)
     return caught.value
 
@@ -117,6 +144,28 @@ def test_union_inside_union_takes_its_default_tag():
     assert made.optim == Adam(schedule=Cosine(end=0.0))
 
 
+def test_a_class_of_another_package_by_its_name():
+    made = resolve(Root, {"optim": {"name": LION, "beta": 0.5}})
+    assert made.optim == Lion(beta=0.5)
+    assert Lion().name == LION
+
+
+def test_a_tagged_union_goes_through_toml(tmp_path: Path):
+    made = resolve(Root, {"optim": {"name": LION, "beta": 0.5}})
+    path = tmp_path / "run.toml"
+    path.write_text(dump_toml(made))
+    assert f'name = "{LION}"' in path.read_text()
+    assert resolve(Root, read_toml(path)) == made
+    assert made.model_dump()["optim"] == {"name": LION, "lr": 1e-3, "beta": 0.5}
+    assert Root.model_validate(made.model_dump()) == made
+
+
+def test_validation_without_resolve_knows_the_union_too():
+    assert Root.model_validate({"optim": {"name": "adam", "lr": 0.5}}).optim == Adam(lr=0.5)
+    with pytest.raises(ValidationError, match="needs a name"):
+        Root.model_validate({"optim": {"lr": 0.5}})
+
+
 def test_settings_are_frozen():
     with pytest.raises(Exception, match="frozen"):
         resolve(Root).title = "other"
@@ -135,8 +184,17 @@ def test_settings_are_frozen():
         ),
         ({"lr": 2}, "lr", "Did you mean optim.lr?"),
         ({"n_layer": 2}, "n_layer", "Did you mean model.n_layer?"),
-        ({"optim": {"name": "sgd"}}, "optim.name", "'adam', 'muon'"),
-        ({"optim": {"name": "adam", "schedule": {"name": "steps"}}}, "optim.schedule.name", "'cosine', 'constant'"),
+        ({"momentun": 2}, "momentun", "Did you mean optim.momentum?"),
+        ({"optim": {"name": "sgd"}}, "optim.name", "one of adam, muon, or package.module:Name"),
+        ({"optim": {"name": "adan"}}, "optim.name", "Did you mean 'adam'?"),
+        ({"optim": {"name": "adam", "schedule": {"name": "steps"}}}, "optim.schedule.name", "one of constant, cosine"),
+        ({"optim": {"name": 3}}, "optim", "needs a name"),
+        ({"optim": {"name": LION, "betta": 2}}, "optim.betta", "Did you mean optim.beta?"),
+        ({"optim": {"name": LION, "beta": 2}}, "optim.beta", "less than 1"),
+        ({"optim": {"name": LION, "momentum": 2}}, "optim.momentum", "unknown setting"),
+        ({"optim": {"name": "lion_of_nobody:Lion"}}, "optim.name", "No module named 'lion_of_nobody'"),
+        ({"optim": {"name": "json:JSONDecoder"}}, "optim.name", "no subclass of"),
+        ({"optim": {"name": "json:dumps"}}, "optim.name", "the function dumps"),
         ({"model": {"n_layer": 0}}, "model.n_layer", "greater than or equal to 1"),
         ({"model": {"n_layer": 3}}, "model.n_layer", "must be even"),
         ({"model": {"n_layer": "six"}}, "model.n_layer", "'six'"),

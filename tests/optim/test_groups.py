@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from firstlight.model import GPT, ModelConfig
-from firstlight.optim import AdamW, Muon, OptimSettings, build, describe, is_hidden
+from firstlight.optim import AdamW, Muon, OptimizerSettings, build, describe, is_hidden
 from firstlight.optim.groups import grouped
 
 NAMES = st.lists(st.sampled_from(["embed", "positions", "head", "blocks", "0", "qkv", "header", "weight"]), min_size=1)
@@ -42,7 +42,7 @@ def test_which_parameters_are_hidden_matrices(name: str, shape: tuple[int, ...],
 
 @pytest.mark.parametrize("family", ["gpt2", "modern"])
 @pytest.mark.parametrize("settings", [AdamW(weight_decay=0.1), Muon(weight_decay=0.1)], ids=lambda s: s.name)
-def test_the_table_is_what_is_built(family: str, settings: OptimSettings) -> None:
+def test_the_table_is_what_is_built(family: str, settings: OptimizerSettings) -> None:
     config = ModelConfig.model_validate(
         {"family": family, "n_layer": 2, "n_head": 2, "n_embd": 16, "vocab_size": 31, "block_size": 8}
     )

@@ -4,20 +4,27 @@ from typing import Annotated
 
 import pytest
 import torch
-from pydantic import Field
 from torch import nn
 
 import firstlight.optim
-from firstlight.config import Settings, resolve
-from firstlight.errors import CheckpointError, ConfigError
-from firstlight.optim import AdamW, Muon, OptimSettings, build, load_state_tensors, state_tensors
+from firstlight.config import Settings, TaggedUnion, resolve
+from firstlight.errors import CheckpointError, UsageError
+from firstlight.optim import (
+    OPTIMIZERS,
+    AdamW,
+    Muon,
+    OptimizerSettings,
+    build,
+    load_state_tensors,
+    state_tensors,
+)
 
 SETTINGS = [AdamW(lr=0.02), Muon(lr=0.02, adamw_lr=0.02), Muon(lr=0.02, adamw_lr=0.02, ns_precision="bf16")]
 every = pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: f"{s.name}-{getattr(s, 'ns_precision', '')}")
 
 
 class Root(Settings):
-    optim: Annotated[AdamW | Muon, Field(discriminator="name")] = Muon()
+    optim: Annotated[OptimizerSettings, TaggedUnion(OPTIMIZERS, kind="optimizer")] = Muon()
 
 
 def _parameters() -> dict[str, nn.Parameter]:
@@ -39,7 +46,7 @@ def _fill(parameters: dict[str, nn.Parameter], seed: int) -> None:
         p.grad = torch.randn(p.shape, generator=generator)
 
 
-def _build(parameters: dict[str, nn.Parameter], settings: OptimSettings) -> torch.optim.Optimizer:
+def _build(parameters: dict[str, nn.Parameter], settings: OptimizerSettings) -> torch.optim.Optimizer:
     return build(parameters.items(), settings, fused_splits={"blocks.0.qkv.weight": (6, 6, 6)})
 
 
@@ -51,7 +58,7 @@ def test_public_names_are_sorted_and_there() -> None:
 
 
 @every
-def test_descends_a_quadratic(settings: OptimSettings) -> None:
+def test_descends_a_quadratic(settings: OptimizerSettings) -> None:
     parameters = _parameters()
     optimizer = _build(parameters, settings)
 
@@ -67,7 +74,7 @@ def test_descends_a_quadratic(settings: OptimSettings) -> None:
 
 
 @every
-def test_state_goes_round_bit_for_bit(settings: OptimSettings) -> None:
+def test_state_goes_round_bit_for_bit(settings: OptimizerSettings) -> None:
     ours = _parameters()
     optimizer = _build(ours, settings)
     for seed in range(3):
@@ -90,7 +97,7 @@ def test_state_goes_round_bit_for_bit(settings: OptimSettings) -> None:
 
 
 @every
-def test_state_before_the_first_step_goes_round(settings: OptimSettings) -> None:
+def test_state_before_the_first_step_goes_round(settings: OptimizerSettings) -> None:
     parameters = _parameters()
     optimizer = _build(parameters, settings)
     load_state_tensors(optimizer, state_tensors(_build(_parameters(), settings)))
@@ -102,7 +109,7 @@ def test_state_before_the_first_step_goes_round(settings: OptimSettings) -> None
 
 
 @every
-def test_names_of_the_state_are_the_parameters(settings: OptimSettings) -> None:
+def test_names_of_the_state_are_the_parameters(settings: OptimizerSettings) -> None:
     parameters = _parameters()
     optimizer = _build(parameters, settings)
     _fill(parameters, 0)
@@ -115,7 +122,7 @@ def test_names_of_the_state_are_the_parameters(settings: OptimSettings) -> None:
 
 @every
 @pytest.mark.parametrize("key", ["blocks.9.out.weight/exp_avg", "blocks.0.norm.weight/other", "nonsense"])
-def test_an_unexpected_state_is_refused(settings: OptimSettings, key: str) -> None:
+def test_an_unexpected_state_is_refused(settings: OptimizerSettings, key: str) -> None:
     parameters = _parameters()
     optimizer = _build(parameters, settings)
     _fill(parameters, 0)
@@ -127,7 +134,7 @@ def test_an_unexpected_state_is_refused(settings: OptimSettings, key: str) -> No
 
 
 @every
-def test_every_missing_state_is_refused(settings: OptimSettings) -> None:
+def test_every_missing_state_is_refused(settings: OptimizerSettings) -> None:
     parameters = _parameters()
     optimizer = _build(parameters, settings)
     _fill(parameters, 0)
@@ -139,7 +146,7 @@ def test_every_missing_state_is_refused(settings: OptimSettings) -> None:
 
 
 @every
-def test_a_wrong_shape_is_refused(settings: OptimSettings) -> None:
+def test_a_wrong_shape_is_refused(settings: OptimizerSettings) -> None:
     parameters = _parameters()
     optimizer = _build(parameters, settings)
     _fill(parameters, 0)
@@ -151,7 +158,7 @@ def test_a_wrong_shape_is_refused(settings: OptimSettings) -> None:
 
 
 @pytest.mark.parametrize(("saver", "loader"), [(AdamW(), Muon()), (Muon(), AdamW())])
-def test_the_state_of_another_optimiser_is_refused(saver: OptimSettings, loader: OptimSettings) -> None:
+def test_the_state_of_another_optimiser_is_refused(saver: OptimizerSettings, loader: OptimizerSettings) -> None:
     parameters = _parameters()
     optimizer = _build(parameters, saver)
     _fill(parameters, 0)
@@ -161,7 +168,7 @@ def test_the_state_of_another_optimiser_is_refused(saver: OptimSettings, loader:
 
 
 @every
-def test_vectors_do_not_decay_and_matrices_do(settings: OptimSettings) -> None:
+def test_vectors_do_not_decay_and_matrices_do(settings: OptimizerSettings) -> None:
     parameters = _parameters()
     before = {name: p.detach().clone() for name, p in parameters.items()}
     optimizer = _build(parameters, settings.model_copy(update={"weight_decay": 0.5}))
@@ -174,7 +181,7 @@ def test_vectors_do_not_decay_and_matrices_do(settings: OptimSettings) -> None:
 
 
 @every
-def test_frozen_parameters_are_left_out(settings: OptimSettings) -> None:
+def test_frozen_parameters_are_left_out(settings: OptimizerSettings) -> None:
     parameters = _parameters()
     parameters["blocks.0.out.weight"].requires_grad_(False)
     optimizer = _build(parameters, settings)
@@ -201,7 +208,7 @@ def test_frozen_parameters_are_left_out(settings: OptimSettings) -> None:
     ],
 )
 def test_a_setting_that_cannot_be_meant_is_refused_by_its_key(table: dict[str, object], key: str) -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(UsageError) as caught:
         resolve(Root, {"optim": table})
     assert (caught.value.where or "").startswith(key)
 

@@ -1,14 +1,13 @@
-"""Where layers come from: TOML files, presets in a package, ``key=value`` words, ``module:Name``."""
+"""The sources of settings: TOML files, presets in a package, ``key=value`` arguments."""
 
-import importlib
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import date, time
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from firstlight.errors import ConfigError, UnknownName, UsageError
+from firstlight.errors import UnknownName, UsageError
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -77,22 +76,3 @@ def preset(package: str, name: str) -> dict[str, Any]:
     if name not in known:
         raise UnknownName("preset", name, known)
     return tomllib.loads((resources.files(package) / f"{name}.toml").read_text(encoding="utf-8"))
-
-
-def load_object(reference: str, table: Mapping[str, Any], *, kind: str) -> Any:
-    """Resolve a table's name, or third-party code written ``package.module:Name``.
-
-    Raises:
-        UnknownName: neither.
-        ConfigError: the module or the name in it cannot be loaded.
-    """
-    if reference in table:
-        found = table[reference]
-        return load_object(found, {}, kind=kind) if isinstance(found, str) else found
-    module, colon, name = reference.partition(":")
-    if not colon:
-        raise UnknownName(kind, reference, table)
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"cannot be loaded: {error}", where=f"{kind} {reference}") from error

@@ -2,13 +2,16 @@
 
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 import pydantic
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic.fields import FieldInfo
+from pydantic_core import core_schema
 
+from firstlight.config.objects import load_object
 from firstlight.errors import ConfigError, nearest
 
 
@@ -16,6 +19,66 @@ class Settings(BaseModel):
     """Base of all settings: frozen, strict about unknown keys, validated also where defaults apply."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+
+class TaggedSettings(Settings):
+    """Base of the members of a tagged union of settings: ``name`` tells them apart.
+
+    A class in the union's table declares its name (``name: str = "muon"``); that of a class from another package is
+    ``package.module:Class``, set by itself.
+    """
+
+    name: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_name(cls, values: Any) -> Any:
+        if isinstance(values, dict) and not (values.get("name") or cls.model_fields["name"].default):
+            return {**values, "name": f"{cls.__module__}:{cls.__qualname__}"}
+        return values
+
+
+@dataclass(frozen=True, slots=True)
+class TaggedUnion:
+    """Mark a field as an open union: its ``name`` is an entry of a table, or ``package.module:Class``.
+
+    ``optim: Annotated[OptimizerSettings, TaggedUnion(OPTIMIZERS, kind="optimizer")] = Muon()``: the annotated class is
+    the base of all members, and a TaggedSettings; without a name a table takes that of the field's default.
+
+    Args:
+        table: name -> class of settings, or ``"package.module:Class"``, imported when it is asked for.
+        kind: what the members are, for messages.
+    """
+
+    table: Mapping[str, type[TaggedSettings] | str]
+    kind: str
+
+    def member(self, base: type[BaseModel], name: str, where: str | None = None) -> type[BaseModel]:
+        """Return the class of settings of that name.
+
+        Raises:
+            UnknownName: neither an entry of the table nor of the form ``package.module:Class``.
+            ConfigError: it cannot be loaded, or does not derive from ``base``.
+        """
+        found: type[BaseModel] = load_object(name, self.table, kind=self.kind, interface=base, where=where)
+        return found
+
+    def __get_pydantic_core_schema__(self, base: Any, handler: pydantic.GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        del handler
+
+        def validate(value: Any) -> BaseModel:
+            if isinstance(value, base):
+                return typing.cast(BaseModel, value)
+            if not isinstance(value, Mapping):
+                raise ValueError(f"Input should be a table of {self.kind} settings")
+            if not isinstance(value.get("name"), str):
+                raise ValueError(f"A table of {self.kind} settings needs a name: {', '.join(self.table)}")
+            return self.member(base, value["name"]).model_validate(dict(value))
+
+        # "any" serializes by the class of the value, not by the annotated base class.
+        return core_schema.no_info_plain_validator_function(
+            validate, serialization=core_schema.simple_ser_schema("any")
+        )
 
 
 S = TypeVar("S", bound=Settings)
@@ -37,39 +100,48 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
 def resolve(root: type[S], *layers: Mapping[str, Any]) -> S:
     """Merge ``layers`` over the defaults of ``root`` and validate once.
 
-    A field that is a union of settings told apart by a tag (``optim.name``) takes the defaults of
-    the class that the merged tag names, or of the field's default where no layer names one.
+    A TaggedUnion (``optim``) takes the defaults of the class that the merged table names (``optim.name``), or of the
+    field's default where no layer names one.
 
     Raises:
         ConfigError: names the dotted key, what was found, what is allowed, and the nearest right name.
     """
-    table = _with_tags(root, merge(*layers))
+    table = _with_tags(root, merge(*layers), "")
     try:
         return root.model_validate(table)
     except pydantic.ValidationError as error:
-        raise _explain(root, error) from error
+        raise _explain(root, table, error) from error
 
 
-def _with_tags(cls: type[BaseModel], table: dict[str, Any]) -> dict[str, Any]:
-    """Add the default tag to tables of tagged unions, since pydantic asks for it before defaults apply."""
+def _with_tags(cls: type[BaseModel], table: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """Add the default name to tables of tagged unions, and load the classes of all names that are given."""
     for name, field in cls.model_fields.items():
         value = table.get(name)
         if not isinstance(value, dict):
             continue
-        if field.discriminator and field.discriminator not in value:
-            default = field.get_default(call_default_factory=True)
-            if isinstance(default, BaseModel):
-                value = {str(field.discriminator): getattr(default, str(field.discriminator)), **value}
-        inner = next((c for c in _classes(field) if _matches(c, field, value)), None)
-        table = {**table, name: _with_tags(inner, value) if inner else value}
+        union = _tagged_union(field)
+        if union is not None and "name" not in value:
+            value = {"name": field.get_default(call_default_factory=True).name, **value}
+        inner = _class_of(field, value, f"{prefix}{name}.")
+        table = {**table, name: _with_tags(inner, value, f"{prefix}{name}.") if inner else value}
     return table
 
 
-def _classes(field: FieldInfo) -> list[type[BaseModel]]:
-    return list(_models(field.annotation))
+def _tagged_union(field: FieldInfo) -> TaggedUnion | None:
+    return next((m for m in field.metadata if isinstance(m, TaggedUnion)), None)
 
 
-def _models(annotation: Any) -> typing.Iterator[type[BaseModel]]:
+def _class_of(field: FieldInfo, value: Any, prefix: str = "") -> type[BaseModel] | None:
+    """Return the class of settings that the table ``value`` of a field belongs to, or None."""
+    base = next(_models(field.annotation), None)
+    union = _tagged_union(field)
+    if base is None or union is None:
+        return base
+    name = value.get("name") if isinstance(value, Mapping) else None
+    return union.member(base, name, f"{prefix}name") if isinstance(name, str) else base
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     elif typing.get_origin(annotation) in (typing.Union, types.UnionType, Annotated):
@@ -77,16 +149,9 @@ def _models(annotation: Any) -> typing.Iterator[type[BaseModel]]:
             yield from _models(part)
 
 
-def _matches(cls: type[BaseModel], field: FieldInfo, value: Mapping[str, Any]) -> bool:
-    tag = str(field.discriminator) if field.discriminator else None
-    if tag is None:
-        return True
-    return value.get(tag) in typing.get_args(cls.model_fields[tag].annotation)
-
-
-def _explain(root: type[BaseModel], error: pydantic.ValidationError) -> ConfigError:
+def _explain(root: type[BaseModel], table: Mapping[str, Any], error: pydantic.ValidationError) -> ConfigError:
     first = error.errors(include_url=False)[0]
-    keys, known = _path(root, first["loc"])
+    keys, known = _path(root, table, first["loc"])
     key = ".".join(keys)
     if first["type"] == "extra_forbidden":
         near = nearest(keys[-1], known)
@@ -94,14 +159,8 @@ def _explain(root: type[BaseModel], error: pydantic.ValidationError) -> ConfigEr
         hint = f"Did you mean {'.'.join([*keys[:-1], near])}?" if near else None
         hint = hint or (f"Did you mean {elsewhere}?" if elsewhere else None)
         return ConfigError("unknown setting", where=key, expected=f"one of {', '.join(sorted(known))}", fix=hint)
-    if first["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        context = first.get("ctx", {})
-        tag = str(context.get("discriminator", "name")).strip("'")
-        return ConfigError(
-            "unknown choice", where=f"{key}.{tag}", found=context.get("tag"), expected=context.get("expected_tags")
-        )
     # A value that may be of several types has one error a type; together they say what is allowed.
-    same = [e for e in error.errors(include_url=False) if ".".join(_path(root, e["loc"])[0]) == key]
+    same = [e for e in error.errors(include_url=False) if ".".join(_path(root, table, e["loc"])[0]) == key]
     message = ", or ".join(dict.fromkeys(_lower(e["msg"].removeprefix("Value error, ")) for e in same))
     found = first["input"]
     shown = None if isinstance(found, Mapping | BaseModel) else repr(found)
@@ -112,38 +171,31 @@ def _lower(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
-def _path(root: type[BaseModel], location: tuple[int | str, ...]) -> tuple[list[str], list[str]]:
-    """Return the dotted key of an error's location without union tags, and the names known beside its last part."""
+def _path(
+    root: type[BaseModel], table: Mapping[str, Any], location: tuple[int | str, ...]
+) -> tuple[list[str], list[str]]:
+    """Return the dotted key of an error's location, and the names that are known where its last part is."""
     keys: list[str] = []
-    classes = [root]
     known: list[str] = []
+    cls: type[BaseModel] | None = root
+    value: Any = table
     for part in location:
-        named = [c for c in classes if str(part) in c.model_fields]
-        tagged = [c for c in classes if part in _tags(c)]
-        if isinstance(part, str) and not named and tagged and len(classes) > 1:
-            classes = tagged
-            continue
-        if isinstance(part, str) and not classes:
+        if isinstance(part, str) and cls is None:
             continue  # the name of one of several types that a value may have
-        known = sorted({n for c in classes for n in c.model_fields})
+        known = sorted(cls.model_fields) if cls else []
         keys.append(str(part))
-        classes = [m for c in named for m in _classes(c.model_fields[str(part)])]
+        field = cls.model_fields.get(str(part)) if cls else None
+        value = value.get(part) if isinstance(value, Mapping) else None
+        cls = _class_of(field, value) if field else None
     return keys, known
-
-
-def _tags(cls: type[BaseModel]) -> set[Any]:
-    return {
-        value
-        for f in cls.model_fields.values()
-        if typing.get_origin(f.annotation) is typing.Literal
-        for value in typing.get_args(f.annotation)
-    }
 
 
 def _elsewhere(root: type[BaseModel], name: str, prefix: str = "") -> str | None:
     """Find a setting of nearly that name in another table: ``lr`` for ``optim.lr``."""
     for field_name, field in root.model_fields.items():
-        for cls in _classes(field):
+        union = _tagged_union(field)
+        members = [c for c in union.table.values() if isinstance(c, type)] if union else []
+        for cls in (*_models(field.annotation), *members):
             near = nearest(name, cls.model_fields)
             if near:
                 return f"{prefix}{field_name}.{near}"

@@ -11,19 +11,22 @@ from firstlight.optim.average import Average
 from firstlight.optim.groups import GroupRow, grouped, is_hidden
 from firstlight.optim.muon import Muon, MuonOptimizer, has_bf16_units, orthogonal
 from firstlight.optim.schedule import SCHEDULES, Schedule, factor
+from firstlight.optim.settings import OptimizerSettings
 from firstlight.optim.state import load_state_tensors, name_parameters, state_tensors
 
-OptimSettings = AdamW | Muon
+# The optimizers by the name that ``optim.name`` has. Others are named ``package.module:Class``.
+OPTIMIZERS: dict[str, type[OptimizerSettings] | str] = {"adamw": AdamW, "muon": Muon}
 
 __all__ = [
+    "OPTIMIZERS",
     "SCHEDULES",
     "AdamW",
     "Average",
     "GroupRow",
     "Muon",
     "MuonOptimizer",
-    "OptimSettings",
     "Optimizer",
+    "OptimizerSettings",
     "Schedule",
     "build",
     "clip",
@@ -41,7 +44,7 @@ __all__ = [
 
 def build(
     named: Iterable[tuple[str, nn.Parameter]],
-    settings: OptimSettings,
+    settings: OptimizerSettings,
     *,
     fused_splits: Mapping[str, Sequence[int]] | None = None,
     scales: Mapping[str, float] | None = None,
@@ -61,6 +64,7 @@ def build(
     if isinstance(settings, Muon):
         optimizer = MuonOptimizer(pairs, settings, fused_splits or {})
     else:
+        assert isinstance(settings, AdamW)
         optimizer = build_adamw(pairs, settings, scales or {})
     name_parameters(optimizer, pairs)
     for group in optimizer.param_groups:
@@ -68,14 +72,14 @@ def build(
     return optimizer
 
 
-def resolved(settings: OptimSettings, device: torch.device) -> OptimSettings:
+def resolved(settings: OptimizerSettings, device: torch.device) -> OptimizerSettings:
     """Return the settings with every ``auto`` as it is on a device."""
     if not isinstance(settings, Muon) or settings.ns_precision != "auto":
         return settings
     return settings.model_copy(update={"ns_precision": "bf16" if has_bf16_units(device) else "fp32"})
 
 
-def describe(named: Iterable[tuple[str, nn.Parameter]], settings: OptimSettings) -> list[GroupRow]:
+def describe(named: Iterable[tuple[str, nn.Parameter]], settings: OptimizerSettings) -> list[GroupRow]:
     """Return the groups that ``build`` makes, with counts, learning rates and decay, for plan and report."""
     rows = []
     for name, members in grouped((n, p) for n, p in named if p.requires_grad).items():
@@ -94,7 +98,7 @@ def set_lr(optimizer: Optimizer, factor: float) -> None:
         group["lr"] = group["initial_lr"] * factor
 
 
-def clip(parameters: Iterable[nn.Parameter], settings: OptimSettings) -> Tensor:
+def clip(parameters: Iterable[nn.Parameter], settings: OptimizerSettings) -> Tensor:
     """Bound the gradient by value, then by norm; return its norm before either."""
     held = [p for p in parameters if p.grad is not None]
     norm = nn.utils.get_total_norm([p.grad for p in held if p.grad is not None])

@@ -8,14 +8,13 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field
 
-from firstlight.config import Settings
 from firstlight.optim.groups import Named
-from firstlight.optim.schedule import Schedule
+from firstlight.optim.settings import OptimizerSettings
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
-class AdamW(Settings):
+class AdamW(OptimizerSettings):
     """Settings of AdamW."""
 
     name: Literal["adamw"] = "adamw"
@@ -23,9 +22,6 @@ class AdamW(Settings):
     betas: tuple[Beta, Beta] = Field((0.9, 0.95), description="decay of the two moments")
     eps: float = Field(1e-8, gt=0)
     weight_decay: float = Field(0.1, ge=0, description="of matrices and embeddings; never of vectors")
-    clip_norm: float = Field(1.0, ge=0, description="bound on the norm of the gradient; 0 = none")
-    clip_value: float = Field(0.0, ge=0, description="bound on each value of the gradient; 0 = none")
-    schedule: Schedule = Schedule()
 
 
 class FusedAdamW(torch.optim.AdamW):

@@ -16,10 +16,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from firstlight.config import Settings
 from firstlight.optim.adamw import Beta, FusedAdamW
 from firstlight.optim.groups import Named, grouped
-from firstlight.optim.schedule import Schedule
+from firstlight.optim.settings import OptimizerSettings
 
 # Quintic whose repetition sends singular values to about 1 (Jordan et al. 2024).
 _A, _B, _C = 3.4445, -4.7750, 2.0315
@@ -28,7 +27,7 @@ _A, _B, _C = 3.4445, -4.7750, 2.0315
 _STACK = 2**24
 
 
-class Muon(Settings):
+class Muon(OptimizerSettings):
     """Settings of Muon and of the AdamW beside it."""
 
     name: Literal["muon"] = "muon"
@@ -46,9 +45,6 @@ class Muon(Settings):
     adamw_lr: float = Field(3e-3, gt=0, description="learning rate of embeddings, head, norms and biases")
     betas: tuple[Beta, Beta] = Field((0.9, 0.95), description="AdamW's")
     eps: float = Field(1e-8, gt=0, description="AdamW's")
-    clip_norm: float = Field(1.0, ge=0, description="bound on the norm of the gradient; 0 = none")
-    clip_value: float = Field(0.0, ge=0, description="bound on each value of the gradient; 0 = none")
-    schedule: Schedule = Schedule()
 
 
 @dataclass(slots=True)

@@ -4,9 +4,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from firstlight.config import Settings
+from firstlight.config import Settings, TaggedUnion
 from firstlight.finetuning import FinetuneTable
-from firstlight.optim import AdamW, Muon
+from firstlight.optim import OPTIMIZERS, AdamW, OptimizerSettings
 from firstlight.parallel import Hardware
 from firstlight.train import TrainSettings
 
@@ -25,6 +25,6 @@ class FinetuneSettings(Settings):
 
     run: FinetuneRun = FinetuneRun()
     finetune: FinetuneTable = FinetuneTable()
-    optim: Annotated[AdamW | Muon, Field(discriminator="name")] = AdamW()
+    optim: Annotated[OptimizerSettings, TaggedUnion(OPTIMIZERS, kind="optimizer")] = AdamW()
     train: TrainSettings = TrainSettings()
     hardware: Hardware = Hardware()

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from firstlight import parallel
-from firstlight.optim import OptimSettings
+from firstlight.optim import OptimizerSettings
 from firstlight.train.checkpoint import Checkpoints
 from firstlight.train.limits import Limits
 from firstlight.train.log import RunLog
@@ -94,7 +94,7 @@ class TrainContext:
     objective: Objective
     rows: int
     measure: Callable[[int], Measured] | None
-    optim: OptimSettings
+    optim: OptimizerSettings
     train: TrainSettings
     device_context: parallel.DeviceContext
     limits: Limits

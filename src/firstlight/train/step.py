@@ -13,7 +13,7 @@ from torch import nn
 
 from firstlight import optim, parallel
 from firstlight.errors import TrainingError
-from firstlight.optim import OptimSettings
+from firstlight.optim import OptimizerSettings
 from firstlight.train.micro_batch import is_out_of_memory
 from firstlight.train.state import TrainState
 from firstlight.types import Rows
@@ -41,7 +41,7 @@ def train_step(
     module: nn.Module,
     batch: Rows,
     factor: float,
-    settings: OptimSettings,
+    settings: OptimizerSettings,
     device_context: parallel.DeviceContext,
 ) -> Outcome:
     """Update the weights by one batch: this process's rows of it.

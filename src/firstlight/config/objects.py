@@ -1,0 +1,108 @@
+"""Resolve names in settings: an entry of a table, or third-party code written ``package.module:Name``."""
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from firstlight.errors import ConfigError, UnknownName
+
+# A Protocol or base class, or a function that returns what is wrong with an object, or None.
+Interface = type | Callable[[Any], str | None]
+
+
+def load_object(
+    reference: str, table: Mapping[str, Any], *, kind: str, interface: Interface | None = None, where: str | None = None
+) -> Any:
+    """Return the object that ``reference`` names, checked against an interface before anything of it is called.
+
+    Args:
+        reference: a name of ``table``, or ``package.module:Name`` of an importable module.
+        table: name -> object; a string entry ``"package.module:Name"`` is imported when it is asked for.
+        kind: what the table holds, for messages: "optimizer", "tracker".
+        interface: what the object must be. A Protocol: every method and attribute that it declares, where methods
+            must accept its positional arguments; for a class these are checked on the class. Another class: a
+            subclass or an instance of it. A function: returns the problem, or None.
+        where: the key of the setting, for messages.
+
+    Raises:
+        UnknownName: neither an entry nor of the form ``package.module:Name``.
+        ConfigError: the module or the name in it cannot be loaded, or the object does not implement the interface.
+    """
+    label = where or kind
+    if reference in table:
+        entry = table[reference]
+        found = _import(entry, label) if isinstance(entry, str) else entry
+    elif ":" in reference:
+        found = _import(reference, label)
+    else:
+        raise UnknownName(kind, reference, table, where=where, alternative="package.module:Name")
+    problem = None if interface is None else interface_problem(found, interface)
+    if problem is not None:
+        raise ConfigError(f"{reference} does not work as {kind}: {problem}", where=label)
+    return found
+
+
+def interface_problem(found: Any, interface: Interface) -> str | None:
+    """Return what keeps an object from implementing an interface, or None; see ``load_object``."""
+    if not isinstance(interface, type):
+        return interface(found)
+    if not getattr(interface, "_is_protocol", False):
+        fits = issubclass(found, interface) if isinstance(found, type) else isinstance(found, interface)
+        return None if fits else f"it is {_describe(found)}, and no subclass of {_full_name(interface)}"
+    if "__call__" in vars(interface):
+        return None if callable(found) else f"it is {_describe(found)}, which cannot be called"
+    members = [m for base in interface.__mro__ if getattr(base, "_is_protocol", False) for m in _members(base)]
+    missing = [m for m in members if not hasattr(found, m) and m not in getattr(found, "__annotations__", {})]
+    if missing:
+        return f"it is {_describe(found)}, and lacks {', '.join(dict.fromkeys(missing))}"
+    return next(filter(None, (_signature_problem(found, interface, m) for m in members)), None)
+
+
+def _import(reference: str, label: str) -> Any:
+    module, _, name = reference.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except Exception as error:  # noqa: BLE001 - the module's own code runs, and may raise anything
+        raise ConfigError(
+            f"{reference} cannot be loaded: {type(error).__name__}: {error}",
+            where=label,
+            fix="Install its package, or add its folder to PYTHONPATH.",
+        ) from error
+    return found
+
+
+def _members(protocol: type) -> list[str]:
+    declared = [*vars(protocol), *vars(protocol).get("__annotations__", {})]
+    return [m for m in dict.fromkeys(declared) if not m.startswith("_")]
+
+
+def _signature_problem(found: Any, interface: type, member: str) -> str | None:
+    """Return a problem where a method does not accept the positional arguments that the interface passes."""
+    declared = inspect.getattr_static(interface, member, None)
+    own = getattr(found, member, None)
+    if not inspect.isfunction(declared):
+        return None
+    if not callable(own):
+        return f"its {member} is not callable"
+    wanted = list(inspect.signature(declared).parameters)
+    bound = not isinstance(found, type) or isinstance(inspect.getattr_static(found, member), classmethod)
+    try:
+        inspect.signature(own).bind(*wanted[bound:])
+    except TypeError as error:
+        return f"its {member} does not accept ({', '.join(wanted[1:])}): {error}"
+    except ValueError:  # a method written in C may have no signature
+        return None
+    return None
+
+
+def _describe(found: Any) -> str:
+    if isinstance(found, type):
+        return f"the class {_full_name(found)}"
+    return f"the function {found.__name__}" if inspect.isfunction(found) else f"of type {type(found).__name__}"
+
+
+def _full_name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
