@@ -26,7 +26,16 @@ from typing import Any
 import numpy as np
 
 from firstlight.config import preset
-from firstlight.finetuning import FinetuneTable, Mixture, Row, TaskRows, Transform, build, read_spec, read_task
+from firstlight.finetuning import (
+    EncodedExample,
+    Mixture,
+    Preprocessor,
+    TaskRows,
+    TuningSettings,
+    build_task_model,
+    load_task,
+    read_spec,
+)
 from firstlight.lm import LM
 from firstlight.model import GPT, hf_parameter_names
 from firstlight.optim import Schedule, factor
@@ -34,7 +43,7 @@ from firstlight.statistics import METRICS, interval
 
 BATCH = 32
 PRESET = preset("firstlight.stages.presets.finetune", "lora")
-TABLE = FinetuneTable.model_validate(PRESET["finetune"])
+TABLE = TuningSettings.model_validate(PRESET["finetune"])
 SYSTEMS = ("Firstlight", "transformers + peft")
 
 
@@ -94,9 +103,9 @@ class Start:
 def start_of(ctx: TrainContext) -> Start:
     """Build what ``firstlight finetune`` builds from the same settings."""
     spec = read_spec(ctx.task, data=ctx.data, overrides={"max_rows": ctx.rows})
-    read, lm = read_task(spec, seed=ctx.seed), LM.load_fp32(ctx.model)
+    read, lm = load_task(spec, seed=ctx.seed), LM.load_fp32(ctx.model)
     assert lm.tokenizer is not None, "checked by the run before"
-    transform = Transform(read.spec, lm.tokenizer, lm.config.block_size)
+    transform = Preprocessor(read.spec, lm.tokenizer, lm.config.block_size)
     mixture = Mixture.plan(
         [TaskRows(read.spec, transform(read.train))], rows=BATCH, mixing="proportional", fixed={}, seed=ctx.seed
     )
@@ -105,11 +114,11 @@ def start_of(ctx: TrainContext) -> Start:
         batch: Any = mixture.batch(update * BATCH, BATCH)
         for ids, last, label in zip(batch.ids[:, 0], batch.reads[:, 0], batch.labels, strict=True):
             train.append({"input_ids": ids[: int(last) + 1].tolist(), "labels": int(label)})
-    model = build(lm.model, {spec.name: read.spec}, lm.tokenizer.vocab_size, TABLE, ctx.seed)
+    model = build_task_model(lm.model, {spec.name: read.spec}, lm.tokenizer.vocab_size, TABLE, ctx.seed)
     return Start(model, len(read.spec.labels), train, [_example(row) for row in transform(read.valid)])
 
 
-def _example(row: Row) -> dict[str, Any]:
+def _example(row: EncodedExample) -> dict[str, Any]:
     return {"input_ids": row.sequences[0].tolist(), "labels": row.label}
 
 

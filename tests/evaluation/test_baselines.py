@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from firstlight.evaluation import baselines, count, without_context
+from firstlight.evaluation import baseline_likelihoods, baselines, count
 
 
 def test_counts_are_those_of_bincount(tmp_path, monkeypatch):
@@ -32,7 +32,7 @@ def test_uniform_and_unigram_by_hand():
 def test_bits_per_byte_leave_end_of_text_out():
     # Ids 0 and 1 stand for 1 and 3 bytes, 2 is end-of-text.
     lengths, train, seen = np.array([1, 3, 0]), np.array([7, 1, 1]), np.array([4, 2, 1])
-    found = without_context(3, train, seen, lengths)
+    found = baseline_likelihoods(3, train, seen, lengths)
     assert found["uniform"].loss == pytest.approx(math.log(3))
     assert found["uniform"].perplexity == pytest.approx(3)
     assert found["uniform"].bits_per_byte == pytest.approx(6 * math.log2(3) / 10)
@@ -42,11 +42,11 @@ def test_bits_per_byte_leave_end_of_text_out():
 
 
 def test_ids_that_stand_for_no_bytes_have_no_bits_per_byte():
-    assert without_context(3, None, np.array([1, 2]), None)["uniform"].bits_per_byte is None
+    assert baseline_likelihoods(3, None, np.array([1, 2]), None)["uniform"].bits_per_byte is None
 
 
 def test_a_model_may_have_more_ids_than_its_tokenizer():
-    found = without_context(300, None, np.array([1, 2, 5]), np.array([1, 1]))
+    found = baseline_likelihoods(300, None, np.array([1, 2, 5]), np.array([1, 1]))
     assert found["uniform"].bits_per_byte == pytest.approx(math.log2(300))
 
 
@@ -54,10 +54,10 @@ def test_a_model_may_have_more_ids_than_its_tokenizer():
 @settings(max_examples=60, deadline=None)
 def test_unigram_is_a_distribution_and_the_best_one_for_its_own_text(seen, train):
     seen_counts = np.bincount(seen, minlength=10)
-    found = without_context(10, np.bincount(train, minlength=10), seen_counts, None)
+    found = baseline_likelihoods(10, np.bincount(train, minlength=10), seen_counts, None)
     p = np.exp(
         [
-            -without_context(10, np.bincount(train, minlength=10), np.eye(10, dtype=int)[i], None)["unigram"].loss
+            -baseline_likelihoods(10, np.bincount(train, minlength=10), np.eye(10, dtype=int)[i], None)["unigram"].loss
             for i in range(10)
         ]
     )
@@ -66,5 +66,5 @@ def test_unigram_is_a_distribution_and_the_best_one_for_its_own_text(seen, train
     share = seen_counts / seen_counts.sum()
     entropy = -sum(x * math.log(x) for x in share if x)
     assert found["unigram"].loss >= entropy - 1e-9
-    many = without_context(10, seen_counts * 10_000_000, seen_counts, None)["unigram"].loss
+    many = baseline_likelihoods(10, seen_counts * 10_000_000, seen_counts, None)["unigram"].loss
     assert many == pytest.approx(entropy, abs=1e-4)

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from firstlight.evaluation import Likelihood, by_position
+from firstlight.evaluation import Likelihood, position_baseline
 
 
 @pytest.mark.parametrize("chunk", [7, 1 << 24])
@@ -18,7 +18,7 @@ def test_each_place_has_shares_of_its_own(monkeypatch: pytest.MonkeyPatch, chunk
     for row in valid:
         for place, value in enumerate(row):
             nats -= math.log(((train[:, place] == value).sum() + 1) / (50 + 5))
-    found = by_position(train, valid, 5)
+    found = position_baseline(train, valid, 5)
     assert found.loss == pytest.approx(nats / 80)
     assert found.bits_per_byte is None
 

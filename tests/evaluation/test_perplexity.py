@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from firstlight import progress
 from firstlight.errors import UsageError
-from firstlight.evaluation import Likelihood, Stream, measure, stream_of
+from firstlight.evaluation import EncodedText, Likelihood, encode_text, text_likelihood
 from firstlight.evaluation import perplexity as module
 from firstlight.lm import LM
 from firstlight.model import GPT, ModelConfig
@@ -57,11 +57,11 @@ def documents(*texts: str) -> list[Document]:
 
 def test_a_stream_has_end_of_text_around_each_document(tokenizers):
     words = tokenizers["byte"]
-    stream = stream_of("x", documents("ab", "", "子"), words)
+    stream = encode_text("x", documents("ab", "", "子"), words)
     assert stream.ids.tolist() == [256, 97, 98, 256, 256, *words.encode("子"), 256]
     assert stream.ids.dtype == np.int32
     assert stream.n_bytes == 5
-    assert stream_of("x", [], words).ids.tolist() == [256]
+    assert encode_text("x", [], words).ids.tolist() == [256]
 
 
 @given(st.lists(st.lists(st.text("ab \n.，子1", max_size=12), min_size=1, max_size=5), max_size=5), st.integers(1, 30))
@@ -75,7 +75,7 @@ def test_a_document_in_pieces_has_the_ids_of_the_whole(texts, batch):
             for i, parts in enumerate(texts)
             for n, piece in enumerate(parts)
         ]
-        stream = stream_of("x", pieces, words)
+        stream = encode_text("x", pieces, words)
     finally:
         module._BATCH_CHARACTERS = old
     wanted = [words.eot_id]
@@ -113,27 +113,27 @@ class _NeverSure:
 def test_a_text_that_cannot_be_cut_is_searched_a_few_times_and_not_once_a_piece():
     encoder = _NeverSure()
     pieces = [Document("a" * 100, "x", continues=i < 1999) for i in range(2000)]
-    stream = stream_of("x", pieces, encoder)
+    stream = encode_text("x", pieces, encoder)
     assert len(stream.ids) == 200_002
     assert encoder.looked < 3 * 200_000
 
 
 def test_a_document_whose_end_is_missing_is_kept(tokenizers):
-    stream = stream_of("x", [Document("abc", "x", continues=True)], tokenizers["byte"])
+    stream = encode_text("x", [Document("abc", "x", continues=True)], tokenizers["byte"])
     assert stream.ids.tolist() == [256, 97, 98, 99, 256]
 
 
 def test_pixels_are_no_text(tokenizers):
     with pytest.raises(UsageError, match=r"image.png: a document is no text"):
-        stream_of("x", [Document(np.zeros(3), "image.png")], tokenizers["byte"])
+        encode_text("x", [Document(np.zeros(3), "image.png")], tokenizers["byte"])
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("stride", [1, 5, 16])
 def test_figures_are_those_computed_by_hand(tokenizers, kind, stride):
     lm = model(tokenizers[kind])
-    stream = stream_of("x", documents(TEXT[:150], TEXT[150:260]), lm.tokenizer)
-    found, interval = measure(lm, stream, stride=stride)
+    stream = encode_text("x", documents(TEXT[:150], TEXT[150:260]), lm.tokenizer)
+    found, interval = text_likelihood(lm, stream, stride=stride)
     ids, T = stream.ids.tolist(), 16
     nats = []
     for target in range(len(ids) - 1):
@@ -156,8 +156,8 @@ def test_figures_are_those_computed_by_hand(tokenizers, kind, stride):
 def test_bits_per_byte_of_a_fixed_probability_are_those_of_its_tokens(tokenizers):
     for kind in ("bpe", "char", "byte"):
         lm = fixed(tokenizers[kind])
-        stream = stream_of("x", documents(TEXT), lm.tokenizer)
-        found, _ = measure(lm, stream, stride=16)
+        stream = encode_text("x", documents(TEXT), lm.tokenizer)
+        found, _ = text_likelihood(lm, stream, stride=16)
         V, n = lm.tokenizer.vocab_size, len(stream.ids) - 2
         assert found.loss == pytest.approx(math.log(V), rel=1e-5)
         assert found.perplexity == pytest.approx(V, rel=1e-4)
@@ -176,8 +176,8 @@ def test_bits_per_byte_do_not_depend_on_the_tokenizer(tokenizers):
             lm.model.embed.weight[:, 0] = logits
             lm.model.norm.bias[0] = 1
         spare = float(logits.logsumexp(0)) / math.log(2)
-        stream = stream_of("x", documents(TEXT), lm.tokenizer)
-        found, _ = measure(lm, stream, stride=16)
+        stream = encode_text("x", documents(TEXT), lm.tokenizer)
+        found, _ = text_likelihood(lm, stream, stride=16)
         n = len(stream.ids) - 2
         bits.append(found.bits_per_byte - n * spare / stream.n_bytes)
     assert bits[0] == pytest.approx(3.5, rel=1e-4)
@@ -187,25 +187,25 @@ def test_bits_per_byte_do_not_depend_on_the_tokenizer(tokenizers):
 @pytest.mark.parametrize("block_size", [1, 4, 16, 500])
 def test_a_smaller_stride_covers_the_same_targets(tokenizers, block_size):
     lm = model(tokenizers["byte"], block_size)
-    stream = stream_of("x", documents(TEXT), lm.tokenizer)
+    stream = encode_text("x", documents(TEXT), lm.tokenizer)
     events: list[progress.Event] = []
     with progress.listen(events.append):
-        whole, _ = measure(lm, stream, stride=block_size)
-        fine, _ = measure(lm, stream, stride=max(1, block_size // 4))
+        whole, _ = text_likelihood(lm, stream, stride=block_size)
+        fine, _ = text_likelihood(lm, stream, stride=max(1, block_size // 4))
     assert (events[-1].done, events[-1].total, events[-1].unit) == (len(stream.ids) - 1, len(stream.ids) - 1, "tokens")
     assert fine.loss == pytest.approx(whole.loss, rel=0.2)
 
 
 def test_a_single_window_has_no_interval(tokenizers):
     lm = model(tokenizers["byte"])
-    found, interval = measure(lm, Stream("x", np.array([256, 97, 98]), 2), stride=16)
+    found, interval = text_likelihood(lm, EncodedText("x", np.array([256, 97, 98]), 2), stride=16)
     assert interval is None
     assert found.loss > 0
 
 
 def test_a_model_without_words_has_no_bits_per_byte():
     gpt = GPT(ModelConfig(family="gpt2", vocab_size=9, n_layer=1, n_head=1, n_embd=8, block_size=4))
-    found, _ = measure(LM(gpt.eval(), None), Stream("x", np.arange(9), 0), stride=4)
+    found, _ = text_likelihood(LM(gpt.eval(), None), EncodedText("x", np.arange(9), 0), stride=4)
     assert found.bits_per_byte is None
     assert math.isfinite(found.loss)
 
@@ -214,7 +214,7 @@ def test_what_is_not_finite_is_shown(tokenizers):
     lm = model(tokenizers["byte"])
     with torch.no_grad():
         lm.model.embed.weight[97] = math.nan
-    found, interval = measure(lm, stream_of("x", documents("banana" * 20), lm.tokenizer), stride=16)
+    found, interval = text_likelihood(lm, encode_text("x", documents("banana" * 20), lm.tokenizer), stride=16)
     assert math.isnan(found.loss)
     assert math.isnan(found.perplexity)
     assert math.isnan(found.bits_per_byte)

@@ -5,7 +5,7 @@ import small_task
 import torch
 
 from firstlight.errors import ConfigError
-from firstlight.finetuning import FinetuneTable, build, rates, thaw
+from firstlight.finetuning import TuningSettings, build_task_model, layer_lr_scales, unfreeze_layers
 from firstlight.finetuning.build_model import depth
 from firstlight.model import GPT
 
@@ -13,7 +13,7 @@ SPECS = {"mood": small_task.spec()}
 
 
 def built(start: GPT, vocab_size: int = 30, seed: int = 1, **table: object) -> GPT:
-    return build(start, SPECS, vocab_size, FinetuneTable.model_validate(table), seed)
+    return build_task_model(start, SPECS, vocab_size, TuningSettings.model_validate(table), seed)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
@@ -70,11 +70,11 @@ def test_depth_is_counted_from_the_heads(name: str, expected: int) -> None:
 
 
 def test_rates_decay_from_layer_to_layer() -> None:
-    shares = rates(built(small_task.model(30)), 0.5)
-    assert shares["heads.mood.weight"] == 1
-    assert {v for k, v in shares.items() if k.startswith("blocks.1.")} == {0.5}
-    assert {v for k, v in shares.items() if k.startswith("blocks.0.")} == {0.25}
-    assert shares["embed.weight"] == 0.125
+    scales = layer_lr_scales(built(small_task.model(30)), 0.5)
+    assert scales["heads.mood.weight"] == 1
+    assert {v for k, v in scales.items() if k.startswith("blocks.1.")} == {0.5}
+    assert {v for k, v in scales.items() if k.startswith("blocks.0.")} == {0.25}
+    assert scales["embed.weight"] == 0.125
 
 
 def test_patterns_freeze_and_thawing_goes_down_layer_by_layer() -> None:
@@ -82,7 +82,7 @@ def test_patterns_freeze_and_thawing_goes_down_layer_by_layer() -> None:
     learning = frozenset(name for name, p in model.named_parameters() if p.requires_grad)
     assert not any(name.startswith("positions.") for name in learning)
     for done in (0, 9, 10, 20):
-        thaw(model, learning, done, every=10)
+        unfreeze_layers(model, learning, done, every=10)
         awake = {name for name, p in model.named_parameters() if p.requires_grad}
         assert any(n.startswith("heads.") for n in awake) and any(n.startswith("blocks.1.") for n in awake)
         assert any(n.startswith("blocks.0.") for n in awake) == (done >= 10)

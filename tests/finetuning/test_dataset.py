@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from firstlight.errors import CorpusError
-from firstlight.finetuning import Example, TaskData, read_inputs, read_spec, read_task
+from firstlight.finetuning import Example, TaskData, load_task, read_spec, read_unlabelled
 from firstlight.finetuning.dataset import split
 
 ROWS = [("a good day", "1"), ("a bad day", "0"), ("fine, very fine", "1"), ("grim", "0"), ("so so", "1"), ("no", "0")]
@@ -27,7 +27,7 @@ def task(folder: Path, data: str, columns: str = 'text = "text"\nlabel = "label"
 
 
 def read(path: Path, seed: int = 0) -> TaskData:
-    return read_task(read_spec(path), seed=seed)
+    return load_task(read_spec(path), seed=seed)
 
 
 def as_csv(rows, delimiter=",", header=("text", "label"), quoting=csv.QUOTE_MINIMAL) -> str:
@@ -255,7 +255,7 @@ def test_the_fingerprint_follows_rows_and_spec_and_not_the_folder(tmp_path: Path
     assert prints[0] == prints[1]
     (two / "a.csv").write_text(as_csv([*ROWS, ("more", "1")]))
     assert read(two / "t.toml").fingerprint != prints[0]
-    assert read_task(read_spec(one / "t.toml"), seed=1).fingerprint != prints[0]
+    assert load_task(read_spec(one / "t.toml"), seed=1).fingerprint != prints[0]
 
 
 def test_fewer_rows_are_drawn(tmp_path: Path) -> None:
@@ -269,6 +269,6 @@ def test_fewer_rows_are_drawn(tmp_path: Path) -> None:
 def test_inputs_need_no_label_and_come_one_by_one(tmp_path: Path) -> None:
     made = read(good(tmp_path))
     (tmp_path / "new.csv").write_text("text\nhello\nagain\n")
-    rows = read_inputs(made.spec, tmp_path / "new.csv")
+    rows = read_unlabelled(made.spec, tmp_path / "new.csv")
     assert next(rows).texts == ("hello",)
     assert [e.label for e in rows] == [None]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from firstlight.errors import CorpusError
-from firstlight.finetuning import TaskData, read_inputs, read_spec, read_task
+from firstlight.finetuning import TaskData, load_task, read_spec, read_unlabelled
 
 TEXT = '[columns]\ntext = "text"\nlabel = "label"\n'
 CHOICE = 'kind = "choice"\n[data]\ntrain = "{}"\n[columns]\nquestion = "q"\nchoices = {}\nlabel = "a"\n'
@@ -16,7 +16,7 @@ def read(folder: Path, toml: str, **files: str) -> TaskData:
     for name, text in files.items():
         (folder / name.replace("_", ".")).write_text(text, encoding="utf-8")
     (folder / "t.toml").write_text(toml, encoding="utf-8")
-    return read_task(read_spec(folder / "t.toml"), seed=0)
+    return load_task(read_spec(folder / "t.toml"), seed=0)
 
 
 def by_text(made: TaskData) -> dict[str, object]:
@@ -52,7 +52,7 @@ def test_a_column_called_text_that_no_one_asked_for_is_left_alone(tmp_path: Path
     made = read(tmp_path, toml, a_jsonl=lines(*[row] * 4))
     expected = ("hi", "hello") if kind == "chat" else ("which?", "x", "y")
     assert {r.texts for r in made.train} == {expected}
-    assert [r.texts for r in read_inputs(made.spec, tmp_path / "a.jsonl")] == [expected] * 4
+    assert [r.texts for r in read_unlabelled(made.spec, tmp_path / "a.jsonl")] == [expected] * 4
 
 
 @pytest.mark.parametrize(
@@ -97,9 +97,9 @@ def test_an_input_without_the_label_that_leads_its_lines_keeps_its_words(tmp_pat
     )
     made = read(tmp_path, toml, a_txt="0 so so\n1 very good\n0 no good\n1 fine day\n")
     (tmp_path / "new.txt").write_text("1 a fine film\n0 1 of 10\n")
-    assert [row.texts for row in read_inputs(made.spec, tmp_path / "new.txt")] == [("a fine film",), ("1 of 10",)]
+    assert [row.texts for row in read_unlabelled(made.spec, tmp_path / "new.txt")] == [("a fine film",), ("1 of 10",)]
     (tmp_path / "new.txt").write_text("1 a fine film\nA fine film\n")
-    rows = read_inputs(made.spec, tmp_path / "new.txt")
+    rows = read_unlabelled(made.spec, tmp_path / "new.txt")
     assert next(rows).texts == ("a fine film",)
     with pytest.raises(CorpusError, match=r"new.txt:2: has no label where .*found A; expected one of 0, 1"):
         next(rows)

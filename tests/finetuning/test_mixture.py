@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from firstlight.finetuning.mixture import Mixture, shares
+from firstlight.finetuning.mixture import Mixture, mixing_fractions
 
 
 @dataclass
@@ -58,9 +58,9 @@ def test_pieces_of_an_update_are_the_update(update: int, ranks: int) -> None:
 
 
 def test_shares() -> None:
-    assert shares([900, 100], "proportional") == pytest.approx([0.9, 0.1])
-    assert shares([900, 100], "equal") == pytest.approx([0.5, 0.5])
-    assert shares([900, 100], 2.0) == pytest.approx([0.75, 0.25])
+    assert mixing_fractions([900, 100], "proportional") == pytest.approx([0.9, 0.1])
+    assert mixing_fractions([900, 100], "equal") == pytest.approx([0.5, 0.5])
+    assert mixing_fractions([900, 100], 2.0) == pytest.approx([0.75, 0.25])
 
 
 @pytest.mark.parametrize(("mixing", "expected"), [("proportional", [90, 10]), ("equal", [50, 50]), (2.0, [75, 25])])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from small_task import spec, tokenizer
 
 from firstlight.errors import UsageError
-from firstlight.finetuning import DELIMITER, EXTRACT, PAD, START, Example, Transform, chat_template, new_tokens
+from firstlight.finetuning import DELIMITER, EXTRACT, PAD, START, Example, Preprocessor, chat_template, new_tokens
 from firstlight.tokenizer import Tokenizer
 
 
@@ -27,20 +27,22 @@ def tokens(made: Tokenizer, row) -> list[list[str]]:
 
 
 def test_one_text(marked: Tokenizer) -> None:
-    (row,) = Transform(spec(), marked, 48)([Example(("the day",), 1, "x:1")])
+    (row,) = Preprocessor(spec(), marked, 48)([Example(("the day",), 1, "x:1")])
     body = [marked.tokens()[i] for i in marked.encode("the day")]
     assert tokens(marked, row) == [[START, *body, EXTRACT]]
     assert row.reads == (len(body) + 1,) and row.label == 1
 
 
 def test_a_pair_has_a_delimiter_between(marked: Tokenizer) -> None:
-    (row,) = Transform(spec("pair"), marked, 48)([Example(("the day", "the film"), 0, "x:1")])
+    (row,) = Preprocessor(spec("pair"), marked, 48)([Example(("the day", "the film"), 0, "x:1")])
     first, second = ([marked.tokens()[i] for i in marked.encode(t)] for t in ("the day", "the film"))
     assert tokens(marked, row) == [[START, *first, DELIMITER, *second, EXTRACT]]
 
 
 def test_similarity_takes_both_orders_and_scales_the_score(marked: Tokenizer) -> None:
-    (row,) = Transform(spec("similarity", scale=(1.0, 5.0)), marked, 48)([Example(("the day", "the film"), 4.0, "x")])
+    (row,) = Preprocessor(spec("similarity", scale=(1.0, 5.0)), marked, 48)(
+        [Example(("the day", "the film"), 4.0, "x")]
+    )
     first, second = ([marked.tokens()[i] for i in marked.encode(t)] for t in ("the day", "the film"))
     assert tokens(marked, row) == [
         [START, *first, DELIMITER, *second, EXTRACT],
@@ -50,13 +52,13 @@ def test_similarity_takes_both_orders_and_scales_the_score(marked: Tokenizer) ->
 
 
 def test_each_answer_is_a_sequence_of_its_own(marked: Tokenizer) -> None:
-    (row,) = Transform(spec("choice"), marked, 48)([Example(("the day", "was fine", "was dull"), 1, "x")])
+    (row,) = Preprocessor(spec("choice"), marked, 48)([Example(("the day", "was fine", "was dull"), 1, "x")])
     assert [s[-1] for s in tokens(marked, row)] == [EXTRACT, EXTRACT]
     assert len(row.sequences) == len(row.reads) == 2
 
 
 def test_without_tokens_of_their_own_the_marks_are_end_of_text(plain: Tokenizer) -> None:
-    (row,) = Transform(spec("pair"), plain, 48)([Example(("the day", "the film"), 0, "x")])
+    (row,) = Preprocessor(spec("pair"), plain, 48)([Example(("the day", "the film"), 0, "x")])
     ids = row.sequences[0].tolist()
     end = plain.eot_id
     assert ids == [end, *plain.encode("the day"), end, *plain.encode("the film"), end]
@@ -64,7 +66,7 @@ def test_without_tokens_of_their_own_the_marks_are_end_of_text(plain: Tokenizer)
 
 def test_words_are_labelled_at_their_last_token(marked: Tokenizer) -> None:
     words = ("the", " film", " was", " lovely")
-    (row,) = Transform(spec("tokens"), marked, 48)([Example(words, (0, 1, 0, 1), "x")])
+    (row,) = Preprocessor(spec("tokens"), marked, 48)([Example(words, (0, 1, 0, 1), "x")])
     (ids,) = row.sequences
     sizes = np.cumsum([len(marked.encode(w)) for w in words])
     assert row.reads == tuple(sizes.tolist())
@@ -73,7 +75,7 @@ def test_words_are_labelled_at_their_last_token(marked: Tokenizer) -> None:
 
 def test_of_a_chat_only_what_the_assistant_says_is_learnt(marked: Tokenizer) -> None:
     chat = Example(("be kind", "the day", "was fine"), None, "x", ("system", "user", "assistant"))
-    (row,) = Transform(spec("chat"), marked, 48)([chat])
+    (row,) = Preprocessor(spec("chat"), marked, 48)([chat])
     ids, learnt = row.sequences[0].tolist(), row.learnt
     said = [i for i, marks in zip(ids, learnt, strict=True) if marks]
     assert said == [*marked.encode("was fine"), marked.eot_id], "the answer, and that it then ends"
@@ -92,7 +94,7 @@ def test_the_chat_template_builds_what_was_trained_on(
     theirs = AutoTokenizer.from_pretrained(tmp_path)
     messages = [{"role": "user", "content": "the day"}, {"role": "assistant", "content": "was fine"}]
     chat = Example(("the day", "was fine"), None, "x", ("user", "assistant"))
-    (row,) = Transform(spec("chat"), made, 48)([chat])
+    (row,) = Preprocessor(spec("chat"), made, 48)([chat])
     assert theirs.apply_chat_template(messages)["input_ids"] == row.sequences[0].tolist()
     asked = theirs.apply_chat_template(messages[:1], add_generation_prompt=True)["input_ids"]
     assert row.sequences[0].tolist()[: len(asked)] == asked
@@ -103,7 +105,7 @@ LONG = "the film was lovely and warm and bright and fine and the song was dull a
 
 @pytest.mark.parametrize(("long", "kept"), [("tail", "the film"), ("head", "and cold")])
 def test_what_is_cut_away_from_a_long_text(marked: Tokenizer, long: str, kept: str) -> None:
-    transform = Transform(spec(long=long), marked, 12)
+    transform = Preprocessor(spec(long=long), marked, 12)
     (row,) = transform([Example((LONG,), 0, "x:7")])
     text = marked.decode(row.sequences[0])
     assert len(row.sequences[0]) == 12 and transform.cut == 1
@@ -111,14 +113,14 @@ def test_what_is_cut_away_from_a_long_text(marked: Tokenizer, long: str, kept: s
 
 
 def test_the_middle_is_cut_away(marked: Tokenizer) -> None:
-    (row,) = Transform(spec(long="middle"), marked, 12)([Example((LONG,), 0, "x")])
+    (row,) = Preprocessor(spec(long="middle"), marked, 12)([Example((LONG,), 0, "x")])
     ids, whole = row.sequences[0].tolist()[1:-1], marked.encode(LONG)
     assert ids == whole[:5] + whole[-5:]
 
 
 def test_a_long_text_may_be_refused(marked: Tokenizer) -> None:
     with pytest.raises(UsageError, match=r"x:7: is longer than the model sees .*expected at most 10"):
-        Transform(spec(long="error"), marked, 12)([Example((LONG,), 0, "x:7")])
+        Preprocessor(spec(long="error"), marked, 12)([Example((LONG,), 0, "x:7")])
 
 
 @settings(max_examples=60, deadline=None)
@@ -127,7 +129,7 @@ def test_pairs_of_any_length_fit_and_the_longer_part_gives_first(a: int, b: int,
     made = _SHARED
     first, second = " ".join(["day"] * a), " ".join(["film"] * b)
     sizes = [len(made.encode(t)) for t in (first, second)]
-    (row,) = Transform(spec("pair", long=long), made, T)([Example((first, second), 0, "x")])
+    (row,) = Preprocessor(spec("pair", long=long), made, T)([Example((first, second), 0, "x")])
     ids = row.sequences[0].tolist()
     assert len(ids) == min(T, sum(sizes) + 3)
     at = ids.index(made.id_of(DELIMITER))

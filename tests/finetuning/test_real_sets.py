@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from firstlight.errors import CorpusError
-from firstlight.finetuning import TaskData, read_inputs, read_spec, read_task
+from firstlight.finetuning import TaskData, load_task, read_spec, read_unlabelled
 
 pytestmark = pytest.mark.data
 
@@ -40,7 +40,7 @@ def folder_of(name: str, shared_data: Path) -> Path:
 
 
 def task(name: str, shared_data: Path) -> TaskData:
-    return read_task(read_spec(EXAMPLES / f"{name}.toml", data=folder_of(name, shared_data)), seed=0)
+    return load_task(read_spec(EXAMPLES / f"{name}.toml", data=folder_of(name, shared_data)), seed=0)
 
 
 def test_every_example_is_read_here() -> None:
@@ -121,7 +121,7 @@ def test_an_empty_hotel_review_is_told(shared_data: Path) -> None:
 def test_inputs_are_read_one_by_one(name: str, file: str, shared_data: Path) -> None:
     made = task(name, shared_data)
     path = shared_data / "tasks" / file
-    rows = list(read_inputs(made.spec, path))
+    rows = list(read_unlabelled(made.spec, path))
     known = {r.where: r.texts for r in [*made.train, *made.valid]}
     assert rows and all(row.texts == known[row.where] and row.label is None for row in rows)
 
@@ -131,4 +131,4 @@ def test_latin_1_is_named_where_utf_8_does_not_fit(shared_data: Path) -> None:
         EXAMPLES / "trec.toml", data=folder_of("trec", shared_data), overrides={"data": {"encoding": "utf-8"}}
     )
     with pytest.raises(CorpusError, match=r'TREC.train.all:\d+: is not utf-8 .*such as "latin-1"'):
-        read_task(spec, seed=0)
+        load_task(spec, seed=0)

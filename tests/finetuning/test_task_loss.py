@@ -6,7 +6,16 @@ import torch
 import torch.nn.functional as F
 from small_task import examples, model, spec, tokenizer
 
-from firstlight.finetuning import Example, Row, TaskLoss, TaskRows, TaskSpec, Transform, collate, new_tokens
+from firstlight.finetuning import (
+    EncodedExample,
+    Example,
+    Preprocessor,
+    TaskLoss,
+    TaskRows,
+    TaskSpec,
+    collate,
+    new_tokens,
+)
 from firstlight.model import GPT
 from firstlight.tokenizer import Tokenizer
 
@@ -25,7 +34,7 @@ def with_head(tokens: Tokenizer, task: TaskSpec, family: str = "gpt2") -> GPT:
     return made
 
 
-def use_custom_backward(made: GPT, task: TaskSpec, row: Row, lm_weight: float) -> torch.Tensor:
+def use_custom_backward(made: GPT, task: TaskSpec, row: EncodedExample, lm_weight: float) -> torch.Tensor:
     """One row's loss, each sequence by itself and nothing padded."""
     ends, language = [], []
     for ids in row.sequences:
@@ -64,7 +73,7 @@ CASES = {
 def test_a_batch_is_the_sum_of_its_rows(marked: Tokenizer, kind: str, family: str, pool: str) -> None:
     task = spec(kind, pool=pool, **({"scale": (0.0, 5.0)} if kind in ("similarity", "regression") else {}))
     made = with_head(marked, task, family)
-    rows = Transform(task, marked, 48)(CASES[kind])
+    rows = Preprocessor(task, marked, 48)(CASES[kind])
     module = TaskLoss(made, {"t": task}, lm_weight=0.5, dropout=0.0, class_weights={})
     total, count = module(collate("t", rows, scored=task.scored))
     expected = sum(use_custom_backward(made, task, row, 0.5) for row in rows)
@@ -81,7 +90,7 @@ def test_a_batch_is_the_sum_of_its_rows(marked: Tokenizer, kind: str, family: st
 def test_pieces_add_up_to_the_batch(marked: Tokenizer) -> None:
     task = spec()
     made = with_head(marked, task)
-    batch = collate("t", Transform(task, marked, 48)(examples(6)), scored=False)
+    batch = collate("t", Preprocessor(task, marked, 48)(examples(6)), scored=False)
     module = TaskLoss(made, {"t": task}, lm_weight=0.5, dropout=0.0, class_weights={})
     whole = module(batch)[0]
     parts = [module(batch.piece(slice(i, i + 2), torch.device("cpu")))[0] for i in (0, 2, 4)]
@@ -93,7 +102,7 @@ def test_pieces_add_up_to_the_batch(marked: Tokenizer) -> None:
 def test_rows_stand_by_width_and_a_piece_is_no_wider_than_its_rows(marked: Tokenizer, kind: str) -> None:
     task = spec(kind, **({"scale": (0.0, 5.0)} if kind in ("similarity", "regression") else {}))
     made = with_head(marked, task)
-    rows = Transform(task, marked, 48)([*CASES[kind][::-1], *CASES[kind]])
+    rows = Preprocessor(task, marked, 48)([*CASES[kind][::-1], *CASES[kind]])
     batch = TaskRows(task, rows).batch(np.array([3, 0, 2, 1]))
     widths = [max(len(s) for s in row.sequences) for row in rows]
     assert batch.widths.tolist() == sorted(widths) and len(set(widths)) > 1
@@ -107,7 +116,7 @@ def test_rows_stand_by_width_and_a_piece_is_no_wider_than_its_rows(marked: Token
 def test_words_have_a_loss_each(marked: Tokenizer) -> None:
     task = spec("tokens")
     made = with_head(marked, task)
-    rows = Transform(task, marked, 48)(
+    rows = Preprocessor(task, marked, 48)(
         [Example(("the", " film", " was"), (0, 1, 0), "a"), Example(("fine",), (1,), "b")]
     )
     module = TaskLoss(made, {"t": task}, lm_weight=0.0, dropout=0.0, class_weights={})
@@ -125,7 +134,7 @@ def test_words_have_a_loss_each(marked: Tokenizer) -> None:
 def test_classes_may_count_unlike(marked: Tokenizer) -> None:
     task = spec()
     made = with_head(marked, task)
-    batch = collate("t", Transform(task, marked, 48)(examples(4)), scored=False)
+    batch = collate("t", Preprocessor(task, marked, 48)(examples(4)), scored=False)
     plain = TaskLoss(made, {"t": task}, lm_weight=0, dropout=0, class_weights={})
     weighted = TaskLoss(made, {"t": task}, lm_weight=0, dropout=0, class_weights={"t": torch.tensor([0.0, 3.0])})
     of_good = sum(plain(batch.piece(slice(i, i + 1), torch.device("cpu")))[0] for i in (1, 3))
@@ -135,7 +144,7 @@ def test_classes_may_count_unlike(marked: Tokenizer) -> None:
 def test_a_chat_has_the_nats_of_its_answers_alone(marked: Tokenizer) -> None:
     task = spec("chat")
     made = model(marked.vocab_size)
-    (row,) = Transform(task, marked, 48)([Example(("the day", "was fine"), None, "x", ("user", "assistant"))])
+    (row,) = Preprocessor(task, marked, 48)([Example(("the day", "was fine"), None, "x", ("user", "assistant"))])
     module = TaskLoss(made, {"t": task}, lm_weight=0.5, dropout=0.0, class_weights={})
     batch = collate("t", [row], scored=False)
     total, count = module(batch)

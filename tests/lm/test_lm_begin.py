@@ -5,7 +5,7 @@ from tiny_lm import gpt, tokenizer
 from tokenizers import Tokenizer as Inner
 from tokenizers.processors import TemplateProcessing
 
-from firstlight.evaluation import measure, stream_of
+from firstlight.evaluation import encode_text, text_likelihood
 from firstlight.lm import LM, GenerateSettings
 from firstlight.model import to_hf_state_dict
 from firstlight.tokenizer import END_OF_TEXT, Tokenizer, characters
@@ -49,8 +49,8 @@ def test_a_model_without_end_of_text_begins_behind_a_line_end(tmp_path):
     read = LM.load_fp32(tmp_path)
     assert to_hf_state_dict(read.model).keys() == to_hf_state_dict(lm.model).keys()
     assert '"eos_token_id": null' in (tmp_path / "config.json").read_text()
-    stream = stream_of("x", [Document("ab", "x"), Document("ba", "x")], words, read.start_id)
+    stream = encode_text("x", [Document("ab", "x"), Document("ba", "x")], words, read.start_id)
     assert stream.ids.tolist() == [2, 0, 1, 2, 1, 0, 2]
-    assert measure(read, stream, stride=32)[0].loss > 0
+    assert text_likelihood(read, stream, stride=32)[0].loss > 0
     without = LM(gpt("gpt2", 2), characters("ab"))
     assert without.start_id == 0, "nor has it line ends"

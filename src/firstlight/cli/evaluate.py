@@ -9,7 +9,7 @@ from firstlight.cli.output import JsonOption, format_bytes, print_result, print_
 
 if TYPE_CHECKING:
     from firstlight.evaluation import Likelihood
-    from firstlight.stages.evaluate import Evaluation
+    from firstlight.stages.evaluate import EvaluateResult
 
 
 def register(app: typer.Typer) -> None:
@@ -51,7 +51,7 @@ def evaluate(
     print_result(result, as_json, _print_scores)
 
 
-def _print_scores(found: "Evaluation") -> None:
+def _print_scores(found: "EvaluateResult") -> None:
     for number, result in enumerate(found.texts):
         if number:
             print()

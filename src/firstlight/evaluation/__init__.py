@@ -1,18 +1,18 @@
 """Perplexity, bits per byte, and the baselines that give them a meaning."""
 
-from firstlight.evaluation.baselines import baselines, by_position, count, without_context
+from firstlight.evaluation.baselines import baseline_likelihoods, baselines, count, position_baseline
 from firstlight.evaluation.likelihood import Likelihood
-from firstlight.evaluation.perplexity import Stream, ids_of, measure, measure_rows, stream_of
+from firstlight.evaluation.perplexity import EncodedText, encode_text, join_ids, row_likelihood, text_likelihood
 
 __all__ = [
+    "EncodedText",
     "Likelihood",
-    "Stream",
+    "baseline_likelihoods",
     "baselines",
-    "by_position",
     "count",
-    "ids_of",
-    "measure",
-    "measure_rows",
-    "stream_of",
-    "without_context",
+    "encode_text",
+    "join_ids",
+    "position_baseline",
+    "row_likelihood",
+    "text_likelihood",
 ]

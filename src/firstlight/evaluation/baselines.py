@@ -33,7 +33,7 @@ def baselines(vocab_size: int, train_counts: np.ndarray | None, seen: np.ndarray
     return {name: _mean(nats, seen) for name, nats in _nats(vocab_size, train_counts).items() if seen.sum()}
 
 
-def without_context(
+def baseline_likelihoods(
     vocab_size: int, train_counts: np.ndarray | None, seen: np.ndarray, byte_lengths: np.ndarray | None
 ) -> dict[str, Likelihood]:
     """Return the likelihoods of a text under the models of ``baselines``.
@@ -54,7 +54,7 @@ def without_context(
     return found
 
 
-def by_position(train: np.ndarray, valid: np.ndarray, n_values: int) -> Likelihood:
+def position_baseline(train: np.ndarray, valid: np.ndarray, n_values: int) -> Likelihood:
     """Return the likelihood of rows under a model that knows how frequent each value is at each place, and no more.
 
     One is added to every count, so that no value is impossible. For images: pixels that know nothing of each other.

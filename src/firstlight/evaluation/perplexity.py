@@ -18,7 +18,7 @@ _ROW_TOKENS = 8192  # of one forward pass
 
 
 @dataclass(frozen=True, slots=True)
-class Stream:
+class EncodedText:
     """A text as one row of ids, with end-of-text before and after each document.
 
     Attributes:
@@ -32,7 +32,7 @@ class Stream:
     n_bytes: int
 
 
-def stream_of(name: str, documents: Iterable[Document], encoder: Encoder, between: int | None = None) -> Stream:
+def encode_text(name: str, documents: Iterable[Document], encoder: Encoder, between: int | None = None) -> EncodedText:
     """Encode documents into one stream; the ids of a long one that comes in pieces are those of the whole.
 
     Args:
@@ -51,17 +51,17 @@ def stream_of(name: str, documents: Iterable[Document], encoder: Encoder, betwee
         ids, counts = encoder.encode_batch([text for text, _ in pieces])
         ends = counts.cumsum()[[last for _, last in pieces]]
         parts.append(np.insert(ids, ends, between))
-    return Stream(name, np.concatenate(parts), n_bytes)
+    return EncodedText(name, np.concatenate(parts), n_bytes)
 
 
-def ids_of(name: str, documents: Iterable[Document], eot_id: int) -> Stream:
+def join_ids(name: str, documents: Iterable[Document], eot_id: int) -> EncodedText:
     """Join documents that are ids already into one stream, with ``eot_id`` before and after each."""
     end = np.array([eot_id], dtype=np.int32)
     parts = [end]
     for document in documents:
         assert isinstance(document.content, np.ndarray)
         parts += [document.content] if document.continues else [document.content, end]
-    return Stream(name, np.concatenate(parts), 0)
+    return EncodedText(name, np.concatenate(parts), 0)
 
 
 def _pieces(documents: Iterable[Document], cut: Callable[[str], int]) -> Iterator[list[tuple[str, bool]]]:
@@ -92,7 +92,7 @@ def _pieces(documents: Iterable[Document], cut: Callable[[str], int]) -> Iterato
         yield batch
 
 
-def measure(lm: LM, stream: Stream, *, stride: int) -> tuple[Likelihood, tuple[float, float] | None]:
+def text_likelihood(lm: LM, stream: EncodedText, *, stride: int) -> tuple[Likelihood, tuple[float, float] | None]:
     """Return the likelihood of a stream under a model, and the 95 % interval of its loss over windows.
 
     Args:
@@ -116,7 +116,7 @@ def measure(lm: LM, stream: Stream, *, stride: int) -> tuple[Likelihood, tuple[f
     return Likelihood.of(loss, text_nats, n_bytes), ratio_interval(np.array(sums), np.array(counts))
 
 
-def measure_rows(lm: LM, rows: np.ndarray) -> tuple[Likelihood, tuple[float, float] | None]:
+def row_likelihood(lm: LM, rows: np.ndarray) -> tuple[Likelihood, tuple[float, float] | None]:
     """Return the likelihood of rows of one length, each a document of its own, and the 95 % interval of the loss.
 
     Args:

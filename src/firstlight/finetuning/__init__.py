@@ -1,13 +1,22 @@
 """Labelled tasks: input transformations, heads, mixtures, adapters."""
 
-from firstlight.finetuning.build_model import build, rates, thaw
-from firstlight.finetuning.dataset import Example, TaskData, read_inputs, read_task
+from firstlight.finetuning.build_model import build_task_model, layer_lr_scales, unfreeze_layers
+from firstlight.finetuning.dataset import Example, TaskData, load_task, read_unlabelled
 from firstlight.finetuning.loss import TaskBatch, TaskLoss, collate
-from firstlight.finetuning.metrics import Prediction, TaskFigures, TasksResult, judge, predict, shown
-from firstlight.finetuning.mixture import Mixture, Source, shares
-from firstlight.finetuning.preprocess import DELIMITER, EXTRACT, PAD, START, Row, Transform, chat_template, new_tokens
-from firstlight.finetuning.settings import Adapter, FinetuneTable
-from firstlight.finetuning.sources import Replay, TaskRows
+from firstlight.finetuning.metrics import EvalResults, Prediction, TaskMetrics, compute_metrics, format_label, predict
+from firstlight.finetuning.mixture import Mixture, RowSource, mixing_fractions
+from firstlight.finetuning.preprocess import (
+    DELIMITER,
+    EXTRACT,
+    PAD,
+    START,
+    EncodedExample,
+    Preprocessor,
+    chat_template,
+    new_tokens,
+)
+from firstlight.finetuning.settings import AdapterSettings, TuningSettings
+from firstlight.finetuning.sources import ReplaySource, TaskRows
 from firstlight.finetuning.spec import TaskSpec, read_spec
 
 __all__ = [
@@ -15,33 +24,33 @@ __all__ = [
     "EXTRACT",
     "PAD",
     "START",
-    "Adapter",
+    "AdapterSettings",
+    "EncodedExample",
+    "EvalResults",
     "Example",
-    "FinetuneTable",
     "Mixture",
     "Prediction",
-    "Replay",
-    "Row",
-    "Source",
+    "Preprocessor",
+    "ReplaySource",
+    "RowSource",
     "TaskBatch",
     "TaskData",
-    "TaskFigures",
     "TaskLoss",
+    "TaskMetrics",
     "TaskRows",
     "TaskSpec",
-    "TasksResult",
-    "Transform",
-    "build",
+    "TuningSettings",
+    "build_task_model",
     "chat_template",
     "collate",
-    "judge",
+    "compute_metrics",
+    "format_label",
+    "layer_lr_scales",
+    "load_task",
+    "mixing_fractions",
     "new_tokens",
     "predict",
-    "rates",
-    "read_inputs",
     "read_spec",
-    "read_task",
-    "shares",
-    "shown",
-    "thaw",
+    "read_unlabelled",
+    "unfreeze_layers",
 ]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from firstlight.errors import CheckpointError, MissingExtra, UsageError
 from firstlight.files import make_ordinary, write_atomic
-from firstlight.finetuning.settings import Adapter
+from firstlight.finetuning.settings import AdapterSettings
 from firstlight.model import GPT, HEADS_FILE, hf_parameter_names, tensors_to_hf
 from firstlight.model.quantized import QuantizedLinear, QuantType
 
@@ -30,7 +30,7 @@ _PARTS = {
 }
 
 
-def inject(model: GPT, settings: Adapter, seed: int) -> None:
+def inject(model: GPT, settings: AdapterSettings, seed: int) -> None:
     """Put adapters beside the matrices asked for; all else but the heads stops learning.
 
     Raises:
@@ -107,7 +107,7 @@ class Adapted:
 
 
 def write(
-    folder: Path, model: GPT, weights: dict[str, Tensor], settings: Adapter, *, base: str, head: str | None
+    folder: Path, model: GPT, weights: dict[str, Tensor], settings: AdapterSettings, *, base: str, head: str | None
 ) -> dict[str, Tensor]:
     """Write ``adapter/`` as peft has it; return the weights without the adapters.
 

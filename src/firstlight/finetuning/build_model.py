@@ -9,14 +9,16 @@ from torch import Tensor
 
 from firstlight.errors import ConfigError
 from firstlight.finetuning import adapters
-from firstlight.finetuning.settings import FinetuneTable
+from firstlight.finetuning.settings import TuningSettings
 from firstlight.finetuning.spec import TaskSpec
 from firstlight.model import GPT, skip_init
 
 _HEADS = "heads."
 
 
-def build(start: GPT, specs: Mapping[str, TaskSpec], vocab_size: int, table: FinetuneTable, seed: int) -> GPT:
+def build_task_model(
+    start: GPT, specs: Mapping[str, TaskSpec], vocab_size: int, table: TuningSettings, seed: int
+) -> GPT:
     """Return a model with the weights of ``start``, room for new tokens, a head a task, adapters, and what is frozen.
 
     Args:
@@ -90,12 +92,12 @@ def depth(name: str, n_layer: int) -> int:
     return n_layer - int(found[1]) if found else n_layer + 1
 
 
-def rates(model: GPT, decay: float) -> dict[str, float]:
+def layer_lr_scales(model: GPT, decay: float) -> dict[str, float]:
     """Return each parameter's share of the learning rate, ``decay`` a layer down (Howard & Ruder 2018)."""
     return {name: decay ** depth(name, model.config.n_layer) for name, _ in model.named_parameters()}
 
 
-def thaw(model: GPT, learning: frozenset[str], done: int, every: float) -> None:
+def unfreeze_layers(model: GPT, learning: frozenset[str], done: int, every: float) -> None:
     """Let the heads and the ``1 + done // every`` last blocks learn, of those parameters that learn at all."""
     reach = 1 + int(done / every)
     for name, parameter in model.named_parameters():

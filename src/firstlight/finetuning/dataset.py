@@ -60,7 +60,7 @@ class _EmptyError(CorpusError):
     """A row without text."""
 
 
-def read_task(spec: TaskSpec, *, seed: int) -> TaskData:
+def load_task(spec: TaskSpec, *, seed: int) -> TaskData:
     """Read all rows of a task.
 
     Args:
@@ -109,7 +109,7 @@ def read_task(spec: TaskSpec, *, seed: int) -> TaskData:
     return TaskData(spec, train, valid, test, notes, _fingerprint(spec, seed))
 
 
-def read_inputs(spec: TaskSpec, path: Path) -> Iterator[Example]:
+def read_unlabelled(spec: TaskSpec, path: Path) -> Iterator[Example]:
     """Yield the rows of another file in the task's format, without labels.
 
     Raises:
@@ -266,8 +266,8 @@ def _noticed(spec: TaskSpec, train: Sequence[Example], valid: Sequence[Example],
             notes.append(f"{len(again):,} of {len(rows):,} {side} rows are training rows too: {pairs}")
     if spec.kind in ("classification", "pair", "similarity") and not spec.scored:
         counts = Counter(row.label for row in train)
-        shares = ", ".join(f"{name} {counts[i] / len(train):.1%}" for i, name in enumerate(spec.labels[:12]))
-        notes.append(f"{len(train):,} training, {len(valid):,} valid, {len(test):,} test rows; {shares}")
+        fractions = ", ".join(f"{name} {counts[i] / len(train):.1%}" for i, name in enumerate(spec.labels[:12]))
+        notes.append(f"{len(train):,} training, {len(valid):,} valid, {len(test):,} test rows; {fractions}")
     else:
         notes.append(f"{len(train):,} training, {len(valid):,} valid, {len(test):,} test rows")
     return notes

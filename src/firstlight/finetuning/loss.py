@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from firstlight.finetuning.preprocess import Row
+from firstlight.finetuning.preprocess import EncodedExample
 from firstlight.finetuning.spec import TaskSpec
 from firstlight.model import GPT, linear_cross_entropy
 
@@ -71,7 +71,7 @@ class TaskBatch:
         return (self,)
 
 
-def collate(task: str, rows: Sequence[Row], *, scored: bool) -> TaskBatch:
+def collate(task: str, rows: Sequence[EncodedExample], *, scored: bool) -> TaskBatch:
     """Put rows into one batch.
 
     Args:

@@ -11,7 +11,7 @@ from torch import nn
 
 from firstlight import parallel
 from firstlight.finetuning.loss import collate, head_logits, last_hidden, linear_nll
-from firstlight.finetuning.preprocess import Row
+from firstlight.finetuning.preprocess import EncodedExample
 from firstlight.finetuning.spec import TaskSpec
 from firstlight.model import GPT
 from firstlight.statistics import METRICS, calibration, confusion, interval
@@ -37,7 +37,12 @@ class Prediction:
 
 @torch.no_grad()
 def predict(
-    model: GPT, spec: TaskSpec, rows: Sequence[Row], device_context: parallel.DeviceContext, *, most: int | None = None
+    model: GPT,
+    spec: TaskSpec,
+    rows: Sequence[EncodedExample],
+    device_context: parallel.DeviceContext,
+    *,
+    most: int | None = None,
 ) -> list[Prediction]:
     """Return what the model says of each row.
 
@@ -65,7 +70,7 @@ def predict(
 
 
 def _answers(
-    model: GPT, spec: TaskSpec, rows: Sequence[Row], device_context: parallel.DeviceContext
+    model: GPT, spec: TaskSpec, rows: Sequence[EncodedExample], device_context: parallel.DeviceContext
 ) -> list[Prediction]:
     batch = collate(spec.name, rows, scored=spec.scored).piece(slice(None), device_context.device)
     with parallel.autocast(device_context):
@@ -99,7 +104,7 @@ def _answers(
 
 
 @dataclass(frozen=True, slots=True)
-class TaskFigures:
+class TaskMetrics:
     """How good a model is on one task.
 
     Attributes:
@@ -126,7 +131,9 @@ class TaskFigures:
     worst: list[dict[str, Any]] = field(default_factory=list)
 
 
-def judge(spec: TaskSpec, rows: Sequence[Row], said: Sequence[Prediction], *, draws: int = 0) -> TaskFigures:
+def compute_metrics(
+    spec: TaskSpec, rows: Sequence[EncodedExample], said: Sequence[Prediction], *, draws: int = 0
+) -> TaskMetrics:
     """Compare what was said with the labels.
 
     Args:
@@ -141,14 +148,14 @@ def judge(spec: TaskSpec, rows: Sequence[Row], said: Sequence[Prediction], *, dr
     low, high = interval(METRICS[names[0]], predicted, true, draws=draws) if draws else (math.nan, math.nan)
     loss = sum(s.nats for s in said) / len(true)
     if spec.scored:
-        return TaskFigures(
+        return TaskMetrics(
             names[0], values[names[0]], low, high, values, loss, len(true), worst=_worst(spec, rows, said)
         )
     table = None
     if spec.kind != "choice":
         table = confusion(predicted, true, len(spec.labels)).tolist()
     confidence = np.concatenate([np.atleast_1d(s.probabilities.max(-1)) for s in said])
-    return TaskFigures(
+    return TaskMetrics(
         names[0],
         values[names[0]],
         low,
@@ -162,7 +169,7 @@ def judge(spec: TaskSpec, rows: Sequence[Row], said: Sequence[Prediction], *, dr
     )
 
 
-def _flat(rows: Sequence[Row], said: Sequence[Prediction]) -> tuple[np.ndarray, np.ndarray]:
+def _flat(rows: Sequence[EncodedExample], said: Sequence[Prediction]) -> tuple[np.ndarray, np.ndarray]:
     true: list[Any] = []
     predicted: list[Any] = []
     for row, answer in zip(rows, said, strict=True):
@@ -190,15 +197,15 @@ def _metrics(spec: TaskSpec) -> list[str]:
     return [own, *(name for name in found if name != own)]
 
 
-def _worst(spec: TaskSpec, rows: Sequence[Row], said: Sequence[Prediction]) -> list[dict[str, Any]]:
+def _worst(spec: TaskSpec, rows: Sequence[EncodedExample], said: Sequence[Prediction]) -> list[dict[str, Any]]:
     if spec.kind == "tokens":
         return []
     order = sorted(range(len(rows)), key=lambda i: -said[i].nats)[:_WORST]
     return [
         {
             "where": rows[i].where,
-            "true": shown(spec, rows[i].label),
-            "said": shown(spec, said[i].label),
+            "true": format_label(spec, rows[i].label),
+            "said": format_label(spec, said[i].label),
             "probability": None if spec.scored else float(said[i].probabilities.max()),
             "nats": said[i].nats,
         }
@@ -206,7 +213,7 @@ def _worst(spec: TaskSpec, rows: Sequence[Row], said: Sequence[Prediction]) -> l
     ]
 
 
-def shown(spec: TaskSpec, label: Any) -> Any:
+def format_label(spec: TaskSpec, label: Any) -> Any:
     """Return a label as people write it: a class's name, a score in its own scale, an answer's number."""
     if label is None or spec.kind == "choice":
         return label
@@ -218,7 +225,7 @@ def shown(spec: TaskSpec, label: Any) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class TasksResult:
+class EvalResults:
     """An evaluation of all tasks.
 
     Attributes:
@@ -226,7 +233,7 @@ class TasksResult:
         texts: nats a token of tasks that are text, by name.
     """
 
-    tasks: Mapping[str, TaskFigures]
+    tasks: Mapping[str, TaskMetrics]
     texts: Mapping[str, float]
 
     @property

@@ -14,7 +14,7 @@ from firstlight.store import keys, permute
 from firstlight.types import Rows
 
 
-class Source(Protocol):
+class RowSource(Protocol):
     """What a task, or the replay of a pre-training text, gives: rows by their number."""
 
     @property
@@ -36,7 +36,7 @@ class Source(Protocol):
         ...
 
 
-def shares(sizes: Sequence[int], mixing: str | float) -> list[float]:
+def mixing_fractions(sizes: Sequence[int], mixing: str | float) -> list[float]:
     """Return each task's share of the updates.
 
     Args:
@@ -60,27 +60,27 @@ class Mixture:
         seed: of every order.
     """
 
-    members: Sequence[Source]
+    members: Sequence[RowSource]
     updates: Sequence[int]
     rows: int
     seed: int
 
     @classmethod
     def plan(
-        cls, sources: Sequence[Source], *, rows: int, mixing: str | float, fixed: Mapping[str, float], seed: int
+        cls, sources: Sequence[RowSource], *, rows: int, mixing: str | float, fixed: Mapping[str, float], seed: int
     ) -> "Mixture":
         """Give each source its updates: an epoch has as many as all tasks' rows fill.
 
         Args:
             sources: tasks first.
             rows: of an update.
-            mixing: as in ``shares``, among the sources without a fixed share.
+            mixing: as in ``mixing_fractions``, among the sources without a fixed share.
             fixed: shares of the whole, by name, as of a replay.
             seed: of the orders.
         """
         free = [source for source in sources if source.name not in fixed]
         whole = sum(-(-source.n_rows // rows) for source in free)
-        parts = dict(zip([s.name for s in free], shares([s.n_rows for s in free], mixing), strict=True))
+        parts = dict(zip([s.name for s in free], mixing_fractions([s.n_rows for s in free], mixing), strict=True))
         left = 1 - sum(fixed.values())
         wanted = [whole * (parts[s.name] if s.name in parts else fixed[s.name] / left) for s in sources]
         return cls(sources, [max(1, round(n)) for n in wanted], rows, seed)
@@ -100,7 +100,7 @@ class Mixture:
         source, numbers = self._rows(position, rows)
         return [source.where(int(n)) for n in numbers]
 
-    def _rows(self, position: int, rows: int) -> tuple[Source, np.ndarray]:
+    def _rows(self, position: int, rows: int) -> tuple[RowSource, np.ndarray]:
         update, first = divmod(position, self.rows)
         epoch, slot = divmod(update, self.updates_per_epoch)
         n = self.updates_per_epoch

@@ -47,7 +47,7 @@ class SpecialTokens:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class EncodedExample:
     """One row as ids.
 
     Attributes:
@@ -70,7 +70,7 @@ class Row:
         return max(len(sequence) for sequence in self.sequences)
 
 
-class Transform:
+class Preprocessor:
     """Turns the rows of one task into ids.
 
     Args:
@@ -84,7 +84,7 @@ class Transform:
         self._marks = SpecialTokens.of(tokenizer)
         self.cut = 0
 
-    def __call__(self, examples: Sequence[Example]) -> list[Row]:
+    def __call__(self, examples: Sequence[Example]) -> list[EncodedExample]:
         """Return the rows of examples; ``cut`` counts those that were too long.
 
         Raises:
@@ -95,7 +95,7 @@ class Transform:
         pieces = iter(np.split(flat.astype(np.int32), ends[:-1])) if len(counts) else iter(())
         return [self._row(example, [next(pieces) for _ in example.texts]) for example in examples]
 
-    def _row(self, example: Example, parts: list[np.ndarray]) -> Row:
+    def _row(self, example: Example, parts: list[np.ndarray]) -> EncodedExample:
         kind = self._spec.kind
         if kind == "tokens":
             return self._words(example, parts)
@@ -111,7 +111,7 @@ class Transform:
         label = example.label
         if self._spec.scored and isinstance(label, int | float):
             label = self._spec.scaled(label)
-        return Row(sequences, tuple(len(s) - 1 for s in sequences), label, example.where)
+        return EncodedExample(sequences, tuple(len(s) - 1 for s in sequences), label, example.where)
 
     def _joined(self, parts: list[np.ndarray], where: str) -> np.ndarray:
         marks = self._marks
@@ -158,7 +158,7 @@ class Transform:
             return np.concatenate([part[: keep - keep // 2], part[len(part) - keep // 2 :]])
         return part[:keep]
 
-    def _words(self, example: Example, words: list[np.ndarray]) -> Row:
+    def _words(self, example: Example, words: list[np.ndarray]) -> EncodedExample:
         """Label each word at its last token, which has seen all of it; what does not fit has no label."""
         marks, labels = self._marks, example.label
         room = self._T - 2
@@ -168,9 +168,9 @@ class Transform:
             self._count(int(sizes[-1]) - room, room, example.where)
         ids = np.concatenate([[marks.start], *words[:fits], [marks.extract]]).astype(np.int32)
         kept = labels[:fits] if isinstance(labels, tuple) else labels
-        return Row((ids,), tuple(int(end) for end in sizes[:fits]), kept, example.where)
+        return EncodedExample((ids,), tuple(int(end) for end in sizes[:fits]), kept, example.where)
 
-    def _text(self, example: Example, parts: list[np.ndarray]) -> Row:
+    def _text(self, example: Example, parts: list[np.ndarray]) -> EncodedExample:
         """A text between ends of text; of a chat only what the assistant says is learnt, and that it then ends."""
         end = self._tokenizer.eot_id
         ids, learnt = [end], [False]
@@ -181,7 +181,7 @@ class Transform:
         n = self._T
         if len(ids) > n:
             self._count(len(ids) - n, n, example.where)
-        return Row((np.array(ids[:n], dtype=np.int32),), (), None, example.where, tuple(learnt[:n]))
+        return EncodedExample((np.array(ids[:n], dtype=np.int32),), (), None, example.where, tuple(learnt[:n]))
 
 
 def role_ids(tokenizer: Tokenizer, role: str) -> list[int]:

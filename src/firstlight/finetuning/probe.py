@@ -15,7 +15,7 @@ from torch import Tensor
 
 from firstlight import parallel, progress
 from firstlight.finetuning.loss import collate, pooled
-from firstlight.finetuning.preprocess import Row
+from firstlight.finetuning.preprocess import EncodedExample
 from firstlight.model import GPT
 
 Pool = Literal["mean", "last"]
@@ -58,7 +58,7 @@ class ProbeResult:
 
 @torch.no_grad()
 def features(
-    model: GPT, rows: Sequence[Row], device_context: parallel.DeviceContext, pool: Pool
+    model: GPT, rows: Sequence[EncodedExample], device_context: parallel.DeviceContext, pool: Pool
 ) -> Float[Tensor, "L N C"]:
     """Return the pooled hidden states of every row, of one sequence each, after the embeddings and after each block."""
     was_training = model.training

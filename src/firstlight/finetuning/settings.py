@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from firstlight.config import Settings
 
 
-class Adapter(Settings):
+class AdapterSettings(Settings):
     """Small matrices that learn in the place of the large ones (Hu et al. 2021), by the library peft."""
 
     kind: Literal["none", "lora", "dora", "rslora"] = Field("none", description="none: all weights learn")
@@ -20,13 +20,13 @@ class Adapter(Settings):
     targets: list[Literal["attention", "mlp"]] = Field(["attention", "mlp"], description="which matrices get them")
 
     @model_validator(mode="after")
-    def _learns(self) -> "Adapter":
+    def _learns(self) -> "AdapterSettings":
         if self.base != "full" and self.kind == "none":
             raise ValueError(f"base {self.base} learns nothing by itself; set kind to lora")
         return self
 
 
-class FinetuneTable(Settings):
+class TuningSettings(Settings):
     """The choices of fine-tuning."""
 
     batch_size: int = Field(32, ge=1, description="rows of one update")
@@ -54,4 +54,4 @@ class FinetuneTable(Settings):
         "proportional", description="of several tasks; a number is a temperature: 1 is proportional"
     )
     replay: float = Field(0.0, ge=0, lt=1, description="share of updates on the text that the model was pre-trained on")
-    adapter: Adapter = Adapter()
+    adapter: AdapterSettings = AdapterSettings()

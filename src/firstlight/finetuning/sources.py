@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from firstlight.finetuning.loss import TaskBatch, collate
-from firstlight.finetuning.preprocess import Row
+from firstlight.finetuning.preprocess import EncodedExample
 from firstlight.finetuning.spec import TaskSpec
 from firstlight.store import Split
 
@@ -14,7 +14,7 @@ from firstlight.store import Split
 class TaskRows:
     """The training rows of one task."""
 
-    def __init__(self, spec: TaskSpec, rows: Sequence[Row]) -> None:
+    def __init__(self, spec: TaskSpec, rows: Sequence[EncodedExample]) -> None:
         self._spec, self._rows = spec, rows
 
     @property
@@ -37,7 +37,7 @@ class TaskRows:
         return self._rows[number].where
 
 
-class Replay:
+class ReplaySource:
     """Windows of a pre-training text, learnt as text, so that what it taught is not forgotten.
 
     Args:

@@ -14,7 +14,7 @@ from firstlight import parallel, progress
 from firstlight.config import read_toml
 from firstlight.corpus import CorpusSettings, open_corpus
 from firstlight.errors import StoreError, UsageError
-from firstlight.evaluation import Stream, count, measure, stream_of, without_context
+from firstlight.evaluation import EncodedText, baseline_likelihoods, count, encode_text, text_likelihood
 from firstlight.files import MANIFEST
 from firstlight.lm import LM
 from firstlight.stages.score_sequences import TextResult, no_text, score_sequences
@@ -22,7 +22,7 @@ from firstlight.store import TokenStore, unigram
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
+class EvaluateResult:
     """What was evaluated, with which stride, and what came out."""
 
     model: Path
@@ -41,7 +41,7 @@ def evaluate(
     stride: int | None = None,
     device: str = "auto",
     int8: bool = False,
-) -> Evaluation:
+) -> EvaluateResult:
     """Score texts, or the valid split of the run that the model belongs to.
 
     Args:
@@ -65,11 +65,11 @@ def evaluate(
             found=step,
             expected=f"at least 1, at most {lm.config.block_size}",
         )
-    found = store_of(lm, needed=not text)
+    found = find_token_store(lm, needed=not text)
     if lm.codec is not None:
-        return Evaluation(lm.source or Path(), step, list(score_sequences(lm, lm.codec, text, found, step)))
+        return EvaluateResult(lm.source or Path(), step, list(score_sequences(lm, lm.codec, text, found, step)))
     counts = None if found is None else unigram(found.train)
-    return Evaluation(lm.source or Path(), step, [_score(lm, s, step, counts) for s in _streams(lm, text, found)])
+    return EvaluateResult(lm.source or Path(), step, [_score(lm, s, step, counts) for s in _streams(lm, text, found)])
 
 
 def _load(model: str | Path, device: str) -> LM:
@@ -78,7 +78,7 @@ def _load(model: str | Path, device: str) -> LM:
     return LM.load_fp32(model).to(device_context)
 
 
-def store_of(lm: LM, *, needed: bool) -> TokenStore | None:
+def find_token_store(lm: LM, *, needed: bool) -> TokenStore | None:
     """Return the token store of the run that a checkpoint lies in; where it is not ``needed``, only a fitting one."""
     words = lm.vocab
     if lm.source is None or words is None:
@@ -99,22 +99,22 @@ def store_of(lm: LM, *, needed: bool) -> TokenStore | None:
     return store if store.tokenizer_hash == words.hash else None
 
 
-def _streams(lm: LM, text: Sequence[str], store: TokenStore | None) -> Iterator[Stream]:
+def _streams(lm: LM, text: Sequence[str], store: TokenStore | None) -> Iterator[EncodedText]:
     if text:
         if lm.tokenizer is None:
             raise UsageError("the model has no tokenizer, so it reads no text", where=lm.source)
         for source in open_corpus(list(text), CorpusSettings()).sources:
-            yield stream_of(source.name, source.documents(), lm.tokenizer, lm.start_id)
+            yield encode_text(source.name, source.documents(), lm.tokenizer, lm.start_id)
     elif store is not None:
-        yield Stream("valid split", np.asarray(store.valid.tokens), store.valid.n_bytes)
+        yield EncodedText("valid split", np.asarray(store.valid.tokens), store.valid.n_bytes)
     else:
         raise no_text(lm)
 
 
-def _score(lm: LM, stream: Stream, stride: int, counts: np.ndarray | None) -> TextResult:
+def _score(lm: LM, stream: EncodedText, stride: int, counts: np.ndarray | None) -> TextResult:
     if len(stream.ids) < 2 or not stream.n_bytes:
         raise UsageError("holds no text to score", where=stream.name)
-    own, interval = measure(lm, stream, stride=stride)
+    own, interval = text_likelihood(lm, stream, stride=stride)
     lengths = None if lm.tokenizer is None else lm.tokenizer.byte_lengths()
-    others = without_context(lm.config.vocab_size or 1, counts, count(stream.ids[1:]), lengths)
+    others = baseline_likelihoods(lm.config.vocab_size or 1, counts, count(stream.ids[1:]), lengths)
     return TextResult(stream.name, len(stream.ids) - 1, stream.n_bytes, own, others, interval)

@@ -6,7 +6,7 @@ from typing import Any
 
 from firstlight import progress
 from firstlight.errors import FirstlightError
-from firstlight.evaluation import Likelihood, count, without_context
+from firstlight.evaluation import Likelihood, baseline_likelihoods, count
 from firstlight.files import write_atomic
 from firstlight.lm import LM
 from firstlight.model import count_parameters
@@ -57,10 +57,10 @@ def baselines(made: Materials) -> dict[str, Likelihood]:
     store, codec = made.store, made.codec
     if codec is None or codec.sequence is None:
         seen = count(store.train.tokens), count(store.valid.tokens)
-        return without_context(store.vocab_size, *seen, made.vocabulary.byte_lengths())
-    from firstlight.stages.score_sequences import image_baselines, rows_of
+        return baseline_likelihoods(store.vocab_size, *seen, made.vocabulary.byte_lengths())
+    from firstlight.stages.score_sequences import image_baselines, split_rows
 
-    return image_baselines(codec, *(rows_of(split, codec.sequence) for split in (store.train, store.valid)))
+    return image_baselines(codec, *(split_rows(split, codec.sequence) for split in (store.train, store.valid)))
 
 
 def _draw(ctx: TrainContext, made: Materials, seed: int) -> None:

@@ -12,7 +12,7 @@ from firstlight import parallel, progress
 from firstlight.config import dump_toml, merge, parse_overrides, preset, read_toml, resolve
 from firstlight.errors import ContractError, FirstlightError, UsageError
 from firstlight.files import remove_leftovers, write_atomic
-from firstlight.finetuning import TaskSpec, TasksResult
+from firstlight.finetuning import EvalResults, TaskSpec
 from firstlight.lm import LM
 from firstlight.runs.compatibility import changed_settings, check_changes, settings_hash
 from firstlight.stages import finetune_setup, pretrain_setup
@@ -35,7 +35,7 @@ class FinetuneResult:
     Attributes:
         stopped_by: the limit or signal that ended it.
         finished: False where a signal ended it, so that --resume goes on.
-        valid, test: for each task its figures (``TaskFigures`` as a table), of the best checkpoint.
+        valid, test: for each task its figures (``TaskMetrics`` as a table), of the best checkpoint.
         forgetting: loss on the pre-training valid split before and after, where that split is there.
         report: the page, or None in processes other than the first.
     """
@@ -274,7 +274,7 @@ def _conclude(
 ) -> FinetuneResult:
     """Evaluate the best checkpoint, and write figures and report."""
     main = parallel.is_main(device_context)
-    valid, test, forgot = TasksResult({}, {}), TasksResult({}, {}), None
+    valid, test, forgot = EvalResults({}, {}), EvalResults({}, {}), None
     if result.finished and main:
         model = LM.load_fp32(run).to(device_context).model
         valid = finetune_setup.measure(model, made, device_context, draws=_DRAWS)
@@ -316,7 +316,7 @@ def _conclude(
     return answer
 
 
-def _tables(result: TasksResult) -> dict[str, Any]:
+def _tables(result: EvalResults) -> dict[str, Any]:
     found: dict[str, Any] = {name: asdict(figures) for name, figures in result.tasks.items()}
     for name, nats in result.texts.items():
         found[name] = {"metric": "loss", "value": nats}

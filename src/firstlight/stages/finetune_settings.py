@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from firstlight.config import Settings, TaggedUnion
-from firstlight.finetuning import FinetuneTable
+from firstlight.finetuning import TuningSettings
 from firstlight.optim import OPTIMIZERS, AdamW, OptimizerSettings
 from firstlight.parallel import Hardware
 from firstlight.train import TrainSettings
@@ -24,7 +24,7 @@ class FinetuneSettings(Settings):
     """Every setting of a fine-tuning run; a preset of the room ``tasks`` lies below what is asked for."""
 
     run: FinetuneRun = FinetuneRun()
-    finetune: FinetuneTable = FinetuneTable()
+    finetune: TuningSettings = TuningSettings()
     optim: Annotated[OptimizerSettings, TaggedUnion(OPTIMIZERS, kind="optimizer")] = AdamW()
     train: TrainSettings = TrainSettings()
     hardware: Hardware = Hardware()

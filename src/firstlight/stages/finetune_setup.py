@@ -18,31 +18,31 @@ from firstlight.finetuning import (
     EXTRACT,
     PAD,
     START,
+    EncodedExample,
+    EvalResults,
     Mixture,
-    Replay,
-    Row,
-    Source,
+    Preprocessor,
+    ReplaySource,
+    RowSource,
     TaskData,
     TaskLoss,
     TaskRows,
     TaskSpec,
-    TasksResult,
-    Transform,
-    build,
+    build_task_model,
     chat_template,
-    judge,
+    compute_metrics,
+    layer_lr_scales,
+    load_task,
     new_tokens,
     predict,
-    rates,
     read_spec,
-    read_task,
-    thaw,
+    unfreeze_layers,
 )
 from firstlight.finetuning import adapters as adapter_files
 from firstlight.finetuning.loss import collate
 from firstlight.lm import LM, Classifier
 from firstlight.model import GPT, ModelConfig, flops_per_token, fused_splits
-from firstlight.stages.evaluate import store_of
+from firstlight.stages.evaluate import find_token_store
 from firstlight.stages.finetune_settings import FinetuneSettings
 from firstlight.store import TokenStore, Windows
 from firstlight.tokenizer import Tokenizer
@@ -76,7 +76,7 @@ class Materials:
     start: Start
     tokenizer: Tokenizer
     tasks: dict[str, TaskData]
-    rows: dict[str, tuple[list[Row], list[Row], list[Row]]]
+    rows: dict[str, tuple[list[EncodedExample], list[EncodedExample], list[EncodedExample]]]
     store: TokenStore | None
 
     @property
@@ -119,10 +119,10 @@ def materials(settings: FinetuneSettings, *, tasks: Sequence[TaskSpec] | None = 
     if start.tokenizer is None:
         raise UsageError("has no tokenizer, so it reads no text", where=settings.run.start_from)
     tokenizer = _with_marks(start.tokenizer, specs, settings)
-    read = {spec.name: read_task(spec, seed=settings.run.seed) for spec in specs}
+    read = {spec.name: load_task(spec, seed=settings.run.seed) for spec in specs}
     rows = {name: _rows(data, tokenizer, start.config.block_size) for name, data in read.items()}
     assert start.source is not None, "it was read from there"
-    return Materials(Start(start.config, start.source), tokenizer, read, rows, store_of(start, needed=False))
+    return Materials(Start(start.config, start.source), tokenizer, read, rows, find_token_store(start, needed=False))
 
 
 def _with_marks(tokenizer: Tokenizer, specs: Sequence[TaskSpec], settings: FinetuneSettings) -> Tokenizer:
@@ -137,8 +137,10 @@ def _with_marks(tokenizer: Tokenizer, specs: Sequence[TaskSpec], settings: Finet
     return made.extended([], kept={"chat_template": chat_template(made)}) if "chat" in kinds else made
 
 
-def _rows(data: TaskData, tokenizer: Tokenizer, block_size: int) -> tuple[list[Row], list[Row], list[Row]]:
-    transform = Transform(data.spec, tokenizer, block_size)
+def _rows(
+    data: TaskData, tokenizer: Tokenizer, block_size: int
+) -> tuple[list[EncodedExample], list[EncodedExample], list[EncodedExample]]:
+    transform = Preprocessor(data.spec, tokenizer, block_size)
     made = transform(data.train), transform(data.valid), transform(data.test)
     for note in data.notes:
         progress.notice(f"{data.spec.name}: {note}")
@@ -150,7 +152,7 @@ def _rows(data: TaskData, tokenizer: Tokenizer, block_size: int) -> tuple[list[R
 
 def _body(settings: FinetuneSettings, made: Materials) -> GPT:
     start = LM.load_fp32(made.start.source).model
-    return build(start, made.specs, made.tokenizer.vocab_size, settings.finetune, settings.run.seed)
+    return build_task_model(start, made.specs, made.tokenizer.vocab_size, settings.finetune, settings.run.seed)
 
 
 def start_over(
@@ -177,7 +179,7 @@ def _optimizer(model: GPT, settings: FinetuneSettings) -> optim.Optimizer:
     decay = settings.finetune.layer_decay
     if decay < 1 and settings.optim.name != "adamw":
         raise ConfigError("goes with AdamW only", where="finetune.layer_decay", fix="Set optim.name=adamw.")
-    scales = rates(model, decay) if decay < 1 else None
+    scales = layer_lr_scales(model, decay) if decay < 1 else None
     return optim.build(model.named_parameters(), settings.optim, fused_splits=fused_splits(model), scales=scales)
 
 
@@ -232,7 +234,7 @@ def ctx(
         flops_per_token=flops_per_token(model.config, model.config.block_size),
         peak_flops=None,
         process_start=started,
-        prepare=(lambda done: thaw(model, learning, done, every)) if every else None,
+        prepare=(lambda done: unfreeze_layers(model, learning, done, every)) if every else None,
     )
 
 
@@ -247,7 +249,7 @@ def _micro_rows(rows: int, device_context: parallel.DeviceContext) -> int:
 
 def _mixture(settings: FinetuneSettings, made: Materials, rows: int) -> Mixture:
     table = settings.finetune
-    members: list[Source] = [TaskRows(spec, made.rows[name][0]) for name, spec in made.specs.items()]
+    members: list[RowSource] = [TaskRows(spec, made.rows[name][0]) for name, spec in made.specs.items()]
     fixed = {}
     if table.replay:
         if made.store is None:
@@ -256,8 +258,8 @@ def _mixture(settings: FinetuneSettings, made: Materials, rows: int) -> Mixture:
                 where="finetune.replay",
                 fix="Start from a run whose data/ is there, or leave it out.",
             )
-        members.append(Replay(made.store.train, made.start.config.block_size))
-        fixed[Replay.name] = table.replay
+        members.append(ReplaySource(made.store.train, made.start.config.block_size))
+        fixed[ReplaySource.name] = table.replay
     return Mixture.plan(members, rows=rows, mixing=table.mixing, fixed=fixed, seed=settings.run.seed)
 
 
@@ -280,7 +282,7 @@ def measure(
     most: int | None = None,
     side: int = 1,
     draws: int = 0,
-) -> TasksResult:
+) -> EvalResults:
     """Evaluate all tasks on one side of their data: 1 valid, 2 test."""
     figures, texts = {}, {}
     for name, spec in made.specs.items():
@@ -290,12 +292,16 @@ def measure(
         if spec.kind in _TEXTS:
             texts[name] = _text_nats(model, spec, rows, device_context)
         else:
-            figures[name] = judge(spec, rows, predict(model, spec, rows, device_context, most=most), draws=draws)
-    return TasksResult(figures, texts)
+            figures[name] = compute_metrics(
+                spec, rows, predict(model, spec, rows, device_context, most=most), draws=draws
+            )
+    return EvalResults(figures, texts)
 
 
 @torch.no_grad()
-def _text_nats(model: GPT, spec: TaskSpec, rows: Sequence[Row], device_context: parallel.DeviceContext) -> float:
+def _text_nats(
+    model: GPT, spec: TaskSpec, rows: Sequence[EncodedExample], device_context: parallel.DeviceContext
+) -> float:
     module, total, count = TaskLoss(model, {spec.name: spec}, lm_weight=0, dropout=0, class_weights={}), 0.0, 0.0
     was_training = model.training
     model.eval()

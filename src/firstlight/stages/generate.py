@@ -72,13 +72,13 @@ def generate_ids(model: str | Path | LM, prompt: str | Sequence[int] = (), **set
     codec = loaded.codec
     if not isinstance(codec, Ids):
         raise UsageError("is no model of ids", where=loaded.source, fix="Give a prompt, or --image for images.")
-    begin = ids_of(prompt, codec.n_ids)
+    begin = join_ids(prompt, codec.n_ids)
     # A document begins after the end of the one before.
     written = loaded.generate_ids([[codec.eot_id, *begin]], settings_of(settings))
     return [IdSample(begin, ids) for ids in written]
 
 
-def ids_of(given: str | Sequence[int], n_ids: int) -> list[int]:
+def join_ids(given: str | Sequence[int], n_ids: int) -> list[int]:
     """Return ids that were typed with spaces or commas between them.
 
     Raises:

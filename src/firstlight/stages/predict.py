@@ -10,7 +10,7 @@ from typing import Any
 from firstlight import parallel, progress
 from firstlight.errors import CheckpointError, UnknownName, UsageError
 from firstlight.files import storage_errors
-from firstlight.finetuning import Example, Prediction, TaskSpec, Transform, read_inputs, shown
+from firstlight.finetuning import Example, Prediction, Preprocessor, TaskSpec, format_label, read_unlabelled
 from firstlight.finetuning import predict as say
 from firstlight.lm import LM
 from firstlight.stages.finetune_setup import TASKS
@@ -52,8 +52,8 @@ def predict(
     if settings:
         spec = TaskSpec.model_validate({**spec.model_dump(), **_merged(spec, settings)})
     assert lm.tokenizer is not None, "a fine-tuned model has one"
-    transform = Transform(spec, lm.tokenizer, lm.config.block_size)
-    rows = read_inputs(spec, Path(file))
+    transform = Preprocessor(spec, lm.tokenizer, lm.config.block_size)
+    rows = read_unlabelled(spec, Path(file))
     target = None if out is None else Path(out)
     if target is not None:
         _go_behind(rows, target, Path(file))
@@ -143,7 +143,7 @@ def _named(line: bytes) -> str:
 
 
 def _table(spec: TaskSpec, where: str, answer: Prediction) -> dict[str, Any]:
-    label = shown(spec, answer.label)
+    label = format_label(spec, answer.label)
     if spec.scored:
         return {"where": where, "score": label}
     if spec.kind == "tokens":

@@ -7,7 +7,7 @@ import torch
 
 from firstlight import parallel, progress
 from firstlight.errors import UsageError
-from firstlight.finetuning import Transform, read_spec, read_task
+from firstlight.finetuning import Preprocessor, load_task, read_spec
 from firstlight.finetuning.probe import ProbeResult, features
 from firstlight.finetuning.probe import probe as fit_layers
 from firstlight.lm import LM
@@ -50,13 +50,13 @@ def probe(
         raise UsageError("has no tokenizer, so it reads no text", where=run)
     if task is None:
         raise UsageError("names no task", where="probe", expected="RUN TASK.toml")
-    found = read_task(read_spec(Path(task), data=None if data is None else Path(data)), seed=seed)
+    found = load_task(read_spec(Path(task), data=None if data is None else Path(data)), seed=seed)
     spec = found.spec
     if spec.kind not in ("classification", "pair"):
         raise UsageError("is no task of classes", where=task, found=spec.kind, expected="classification or pair")
     for note in found.notes:
         progress.notice(f"{spec.name}: {note}")
-    transform = Transform(spec, lm.tokenizer, lm.config.block_size)
+    transform = Preprocessor(spec, lm.tokenizer, lm.config.block_size)
     train, valid = transform(found.train), transform(found.valid)
     labels, true = (torch.tensor([row.label for row in part]) for part in (train, valid))
     seen, unseen = (features(lm.model, part, device_context, pool) for part in (train, valid))

@@ -11,12 +11,12 @@ import torch
 
 from firstlight.corpus import CorpusSettings, ImageSettings, open_images
 from firstlight.errors import UsageError
-from firstlight.finetuning.preprocess import Row
+from firstlight.finetuning.preprocess import EncodedExample
 from firstlight.finetuning.probe import Pool, ProbeResult, features, probe, raw_pixels
 from firstlight.lm import LM
-from firstlight.stages.evaluate import store_of
+from firstlight.stages.evaluate import find_token_store
 from firstlight.stages.images import pixels_of
-from firstlight.stages.score_sequences import rows_of
+from firstlight.stages.score_sequences import split_rows
 from firstlight.stages.sequences import row_of
 from firstlight.tokenizer import Pixels
 
@@ -37,12 +37,12 @@ def probe_images(lm: LM, run: str | Path, images: str | Path | None, *, pool: Po
     pixels = pixels_of(lm)
     if not pixels.classes:
         raise UsageError("was trained on images without classes", where=run)
-    store = store_of(lm, needed=True)
+    store = find_token_store(lm, needed=True)
     if store is None:
         raise UsageError("lies in no run whose images could be taken", where=run, expected="a run with its token store")
-    seen = _some(rows_of(store.train, pixels.sequence), most)
+    seen = _some(split_rows(store.train, pixels.sequence), most)
     if images is None:
-        unseen, name = _some(rows_of(store.valid, pixels.sequence), most), "valid split"
+        unseen, name = _some(split_rows(store.valid, pixels.sequence), most), "valid split"
     else:
         unseen, name = _some(_read(str(images), pixels), most), str(images)
     labels, true = (torch.from_numpy(part[:, 0] - pixels.start_id - 1) for part in (seen, unseen))
@@ -68,10 +68,10 @@ def _read(name: str, pixels: Pixels) -> np.ndarray:
     return np.stack([row_of(document, pixels) for document in found.corpus])
 
 
-def _rows(images: np.ndarray, pixels: Pixels) -> list[Row]:
+def _rows(images: np.ndarray, pixels: Pixels) -> list[EncodedExample]:
     inputs = images[:, :-1].astype(np.int32)
     inputs[:, 0] = pixels.start_id
-    return [Row((ids,), (len(ids) - 1,), None, "") for ids in inputs]
+    return [EncodedExample((ids,), (len(ids) - 1,), None, "") for ids in inputs]
 
 
 def _flat(images: np.ndarray, pixels: Pixels) -> np.ndarray:

@@ -8,7 +8,16 @@ import numpy as np
 
 from firstlight.corpus import CorpusSettings, IdSettings, ImageSettings, kind_of
 from firstlight.errors import UsageError
-from firstlight.evaluation import Likelihood, Stream, by_position, count, ids_of, measure, measure_rows, without_context
+from firstlight.evaluation import (
+    EncodedText,
+    Likelihood,
+    baseline_likelihoods,
+    count,
+    join_ids,
+    position_baseline,
+    row_likelihood,
+    text_likelihood,
+)
 from firstlight.lm import LM
 from firstlight.stages.sequences import open_sequences
 from firstlight.store import Split, TokenStore, unigram
@@ -68,9 +77,9 @@ def score_sequences(
     if not names and store is None:
         raise no_text(lm)
     if isinstance(codec, Pixels):
-        train = None if store is None else rows_of(store.train, codec.sequence)
+        train = None if store is None else split_rows(store.train, codec.sequence)
         for name, rows in _images(codec, names, store):
-            own, interval = measure_rows(lm, rows)
+            own, interval = row_likelihood(lm, rows)
             yield TextResult(
                 name, rows.size - len(rows), 0, own, image_baselines(codec, train, rows), interval, codec.UNIT
             )
@@ -79,8 +88,8 @@ def score_sequences(
     for stream in _streams(codec, names, store):
         if len(stream.ids) < 2:
             raise UsageError("holds nothing to score", where=stream.name)
-        own, interval = measure(lm, stream, stride=stride)
-        others = without_context(codec.vocab_size, counts, count(stream.ids[1:]), None)
+        own, interval = text_likelihood(lm, stream, stride=stride)
+        others = baseline_likelihoods(codec.vocab_size, counts, count(stream.ids[1:]), None)
         yield TextResult(stream.name, len(stream.ids) - 1, 0, own, others, interval, codec.UNIT)
 
 
@@ -93,11 +102,13 @@ def image_baselines(pixels: Pixels, train: np.ndarray | None, rows: np.ndarray) 
         rows: (M, 1 + P) that are scored.
     """
     seen = None if train is None else count(train[:, 1:].reshape(-1))
-    found = without_context(pixels.n_values, seen, count(rows[:, 1:].reshape(-1)), None)
-    return found if train is None else {**found, "position": by_position(train[:, 1:], rows[:, 1:], pixels.n_values)}
+    found = baseline_likelihoods(pixels.n_values, seen, count(rows[:, 1:].reshape(-1)), None)
+    return (
+        found if train is None else {**found, "position": position_baseline(train[:, 1:], rows[:, 1:], pixels.n_values)}
+    )
 
 
-def rows_of(split: Split, sequence: int) -> np.ndarray:
+def split_rows(split: Split, sequence: int) -> np.ndarray:
     """Return the documents of a split as rows (N, sequence), where all have one length."""
     return split.tokens.reshape(-1, sequence)
 
@@ -108,17 +119,17 @@ def _images(pixels: Pixels, names: Sequence[str], store: TokenStore | None) -> I
         found = open_sequences("images", [name], CorpusSettings(), IdSettings(), ImageSettings(), known=pixels)
         yield name, np.stack([np.asarray(document.content) for document in found.sources[0].documents()])
     if not names and store is not None:
-        yield "valid split", rows_of(store.valid, pixels.sequence)
+        yield "valid split", split_rows(store.valid, pixels.sequence)
 
 
-def _streams(ids: Ids, names: Sequence[str], store: TokenStore | None) -> Iterator[Stream]:
+def _streams(ids: Ids, names: Sequence[str], store: TokenStore | None) -> Iterator[EncodedText]:
     for name in names:
         _require(name, "ids")
         settings = IdSettings(vocab_size=ids.n_ids)
         found = open_sequences("ids", [name], CorpusSettings(), settings, ImageSettings(), known=ids)
-        yield ids_of(name, found.sources[0].documents(), ids.eot_id)
+        yield join_ids(name, found.sources[0].documents(), ids.eot_id)
     if not names and store is not None:
-        yield Stream("valid split", np.asarray(store.valid.tokens), 0)
+        yield EncodedText("valid split", np.asarray(store.valid.tokens), 0)
 
 
 def _require(name: str, kind: str) -> None:

@@ -10,7 +10,7 @@ from firstlight import progress
 from firstlight.config import read_toml
 from firstlight.errors import UsageError
 from firstlight.files import write_atomic
-from firstlight.finetuning import TaskSpec, Transform, judge, predict, read_task
+from firstlight.finetuning import Preprocessor, TaskSpec, compute_metrics, load_task, predict
 from firstlight.lm import LM
 from firstlight.stages.finetune import finetune
 from firstlight.stages.finetune_setup import TASKS
@@ -109,11 +109,11 @@ def _across(runs: dict[str, Path]) -> list[TransferRow]:
         lm = LM.load_fp32(runs[trained])
         assert lm.tokenizer is not None
         head, spec = specs[trained].name, specs[on]
-        rows = Transform(spec, lm.tokenizer, lm.config.block_size)(
-            read_task(spec, seed=read_toml(runs[on] / "run.toml")["run"]["seed"]).valid
+        rows = Preprocessor(spec, lm.tokenizer, lm.config.block_size)(
+            load_task(spec, seed=read_toml(runs[on] / "run.toml")["run"]["seed"]).valid
         )
         asked = spec.model_copy(update={"name": head})
-        figures = judge(asked, rows, predict(lm.model, asked, rows, lm.device_context), draws=_DRAWS)
+        figures = compute_metrics(asked, rows, predict(lm.model, asked, rows, lm.device_context), draws=_DRAWS)
         found.append(
             TransferRow(spec.name, f"{trained} alone", figures.metric, figures.value, figures.low, figures.high)
         )
