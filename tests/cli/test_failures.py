@@ -92,9 +92,9 @@ def test_a_broken_pipe_is_silent(failing: Callable[[BaseException], None], call:
 
 @pytest.mark.filterwarnings("default")
 def test_warnings_of_libraries_are_one_line(monkeypatch: pytest.MonkeyPatch, call: Call):
-    def verify(path: str) -> data.Verified:
+    def verify(path: str) -> data.VerifyResult:
         warnings.warn("old\nstyle", UserWarning, stacklevel=1)
-        return data.Verified([], [])
+        return data.VerifyResult([], [])
 
     monkeypatch.setattr(data, "verify", verify)
     answer = call("data", "verify", "x")

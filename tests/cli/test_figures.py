@@ -25,7 +25,7 @@ JSON_COMMANDS = {
     "evaluate run": {"model", "stride", "texts"},
     "evaluate run --int8": {"model", "stride", "texts"},
     "data prepare text.txt --out store tokenizer.kind=byte": {"store", "train_tokens", "valid_tokens", "tally"},
-    "data inspect store": {"documents", "tokens", "vocab_size", "dtype", "fingerprint", "beginning", "first_ids"},
+    "data inspect store": {"documents", "tokens", "vocab_size", "dtype", "fingerprint", "first_text", "first_ids"},
     "data verify run": {"checked", "problems"},
     "data stats store": {"train", "valid", "bytes_per_token", "document_tokens", "top"},
     "tokenizer train text.txt --out new tokenizer.kind=word": {"kind", "vocab_size", "hash", "lossless"},
@@ -110,7 +110,7 @@ def test_the_figures_of_a_store(world: Path, call: Call):
 
 def test_inspect_shows_how_a_store_begins(world: Path, call: Call):
     table = table_of(call("data", "inspect", "store", "--tokens", "9", "--json").out)
-    assert table["beginning"] == (world / "text.txt").read_text(encoding="utf-8")[:9]
+    assert table["first_text"] == (world / "text.txt").read_text(encoding="utf-8")[:9]
     assert len(table["first_ids"]) == 9
     assert table["documents"] == {"train": 1, "valid": 1}
 
@@ -121,7 +121,7 @@ def test_another_tokenizer_beside_a_store_is_not_used_to_show_it(command: tuple[
     answer = call("data", command[0], "store", *command[1:], "--json")
     assert answer.code == 0, answer.err
     table = table_of(answer.out)
-    assert table["beginning"] is None if command[0] == "inspect" else table["top"][0]["token"] is None
+    assert table["first_text"] is None if command[0] == "inspect" else table["top"][0]["token"] is None
     assert call("data", command[0], "store", *command[1:]).code == 0
 
 
@@ -138,7 +138,7 @@ def test_a_store_and_a_tokenizer_made_twice_are_used_again(world: Path, call: Ca
     assert before == {p: p.stat().st_mtime_ns for p in (world / "store").rglob("*.bin")}
     again = call("tokenizer", "train", "text.txt", "--out", "chars", "tokenizer.kind=char")
     assert again.code == 0
-    assert "used again" in again.err
+    assert "reusing the tokenizer in chars" in again.err
 
 
 def test_dropped_documents_and_bad_bytes_are_told(world: Path, call: Call):

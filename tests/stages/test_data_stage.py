@@ -20,7 +20,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("rows.jsonl").write_text("\n".join(json.dumps({"text": row}) for row in ROWS), encoding="utf-8")
 
 
-def prepare(out: str = "store", *overrides: str, **options: str) -> data.Prepared:
+def prepare(out: str = "store", *overrides: str, **options: str) -> data.PrepareResult:
     return data.prepare(["rows.jsonl"], out=out, overrides=["tokenizer.kind=byte", *overrides], **options)  # type: ignore[arg-type]
 
 
@@ -29,7 +29,7 @@ def test_a_store_holds_its_documents_and_its_tokenizer():
     assert (made.store, made.vocab_size, made.documents) == (Path("store"), 257, 60)
     assert made.train_tokens + made.valid_tokens == sum(len(row) + 1 for row in ROWS)
     assert (made.tally.seen, made.tally.documents, made.tally.dropped) == (60, 60, {})
-    tokenizer = data.tokenizer_of(Path("store"))
+    tokenizer = data.find_vocab(Path("store"))
     store = TokenStore.open(Path("store"), tokenizer_hash=tokenizer.hash if tokenizer else "")
     assert store.train.n_documents + store.valid.n_documents == 60
     assert verify_manifest(Path("store")) == []
@@ -52,7 +52,7 @@ def test_a_store_that_lost_its_tokenizer_gets_it_back():
     for file in Path("store/tokenizer").iterdir():
         file.unlink()
     prepare()
-    assert data.inspect("store").beginning is not None
+    assert data.inspect("store").first_text is not None
 
 
 def test_a_tokenizer_made_before():
@@ -87,11 +87,11 @@ def test_settings_of_other_tables_have_no_place():
 def test_inspect():
     prepare()
     found = data.inspect("store", n_tokens=len(ROWS[0]) + 1)
-    assert found.beginning == ROWS[0]  # end-of-text has no text
+    assert found.first_text == ROWS[0]  # end-of-text has no text
     assert found.first_ids[-1] == 256
     assert found.documents["train"] + found.documents["valid"] == 60
     assert (found.vocab_size, found.dtype, found.sources) == (257, "uint16", ["rows.jsonl"])
-    assert data.inspect("store", n_tokens=0).beginning == ""
+    assert data.inspect("store", n_tokens=0).first_text == ""
 
 
 def test_stats_name_special_tokens():
@@ -109,7 +109,7 @@ def test_a_run_stands_for_its_store():
         file.rename(Path("run/tokenizer") / file.name)
     Path("run/run.toml").touch()
     assert data.store_of("run") == data.store_of("run/data") == Path("run/data")
-    assert data.inspect("run").beginning is not None
+    assert data.inspect("run").first_text is not None
     assert data.verify("run").checked == [Path("run/data")]
 
 

@@ -123,7 +123,7 @@ def test_a_store_made_before_trains_too(made: Path, tmp_path: Path, capsys: pyte
         data.prepare([str(made / "walk.npy")], out=store, overrides=["ids.vocab_size=20"])
     assert data.verify(store).problems == []
     found = data.inspect(store, n_tokens=3)
-    assert (found.beginning, len(found.first_ids)) == (None, 3)
+    assert (found.first_text, len(found.first_ids)) == (None, 3)
     assert data.stats(store)["top"][0]["token"] is None
     result = firstlight.pretrain([str(store)], out=tmp_path / "run", overrides=IDS)
     assert result.valid_loss == pytest.approx(read(made / "run" / "evaluation.json")["valid"]["loss"])
@@ -159,8 +159,8 @@ def test_what_is_missing_is_said_before_anything_is_made(made: Path, tmp_path: P
 @pytest.mark.parametrize("word", ["image.size=8", "tokenizer.kind=char"])
 def test_settings_of_another_kind_of_corpus_are_refused(tmp_path, word):
     np.save(tmp_path / "x.npy", np.arange(200) % 7)
-    with pytest.raises(UsageError, match=rf"{word.partition('=')[0]}: is for a corpus of .*this one is of ids"):
+    with pytest.raises(UsageError, match=rf"{word.partition('=')[0]}: applies to a corpus of .*this corpus is ids"):
         firstlight.pretrain([str(tmp_path / "x.npy")], out=tmp_path / "run", overrides=["ids.vocab_size=7", word])
     (tmp_path / "x.txt").write_text("a text " * 200)
-    with pytest.raises(UsageError, match="ids.vocab_size: is for a corpus of ids, and this one is of text"):
+    with pytest.raises(UsageError, match="ids.vocab_size: applies to a corpus of ids, but this corpus is text"):
         firstlight.pretrain([str(tmp_path / "x.txt")], out=tmp_path / "other", overrides=["ids.vocab_size=7"])

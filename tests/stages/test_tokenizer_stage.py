@@ -8,7 +8,7 @@ import pytest
 from firstlight.corpus import open_corpus
 from firstlight.errors import ContractError, FirstlightError, TokenizerError, UsageError
 from firstlight.stages import tokenizer as stage
-from firstlight.stages.tokenizer_cache import train_on
+from firstlight.stages.tokenizer_cache import train_on_corpus
 from firstlight.tokenizer import TokenizerSettings
 
 TEXT = "the cat sat on a mat and saw one more bird there\n" * 40
@@ -45,7 +45,7 @@ def test_the_same_is_used_again_and_another_is_refused():
     assert stage.show("here") == facts
 
 
-def test_a_tokenizer_whose_origin_was_never_written_is_made_again():
+def test_a_tokenizer_without_its_cache_key_is_trained_again():
     facts = train("here", "tokenizer.kind=char")
     Path("here/origin.json").unlink()
     assert train("here", "tokenizer.kind=char") == facts
@@ -60,13 +60,13 @@ def test_a_damaged_tokenizer_is_not_replaced_unasked():
         train("here", "tokenizer.kind=char")
 
 
-def test_the_same_text_read_in_another_way_is_another_origin():
+def test_the_same_text_read_in_another_way_has_another_cache_key():
     settings = TokenizerSettings(kind="char")
-    origin = stage.origin_of(settings, open_corpus(["text.txt"]))
-    assert origin == stage.origin_of(settings, open_corpus(["text.txt"]))
-    assert origin == json.loads(json.dumps(origin))
+    key = stage.cache_key(settings, open_corpus(["text.txt"]))
+    assert key == stage.cache_key(settings, open_corpus(["text.txt"]))
+    assert key == json.loads(json.dumps(key))
     Path("text.txt").write_text(TEXT + "x", encoding="utf-8")
-    assert origin != stage.origin_of(settings, open_corpus(["text.txt"]))
+    assert key != stage.cache_key(settings, open_corpus(["text.txt"]))
 
 
 def _byte(out: str) -> str:
@@ -114,7 +114,7 @@ def test_every_source_is_in_the_sample_of_a_tokenizer():
     Path("a.txt").write_text("alpha " * 500, encoding="utf-8")
     Path("b.txt").write_text("beta " * 500, encoding="utf-8")
     settings = TokenizerSettings.model_validate({"kind": "word", "sample_bytes": 600})
-    made = train_on(open_corpus(["a.txt", "b.txt"]), settings)
+    made = train_on_corpus(open_corpus(["a.txt", "b.txt"]), settings)
     assert made.unk_id not in made.encode("alpha beta")
-    alone = train_on(open_corpus(["a.txt"]), settings)
+    alone = train_on_corpus(open_corpus(["a.txt"]), settings)
     assert alone.unk_id in alone.encode("alpha beta")

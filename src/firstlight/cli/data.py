@@ -11,7 +11,7 @@ from firstlight.cli.output import JsonOption, print_pairs, print_result, print_t
 from firstlight.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
-    from firstlight.stages.data import Inspected, Prepared, Verified
+    from firstlight.stages.data import InspectResult, PrepareResult, VerifyResult
 
 StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="A token store, or a run directory.")]
 
@@ -65,7 +65,7 @@ def prepare(
     print_result(result, as_json, _print_prepared)
 
 
-def _print_prepared(result: "Prepared") -> None:
+def _print_prepared(result: "PrepareResult") -> None:
     tokens = f"{result.train_tokens:,} training and {result.valid_tokens:,} valid tokens"
     print(f"{result.store}: {tokens}, vocabulary {result.vocab_size:,}")
     for reason, count in result.tally.dropped.items():
@@ -87,7 +87,7 @@ def inspect(
     print_result(stage.inspect(store, n_tokens=tokens), as_json, _print_store)
 
 
-def _print_store(found: "Inspected") -> None:
+def _print_store(found: "InspectResult") -> None:
     print_pairs(
         {
             "documents": f"{found.documents['train']:,} train, {found.documents['valid']:,} valid",
@@ -98,8 +98,8 @@ def _print_store(found: "Inspected") -> None:
             "sources": ", ".join(found.sources),
         }
     )
-    if found.beginning is not None:
-        print(f"\nIt begins:\n{found.beginning}")
+    if found.first_text is not None:
+        print(f"\nIt begins:\n{found.first_text}")
     else:
         print(f"\nIt begins (no tokenizer of this store lies beside it): {' '.join(map(str, found.first_ids))}")
 
@@ -119,7 +119,7 @@ def verify(store: StoreArgument, as_json: JsonOption = False) -> None:
         raise typer.Exit(1)
 
 
-def _print_verified(result: "Verified", store: str) -> None:
+def _print_verified(result: "VerifyResult", store: str) -> None:
     if not result.problems:
         print(f"whole: {', '.join(map(str, result.checked))}")
         return

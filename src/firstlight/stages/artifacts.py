@@ -1,23 +1,19 @@
 """What a run is made from: a corpus becomes a tokenizer and a token store; the model or vectors that it starts from."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from firstlight import tokenizer as tokenizers
-from firstlight.corpus import Corpus, open_corpus
 from firstlight.errors import ContractError, UsageError
-from firstlight.files import MANIFEST, code_hash
+from firstlight.files import MANIFEST
 from firstlight.lm import LM
+from firstlight.stages.prepare_corpus import prepare_store
 from firstlight.stages.settings import PretrainSettings
-from firstlight.stages.tokenizer_cache import keep, made_before, origin_of, train_on
-from firstlight.store import SourceLike, TokenStore, prepare
-from firstlight.tokenizer import CODECS, Tokenizer, TokenizerSettings
+from firstlight.store import TokenStore
+from firstlight.tokenizer import Codec, Tokenizer, load_vocab, save_vocab
 
 if TYPE_CHECKING:
     from firstlight.stages.embedding_init import Vectors
-    from firstlight.tokenizer import Codec
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +64,7 @@ def materials(run: Path, settings: PretrainSettings, *, prepared: bool = False) 
     if settings.run.store is not None:
         folder = Path(settings.run.store)
         beside = folder if (folder / "tokenizer.json").is_file() else folder / "tokenizer"
-        words = _read_words(Path(settings.tokenizer.path) if settings.tokenizer.path else beside)
+        words = load_vocab(Path(settings.tokenizer.path) if settings.tokenizer.path else beside)
         # Our own stores list their documents: one without a manifest is half-written, not another program's.
         if (folder / "documents.safetensors").is_file() or not isinstance(words, Tokenizer):
             store = TokenStore.open(folder, tokenizer_hash=words.hash)
@@ -76,12 +72,20 @@ def materials(run: Path, settings: PretrainSettings, *, prepared: bool = False) 
             from firstlight.store import adopt
 
             store = adopt(folder, words)
-        _save_words(words, run / "tokenizer")
+        save_vocab(words, run / "tokenizer")
     elif prepared and (run / "data" / MANIFEST).is_file():
-        words = _read_words(run / "tokenizer")
+        words = load_vocab(run / "tokenizer")
         store = TokenStore.open(run / "data", tokenizer_hash=words.hash)
     else:
-        words, store = _prepared(run, settings, start)
+        prepared_corpus = prepare_store(
+            settings.run.corpus,
+            settings,
+            out=run / "data",
+            tokenizer_dir=run / "tokenizer",
+            seed=settings.run.seed,
+            start_vocab=None if start is None else start.vocab,
+        )
+        words, store = prepared_corpus.vocab, prepared_corpus.store
     before = None if start is None else start.vocab
     if before is not None and before.hash != words.hash:
         raise ContractError(
@@ -99,81 +103,3 @@ def materials(run: Path, settings: PretrainSettings, *, prepared: bool = False) 
 
         vectors = embedding_init.prepare(run, settings.model.embeddings, words, store, prepared=prepared)
     return Materials(words, store, start, vectors)
-
-
-def _read_words(folder: Path) -> "Tokenizer | Codec":
-    codec = tokenizers.read_codec(folder) if any((folder / name).is_file() for name in CODECS) else None
-    return codec or tokenizers.load(folder)
-
-
-def _save_words(words: "Tokenizer | Codec", folder: Path) -> None:
-    if isinstance(words, Tokenizer):
-        words.save(folder)
-    else:
-        tokenizers.save_codec(words, folder)
-
-
-def _prepared(run: Path, settings: PretrainSettings, start: LM | None) -> "tuple[Tokenizer | Codec, TokenStore]":
-    """Make the token store of a corpus, whatever it is made of."""
-    from firstlight.corpus import kind_of  # a run on a store made before asks for no kind
-
-    kind = kind_of(settings.run.corpus)
-    _refuse_strange(kind, settings)
-    words: Tokenizer | Codec
-    sources: Sequence[SourceLike]
-    if kind == "text":
-        corpus = open_corpus(settings.run.corpus, settings.corpus)
-        words, sources = _tokenizer(run, settings, corpus, start), corpus.sources
-    else:
-        from firstlight.stages import sequences
-
-        known = None if start is None else start.codec
-        opened = sequences.open_sequences(
-            kind,
-            settings.run.corpus,
-            settings.corpus,
-            settings.ids,
-            settings.image,
-            seed=settings.run.seed,
-            known=known,
-        )
-        words, sources = opened.codec, opened.sources
-        _save_words(words, run / "tokenizer")
-    facts = {"code": code_hash()}
-    return words, prepare(run / "data", sources, words, settings.data, seed=settings.run.seed, extra=facts)
-
-
-def _refuse_strange(kind: str, settings: PretrainSettings) -> None:
-    """Refuse settings that would do nothing for a corpus of this kind."""
-    for table, its in (("tokenizer", "text"), ("ids", "ids"), ("image", "images")):
-        given = getattr(settings, table)
-        if kind != its and given != type(given)():
-            name, value = next((n, v) for n, v in given if v != getattr(type(given)(), n))
-            raise UsageError(
-                f"is for a corpus of {its}, and this one is of {kind}",
-                where=f"{table}.{name}",
-                found=value,
-                fix="Leave it out, or name another corpus.",
-            )
-
-
-def _tokenizer(run: Path, settings: PretrainSettings, corpus: Corpus, start: LM | None) -> Tokenizer:
-    folder = run / "tokenizer"
-    if settings.tokenizer.path is None and (start is None or start.tokenizer is None):
-        origin = origin_of(settings.tokenizer, corpus)
-        tokenizer = made_before(folder, origin) or train_on(corpus, settings.tokenizer)
-        keep(folder, tokenizer, origin)
-        return tokenizer
-    if settings.tokenizer.path is not None:
-        tokenizer = tokenizers.load(settings.tokenizer.path)
-    elif settings.tokenizer != TokenizerSettings():
-        raise UsageError(
-            "a run that starts from a model takes that model's tokenizer",
-            where="tokenizer",
-            fix="Leave out the tokenizer settings.",
-        )
-    else:
-        assert start is not None and start.tokenizer is not None
-        tokenizer = start.tokenizer
-    tokenizer.save(folder)
-    return tokenizer

@@ -1,25 +1,20 @@
-"""``data``: prepare a token store, look into it, check it, count it."""
+"""``data``: prepare, inspect, verify and summarize token stores."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 from pydantic import Field
 
-from firstlight import tokenizer
 from firstlight.config import Settings, merge, parse_overrides, resolve
-from firstlight.corpus import CorpusSettings, IdSettings, ImageSettings, Tally, kind_of, open_corpus
+from firstlight.corpus import CorpusSettings, IdSettings, ImageSettings, Tally
 from firstlight.errors import TokenizerError, UsageError
-from firstlight.files import MANIFEST, code_hash, verify_manifest
-from firstlight.stages.tokenizer_cache import keep, made_before, origin_of, train_on
-from firstlight.store import DataSettings, Split, TokenStore, summary
-from firstlight.store import prepare as write_store
+from firstlight.files import MANIFEST, verify_manifest
+from firstlight.stages.prepare_corpus import prepare_store
+from firstlight.store import DataSettings, TokenStore, summary
 from firstlight.store import verify as verify_store
-from firstlight.tokenizer import Tokenizer, TokenizerSettings
-
-if TYPE_CHECKING:
-    from firstlight.tokenizer import Codec
+from firstlight.tokenizer import CODECS, Codec, Tokenizer, TokenizerSettings, load_vocab
 
 
 class PrepareSettings(Settings):
@@ -34,12 +29,12 @@ class PrepareSettings(Settings):
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
-    """A finished store, and what its corpus held.
+class PrepareResult:
+    """A finished store, and counts of its corpus.
 
     Attributes:
-        documents: of both splits; one that is cut between them counts in each.
-        tally: what reading kept and dropped; zeros where the store was there before.
+        documents: in both splits; a document that is cut between them counts in each.
+        tally: documents read and dropped; zeros where an existing store was reused.
     """
 
     store: Path
@@ -51,8 +46,15 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
-class Inspected:
-    """What lies in a store; ``beginning`` is the text of the first tokens, or the ids where no tokenizer is found."""
+class InspectResult:
+    """The contents of a store.
+
+    Attributes:
+        documents: by split.
+        tokens: by split.
+        first_ids: of the training split.
+        first_text: those ids as text; None where the store's tokenizer is not found.
+    """
 
     store: Path
     documents: dict[str, int]
@@ -63,12 +65,12 @@ class Inspected:
     fingerprint: str
     sources: list[str]
     first_ids: list[int]
-    beginning: str | None
+    first_text: str | None
 
 
 @dataclass(frozen=True, slots=True)
-class Verified:
-    """What was checked, byte for byte, and what is wrong."""
+class VerifyResult:
+    """The folders whose bytes were checked, and the problems found."""
 
     checked: list[Path]
     problems: list[str]
@@ -76,106 +78,78 @@ class Verified:
 
 def prepare(
     corpus: Sequence[str], *, out: str | Path, tokenizer_path: str | Path | None = None, overrides: Sequence[str] = ()
-) -> Prepared:
-    """Write a corpus as a token store, with its tokenizer, or what its ids mean, in ``tokenizer/`` below it.
+) -> PrepareResult:
+    """Write a corpus as a token store, with its tokenizer or codec in the store's ``tokenizer/`` folder.
 
     Args:
         corpus: files, folders, globs, named corpora.
         out: the store's folder; new, empty, or the same store.
         tokenizer_path: the tokenizer to use; by default one is trained on the corpus.
-        overrides: ``key=value`` words of the tables ``corpus``, ``ids``, ``image``, ``tokenizer`` and ``data``, and
-            ``seed``.
+        overrides: ``key=value`` arguments of the tables ``corpus``, ``ids``, ``image``, ``tokenizer`` and ``data``,
+            and ``seed``.
 
     Raises:
-        UsageError: ``out`` holds other things.
-        ContractError: ``out`` holds a store made from something else.
+        UsageError: ``out`` holds files other than a token store.
+        ContractError: ``out`` holds a store made from other inputs.
     """
     folder = Path(out)
-    asked: dict[str, Any] = {"tokenizer": {"path": str(tokenizer_path)}} if tokenizer_path is not None else {}
-    settings = resolve(PrepareSettings, merge(asked, parse_overrides(overrides)))
-    _refuse_foreign(folder)
-    kind = kind_of(corpus)
-    if kind != "text":
-        return _prepare_sequences(kind, list(corpus), folder, settings)
-    opened = open_corpus(list(corpus), settings.corpus)
-    origin = {} if settings.tokenizer.path else origin_of(settings.tokenizer, opened)
-    beside = folder / "tokenizer"
-    if settings.tokenizer.path is not None:
-        encoder = tokenizer.load(settings.tokenizer.path)
-    else:
-        encoder = made_before(beside, origin) or train_on(opened, settings.tokenizer)
-    facts = {"code": code_hash()}
-    store = write_store(folder, opened.sources, encoder, settings.data, seed=settings.seed, extra=facts)
-    keep(beside, encoder, origin)
+    given: dict[str, Any] = {"tokenizer": {"path": str(tokenizer_path)}} if tokenizer_path is not None else {}
+    settings = resolve(PrepareSettings, merge(given, parse_overrides(overrides)))
+    _check_out(folder)
+    prepared = prepare_store(corpus, settings, out=folder, tokenizer_dir=folder / "tokenizer", seed=settings.seed)
+    store = prepared.store
     documents = store.train.n_documents + store.valid.n_documents
-    return Prepared(folder, store.train.n_tokens, store.valid.n_tokens, documents, store.vocab_size, opened.tally)
-
-
-def _prepare_sequences(
-    kind: Literal["ids", "images"], names: list[str], folder: Path, settings: PrepareSettings
-) -> Prepared:
-    """Write a store of what is no text."""
-    from firstlight.stages.sequences import open_sequences
-
-    if settings.tokenizer != TokenizerSettings():
-        raise UsageError("a tokenizer is for text", where="tokenizer", found=kind, fix="Leave it out.")
-    found = open_sequences(kind, names, settings.corpus, settings.ids, settings.image, seed=settings.seed)
-    store = write_store(
-        folder, found.sources, found.codec, settings.data, seed=settings.seed, extra={"code": code_hash()}
+    return PrepareResult(
+        folder, store.train.n_tokens, store.valid.n_tokens, documents, store.vocab_size, prepared.tally
     )
-    tokenizer.save_codec(found.codec, folder / "tokenizer")
-    documents = store.train.n_documents + store.valid.n_documents
-    return Prepared(folder, store.train.n_tokens, store.valid.n_tokens, documents, store.vocab_size, found.corpus.tally)
 
 
-def inspect(path: str | Path, *, n_tokens: int = 64) -> Inspected:
-    """Return what lies in a store or in a run's store."""
+def inspect(path: str | Path, *, n_tokens: int = 64) -> InspectResult:
+    """Describe a token store, or a run's store, with its first ``n_tokens`` tokens."""
     folder = store_of(path)
     store = TokenStore.open(folder)
     ids = [int(i) for i in store.train.tokens[:n_tokens]]
-    found = _own_tokenizer(store)
-    sides = {"train": store.train, "valid": store.valid}
-    return Inspected(
-        folder,
-        _counts(sides, "n_documents"),
-        _counts(sides, "n_tokens"),
-        store.vocab_size,
-        str(store.train.tokens.dtype),
-        store.tokenizer_hash,
-        store.fingerprint,
-        [str(source["name"]) for source in store.manifest.get("sources", [])],
-        ids,
-        found.decode(ids) if isinstance(found, Tokenizer) else None,
+    vocab = _matching_vocab(store)
+    splits = {"train": store.train, "valid": store.valid}
+    return InspectResult(
+        store=folder,
+        documents={name: split.n_documents for name, split in splits.items()},
+        tokens={name: split.n_tokens for name, split in splits.items()},
+        vocab_size=store.vocab_size,
+        dtype=str(store.train.tokens.dtype),
+        tokenizer=store.tokenizer_hash,
+        fingerprint=store.fingerprint,
+        sources=[str(source["name"]) for source in store.manifest.get("sources", [])],
+        first_ids=ids,
+        first_text=vocab.decode(ids) if isinstance(vocab, Tokenizer) else None,
     )
 
 
 def stats(path: str | Path, *, top: int = 20) -> dict[str, Any]:
-    """Return sizes, lengths of documents and the most frequent tokens of a store, or of a run's."""
+    """Compute sizes, document lengths and the most frequent tokens of a store, or of a run's store."""
     store = TokenStore.open(store_of(path))
     table = summary(store, top)
-    found = _own_tokenizer(store)
+    vocab = _matching_vocab(store)
 
-    def token(i: int) -> str | None:
-        if not isinstance(found, Tokenizer):
+    def token_text(i: int) -> str | None:
+        if not isinstance(vocab, Tokenizer):
             return None
-        special = {found.eot_id: found.eot, found.unk_id: found.unk}
-        return special[i] if i in special else found.decode([i])
+        special = {vocab.eot_id: vocab.eot, vocab.unk_id: vocab.unk}
+        return special[i] if i in special else vocab.decode([i])
 
-    table["top"] = [{"id": i, "token": token(i), "count": n} for i, n in table["top"]]
+    table["top"] = [{"id": i, "token": token_text(i), "count": n} for i, n in table["top"]]
     return table
 
 
-def verify(path: str | Path) -> Verified:
-    """Read every byte of a store, or of a run's store, tokenizer and checkpoints; return all that is wrong."""
-    root = Path(path)
-    if not root.is_dir():
-        raise UsageError("no such folder", where=root, expected="a token store or a run directory")
+def verify(path: str | Path) -> VerifyResult:
+    """Read every byte of a store, or of a run's store, tokenizer and checkpoints, and list all problems."""
+    root = _existing_folder(path)
     is_run = (root / "run.toml").is_file() or (root / "checkpoints").is_dir()
     folder = root / "data" if is_run and not (root / MANIFEST).is_file() else root
     checked, problems, expected = [], [], None
     try:
-        found = tokenizer_of(folder)
-        expected = None if found is None else found.hash
+        vocab = find_vocab(folder)
+        expected = None if vocab is None else vocab.hash
     except TokenizerError as error:
         problems.append(str(error))
     if folder.is_dir() or not is_run:
@@ -184,43 +158,41 @@ def verify(path: str | Path) -> Verified:
     for checkpoint in sorted((root / "checkpoints").glob("step-*")) if is_run else []:
         checked.append(checkpoint)
         problems += verify_manifest(checkpoint)
-    return Verified(checked, problems)
+    return VerifyResult(checked, problems)
 
 
 def store_of(path: str | Path) -> Path:
-    """Return the store that a path means: itself, or the one of a run directory."""
-    root = Path(path)
-    if not root.is_dir():
-        raise UsageError("no such folder", where=root, expected="a token store or a run directory")
+    """Return the store at a path: the path itself, or the store of a run directory."""
+    root = _existing_folder(path)
     return root / "data" if not (root / MANIFEST).is_file() and (root / "data").is_dir() else root
 
 
-def tokenizer_of(store: Path) -> "Tokenizer | Codec | None":
-    """Return the tokenizer that lies in a store or beside it in a run, or what its ids mean, or None."""
+def find_vocab(store: Path) -> Tokenizer | Codec | None:
+    """Load the tokenizer or codec of a store, from inside it or from the run that it belongs to; None where neither."""
     for folder in (store, store / "tokenizer", store.parent / "tokenizer"):
-        if (folder / "tokenizer.json").is_file():
-            return tokenizer.load(folder)
-        if any((folder / name).is_file() for name in tokenizer.CODECS):
-            return tokenizer.read_codec(folder)
+        if any((folder / name).is_file() for name in ("tokenizer.json", *CODECS)):
+            return load_vocab(folder)
     return None
 
 
-def _own_tokenizer(store: TokenStore) -> "Tokenizer | Codec | None":
-    """Return what lies beside a store of these if it is what made it."""
-    found = tokenizer_of(store.directory)
-    return found if found is not None and found.hash == store.tokenizer_hash else None
+def _matching_vocab(store: TokenStore) -> Tokenizer | Codec | None:
+    """Load the tokenizer or codec found with a store if it is the one that the store was made with."""
+    vocab = find_vocab(store.directory)
+    return vocab if vocab is not None and vocab.hash == store.tokenizer_hash else None
 
 
-def _counts(sides: dict[str, Split], what: str) -> dict[str, int]:
-    return {side: int(getattr(split, what)) for side, split in sides.items()}
+def _existing_folder(path: str | Path) -> Path:
+    if not Path(path).is_dir():
+        raise UsageError("no such folder", where=path, expected="a token store or a run directory")
+    return Path(path)
 
 
-def _refuse_foreign(folder: Path) -> None:
-    """A store replaces its folder whole, so it must be there already, or nothing must."""
+def _check_out(folder: Path) -> None:
+    """Refuse a folder with other files in it: writing a store replaces the whole folder."""
     if folder.exists() and not folder.is_dir():
         raise UsageError("is a file", where=folder, expected="a folder", fix="Choose another --out.")
-    held = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
-    if held and not (folder / MANIFEST).is_file():
+    names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+    if names and not (folder / MANIFEST).is_file():
         raise UsageError(
-            "exists and is not a token store", where=folder, found=", ".join(held[:5]), fix="Choose another --out."
+            "exists and is not a token store", where=folder, found=", ".join(names[:5]), fix="Choose another --out."
         )

@@ -8,7 +8,7 @@ from firstlight import progress, tokenizer
 from firstlight.config import Settings, parse_overrides, resolve
 from firstlight.corpus import CorpusSettings, open_corpus
 from firstlight.errors import ContractError, TokenizerError, UsageError
-from firstlight.stages.tokenizer_cache import keep, made_before, origin_of, train_on
+from firstlight.stages.tokenizer_cache import cache_key, load_cached, save_cached, train_on_corpus
 from firstlight.tokenizer import Tokenizer, TokenizerSettings
 
 
@@ -76,12 +76,12 @@ def train(corpus: Sequence[str], *, out: str | Path, overrides: Sequence[str] = 
     if settings.tokenizer.path is not None:
         raise UsageError("a tokenizer is trained or loaded, not both", where="tokenizer.path", fix="Leave it out.")
     folder, opened = _folder(out), open_corpus(list(corpus), settings.corpus)
-    origin = origin_of(settings.tokenizer, opened)
-    made = made_before(folder, origin)
+    key = cache_key(settings.tokenizer, opened)
+    made = load_cached(folder, key)
     if made is None:
-        made = train_on(opened, settings.tokenizer)
+        made = train_on_corpus(opened, settings.tokenizer)
         _refuse_another(folder, made)
-        keep(folder, made, origin)
+        save_cached(folder, made, key)
     return _facts(made, folder)
 
 

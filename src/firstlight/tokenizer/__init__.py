@@ -3,7 +3,7 @@
 from firstlight.tokenizer.codec import Codec, Ids, read_codec, save_codec
 from firstlight.tokenizer.from_vocab import Table, byte_level, characters, sentence_piece
 from firstlight.tokenizer.import_tokenizer_files import import_tokenizer
-from firstlight.tokenizer.load import load
+from firstlight.tokenizer.load import load, load_vocab, save_vocab
 from firstlight.tokenizer.merges import BpeFacts
 from firstlight.tokenizer.patterns import PATTERNS
 from firstlight.tokenizer.pixels import Pixels, find_palette
@@ -31,8 +31,10 @@ __all__ = [
     "find_palette",
     "import_tokenizer",
     "load",
+    "load_vocab",
     "read_codec",
     "save_codec",
+    "save_vocab",
     "sentence_piece",
     "train",
 ]

@@ -8,6 +8,7 @@ from tokenizers import Tokenizer as Inner
 
 from firstlight import progress
 from firstlight.errors import TokenizerError
+from firstlight.tokenizer.codec import Codec, read_codec, save_codec
 from firstlight.tokenizer.tokenizer import END_OF_TEXT, Tokenizer
 
 _ENDS = (END_OF_TEXT, "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>", "[SEP]")
@@ -24,6 +25,23 @@ def load(path: str | Path) -> Tokenizer:
     """
     inner, file = opened(Path(path))
     return named(inner, file)
+
+
+def load_vocab(folder: Path) -> Tokenizer | Codec:
+    """Load the codec in a folder, or else its tokenizer.
+
+    Raises:
+        TokenizerError: there is neither, or it is damaged.
+    """
+    return read_codec(folder) or load(folder)
+
+
+def save_vocab(vocab: Tokenizer | Codec, folder: Path) -> None:
+    """Save a tokenizer or a codec."""
+    if isinstance(vocab, Tokenizer):
+        vocab.save(folder)
+    else:
+        save_codec(vocab, folder)
 
 
 def opened(path: Path) -> tuple[Inner, Path]:

@@ -1,0 +1,151 @@
+"""Turn a corpus into a token store and its tokenizer: the step that ``data prepare`` and ``pretrain`` share."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from firstlight import tokenizer as tokenizers
+from firstlight.corpus import CorpusSettings, IdSettings, ImageSettings, Kind, Tally, kind_of, open_corpus
+from firstlight.errors import UsageError
+from firstlight.files import code_hash
+from firstlight.stages.sequences import open_sequences
+from firstlight.stages.tokenizer_cache import cache_key, load_cached, save_cached, train_on_corpus
+from firstlight.store import DataSettings, SourceLike, TokenStore, prepare
+from firstlight.tokenizer import Codec, Tokenizer, TokenizerSettings, save_vocab
+
+_TABLES: dict[str, Kind] = {"tokenizer": "text", "ids": "ids", "image": "images"}
+
+
+class CorpusTables(Protocol):
+    """The tables of settings that decide how a corpus becomes a token store."""
+
+    @property
+    def corpus(self) -> CorpusSettings:
+        """Reading and cleaning."""
+        ...
+
+    @property
+    def ids(self) -> IdSettings:
+        """Pre-tokenized data."""
+        ...
+
+    @property
+    def image(self) -> ImageSettings:
+        """Images."""
+        ...
+
+    @property
+    def tokenizer(self) -> TokenizerSettings:
+        """The tokenizer to train or to load."""
+        ...
+
+    @property
+    def data(self) -> DataSettings:
+        """Splitting and mixing."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedCorpus:
+    """A corpus as token ids.
+
+    Attributes:
+        vocab: the tokenizer of a text corpus; the codec of ids or images.
+        store: the finished token store.
+        tally: documents read and dropped; zeros where an existing store was reused.
+    """
+
+    vocab: Tokenizer | Codec
+    store: TokenStore
+    tally: Tally
+
+
+def prepare_store(
+    corpus: Sequence[str],
+    settings: CorpusTables,
+    *,
+    out: Path,
+    tokenizer_dir: Path,
+    seed: int,
+    start_vocab: Tokenizer | Codec | None = None,
+) -> PreparedCorpus:
+    """Write the token store of a corpus of text, ids or images, and save its tokenizer or codec.
+
+    A tokenizer is trained on the corpus unless ``settings.tokenizer.path`` or ``start_vocab`` supplies one. What an
+    earlier call with the same inputs wrote is reused.
+
+    Args:
+        corpus: files, folders, globs or named corpora, all of one kind.
+        settings: the tables of a run or of ``data prepare``.
+        out: the store's folder.
+        tokenizer_dir: where the tokenizer or codec is saved; may be inside ``out``.
+        seed: of the split by document, and of an image palette.
+        start_vocab: the tokenizer or codec of the model that training starts from, if any.
+
+    Raises:
+        UsageError: settings that have no effect on a corpus of this kind.
+        ContractError: ``out`` holds a store made from other inputs.
+    """
+    kind = kind_of(corpus)
+    _check_tables(kind, settings)
+    vocab: Tokenizer | Codec
+    sources: Sequence[SourceLike]
+    key = None
+    if kind == "text":
+        opened = open_corpus(list(corpus), settings.corpus)
+        start_tokenizer = start_vocab if isinstance(start_vocab, Tokenizer) else None
+        if settings.tokenizer.path is None and start_tokenizer is None:
+            key = cache_key(settings.tokenizer, opened)
+            vocab = load_cached(tokenizer_dir, key) or train_on_corpus(opened, settings.tokenizer)
+        else:
+            vocab = _load_tokenizer(settings.tokenizer, start_tokenizer)
+        sources = opened.sources
+    else:
+        codec = None if isinstance(start_vocab, Tokenizer) else start_vocab
+        sequences = open_sequences(kind, corpus, settings.corpus, settings.ids, settings.image, seed=seed, known=codec)
+        vocab, sources, opened = sequences.codec, sequences.sources, sequences.corpus
+    # A finished store replaces its whole folder, so a tokenizer inside that folder is saved afterwards. Elsewhere it is
+    # saved first, so that an interrupted run need not train it again.
+    inside = out in tokenizer_dir.parents
+    if not inside:
+        _save(vocab, tokenizer_dir, key)
+    store = prepare(out, sources, vocab, settings.data, seed=seed, extra={"code": code_hash()})
+    if inside:
+        _save(vocab, tokenizer_dir, key)
+    return PreparedCorpus(vocab, store, opened.tally)
+
+
+def _save(vocab: Tokenizer | Codec, folder: Path, key: Mapping[str, Any] | None) -> None:
+    if isinstance(vocab, Tokenizer):
+        save_cached(folder, vocab, key)
+    else:
+        save_vocab(vocab, folder)
+
+
+def _load_tokenizer(settings: TokenizerSettings, start_tokenizer: Tokenizer | None) -> Tokenizer:
+    if settings.path is not None:
+        return tokenizers.load(settings.path)
+    assert start_tokenizer is not None
+    if settings != TokenizerSettings():
+        raise UsageError(
+            "a run that starts from a model uses that model's tokenizer",
+            where="tokenizer",
+            fix="Leave out the tokenizer settings.",
+        )
+    return start_tokenizer
+
+
+def _check_tables(kind: Kind, settings: CorpusTables) -> None:
+    """Refuse settings that have no effect on a corpus of this kind."""
+    for table, needs in _TABLES.items():
+        given = getattr(settings, table)
+        default = type(given)()
+        if kind != needs and given != default:
+            name, value = next((n, v) for n, v in given if v != getattr(default, n))
+            raise UsageError(
+                f"applies to a corpus of {needs}, but this corpus is {kind}",
+                where=f"{table}.{name}",
+                found=value,
+                fix="Leave it out, or name another corpus.",
+            )
