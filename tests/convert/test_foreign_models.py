@@ -216,7 +216,7 @@ def test_a_gpt2_release_is_believed_only_where_it_fits(tmp_path):
     (folder / "hparams.json").write_text(json.dumps(sizes))
     data = folder / "model.ckpt.data-00000-of-00001"
     data.write_bytes(data.read_bytes()[:-8])
-    with pytest.raises(CheckpointError, match="is cut"):
+    with pytest.raises(CheckpointError, match="is truncated"):
         back(folder)
 
 

@@ -56,7 +56,7 @@ def test_llmc_has_shards_with_headers(tmp_path, encoder):
     assert lengths_of(store, "train") == [5, 9, 3] and lengths_of(store, "valid") == [4]
     path = tmp_path / "x_val_000000.bin"
     path.write_bytes(path.read_bytes()[:-2])
-    with pytest.raises(StoreError, match="cut or overlong"):
+    with pytest.raises(StoreError, match="truncated or too long"):
         collect(tmp_path, tmp_path / "other", encoder, 0.1)
     assert not (tmp_path / "other").exists()
 
@@ -89,6 +89,6 @@ def test_what_is_wrong_is_told(tmp_path, encoder):
     with pytest.raises(StoreError, match="ids that the tokenizer does not have.*300"):
         collect(tmp_path, tmp_path / "store", encoder, 0.1)
     (tmp_path / "train.bin").write_bytes(b"")
-    with pytest.raises(StoreError, match="cannot be read"):
+    with pytest.raises(StoreError, match="holds too little text"):
         collect(tmp_path, tmp_path / "store", encoder, 0.1)
     assert not (tmp_path / "store").exists()

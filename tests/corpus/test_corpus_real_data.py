@@ -100,7 +100,7 @@ def test_tables_and_records(shared_data: Path, file: str, field: str, n: int | N
 def test_the_cut_last_row_of_ag_news_is_named(shared_data: Path):
     path = shared_data / "tasks" / "ag_news" / "train.csv.gz"
     text_field = "Wall St. Bears Claw Back Into the Black (Reuters)"
-    with pytest.raises(CorpusError, match=r"train.csv.gz:\d+: begins a quoted field that is never closed"):
+    with pytest.raises(CorpusError, match=r"train.csv.gz:\d+: opens a quoted field that is never closed"):
         whole(open_corpus([str(path)], CorpusSettings(text_field=text_field)))
 
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from firstlight.corpus import CorpusSettings, Tally
 from firstlight.corpus.readers import read_json, read_jsonl, read_parquet
-from firstlight.corpus.readers.json_stream import Values
 from firstlight.errors import CorpusError, MissingExtra
+from firstlight.files.json_stream import JsonStream
 
 plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)
 values = st.recursive(plain, lambda v: st.lists(v, max_size=4) | st.dictionaries(st.text(max_size=4), v, max_size=4))
@@ -46,7 +46,7 @@ def test_blank_lines_are_none_and_strings_are_texts(tmp_path: Path):
 @pytest.mark.parametrize("bad", ['{"text": "cut', "{'text': 1}", "nonsense", "[" * 100_000, "9" * 5000])
 def test_a_bad_line_is_named(tmp_path: Path, bad: str):
     path = write(tmp_path, "a.jsonl", f'{{"text": "one"}}\n{bad}\n')
-    with pytest.raises(CorpusError, match="is no JSON") as caught:
+    with pytest.raises(CorpusError, match="is not valid JSON") as caught:
         lines(path)
     assert caught.value.where == f"{path}:2"
     assert len(str(caught.value)) < 500
@@ -162,22 +162,22 @@ def test_a_broken_json_is_named_by_its_character(tmp_path: Path, text: str, plac
 def test_a_list_is_taken_apart_wherever_the_borders_are(content: list[Any], size: int, indent: int | None):
     text = json.dumps(content, ensure_ascii=False, indent=indent)
     stream = iter([text[i : i + size] for i in range(0, len(text), size)])
-    found = Values(stream, Path("a"))
-    assert list(found.entries()) == content
+    found = JsonStream(stream, Path("a"))
+    assert list(found.iter_items()) == content
     assert found.peek() == ""
 
 
 @given(st.dictionaries(st.text(max_size=5), values, max_size=4), st.integers(1, 12))
 def test_an_object_is_taken_apart_wherever_the_borders_are(content: dict[str, Any], size: int):
     text = json.dumps(content)
-    found = Values(iter([text[i : i + size] for i in range(0, len(text), size)]), Path("a"))
-    assert {key: found.value() for key in found.members()} == content
+    found = JsonStream(iter([text[i : i + size] for i in range(0, len(text), size)]), Path("a"))
+    assert {key: found.value() for key in found.iter_keys()} == content
 
 
 def test_one_huge_entry_costs_linear_time():
     text = '["' + "x" * 1000
     before = time.process_time()
-    [entry] = Values(iter([text, *["x" * 1000] * 30_000, '"]']), Path("a")).entries()
+    [entry] = JsonStream(iter([text, *["x" * 1000] * 30_000, '"]']), Path("a")).iter_items()
     assert len(entry) == 30_001_000
     # Parsing again for each piece would read 450 GB.
     assert time.process_time() - before < 10
@@ -216,7 +216,7 @@ def test_a_cut_parquet_is_named(tmp_path: Path, kept: float):
     pyarrow.parquet.write_table(pyarrow.table({"text": ["a"] * 1000}), path)
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * kept) if kept < 1 else int(kept)])
-    with pytest.raises(CorpusError, match="no readable Parquet file") as caught:
+    with pytest.raises(CorpusError, match="not a readable Parquet file") as caught:
         list(read_parquet(path, CorpusSettings(), Tally()))
     assert caught.value.where == str(path)
 

@@ -42,13 +42,13 @@ def test_a_header_alone_holds_no_text(tmp_path: Path, content: str):
 @pytest.mark.parametrize(
     ("suffix", "content", "line", "problem"),
     [
-        (".csv", 'id,text\n1,a\n2,"never\nclosed\n', 3, "begins a quoted field that is never closed"),
-        (".csv", '"id,text\n', 1, "begins a quoted field that is never closed"),
-        (".csv", 'id,text\n1,"a"b\n', 2, "is no readable row"),
-        (".csv", "id,text\n1,a\n2\n", 3, "has fewer columns than the header (found 1; expected 2)"),
-        (".csv", "text,id\na\n", 2, "has fewer columns than the header (found 1; expected 2)"),
-        (".csv", "id,text\n1,one, two\n", 2, "has more columns than the header (found 3; expected 2)"),
-        (".tsv", "id\ttext\n1\ta\tb\n", 2, "has more columns than the header (found 3; expected 2)"),
+        (".csv", 'id,text\n1,a\n2,"never\nclosed\n', 3, "opens a quoted field that is never closed"),
+        (".csv", '"id,text\n', 1, "opens a quoted field that is never closed"),
+        (".csv", 'id,text\n1,"a"b\n', 2, "malformed row"),
+        (".csv", "id,text\n1,a\n2\n", 3, "has fewer fields than the first row (found 1; expected 2)"),
+        (".csv", "text,id\na\n", 2, "has fewer fields than the first row (found 1; expected 2)"),
+        (".csv", "id,text\n1,one, two\n", 2, "has more fields than the first row (found 3; expected 2)"),
+        (".tsv", "id\ttext\n1\ta\tb\n", 2, "has more fields than the first row (found 3; expected 2)"),
     ],
 )
 def test_a_row_that_does_not_fit_is_named(tmp_path: Path, suffix: str, content: str, line: int, problem: str):

@@ -14,7 +14,7 @@ import pytest
 import zstandard
 
 from firstlight.errors import CorpusError, MissingExtra
-from firstlight.files.compression import bare_suffix, opened, seekable, text_size
+from firstlight.files.compression import estimate_size, inner_suffix, open_compressed, open_seekable
 
 RANDOM = random.Random(3).randbytes(300_000)
 
@@ -50,7 +50,7 @@ def written(folder: Path, suffix: str, data: bytes) -> Path:
     ],
 )
 def test_suffix_below_the_compression(name: str, suffix: str):
-    assert bare_suffix(Path(name)) == suffix
+    assert inner_suffix(Path(name)) == suffix
 
 
 @every
@@ -59,7 +59,7 @@ def test_many_frames_are_read_as_one_text(tmp_path: Path, suffix: str, step: int
     data = RANDOM[:3000]
     path = written(tmp_path, suffix, PACK[suffix](data) + PACK[suffix](b"") + PACK[suffix](b"more"))
     found = b""
-    with opened(path) as file:
+    with open_compressed(path) as file:
         while block := file.read(step):
             found += block
     assert found == data + b"more"
@@ -68,7 +68,7 @@ def test_many_frames_are_read_as_one_text(tmp_path: Path, suffix: str, step: int
 def test_skippable_frames_are_skipped(tmp_path: Path):
     frame = b"\x50\x2a\x4d\x18" + (5).to_bytes(4, "little") + b"index"
     path = written(tmp_path, ".zst", frame + zstd(b"one ") + frame + zstd(b"two") + frame)
-    with opened(path) as file:
+    with open_compressed(path) as file:
         assert file.read() == b"one two"
 
 
@@ -77,7 +77,7 @@ def test_a_flipped_bit_is_found(tmp_path: Path, suffix: str):
     data = bytearray(PACK[suffix](RANDOM))
     data[len(data) // 2] ^= 8
     path = written(tmp_path, suffix, bytes(data))
-    with pytest.raises(CorpusError, match="damaged or cut short"), opened(path) as file:
+    with pytest.raises(CorpusError, match="damaged or truncated"), open_compressed(path) as file:
         file.read()
 
 
@@ -86,7 +86,7 @@ def test_a_flipped_bit_is_found(tmp_path: Path, suffix: str):
 def test_a_cut_is_found(tmp_path: Path, suffix: str, kept: float):
     data = PACK[suffix](RANDOM)
     path = written(tmp_path, suffix, data[: int(len(data) * kept)])
-    with pytest.raises(CorpusError, match="damaged or cut short"), opened(path) as file:
+    with pytest.raises(CorpusError, match="damaged or truncated"), open_compressed(path) as file:
         file.read()
 
 
@@ -96,7 +96,7 @@ def test_unpacking_takes_constant_memory(tmp_path: Path, suffix: str):
     size = 0
     tracemalloc.start()
     try:
-        with opened(path) as file:
+        with open_compressed(path) as file:
             while block := file.read(1 << 20):
                 size += len(block)
         peak = tracemalloc.get_traced_memory()[1]
@@ -109,7 +109,7 @@ def test_unpacking_takes_constant_memory(tmp_path: Path, suffix: str):
 @every
 def test_seekable_unpacks(tmp_path: Path, suffix: str):
     path = written(tmp_path, suffix, PACK[suffix](RANDOM))
-    with seekable(path) as file:
+    with open_seekable(path) as file:
         file.seek(-10, os.SEEK_END)
         assert file.read() == RANDOM[-10:]
 
@@ -118,18 +118,18 @@ def test_seekable_unpacks(tmp_path: Path, suffix: str):
 def test_a_forbidden_file_is_named(tmp_path: Path):
     path = written(tmp_path, "", b"secret")
     path.chmod(0)
-    with pytest.raises(CorpusError, match="Permission denied"), opened(path):
+    with pytest.raises(CorpusError, match="Permission denied"), open_compressed(path):
         pass
 
 
 def test_a_folder_is_no_file(tmp_path: Path):
-    with pytest.raises(CorpusError, match="Is a directory"), opened(tmp_path):
+    with pytest.raises(CorpusError, match="Is a directory"), open_compressed(tmp_path):
         pass
 
 
 def test_a_failing_disk_is_named(tmp_path: Path):
     path = written(tmp_path, ".gz", gzip.compress(b"x"))
-    with pytest.raises(CorpusError, match="cannot be read: Input/output error"), opened(path):
+    with pytest.raises(CorpusError, match="cannot be read: Input/output error"), open_compressed(path):
         raise OSError(5, "Input/output error")
 
 
@@ -143,16 +143,16 @@ def test_zstandard_is_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", no_zstandard)
-    with pytest.raises(MissingExtra, match=r"firstlight\[zstd\]"), opened(path):
+    with pytest.raises(MissingExtra, match=r"firstlight\[zstd\]"), open_compressed(path):
         pass
-    assert text_size([path]) == path.stat().st_size
+    assert estimate_size([path]) == path.stat().st_size
 
 
 @every
 def test_size_of_small_files_is_exact(tmp_path: Path, suffix: str):
     plain = written(tmp_path, "", b"12345")
     packed = written(tmp_path, suffix, PACK[suffix](b"a" * 10_000))
-    assert text_size([plain, packed]) == 10_005
+    assert estimate_size([plain, packed]) == 10_005
 
 
 @every
@@ -160,9 +160,9 @@ def test_size_of_large_files_is_near(tmp_path: Path, suffix: str):
     rng = random.Random(5)
     text = " ".join(str(rng.randint(0, 10**6)) for _ in range(150_000)).encode()
     path = written(tmp_path, suffix, PACK[suffix](text))
-    assert text_size([path]) == pytest.approx(len(text), rel=0.25)
+    assert estimate_size([path]) == pytest.approx(len(text), rel=0.25)
 
 
 def test_size_of_a_damaged_file_is_no_error(tmp_path: Path):
     path = written(tmp_path, ".gz", b"nothing of the kind")
-    assert text_size([path]) == path.stat().st_size
+    assert estimate_size([path]) == path.stat().st_size

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from firstlight.errors import StorageError
-from firstlight.files import append_line, atomic_directory, remove_leftovers, storage_errors, write_atomic
+from firstlight.files import append_line, atomic_directory, remove_stale_files, storage_errors, write_atomic
 
 
 def names(folder: Path) -> list[str]:
@@ -174,24 +174,24 @@ def test_leftovers_are_removed(tmp_path: Path):
     (tmp_path / f".part-x-{ended.pid}-0123abcd" / "file").write_text("1")
     (tmp_path / f".part-y-z-{os.getpid()}-0123abcd").write_text("2")
     (tmp_path / "kept").write_text("3")
-    assert len(remove_leftovers(tmp_path)) == 2
+    assert len(remove_stale_files(tmp_path)) == 2
     assert names(tmp_path) == ["kept"]
-    assert remove_leftovers(tmp_path / "absent") == []
+    assert remove_stale_files(tmp_path / "absent") == []
 
 
 @pytest.mark.skipif(os.name != "posix", reason="asks whether a process lives")
 def test_what_a_living_process_writes_stays(tmp_path: Path):
     (tmp_path / f".part-x-{os.getppid()}-0123abcd").write_text("1")
-    assert remove_leftovers(tmp_path) == []
+    assert remove_stale_files(tmp_path) == []
 
 
 def test_a_folder_moved_aside_is_put_back(tmp_path: Path):
     (tmp_path / ".old-store").mkdir()
     (tmp_path / ".old-store" / "one").write_text("1")
-    remove_leftovers(tmp_path)
+    remove_stale_files(tmp_path)
     assert names(tmp_path) == ["store"]
     (tmp_path / ".old-store").mkdir()
-    remove_leftovers(tmp_path)
+    remove_stale_files(tmp_path)
     assert names(tmp_path) == ["store"]
     assert names(tmp_path / "store") == ["one"]
 
@@ -225,7 +225,7 @@ def test_kill_at_any_moment_leaves_whole_files(tmp_path: Path):
         process.send_signal(signal.SIGKILL)
         process.wait()
         process.stdout.close()
-        remove_leftovers(tmp_path)
+        remove_stale_files(tmp_path)
         assert names(tmp_path) == ["file", "folder"]
         whole = (tmp_path / "file").read_text()
         number = whole[: len(whole) // 20_000]

@@ -113,8 +113,8 @@ def test_types_of_ids_that_others_write(tmp_path: Path, code: int, name: str) ->
         (0, 0x4E, "no Megatron index"),
         (9, 2, "another version or type"),
         (17, 7, "another version or type"),  # float32
-        (18, 3, "cut or overlong"),
-        (26, 2, "cut or overlong"),
+        (18, 3, "truncated or too long"),
+        (26, 2, "truncated or too long"),
         (34, 4, "contradicts itself"),
         (37, 0x80, "contradicts itself"),
         (50, 8, "contradicts itself"),
@@ -136,7 +136,7 @@ def test_a_damaged_index_is_named(tmp_path: Path, at: int, value: int, words: st
 @pytest.mark.parametrize("size", [0, 5, 33, len(BY_HAND) - 1, len(BY_HAND) + 1])
 def test_a_cut_or_overlong_index(tmp_path: Path, size: int) -> None:
     (tmp_path / "a.idx").write_bytes((BY_HAND + b"\0")[:size])
-    with pytest.raises(StoreError, match="no Megatron index|cut or overlong"):
+    with pytest.raises(StoreError, match="no Megatron index|truncated or too long"):
         read_index(tmp_path / "a.idx")
 
 
@@ -147,7 +147,7 @@ def test_missing_and_cut_ids(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="a.bin: missing"):
         open_ids(tmp_path / "a")
     (tmp_path / "a.bin").write_bytes(bytes(15))
-    with pytest.raises(StoreError, match="a.bin: is cut or overlong .found 15 bytes; expected 16"):
+    with pytest.raises(StoreError, match="a.bin: is truncated or too long .found 15 bytes; expected 16"):
         open_ids(tmp_path / "a")
 
 

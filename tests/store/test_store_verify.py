@@ -105,7 +105,7 @@ def test_an_id_beyond_the_vocabulary_is_found_behind_right_checksums(store: Toke
 def test_an_index_of_other_ids_is_found_behind_right_checksums(store: TokenStore) -> None:
     _rewritten(store, lambda folder, _: write_index(folder / "train.idx", np.array([3, 4]), np.dtype("<u2")))
     problems = verify(store.directory)
-    assert [("train.bin" in p, "cut or overlong" in p) for p in problems] == [(True, True)]
+    assert [("train.bin" in p, "truncated or too long" in p) for p in problems] == [(True, True)]
 
 
 def test_counts_that_differ_from_the_files_are_found(store: TokenStore) -> None:

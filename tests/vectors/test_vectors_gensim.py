@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from vector_files import WORDS, same, some
 
 from firstlight.errors import FirstlightError, TokenizerError
-from firstlight.files.safe_pickle import UnsafePickleError, array, read_pickle
+from firstlight.files.safe_pickle import UnsafePickleError, read_pickle, to_array
 from firstlight.vectors import read
 
 
@@ -113,9 +113,9 @@ def test_a_pickle_that_is_damaged_or_hostile(data: bytes, says: str, tmp_path: P
 
 def test_an_array_is_held_to_its_bytes() -> None:
     data = pickle.dumps(np.ones((2, 3), np.float32), protocol=4)
-    np.testing.assert_array_equal(array(read_pickle(data)), np.ones((2, 3), np.float32))
+    np.testing.assert_array_equal(to_array(read_pickle(data)), np.ones((2, 3), np.float32))
     with pytest.raises(UnsafePickleError, match="do not fit its shape"):
-        array(read_pickle(data.replace(b"K\x02K\x03\x86", b"K\x7fK\x7f\x86")))
+        to_array(read_pickle(data.replace(b"K\x02K\x03\x86", b"K\x7fK\x7f\x86")))
 
 
 def test_vectors_of_gensim_3_have_a_table_of_words(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from firstlight.errors import CheckpointError
-from firstlight.files import Bytes
+from firstlight.files import BoundedReader
 
 MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
@@ -44,19 +44,19 @@ class GGUF:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = file = Bytes(path, CheckpointError)
-        if file.take(4) != MAGIC:
+        self._file = file = BoundedReader(path, CheckpointError)
+        if file.read(4) != MAGIC:
             raise CheckpointError("is no GGUF file", where=path)
-        (version,) = file.numbers("I")
+        (version,) = file.unpack("I")
         if version not in _VERSIONS:
             raise CheckpointError("is GGUF of another version", where=path, found=version, expected="2 or 3")
-        n_tensors, n_values = file.numbers("QQ")
+        n_tensors, n_values = file.unpack("QQ")
         # A pair takes 13 bytes at least, an entry of the table 24.
-        file.need(13 * n_values + 24 * n_tensors)
+        file.require(13 * n_values + 24 * n_tensors)
         self.values: dict[str, Any] = {}
         for _ in range(n_values):
             key = self._text()
-            self.values[key] = self._value(*file.numbers("I"))
+            self.values[key] = self._value(*file.unpack("I"))
         self.tensors: dict[str, Entry] = {}
         for _ in range(n_tensors):
             name = self._text()
@@ -64,7 +64,7 @@ class GGUF:
         alignment = self.values.get("general.alignment", 32)
         if not isinstance(alignment, int) or not 0 < alignment <= 1 << 20:
             raise CheckpointError("has an absurd alignment", where=path, found=alignment)
-        self._data = -(-file.at // alignment) * alignment
+        self._data = -(-file.offset // alignment) * alignment
 
     def tensor(self, name: str) -> np.ndarray:
         """Return a tensor in fp32.
@@ -88,8 +88,8 @@ class GGUF:
                 f"has rows that are no whole blocks of {kind.name}", where=f"{self.path}: {name}", found=entry.shape
             )
         rows = (*entry.shape[:-1], entry.shape[-1] // block * size)
-        self._file.at = self._data + entry.offset
-        stored = self._file.array(np.dtype("u1"), rows)
+        self._file.offset = self._data + entry.offset
+        stored = self._file.read_array(np.dtype("u1"), rows)
         try:
             with np.errstate(all="ignore"):  # of scales that are damaged; what is not finite is refused
                 values = dequantize(stored, kind)
@@ -103,32 +103,32 @@ class GGUF:
         return np.asarray(values, dtype=np.float32).reshape(entry.shape)
 
     def _text(self) -> str:
-        (length,) = self._file.numbers("Q")
-        return self._file.text(length)
+        (length,) = self._file.unpack("Q")
+        return self._file.read_text(length)
 
     def _value(self, kind: int) -> Any:
         if kind == _STRING:
             return self._text()
         if kind == _BOOL:
-            return self._file.take(1) != b"\0"
+            return self._file.read(1) != b"\0"
         if kind in _NUMBERS:
-            return self._file.numbers(_NUMBERS[kind])[0]
+            return self._file.unpack(_NUMBERS[kind])[0]
         if kind != _ARRAY:
             raise CheckpointError("has a value of an unknown type", where=self.path, found=kind)
-        kind, count = self._file.numbers("IQ")
+        kind, count = self._file.unpack("IQ")
         if kind == _STRING:
-            self._file.need(8 * count)
+            self._file.require(8 * count)
             return [self._text() for _ in range(count)]
         if kind not in _DTYPES:
             raise CheckpointError("has an array of an unknown type", where=self.path, found=kind)
-        return self._file.array(_DTYPES[kind], (count,))
+        return self._file.read_array(_DTYPES[kind], (count,))
 
     def _entry(self, name: str) -> Entry:
-        (n_dimensions,) = self._file.numbers("I")
+        (n_dimensions,) = self._file.unpack("I")
         if not 1 <= n_dimensions <= _MOST_DIMENSIONS:
             raise CheckpointError("has a tensor of absurd shape", where=f"{self.path}: {name}", found=n_dimensions)
-        sizes = self._file.numbers("Q" * n_dimensions)
-        kind, offset = self._file.numbers("IQ")
+        sizes = self._file.unpack("Q" * n_dimensions)
+        kind, offset = self._file.unpack("IQ")
         # No type takes less than a bit a number, so this is more than any file can hold.
         if 0 in sizes or math.prod(sizes) > 8 * self._file.size:
             raise CheckpointError("has a tensor of absurd shape", where=f"{self.path}: {name}", found=sizes)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from firstlight.convert.gguf_names import FAMILIES, NO_MERGES, PRE, ROPE_FACTORS, names, qk_turned, rope_factors
 from firstlight.errors import MissingExtra, UsageError
-from firstlight.files import replaced
+from firstlight.files import atomic_file
 from firstlight.lm import LM
 from firstlight.model import ModelConfig, to_hf_state_dict
 from firstlight.tokenizer import BpeFacts, Tokenizer
@@ -37,7 +37,7 @@ def write(lm: LM, path: Path, kind: str = "f32") -> dict[str, str]:
         raise MissingExtra("writing a GGUF file", "gguf") from error
     architecture, config = _architecture(lm), lm.config
     tokenizer = _checked(lm)
-    with replaced(path) as temporary:
+    with atomic_file(path) as temporary:
         file = gguf.GGUFWriter(temporary, architecture)
         for key, value in (_shape(config, architecture) | _words(tokenizer, config)).items():
             _add(file, key, value)

@@ -23,7 +23,7 @@ from firstlight.convert.beside import texts
 from firstlight.convert.export_graph import plain, quiet
 from firstlight.convert.keras_names import FOLDER, layer_name, to_keras
 from firstlight.errors import MissingExtra, UsageError
-from firstlight.files import make_ordinary, storage_errors, temporary_beside
+from firstlight.files import apply_umask, storage_errors, temporary_path
 from firstlight.lm import LM
 from firstlight.model import GPT
 
@@ -45,7 +45,7 @@ def write(lm: LM, path: Path) -> dict[str, str]:
     gpt = plain(lm)
     with quiet(), torch.no_grad():
         model = _Writer(keras(), gpt).model()
-    temporary = temporary_beside(path)
+    temporary = temporary_path(path)
     with storage_errors(path):
         try:
             temporary.mkdir(parents=True)
@@ -55,7 +55,7 @@ def write(lm: LM, path: Path) -> dict[str, str]:
             with zipfile.ZipFile(file, "a") as archive:
                 for name, text in texts(lm).items():
                     archive.writestr(f"{FOLDER}/{name}", text)
-            make_ordinary(file)
+            apply_umask(file)
             file.replace(path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

@@ -15,7 +15,7 @@ from firstlight import progress
 from firstlight.convert.gguf_names import qk_turned
 from firstlight.convert.imported_model import ImportedModel, finite, shape
 from firstlight.errors import CheckpointError
-from firstlight.files import Bytes
+from firstlight.files import BoundedReader
 from firstlight.model import ModelConfig
 from firstlight.tokenizer import Tokenizer, import_tokenizer
 
@@ -42,27 +42,27 @@ def read(path: Path) -> ImportedModel:
         CheckpointError: it is damaged, or of another version.
         TokenizerError: the tokenizer beside it is damaged.
     """
-    file = Bytes(path, CheckpointError)
+    file = BoundedReader(path, CheckpointError)
     version, group = 0, 0
-    if file.numbers("I") == (MAGIC,):
-        (version,) = file.numbers("i")
-        sizes, shared = file.numbers("7i"), file.numbers("B") == (1,)
-        group = file.numbers("i")[0] if version == 2 else 0
+    if file.unpack("I") == (MAGIC,):
+        (version,) = file.unpack("i")
+        sizes, shared = file.unpack("7i"), file.unpack("B") == (1,)
+        group = file.unpack("i")[0] if version == 2 else 0
         if version not in (1, 2) or (version == 2 and group <= 0):
             raise CheckpointError("is of another version", where=path, found=version, expected="1 or 2")
     else:
-        file.at = 0
-        sizes = file.numbers("7i")
+        file.offset = 0
+        sizes = file.unpack("7i")
         shared = sizes[5] > 0
     width, inner, n_layer, n_head, n_kv, V, block_size = sizes
     config = _shape(path, (width, inner, n_layer, n_head, n_kv, abs(V), block_size), tied=shared)
-    file.at = _HEADER if version else 28
+    file.offset = _HEADER if version else 28
     whole = _count(config, angles=version == 0)
-    if (file.left < whole) if version == 2 else (file.left != 4 * whole):
+    if (file.remaining < whole) if version == 2 else (file.remaining != 4 * whole):
         raise CheckpointError(
             "has another size than its header says",
             where=path,
-            found=f"{file.left:,} bytes of numbers",
+            found=f"{file.remaining:,} bytes of numbers",
             expected=f"{whole if version == 2 else 4 * whole:,}",
         )
     layout = _flat if version == 0 else _by_kind
@@ -146,18 +146,21 @@ def _by_kind(c: ModelConfig) -> _Layout:
     return layout if c.tied else [*layout, ("lm_head.weight", True, (c.vocab_size or 0, c.n_embd))]
 
 
-def _take(file: Bytes, layout: _Layout, group: int) -> dict[str, Tensor]:
+def _take(file: BoundedReader, layout: _Layout, group: int) -> dict[str, Tensor]:
     weights = {}
     for name, is_matrix, size in layout:
         if group and is_matrix:
             count = int(np.prod(size))
             if count % group:
                 raise CheckpointError("has matrices that are no whole groups", where=file.path, found=size)
-            eights, scales = file.array(np.dtype("i1"), (count // group, group)), file.array(_F32, (count // group, 1))
+            eights, scales = (
+                file.read_array(np.dtype("i1"), (count // group, group)),
+                file.read_array(_F32, (count // group, 1)),
+            )
             with np.errstate(over="ignore", invalid="ignore"):  # of scales that are damaged
                 values = (eights.astype(np.float32) * scales).reshape(size)
         else:
-            values = np.array(file.array(_F32, size))
+            values = np.array(file.read_array(_F32, size))
         if name:
             weights[name] = finite(f"{file.path}: {name}", torch.from_numpy(values))
     return weights

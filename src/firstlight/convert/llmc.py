@@ -14,7 +14,7 @@ from torch import Tensor
 from firstlight import progress
 from firstlight.convert.imported_model import ImportedModel, finite, shape
 from firstlight.errors import CheckpointError
-from firstlight.files import Bytes
+from firstlight.files import BoundedReader
 from firstlight.tokenizer import Tokenizer, import_tokenizer
 
 MAGIC = 20240326
@@ -29,8 +29,8 @@ def read(path: Path) -> ImportedModel:
         CheckpointError: it is damaged, or of another version.
         TokenizerError: the tokenizer beside it is damaged.
     """
-    file = Bytes(path, CheckpointError)
-    magic, version, block_size, V, n_layer, n_head, width, padded, *_ = file.numbers("256i")
+    file = BoundedReader(path, CheckpointError)
+    magic, version, block_size, V, n_layer, n_head, width, padded, *_ = file.unpack("256i")
     if magic != MAGIC or version not in _DTYPES:
         raise CheckpointError(
             "is no checkpoint of llm.c",
@@ -42,11 +42,11 @@ def read(path: Path) -> ImportedModel:
         raise CheckpointError("has absurd sizes", where=path, found=(block_size, V, n_layer, n_head, width, padded))
     layout = _layout(n_layer, width, block_size, padded)
     count, dtype = sum(math.prod(size) for _, size in layout), _DTYPES[version]
-    if file.left != count * dtype.itemsize:
+    if file.remaining != count * dtype.itemsize:
         raise CheckpointError(
             "has another size than its header says",
             where=path,
-            found=f"{file.left:,} bytes of numbers",
+            found=f"{file.remaining:,} bytes of numbers",
             expected=f"{count * dtype.itemsize:,}",
         )
     config = shape(
@@ -61,7 +61,7 @@ def read(path: Path) -> ImportedModel:
     )
     weights = {}
     for name, size in layout:
-        whole = finite(f"{path}: {name}", _tensor(file.array(dtype, size)))
+        whole = finite(f"{path}: {name}", _tensor(file.read_array(dtype, size)))
         if "{}" not in name:
             weights[name] = whole[:V] if name == "transformer.wte.weight" else whole
             continue

@@ -16,7 +16,7 @@ from torch import Tensor
 from firstlight.convert.imported_model import ImportedModel, finite, shape
 from firstlight.convert.torch_file import load, tensors_of
 from firstlight.errors import CheckpointError, UsageError
-from firstlight.files import make_ordinary, storage_errors, write_atomic
+from firstlight.files import apply_umask, storage_errors, write_atomic
 from firstlight.lm import LM
 from firstlight.model import ModelConfig, to_hf_state_dict
 from firstlight.tokenizer import load as load_tokenizer
@@ -68,7 +68,7 @@ def write(lm: LM, path: Path) -> dict[str, str]:
     with storage_errors(path):
         file.parent.mkdir(parents=True, exist_ok=True)
         torch.save(table, file)
-        make_ordinary(file)
+        apply_umask(file)
     if lm.tokenizer is not None:
         lm.tokenizer.save(path / "tokenizer")
     write_atomic(path / TRACKER, "release")

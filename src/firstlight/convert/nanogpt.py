@@ -15,7 +15,7 @@ from firstlight import progress
 from firstlight.convert.imported_model import ImportedModel, finite, guarded, shape
 from firstlight.convert.torch_file import load, tensors_of
 from firstlight.errors import CheckpointError, UsageError
-from firstlight.files import replaced, storage_errors
+from firstlight.files import atomic_file, storage_errors
 from firstlight.files.safe_pickle import UnsafePickleError, read_pickle
 from firstlight.lm import LM
 from firstlight.model import ModelConfig, to_hf_state_dict
@@ -127,7 +127,7 @@ def write(lm: LM, path: Path) -> dict[str, str]:
     held = {"model": weights, "model_args": args, "iter_num": 0, "best_val_loss": float("inf"), "config": args}
     path = path if path.suffix else path / FILE
     # Torch names what lies in the file after a path that it is given, and knows none for names with a leading dot.
-    with replaced(path) as temporary, temporary.open("wb") as file:
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
         torch.save(held, file)
     return {"checkpoint": str(path)} | _write_meta(lm.tokenizer, path.with_name("meta.pkl"))
 

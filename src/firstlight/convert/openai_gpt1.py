@@ -14,6 +14,8 @@ from torch import Tensor
 
 from firstlight.convert.imported_model import ImportedModel, finite, guarded, shape
 from firstlight.errors import CheckpointError
+from firstlight.files import BoundedReader
+from firstlight.files.arrays import read_npy
 from firstlight.tokenizer import import_tokenizer
 
 SHAPES = "params_shapes.json"
@@ -99,7 +101,7 @@ def _numbers(folder: Path) -> list[np.ndarray]:
             found=", ".join(file.name for file in files) or None,
             expected="params_0.npy to params_9.npy",
         )
-    parts = [np.load(file, mmap_mode="r", allow_pickle=False) for file in files]
+    parts = [read_npy(BoundedReader(file, CheckpointError)) for file in files]
     wrong = next((file for file, part in zip(files, parts, strict=True) if part.dtype != np.dtype("<f4")), None)
     if wrong is not None:
         raise CheckpointError("holds other numbers than float32", where=wrong)

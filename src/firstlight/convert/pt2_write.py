@@ -10,7 +10,7 @@ import torch
 from firstlight.convert.beside import texts
 from firstlight.convert.export_graph import exported, quiet
 from firstlight.errors import UsageError
-from firstlight.files import replaced
+from firstlight.files import atomic_file
 from firstlight.lm import LM
 
 
@@ -28,6 +28,6 @@ def write(lm: LM, path: Path) -> dict[str, str]:
     if path.suffix != ".pt2":
         raise UsageError("has an ending that torch does not expect", where=path, expected=".pt2")
     program = exported(lm)
-    with replaced(path) as temporary, temporary.open("wb") as file, quiet():
+    with atomic_file(path) as temporary, temporary.open("wb") as file, quiet():
         torch.export.save(program, file, extra_files=texts(lm))
     return {"model": str(path)}

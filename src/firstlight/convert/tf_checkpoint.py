@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from firstlight.errors import CheckpointError
-from firstlight.files import Bytes, fields, varint
+from firstlight.files import BoundedReader, iter_fields, read_varint
 
 _MAGIC = 0xDB4775248B80FB57
 _FOOTER = 48
@@ -50,16 +50,16 @@ class TFCheckpoint:
     def __init__(self, prefix: Path) -> None:
         self._index = prefix.with_name(prefix.name + ".index")
         self._prefix = prefix
-        data = Bytes(self._index, CheckpointError)
+        data = BoundedReader(self._index, CheckpointError)
         if data.size < _FOOTER:
             raise self._damaged("shorter than its end")
-        data.at = data.size - _FOOTER
-        footer = data.take(_FOOTER)
+        data.offset = data.size - _FOOTER
+        footer = data.read(_FOOTER)
         if int.from_bytes(footer[-8:], "little") != _MAGIC:
             raise CheckpointError("is no index of a TensorFlow checkpoint", where=self._index)
         _, at = self._handle(footer, 0)
-        data.at = 0
-        whole = data.take(data.size)
+        data.offset = 0
+        whole = data.read(data.size)
         self._entries: dict[str, _Entry] = {}
         shards = 1
         for _, pointer in self._pairs(whole, self._handle(footer, at)[0]):
@@ -67,7 +67,7 @@ class TFCheckpoint:
                 if key:
                     self._entries[key.decode("utf-8", "replace")] = self._entry(value)
                 else:
-                    shards = int(dict(fields(value)).get(1, 1))
+                    shards = int(dict(iter_fields(value)).get(1, 1))
         if not 0 < shards <= 10_000:
             raise self._damaged(f"{shards} files of data")
         self._shards = shards
@@ -94,17 +94,17 @@ class TFCheckpoint:
                 found=f"type {entry.dtype}, shape {entry.shape}, {entry.size:,} bytes",
             )
         file = f"{self._prefix.name}.data-{entry.shard:05d}-of-{self._shards:05d}"
-        data = Bytes(self._prefix.with_name(file), CheckpointError)
-        data.at = entry.offset
-        return np.array(data.array(dtype, entry.shape))
+        data = BoundedReader(self._prefix.with_name(file), CheckpointError)
+        data.offset = entry.offset
+        return np.array(data.read_array(dtype, entry.shape))
 
     def _damaged(self, found: object) -> CheckpointError:
         return CheckpointError("is damaged", where=self._index, found=found)
 
     def _handle(self, data: bytes, at: int) -> tuple[tuple[int, int], int]:
         """Return where a block lies: offset and size."""
-        offset, at = varint(data, at)
-        size, at = varint(data, at)
+        offset, at = read_varint(data, at)
+        size, at = read_varint(data, at)
         return (offset, size), at
 
     def _pairs(self, whole: bytes, handle: tuple[int, int]) -> Iterator[tuple[bytes, bytes]]:
@@ -118,9 +118,9 @@ class TFCheckpoint:
         end = size - 4 - 4 * int.from_bytes(block[-4:], "little")
         key, at = b"", 0
         while at < end:
-            shared, at = varint(block, at)
-            own, at = varint(block, at)
-            length, at = varint(block, at)
+            shared, at = read_varint(block, at)
+            own, at = read_varint(block, at)
+            length, at = read_varint(block, at)
             if shared > len(key) or at + own + length > end:
                 raise self._damaged(f"an entry at byte {offset + at}")
             key = key[:shared] + block[at : at + own]
@@ -128,10 +128,10 @@ class TFCheckpoint:
             at += own + length
 
     def _entry(self, data: bytes) -> _Entry:
-        found: dict[int, Any] = {1: 0, 2: b"", 3: 0, 4: 0, 5: 0} | dict(fields(data))
+        found: dict[int, Any] = {1: 0, 2: b"", 3: 0, 4: 0, 5: 0} | dict(iter_fields(data))
         if not isinstance(found[2], bytes) or not all(isinstance(found[n], int) for n in (1, 3, 4, 5)):
             raise self._damaged("an entry of another kind")
-        sizes = [dict(fields(dim)).get(1, 0) for n, dim in fields(found[2]) if n == 2]
+        sizes = [dict(iter_fields(dim)).get(1, 0) for n, dim in iter_fields(found[2]) if n == 2]
         if not all(isinstance(n, int) and 0 <= n < 1 << 40 for n in sizes):
             raise self._damaged(f"a shape {sizes}")
         return _Entry(found[1], tuple(sizes), found[3], found[4], found[5])

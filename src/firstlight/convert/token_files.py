@@ -11,7 +11,7 @@ import numpy as np
 
 from firstlight import progress
 from firstlight.errors import StoreError, UsageError
-from firstlight.files import Bytes, atomic_directory, storage_errors
+from firstlight.files import BoundedReader, atomic_directory, storage_errors
 from firstlight.store.adopt_megatron import adopt
 from firstlight.store.megatron import dtype_for, open_ids, write_index
 from firstlight.store.store import TokenStore
@@ -34,17 +34,19 @@ def _part(path: Path, eot_id: int) -> _Part:
     """Map a file: Megatron-LM's pair, llm.c's shard, or bare ids in uint16 as nanoGPT has them."""
     if path.with_suffix(".idx").is_file():
         return _Part(*open_ids(path.with_suffix("")))
-    file = Bytes(path, StoreError)
-    if file.left >= _LLMC_HEADER and file.numbers("2I") == (_LLMC, 1):
-        (count,) = file.numbers("I")
-        file.at = _LLMC_HEADER
-        if file.left != 2 * count:
-            raise StoreError("is cut or overlong", where=path, found=f"{file.left:,} bytes", expected=f"{2 * count:,}")
+    file = BoundedReader(path, StoreError)
+    if file.remaining >= _LLMC_HEADER and file.unpack("2I") == (_LLMC, 1):
+        (count,) = file.unpack("I")
+        file.offset = _LLMC_HEADER
+        if file.remaining != 2 * count:
+            raise StoreError(
+                "is truncated or too long", where=path, found=f"{file.remaining:,} bytes", expected=f"{2 * count:,}"
+            )
     else:
-        file.at = 0
-    if file.left % 2:
+        file.offset = 0
+    if file.remaining % 2:
         raise StoreError("holds half an id at its end", where=path, found=f"{file.size:,} bytes")
-    ids = file.array(np.dtype("<u2"), (file.left // 2,))
+    ids = file.read_array(np.dtype("<u2"), (file.remaining // 2,))
     # Bare ids are cut into documents behind each end-of-text.
     ends = [np.flatnonzero(ids[i : i + _CHUNK] == eot_id) + i + 1 for i in range(0, len(ids), _CHUNK)]
     return _Part(ids, np.unique(np.concatenate([[0], *ends, [len(ids)]])))

@@ -9,7 +9,7 @@ from typing import Literal
 
 from firstlight.corpus.readers import READERS
 from firstlight.errors import CorpusError, MissingExtra, UsageError
-from firstlight.files.compression import bare_suffix, opened
+from firstlight.files.compression import inner_suffix, open_compressed
 
 Kind = Literal["text", "ids", "images"]
 
@@ -42,7 +42,7 @@ def files_of(name: str, suffixes: Sequence[str]) -> list[Path]:
     path = expanded(name)
     if path.is_file():
         return [path]
-    return [file for file in _listed(path) if bare_suffix(file) in suffixes]
+    return [file for file in _listed(path) if inner_suffix(file) in suffixes]
 
 
 def expanded(name: str) -> Path:
@@ -68,7 +68,7 @@ def is_picture(path: Path) -> bool:
     """Tell a PNG or JPEG by its suffix, or by its first bytes."""
     if path.suffix.lower() in PICTURES:
         return True
-    with opened(path) as file:
+    with open_compressed(path) as file:
         return file.read(8).startswith(_FIRST)
 
 
@@ -82,7 +82,7 @@ def _kind_of_name(name: str) -> Kind:
         files = _listed(path)
     except OSError:  # such as a name that is too long for any file
         return "text"
-    counts = Counter(bare_suffix(file) for file in files)
+    counts = Counter(inner_suffix(file) for file in files)
     text = sum(n for suffix, n in counts.items() if suffix in READERS)
     images = sum(counts[suffix] for suffix in PICTURES)
     if images and images >= text:
@@ -94,30 +94,30 @@ def _kind_of_name(name: str) -> Kind:
                 fix="Name the files of one kind, such as 'FOLDER/**/*.png'.",
             )
         return "images"
-    arrays = [] if text or images else [file for file in files if bare_suffix(file) in ARRAYS]
+    arrays = [] if text or images else [file for file in files if inner_suffix(file) in ARRAYS]
     return kind_of_file(arrays[0]) if arrays else "text"
 
 
 def kind_of_file(path: Path) -> Kind:
     """Return what a file is: text, ids, or one or many images."""
-    suffix = bare_suffix(path)
+    suffix = inner_suffix(path)
     if suffix in READERS:
         return "text"
     if suffix == ".bin" or path.suffix.lower() in PICTURES:
         return "ids" if suffix == ".bin" else "images"
-    from firstlight.files.array_headers import NPY, idx_header, is_idx, npy_header  # no file of text gets here
+    from firstlight.files.arrays import NPY_MAGIC, is_idx, read_idx_header, read_npy_header  # no file of text gets here
 
     try:
-        with opened(path) as file:
+        with open_compressed(path) as file:
             first = file.read(8)
-            if first[: len(NPY)] == NPY:
-                return "ids" if len(npy_header(file, path, first).shape) <= 2 else "images"
+            if first[: len(NPY_MAGIC)] == NPY_MAGIC:
+                return "ids" if len(read_npy_header(file, path, first).shape) <= 2 else "images"
             if is_idx(first):
-                return "ids" if len(idx_header(file, path, first).shape) == 2 else "images"
+                return "ids" if len(read_idx_header(file, path, first).shape) == 2 else "images"
     except (CorpusError, MissingExtra):
         if suffix == ".npy":
             raise
         return "text"  # whoever reads it says what is wrong
     if suffix == ".npy":
-        raise CorpusError("is no .npy file", where=path, found=repr(first), expected=repr(NPY))
+        raise CorpusError("is no .npy file", where=path, found=repr(first), expected=repr(NPY_MAGIC))
     return "images" if first.startswith(_FIRST) else "text"

@@ -16,8 +16,8 @@ from firstlight.corpus.raw_source import Raw, files_identity
 from firstlight.corpus.settings import CorpusSettings, IdSettings
 from firstlight.corpus.tally import Tally
 from firstlight.errors import CorpusError, UsageError
-from firstlight.files.array_headers import read_header, stretches
-from firstlight.files.compression import bare_suffix, opened, text_size
+from firstlight.files.arrays import iter_chunks, read_array_header
+from firstlight.files.compression import estimate_size, inner_suffix, open_compressed
 from firstlight.types import Document
 
 
@@ -48,7 +48,7 @@ def _raw(name: str, settings: IdSettings) -> Raw:
         table = {"files": files_identity(files), "ids": settings.model_dump(mode="json")}
         return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
 
-    return Raw(name, read, text_size(files), identity)
+    return Raw(name, read, estimate_size(files), identity)
 
 
 def read_ids(path: Path, settings: IdSettings) -> Iterator[Document]:
@@ -58,11 +58,11 @@ def read_ids(path: Path, settings: IdSettings) -> Iterator[Document]:
         CorpusError: the file is damaged, or an id lies outside the vocabulary; names its place.
     """
     assert settings.vocab_size is not None
-    if bare_suffix(path) == ".bin":
+    if inner_suffix(path) == ".bin":
         yield from _raw_numbers(path, settings)
         return
-    with opened(path) as file:
-        header = read_header(file, path)
+    with open_compressed(path) as file:
+        header = read_array_header(file, path)
         if header.dtype.kind not in "iu" or len(header.shape) not in (1, 2):
             raise CorpusError(
                 "holds no ids",
@@ -71,13 +71,13 @@ def read_ids(path: Path, settings: IdSettings) -> Iterator[Document]:
                 expected="integers, 1-D, or 2-D with a sequence a row",
             )
         row = header.shape[-1]
-        yield from _rows(path, stretches(file, path, header), row if len(header.shape) == 2 else None, settings)
+        yield from _rows(path, iter_chunks(file, path, header), row if len(header.shape) == 2 else None, settings)
 
 
 def _raw_numbers(path: Path, settings: IdSettings) -> Iterator[Document]:
     """Read a file without a header, as nanoGPT writes: its length says how many ids it holds."""
     dtype = np.dtype(settings.dtype).newbyteorder("<")
-    with opened(path) as file:
+    with open_compressed(path) as file:
 
         def parts() -> Iterator[np.ndarray]:
             while data := file.read(dtype.itemsize << 20):

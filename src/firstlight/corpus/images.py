@@ -22,8 +22,8 @@ from firstlight.corpus.raw_source import Raw, files_identity
 from firstlight.corpus.settings import CorpusSettings, ImageSettings
 from firstlight.corpus.tally import Tally
 from firstlight.errors import CorpusError, UsageError
-from firstlight.files.array_headers import Header, read_header, read_whole, stretches
-from firstlight.files.compression import opened
+from firstlight.files.arrays import ArrayHeader, iter_chunks, load_array, read_array_header
+from firstlight.files.compression import open_compressed
 from firstlight.types import Document
 
 _SIZE = 32
@@ -192,7 +192,7 @@ def _pictures(files: list[Path], labels: str) -> _Pictures:
 @dataclass(frozen=True, slots=True)
 class _Array:
     path: Path
-    header: Header
+    header: ArrayHeader
     labels: list[str]
     labelled_by: Path | None
 
@@ -217,10 +217,10 @@ class _Array:
         return min(self.header.shape[1:3])
 
     def read(self, every: int = 1) -> Iterator[Document]:
-        with opened(self.path) as file:
-            header = read_header(file, self.path)
+        with open_compressed(self.path) as file:
+            header = read_array_header(file, self.path)
             form = header.shape[1:]
-            images = stretches(file, self.path, header, most=int(np.prod(form)))
+            images = iter_chunks(file, self.path, header, chunk_size=int(np.prod(form)))
             for i, pixels in enumerate(images):
                 if i % every:
                     continue
@@ -229,8 +229,8 @@ class _Array:
 
 
 def _array(path: Path, labels: str) -> _Array:
-    with opened(path) as file:
-        header = read_header(file, path)
+    with open_compressed(path) as file:
+        header = read_array_header(file, path)
     shape = header.shape
     good = len(shape) == 3 or (len(shape) == 4 and shape[3] == 3)
     if not good or header.dtype != np.uint8 or not 1 <= min(shape) <= max(shape[1:]) <= _LONGEST_SIDE:
@@ -256,7 +256,7 @@ def _beside(path: Path) -> Path | None:
 def _labels(path: Path, n: int) -> list[str]:
     if not path.is_file():
         raise UsageError("no such file", where="image.labels", found=path)
-    found = read_whole(path, most=_MOST_LABELS)
+    found = load_array(path, max_size=_MOST_LABELS)
     if found.dtype.kind not in "iu" or found.shape != (n,):
         raise CorpusError(
             "are no labels of these images",

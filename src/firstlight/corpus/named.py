@@ -15,7 +15,7 @@ from firstlight.corpus.raw_source import Raw, Read, files_identity, of_files
 from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.tally import Tally
 from firstlight.errors import CorpusError
-from firstlight.files.compression import opened
+from firstlight.files.compression import open_compressed
 from firstlight.types import Document
 
 
@@ -75,7 +75,7 @@ def _separated(files: list[Path], separator: str) -> Read:
 
     def read(settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
         for path in files:
-            with opened(path) as file:
+            with open_compressed(path) as file:
                 stream = pieces(file, str(path), settings, tally)
                 for number, text in enumerate(parts(stream, separator), start=1):
                     # A file ends with a separator and a line end, and that line end is no document.

@@ -11,7 +11,7 @@ from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.tally import Tally
 from firstlight.errors import CorpusError
 from firstlight.files import sha256
-from firstlight.files.compression import bare_suffix, text_size
+from firstlight.files.compression import estimate_size, inner_suffix
 from firstlight.types import Document
 
 Read = Callable[[CorpusSettings, Tally], Iterator[Document]]
@@ -39,9 +39,9 @@ def of_files(name: str, files: Sequence[Path]) -> Raw:
 
     Files of an unknown suffix are left out where there are others, and read as plain text where there are not.
     """
-    known = [p for p in files if bare_suffix(p) in READERS]
+    known = [p for p in files if inner_suffix(p) in READERS]
     chosen = known or list(files)
-    strange = ", ".join(sorted({bare_suffix(p) or "no suffix" for p in files if bare_suffix(p) not in READERS}))
+    strange = ", ".join(sorted({inner_suffix(p) or "no suffix" for p in files if inner_suffix(p) not in READERS}))
     if not known:
         progress.notice(f"{name}: no reader for {strange}; read as plain text")
     elif len(known) < len(files):
@@ -49,9 +49,9 @@ def of_files(name: str, files: Sequence[Path]) -> Raw:
 
     def read(settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
         for path in chosen:
-            yield from READERS.get(bare_suffix(path), read_text)(path, settings, tally)
+            yield from READERS.get(inner_suffix(path), read_text)(path, settings, tally)
 
-    return Raw(name, read, text_size(chosen), lambda: files_identity(chosen))
+    return Raw(name, read, estimate_size(chosen), lambda: files_identity(chosen))
 
 
 def files_identity(files: Sequence[Path], known: Mapping[Path, str] | None = None) -> str:

@@ -17,7 +17,7 @@ from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.tally import Tally
 from firstlight.errors import CorpusError, UsageError, nearest
 from firstlight.files import sha256, storage_errors
-from firstlight.files.compression import bare_suffix, opened
+from firstlight.files.compression import inner_suffix, open_compressed
 from firstlight.types import Document
 
 _EMBEDDED = {"python-code": "python_code", "python-docs": "python_docs"}
@@ -104,7 +104,7 @@ def _folder(name: str, folder: Path) -> Raw:
         for p in sorted(folder.rglob("*"))
         if p.is_file() and not any(part.startswith(".") for part in p.relative_to(folder).parts)
     ]
-    if not any(bare_suffix(p) in READERS for p in files):
+    if not any(inner_suffix(p) in READERS for p in files):
         others = ", ".join(sorted({p.suffix or "no suffix" for p in files})[:6])
         raise CorpusError(
             "holds no file that can be read as text",
@@ -128,7 +128,7 @@ def _spooled(name: str, shown: str, stream: BinaryIO) -> Raw:
             raise
 
     def read(settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
-        with opened(path) as file:
+        with open_compressed(path) as file:
             yield from text_documents(file, shown, settings, tally)
 
     weakref.finalize(read, path.unlink, missing_ok=True)

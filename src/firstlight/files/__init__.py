@@ -1,34 +1,40 @@
-"""Atomic writes, checksums, locks: every byte that must survive goes through here."""
+"""Files: atomic writes, checksums, and reading of untrusted files within their real size.
+
+Writing: a file or folder appears whole, by one rename after fsync, or not at all (``atomic``), with a manifest of
+checksums (``manifest``). Reading: binary files (``bounded_reader``), compressed files (``compression``), arrays
+(``arrays``), tables (``tables``), JSON (``json_stream``), protocol buffers (``protobuf``), pickles (``safe_pickle``).
+What only some commands use is imported from its module.
+"""
 
 from firstlight.files.atomic import (
     append_line,
+    apply_umask,
     atomic_directory,
-    make_ordinary,
-    remove_leftovers,
-    replaced,
+    atomic_file,
+    remove_stale_files,
     storage_errors,
-    temporary_beside,
+    temporary_path,
     write_atomic,
 )
-from firstlight.files.bounded_reader import Bytes
+from firstlight.files.bounded_reader import BoundedReader
 from firstlight.files.manifest import MANIFEST, sha256, verify_manifest, write_manifest
-from firstlight.files.protobuf import fields, varint
+from firstlight.files.protobuf import iter_fields, read_varint
 from firstlight.files.source_hash import code_hash
 
 __all__ = [
     "MANIFEST",
-    "Bytes",
+    "BoundedReader",
     "append_line",
+    "apply_umask",
     "atomic_directory",
+    "atomic_file",
     "code_hash",
-    "fields",
-    "make_ordinary",
-    "remove_leftovers",
-    "replaced",
+    "iter_fields",
+    "read_varint",
+    "remove_stale_files",
     "sha256",
     "storage_errors",
-    "temporary_beside",
-    "varint",
+    "temporary_path",
     "verify_manifest",
     "write_atomic",
     "write_manifest",

@@ -50,7 +50,7 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     data = content.encode("utf-8") if isinstance(content, str) else content
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = temporary_beside(path)
+        temporary = temporary_path(path)
         try:
             with temporary.open("wb") as file:
                 file.write(data)
@@ -68,13 +68,13 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 def atomic_directory(path: Path) -> Iterator[Path]:
     """Give a temporary folder beside ``path``; when the context closes well it becomes ``path`` by one rename.
 
-    A folder already at ``path`` is replaced: it is moved aside, and put back by ``remove_leftovers`` where
+    A folder already at ``path`` is replaced: it is moved aside, and put back by ``remove_stale_files`` where
     the process dies before the new one stands. All files are fsynced before the rename. On an error the
     temporary folder is removed and ``path`` stays as it was.
     """
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = temporary_beside(path)
+        temporary = temporary_path(path)
         temporary.mkdir()
     try:
         with storage_errors(path):
@@ -102,7 +102,7 @@ def append_line(path: Path, line: str) -> None:
         file.write(line.encode("utf-8") + b"\n")
 
 
-def remove_leftovers(folder: Path) -> list[Path]:
+def remove_stale_files(folder: Path) -> list[Path]:
     """Remove temporary files and folders that a killed process left in ``folder``; return what was removed.
 
     A folder that was moved aside and never replaced is put back first. What another living process of this
@@ -124,30 +124,30 @@ def remove_leftovers(folder: Path) -> list[Path]:
     return found
 
 
-def temporary_beside(path: Path) -> Path:
+def temporary_path(path: Path) -> Path:
     """Return a name in the same folder for what will be renamed to ``path``; leftovers of that name are removed."""
     return path.with_name(f"{_TEMPORARY}{path.name}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
 
 
 @contextlib.contextmanager
-def replaced(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a file beside ``path`` to be written by a library; it takes the place of ``path`` when that has gone well.
 
     Raises:
         StorageError: the disk is full or read-only.
     """
-    temporary = temporary_beside(path)
+    temporary = temporary_path(path)
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
-            make_ordinary(temporary)
+            apply_umask(temporary)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
 
 
-def make_ordinary(path: Path) -> None:
+def apply_umask(path: Path) -> None:
     """Give a file the permissions that a new one has here; safetensors makes files that only their owner may read."""
     if os.name == "posix":
         masked = os.umask(0)

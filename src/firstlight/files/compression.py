@@ -1,4 +1,4 @@
-"""Open a file, compressed or not, as a stream of bytes; damage is told apart from the end."""
+"""Open files that may be compressed (.gz, .bz2, .xz, .zst) as streams of bytes; damage is not mistaken for the end."""
 
 import bz2
 import gzip
@@ -12,98 +12,98 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from firstlight.errors import CorpusError, MissingExtra
+from firstlight.errors import CorpusError, Failure, MissingExtra
 from firstlight.files.atomic import storage_errors
 
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
-_BLOCK = 1 << 20
-_SAMPLE = 1 << 18
-_LITTLE = 1 << 16
+_BLOCK_BYTES = 1 << 20
+_SAMPLE_BYTES = 1 << 18
+_SMALL_BYTES = 1 << 16
 _SAMPLED_FILES = 8
-_LEAST_TAKE = 128
+_MIN_READ_BYTES = 128
 
 
-def bare_suffix(path: Path) -> str:
-    """Return the suffix below a compressed one: ``.txt`` of ``a.txt.gz``."""
+def inner_suffix(path: Path) -> str:
+    """Return the suffix without that of the compression, in lower case: ``.txt`` of ``a.TXT.gz``."""
     inner = Path(path.stem) if path.suffix.lower() in COMPRESSED else path
     return inner.suffix.lower()
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
-    """Open ``path`` for reading, decompressed.
+def open_compressed(path: Path, *, error: type[Failure] = CorpusError) -> Iterator[BinaryIO]:
+    """Open a file for reading, decompressed as its suffix says.
 
     Raises:
-        CorpusError: it is missing, not readable, or its compressed data is damaged or cut short.
+        Failure: of the class ``error``: it is missing, not readable, or its compressed data is damaged or truncated.
         MissingExtra: zstandard is not installed.
     """
     try:
-        with path.open("rb") as below, _unpacked(path, below) as file:
-            yield file
-    except _damage() as error:
-        raise _damaged(path, error) from error
-    except OSError as error:
-        # bz2 says OSError, without a number, where the others have an error of their own.
-        if error.errno is None and path.suffix.lower() in COMPRESSED:
-            raise _damaged(path, error) from error
-        raise CorpusError(f"cannot be read: {error.strerror or error}", where=path) from error
+        with path.open("rb") as file, _decompress(path, file) as decompressed:
+            yield decompressed
+    except _damage_errors() as refused:
+        raise _damaged(path, refused, error) from refused
+    except OSError as refused:
+        # bz2 raises OSError, without a number, where the others have an error of their own.
+        if refused.errno is None and path.suffix.lower() in COMPRESSED:
+            raise _damaged(path, refused, error) from refused
+        raise error(f"cannot be read: {refused.strerror or refused}", where=path) from refused
 
 
 @contextmanager
-def seekable(path: Path) -> Iterator[BinaryIO]:
-    """Open ``path`` for reading anywhere; a compressed one is first unpacked to a temporary file.
+def open_seekable(path: Path, *, error: type[Failure] = CorpusError) -> Iterator[BinaryIO]:
+    """Open a file for random access; a compressed one is first decompressed to a temporary file.
 
     Raises:
-        CorpusError: as ``opened``.
+        Failure: as ``open_compressed``.
         StorageError: no space for the temporary file.
     """
-    with opened(path) as file:
+    with open_compressed(path, error=error) as file:
         if path.suffix.lower() not in COMPRESSED:
             yield file
             return
-        with storage_errors(Path(tempfile.gettempdir())), tempfile.TemporaryFile(prefix="firstlight-") as unpacked:
-            shutil.copyfileobj(file, unpacked, _BLOCK)
-            unpacked.seek(0)
-            yield cast(BinaryIO, unpacked)
+        with storage_errors(Path(tempfile.gettempdir())), tempfile.TemporaryFile(prefix="firstlight-") as temporary:
+            shutil.copyfileobj(file, temporary, _BLOCK_BYTES)
+            temporary.seek(0)
+            yield cast(BinaryIO, temporary)
 
 
-def text_size(files: Sequence[Path]) -> int:
-    """Return about how many bytes the files hold unpacked, judged by the beginning of the first few."""
+def estimate_size(files: Sequence[Path]) -> int:
+    """Estimate the decompressed bytes of some files from their sizes and the start of the first compressed ones."""
     plain = sum(p.stat().st_size for p in files if p.suffix.lower() not in COMPRESSED)
     packed = [p for p in files if p.suffix.lower() in COMPRESSED]
     if not packed:
         return plain
-    read = made = 0
+    n_read = n_decompressed = 0
     for path in packed[:_SAMPLED_FILES]:
         try:
             used, given = _sample(path)
         except (OSError, MissingExtra):
             continue
-        except _damage():
-            continue  # whoever reads the file will say what is wrong with it
-        read, made = read + used, made + given
-    return plain + round(sum(p.stat().st_size for p in packed) * (made / read if read else 1.0))
+        except _damage_errors():
+            continue  # reported when the file is read
+        n_read, n_decompressed = n_read + used, n_decompressed + given
+    return plain + round(sum(p.stat().st_size for p in packed) * (n_decompressed / n_read if n_read else 1.0))
 
 
 def _sample(path: Path) -> tuple[int, int]:
-    """Unpack the beginning of a file: how many bytes were read, and how many they became."""
-    made, block = 0, b""
-    with path.open("rb") as below, _unpacked(path, below) as file:
-        while made < _SAMPLE and (block := file.read(_LITTLE)):
-            made += len(block)
+    """Decompress the start of a file; return the bytes read and the bytes that they became."""
+    n_decompressed, block = 0, b""
+    with path.open("rb") as file, _decompress(path, file) as decompressed:
+        while n_decompressed < _SAMPLE_BYTES and (block := decompressed.read(_SMALL_BYTES)):
+            n_decompressed += len(block)
         # And all else that comes from the bytes read so far: a block of bz2 gives 900 kB.
-        used = below.tell()
-        while below.tell() == used and (block := file.read(_LITTLE)):
-            made += len(block)
-    return used if block else path.stat().st_size, made
+        used = file.tell()
+        while file.tell() == used and (block := decompressed.read(_SMALL_BYTES)):
+            n_decompressed += len(block)
+    return used if block else path.stat().st_size, n_decompressed
 
 
-def _damaged(path: Path, error: Exception) -> CorpusError:
-    return CorpusError(f"is damaged or cut short: {error}", where=path, fix="Fetch or compress it again.")
+def _damaged(path: Path, refused: Exception, error: type[Failure]) -> Failure:
+    return error(f"is damaged or truncated: {refused}", where=path, fix="Fetch or compress it again.")
 
 
-def _unpacked(path: Path, file: BinaryIO) -> BinaryIO:
-    """Return a stream of what ``file`` holds; closing it leaves ``file`` open."""
+def _decompress(path: Path, file: BinaryIO) -> BinaryIO:
+    """Return a stream of the decompressed bytes; closing it leaves ``file`` open."""
     suffix = path.suffix.lower()
     if suffix == ".gz":
         return cast(BinaryIO, gzip.GzipFile(fileobj=file))
@@ -121,46 +121,46 @@ def _unpacked(path: Path, file: BinaryIO) -> BinaryIO:
 
 
 class _Zstd(io.RawIOBase):
-    """Every frame of a Zstandard file; the library's own reader stops after the first, and at a cut says nothing."""
+    """All frames of a Zstandard file; the library's own reader stops after the first, and ignores a truncated one."""
 
     def __init__(self, file: BinaryIO, decompressor: Any) -> None:
         self._file, self._decompressor = file, decompressor
         self._frame: Any = None
-        self._packed = b""
-        self._made = memoryview(b"")
-        self._take = _LEAST_TAKE
+        self._unused = b""
+        self._decompressed = memoryview(b"")
+        self._read_bytes = _MIN_READ_BYTES
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, target: Any) -> int:
-        while not self._made:
-            packed = self._packed or self._file.read(self._take)
-            if not packed and self._frame is not None:
+        while not self._decompressed:
+            data = self._unused or self._file.read(self._read_bytes)
+            if not data and self._frame is not None:
                 raise EOFError("Compressed file ended before the end-of-frame marker was reached")
-            if not packed:
+            if not data:
                 return 0
-            self._unpack(packed)
-        n = min(len(target), len(self._made))
-        target[:n] = self._made[:n]
-        self._made = self._made[n:]
+            self._decompress(data)
+        n = min(len(target), len(self._decompressed))
+        target[:n] = self._decompressed[:n]
+        self._decompressed = self._decompressed[n:]
         return n
 
-    def _unpack(self, packed: bytes) -> None:
+    def _decompress(self, data: bytes) -> None:
         if self._frame is None:
             self._frame = self._decompressor.decompressobj()
-        made = self._frame.decompress(packed)
-        self._made = memoryview(made)
-        self._packed = b""
+        decompressed = self._frame.decompress(data)
+        self._decompressed = memoryview(decompressed)
+        self._unused = b""
         if self._frame.eof:
-            self._packed, self._frame = self._frame.unused_data, None
-        # What one read unpacks to is all in memory: keep it near a block, also where 128 bytes become megabytes.
-        wanted = len(packed) * _BLOCK // max(1, len(made))
-        self._take = max(_LEAST_TAKE, min(self._take * 2, wanted, _LITTLE))
+            self._unused, self._frame = self._frame.unused_data, None
+        # One read is decompressed in memory: keep that near a block, also where 128 bytes become megabytes.
+        wanted = len(data) * _BLOCK_BYTES // max(1, len(decompressed))
+        self._read_bytes = max(_MIN_READ_BYTES, min(self._read_bytes * 2, wanted, _SMALL_BYTES))
 
 
-def _damage() -> tuple[type[Exception], ...]:
-    """Return the errors that damaged data raises, whatever the compression."""
+def _damage_errors() -> tuple[type[Exception], ...]:
+    """Return the exceptions that damaged data raises, for every compression."""
     known: tuple[type[Exception], ...] = (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error)
     try:
         import zstandard

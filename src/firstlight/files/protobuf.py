@@ -1,41 +1,41 @@
-"""Protocol buffers' wire format, as far as three foreign formats need it."""
+"""Parse protocol buffers' wire format, as far as SentencePiece models and TensorFlow checkpoints need it."""
 
 from collections.abc import Iterator
 from typing import Any
 
-_BYTES = 10  # of the longest number
+_MAX_VARINT_BYTES = 10
 
 
-def varint(data: bytes, at: int) -> tuple[int, int]:
-    """Return the number that begins at byte ``at``, and where it ends.
+def read_varint(data: bytes, offset: int) -> tuple[int, int]:
+    """Read the integer that starts at a byte offset; return it and the offset behind it.
 
     Raises:
         ValueError: it has no end.
     """
     value = 0
-    for i, byte in enumerate(data[at : at + _BYTES]):
+    for i, byte in enumerate(data[offset : offset + _MAX_VARINT_BYTES]):
         value |= (byte & 127) << (7 * i)
         if byte < 128:
-            return value, at + i + 1
-    raise ValueError(f"a number without an end at byte {at:,}")
+            return value, offset + i + 1
+    raise ValueError(f"a varint without an end at byte {offset:,}")
 
 
-def fields(data: bytes) -> Iterator[tuple[int, Any]]:
-    """Yield the fields of a message, by number: whole numbers as int, everything else as bytes.
+def iter_fields(data: bytes) -> Iterator[tuple[int, Any]]:
+    """Yield the fields of a message as (number, value): integers as int, everything else as bytes.
 
     Raises:
-        ValueError: it is no message.
+        ValueError: the bytes are not a message.
     """
-    at = 0
-    while at < len(data):
-        key, at = varint(data, at)
-        kind = key & 7
+    offset = 0
+    while offset < len(data):
+        key, offset = read_varint(data, offset)
+        wire_type = key & 7
         value: int | bytes | None = None
-        if kind == 0:
-            value, at = varint(data, at)
-        elif kind in (1, 2, 5):
-            size, at = varint(data, at) if kind == 2 else (8 if kind == 1 else 4, at)
-            value, at = data[at : at + size], at + size
-        if value is None or at > len(data):
-            raise ValueError(f"no message at byte {at:,}")
+        if wire_type == 0:
+            value, offset = read_varint(data, offset)
+        elif wire_type in (1, 2, 5):
+            size, offset = read_varint(data, offset) if wire_type == 2 else (8 if wire_type == 1 else 4, offset)
+            value, offset = data[offset : offset + size], offset + size
+        if value is None or offset > len(data):
+            raise ValueError(f"not a protocol buffer message at byte {offset:,}")
         yield key >> 3, value

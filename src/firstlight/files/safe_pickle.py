@@ -100,7 +100,7 @@ def read_pickle(data: bytes) -> Any:
     """Return what a pickle of protocol 2 to 5 holds: plain values, ``PickledObject`` for objects.
 
     Raises:
-        Refused: it is cut or damaged, or names something that gensim's vectors do not.
+        UnsafePickleError: it is cut or damaged, or names something that gensim's vectors do not.
     """
     try:
         # Of instructions that are refused anyway, the library warns of how they are written.
@@ -121,11 +121,11 @@ def _followed(machine: "_Machine", instructions: Iterator[tuple[Any, Any, int | 
     raise UnsafePickleError("is no readable pickle: it has no end")
 
 
-def array(thing: Any) -> np.ndarray | None:
+def to_array(thing: Any) -> np.ndarray | None:
     """Return the array that an object is, or None.
 
     Raises:
-        Refused: its bytes are not as many as its shape needs, or of no plain number type.
+        UnsafePickleError: its bytes are not as many as its shape needs, or of no plain number type.
     """
     if not isinstance(thing, PickledObject):
         return None
@@ -259,7 +259,7 @@ def _made(path: str, arguments: tuple[Any, ...]) -> Any:
         return {}
     if path.endswith("multiarray.scalar") and len(arguments) == 2 and isinstance(arguments[1], bytes):
         kind, data = arguments
-        found = array(PickledObject("numpy._core.numeric._frombuffer", (data, kind, (1,), "C")))
+        found = to_array(PickledObject("numpy._core.numeric._frombuffer", (data, kind, (1,), "C")))
         return None if found is None else found[0].item()
     if path == "copyreg._reconstructor" and arguments and isinstance(arguments[0], GlobalName):
         return PickledObject(arguments[0].path)

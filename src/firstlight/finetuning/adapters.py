@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from firstlight.errors import CheckpointError, MissingExtra, UsageError
-from firstlight.files import make_ordinary, write_atomic
+from firstlight.files import apply_umask, write_atomic
 from firstlight.finetuning.settings import AdapterSettings
 from firstlight.model import GPT, HEADS_FILE, hf_parameter_names, tensors_to_hf
 from firstlight.model.quantized import QuantizedLinear, QuantType
@@ -150,7 +150,7 @@ def write(
         written["base_model.model.score.weight"] = weights[f"heads.{head}.weight"]
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     save_file(written, folder / FOLDER / "adapter_model.safetensors")
-    make_ordinary(folder / FOLDER / "adapter_model.safetensors")
+    apply_umask(folder / FOLDER / "adapter_model.safetensors")
     write_atomic(folder / FOLDER / "adapter_config.json", json.dumps(table, indent=1) + "\n")
     return {k: v for k, v in weights.items() if not k.startswith(_PREFIX)}
 

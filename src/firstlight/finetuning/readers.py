@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from firstlight.errors import CorpusError, MissingExtra, nearest
-from firstlight.files.compression import bare_suffix, opened
+from firstlight.files.compression import inner_suffix, open_compressed
 from firstlight.finetuning.folders import folders
 from firstlight.finetuning.spec import Files
 
@@ -77,17 +77,17 @@ def records(path: Path, files: Files) -> Iterator[Record]:
         if files.format != "auto"
         else "folders"
         if path.is_dir()
-        else _FORMATS.get(bare_suffix(path), "tsv")
+        else _FORMATS.get(inner_suffix(path), "tsv")
     )
     if kind == "folders":
         yield from folders(path, files)
     elif kind == "parquet":
         yield from _parquet(path)
     elif kind in ("json", "jsonl"):
-        with opened(path) as file:
+        with open_compressed(path) as file:
             yield from _json(path, file, files, kind)
     else:
-        with opened(path) as file:
+        with open_compressed(path) as file:
             yield from _table(path, _lines(path, file, files), files, kind)
 
 

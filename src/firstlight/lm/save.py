@@ -12,7 +12,7 @@ from torch import Tensor
 
 from firstlight import tokenizer as tokenizers
 from firstlight.errors import StorageError
-from firstlight.files import replaced, write_atomic
+from firstlight.files import atomic_file, write_atomic
 from firstlight.model import HEADS_FILE, ModelConfig, count_parameters, to_hf_config
 from firstlight.tokenizer import Tokenizer
 
@@ -97,7 +97,7 @@ def save_pretrained(
 def _write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
     """Write beside and rename: a model that was loaded from ``path`` may still read its weights there."""
     held = {name: tensor.detach().contiguous() for name, tensor in weights.items()}
-    with replaced(path) as temporary:
+    with atomic_file(path) as temporary:
         try:
             save_file(held, temporary, metadata={"format": "pt"})
         except SafetensorError as error:  # it gives the system's refusals as text

@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 from firstlight.config import Settings, dump_toml, read_toml
 from firstlight.errors import UsageError
-from firstlight.files import MANIFEST, remove_leftovers, run_layout, storage_errors, write_atomic
+from firstlight.files import MANIFEST, remove_stale_files, run_layout, storage_errors, write_atomic
 
 Kind = Literal["pretrain", "finetune", "align"]
 
@@ -178,7 +178,7 @@ class RunDirectory:
 
     def clean_up(self) -> None:
         """Remove temporary files of a process that was killed."""
-        remove_leftovers(self.path)
+        remove_stale_files(self.path)
 
     def holds_other_files(self) -> bool:
         """Return whether the path holds files that no run has written before its settings.

@@ -11,7 +11,7 @@ from typing import Any
 from firstlight import parallel, progress
 from firstlight.config import dump_toml, merge, parse_overrides, preset, read_toml, resolve
 from firstlight.errors import ContractError, FirstlightError, UsageError
-from firstlight.files import remove_leftovers, write_atomic
+from firstlight.files import remove_stale_files, write_atomic
 from firstlight.finetuning import EvalResults, TaskSpec
 from firstlight.lm import LM
 from firstlight.runs.compatibility import changed_settings, check_changes, settings_hash
@@ -85,7 +85,7 @@ def finetune(
     parallel.start(device_context)
     try:
         with pretrain_setup.locked(run) if parallel.is_main(device_context) else nullcontext():
-            remove_leftovers(run)
+            remove_stale_files(run)
             done = _finished(run) if specs is not None else None
             return done or _run(run, settings, specs, device_context, started)
     finally:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from firstlight import optim, parallel, progress
 from firstlight.config import dump_toml
 from firstlight.errors import ContractError, FirstlightError, UsageError
-from firstlight.files import code_hash, remove_leftovers, write_atomic
+from firstlight.files import code_hash, remove_stale_files, write_atomic
 from firstlight.model import ModelConfig
 from firstlight.runs.compatibility import settings_hash
 from firstlight.stages import pretrain_setup
@@ -93,7 +93,7 @@ def pretrain(
             parallel.barrier(device_context)  # the first process holds the lock and makes what the others read
             return _already_finished(request) or _run(request, device_context, started)
         with pretrain_setup.locked(request.run):
-            remove_leftovers(request.run)
+            remove_stale_files(request.run)
             finished = _already_finished(request)
             made = None if finished else materials(request.run, request.settings, prepared=request.resumes)
             parallel.barrier(device_context)

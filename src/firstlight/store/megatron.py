@@ -64,7 +64,7 @@ def read_index(path: Path) -> tuple[np.ndarray, np.dtype]:
         )
     if len(data) != head + 12 * n_sequences + 8 * n_bounds:
         raise StoreError(
-            "is cut or overlong",
+            "is truncated or too long",
             where=path,
             found=f"{len(data)} bytes",
             expected=head + 12 * n_sequences + 8 * n_bounds,
@@ -93,7 +93,7 @@ def open_ids(prefix: Path) -> tuple[np.ndarray, np.ndarray]:
     size = path.stat().st_size
     if size != int(bounds[-1]) * dtype.itemsize:
         raise StoreError(
-            "is cut or overlong", where=path, found=f"{size} bytes", expected=int(bounds[-1]) * dtype.itemsize
+            "is truncated or too long", where=path, found=f"{size} bytes", expected=int(bounds[-1]) * dtype.itemsize
         )
     ids = np.memmap(path, dtype=dtype, mode="r") if size else np.zeros(0, dtype)
     return ids, bounds

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from firstlight import progress
 from firstlight.errors import ContractError, StoreError
-from firstlight.files import MANIFEST, atomic_directory, remove_leftovers
+from firstlight.files import MANIFEST, atomic_directory, remove_stale_files
 from firstlight.store.settings import DataSettings
 from firstlight.store.store import FORMAT, Split, TokenStore
 from firstlight.store.writer import HASHED, Piece, Writer
@@ -86,7 +86,7 @@ def prepare(
     if (directory / MANIFEST).is_file() and not overwrite:
         return _made_before(directory, made_from)
     if directory.parent.is_dir():
-        remove_leftovers(directory.parent)
+        remove_stale_files(directory.parent)
     with atomic_directory(directory) as folder, Writer(folder, encoder, settings, seed) as writer:
         tables = []
         with progress.task("encode", sum(s.n_bytes for s in sources) or None, "B") as task:

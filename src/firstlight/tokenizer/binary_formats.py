@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from firstlight.errors import TokenizerError
-from firstlight.files import Bytes, fields
+from firstlight.files import BoundedReader, iter_fields
 from firstlight.tokenizer.from_vocab import Table, byte_level, sentence_piece
 from firstlight.tokenizer.merges import last_merge
 from firstlight.tokenizer.patterns import PATTERNS
@@ -61,12 +61,12 @@ def read_llama2c(path: Path) -> Tokenizer:
     Raises:
         TokenizerError: it is damaged.
     """
-    file = Bytes(path, TokenizerError)
-    file.numbers("I")  # the longest piece
+    file = BoundedReader(path, TokenizerError)
+    file.unpack("I")  # the longest piece
     tokens, scores = [], []
-    while file.left:
-        score, length = file.numbers("fI")
-        tokens.append(file.text(length).replace(" ", "▁"))
+    while file.remaining:
+        score, length = file.unpack("fI")
+        tokens.append(file.read_text(length).replace(" ", "▁"))
         scores.append(score)
     if len(tokens) < 3 or [token.strip() for token in tokens[:3]] != ["<unk>", "<s>", "</s>"]:
         raise TokenizerError(
@@ -84,13 +84,13 @@ def read_llmc(path: Path) -> Tokenizer:
     Raises:
         TokenizerError: it is damaged, or of another version.
     """
-    file = Bytes(path, TokenizerError)
-    magic, version, size, eot, *_ = file.numbers("256I")
+    file = BoundedReader(path, TokenizerError)
+    magic, version, size, eot, *_ = file.unpack("256I")
     if magic != LLMC or version not in (1, 2):
         raise TokenizerError("is no tokenizer of llm.c", where=path, found=f"{magic}, version {version}")
-    file.need(2 * size)
+    file.require(2 * size)
     eot = eot if version == 2 else size - 1
-    held = [file.take(*file.numbers("B")) for _ in range(size)]
+    held = [file.read(*file.unpack("B")) for _ in range(size)]
     ranks = {data: i for i, data in enumerate(held) if i != eot}
     if len(ranks) != size - 1 or any(bytes([b]) not in ranks for b in range(256)):
         raise TokenizerError("has a token twice, or none for some bytes", where=path)
@@ -107,7 +107,7 @@ def _fields(data: Any, path: Path) -> Iterator[tuple[int, Any]]:
     if not isinstance(data, bytes):
         raise TokenizerError("is no SentencePiece model, or damaged", where=path)
     try:
-        yield from fields(data)
+        yield from iter_fields(data)
     except ValueError as error:
         raise TokenizerError("is no SentencePiece model, or damaged", where=path, found=error) from error
 

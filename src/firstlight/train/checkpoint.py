@@ -21,9 +21,9 @@ from torch import Tensor
 from firstlight import parallel, progress
 from firstlight.errors import CheckpointError, FirstlightError, StorageError
 from firstlight.files import (
+    apply_umask,
     atomic_directory,
-    make_ordinary,
-    remove_leftovers,
+    remove_stale_files,
     storage_errors,
     verify_manifest,
     write_atomic,
@@ -138,7 +138,7 @@ class Checkpoints:
             trainer.mkdir()
             for what, tensors in (("optimizer", snap.trainer), ("random", snap.random)):
                 save_file(tensors, trainer / f"{what}.safetensors")
-                make_ordinary(trainer / f"{what}.safetensors")
+                apply_umask(trainer / f"{what}.safetensors")
             write_atomic(trainer / "state.json", json.dumps(snap.table, indent=1))
             write_manifest(folder, {"format": FORMAT, "step": snap.step})
         self.written = snap.step
@@ -181,7 +181,7 @@ class Checkpoints:
         return None if name is None else self.folder / name
 
     def _newest_valid(self, calm: bool) -> str | None:
-        remove_leftovers(self.folder)
+        remove_stale_files(self.folder)
         for path in reversed(self.all()):
             problems = verify_manifest(path)
             if not problems and not (calm and read_table(path)["counters"].get("spiking")):

@@ -1,9 +1,6 @@
 """Vectors as an array, .npy or safetensors, with the words in a file beside it."""
 
-import ast
 import json
-import math
-import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -11,58 +8,27 @@ from typing import Any
 import numpy as np
 
 from firstlight.errors import TokenizerError
-from firstlight.vectors.stream import Stream
+from firstlight.files import BoundedReader
+from firstlight.files.arrays import read_npy as load_npy
+from firstlight.vectors.stream import open_vectors
 from firstlight.vectors.text import MOST_WIDE, Read
 
-NPY = b"\x93NUMPY"
 WORDS = ".vocab"
 _BESIDE = (WORDS, ".words", ".txt", ".json")
-_MOST_HEADER = 1 << 16
 _NAMES = ("vectors", "embeddings", "embedding", "weight")
 
 
-def read_npy(stream: Stream) -> Read:
+def read_npy(stream: BoundedReader) -> Read:
     """Read an .npy file of two dimensions, and its words.
 
     Raises:
         TokenizerError: it is cut, holds something else, or has another number of rows than there are words.
     """
-    matrix = npy_array(stream)
+    matrix = load_npy(stream, kinds="f")
     return _words_beside(stream.path, len(_two(matrix, stream.path))), matrix
 
 
-def npy_array(stream: Stream) -> np.ndarray:
-    """Return the floating-point array of an .npy file; one of Python objects, which would run code, is refused."""
-    head = stream.take(8, "its beginning")
-    if head[:6] != NPY or head[6] not in (1, 2):
-        stream.refuse("is no .npy file of version 1 or 2")
-    form = "<H" if head[6] == 1 else "<I"
-    (length,) = struct.unpack(form, stream.take(struct.calcsize(form)))
-    if length > _MOST_HEADER:
-        stream.refuse("has an absurd header", found=f"{length:,} bytes")
-    dtype, turned, shape = _npy_header(stream, stream.take(length, "its header"))
-    data = stream.take(math.prod(shape) * dtype.itemsize, f"{' × '.join(map(str, shape))} numbers")
-    return np.frombuffer(data, dtype).reshape(shape, order="F" if turned else "C")
-
-
-def _npy_header(stream: Stream, header: bytes) -> tuple[np.dtype[Any], bool, tuple[int, ...]]:
-    """Return number type, order and shape. NumPy's own reader would try to mend a header that is damaged."""
-    if b"\\" in header:  # Python would warn of what it takes for an escape
-        stream.refuse("has a header that cannot be read")
-    try:
-        table = ast.literal_eval(header.decode("latin-1").strip())
-        form, turned, shape = table["descr"], table["fortran_order"], table["shape"]
-        sizes = tuple(int(n) for n in shape if type(n) is int and n >= 0)
-    except (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError) as error:
-        stream.refuse(f"has a header that cannot be read: {' '.join(str(error).split())[:100]}")
-    if not isinstance(form, str) or re.fullmatch(r"[<>=]?f[248]", form) is None:
-        stream.refuse("holds no floating-point numbers", found=repr(form)[:40])
-    if len(sizes) != len(shape) or not isinstance(turned, bool):
-        stream.refuse("has an absurd shape", found=repr(shape)[:40])
-    return np.dtype(form), turned, sizes
-
-
-def read_safetensors(stream: Stream) -> Read:
+def read_safetensors(stream: BoundedReader) -> Read:
     """Read the matrix of a safetensors file, named vectors, embeddings or weight where there are several.
 
     Raises:
@@ -72,13 +38,13 @@ def read_safetensors(stream: Stream) -> Read:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    size = stream.take(8, "its beginning")
+    size = stream.read(8, "its beginning")
     (length,) = struct.unpack("<Q", size)
-    header = stream.take(length, "its header")
+    header = stream.read(length, "its header")
     try:
         table: dict[str, Any] = json.loads(header)
         ends = [int(entry["data_offsets"][1]) for name, entry in table.items() if name != "__metadata__"]
-        tensors = load(size + header + stream.take(max(ends, default=0), "its tensors"))
+        tensors = load(size + header + stream.read(max(ends, default=0), "its tensors"))
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         reason = " ".join(str(error).split())[:100]
         raise TokenizerError(f"is no readable safetensors file: {reason}", where=stream.path) from error
@@ -115,8 +81,8 @@ def _words_beside(path: Path, n: int) -> list[str]:
         raise TokenizerError(
             "has no vocabulary beside it", where=path, expected=f"one of {', '.join(names)}: a word a line"
         )
-    with Stream(found) as stream:
-        data = stream.rest()
+    with open_vectors(found) as stream:
+        data = stream.read_all()
     try:
         text = data.decode("utf-8-sig")
         words = _listed(json.loads(text), found) if found.name.removesuffix(".gz").endswith(".json") else None

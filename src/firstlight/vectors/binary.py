@@ -4,7 +4,7 @@ from collections.abc import Container
 
 import numpy as np
 
-from firstlight.vectors.stream import Stream
+from firstlight.files import BoundedReader
 from firstlight.vectors.text import Read, check, decoded, header, is_number
 
 _MOST_WORD = 2000  # bytes; word2vec itself cuts words at a hundred
@@ -23,7 +23,7 @@ def is_binary(head: bytes) -> bool:
     return "\ufffd" in whole or any(c < " " and c not in "\t\r\n" for c in whole)
 
 
-def read_binary(stream: Stream, wanted: Container[str] | None) -> Read:
+def read_binary(stream: BoundedReader, wanted: Container[str] | None) -> Read:
     """Read a binary file.
 
     Args:
@@ -33,9 +33,9 @@ def read_binary(stream: Stream, wanted: Container[str] | None) -> Read:
     Raises:
         TokenizerError: it is cut, or its counts cannot be true.
     """
-    counts = header(stream.line(100))
+    counts = header(stream.readline(100))
     if counts is None:
-        stream.refuse("has no counts in its first line", line=True)
+        stream.fail("has no counts in its first line", line=True)
     n, width = counts
     size = 4 * width
     check(stream, n, width, row_bytes=size + 1)
@@ -43,11 +43,11 @@ def read_binary(stream: Stream, wanted: Container[str] | None) -> Read:
     rows: list[bytes] = []
     for _ in range(n):
         # Some programs end each row with a line break, others do not.
-        word = decoded(stream, stream.until(b" ", _MOST_WORD).lstrip(b"\n"), line=False)
-        row = stream.take(size, "the numbers of a word")
+        word = decoded(stream, stream.read_until(b" ", _MOST_WORD).lstrip(b"\n"), line=False)
+        row = stream.read(size, "the numbers of a word")
         if wanted is None or word in wanted:
             words.append(word)
             rows.append(row)
-    if stream.beginning(64).strip():
-        stream.refuse("goes on behind its last word", expected=f"{n:,} words, as its first line says")
+    if stream.read_up_to(64).strip():
+        stream.fail("goes on behind its last word", expected=f"{n:,} words, as its first line says")
     return words, np.frombuffer(b"".join(rows), dtype="<f4").reshape(len(words), width)

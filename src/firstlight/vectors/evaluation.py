@@ -9,7 +9,7 @@ import numpy as np
 
 from firstlight.errors import TokenizerError
 from firstlight.statistics import METRICS
-from firstlight.vectors.stream import Stream
+from firstlight.vectors.stream import open_vectors
 from firstlight.vectors.word_vectors import WordVectors
 
 _MOST_LINE = 1 << 16
@@ -166,14 +166,14 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield the lines that say something, with their numbers."""
     if not path.is_file():
         raise TokenizerError("no such file", where=path)
-    with Stream(path) as stream:
-        while line := stream.line(_MOST_LINE):
+    with open_vectors(path) as stream:
+        while line := stream.readline(_MOST_LINE):
             try:
                 text = line.decode("utf-8-sig").strip()
             except UnicodeDecodeError:
-                stream.refuse("is no UTF-8", line=True)
+                stream.fail("is no UTF-8", line=True)
             if text and not text.startswith("#"):
-                yield stream.lines, text
+                yield stream.line_number, text
 
 
 def _is_number(text: str) -> bool:

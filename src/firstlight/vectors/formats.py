@@ -7,9 +7,11 @@ import numpy as np
 
 from firstlight import progress
 from firstlight.errors import TokenizerError
-from firstlight.vectors.arrays import NPY, read_npy, read_safetensors
+from firstlight.files import BoundedReader
+from firstlight.files.arrays import NPY_MAGIC
+from firstlight.vectors.arrays import read_npy, read_safetensors
 from firstlight.vectors.binary import is_binary, read_binary
-from firstlight.vectors.stream import Stream
+from firstlight.vectors.stream import open_vectors
 from firstlight.vectors.text import Read, read_text
 from firstlight.vectors.word_vectors import WordVectors
 
@@ -31,18 +33,18 @@ def read(path: str | Path, wanted: Container[str] | None = None) -> WordVectors:
     path = Path(path)
     if not path.is_file():
         raise TokenizerError("no such file", where=path, fix="Give a file of word vectors.")
-    with Stream(path) as stream:
-        head = stream.beginning(_HEAD)
+    with open_vectors(path) as stream:
+        head = stream.read_up_to(_HEAD)
     if not head:
         raise TokenizerError("is empty", where=path)
-    with Stream(path) as stream:
+    with open_vectors(path) as stream:
         words, matrix = _read_as(stream, head, wanted)
     return _clean(words, matrix, path, wanted)
 
 
-def _read_as(stream: Stream, head: bytes, wanted: Container[str] | None) -> Read:
+def _read_as(stream: BoundedReader, head: bytes, wanted: Container[str] | None) -> Read:
     name = stream.path.name.removesuffix(".gz")
-    if head.startswith(NPY):
+    if head.startswith(NPY_MAGIC):
         return read_npy(stream)
     if name.endswith(".safetensors"):
         return read_safetensors(stream)

@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 
 from firstlight.errors import TokenizerError
-from firstlight.files.safe_pickle import PickledObject, UnsafePickleError, array, read_pickle
-from firstlight.vectors.arrays import npy_array
-from firstlight.vectors.stream import Stream
+from firstlight.files import BoundedReader
+from firstlight.files.arrays import read_npy
+from firstlight.files.safe_pickle import PickledObject, UnsafePickleError, read_pickle, to_array
+from firstlight.vectors.stream import open_vectors
 from firstlight.vectors.text import Read
 
 _MATRIX = ("vectors", "syn0")  # gensim 4 and 3, gensim 1
 
 
-def read_gensim(stream: Stream) -> Read:
+def read_gensim(stream: BoundedReader) -> Read:
     """Read a file of gensim's.
 
     Raises:
@@ -24,7 +25,7 @@ def read_gensim(stream: Stream) -> Read:
     """
     path = stream.path
     try:
-        saved = read_pickle(stream.rest())
+        saved = read_pickle(stream.read_all())
         inside = "wv." if isinstance(saved, PickledObject) and isinstance(saved.get("wv"), PickledObject) else ""
         holder = saved.get("wv") if inside else saved
         if not isinstance(holder, PickledObject) or not holder.path.startswith("gensim."):
@@ -61,16 +62,16 @@ def _row(entry: Any) -> int:
     return row
 
 
-def _matrix(stream: Stream, holder: PickledObject, inside: str) -> np.ndarray:
+def _matrix(stream: BoundedReader, holder: PickledObject, inside: str) -> np.ndarray:
     """Return the vectors, from the pickle or from the file beside it."""
-    matrix = next((found for name in _MATRIX if (found := array(holder.get(name))) is not None), None)
+    matrix = next((found for name in _MATRIX if (found := to_array(holder.get(name))) is not None), None)
     if matrix is None:
         beside = [stream.path.with_name(f"{stream.path.name}.{inside}{name}.npy") for name in _MATRIX]
         file = next((p for p in beside if p.is_file()), None)
         if file is None:
             raise TokenizerError("keeps its vectors in a file that is missing", where=stream.path, expected=beside[0])
-        with Stream(file) as arrays:
-            matrix = npy_array(arrays)
+        with open_vectors(file) as arrays:
+            matrix = read_npy(arrays, kinds="f")
     if matrix.ndim != 2 or matrix.dtype.kind != "f" or not matrix.shape[1]:
         raise UnsafePickleError(f"has vectors that are no matrix: {matrix.dtype} {matrix.shape}")
     return matrix

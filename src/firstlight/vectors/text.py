@@ -6,7 +6,7 @@ from collections.abc import Container
 
 import numpy as np
 
-from firstlight.vectors.stream import Stream
+from firstlight.files import BoundedReader
 
 Read = tuple[list[str], np.ndarray]
 
@@ -14,7 +14,7 @@ MOST_WIDE = 1 << 16
 _MOST_LINE = 2 << 20
 
 
-def read_text(stream: Stream, wanted: Container[str] | None) -> Read:
+def read_text(stream: BoundedReader, wanted: Container[str] | None) -> Read:
     """Read a text; a word may have spaces in it, as some of GloVe's largest set do.
 
     Args:
@@ -27,12 +27,12 @@ def read_text(stream: Stream, wanted: Container[str] | None) -> Read:
     Raises:
         TokenizerError: a line that is none, or fewer lines than the first one says.
     """
-    first = stream.line(_MOST_LINE)
+    first = stream.readline(_MOST_LINE)
     counts = header(first)
     if counts is not None:
         n, width = counts
         check(stream, n, width, row_bytes=2 * width + 1)
-        line = stream.line(_MOST_LINE)
+        line = stream.readline(_MOST_LINE)
     else:
         n, width, line = None, _numbers_at_end(stream, first), first
     words: list[str] = []
@@ -44,9 +44,9 @@ def read_text(stream: Stream, wanted: Container[str] | None) -> Read:
             seen += 1
             if word is not None:
                 words.append(word)
-        line = stream.line(_MOST_LINE)
+        line = stream.readline(_MOST_LINE)
     if n is not None and seen != n:
-        stream.refuse("has another number of words than its first line says", line=True, found=seen, expected=n)
+        stream.fail("has another number of words than its first line says", line=True, found=seen, expected=n)
     return words, np.frombuffer(values, dtype=np.float32).reshape(len(words), width)
 
 
@@ -58,14 +58,14 @@ def header(line: bytes) -> tuple[int, int] | None:
     return int(parts[0]), int(parts[1])
 
 
-def check(stream: Stream, n: int, width: int, *, row_bytes: int) -> None:
+def check(stream: BoundedReader, n: int, width: int, *, row_bytes: int) -> None:
     """Refuse counts that no file of this size can have."""
     if not 1 <= width <= MOST_WIDE or n < 1:
-        stream.refuse("has absurd counts", line=True, found=f"{n} words of {width} numbers")
-    stream.need(n * row_bytes - 1, f"{n:,} words of {width:,} numbers")
+        stream.fail("has absurd counts", line=True, found=f"{n} words of {width} numbers")
+    stream.require(n * row_bytes - 1, f"{n:,} words of {width:,} numbers")
 
 
-def decoded(stream: Stream, word: bytes, *, line: bool) -> str:
+def decoded(stream: BoundedReader, word: bytes, *, line: bool) -> str:
     """Return a word's text.
 
     Raises:
@@ -74,31 +74,33 @@ def decoded(stream: Stream, word: bytes, *, line: bool) -> str:
     try:
         return word.decode("utf-8")
     except UnicodeDecodeError:
-        stream.refuse("has a word that is no UTF-8", line=line, found=repr(word[:20]))
+        stream.fail("has a word that is no UTF-8", line=line, found=repr(word[:20]))
 
 
-def _row(stream: Stream, line: bytes, width: int, wanted: Container[str] | None, values: "array[float]") -> str | None:
+def _row(
+    stream: BoundedReader, line: bytes, width: int, wanted: Container[str] | None, values: "array[float]"
+) -> str | None:
     """Append a line's numbers; return its word, or None where nobody wants it."""
     parts = line.rsplit(None, width)
     if len(parts) != width + 1:
-        stream.refuse("has too few numbers", line=True, found=len(parts) - 1, expected=width)
+        stream.fail("has too few numbers", line=True, found=len(parts) - 1, expected=width)
     word = decoded(stream, parts[0].strip(b" \t"), line=True)
     if b" " in parts[0] and is_number(parts[0].split()[-1]):
-        stream.refuse("has more numbers than the lines before", line=True, expected=width)
+        stream.fail("has more numbers than the lines before", line=True, expected=width)
     if wanted is not None and word not in wanted:
         return None
     try:
         numbers = [float(part) for part in parts[1:]]
     except ValueError:
         odd = next(part for part in parts[1:] if not is_number(part))
-        stream.refuse("has something that is no number", line=True, found=repr(odd[:20].decode("utf-8", "replace")))
+        stream.fail("has something that is no number", line=True, found=repr(odd[:20].decode("utf-8", "replace")))
     if not math.isfinite(sum(numbers)):
-        stream.refuse("has numbers that are not finite", line=True)
+        stream.fail("has numbers that are not finite", line=True)
     values.extend(numbers)
     return word
 
 
-def _numbers_at_end(stream: Stream, line: bytes) -> int:
+def _numbers_at_end(stream: BoundedReader, line: bytes) -> int:
     """Return how many numbers the first line ends with; its first part is always a word."""
     parts = line.split()
     count = 0
@@ -107,7 +109,7 @@ def _numbers_at_end(stream: Stream, line: bytes) -> int:
             break
         count += 1
     if not 1 <= count <= MOST_WIDE:
-        stream.refuse(
+        stream.fail(
             "holds no word vectors",
             line=True,
             found=repr(line[:40].decode("utf-8", "replace").strip()),

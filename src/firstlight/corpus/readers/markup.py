@@ -9,7 +9,7 @@ from firstlight.corpus.decode import pieces
 from firstlight.corpus.readers.text import as_one
 from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.tally import Tally
-from firstlight.files.compression import opened
+from firstlight.files.compression import open_compressed
 from firstlight.types import Document
 
 _HIDDEN = {"script", "style", "title", "noscript", "template", "svg", "iframe", "object"}
@@ -49,7 +49,7 @@ _RUN = re.compile("  +")
 
 def read_html(path: Path, settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
     """Yield the page's visible text as one document: blocks on lines of their own, a blank line around paragraphs."""
-    with opened(path) as file:
+    with open_compressed(path) as file:
         yield from as_one(_visible(pieces(file, str(path), settings, tally, mark_goes=True)), str(path))
 
 

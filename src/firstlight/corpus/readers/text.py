@@ -10,13 +10,13 @@ from typing import BinaryIO
 from firstlight.corpus.decode import parts, pieces
 from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.tally import Tally
-from firstlight.files.compression import opened
+from firstlight.files.compression import open_compressed
 from firstlight.types import Document
 
 
 def read_text(path: Path, settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
     """Yield the file as one document in pieces, or one document a paragraph or line, as ``text_split`` says."""
-    with opened(path) as file:
+    with open_compressed(path) as file:
         yield from text_documents(file, str(path), settings, tally)
 
 

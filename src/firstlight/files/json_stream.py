@@ -1,0 +1,120 @@
+"""Parse JSON from a stream of text, one value at a time, so that a huge list is never held whole."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from firstlight.errors import CorpusError, Failure
+
+_WHITE_SPACE = re.compile(r"[ \t\n\r]*")
+_AFTER_VALUE = tuple(" \t\n\r,:]}")
+_MAX_TOKEN = 64  # characters; no number, literal or escape is longer in sane JSON
+
+
+class JsonStream:
+    """A position in JSON text: look at the next character, or parse the next value.
+
+    Args:
+        stream: the text, in pieces of any size.
+        path: its name in messages.
+        error: raised for text that is not JSON.
+    """
+
+    def __init__(self, stream: Iterator[str], path: Path, *, error: type[Failure] = CorpusError) -> None:
+        self._stream, self._path, self._error = stream, path, error
+        self._decode = json.JSONDecoder().raw_decode
+        self._text, self._pos, self._consumed, self._ended = "", 0, 0, False
+
+    def peek(self) -> str:
+        """Return the next character that is not white space, without consuming it; "" at the end of the text."""
+        while True:
+            match = _WHITE_SPACE.match(self._text, self._pos)
+            self._pos = match.end() if match else self._pos
+            if self._pos < len(self._text):
+                return self._text[self._pos]
+            if self._ended:
+                return ""
+            self._fill()
+
+    def expect(self, characters: str) -> str:
+        """Consume the next character, which must be one of ``characters``.
+
+        Raises:
+            Failure: it is another one.
+        """
+        character = self.peek()
+        if not character or character not in characters:
+            raise self._invalid(f"Expecting {' or '.join(map(repr, characters))}", self._pos)
+        self._pos += 1
+        return character
+
+    def value(self) -> Any:
+        """Parse a whole value.
+
+        Raises:
+            Failure: there is none.
+        """
+        while True:
+            self.peek()
+            try:
+                value, end = self._decode(self._text, self._pos)
+            except json.JSONDecodeError as error:
+                cut = error.msg.startswith("Unterminated string") or error.pos > len(self._text) - _MAX_TOKEN
+                if self._ended or not cut:
+                    raise self._invalid(error.msg, error.pos) from error
+            except (ValueError, RecursionError) as error:
+                raise self._invalid(str(error), self._pos) from error
+            else:
+                # "12" may be the start of 123, or of 12.5.
+                if self._ended or self._text[end : end + 1] in _AFTER_VALUE:
+                    self._pos = end
+                    return value
+                if end < len(self._text) - _MAX_TOKEN:
+                    raise self._invalid("Extra data", end)
+            self._fill()
+
+    def iter_items(self) -> Iterator[Any]:
+        """Parse an array, one element at a time."""
+        self.expect("[")
+        if self.peek() == "]":
+            self.expect("]")
+            return
+        while True:
+            yield self.value()
+            if self.expect(",]") == "]":
+                return
+
+    def iter_keys(self) -> Iterator[str]:
+        """Parse an object, one key at a time; the caller parses each value before it asks for the next key."""
+        self.expect("{")
+        if self.peek() == "}":
+            self.expect("}")
+            return
+        while True:
+            if self.peek() != '"':
+                self.expect('"')
+            key = self.value()
+            self.expect(":")
+            yield key
+            if self.expect(",}") == "}":
+                return
+
+    def _fill(self) -> None:
+        """Read at least as much text again as is held, so that a long value is not parsed too often."""
+        self._consumed += self._pos
+        held = [self._text[self._pos :]]
+        wanted, got = len(held[0]), 0
+        self._pos = 0
+        while got <= wanted and not self._ended:
+            piece = next(self._stream, "")
+            self._ended = not piece
+            held.append(piece)
+            got += len(piece)
+        self._text = "".join(held)
+
+    def _invalid(self, problem: str, pos: int) -> Failure:
+        found = repr(self._text[pos : pos + 30]) if pos < len(self._text) else "the end of the file"
+        where = f"{self._path}: character {self._consumed + pos}"
+        return self._error(f"is not valid JSON: {problem}", where=where, found=found)

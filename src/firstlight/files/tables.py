@@ -1,0 +1,240 @@
+"""Read records from untrusted tables: delimited text (CSV, TSV), JSON lines, Parquet; streamed, with row numbers.
+
+Rows and lines are counted from 1. The text formats take an iterator of lines, so that the caller decides how bytes
+are decoded; ``iter_lines`` does it for any encoding. A file that was cut off while it was copied ends within its last
+record: with ``allow_truncated`` that record is yielded as ``TRUNCATED``, otherwise it is an error like any other.
+"""
+
+import codecs
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, Final, cast
+
+from firstlight.errors import CorpusError, Failure, MissingExtra
+from firstlight.files.compression import open_seekable
+
+_MAX_FIELD_CHARACTERS = 1 << 30
+_PARQUET_ROWS = 256
+_PARQUET_BUFFER_BYTES = 1 << 20
+
+
+class Truncated:
+    """Stands for the last record of a file that was cut off within it."""
+
+
+TRUNCATED: Final = Truncated()
+
+
+def iter_lines(
+    file: BinaryIO,
+    path: Path,
+    *,
+    encoding: str = "utf-8",
+    error: type[Failure] = CorpusError,
+    fix: str | None = None,
+) -> Iterator[str]:
+    r"""Yield the lines of a text file, with their ``\n``, without a byte order mark.
+
+    Args:
+        file: open for reading bytes.
+        path: its name in messages.
+        encoding: any of Python's.
+        error: class of the error.
+        fix: what the message advises for bytes that the encoding does not have.
+
+    Raises:
+        Failure: of the class ``error``: a line cannot be decoded.
+    """
+    if codecs.lookup(encoding).name.startswith(("utf-16", "utf-32")):
+        yield from _iter_wide_lines(file, path, encoding, error, fix)
+        return
+    for number, raw in enumerate(cast(io.BufferedReader, file), start=1):
+        try:
+            line = raw.decode(encoding)
+        except UnicodeDecodeError as refused:
+            found = raw[refused.start : refused.start + 4].hex(" ")
+            raise error(f"is not {encoding}", where=f"{path}:{number}", found=found, fix=fix) from refused
+        yield line.removeprefix("\ufeff") if number == 1 else line
+
+
+def _iter_wide_lines(file: BinaryIO, path: Path, encoding: str, error: type[Failure], fix: str | None) -> Iterator[str]:
+    """Yield lines in an encoding where the byte of a line break may also be half of a letter."""
+    text = io.TextIOWrapper(file, encoding, newline="\n")
+    try:
+        for number, line in enumerate(text):
+            yield line if number else line.removeprefix("\ufeff")
+    except UnicodeError as refused:
+        raise error(f"is not {encoding}: {refused}", where=path, fix=fix) from refused
+    finally:
+        text.detach()  # the caller closes the file
+
+
+def iter_rows(
+    lines: Iterator[str],
+    path: Path,
+    *,
+    delimiter: str = ",",
+    quoting: bool = True,
+    max_fields: int | None = None,
+    allow_truncated: bool = False,
+    error: type[Failure] = CorpusError,
+    fix: str = "Fix that row.",
+) -> Iterator[tuple[int, list[str] | Truncated]]:
+    r"""Yield the rows of a delimited table that are not blank, each with the number of the line where it starts.
+
+    Args:
+        lines: text lines, with their ``\n``.
+        path: the file's name in messages.
+        delimiter: one character; with ``max_fields``, any string.
+        quoting: fields in double quotes may hold delimiters and line breaks (RFC 4180); otherwise a quote is a
+            character like any other (IANA text/tab-separated-values).
+        max_fields: split each line at most this often less one: the last field keeps its delimiters. No quoting.
+        allow_truncated: yield TRUNCATED where a quote that opens on the last line is never closed.
+        error: class of the error.
+        fix: what the message advises for a row that cannot be parsed.
+
+    Raises:
+        Failure: of the class ``error``: a malformed row, or a quoted field that is never closed.
+    """
+    if max_fields is not None:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield number, line.rstrip("\r\n").split(delimiter, max_fields - 1)
+        return
+    csv.field_size_limit(_MAX_FIELD_CHARACTERS)
+    # Unless strict, a quote that is never closed would take all that follows as its field.
+    reader = csv.reader(
+        lines, delimiter=delimiter, strict=quoting, quoting=csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE
+    )
+    while True:
+        number = reader.line_num + 1
+        try:
+            row = next(reader, None)
+        except csv.Error as refused:
+            where = f"{path}:{number}"
+            if str(refused) != "unexpected end of data":
+                raise error(f"malformed row: {refused}", where=where, fix=fix) from refused
+            # All lines from here to the end were taken for one field: more likely a stray quote than a cut.
+            if not allow_truncated or number != reader.line_num:
+                raise error("opens a quoted field that is never closed", where=where, fix=fix) from refused
+            yield number, TRUNCATED
+            return
+        if row is None:
+            return
+        if row:
+            yield number, row
+
+
+def check_width(
+    row: Sequence[str],
+    width: int,
+    where: str,
+    *,
+    allow_blank: bool = False,
+    error: type[Failure] = CorpusError,
+    fix: str | None = None,
+) -> None:
+    """Check that a row has as many fields as the header (or the rows before it).
+
+    Args:
+        row: its fields.
+        width: the expected number of fields.
+        where: file and line, for the message.
+        allow_blank: accept empty fields after the last column.
+        error: class of the error.
+        fix: what the message advises.
+
+    Raises:
+        Failure: of the class ``error``: it has more or fewer fields.
+    """
+    if len(row) == width or (allow_blank and len(row) > width and not any(row[width:])):
+        return
+    problem = f"has {'more' if len(row) > width else 'fewer'} fields than the first row"
+    raise error(problem, where=where, found=len(row), expected=width, fix=fix)
+
+
+def check_header(header: Sequence[str], where: str, *, error: type[Failure] = CorpusError) -> None:
+    """Check that no two columns have the same name.
+
+    Raises:
+        Failure: of the class ``error``: two columns do.
+    """
+    twice = next((name for i, name in enumerate(header) if name and name in header[:i]), None)
+    if twice is not None:
+        raise error("two columns have the same name", where=where, found=twice, fix="Rename one of them.")
+
+
+def iter_json_lines(
+    lines: Iterator[str], path: Path, *, allow_truncated: bool = False, error: type[Failure] = CorpusError
+) -> Iterator[tuple[int, Any]]:
+    r"""Yield the values of JSON lines that are not blank, each with its line number.
+
+    Args:
+        lines: text lines; ``allow_truncated`` needs them with their ``\n``.
+        path: the file's name in messages.
+        allow_truncated: yield TRUNCATED for a last line that has no line break and is not JSON.
+        error: class of the error.
+
+    Raises:
+        Failure: of the class ``error``: a line is not JSON.
+    """
+    number, line = 1, next(lines, None)
+    while line is not None:
+        following = next(lines, None)
+        if line and not line.isspace():
+            try:
+                value = json.loads(line)
+            except (ValueError, RecursionError) as refused:
+                if allow_truncated and following is None and not line.endswith("\n"):
+                    yield number, TRUNCATED
+                    return
+                where, found = f"{path}:{number}", repr(line[:60])
+                raise error(f"is not valid JSON: {refused}", where=where, found=found) from refused
+            yield number, value
+        number, line = number + 1, following
+
+
+def iter_parquet(
+    path: Path,
+    *,
+    select: Callable[[list[str]], list[str] | None] = lambda _: None,
+    error: type[Failure] = CorpusError,
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the rows of a Parquet file, compressed or not, each with its number.
+
+    Some hundred rows are in memory at a time, never a whole row group.
+
+    Args:
+        path: the file.
+        select: given the names of all columns, returns those to read (nested ones as ``a.b``), or None for all.
+        error: class of the error.
+
+    Raises:
+        Failure: of the class ``error``: the file is damaged, or a string is not UTF-8.
+        MissingExtra: pyarrow is not installed.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as missing:
+        raise MissingExtra("reading .parquet", "parquet") from missing
+    number = 0
+    with open_seekable(path, error=error) as file:
+        try:
+            table = pyarrow.parquet.ParquetFile(file, buffer_size=_PARQUET_BUFFER_BYTES, pre_buffer=False)
+            columns = select(table.schema_arrow.names)
+            for batch in table.iter_batches(batch_size=_PARQUET_ROWS, columns=columns, use_threads=False):
+                for record in batch.to_pylist():
+                    number += 1
+                    yield number, record
+        except (pyarrow.ArrowException, OSError) as refused:
+            raise error(f"is not a readable Parquet file: {refused}", where=path, fix="Fetch it again.") from refused
+        except UnicodeDecodeError as refused:
+            raise error(
+                "is not UTF-8",
+                where=f"{path}: row {number + 1} or after",
+                found=refused.object[refused.start : refused.end].hex(" "),
+            ) from refused
