@@ -38,7 +38,7 @@ from firstlight.finetuning import (
 )
 from firstlight.lm import LM
 from firstlight.model import GPT, hf_parameter_names
-from firstlight.optim import Schedule, factor
+from firstlight.optim import ScheduleSettings, lr_factor
 from firstlight.statistics import METRICS, interval
 
 BATCH = 32
@@ -163,8 +163,8 @@ def trainer(ctx: TrainContext) -> dict[str, Any]:
         optimizer = torch.optim.AdamW(
             learning, lr=ctx.rate, betas=PRESET["optim"]["betas"], weight_decay=0.0, fused=True
         )
-        n, plan = len(start.train) // BATCH, Schedule.model_validate(PRESET["optim"]["schedule"])
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factor(min(step, n - 1), n, plan))
+        n, plan = len(start.train) // BATCH, ScheduleSettings.model_validate(PRESET["optim"]["schedule"])
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(min(step, n - 1), n, plan))
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             folder,

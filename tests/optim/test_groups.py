@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from firstlight.model import GPT, ModelConfig
-from firstlight.optim import AdamW, Muon, OptimizerSettings, build, describe, is_hidden
-from firstlight.optim.groups import grouped
+from firstlight.optim import AdamW, Muon, OptimizerSettings, build_optimizer, is_hidden, scale_lr, summarize_groups
+from firstlight.optim.groups import group_parameters
 
 NAMES = st.lists(st.sampled_from(["embed", "positions", "head", "blocks", "0", "qkv", "header", "weight"]), min_size=1)
 
@@ -15,10 +15,10 @@ NAMES = st.lists(st.sampled_from(["embed", "positions", "head", "blocks", "0", "
 @given(st.lists(st.tuples(NAMES.map(".".join), st.lists(st.integers(1, 3), min_size=0, max_size=4))))
 def test_every_parameter_is_in_exactly_one_group(members: list[tuple[str, list[int]]]) -> None:
     named = [(name, nn.Parameter(torch.zeros(shape))) for name, shape in members]
-    found = [id(p) for group in grouped(named).values() for _, p in group]
+    found = [id(p) for group in group_parameters(named).values() for _, p in group]
     assert sorted(found) == sorted(id(p) for _, p in named)
-    assert all(grouped(named).values())
-    for _, p in grouped(named).get("hidden", []):
+    assert all(group_parameters(named).values())
+    for _, p in group_parameters(named).get("hidden", []):
         assert p.ndim == 2
 
 
@@ -42,21 +42,20 @@ def test_which_parameters_are_hidden_matrices(name: str, shape: tuple[int, ...],
 
 @pytest.mark.parametrize("family", ["gpt2", "modern"])
 @pytest.mark.parametrize("settings", [AdamW(weight_decay=0.1), Muon(weight_decay=0.1)], ids=lambda s: s.name)
-def test_the_table_is_what_is_built(family: str, settings: OptimizerSettings) -> None:
+def test_summaries_are_those_of_the_parameters(family: str, settings: OptimizerSettings) -> None:
     config = ModelConfig.model_validate(
         {"family": family, "n_layer": 2, "n_head": 2, "n_embd": 16, "vocab_size": 31, "block_size": 8}
     )
     model = GPT(config)
-    rows = describe(model.named_parameters(), settings)
-    optimizer = build(model.named_parameters(), settings)
-    assert sum(row.parameters for row in rows) == sum(p.numel() for p in model.parameters())
-    assert sum(row.tensors for row in rows) == len(list(model.parameters()))
-    built = {id(p): (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
-    assert len(built) == len(list(model.parameters()))
-    by_name = {row.name: row for row in rows}
-    for group, members in grouped(model.named_parameters()).items():
-        for _, p in members:
-            assert built[id(p)] == (by_name[group].lr, by_name[group].weight_decay)
-    assert by_name["hidden"].optimizer == settings.name
-    assert by_name["outer"].optimizer == by_name["vectors"].optimizer == "adamw"
-    assert by_name["vectors"].weight_decay == 0
+    optimizer = build_optimizer(model.named_parameters(), settings)
+    name_of = {id(p): name for name, p in model.named_parameters()}
+    scale_lr(optimizer, 0.5)  # a summary has the rates before the schedule
+    summaries = summarize_groups(optimizer)
+    for group, summary in zip(optimizer.param_groups, summaries, strict=True):
+        assert summary.n_tensors == len(group["params"])
+        for p in group["params"]:
+            hidden = is_hidden(name_of[id(p)], p)
+            assert summary.lr == (settings.lr if hidden else settings.equivalent_adamw_lr)
+            assert summary.weight_decay == (0.1 if p.ndim > 1 else 0)
+    assert sum(s.n_tensors for s in summaries) == len(list(model.parameters()))
+    assert sum(s.n_parameters for s in summaries) == sum(p.numel() for p in model.parameters())

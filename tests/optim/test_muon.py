@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from firstlight.optim import Muon, MuonOptimizer, build, orthogonal, set_lr
+from firstlight.optim import Muon, MuonOptimizer, build_optimizer, orthogonalize, scale_lr
 from firstlight.optim import muon as muon_module
 
 
@@ -32,7 +32,11 @@ def _reference_step(weight: Tensor, momentum: Tensor, grad: Tensor, s: Muon) -> 
     momentum = s.momentum * momentum + (1 - s.momentum) * grad.double()
     ahead = (1 - s.momentum) * grad.double() + s.momentum * momentum if s.nesterov else momentum
     rows, columns = weight.shape
-    scale = 0.2 * math.sqrt(max(rows, columns)) if s.adjust == "match_rms_adamw" else math.sqrt(max(1, rows / columns))
+    scale = (
+        0.2 * math.sqrt(max(rows, columns))
+        if s.adjust_lr_fn == "match_rms_adamw"
+        else math.sqrt(max(1, rows / columns))
+    )
     weight = weight * (1 - s.lr * s.weight_decay) - s.lr * scale * _newton_schulz(ahead, s.ns_steps)
     return weight, momentum
 
@@ -40,15 +44,15 @@ def _reference_step(weight: Tensor, momentum: Tensor, grad: Tensor, s: Muon) -> 
 SHAPES = [(8, 8), (8, 24), (24, 8), (24, 8), (16, 8)]
 
 
-@pytest.mark.parametrize("adjust", ["original", "match_rms_adamw"])
+@pytest.mark.parametrize("adjust_lr_fn", ["original", "match_rms_adamw"])
 @pytest.mark.parametrize("nesterov", [True, False])
-def test_equals_a_float64_reference(adjust: str, nesterov: bool) -> None:
+def test_equals_a_float64_reference(adjust_lr_fn: str, nesterov: bool) -> None:
     s = Muon.model_validate(
-        {"lr": 0.05, "weight_decay": 0.1, "adjust": adjust, "nesterov": nesterov, "ns_precision": "fp32"}
+        {"lr": 0.05, "weight_decay": 0.1, "adjust_lr_fn": adjust_lr_fn, "nesterov": nesterov, "ns_precision": "fp32"}
     )
     ours = [(f"blocks.{i}.weight", _matrix(*shape, seed=i)) for i, shape in enumerate(SHAPES)]
     expected = [(p.detach().double(), torch.zeros_like(p, dtype=torch.float64)) for _, p in ours]
-    optimizer = build(ours, s)
+    optimizer = build_optimizer(ours, s)
     for step in range(4):
         for i, (_, p) in enumerate(ours):
             p.grad = _matrix(*p.shape, seed=100 * step + i).detach()
@@ -58,14 +62,14 @@ def test_equals_a_float64_reference(adjust: str, nesterov: bool) -> None:
         torch.testing.assert_close(p.detach().double(), weight, rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize("adjust", ["original", "match_rms_adamw"])
-def test_equals_torch_muon_within_its_bf16(adjust: str) -> None:
-    s = Muon.model_validate({"lr": 0.05, "weight_decay": 0.1, "adjust": adjust})
+@pytest.mark.parametrize("adjust_lr_fn", ["original", "match_rms_adamw"])
+def test_equals_torch_muon_within_its_bf16(adjust_lr_fn: str) -> None:
+    s = Muon.model_validate({"lr": 0.05, "weight_decay": 0.1, "adjust_lr_fn": adjust_lr_fn})
     ours = [(f"blocks.{i}.weight", _matrix(*shape, seed=i)) for i, shape in enumerate(SHAPES)]
     theirs = [nn.Parameter(p.detach().clone()) for _, p in ours]
     before = [p.clone() for p in theirs]
-    optimizer = build(ours, s)
-    reference = torch.optim.Muon(theirs, lr=0.05, weight_decay=0.1, momentum=0.95, adjust_lr_fn=adjust)
+    optimizer = build_optimizer(ours, s)
+    reference = torch.optim.Muon(theirs, lr=0.05, weight_decay=0.1, momentum=0.95, adjust_lr_fn=adjust_lr_fn)
     for step in range(3):
         for i, ((_, p), q) in enumerate(zip(ours, theirs, strict=True)):
             p.grad = _matrix(*p.shape, seed=100 * step + i).detach()
@@ -80,7 +84,7 @@ def test_equals_torch_muon_within_its_bf16(adjust: str) -> None:
 @pytest.mark.parametrize("ns_precision", ["bf16", "fp32"])
 def test_precision_of_the_iterations_is_the_one_asked_for(ns_precision: str) -> None:
     stack = torch.randn(3, 8, 16, generator=torch.Generator().manual_seed(0))
-    found = orthogonal(stack, 5, ns_precision)
+    found = orthogonalize(stack, 5, ns_precision)
     assert found.dtype == {"bf16": torch.bfloat16, "fp32": torch.float32}[ns_precision]
     expected = torch.stack([_newton_schulz(x, 5) for x in stack])
     tolerance = 0.1 if ns_precision == "bf16" else 1e-5
@@ -96,7 +100,7 @@ def test_singular_values_come_near_one_whatever_the_scale(rows: int, more: int, 
     left = torch.linalg.qr(torch.randn(rows, rows, generator=generator)).Q
     right = torch.linalg.qr(torch.randn(rows + more, rows, generator=generator)).Q.T
     spectrum = torch.linspace(0.3, 1, rows)
-    values = torch.linalg.svdvals(orthogonal((left * spectrum @ right * scale)[None], 5, "fp32")[0])
+    values = torch.linalg.svdvals(orthogonalize((left * spectrum @ right * scale)[None], 5, "fp32")[0])
     assert values.min() > 0.6
     assert values.max() < 1.3
 
@@ -104,7 +108,7 @@ def test_singular_values_come_near_one_whatever_the_scale(rows: int, more: int, 
 def test_zero_gradient_gives_no_nan() -> None:
     p = _matrix(4, 6)
     before = p.detach().clone()
-    optimizer = build([("a.weight", p)], Muon())
+    optimizer = build_optimizer([("a.weight", p)], Muon())
     p.grad = torch.zeros_like(p)
     optimizer.step()
     assert torch.equal(p.detach(), before)
@@ -115,10 +119,10 @@ def test_parts_of_a_fused_matrix_are_treated_as_separate_matrices() -> None:
     rows, columns = (8, 4, 4), 8
     parts = [_matrix(n, columns, seed=i) for i, n in enumerate(rows)]
     fused = nn.Parameter(torch.cat([p.detach() for p in parts]))
-    one = build([("blocks.0.qkv.weight", fused)], s, fused_splits={"blocks.0.qkv.weight": rows})
-    apart = build([(f"blocks.{i}.weight", p) for i, p in enumerate(parts)], s)
+    one = build_optimizer([("blocks.0.qkv.weight", fused)], s, fused_splits={"blocks.0.qkv.weight": rows})
+    apart = build_optimizer([(f"blocks.{i}.weight", p) for i, p in enumerate(parts)], s)
     whole = nn.Parameter(fused.detach().clone())
-    unsplit = build([("blocks.0.qkv.weight", whole)], s)
+    unsplit = build_optimizer([("blocks.0.qkv.weight", whole)], s)
     for step in range(3):
         for i, p in enumerate(parts):
             p.grad = _matrix(*p.shape, seed=10 * step + i).detach()
@@ -132,14 +136,14 @@ def test_parts_of_a_fused_matrix_are_treated_as_separate_matrices() -> None:
 
 def test_splits_that_do_not_add_up_are_our_own_mistake() -> None:
     with pytest.raises(AssertionError, match="parts"):
-        build([("a.weight", _matrix(6, 4))], Muon(), fused_splits={"a.weight": (4, 4)})
+        build_optimizer([("a.weight", _matrix(6, 4))], Muon(), fused_splits={"a.weight": (4, 4)})
 
 
 def test_stacking_does_not_change_the_update(monkeypatch: pytest.MonkeyPatch) -> None:
     def run(stack: int) -> list[Tensor]:
-        monkeypatch.setattr(muon_module, "_STACK", stack)
+        monkeypatch.setattr(muon_module, "_MAX_STACK_NUMEL", stack)
         ours = [(f"blocks.{i}.weight", _matrix(8, 24, seed=i)) for i in range(5)]
-        optimizer = build(ours, Muon())
+        optimizer = build_optimizer(ours, Muon())
         for i, (_, p) in enumerate(ours):
             p.grad = _matrix(8, 24, seed=50 + i).detach()
         optimizer.step()
@@ -152,7 +156,7 @@ def test_stacking_does_not_change_the_update(monkeypatch: pytest.MonkeyPatch) ->
 def test_same_gradients_give_the_same_bits() -> None:
     def run() -> Tensor:
         p = _matrix(16, 24)
-        optimizer = build([("a.weight", p)], Muon())
+        optimizer = build_optimizer([("a.weight", p)], Muon())
         for step in range(3):
             p.grad = _matrix(16, 24, seed=step).detach()
             optimizer.step()
@@ -164,7 +168,7 @@ def test_same_gradients_give_the_same_bits() -> None:
 def test_a_matrix_without_gradient_stays() -> None:
     a, b = _matrix(4, 4), _matrix(4, 4, seed=1)
     before = b.detach().clone()
-    optimizer = build([("a.weight", a), ("b.weight", b)], Muon(weight_decay=0.1))
+    optimizer = build_optimizer([("a.weight", a), ("b.weight", b)], Muon(weight_decay=0.1))
     a.grad = torch.ones_like(a)
     optimizer.step()
     assert torch.equal(b.detach(), before)
@@ -173,13 +177,13 @@ def test_a_matrix_without_gradient_stays() -> None:
 def test_the_schedule_reaches_both_kinds() -> None:
     hidden, outer = _matrix(4, 4), _matrix(9, 4)
     starts = hidden.detach().clone(), outer.detach().clone()
-    optimizer = build([("a.weight", hidden), ("embed.weight", outer)], Muon())
-    set_lr(optimizer, 0.0)
+    optimizer = build_optimizer([("a.weight", hidden), ("embed.weight", outer)], Muon())
+    scale_lr(optimizer, 0.0)
     hidden.grad, outer.grad = torch.ones_like(hidden), torch.ones_like(outer)
     optimizer.step()
     assert torch.equal(hidden.detach(), starts[0])
     assert torch.equal(outer.detach(), starts[1])
-    set_lr(optimizer, 1.0)
+    scale_lr(optimizer, 1.0)
     optimizer.step()
     assert not torch.equal(hidden.detach(), starts[0])
     assert not torch.equal(outer.detach(), starts[1])
@@ -188,7 +192,7 @@ def test_the_schedule_reaches_both_kinds() -> None:
 def test_the_rest_is_updated_by_adamw() -> None:
     s = Muon(weight_decay=0.1)
     ours, theirs = _matrix(9, 4), _matrix(9, 4)
-    optimizer = build([("embed.weight", ours)], s)
+    optimizer = build_optimizer([("embed.weight", ours)], s)
     reference = torch.optim.AdamW([theirs], lr=s.adamw_lr, betas=s.betas, eps=s.eps, weight_decay=0.1, fused=True)
     for step in range(3):
         ours.grad = _matrix(9, 4, seed=step).detach()
@@ -201,7 +205,7 @@ def test_the_rest_is_updated_by_adamw() -> None:
 def test_torch_state_dict_goes_round() -> None:
     def make() -> tuple[list[nn.Parameter], MuonOptimizer]:
         ps = [_matrix(4, 4), _matrix(9, 4), nn.Parameter(torch.ones(4))]
-        optimizer = build(zip(("a.weight", "embed.weight", "norm.weight"), ps, strict=True), Muon())
+        optimizer = build_optimizer(zip(("a.weight", "embed.weight", "norm.weight"), ps, strict=True), Muon())
         assert isinstance(optimizer, MuonOptimizer)
         return ps, optimizer
 
@@ -219,7 +223,7 @@ def test_torch_state_dict_goes_round() -> None:
         step(ps, optimizer, seed)
         step(qs, other, seed)
     assert all(torch.equal(p, q) for p, q in zip(ps, qs, strict=True))
-    set_lr(other, 0.0)
+    scale_lr(other, 0.0)
     held = [q.detach().clone() for q in qs]
     step(qs, other, 3)
     assert all(torch.equal(q.detach(), h) for q, h in zip(qs, held, strict=True))

@@ -7,14 +7,14 @@ import torch
 from torch import nn
 
 import firstlight.optim
-from firstlight.config import Settings, TaggedUnion, resolve
+from firstlight.config import Settings, resolve
 from firstlight.errors import CheckpointError, UsageError
 from firstlight.optim import (
-    OPTIMIZERS,
+    OPTIMIZER,
     AdamW,
     Muon,
     OptimizerSettings,
-    build,
+    build_optimizer,
     load_state_tensors,
     state_tensors,
 )
@@ -24,7 +24,7 @@ every = pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: f"{s.name}-{
 
 
 class Root(Settings):
-    optim: Annotated[OptimizerSettings, TaggedUnion(OPTIMIZERS, kind="optimizer")] = Muon()
+    optim: Annotated[OptimizerSettings, OPTIMIZER] = Muon()
 
 
 def _parameters() -> dict[str, nn.Parameter]:
@@ -47,7 +47,7 @@ def _fill(parameters: dict[str, nn.Parameter], seed: int) -> None:
 
 
 def _build(parameters: dict[str, nn.Parameter], settings: OptimizerSettings) -> torch.optim.Optimizer:
-    return build(parameters.items(), settings, fused_splits={"blocks.0.qkv.weight": (6, 6, 6)})
+    return build_optimizer(parameters.items(), settings, fused_splits={"blocks.0.qkv.weight": (6, 6, 6)})
 
 
 def test_public_names_are_sorted_and_there() -> None:
@@ -163,7 +163,7 @@ def test_the_state_of_another_optimiser_is_refused(saver: OptimizerSettings, loa
     optimizer = _build(parameters, saver)
     _fill(parameters, 0)
     optimizer.step()
-    with pytest.raises(CheckpointError, match="another optimiser"):
+    with pytest.raises(CheckpointError, match="another optimizer"):
         load_state_tensors(_build(_parameters(), loader), state_tensors(optimizer))
 
 

@@ -198,7 +198,7 @@ def test_auto_precision_on_a_gpu(monkeypatch: pytest.MonkeyPatch, supported: boo
 
 @pytest.mark.parametrize("units", [True, False])
 def test_a_cpu_stays_exact_and_says_what_bf16_would_bring(monkeypatch: pytest.MonkeyPatch, units: bool) -> None:
-    monkeypatch.setattr(place_module, "has_bf16_units", lambda _: units)
+    monkeypatch.setattr(place_module, "has_fast_bf16", lambda _: units)
     reasons: dict[str, str] = {}
     assert place_module._precision("auto", torch.device("cpu"), reasons) == "fp32"
     assert ("hardware.precision=bf16" in reasons["precision"]) == units

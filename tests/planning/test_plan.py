@@ -15,14 +15,14 @@ CONFIG = ModelConfig(n_layer=3, n_head=4, n_embd=64, block_size=32, vocab_size=3
 
 def plan(config: ModelConfig = CONFIG, **changes: Any) -> Plan:
     asked: dict[str, Any] = {
-        "optimizer": "adamw",
+        "optimizer": AdamW(),
         "steps": 100,
         "minutes": None,
         "step_tokens": 64,
         "train_tokens": 3200,
         "valid_tokens": 320,
         "activation_bytes": 0,
-        "averaged": False,
+        "ema": False,
         "kept_checkpoints": 2,
         "store_bytes": 0,
         "step_seconds": 0.5,
@@ -34,8 +34,8 @@ def bytes_of(settings: AdamW | Muon, averaged: bool) -> tuple[int, int, int]:
     """Return the bytes of weights, of gradients, and of what else is kept, after a real step."""
     model = GPT(CONFIG)
     model.init_weights(torch.Generator().manual_seed(0))
-    optimizer = optim.build(model.named_parameters(), settings, fused_splits=fused_splits(model))
-    average = optim.Average(model.named_parameters(), 0.9) if averaged else None
+    optimizer = optim.build_optimizer(model.named_parameters(), settings, fused_splits=fused_splits(model))
+    average = optim.ExponentialMovingAverage(model.named_parameters(), 0.9) if averaged else None
     ids = torch.arange(64).reshape(2, 32)
     model(ids).sum().backward()
     optimizer.step()
@@ -49,7 +49,7 @@ def bytes_of(settings: AdamW | Muon, averaged: bool) -> tuple[int, int, int]:
 @pytest.mark.parametrize("settings", [AdamW(), Muon()], ids=["adamw", "muon"])
 def test_memory_and_disk_are_those_of_a_real_step(settings: AdamW | Muon, averaged: bool):
     weights, gradients, kept = bytes_of(settings, averaged)
-    found = plan(optimizer=settings.name, averaged=averaged, activation_bytes=1_000_000, store_bytes=5_000)
+    found = plan(optimizer=settings, ema=averaged, activation_bytes=1_000_000, store_bytes=5_000)
     assert found.memory_bytes - 1_000_000 == pytest.approx(weights + gradients + kept, rel=0.01)
     # Two checkpoints beside the best one, with weights and what else is kept.
     assert found.disk_bytes - 5_000 == pytest.approx(3 * (weights + kept), rel=0.01)

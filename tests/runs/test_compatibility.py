@@ -40,7 +40,7 @@ def test_what_may_change_are_settings_that_exist() -> None:
         "train.batch_tokens",
         "train.micro_batch",
         "train.activation_checkpointing",
-        "train.average_decay",
+        "train.ema_decay",
         "train.guard.spike_sigma",
         "train.guard.spike_window",
         "train.guard.spike_steps",

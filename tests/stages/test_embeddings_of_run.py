@@ -55,7 +55,7 @@ def test_stop_and_resume_equals_no_stop_with_factors(family: str, frozen: str, t
 
 
 def test_averaged_factors_are_saved_as_a_model(tmp_path: Path) -> None:
-    train("run", "train.average_decay=0.5", "model.family=gpt2")
+    train("run", "train.ema_decay=0.5", "model.family=gpt2")
     assert LM.load_fp32("run/average").config.n_embd == 16
     assert verify_resume("run/run.toml", steps=4, stop_at=2).equal
 

@@ -89,10 +89,10 @@ def make_model(dropout: float = 0.0) -> GPT:
 def make_state(settings: AdamW | Muon | None = None, *, dropout: float = 0.0, average: float = 0.0) -> TrainState:
     model = make_model(dropout)
     state = TrainState(
-        model, optim.build(model.named_parameters(), settings or AdamW(), fused_splits=fused_splits(model))
+        model, optim.build_optimizer(model.named_parameters(), settings or AdamW(), fused_splits=fused_splits(model))
     )
     if average:
-        state.average = optim.Average(model.named_parameters(), average)
+        state.ema = optim.ExponentialMovingAverage(model.named_parameters(), average)
     return state
 
 
@@ -113,18 +113,20 @@ def make_context(
     train = TrainSettings(**{**QUIET, **kw})
     settings = settings or AdamW(lr=0.01)
     device_context = fields.setdefault("device_context", CPU)
-    state = make_state(settings, dropout=dropout, average=train.average_decay)
+    state = make_state(settings, dropout=dropout, average=train.ema_decay)
     rows = fields.setdefault("rows", ROWS)
     state.counters.micro_rows = (
         train.micro_batch if isinstance(train.micro_batch, int) else rows // device_context.world_size
     )
 
     def restart() -> None:
-        fresh = make_state(settings, dropout=dropout, average=train.average_decay)
+        fresh = make_state(settings, dropout=dropout, average=train.ema_decay)
         state.model.load_state_dict(fresh.model.state_dict())
-        state.optimizer = optim.build(state.model.named_parameters(), settings, fused_splits=fused_splits(state.model))
-        if train.average_decay:
-            state.average = optim.Average(state.model.named_parameters(), train.average_decay)
+        state.optimizer = optim.build_optimizer(
+            state.model.named_parameters(), settings, fused_splits=fused_splits(state.model)
+        )
+        if train.ema_decay:
+            state.ema = optim.ExponentialMovingAverage(state.model.named_parameters(), train.ema_decay)
         parallel.seed_everything(5 + device_context.rank)
 
     parallel.seed_everything(5 + device_context.rank)

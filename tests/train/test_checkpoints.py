@@ -355,7 +355,7 @@ def test_a_checkpoint_of_another_shape_or_optimiser_is_refused(tmp_path: Path) -
     state = make_state()
     train(state, 1, AdamW())
     path = checkpoints(tmp_path).write(snap_of(state, 2), best=False)
-    with pytest.raises(CheckpointError, match="another optimiser"):
+    with pytest.raises(CheckpointError, match="another optimizer"):
         restore(path, make_state(Muon()), CPU)
     (path / "trainer" / "random.safetensors").write_bytes(b"no")
     with pytest.raises(CheckpointError, match="cannot be read"):

@@ -14,13 +14,13 @@ import torch
 from small_run import ROWS, T, curve, go_on, lines, make_context, write_model
 
 from firstlight.errors import StorageError, TrainingError
-from firstlight.optim import AdamW, Schedule
+from firstlight.optim import AdamW, ScheduleSettings
 from firstlight.progress import Event
 from firstlight.store import Batches, TokenStore
 from firstlight.train import Checkpoints, Guard, LossModule, ValidResult, fit
 from firstlight.types import Batch
 
-FLAT = AdamW(lr=0.01, schedule=Schedule(name="constant"))
+FLAT = AdamW(lr=0.01, schedule=ScheduleSettings(name="constant"))
 GUARD = Guard(spike_sigma=6, spike_window=20)
 
 

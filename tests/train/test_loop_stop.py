@@ -17,7 +17,7 @@ from small_run import ROWS, T, go_on, lines, make_context, write_model
 from firstlight import progress
 from firstlight.errors import ConfigError
 from firstlight.files import verify_manifest
-from firstlight.optim import AdamW, Schedule
+from firstlight.optim import AdamW, ScheduleSettings
 from firstlight.progress import Event
 from firstlight.store import TokenStore
 from firstlight.train import Checkpoints, Convergence, Limits, ValidResult, fit
@@ -45,7 +45,7 @@ def test_limits_in_steps_tokens_and_epochs(
 @pytest.mark.parametrize("name", ["wsd", "cosine", "linear"])
 def test_a_limit_in_minutes_runs_the_whole_schedule(tmp_path: Path, store: TokenStore, name: Any) -> None:
     """Half a second of training, after a preparation that takes most of the time."""
-    settings = AdamW(lr=0.01, schedule=Schedule(name=name, warmup_ratio=0.1))
+    settings = AdamW(lr=0.01, schedule=ScheduleSettings(name=name, warmup_ratio=0.1))
     began = time.perf_counter()
     ctx = make_context(tmp_path, store, settings=settings, minutes=100.5 / 60, process_start=began - 100, eval_every=0)
     result = fit(ctx)
@@ -68,7 +68,7 @@ def test_convergence_stops_where_the_valid_loss_no_longer_gains(
 ) -> None:
     stub_losses(monkeypatch, [3.0, 2.0, 1.95, 1.93, 1.8, 1.79, 1.78, 1.77, 1.0])
     stop = Convergence(evaluations=3, threshold=0.1)
-    flat = AdamW(lr=0.01, schedule=Schedule(name="constant"))
+    flat = AdamW(lr=0.01, schedule=ScheduleSettings(name="constant"))
     result = fit(make_context(tmp_path, store, settings=flat, convergence=stop, eval_every=2))
     assert (result.stopped_by, result.step, result.finished) == ("convergence", 16, True)
     assert (tmp_path / "best").read_text() == "step-00000016\n"

@@ -216,8 +216,8 @@ def test_the_average_follows_the_updated_weights() -> None:
     state = make_state(AdamW(lr=0.01), average=0.75)
     old = {n: p.detach().clone() for n, p in state.model.named_parameters()}
     step(state, make_batch())
-    assert state.average is not None
-    kept = state.average.state_tensors()
+    assert state.ema is not None
+    kept = state.ema.state_tensors()
     for name, new in state.model.named_parameters():
         torch.testing.assert_close(kept[name], 0.75 * old[name] + 0.25 * new.detach())
         assert name.endswith("bias") or not torch.equal(kept[name], old[name])

@@ -21,8 +21,8 @@ def load_object(
         table: name -> object; a string entry ``"package.module:Name"`` is imported when it is asked for.
         kind: what the table holds, for messages: "optimizer", "tracker".
         interface: what the object must be. A Protocol: every method and attribute that it declares, where methods
-            must accept its positional arguments; for a class these are checked on the class. Another class: a
-            subclass or an instance of it. A function: returns the problem, or None.
+            must accept its arguments; for a class these are checked on the class. Another class: a subclass or an
+            instance of it that implements all its abstract methods. A function: returns the problem, or None.
         where: the key of the setting, for messages.
 
     Raises:
@@ -49,7 +49,12 @@ def interface_problem(found: Any, interface: Interface) -> str | None:
         return interface(found)
     if not getattr(interface, "_is_protocol", False):
         fits = issubclass(found, interface) if isinstance(found, type) else isinstance(found, interface)
-        return None if fits else f"it is {_describe(found)}, and no subclass of {_full_name(interface)}"
+        if not fits:
+            return f"it is {_describe(found)}, and no subclass of {_full_name(interface)}"
+        if missing := sorted(getattr(found, "__abstractmethods__", ())):
+            return f"it does not implement {', '.join(missing)}"
+        abstract = sorted(getattr(interface, "__abstractmethods__", ()))
+        return next(filter(None, (_signature_problem(found, interface, m) for m in abstract)), None)
     if "__call__" in vars(interface):
         return None if callable(found) else f"it is {_describe(found)}, which cannot be called"
     members = [m for base in interface.__mro__ if getattr(base, "_is_protocol", False) for m in _members(base)]
@@ -80,19 +85,21 @@ def _members(protocol: type) -> list[str]:
 
 
 def _signature_problem(found: Any, interface: type, member: str) -> str | None:
-    """Return a problem where a method does not accept the positional arguments that the interface passes."""
+    """Return a problem where a method does not accept the arguments that the interface declares."""
     declared = inspect.getattr_static(interface, member, None)
     own = getattr(found, member, None)
     if not inspect.isfunction(declared):
         return None
     if not callable(own):
         return f"its {member} is not callable"
-    wanted = list(inspect.signature(declared).parameters)
-    bound = not isinstance(found, type) or isinstance(inspect.getattr_static(found, member), classmethod)
+    parameters = inspect.signature(declared).parameters.values()
+    keywords = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    bound = not isinstance(found, type) or isinstance(inspect.getattr_static(found, member), classmethod | staticmethod)
     try:
-        inspect.signature(own).bind(*wanted[bound:])
+        inspect.signature(own).bind(*positional[bound:], **dict.fromkeys(keywords))
     except TypeError as error:
-        return f"its {member} does not accept ({', '.join(wanted[1:])}): {error}"
+        return f"its {member} does not accept ({', '.join([*positional[1:], *keywords])}): {error}"
     except ValueError:  # a method written in C may have no signature
         return None
     return None

@@ -1,67 +1,78 @@
-"""Which parameters are treated alike: an ordered list of rules, of which the first that fits decides."""
+"""Which parameters an optimizer treats alike: an ordered list of rules, of which the first that matches decides."""
 
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
+from torch.optim import Optimizer
 
-Named = tuple[str, nn.Parameter]
+NamedParameter = tuple[str, nn.Parameter]
 
 # Muon is for maps between hidden states; what reads tokens or writes logits goes to AdamW.
-_OUTER = re.compile(r"(^|\.)(embed|positions|head)\.")
+_EMBEDDING = re.compile(r"(^|\.)(embed|positions|head)\.")
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
-    """A kind of parameter: its name, whether weight decay applies to it, and what belongs to it."""
+class GroupRule:
+    """A kind of parameter: its name, whether weight decay applies to it, and which parameters match."""
 
     name: str
     decays: bool
-    fits: Callable[[str, nn.Parameter], bool]
+    matches: Callable[[str, nn.Parameter], bool]
 
 
-RULES = (
-    Rule("vectors", False, lambda _, parameter: parameter.ndim < 2),
-    Rule("outer", True, lambda name, parameter: _OUTER.search(name) is not None or parameter.ndim != 2),
-    Rule("hidden", True, lambda _name, _parameter: True),
+GROUP_RULES = (
+    GroupRule("vectors", False, lambda _, parameter: parameter.ndim < 2),
+    GroupRule("embeddings", True, lambda name, parameter: _EMBEDDING.search(name) is not None or parameter.ndim != 2),
+    GroupRule("hidden", True, lambda _name, _parameter: True),
 )
 
 
+def is_hidden(name: str, parameter: nn.Parameter) -> bool:
+    """Whether a parameter is a hidden matrix: not an embedding, positions, the head, a norm or a bias."""
+    return _rule_of(name, parameter).name == "hidden"
+
+
+def group_parameters(named_parameters: Iterable[NamedParameter]) -> dict[str, list[NamedParameter]]:
+    """Sort parameters into "hidden", "embeddings" (with positions and head) and "vectors"; omit empty groups."""
+    groups: dict[str, list[NamedParameter]] = {"hidden": [], "embeddings": [], "vectors": []}
+    for name, parameter in named_parameters:
+        groups[_rule_of(name, parameter).name].append((name, parameter))
+    return {name: members for name, members in groups.items() if members}
+
+
+def _rule_of(name: str, parameter: nn.Parameter) -> GroupRule:
+    return next(rule for rule in GROUP_RULES if rule.matches(name, parameter))
+
+
 @dataclass(frozen=True, slots=True)
-class GroupRow:
-    """One line of the table of groups, for plan and report.
+class GroupSummary:
+    """One row of a table of parameter groups.
 
     Attributes:
-        name: the rule's: hidden, outer (embeddings, positions, head) or vectors (norms, biases).
-        optimizer: what updates it: muon or adamw.
-        tensors: how many parameter tensors.
-        parameters: how many numbers in them.
+        n_tensors: parameter tensors in the group.
+        n_parameters: values in them.
         lr: learning rate before the schedule.
-        weight_decay: share of the weights taken off at each step, over lr.
+        weight_decay: fraction of the weights that each step removes, times lr.
     """
 
-    name: str
-    optimizer: str
-    tensors: int
-    parameters: int
+    n_tensors: int
+    n_parameters: int
     lr: float
     weight_decay: float
 
 
-def rule_of(name: str, parameter: nn.Parameter) -> Rule:
-    """Return the first rule that fits."""
-    return next(rule for rule in RULES if rule.fits(name, parameter))
+def summarize_groups(optimizer: Optimizer) -> list[GroupSummary]:
+    """Describe the parameter groups of an optimizer."""
+    return [_summary(group) for group in optimizer.param_groups]
 
 
-def is_hidden(name: str, parameter: nn.Parameter) -> bool:
-    """Tell a hidden matrix from embeddings, head and vectors."""
-    return rule_of(name, parameter).name == "hidden"
-
-
-def grouped(named: Iterable[Named]) -> dict[str, list[Named]]:
-    """Return the parameters of each rule, each of them in one; rules that nothing fits are left out."""
-    groups: dict[str, list[Named]] = {"hidden": [], "outer": [], "vectors": []}
-    for name, parameter in named:
-        groups[rule_of(name, parameter).name].append((name, parameter))
-    return {name: members for name, members in groups.items() if members}
+def _summary(group: dict[str, Any]) -> GroupSummary:
+    return GroupSummary(
+        n_tensors=len(group["params"]),
+        n_parameters=sum(p.numel() for p in group["params"]),
+        lr=float(group.get("initial_lr", group["lr"])),
+        weight_decay=float(group.get("weight_decay", 0.0)),
+    )

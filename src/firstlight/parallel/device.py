@@ -18,7 +18,7 @@ from torch import nn
 from firstlight import progress
 from firstlight.config import Settings
 from firstlight.errors import UsageError
-from firstlight.optim import has_bf16_units
+from firstlight.optim import has_fast_bf16
 from firstlight.parallel import allocator
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -170,7 +170,7 @@ def _precision(asked: str, device: torch.device, reasons: dict[str, str]) -> str
     if asked == "auto":
         good = device.type == "cuda" and torch.cuda.is_bf16_supported()
         why = "the GPU has bf16 units" if good else f"{device.type} is exact in fp32"
-        if device.type == "cpu" and has_bf16_units(device):
+        if device.type == "cpu" and has_fast_bf16(device):
             why += "; this one's bf16 units would take wide models up to twice as fast: hardware.precision=bf16"
         reasons["precision"] = f"auto: {why}"
         return "bf16" if good else "fp32"

@@ -1,26 +1,29 @@
-"""Parameters, memory, FLOPs, time and disk of a run before it runs.
+"""Estimate the parameters, memory, FLOPs, time and disk space of a run before it runs.
 
-Counts are exact where the model decides them; memory is an estimate whose parts are named; time comes
-from steps that the caller has really taken on this machine.
+Parameter counts are exact; memory is an estimate whose parts are listed in ``Plan``; time is extrapolated from steps
+that the caller has measured on this machine.
 """
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from firstlight.model import ModelConfig, count_parameters, flops_per_token
+import torch
 
-_FLOAT = 4  # weights, gradients and optimiser states are kept in fp32
+from firstlight.model import GPT, ModelConfig, count_parameters, flops_per_token, skip_init
+from firstlight.optim import OptimizerSettings, state_bytes
+
+_FP32_BYTES = 4  # weights, gradients and optimizer states are kept in fp32
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run will need.
+    """The resources that a run needs.
 
     Attributes:
         parameters: all of them; ``embedding_parameters`` of those are embeddings and head.
         steps: updates, or None where only time or convergence ends the run.
         epochs: passes over the training text, or None likewise.
-        memory_bytes: weights, gradients, optimiser states, averaged weights and activations of one forward pass.
+        memory_bytes: weights, gradients, optimizer state, averaged weights and activations of one forward pass.
         step_seconds: measured, or None.
         total_seconds: ``steps`` times that, or the limit in minutes.
         disk_bytes: the checkpoints kept, and the token store.
@@ -45,29 +48,28 @@ class Plan:
         return asdict(self)
 
 
-def estimate(  # noqa: PLR0913 - each is a figure of its own, named by the caller
+def estimate(  # noqa: PLR0913 - each is a fact about the run that only the caller knows
     config: ModelConfig,
     *,
-    optimizer: str,
+    optimizer: OptimizerSettings,
     steps: int | None,
     minutes: float | None,
     step_tokens: int,
     train_tokens: int,
     valid_tokens: int,
     activation_bytes: int,
-    averaged: bool,
+    ema: bool,
     kept_checkpoints: int,
     store_bytes: int,
     step_seconds: float | None,
 ) -> Plan:
-    """Put a plan together from the shapes of a run and the measured time of its step."""
+    """Estimate the resources of a run from its shapes and the measured time of a step."""
     count = count_parameters(config)
-    # AdamW keeps two moments a parameter; Muon one for hidden matrices and AdamW's two for the rest.
-    hidden = count.non_embedding if optimizer == "muon" else 0
-    states = 2 * count.total - hidden
-    copies = (2 + averaged) * count.total + states
-    by_steps = None if steps is None or step_seconds is None else steps * step_seconds
-    limits = [s for s in (by_steps, None if minutes is None else 60 * minutes) if s is not None]
+    weight_bytes = _FP32_BYTES * count.total
+    optimizer_bytes = _optimizer_bytes(config, optimizer)
+    checkpoint_bytes = (1 + ema) * weight_bytes + optimizer_bytes
+    total_by_steps = None if steps is None or step_seconds is None else steps * step_seconds
+    limits = [s for s in (total_by_steps, None if minutes is None else 60 * minutes) if s is not None]
     return Plan(
         parameters=count.total,
         embedding_parameters=count.embedding,
@@ -76,9 +78,15 @@ def estimate(  # noqa: PLR0913 - each is a figure of its own, named by the calle
         train_tokens=train_tokens,
         valid_tokens=valid_tokens,
         epochs=None if steps is None else steps * step_tokens / max(train_tokens, 1),
-        memory_bytes=_FLOAT * copies + activation_bytes,
+        memory_bytes=(2 + ema) * weight_bytes + optimizer_bytes + activation_bytes,
         step_seconds=step_seconds,
         total_seconds=min(limits, default=None),
-        disk_bytes=store_bytes + (kept_checkpoints + 1) * _FLOAT * (count.total * (1 + averaged) + states),
+        disk_bytes=store_bytes + (kept_checkpoints + 1) * checkpoint_bytes,
         total_flops=None if steps is None else steps * step_tokens * flops_per_token(config, config.block_size),
     )
+
+
+def _optimizer_bytes(config: ModelConfig, optimizer: OptimizerSettings) -> int:
+    with torch.device("meta"), skip_init():
+        model = GPT(config)
+    return state_bytes(list(model.named_parameters()), optimizer)

@@ -36,14 +36,14 @@ def dry_run_plan(request: requests.Request) -> Plan:
         )
         return estimate(
             config,
-            optimizer=settings.optim.name,
+            optimizer=settings.optim,
             steps=ctx.limits.steps,
             minutes=settings.train.minutes,
             step_tokens=ctx.rows * config.block_size,
             train_tokens=made.store.train.n_tokens,
             valid_tokens=made.store.valid.n_tokens,
             activation_bytes=activations,
-            averaged=settings.train.average_decay > 0,
+            ema=settings.train.ema_decay > 0,
             kept_checkpoints=settings.train.keep_last,
             store_bytes=sum(f.stat().st_size for f in (Path(folder) / "data").rglob("*") if f.is_file()),
             step_seconds=seconds,

@@ -27,7 +27,7 @@ def conclude(ctx: TrainContext, made: Materials, result: FitResult, answer: Mapp
         seed: of pictures.
     """
     run = ctx.run
-    if ctx.state.average is not None:
+    if ctx.state.ema is not None:
         pretrain_setup.write_average(run / "average", ctx.state, made)
     valid = result.valid
     if isinstance(valid, ValidResult):

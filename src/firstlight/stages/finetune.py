@@ -172,9 +172,15 @@ def _learning_rate(asked: Mapping[str, Any]) -> dict[str, Any]:
     tables = [folder / "run.toml" for folder in (start, start.parent.parent) if (folder / "run.toml").is_file()]
     if not tables or "lr" in asked.get("optim", {}):
         return {}
-    before = read_toml(tables[0]).get("optim", {})
-    rate = before.get("adamw_lr" if before.get("name") == "muon" else "lr")
-    if not rate:
+    table = read_toml(tables[0]).get("optim")
+    if not table:
+        return {}
+    try:
+        rate = resolve(FinetuneSettings, {"optim": table}).optim.equivalent_adamw_lr
+    except UsageError as error:
+        progress.notice(f"the learning rate of the starting run is unknown, so the preset's is used: {error}")
+        return {}
+    if rate is None:
         return {}
     progress.notice(f"learning rate {rate * _SHARE:.3g}: a tenth of the pre-training one (set optim.lr to change it)")
     return {"optim": {"lr": rate * _SHARE}}

@@ -4,9 +4,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from firstlight.config import Settings, TaggedUnion
+from firstlight.config import Settings
 from firstlight.finetuning import TuningSettings
-from firstlight.optim import OPTIMIZERS, AdamW, OptimizerSettings
+from firstlight.optim import OPTIMIZER, AdamW, OptimizerSettings
 from firstlight.parallel import Hardware
 from firstlight.train import TrainSettings
 
@@ -25,6 +25,6 @@ class FinetuneSettings(Settings):
 
     run: FinetuneRun = FinetuneRun()
     finetune: TuningSettings = TuningSettings()
-    optim: Annotated[OptimizerSettings, TaggedUnion(OPTIMIZERS, kind="optimizer")] = AdamW()
+    optim: Annotated[OptimizerSettings, OPTIMIZER] = AdamW()
     train: TrainSettings = TrainSettings()
     hardware: Hardware = Hardware()

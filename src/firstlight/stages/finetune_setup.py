@@ -169,18 +169,24 @@ def start_over(
 def _begin(state: TrainState, settings: FinetuneSettings, device_context: parallel.DeviceContext) -> None:
     state.model.to(device_context.device)
     state.optimizer = _optimizer(state.model, settings)
-    if settings.train.average_decay:
-        state.average = optim.Average(state.model.named_parameters(), settings.train.average_decay)
+    if settings.train.ema_decay:
+        state.ema = optim.ExponentialMovingAverage(state.model.named_parameters(), settings.train.ema_decay)
     state.scaler = parallel.scaler(device_context)
     parallel.seed_everything(settings.run.seed + device_context.rank)
 
 
 def _optimizer(model: GPT, settings: FinetuneSettings) -> optim.Optimizer:
     decay = settings.finetune.layer_decay
-    if decay < 1 and settings.optim.name != "adamw":
-        raise ConfigError("goes with AdamW only", where="finetune.layer_decay", fix="Set optim.name=adamw.")
+    if decay < 1 and not settings.optim.supports_lr_scales:
+        raise ConfigError(
+            f"is not supported by optim.name={settings.optim.name}",
+            where="finetune.layer_decay",
+            fix="Set optim.name=adamw.",
+        )
     scales = layer_lr_scales(model, decay) if decay < 1 else None
-    return optim.build(model.named_parameters(), settings.optim, fused_splits=fused_splits(model), scales=scales)
+    return optim.build_optimizer(
+        model.named_parameters(), settings.optim, fused_splits=fused_splits(model), lr_scales=scales
+    )
 
 
 def ctx(
@@ -363,5 +369,5 @@ def resolved(settings: FinetuneSettings, made: Materials, device_context: parall
         }
     )
     return settings.model_copy(
-        update={"train": train, "hardware": hardware, "optim": optim.resolved(settings.optim, device_context.device)}
+        update={"train": train, "hardware": hardware, "optim": settings.optim.resolve(device_context.device)}
     )

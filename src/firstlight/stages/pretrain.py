@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from firstlight import optim, parallel, progress
+from firstlight import parallel, progress
 from firstlight.config import dump_toml
 from firstlight.errors import ContractError, FirstlightError, UsageError
 from firstlight.files import code_hash, remove_stale_files, write_atomic
@@ -196,7 +196,7 @@ def _resolved(
             "steps": ctx.limits.steps if ctx.limits.named == "auto" else settings.train.steps,
         }
     )
-    optimizer = optim.resolved(settings.optim, device_context.device)
+    optimizer = settings.optim.resolve(device_context.device)
     model = settings.model.model_copy(update=config.model_dump())
     return settings.model_copy(update={"hardware": hardware, "train": train, "model": model, "optim": optimizer})
 

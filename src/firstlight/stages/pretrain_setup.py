@@ -117,7 +117,9 @@ def build_state(
         if made.vectors is not None:
             made.vectors.make_room(model)
     model.activation_checkpointing = settings.train.activation_checkpointing
-    state = TrainState(model, optim.build(model.named_parameters(), settings.optim, fused_splits=fused_splits(model)))
+    state = TrainState(
+        model, optim.build_optimizer(model.named_parameters(), settings.optim, fused_splits=fused_splits(model))
+    )
     start_over(state, settings, made, device_context)
     return state
 
@@ -135,9 +137,9 @@ def start_over(
         made.vectors.begin(model, settings.model.embeddings_length, settings.run.seed)
     _freeze(model, settings, None)
     model.to(device_context.device)
-    state.optimizer = optim.build(model.named_parameters(), settings.optim, fused_splits=fused_splits(model))
-    if settings.train.average_decay:
-        state.average = optim.Average(model.named_parameters(), settings.train.average_decay)
+    state.optimizer = optim.build_optimizer(model.named_parameters(), settings.optim, fused_splits=fused_splits(model))
+    if settings.train.ema_decay:
+        state.ema = optim.ExponentialMovingAverage(model.named_parameters(), settings.train.ema_decay)
     state.scaler = parallel.scaler(device_context)
     parallel.seed_everything(settings.run.seed + device_context.rank)
 
@@ -254,8 +256,8 @@ def _sampler(model: GPT, made: Materials, prompt: str, settings: GenerateSetting
 
 def write_average(folder: Path, state: TrainState, made: Materials) -> None:
     """Write the averaged weights as a model directory of their own."""
-    assert state.average is not None
-    with state.average.swapped():
+    assert state.ema is not None
+    with state.ema.average_parameters():
         lm = LM(state.model, made.tokenizer, codec=made.codec)
         lm.save(folder, {"weights": "an exponential average over the steps of the run"})
 

@@ -10,7 +10,7 @@ from typing import Any
 from firstlight.config import flatten, merge, parse_overrides, preset, read_toml, resolve
 from firstlight.errors import ConfigError, ContractError, UsageError
 from firstlight.files import MANIFEST
-from firstlight.optim import factor
+from firstlight.optim import lr_factor
 from firstlight.runs.compatibility import changed_settings, check_changes
 from firstlight.stages.settings import PretrainSettings, RunSettings
 from firstlight.tokenizer import CODECS
@@ -127,7 +127,7 @@ def _check_end(settings: PretrainSettings) -> None:
     """Refuse a run that nothing ends, or whose schedule needs an end that it lacks, before any text is read."""
     limits = Limits.resolve(settings.train, step_tokens=1, epoch_tokens=1, parameters=1)
     if limits.minutes is None:
-        factor(0, limits.steps, settings.optim.schedule)
+        lr_factor(0, limits.steps, settings.optim.schedule)
 
 
 def _to_resume(named: Path, out: Path | None, *, resume: bool) -> Path:

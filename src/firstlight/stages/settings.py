@@ -4,10 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from firstlight.config import Settings, TaggedUnion
+from firstlight.config import Settings
 from firstlight.corpus import CorpusSettings, IdSettings, ImageSettings
 from firstlight.model import ModelConfig
-from firstlight.optim import OPTIMIZERS, Muon, OptimizerSettings
+from firstlight.optim import OPTIMIZER, Muon, OptimizerSettings
 from firstlight.parallel import Hardware
 from firstlight.store import DataSettings
 from firstlight.tokenizer import TokenizerSettings
@@ -53,6 +53,6 @@ class PretrainSettings(Settings):
     tokenizer: TokenizerSettings = TokenizerSettings()
     data: DataSettings = DataSettings()
     model: ModelSettings = ModelSettings()
-    optim: Annotated[OptimizerSettings, TaggedUnion(OPTIMIZERS, kind="optimizer")] = Muon()
+    optim: Annotated[OptimizerSettings, OPTIMIZER] = Muon()
     train: TrainSettings = TrainSettings()
     hardware: Hardware = Hardware()

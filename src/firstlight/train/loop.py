@@ -114,7 +114,7 @@ def _step(ctx: TrainContext, batch: Rows) -> Outcome:
     if ctx.prepare is not None:
         ctx.prepare(ctx.counters.step)
     total = ctx.limits.schedule_total(ctx.counters)
-    factor = optim.factor(ctx.counters.step, total, ctx.optim.schedule)
+    factor = optim.lr_factor(ctx.counters.step, total, ctx.optim.schedule)
     while True:
         random = parallel.rng_state()
         try:

@@ -74,8 +74,8 @@ def evaluate(ctx: TrainContext) -> Measured | None:
     ctx.counters.note_valid(result.criterion, ctx.train.convergence.threshold)
     ctx.course.unsaved = True
     figures: dict[str, Any] = {"valid_loss": result.loss, **result.figures()}
-    if ctx.state.average is not None:
-        with ctx.state.average.swapped():
+    if ctx.state.ema is not None:
+        with ctx.state.ema.average_parameters():
             figures["valid_loss_average"] = ctx.measure(rows).loss
     _write(ctx, figures)
     if ctx.peak_flops and ctx.device_context.device.type == "cpu":

@@ -41,7 +41,7 @@ class TrainSettings(Settings):
     batch_tokens: int = Field(8192, ge=1, description="tokens of one update, over all processes and micro-batches")
     micro_batch: Count | Literal["auto"] = Field("auto", description="rows of one forward pass; auto: what fits")
     activation_checkpointing: bool = Field(False, description="recompute activations backward, to save memory")
-    average_decay: float = Field(0.0, ge=0, lt=1, description="decay of an exponential average of weights; 0 = none")
+    ema_decay: float = Field(0.0, ge=0, lt=1, description="decay of an exponential average of weights; 0 = none")
     eval_every: int = Field(250, ge=0, description="steps between evaluations on the valid split; 0 = only at the end")
     eval_windows: Count | Literal["all"] = Field("all", description="windows of the valid split in an evaluation")
     checkpoint_every: int = Field(500, ge=0, description="steps between checkpoints; 0 = only at the end")

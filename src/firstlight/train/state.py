@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from firstlight.errors import CheckpointError
 from firstlight.model import GPT, HEADS_FILE, from_hf_state_dict, to_hf_state_dict
-from firstlight.optim import Average, Optimizer, load_state_tensors, state_tensors
+from firstlight.optim import ExponentialMovingAverage, Optimizer, load_state_tensors, state_tensors
 
 
 @dataclass(slots=True)
@@ -131,7 +131,7 @@ class TrainState:
 
     model: GPT
     optimizer: Optimizer
-    average: Average | None = None
+    ema: ExponentialMovingAverage | None = None
     scaler: torch.amp.GradScaler | None = None
     counters: Counters = field(default_factory=Counters)
     form: Form = field(default_factory=Whole)
@@ -140,8 +140,8 @@ class TrainState:
         """Return every tensor beside the weights, by name; not copied."""
         tensors = {f"optimizer/{k}": v for k, v in state_tensors(self.optimizer).items()}
         tensors.update({f"embed/{k}": v for k, v in self.model.factors.items()})
-        if self.average is not None:
-            tensors.update({f"average/{k}": v for k, v in self.average.state_tensors().items()})
+        if self.ema is not None:
+            tensors.update({f"average/{k}": v for k, v in self.ema.state_tensors().items()})
         return tensors
 
     def load_trainer_tensors(self, tensors: dict[str, Tensor]) -> None:
@@ -157,15 +157,15 @@ class TrainState:
         for name, factor in self.model.factors.items():
             factor.data.copy_(factors[name])
         average = _below("average/", tensors)
-        if (self.average is None) != (not average):
+        if (self.ema is None) != (not average):
             raise CheckpointError(
                 "averaged weights are asked for but not in the checkpoint"
-                if self.average is not None
+                if self.ema is not None
                 else "the checkpoint has averaged weights that these settings do not ask for",
-                fix="Set train.average_decay as in the run's run.toml.",
+                fix="Set train.ema_decay as in the run's run.toml.",
             )
-        if self.average is not None:
-            self.average.load_state_tensors(average)
+        if self.ema is not None:
+            self.ema.load_state_tensors(average)
 
     def scalars(self) -> dict[str, Any]:
         """Return what is neither tensor nor counter: the loss scale."""

@@ -74,9 +74,9 @@ def train_step(
     loss_sum = parallel.all_sum(torch.stack(sums).cpu().double().sum(), device_context).item()
     if state.scaler is not None:
         state.scaler.unscale_(state.optimizer)
-    grad_norm = float(optim.clip(state.model.parameters(), settings))
+    grad_norm = float(optim.clip_gradients(state.model.parameters(), settings))
     applied = weight > 0 and math.isfinite(loss_sum) and math.isfinite(grad_norm)
-    optim.set_lr(state.optimizer, factor)
+    optim.scale_lr(state.optimizer, factor)
     if applied:
         _update(state)
     if state.scaler is not None:
@@ -91,8 +91,8 @@ def _update(state: TrainState) -> None:
             state.scaler.step(state.optimizer)
         else:
             state.optimizer.step()
-        if state.average is not None:
-            state.average.update()
+        if state.ema is not None:
+            state.ema.update()
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

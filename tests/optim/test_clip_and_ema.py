@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from firstlight.errors import CheckpointError
-from firstlight.optim import AdamW, Average, Muon, clip
+from firstlight.optim import AdamW, ExponentialMovingAverage, Muon, clip_gradients
 
 
 def _with_grads(seed: int = 0, scale: float = 1.0) -> list[nn.Parameter]:
@@ -26,7 +26,7 @@ def test_norm_is_bounded_and_direction_kept(seed: int, scale: float, bound: floa
     parameters = _with_grads(seed, scale)
     before = [p.grad.clone() for p in parameters if p.grad is not None]
     expected = _norm(parameters)
-    found = clip(iter(parameters), AdamW(clip_norm=bound))
+    found = clip_gradients(iter(parameters), AdamW(clip_norm=bound))
     assert found.item() == pytest.approx(expected, rel=1e-5)
     assert _norm(parameters) <= bound * (1 + 1e-5)
     shrunk = min(1.0, bound / expected)
@@ -38,7 +38,7 @@ def test_norm_is_bounded_and_direction_kept(seed: int, scale: float, bound: floa
 def test_zero_turns_both_off() -> None:
     parameters = _with_grads(scale=100)
     before = [p.grad.clone() for p in parameters if p.grad is not None]
-    clip(parameters, Muon(clip_norm=0, clip_value=0))
+    clip_gradients(parameters, Muon(clip_norm=0, clip_value=0))
     assert all(torch.equal(p.grad, b) for p, b in zip(parameters, before, strict=False) if p.grad is not None)
 
 
@@ -47,27 +47,27 @@ def test_values_are_bounded_before_the_norm() -> None:
     before = _norm(parameters)
     expected = [p.grad.clamp(-0.5, 0.5) for p in parameters if p.grad is not None]
     total = torch.cat([e.flatten() for e in expected]).norm()
-    found = clip(parameters, AdamW(clip_value=0.5, clip_norm=1.0))
+    found = clip_gradients(parameters, AdamW(clip_value=0.5, clip_norm=1.0))
     assert found.item() == pytest.approx(before, rel=1e-5)
     for p, e in zip(parameters, expected, strict=False):
         torch.testing.assert_close(p.grad, e / total, rtol=1e-4, atol=1e-6)
 
 
 def test_no_gradient_at_all_has_norm_zero() -> None:
-    assert float(clip([nn.Parameter(torch.zeros(2))], AdamW())) == 0
+    assert float(clip_gradients([nn.Parameter(torch.zeros(2))], AdamW())) == 0
 
 
 def test_a_gradient_that_is_not_finite_shows_in_the_norm() -> None:
     parameters = _with_grads()
     assert parameters[0].grad is not None
     parameters[0].grad[0, 0] = torch.inf
-    assert not torch.isfinite(clip(parameters, AdamW()))
+    assert not torch.isfinite(clip_gradients(parameters, AdamW()))
 
 
-def _model() -> tuple[nn.Linear, Average]:
+def _model() -> tuple[nn.Linear, ExponentialMovingAverage]:
     torch.manual_seed(0)
     model = nn.Linear(3, 2)
-    return model, Average(model.named_parameters(), 0.75)
+    return model, ExponentialMovingAverage(model.named_parameters(), 0.75)
 
 
 def test_average_is_the_exponential_one() -> None:
@@ -81,13 +81,13 @@ def test_average_is_the_exponential_one() -> None:
     torch.testing.assert_close(average.state_tensors()["weight"].double(), expected, rtol=1e-6, atol=1e-6)
 
 
-def test_swapped_puts_the_average_in_and_the_weights_back() -> None:
+def test_average_parameters_swaps_the_average_in_and_the_weights_back() -> None:
     model, average = _model()
     with torch.no_grad():
         model.weight.add_(1)
     average.update()
     own, kept = model.weight.detach().clone(), average.state_tensors()["weight"].clone()
-    with pytest.raises(RuntimeError, match="inside"), average.swapped():
+    with pytest.raises(RuntimeError, match="inside"), average.average_parameters():
         assert torch.equal(model.weight, kept)
         raise RuntimeError("inside")
     assert torch.equal(model.weight, own)

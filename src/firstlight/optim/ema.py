@@ -1,4 +1,4 @@
-"""An exponential average of the weights, kept beside them."""
+"""Exponential moving average (EMA) of the weights."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -9,29 +9,29 @@ from torch import Tensor, nn
 from firstlight.errors import CheckpointError
 
 
-class Average:
+class ExponentialMovingAverage:
     """Average of weights over steps: ``average += (1 - decay) * (weights - average)``.
 
     Args:
-        named: the parameters to follow, with their names.
-        decay: share of the old average that each update keeps.
+        named_parameters: the parameters to follow, with their names.
+        decay: fraction of the old average that each update keeps.
     """
 
-    def __init__(self, named: Iterable[tuple[str, nn.Parameter]], decay: float) -> None:
-        self._parameters = dict(named)
+    def __init__(self, named_parameters: Iterable[tuple[str, nn.Parameter]], decay: float) -> None:
+        self._parameters = dict(named_parameters)
         self._decay = decay
         self._values = {name: p.detach().clone() for name, p in self._parameters.items()}
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the weights as they are."""
+        """Update the average with the current weights."""
         torch._foreach_lerp_(
             list(self._values.values()), [p.detach() for p in self._parameters.values()], 1 - self._decay
         )
 
     @contextmanager
-    def swapped(self) -> Iterator[None]:
-        """Put the average in the place of the weights while the context is open."""
+    def average_parameters(self) -> Iterator[None]:
+        """Replace the weights by their average within the context."""
         self._swap()
         try:
             yield
@@ -50,14 +50,14 @@ class Average:
         return dict(self._values)
 
     def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Take up what ``state_tensors`` gave.
+        """Load what ``state_tensors`` returned.
 
         Raises:
             CheckpointError: names or shapes differ.
         """
         if tensors.keys() != self._values.keys():
             odd = sorted(tensors.keys() ^ self._values.keys())
-            raise CheckpointError("averaged weights have other names than the model", found=", ".join(odd[:4]))
+            raise CheckpointError("the averaged weights have other names than the model's", found=", ".join(odd[:4]))
         for name, value in tensors.items():
             own = self._values[name]
             if value.shape != own.shape:
