@@ -174,7 +174,7 @@ def go_on(ctx: TrainContext) -> FitResult:
     newest = ctx.checkpoints.newest_valid(ctx.device_context)
     if newest is not None:
         restore(newest, ctx.state, ctx.device_context)
-    ctx.log.cut_back(ctx.counters.step if newest is not None else -1)
+    ctx.log.truncate(ctx.counters.step if newest is not None else -1)
     return fit(ctx)
 
 

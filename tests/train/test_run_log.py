@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from firstlight.errors import MissingExtra, StorageError, UnknownName
+from firstlight.errors import ConfigError, MissingExtra, StorageError, UnknownName
 from firstlight.progress import Event
-from firstlight.train import TRACKERS, RunLog
+from firstlight.train import TRACKERS, RunLog, TrainSettings
 from firstlight.train import log as log_module
+from firstlight.train.trackers import TensorBoard
 
 
 def open_log(run: Path, **kw: Any) -> RunLog:
@@ -48,7 +49,7 @@ def test_other_processes_write_nothing(tmp_path: Path, events: list[Event]) -> N
     log.metrics(step=1, loss=1.0)
     log.sample(step=1, text="x")
     log.event(1, "kind", "text")
-    log.cut_back(0)
+    log.truncate(0)
     log.close()
     assert list(tmp_path.iterdir()) == []
     assert events == []
@@ -64,7 +65,7 @@ def test_cut_back_drops_later_lines_and_half_written_ones(tmp_path: Path) -> Non
         whole = path.read_bytes().splitlines(keepends=True)[:3]
         with path.open("ab") as file:
             file.write('{"step": 2, "text": "中'.encode()[:-1])  # ends amid a character
-        log.cut_back(3)
+        log.truncate(3)
         assert path.read_bytes() == b"".join(whole)
     log.metrics(step=4, loss=0.0)
     assert steps_in(tmp_path) == [1, 2, 3, 4]
@@ -73,7 +74,7 @@ def test_cut_back_drops_later_lines_and_half_written_ones(tmp_path: Path) -> Non
 def test_cut_back_to_the_beginning_empties(tmp_path: Path) -> None:
     log = open_log(tmp_path)
     log.metrics(step=1, loss=1.0)
-    log.cut_back(-1)
+    log.truncate(-1)
     assert (tmp_path / "metrics.jsonl").read_bytes() == b""
     assert not (tmp_path / "samples.jsonl").exists()
 
@@ -106,7 +107,7 @@ def test_lines_that_the_disk_refuses_are_written_later(
     log.metrics(step=5, loss=1.0)
     log.metrics(step=6, loss=1.0)
     monkeypatch.setattr(log_module, "append_line", real)
-    log.cut_back(5)
+    log.truncate(5)
     log.metrics(step=6, loss=2.0)
     assert steps_in(tmp_path) == [1, 2, 3, 4, 5, 6]
 
@@ -202,16 +203,44 @@ def test_trackers_never_end_a_run(
 def test_an_unknown_tracker_is_an_error_before_training(tmp_path: Path) -> None:
     with pytest.raises(UnknownName, match="Did you mean 'tensorboard'"):
         open_log(tmp_path, trackers=["tensorbord"])
+    with pytest.raises(UnknownName, match="Did you mean 'tensorboard'"):
+        TrainSettings(trackers=["tensorbord"])
+
+
+class WithoutClose:
+    def __init__(self, run: Path) -> None:
+        pytest.fail("called before it was checked")
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
+
+
+class WithoutRun(Follower):
+    def __init__(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("WithoutClose", "lacks close"),
+        ("WithoutRun", r"its constructor does not accept \(run\)"),
+        ("open_log", "it is the function open_log, and lacks log, close"),
+    ],
+)
+def test_the_interface_is_checked_with_the_settings(tmp_path: Path, name: str, words: str) -> None:
+    for use in (lambda names: TrainSettings(trackers=names), lambda names: open_log(tmp_path, trackers=names)):
+        with pytest.raises(ConfigError, match=words) as caught:
+            use([f"{__name__}:{name}"])
+        assert caught.value.where == "train.trackers"
 
 
 @pytest.mark.parametrize(("trackers", "said"), [("auto", 0), (["tensorboard"], 1)])
 def test_a_tracker_that_is_not_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, events: list[Event], trackers: Any, said: int
 ) -> None:
-    def missing(run: Path) -> Any:
+    def missing(self: Any, run: Path) -> None:
         raise MissingExtra("TensorBoard", "tensorboard")
 
-    monkeypatch.setitem(TRACKERS, "tensorboard", missing)
+    monkeypatch.setattr(TensorBoard, "__init__", missing)
     log = open_log(tmp_path, trackers=trackers)
     log.metrics(step=1, loss=1.0)
     log.close()

@@ -61,6 +61,9 @@ def interface_problem(found: Any, interface: Interface) -> str | None:
     missing = [m for m in members if not hasattr(found, m) and m not in getattr(found, "__annotations__", {})]
     if missing:
         return f"it is {_describe(found)}, and lacks {', '.join(dict.fromkeys(missing))}"
+    constructor = vars(interface).get("__init__")
+    if isinstance(found, type) and constructor is not None and constructor.__module__ == interface.__module__:
+        members.append("__init__")
     return next(filter(None, (_signature_problem(found, interface, m) for m in members)), None)
 
 
@@ -71,10 +74,11 @@ def _import(reference: str, label: str) -> Any:
         for part in name.split("."):
             found = getattr(found, part)
     except Exception as error:  # noqa: BLE001 - the module's own code runs, and may raise anything
+        problem = next(iter(str(error).splitlines()), "")
         raise ConfigError(
-            f"{reference} cannot be loaded: {type(error).__name__}: {error}",
+            f"{reference} cannot be loaded: {type(error).__name__}: {problem}",
             where=label,
-            fix="Install its package, or add its folder to PYTHONPATH.",
+            fix="Install its package, or add its folder to PYTHONPATH." if isinstance(error, ImportError) else None,
         ) from error
     return found
 
@@ -99,10 +103,14 @@ def _signature_problem(found: Any, interface: type, member: str) -> str | None:
     try:
         inspect.signature(own).bind(*positional[bound:], **dict.fromkeys(keywords))
     except TypeError as error:
-        return f"its {member} does not accept ({', '.join([*positional[1:], *keywords])}): {error}"
+        return f"its {_shown(member)} does not accept ({', '.join([*positional[1:], *keywords])}): {error}"
     except ValueError:  # a method written in C may have no signature
         return None
     return None
+
+
+def _shown(member: str) -> str:
+    return "constructor" if member == "__init__" else member
 
 
 def _describe(found: Any) -> str:

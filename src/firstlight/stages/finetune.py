@@ -241,7 +241,7 @@ def _run(
     ctx.contract["settings"] = settings_hash(settings.model_dump(mode="json"))
     newest = ctx.checkpoints.newest_valid(device_context) if specs is not None else None
     if newest is None:
-        ctx.log.cut_back(-1)
+        ctx.log.truncate(-1)
     else:
         before = restore(newest, ctx.state, device_context)["contract"]
         for name, what in (("tokenizer", "another tokenizer"), ("store", "other rows")):
@@ -253,7 +253,7 @@ def _run(
                     expected=ctx.contract[name][:12],
                     fix="Put the files of model and tasks back as they were.",
                 )
-        ctx.log.cut_back(ctx.counters.step)
+        ctx.log.truncate(ctx.counters.step)
     if main:
         header = f"Firstlight fine-tuning run {run.name}: every setting, resolved. The same settings start it again."
         write_atomic(run / finetune_setup.TASKS, finetune_setup.tasks_json(made.specs))

@@ -205,7 +205,7 @@ def _go_on(request: requests.Request, ctx: TrainContext) -> None:
     """Take up the newest whole checkpoint, check the contract, and cut the log back to it."""
     newest = ctx.checkpoints.newest_valid(ctx.device_context)
     if newest is None:
-        ctx.log.cut_back(-1)
+        ctx.log.truncate(-1)
         return
     before: dict[str, str] = read_table(newest)["contract"]
     others = {"tokenizer": "another tokenizer", "store": "another token store", "embeddings": "other word vectors"}
@@ -219,7 +219,7 @@ def _go_on(request: requests.Request, ctx: TrainContext) -> None:
                 fix="Put the run's own files back, or start a new run with --from.",
             )
     restore(newest, ctx.state, ctx.device_context)
-    ctx.log.cut_back(ctx.counters.step)
+    ctx.log.truncate(ctx.counters.step)
     ctx.log.event(ctx.counters.step, "resume", f"going on from {newest.name}", warn=False)
     for key, (old, new) in request.changed.items():
         ctx.log.event(ctx.counters.step, "setting", f"{key} changed from {old} to {new}", warn=False)

@@ -182,7 +182,7 @@ def _roll_back(ctx: TrainContext, report: StepReport, figures: str) -> None:
     counters.skipped, counters.rollbacks = [*old.skipped, window], old.rollbacks + 1
     counters.seconds, counters.outside_seconds = old.seconds, old.outside_seconds
     ctx.course.owes_save = False
-    ctx.log.cut_back(counters.step)
+    ctx.log.truncate(counters.step)
     where = f"checkpoint {good.name}" if good else "the start, since there is no checkpoint yet"
     text = f"loss spike: back to {where}, leaving out rows {window[0]} to {sum(window) - 1}: {figures}"
     ctx.log.event(report.step, "rollback", text)

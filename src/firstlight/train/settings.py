@@ -2,9 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from firstlight.config import Settings
+from firstlight.train.trackers import load_trackers
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -52,8 +53,17 @@ class TrainSettings(Settings):
     sample_prompt: str = Field("", description="how samples begin; empty: from end-of-text")
     stop_after: int = Field(0, ge=0, description="save and stop after this step, as a signal would; 0 = never")
     log_every: int = Field(10, ge=1, description="steps between lines of metrics.jsonl")
-    trackers: list[str] | Literal["auto"] = Field("auto", description="auto: TensorBoard where it is installed")
+    trackers: list[str] | Literal["auto"] = Field(
+        "auto", description="tensorboard or package.module:Class; auto: TensorBoard where it is installed"
+    )
     guard: Guard = Guard()
+
+    @field_validator("trackers")
+    @classmethod
+    def _trackers_exist(cls, trackers: list[str] | Literal["auto"]) -> list[str] | Literal["auto"]:
+        if isinstance(trackers, list):
+            load_trackers(trackers)
+        return trackers
 
 
 # Settings that a resumed run may change: how long it goes on, and what is seen and kept of it.
