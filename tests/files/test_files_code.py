@@ -4,7 +4,9 @@ import shutil
 from pathlib import Path
 
 import firstlight
-from firstlight.files import code_hash
+from firstlight.files import source_hash
+
+PACKAGES = ("train", "model", "stages.pretrain_setup")
 
 
 def test_the_code_hash_follows_the_sources(tmp_path: Path) -> None:
@@ -14,11 +16,11 @@ def test_the_code_hash_follows_the_sources(tmp_path: Path) -> None:
     )
 
     def now() -> str:
-        code_hash.cache_clear()
-        return code_hash(package)
+        source_hash.cache_clear()
+        return source_hash(PACKAGES, package)
 
     first = now()
-    assert first == code_hash(), "the same files anywhere are the same code"
+    assert first == source_hash(PACKAGES), "the same files anywhere are the same code"
     step = package / "train" / "step.py"
     step.write_text(step.read_text() + "\n# A remark.\n")
     second = now()
@@ -28,7 +30,8 @@ def test_the_code_hash_follows_the_sources(tmp_path: Path) -> None:
     assert third not in (first, second)
     (package / "model" / "new.py").rename(package / "model" / "other.py")
     assert now() not in (first, second, third)
+    before = now()
     (package / "stages" / "new.py").write_text("")
-    unchanged = now()
-    (package / "stages" / "new.py").unlink()
-    assert now() == unchanged, "rooms that cannot change weights do not count"
+    assert now() == before, "modules that are not named do not count"
+    (package / "stages" / "pretrain_setup.py").write_text("")
+    assert now() != before

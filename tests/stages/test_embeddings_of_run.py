@@ -175,8 +175,8 @@ def test_what_cannot_be_begun_from(words: list[str], error: type[FirstlightError
 def test_a_model_to_start_from_has_embeddings_of_its_own() -> None:
     train("run")
     with pytest.raises(UsageError, match="has that model's embeddings"):
-        train("next", start_from="run")
+        train("next", init_from="run")
     again = pretrain(
-        ["text.txt"], out="next", start_from="run", overrides=[w for w in SETTINGS if not w.startswith("tokenizer.")]
+        ["text.txt"], out="next", init_from="run", overrides=[w for w in SETTINGS if not w.startswith("tokenizer.")]
     )
     assert again.finished

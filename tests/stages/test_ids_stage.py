@@ -128,7 +128,7 @@ def test_a_store_made_before_trains_too(made: Path, tmp_path: Path, capsys: pyte
     result = firstlight.pretrain([str(store)], out=tmp_path / "run", overrides=IDS)
     assert result.valid_loss == pytest.approx(read(made / "run" / "evaluation.json")["valid"]["loss"])
     again = firstlight.pretrain(
-        [str(store)], out=tmp_path / "more", start_from=str(tmp_path / "run"), overrides=SMALL[3:]
+        [str(store)], out=tmp_path / "more", init_from=str(tmp_path / "run"), overrides=SMALL[3:]
     )
     assert again.valid_loss < result.valid_loss
     np.save(tmp_path / "other.npy", np.arange(3000) % 20)
@@ -136,7 +136,7 @@ def test_a_store_made_before_trains_too(made: Path, tmp_path: Path, capsys: pyte
         firstlight.pretrain(
             [str(tmp_path / "other.npy")],
             out=tmp_path / "no",
-            start_from=str(tmp_path / "run"),
+            init_from=str(tmp_path / "run"),
             overrides=[*SMALL[3:], "ids.vocab_size=20"],
         )
 

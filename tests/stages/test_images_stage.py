@@ -199,7 +199,7 @@ def test_colours_have_a_palette(tmp_path: Path):
     # A run that starts from these weights keeps their palette, whatever it would find itself.
     write_pets(tmp_path / "more", 40)
     firstlight.pretrain(
-        [str(tmp_path / "more")], out=tmp_path / "on", start_from=str(tmp_path / "run"), overrides=SMALL[3:]
+        [str(tmp_path / "more")], out=tmp_path / "on", init_from=str(tmp_path / "run"), overrides=SMALL[3:]
     )
     assert LM.load_fp32(tmp_path / "on").codec == codec
 

@@ -9,8 +9,9 @@ import pytest
 from firstlight.config import dump_toml, preset_names
 from firstlight.errors import ConfigError, ContractError, FirstlightError, UsageError
 from firstlight.files import write_manifest
-from firstlight.stages import request as module
-from firstlight.stages.request import Request, resolve_request
+from firstlight.runs import Request
+from firstlight.stages.pretrain import PretrainRecipe
+from firstlight.stages.request import PRESETS, pretrain_request
 from firstlight.stages.settings import PretrainSettings
 
 
@@ -20,10 +21,10 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("text.txt").write_text("some text", encoding="utf-8")
 
 
-def ask(*words: str, **options: Any) -> Request:
-    asked: dict[str, Any] = {"out": None, "preset_name": None, "start_from": None, "resume": False, "overrides": []}
+def ask(*words: str, **options: Any) -> Request[PretrainSettings]:
+    asked: dict[str, Any] = {"out": None, "preset_name": None, "init_from": None, "resume": False, "overrides": []}
     out = options.pop("out", None)
-    return resolve_request(words, **{**asked, **options, "out": None if out is None else Path(out)})
+    return pretrain_request(PretrainRecipe(), words, **{**asked, **options, "out": None if out is None else Path(out)})
 
 
 def write(path: str, text: str) -> str:
@@ -54,13 +55,13 @@ def test_later_layers_win():
     assert settings.run.corpus == ["text.txt"]
 
 
-@pytest.mark.parametrize("name", preset_names(module.PRESETS))
+@pytest.mark.parametrize("name", preset_names(PRESETS))
 def test_every_preset_is_valid(name: str):
     assert ask("text.txt", preset_name=name).settings.model.n_layer >= 1
 
 
 def test_the_presets_that_pages_name_are_there():
-    assert set(preset_names(module.PRESETS)) >= {"quickstart", "shakespeare-char-cpu"}
+    assert set(preset_names(PRESETS)) >= {"quickstart", "shakespeare-char-cpu"}
 
 
 def test_a_corpus_a_store_and_a_file_are_told_apart():
@@ -68,7 +69,7 @@ def test_a_corpus_a_store_and_a_file_are_told_apart():
     assert ask("text.txt", "other.txt").settings.run.corpus == ["text.txt", "other.txt"]
     stored = ask("store").settings.run
     assert (stored.store, stored.corpus) == ("store", [])
-    assert ask("text.txt", start_from="runs/a").settings.run.start_from == "runs/a"
+    assert ask("text.txt", init_from="runs/a").settings.run.init_from == "runs/a"
 
 
 @pytest.mark.parametrize(
@@ -86,20 +87,20 @@ def test_a_corpus_a_store_and_a_file_are_told_apart():
     ],
 )
 def test_a_run_is_named_after_its_first_input(named: list[str], run: str):
-    assert ask(*named).run == Path(run)
+    assert ask(*named).run.path == Path(run)
 
 
 def test_a_run_is_named_after_its_file():
     table = '[run]\ncorpus = ["text.txt"]\n'
-    assert ask(write("mine.toml", table)).run == Path("runs/mine")
-    assert ask(write("runs/old/run.toml", table)).run == Path("runs/old-again")
-    assert ask("text.txt", out="here").run == Path("here")
+    assert ask(write("mine.toml", table)).run.path == Path("runs/mine")
+    assert ask(write("runs/old/run.toml", table)).run.path == Path("runs/old-again")
+    assert ask("text.txt", out="here").run.path == Path("here")
 
 
 def test_a_run_that_goes_on_keeps_its_settings():
     run = make_run("r", "model.n_layer=3", "train.steps=10")
     for request in (ask("r", resume=True), ask(out="r", resume=True), ask("text.txt", out="r", resume=True)):
-        assert (request.run, request.resumes, request.changed) == (run, True, {})
+        assert (request.run.path, request.resumes, request.changed) == (run, True, {})
         assert request.settings.model.n_layer == 3
     longer = ask("r", resume=True, overrides=["train.steps=20", "model.n_layer=3"])
     assert longer.settings.train.steps == 20
@@ -118,7 +119,7 @@ def test_a_path_written_in_another_way_is_the_same_text():
     make_run("r")
     for name in ("./text.txt", str(Path("text.txt").absolute())):
         assert ask(name, out="r", resume=True).settings.run.corpus == ["text.txt"]
-    with pytest.raises(ContractError, match="another text"):
+    with pytest.raises(ContractError, match="other data"):
         ask("other.txt", out="r", resume=True)
 
 
@@ -155,7 +156,7 @@ def test_a_run_that_was_cut_off_while_it_prepared_starts_again():
     Path("r/.part-data-9-abc").mkdir()
     assert not ask("text.txt", out="r", resume=True).resumes
     assert not ask("text.txt", out="r").resumes
-    with pytest.raises(UsageError, match="cut off.*--out r --resume"):
+    with pytest.raises(UsageError, match="interrupted.*--out r --resume"):
         ask("r", resume=True)
 
 
@@ -171,7 +172,7 @@ def test_a_folder_of_other_things_is_left_alone(held: str):
 
 def test_an_empty_folder_may_become_a_run():
     Path("r").mkdir()
-    assert ask("text.txt", out="r").run == Path("r")
+    assert ask("text.txt", out="r").run.path == Path("r")
 
 
 def test_a_folder_of_texts_with_a_folder_named_data_is_a_corpus():
@@ -212,5 +213,5 @@ def test_the_toml_of_a_run_is_that_run_again():
 def test_a_run_in_another_place_goes_on_by_its_path():
     make_run("a/b/r")
     shutil.move("a/b/r", "moved")
-    assert ask("moved", resume=True).run == Path("moved")
-    assert ask("moved", out="./moved", resume=True).run == Path("moved")
+    assert ask("moved", resume=True).run.path == Path("moved")
+    assert ask("moved", out="./moved", resume=True).run.path == Path("moved")

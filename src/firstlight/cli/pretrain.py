@@ -13,7 +13,7 @@ from firstlight.errors import UsageError
 
 if TYPE_CHECKING:
     from firstlight.stages.pretrain import PretrainResult
-    from firstlight.stages.verify_resume import ResumeProof
+    from firstlight.stages.verify_resume import VerifyResumeResult
 
 CorpusArgument = Annotated[
     list[str] | None,
@@ -41,7 +41,7 @@ def pretrain(
     preset: Annotated[
         str | None, typer.Option(help="A preset's name, such as shakespeare-char-cpu.", show_default=False)
     ] = None,
-    start_from: Annotated[
+    init_from: Annotated[
         str | None, typer.Option("--from", help="A model whose weights to start from.", show_default=False)
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run; start where there is none.")] = False,
@@ -69,10 +69,10 @@ def pretrain(
     from firstlight.stages import pretrain as stage
 
     if dry_run:
-        plan = stage.dry_run(inputs, out=out, preset=preset, start_from=start_from, overrides=settings).to_json()
+        plan = stage.dry_run(inputs, out=out, preset=preset, init_from=init_from, overrides=settings).to_json()
         print_result(plan, as_json, _print_plan)
         return
-    result = stage.pretrain(inputs, out=out, preset=preset, start_from=start_from, resume=resume, overrides=settings)
+    result = stage.pretrain(inputs, out=out, preset=preset, init_from=init_from, resume=resume, overrides=settings)
     print_result(result, as_json, _print_trained)
 
 
@@ -124,7 +124,7 @@ def verify_resume(
         raise typer.Exit(1)
 
 
-def _print_proof(proof: "ResumeProof") -> None:
+def _print_proof(proof: "VerifyResumeResult") -> None:
     if proof.equal:
         runs = f"stopped at step {proof.stopped_at} and uninterrupted"
         print(f"bit-identical: {proof.compared} tensors and {proof.steps} losses, {runs}")

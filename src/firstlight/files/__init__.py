@@ -19,7 +19,7 @@ from firstlight.files.atomic import (
 from firstlight.files.bounded_reader import BoundedReader
 from firstlight.files.manifest import MANIFEST, sha256, verify_manifest, write_manifest
 from firstlight.files.protobuf import iter_fields, read_varint
-from firstlight.files.source_hash import code_hash
+from firstlight.files.source_hash import source_hash
 
 __all__ = [
     "MANIFEST",
@@ -28,11 +28,11 @@ __all__ = [
     "apply_umask",
     "atomic_directory",
     "atomic_file",
-    "code_hash",
     "iter_fields",
     "read_varint",
     "remove_stale_files",
     "sha256",
+    "source_hash",
     "storage_errors",
     "temporary_path",
     "verify_manifest",

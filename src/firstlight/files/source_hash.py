@@ -1,19 +1,24 @@
-"""The hash of our own source, which every artefact carries."""
+"""The hash of our own source code, which every artifact records."""
 
 import hashlib
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-# Rooms whose code decides what the weights become.
-_ROOMS = ("corpus", "tokenizer", "store", "model", "optim", "parallel", "train", "finetuning")
 _PACKAGE = Path(__file__).parents[1]
 
 
 @cache
-def code_hash(root: Path = _PACKAGE) -> str:
-    """Return the SHA-256 over the source files, below the package's folder, that decide what a run computes."""
+def source_hash(packages: Sequence[str], root: Path = _PACKAGE) -> str:
+    """Compute the SHA-256 over the Python files of some packages.
+
+    Args:
+        packages: names of packages or modules below ``root``, dotted, as a tuple.
+        root: the folder of the package that they belong to.
+    """
     digest = hashlib.sha256()
-    for room in _ROOMS:
-        for path in sorted((root / room).rglob("*.py")):
+    for name in packages:
+        base = root.joinpath(*name.split("."))
+        for path in sorted(base.rglob("*.py")) or [base.with_suffix(".py")]:
             digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()

@@ -102,7 +102,7 @@ def opening(files: RunFiles) -> str:
     kind = f"A GPT of the family {words(family, 40)}" if isinstance(family, str) else "A GPT"
     n = parameters(files)
     kind += f" with {count(n)} parameters" if n is not None else ""
-    start = find(files.settings, "run", "start_from")
+    start = find(files.settings, "run", "init_from")
     kind += f", starting from {words(start, 200)}," if isinstance(start, str) and start else ","
     names = sources(files)
     on = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

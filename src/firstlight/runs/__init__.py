@@ -1,14 +1,23 @@
 """The run directory, compatibility of its artifacts, and the orchestrator of training runs."""
 
-from firstlight.runs.compatibility import changed_settings, check_changes, settings_hash
+from firstlight.runs.compatibility import changed_settings, check_changes, code_hash, settings_hash
 from firstlight.runs.directory import RunDirectory, is_token_store, read_json, write_json
+from firstlight.runs.orchestrator import run_recipe
+from firstlight.runs.recipe import Recipe, RunResult
+from firstlight.runs.request import Request, resolve_request
 
 __all__ = [
+    "Recipe",
+    "Request",
     "RunDirectory",
+    "RunResult",
     "changed_settings",
     "check_changes",
+    "code_hash",
     "is_token_store",
     "read_json",
+    "resolve_request",
+    "run_recipe",
     "settings_hash",
     "write_json",
 ]

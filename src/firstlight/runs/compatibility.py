@@ -1,4 +1,4 @@
-"""Who belongs to whom: the hashes that store, checkpoint and report carry, and what differs on a resume."""
+"""Compatibility of a run's artifacts: hashes of settings and source code, and which settings a resume may change."""
 
 import hashlib
 import json
@@ -8,18 +8,31 @@ from typing import Any
 
 from firstlight.config import flatten
 from firstlight.errors import ContractError
-from firstlight.train.settings import MAY_CHANGE
+from firstlight.files import source_hash
+from firstlight.train import MAY_CHANGE
+
+# Packages whose code decides what the weights of every run become. Recipes add those above this one.
+_PACKAGES = ("corpus", "files", "tokenizer", "vectors", "store", "model", "optim", "parallel", "lm", "train", "runs")
+
+
+def code_hash(*packages: str) -> str:
+    """Compute the SHA-256 of the source code that decides what the weights become.
+
+    Args:
+        packages: packages of the recipe, in addition to those of every run.
+    """
+    return source_hash((*_PACKAGES, *packages))
 
 
 def settings_hash(settings: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of the settings that a resumed run may not change."""
+    """Compute the SHA-256 of the settings that a resumed run must not change."""
     fixed = {k: v for k, v in sorted(flatten(settings).items()) if k not in MAY_CHANGE}
     return hashlib.sha256(json.dumps(fixed, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def changed_settings(old: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return ``{key: (old, asked)}`` for what is asked for and differs; ``auto`` asks for nothing."""
-    before, after = flatten(old), flatten(asked)
+def changed_settings(old: Mapping[str, Any], specified: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Compare settings: ``{key: (old, new)}`` for each specified value that differs; ``auto`` leaves the old value."""
+    before, after = flatten(old), flatten(specified)
     return {
         key: (before.get(key), value)
         for key, value in after.items()
@@ -27,13 +40,13 @@ def changed_settings(old: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[s
     }
 
 
-def check_changes(differing: Mapping[str, tuple[Any, Any]], run: Path) -> dict[str, tuple[Any, Any]]:
-    """Return the changes that a resume may make.
+def check_changes(changed: Mapping[str, tuple[Any, Any]], run: Path) -> dict[str, tuple[Any, Any]]:
+    """Check that a resume may change these settings, and return them.
 
     Raises:
-        ContractError: names every other changed setting, with both values.
+        ContractError: names every setting that must not change, with both values.
     """
-    refused = {k: v for k, v in differing.items() if k not in MAY_CHANGE}
+    refused = {k: v for k, v in changed.items() if k not in MAY_CHANGE}
     if refused:
         found = ", ".join(f"{k} = {new!r} (the run has {old!r})" for k, (old, new) in sorted(refused.items()))
         raise ContractError(
@@ -42,4 +55,4 @@ def check_changes(differing: Mapping[str, tuple[Any, Any]], run: Path) -> dict[s
             found=found,
             fix=f"Leave them as they are, or start a new run from its weights: pretrain … --from {run} --out NEW",
         )
-    return dict(differing)
+    return dict(changed)

@@ -1,105 +1,112 @@
-"""What a run is made from: a corpus becomes a tokenizer and a token store; the model or vectors that it starts from."""
+"""What a pre-training run is built from: vocabulary, token store, and the model or word vectors it starts from."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from firstlight.errors import ContractError, UsageError
 from firstlight.files import MANIFEST
 from firstlight.lm import LM
+from firstlight.runs import RunDirectory
+from firstlight.stages import embedding_init
+from firstlight.stages.embedding_init import EmbeddingVectors
 from firstlight.stages.prepare_corpus import prepare_store
 from firstlight.stages.settings import PretrainSettings
-from firstlight.store import TokenStore
+from firstlight.store import TokenStore, adopt
 from firstlight.tokenizer import Codec, Tokenizer, load_vocab, save_vocab
 
-if TYPE_CHECKING:
-    from firstlight.stages.embedding_init import Vectors
+Vocab = Tokenizer | Codec
 
 
 @dataclass(frozen=True, slots=True)
-class Materials:
-    """What a run is made from: tokenizer, token store, and the model or the word vectors it starts from, if any.
+class PretrainArtifacts:
+    """What a pre-training run is built from.
 
     Attributes:
-        vocabulary: the tokenizer, or what the ids mean of sequences that are no text.
+        vocab: the tokenizer, or the codec of sequences that are not text.
+        store: the token store.
+        init_lm: the model whose weights the run starts from, if any.
+        vectors: the word vectors that the embeddings are initialised from, if any.
     """
 
-    vocabulary: "Tokenizer | Codec"
+    vocab: Vocab
     store: TokenStore
-    start: LM | None
-    vectors: "Vectors | None" = None
+    init_lm: LM | None
+    vectors: EmbeddingVectors | None = None
 
     @property
     def tokenizer(self) -> Tokenizer | None:
-        """None for sequences that are no text."""
-        return self.vocabulary if isinstance(self.vocabulary, Tokenizer) else None
+        """The tokenizer; None for sequences that are not text."""
+        return self.vocab if isinstance(self.vocab, Tokenizer) else None
 
     @property
-    def codec(self) -> "Codec | None":
-        """None for texts."""
-        return None if isinstance(self.vocabulary, Tokenizer) else self.vocabulary
+    def codec(self) -> Codec | None:
+        """The codec; None for text."""
+        return None if isinstance(self.vocab, Tokenizer) else self.vocab
 
-    def hidden(self, share: float) -> tuple[float, int] | None:
-        """Return the share of images whose class is not told in training, and the token that stands for it."""
+    def class_dropout(self, ratio: float) -> tuple[float, int] | None:
+        """Return the ratio of images whose class is dropped in training, and the token that replaces it."""
         codec = self.codec
-        return (share, codec.start_id) if codec is not None and codec.sequence and codec.classes and share else None
+        return (ratio, codec.start_id) if codec is not None and codec.sequence and codec.classes and ratio else None
 
 
-def materials(run: Path, settings: PretrainSettings, *, prepared: bool = False) -> Materials:
-    """Make, or find made already, the tokenizer and the token store of a run.
+def prepare_artifacts(run: RunDirectory, settings: PretrainSettings, *, prepared: bool = False) -> PretrainArtifacts:
+    """Make the tokenizer and the token store of a run, or read those made before.
 
     Args:
         run: the run directory.
         settings: of the run.
-        prepared: take the run's own store where it is finished, without looking at the corpus, which may be gone.
+        prepared: use the run's own store if it is complete, without looking at the corpus, which may be gone.
 
     Raises:
-        ContractError: a store, a tokenizer and a starting model that do not belong together.
+        ContractError: a store, a tokenizer and a model to start from that do not belong together.
     """
-    if settings.model.embeddings != "random" or settings.tokenizer.words == "vectors":
-        from firstlight.stages import embedding_init
-
-        settings = embedding_init.understood(settings)
-    start = LM.load_fp32(settings.run.start_from) if settings.run.start_from else None
-    if settings.run.store is not None:
-        folder = Path(settings.run.store)
-        beside = folder if (folder / "tokenizer.json").is_file() else folder / "tokenizer"
-        words = load_vocab(Path(settings.tokenizer.path) if settings.tokenizer.path else beside)
-        # Our own stores list their documents: one without a manifest is half-written, not another program's.
-        if (folder / "documents.safetensors").is_file() or not isinstance(words, Tokenizer):
-            store = TokenStore.open(folder, tokenizer_hash=words.hash)
-        else:
-            from firstlight.store import adopt
-
-            store = adopt(folder, words)
-        save_vocab(words, run / "tokenizer")
-    elif prepared and (run / "data" / MANIFEST).is_file():
-        words = load_vocab(run / "tokenizer")
-        store = TokenStore.open(run / "data", tokenizer_hash=words.hash)
-    else:
-        prepared_corpus = prepare_store(
-            settings.run.corpus,
-            settings,
-            out=run / "data",
-            tokenizer_dir=run / "tokenizer",
-            seed=settings.run.seed,
-            start_vocab=None if start is None else start.vocab,
-        )
-        words, store = prepared_corpus.vocab, prepared_corpus.store
-    before = None if start is None else start.vocab
-    if before is not None and before.hash != words.hash:
+    settings = embedding_init.resolve_vocab_source(settings)
+    init_lm = LM.load_fp32(settings.run.init_from) if settings.run.init_from else None
+    vocab, store = _vocab_and_store(run, settings, init_lm, prepared=prepared)
+    before = None if init_lm is None else init_lm.vocab
+    if before is not None and before.hash != vocab.hash:
         raise ContractError(
-            "the starting model was trained with another tokenizer",
-            where=settings.run.start_from,
+            "the model to start from was trained with another tokenizer",
+            where=settings.run.init_from,
             found=f"{before.vocab_size} tokens, hash {before.hash[:12]}",
-            expected=f"{words.vocab_size} tokens, hash {words.hash[:12]}",
-            fix="Leave out the [tokenizer] settings, so that the starting model's own tokenizer is used.",
+            expected=f"{vocab.vocab_size} tokens, hash {vocab.hash[:12]}",
+            fix="Leave out the [tokenizer] settings, so that the model's own tokenizer is used.",
         )
     vectors = None
     if settings.model.embeddings != "random":
-        if not isinstance(words, Tokenizer):
+        if not isinstance(vocab, Tokenizer):
             raise UsageError("needs a corpus of text", where="model.embeddings", found=settings.model.embeddings)
-        from firstlight.stages import embedding_init
+        vectors = embedding_init.prepare_vectors(run, settings.model.embeddings, vocab, store, prepared=prepared)
+    return PretrainArtifacts(vocab, store, init_lm, vectors)
 
-        vectors = embedding_init.prepare(run, settings.model.embeddings, words, store, prepared=prepared)
-    return Materials(words, store, start, vectors)
+
+def _vocab_and_store(
+    run: RunDirectory, settings: PretrainSettings, init_lm: LM | None, *, prepared: bool
+) -> tuple[Vocab, TokenStore]:
+    if settings.run.store is not None:
+        return _open_store(run, settings, Path(settings.run.store))
+    if prepared and (run.data / MANIFEST).is_file():
+        vocab = load_vocab(run.tokenizer)
+        return vocab, TokenStore.open(run.data, tokenizer_hash=vocab.hash)
+    corpus = prepare_store(
+        settings.run.corpus,
+        settings,
+        out=run.data,
+        tokenizer_dir=run.tokenizer,
+        seed=settings.run.seed,
+        start_vocab=None if init_lm is None else init_lm.vocab,
+    )
+    return corpus.vocab, corpus.store
+
+
+def _open_store(run: RunDirectory, settings: PretrainSettings, folder: Path) -> tuple[Vocab, TokenStore]:
+    """Open a token store made before, ours or Megatron-LM's, and copy its vocabulary into the run."""
+    own = folder if (folder / "tokenizer.json").is_file() else folder / "tokenizer"
+    vocab = load_vocab(Path(settings.tokenizer.path) if settings.tokenizer.path else own)
+    # Our own stores list their documents: one of them without a manifest is incomplete, not another program's.
+    if (folder / "documents.safetensors").is_file() or not isinstance(vocab, Tokenizer):
+        store = TokenStore.open(folder, tokenizer_hash=vocab.hash)
+    else:
+        store = adopt(folder, vocab)
+    save_vocab(vocab, run.tokenizer)
+    return vocab, store

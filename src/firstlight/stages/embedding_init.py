@@ -1,4 +1,4 @@
-"""The word vectors that a run's embeddings begin as: put onto its vocabulary once, and kept in the run."""
+"""Initialise a run's embeddings from word vectors: map them onto its vocabulary once, and keep them in the run."""
 
 import hashlib
 import json
@@ -17,26 +17,25 @@ from firstlight.evaluation import count
 from firstlight.files import write_atomic
 from firstlight.model import GPT
 from firstlight.model.factorized_embedding import factorize_embedding, init_from_vectors
+from firstlight.runs import RunDirectory, read_json
 from firstlight.stages.settings import PretrainSettings
-from firstlight.stages.tokenizer_cache import read_json
 from firstlight.store import TokenStore
 from firstlight.tokenizer import Tokenizer
 from firstlight.vectors import Coverage, coverage, onto
 from firstlight.vectors.mapping import PIECES
 from firstlight.vectors.token_text import surfaces
 
-FOLDER = "embeddings"
 _ARRAYS, _COVERAGE = "start.safetensors", "coverage.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Vectors:
+class EmbeddingVectors:
     """Vectors for the tokens of a vocabulary.
 
     Attributes:
-        name: of the file that they came from.
+        name: name of the file that they come from.
         values: (V, D) float32.
-        known: (V,) which tokens have one.
+        known: (V,) whether a token has a vector.
         digest: SHA-256 of both.
     """
 
@@ -45,32 +44,34 @@ class Vectors:
     known: Tensor
     digest: str
 
-    def make_room(self, model: GPT) -> None:
-        """Give the model embeddings that can hold them."""
+    def factorize(self, model: GPT) -> None:
+        """Give the model embeddings that can hold the vectors: factorized, if their width differs."""
         factorize_embedding(model, int(self.values.shape[1]))
 
-    def begin(self, model: GPT, length: float, seed: int) -> None:
-        """Put them into a model with random weights."""
+    def initialize(self, model: GPT, length: float, seed: int) -> None:
+        """Initialise the embeddings of a model with random weights."""
         init_from_vectors(model, self.values, self.known, length, torch.Generator().manual_seed(seed))
 
 
-def understood(settings: PretrainSettings) -> PretrainSettings:
-    """Return the settings with the words of ``tokenizer.words=vectors`` being those of the embeddings' file.
+def resolve_vocab_source(settings: PretrainSettings) -> PretrainSettings:
+    """Resolve ``tokenizer.words=vectors`` to the file of the embeddings.
 
     Raises:
         UsageError: there is no such file, or a model to start from, which has embeddings of its own.
     """
+    if settings.model.embeddings == "random" and settings.tokenizer.words != "vectors":
+        return settings
     source, words = settings.model.embeddings, settings.tokenizer.words
     if source == "random":
         raise UsageError(
-            "there are no word vectors to take words from",
+            "there are no word vectors to take the vocabulary from",
             where="tokenizer.words",
             found=words,
             fix="Set model.embeddings to their file, or tokenizer.words to a path.",
         )
-    if settings.run.start_from is not None:
+    if settings.run.init_from is not None:
         raise UsageError(
-            "a run that starts from a model has that model's embeddings",
+            "a run that starts from a model uses that model's embeddings",
             where="model.embeddings",
             found=source,
             fix="Leave it out, or leave out --from.",
@@ -81,21 +82,23 @@ def understood(settings: PretrainSettings) -> PretrainSettings:
     return settings.model_copy(update={"tokenizer": tokenizer})
 
 
-def prepare(run: Path, source: str, tokenizer: Tokenizer, store: TokenStore, *, prepared: bool) -> Vectors:
-    """Put the vectors of a file onto a vocabulary, tell what they cover, and keep both in the run.
+def prepare_vectors(
+    run: RunDirectory, source: str, tokenizer: Tokenizer, store: TokenStore, *, prepared: bool
+) -> EmbeddingVectors:
+    """Map the vectors of a file onto a vocabulary, report the coverage, and keep both in the run.
 
     Args:
         run: the run directory.
         source: the file.
-        tokenizer: whose vocabulary it is.
-        store: the text that is counted.
-        prepared: take what the run has, without looking at the file, which may be gone.
+        tokenizer: of the vocabulary.
+        store: the training text, in which tokens are counted.
+        prepared: use what the run directory holds, without looking at the file, which may be gone.
 
     Raises:
         TokenizerError: the file cannot be read, or has a vector for none of the tokens.
-        StoreError: what the run has is damaged.
+        StoreError: the files in the run directory are damaged.
     """
-    folder = run / FOLDER
+    folder = run.embeddings
     if not (prepared and (folder / _COVERAGE).is_file()):
         mapped = onto(tokenizer, Path(source))
         if not mapped.known.any():
@@ -110,20 +113,20 @@ def prepare(run: Path, source: str, tokenizer: Tokenizer, store: TokenStore, *, 
         table = {"sha256": hashlib.sha256(data).hexdigest(), **covered.to_json()}
         write_atomic(folder / _ARRAYS, data)
         write_atomic(folder / _COVERAGE, json.dumps(table, indent=1, ensure_ascii=False) + "\n")
-    return _kept(folder)
+    return _read_vectors(folder)
 
 
-def _kept(folder: Path) -> Vectors:
+def _read_vectors(folder: Path) -> EmbeddingVectors:
     try:
         table = dict(read_json(folder / _COVERAGE))
         digest = table.pop("sha256")
         data = (folder / _ARRAYS).read_bytes()
         if hashlib.sha256(data).hexdigest() != digest:
-            raise ValueError("its checksum is another")
+            raise ValueError("its checksum differs")
         arrays, covered = load(data), Coverage(**table)
         values, known = torch.from_numpy(arrays["vectors"]), torch.from_numpy(arrays["ways"] <= PIECES)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise StoreError(
-            f"cannot be used: {error}", where=folder / _ARRAYS, fix="Start the run anew, in another folder."
+            f"cannot be used: {error}", where=folder / _ARRAYS, fix="Start a new run in another directory."
         ) from error
-    return Vectors(Path(covered.source).name, values, known, digest)
+    return EmbeddingVectors(Path(covered.source).name, values, known, digest)

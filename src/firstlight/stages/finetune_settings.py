@@ -1,4 +1,4 @@
-"""The root of a fine-tuning run's settings: what stands in its run.toml."""
+"""The settings of a fine-tuning run: the content of its run.toml."""
 
 from typing import Annotated
 
@@ -12,16 +12,18 @@ from firstlight.train import TrainSettings
 
 
 class FinetuneRun(Settings):
-    """What is fine-tuned, on what."""
+    """The inputs of a run."""
 
-    seed: int = Field(1337, ge=0, lt=2**63, description="of heads, new tokens, data order, dropout")
-    start_from: str | None = Field(None, description="a run, checkpoint or Hugging Face directory")
+    seed: int = Field(1337, ge=0, lt=2**63, description="seed of heads, new tokens, data order and dropout")
+    init_from: str | None = Field(None, description="a run, checkpoint or Hugging Face directory to fine-tune")
     tasks: list[str] = Field([], description="TASK.toml files")
-    data: str | None = Field(None, description="folder that the tasks' data folders lie in; else beside each TASK.toml")
+    data: str | None = Field(
+        None, description="folder that holds the tasks' data folders; by default the folder of each TASK.toml"
+    )
 
 
 class FinetuneSettings(Settings):
-    """Every setting of a fine-tuning run; a preset of the room ``tasks`` lies below what is asked for."""
+    """Every setting of a fine-tuning run; a preset is merged below the specified ones."""
 
     run: FinetuneRun = FinetuneRun()
     finetune: TuningSettings = TuningSettings()

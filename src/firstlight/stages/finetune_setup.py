@@ -1,4 +1,4 @@
-"""Put a fine-tuning run together: start model, tokenizer, rows, heads, optimiser, loop. Wiring only."""
+"""Build a fine-tuning run: tasks and rows, model with heads, optimizer, mixture of tasks, evaluation, checkpoints."""
 
 import json
 import re
@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from firstlight import lm, optim, parallel, progress
+from firstlight import optim, parallel, progress
 from firstlight.errors import ConfigError, UsageError
-from firstlight.files import code_hash, write_atomic
+from firstlight.files import run_layout, write_atomic
 from firstlight.finetuning import (
     DELIMITER,
     EXTRACT,
@@ -21,6 +21,7 @@ from firstlight.finetuning import (
     EncodedExample,
     EvalResults,
     Mixture,
+    Prediction,
     Preprocessor,
     ReplaySource,
     RowSource,
@@ -40,43 +41,47 @@ from firstlight.finetuning import (
 )
 from firstlight.finetuning import adapters as adapter_files
 from firstlight.finetuning.loss import collate
-from firstlight.lm import LM, Classifier
+from firstlight.lm import LM, Classifier, save_pretrained
 from firstlight.model import GPT, ModelConfig, flops_per_token, fused_splits
+from firstlight.parallel import DeviceContext
+from firstlight.runs import RunDirectory
 from firstlight.stages.evaluate import find_token_store
 from firstlight.stages.finetune_settings import FinetuneSettings
 from firstlight.store import TokenStore, Windows
 from firstlight.tokenizer import Tokenizer
 from firstlight.train import Checkpoints, Limits, RunLog, TrainContext, TrainState, validate
 
-TASKS = "tasks.json"
-_TEXTS = ("text", "chat")
+_TEXT_KINDS = ("text", "chat")
 _FORGETTING_WINDOWS = 200
+_SPLITS = ("train", "valid", "test")
+
+Splits = tuple[list[EncodedExample], list[EncodedExample], list[EncodedExample]]
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """The pre-trained model; its weights are read where a run begins, and not held beside those that learn."""
+class InitModel:
+    """The model to start from; its weights are read when a run starts, and not kept in memory."""
 
     config: ModelConfig
     source: Path
 
 
 @dataclass(frozen=True, slots=True)
-class Materials:
-    """What a fine-tuning run is made from.
+class FinetuneArtifacts:
+    """What a fine-tuning run is built from.
 
     Attributes:
-        start: the pre-trained model, as it was.
+        init_model: the pre-trained model.
         tokenizer: with the tokens that the tasks add.
-        tasks: the rows of each task, by its name.
-        rows: their ids: (train, valid, test) by name.
-        store: the token store that the model was pre-trained on, where it is there.
+        tasks: the examples of each task, by name.
+        rows: the tokenized rows of each task: (train, valid, test), by name.
+        store: the token store that the model was pre-trained on, if it is there.
     """
 
-    start: Start
+    init_model: InitModel
     tokenizer: Tokenizer
     tasks: dict[str, TaskData]
-    rows: dict[str, tuple[list[EncodedExample], list[EncodedExample], list[EncodedExample]]]
+    rows: dict[str, Splits]
     store: TokenStore | None
 
     @property
@@ -86,7 +91,7 @@ class Materials:
 
     @property
     def classifier(self) -> Classifier | None:
-        """The head that transformers has a class for, where there is one task, and it is of that kind."""
+        """The head that transformers has a class for, if there is one task of such a kind."""
         if len(self.tasks) != 1:
             return None
         spec = next(iter(self.specs.values()))
@@ -95,87 +100,90 @@ class Materials:
         return Classifier(spec.name, () if spec.scored else spec.labels)
 
 
-def materials(settings: FinetuneSettings, *, tasks: Sequence[TaskSpec] | None = None) -> Materials:
-    """Read model and tasks.
+def prepare_artifacts(run: RunDirectory, settings: FinetuneSettings) -> FinetuneArtifacts:
+    """Read the model to start from, the tasks and their rows.
 
-    Args:
-        settings: of the run.
-        tasks: those of a run that goes on, in the place of their files.
+    The tasks of a run that is resumed are those of its ``tasks.json``, not of the original files.
 
     Raises:
-        UsageError: two tasks of one name, or a model without a tokenizer.
+        UsageError: two tasks of the same name, or a model without a tokenizer.
     """
-    assert settings.run.start_from is not None
+    assert settings.run.init_from is not None
+    specs = _read_specs(run, settings)
+    init_lm = LM.load_fp32(settings.run.init_from)
+    if init_lm.tokenizer is None:
+        raise UsageError("has no tokenizer, so it cannot read text", where=settings.run.init_from)
+    assert init_lm.source is not None, "it was read from there"
+    tokenizer = _extend_tokenizer(init_lm.tokenizer, specs, settings)
+    tasks = {spec.name: load_task(spec, seed=settings.run.seed) for spec in specs}
+    rows = {name: _tokenize(data, tokenizer, init_lm.config.block_size) for name, data in tasks.items()}
+    init_model = InitModel(init_lm.config, init_lm.source)
+    return FinetuneArtifacts(init_model, tokenizer, tasks, rows, find_token_store(init_lm, needed=False))
+
+
+def _read_specs(run: RunDirectory, settings: FinetuneSettings) -> list[TaskSpec]:
+    if run.exists and run.tasks_file.is_file():
+        return [TaskSpec.model_validate(table) for table in json.loads(run.tasks_file.read_text(encoding="utf-8"))]
     data = None if settings.run.data is None else Path(settings.run.data)
-    specs = list(tasks) if tasks is not None else [read_spec(Path(t), data=data) for t in settings.run.tasks]
+    specs = [read_spec(Path(t), data=data) for t in settings.run.tasks]
     names = [spec.name for spec in specs]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise UsageError("two tasks of one name", where=twice, fix="Give one of them another name in its TOML.")
-    odd = next((name for name in names if not re.fullmatch(r"\w[\w-]*", name)), None)
-    if odd is not None:
-        raise UsageError("is no name for a task", where=odd, expected="letters, digits, - and _")
-    start = LM.load_fp32(settings.run.start_from)
-    if start.tokenizer is None:
-        raise UsageError("has no tokenizer, so it reads no text", where=settings.run.start_from)
-    tokenizer = _with_marks(start.tokenizer, specs, settings)
-    read = {spec.name: load_task(spec, seed=settings.run.seed) for spec in specs}
-    rows = {name: _rows(data, tokenizer, start.config.block_size) for name, data in read.items()}
-    assert start.source is not None, "it was read from there"
-    return Materials(Start(start.config, start.source), tokenizer, read, rows, find_token_store(start, needed=False))
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError("two tasks have this name", where=name, fix="Rename one of them in its TOML file.")
+        if not re.fullmatch(r"\w[\w-]*", name):
+            raise UsageError("is not a valid name of a task", where=name, expected="letters, digits, - and _")
+    return specs
 
 
-def _with_marks(tokenizer: Tokenizer, specs: Sequence[TaskSpec], settings: FinetuneSettings) -> Tokenizer:
+def _extend_tokenizer(tokenizer: Tokenizer, specs: Sequence[TaskSpec], settings: FinetuneSettings) -> Tokenizer:
+    """Add the special tokens of the tasks, and a chat template if one of them is a chat."""
     table, kinds = settings.finetune, {spec.kind for spec in specs}
-    adapts = table.adapter.kind != "none"
-    own = table.marks == "new" or (table.marks == "auto" and not adapts)
-    added = new_tokens(kinds) if own else []
-    marks = (START, DELIMITER, EXTRACT) if own else (tokenizer.eot,) * 3
+    uses_adapter = table.adapter.kind != "none"
+    is_new = table.marks == "new" or (table.marks == "auto" and not uses_adapter)
+    added = new_tokens(kinds) if is_new else []
+    special_tokens = (START, DELIMITER, EXTRACT) if is_new else (tokenizer.eot,) * 3
     kept: dict[str, Any] = {"pad_token": PAD} if PAD in added else {}
     single = len(specs) == 1 and kinds <= {"classification", "pair", "regression"}
-    made = tokenizer.extended(added, around=marks if single else None, kept=kept)
-    return made.extended([], kept={"chat_template": chat_template(made)}) if "chat" in kinds else made
+    extended = tokenizer.extended(added, around=special_tokens if single else None, kept=kept)
+    return extended.extended([], kept={"chat_template": chat_template(extended)}) if "chat" in kinds else extended
 
 
-def _rows(
-    data: TaskData, tokenizer: Tokenizer, block_size: int
-) -> tuple[list[EncodedExample], list[EncodedExample], list[EncodedExample]]:
+def _tokenize(data: TaskData, tokenizer: Tokenizer, block_size: int) -> Splits:
     transform = Preprocessor(data.spec, tokenizer, block_size)
-    made = transform(data.train), transform(data.valid), transform(data.test)
+    splits = transform(data.train), transform(data.valid), transform(data.test)
     for note in data.notes:
         progress.notice(f"{data.spec.name}: {note}")
     if transform.cut:
-        where = "at their end" if data.spec.long == "tail" else f"by their {data.spec.long}"
-        progress.notice(f"{data.spec.name}: {transform.cut:,} rows are longer than {block_size} tokens: cut {where}")
-    return made
+        where = "at their end" if data.spec.long == "tail" else f"at their {data.spec.long}"
+        progress.notice(
+            f"{data.spec.name}: {transform.cut:,} rows longer than {block_size} tokens were truncated {where}"
+        )
+    return splits
 
 
-def _body(settings: FinetuneSettings, made: Materials) -> GPT:
-    start = LM.load_fp32(made.start.source).model
-    return build_task_model(start, made.specs, made.tokenizer.vocab_size, settings.finetune, settings.run.seed)
+def rows_per_step(settings: FinetuneSettings, device_context: DeviceContext) -> int:
+    """Compute the rows of one update, a multiple of the number of processes."""
+    world_size = device_context.world_size
+    return max(1, round(settings.finetune.batch_size / world_size)) * world_size
 
 
-def start_over(
-    state: TrainState, settings: FinetuneSettings, made: Materials, device_context: parallel.DeviceContext
-) -> None:
-    """Put weights, optimiser and random numbers back to the start of the run."""
-    fresh = _body(settings, made)
-    state.model.load_state_dict(fresh.state_dict())
-    for name, parameter in fresh.named_parameters():
-        state.model.get_parameter(name).requires_grad_(parameter.requires_grad)
-    _begin(state, settings, device_context)
+def resolve_intervals(
+    settings: FinetuneSettings, artifacts: FinetuneArtifacts, device_context: DeviceContext
+) -> FinetuneSettings:
+    """Set the intervals of evaluations and checkpoints to one epoch where they are not specified."""
+    epoch = _mixture(settings, artifacts, rows_per_step(settings, device_context)).updates_per_epoch
+    intervals = {name: getattr(settings.train, name) or epoch for name in ("eval_every", "checkpoint_every")}
+    return settings.model_copy(update={"train": settings.train.model_copy(update=intervals)})
 
 
-def _begin(state: TrainState, settings: FinetuneSettings, device_context: parallel.DeviceContext) -> None:
-    state.model.to(device_context.device)
-    state.optimizer = _optimizer(state.model, settings)
-    if settings.train.ema_decay:
-        state.ema = optim.ExponentialMovingAverage(state.model.named_parameters(), settings.train.ema_decay)
-    state.scaler = parallel.scaler(device_context)
-    parallel.seed_everything(settings.run.seed + device_context.rank)
+def _build_model(settings: FinetuneSettings, artifacts: FinetuneArtifacts) -> GPT:
+    pretrained = LM.load_fp32(artifacts.init_model.source).model
+    return build_task_model(
+        pretrained, artifacts.specs, artifacts.tokenizer.vocab_size, settings.finetune, settings.run.seed
+    )
 
 
-def _optimizer(model: GPT, settings: FinetuneSettings) -> optim.Optimizer:
+def _build_optimizer(model: GPT, settings: FinetuneSettings) -> optim.Optimizer:
     decay = settings.finetune.layer_decay
     if decay < 1 and not settings.optim.supports_lr_scales:
         raise ConfigError(
@@ -189,127 +197,191 @@ def _optimizer(model: GPT, settings: FinetuneSettings) -> optim.Optimizer:
     )
 
 
-def ctx(
-    run: Path, settings: FinetuneSettings, made: Materials, device_context: parallel.DeviceContext, started: float
+def _reset_state(
+    state: TrainState, settings: FinetuneSettings, artifacts: FinetuneArtifacts, device_context: DeviceContext
+) -> None:
+    """Reset weights, optimizer and random number generators to the start of the run."""
+    fresh = _build_model(settings, artifacts)
+    state.model.load_state_dict(fresh.state_dict())
+    for name, parameter in fresh.named_parameters():
+        state.model.get_parameter(name).requires_grad_(parameter.requires_grad)
+    _start_state(state, settings, device_context)
+
+
+def _start_state(state: TrainState, settings: FinetuneSettings, device_context: DeviceContext) -> None:
+    state.model.to(device_context.device)
+    state.optimizer = _build_optimizer(state.model, settings)
+    if settings.train.ema_decay:
+        state.ema = optim.ExponentialMovingAverage(state.model.named_parameters(), settings.train.ema_decay)
+    state.scaler = parallel.scaler(device_context)
+    parallel.seed_everything(settings.run.seed + device_context.rank)
+
+
+def train_context(
+    run: RunDirectory,
+    settings: FinetuneSettings,
+    artifacts: FinetuneArtifacts,
+    device_context: DeviceContext,
+    process_start: float,
 ) -> TrainContext:
-    """Wire one run of the loop."""
-    table, model = settings.finetune, _body(settings, made)
-    adapts = table.adapter.kind != "none"
-    state = TrainState(model, _optimizer(model, settings))
-    if adapts:
+    """Build everything that the training loop needs."""
+    table, model = settings.finetune, _build_model(settings, artifacts)
+    state = TrainState(model, _build_optimizer(model, settings))
+    if table.adapter.kind != "none":
         state.form = adapter_files.Adapted()
-    _begin(state, settings, device_context)
-    rows = max(1, round(table.batch_size / device_context.world_size)) * device_context.world_size
-    mixture = _mixture(settings, made, rows)
-    micro = settings.train.micro_batch
-    state.counters.micro_rows = (
-        _micro_rows(rows // device_context.world_size, device_context) if micro == "auto" else min(micro, rows)
-    )
+    _start_state(state, settings, device_context)
+    rows = rows_per_step(settings, device_context)
+    mixture = _mixture(settings, artifacts, rows)
+    state.counters.micro_rows = _micro_batch(settings, rows // device_context.world_size, device_context)
     limits = Limits.resolve(
         settings.train,
         step_tokens=rows,
         epoch_tokens=mixture.updates_per_epoch * rows,
         parameters=sum(p.numel() for p in model.parameters()),
     )
+    weights = _class_weights(artifacts)
     module = TaskLoss(
-        model, made.specs, lm_weight=table.lm_weight, dropout=table.head_dropout, class_weights=_class_weights(made)
+        model, artifacts.specs, lm_weight=table.lm_weight, dropout=table.head_dropout, class_weights=weights
     )
-    learning = frozenset(name for name, p in model.named_parameters() if p.requires_grad)
-    every = table.thaw_every * mixture.updates_per_epoch
+    trainable = frozenset(name for name, p in model.named_parameters() if p.requires_grad)
+    unfreeze_every = table.thaw_every * mixture.updates_per_epoch
     return TrainContext(
-        run=run,
+        run=run.path,
         state=state,
         module=parallel.wrap(parallel.compile_module(module, device_context), device_context),
         objective=mixture,
         rows=rows,
-        measure=lambda n: measure(model, made, device_context, most=n),
+        measure=lambda n: evaluate_tasks(model, artifacts, device_context, limit=n),
         optim=settings.optim,
         train=settings.train,
         device_context=device_context,
         limits=limits,
-        checkpoints=Checkpoints(run, _writer(run, settings, made, model), settings.train.keep_last),
-        log=RunLog(run, active=parallel.is_main(device_context), trackers=settings.train.trackers),
+        checkpoints=Checkpoints(run.path, _model_writer(run, settings, artifacts, model), settings.train.keep_last),
+        log=RunLog(run.path, active=parallel.is_main(device_context), trackers=settings.train.trackers),
         contract={
-            "tokenizer": made.tokenizer.hash,
-            "store": ",".join(data.fingerprint for data in made.tasks.values()),
-            "code": code_hash(),
+            "tokenizer": artifacts.tokenizer.hash,
+            "store": ",".join(data.fingerprint for data in artifacts.tasks.values()),
         },
         counts="rows",
         sample=None,
-        restart=lambda: start_over(state, settings, made, device_context),
+        restart=lambda: _reset_state(state, settings, artifacts, device_context),
         flops_per_token=flops_per_token(model.config, model.config.block_size),
         peak_flops=None,
-        process_start=started,
-        prepare=(lambda done: unfreeze_layers(model, learning, done, every)) if every else None,
+        process_start=process_start,
+        prepare=(lambda step: unfreeze_layers(model, trainable, step, unfreeze_every)) if unfreeze_every else None,
     )
 
 
-def _micro_rows(rows: int, device_context: parallel.DeviceContext) -> int:
-    """Return the rows of one forward pass: on a CPU about a quarter of a batch, whose rows stand by width.
+def _micro_batch(settings: FinetuneSettings, rows: int, device_context: DeviceContext) -> int:
+    """Return the rows of one forward pass; ``auto`` on a CPU: a quarter of a batch, whose rows are sorted.
 
-    Rows of like widths need little padding, and a CPU gains nothing from many rows at once.
+    Rows of similar length need little padding, and a CPU gains nothing from many rows at once.
     """
-    most = max(4, rows // 4) if device_context.device.type == "cpu" else rows
-    return max(n for n in range(1, rows + 1) if rows % n == 0 and n <= most)
+    micro_batch = settings.train.micro_batch
+    if micro_batch != "auto":
+        return min(micro_batch, rows)
+    limit = max(4, rows // 4) if device_context.device.type == "cpu" else rows
+    return max(n for n in range(1, rows + 1) if rows % n == 0 and n <= limit)
 
 
-def _mixture(settings: FinetuneSettings, made: Materials, rows: int) -> Mixture:
+def _mixture(settings: FinetuneSettings, artifacts: FinetuneArtifacts, rows: int) -> Mixture:
     table = settings.finetune
-    members: list[RowSource] = [TaskRows(spec, made.rows[name][0]) for name, spec in made.specs.items()]
+    sources: list[RowSource] = [TaskRows(spec, artifacts.rows[name][0]) for name, spec in artifacts.specs.items()]
     fixed = {}
     if table.replay:
-        if made.store is None:
+        if artifacts.store is None:
             raise UsageError(
                 "there is no pre-training text to replay",
                 where="finetune.replay",
-                fix="Start from a run whose data/ is there, or leave it out.",
+                fix="Start from a run that has its data/, or leave it out.",
             )
-        members.append(ReplaySource(made.store.train, made.start.config.block_size))
+        sources.append(ReplaySource(artifacts.store.train, artifacts.init_model.config.block_size))
         fixed[ReplaySource.name] = table.replay
-    return Mixture.plan(members, rows=rows, mixing=table.mixing, fixed=fixed, seed=settings.run.seed)
+    return Mixture.plan(sources, rows=rows, mixing=table.mixing, fixed=fixed, seed=settings.run.seed)
 
 
-def _class_weights(made: Materials) -> dict[str, torch.Tensor]:
-    """Return, for tasks that ask for it, weights by which every class counts the same in all."""
-    found = {}
-    for name, spec in made.specs.items():
-        if spec.class_weights == "balanced" and not spec.scored and spec.kind not in ("choice", *_TEXTS):
-            labels = np.concatenate([np.atleast_1d(np.asarray(row.label)) for row in made.rows[name][0]])
+def _class_weights(artifacts: FinetuneArtifacts) -> dict[str, torch.Tensor]:
+    """Compute, for tasks with balanced class weights, the weights that give every class the same total."""
+    weights = {}
+    for name, spec in artifacts.specs.items():
+        if spec.class_weights == "balanced" and not spec.scored and spec.kind not in ("choice", *_TEXT_KINDS):
+            labels = np.concatenate([np.atleast_1d(np.asarray(row.label)) for row in artifacts.rows[name][0]])
             counts = np.bincount(labels.astype(np.int64), minlength=len(spec.labels))
-            found[name] = torch.tensor(len(labels) / (len(spec.labels) * np.maximum(counts, 1)), dtype=torch.float32)
-    return found
+            weights[name] = torch.tensor(len(labels) / (len(spec.labels) * np.maximum(counts, 1)), dtype=torch.float32)
+    return weights
 
 
-def measure(
+@dataclass(frozen=True, slots=True)
+class TaskEvaluation:
+    """An evaluation of all tasks on one split, with the predictions that it was computed from.
+
+    Attributes:
+        result: metrics by task, and losses of tasks of text.
+        predictions: by task; from them the end of a run computes confidence intervals without another pass.
+    """
+
+    result: EvalResults
+    predictions: dict[str, list[Prediction]]
+
+    @property
+    def loss(self) -> float:
+        """Mean validation loss."""
+        return self.result.loss
+
+    @property
+    def criterion(self) -> float:
+        """The value that the best checkpoint minimises."""
+        return self.result.criterion
+
+    def figures(self) -> Mapping[str, float]:
+        """Return the metrics to log, by name."""
+        return self.result.figures()
+
+    def with_intervals(self, artifacts: FinetuneArtifacts, split: str, n_bootstrap: int) -> EvalResults:
+        """Compute the same metrics with bootstrap confidence intervals."""
+        side = _SPLITS.index(split)
+        metrics = {
+            name: compute_metrics(artifacts.specs[name], artifacts.rows[name][side], predictions, draws=n_bootstrap)
+            for name, predictions in self.predictions.items()
+        }
+        return EvalResults(metrics, self.result.texts)
+
+
+def evaluate_tasks(
     model: GPT,
-    made: Materials,
-    device_context: parallel.DeviceContext,
+    artifacts: FinetuneArtifacts,
+    device_context: DeviceContext,
     *,
-    most: int | None = None,
-    side: int = 1,
-    draws: int = 0,
-) -> EvalResults:
-    """Evaluate all tasks on one side of their data: 1 valid, 2 test."""
-    figures, texts = {}, {}
-    for name, spec in made.specs.items():
-        rows = made.rows[name][side]
+    split: str = "valid",
+    limit: int | None = None,
+) -> TaskEvaluation:
+    """Evaluate a model on one split of every task.
+
+    Args:
+        model: with the tasks' heads.
+        artifacts: of the run.
+        device_context: of the run.
+        split: valid or test.
+        limit: rows of one forward pass.
+    """
+    metrics, texts, predictions = {}, {}, {}
+    for name, spec in artifacts.specs.items():
+        rows = artifacts.rows[name][_SPLITS.index(split)]
         if not rows:
             continue
-        if spec.kind in _TEXTS:
-            texts[name] = _text_nats(model, spec, rows, device_context)
+        if spec.kind in _TEXT_KINDS:
+            texts[name] = _text_loss(model, spec, rows, device_context)
         else:
-            figures[name] = compute_metrics(
-                spec, rows, predict(model, spec, rows, device_context, most=most), draws=draws
-            )
-    return EvalResults(figures, texts)
+            predictions[name] = predict(model, spec, rows, device_context, most=limit)
+            metrics[name] = compute_metrics(spec, rows, predictions[name], draws=0)
+    return TaskEvaluation(EvalResults(metrics, texts), predictions)
 
 
 @torch.no_grad()
-def _text_nats(
-    model: GPT, spec: TaskSpec, rows: Sequence[EncodedExample], device_context: parallel.DeviceContext
-) -> float:
-    module, total, count = TaskLoss(model, {spec.name: spec}, lm_weight=0, dropout=0, class_weights={}), 0.0, 0.0
-    was_training = model.training
+def _text_loss(model: GPT, spec: TaskSpec, rows: Sequence[EncodedExample], device_context: DeviceContext) -> float:
+    """Compute the mean loss of a task of text, in nats per target."""
+    module = TaskLoss(model, {spec.name: spec}, lm_weight=0, dropout=0, class_weights={})
+    total, count, was_training = 0.0, 0.0, model.training
     model.eval()
     for first in range(0, len(rows), 16):
         batch = collate(spec.name, rows[first : first + 16], scored=False).piece(slice(None), device_context.device)
@@ -320,17 +392,17 @@ def _text_nats(
     return total / count if count else float("nan")
 
 
-def forgetting(model: GPT, made: Materials, device_context: parallel.DeviceContext) -> float | None:
-    """Return the loss on the valid split that the model was pre-trained with, or None where that is not there."""
-    if made.store is None:
+def pretraining_loss(model: GPT, artifacts: FinetuneArtifacts, device_context: DeviceContext) -> float | None:
+    """Compute the loss on the validation split of the pre-training text; None if that is not there."""
+    if artifacts.store is None:
         return None
-    windows = Windows(made.store.valid, block_size=model.config.block_size, max_windows=_FORGETTING_WINDOWS)
+    windows = Windows(artifacts.store.valid, block_size=model.config.block_size, max_windows=_FORGETTING_WINDOWS)
     return validate(model, windows, None, device_context, 8).loss if windows.n_windows else None
 
 
-def _writer(run: Path, settings: FinetuneSettings, made: Materials, model: GPT) -> Any:
-    classifier, adapter = made.classifier, settings.finetune.adapter
-    facts = {"run": run.name, "tasks": ", ".join(made.specs), "started from": settings.run.start_from}
+def _model_writer(run: RunDirectory, settings: FinetuneSettings, artifacts: FinetuneArtifacts, model: GPT) -> Any:
+    classifier, adapter = artifacts.classifier, settings.finetune.adapter
+    facts = {"run": run.name, "tasks": ", ".join(artifacts.specs), "started from": settings.run.init_from}
 
     def write(folder: Path, weights: dict[str, torch.Tensor]) -> None:
         if adapter.kind != "none":
@@ -339,35 +411,16 @@ def _writer(run: Path, settings: FinetuneSettings, made: Materials, model: GPT) 
                 model,
                 weights,
                 adapter,
-                base=str(made.start.source),
+                base=str(artifacts.init_model.source),
                 head=None if classifier is None else classifier.head,
             )
-        lm.save_pretrained(folder, model.config, weights, made.tokenizer, facts, classifier)
-        write_atomic(folder / TASKS, tasks_json(made.specs))
+        save_pretrained(folder, model.config, weights, artifacts.tokenizer, facts, classifier)
+        write_tasks(folder / run_layout.TASKS, artifacts.specs)
 
     return write
 
 
-def tasks_json(specs: Mapping[str, TaskSpec]) -> str:
-    """Return the tasks, with the labels found, as the file in run and checkpoints has them."""
-    return json.dumps([spec.model_dump(mode="json") for spec in specs.values()], indent=1, ensure_ascii=False) + "\n"
-
-
-def resolved(settings: FinetuneSettings, made: Materials, device_context: parallel.DeviceContext) -> FinetuneSettings:
-    """Write every auto down; evaluations and checkpoints come once an epoch where no step is named."""
-    rows = max(1, round(settings.finetune.batch_size / device_context.world_size)) * device_context.world_size
-    once = _mixture(settings, made, rows).updates_per_epoch
-    train = settings.train.model_copy(
-        update={name: getattr(settings.train, name) or once for name in ("eval_every", "checkpoint_every")}
-    )
-    hardware = settings.hardware.model_copy(
-        update={
-            "device": str(device_context.device) if device_context.world_size == 1 else device_context.device.type,
-            "precision": device_context.precision,
-            "compile": "on" if device_context.compile else "off",
-            "threads": device_context.threads,
-        }
-    )
-    return settings.model_copy(
-        update={"train": train, "hardware": hardware, "optim": settings.optim.resolve(device_context.device)}
-    )
+def write_tasks(path: Path, specs: Mapping[str, TaskSpec]) -> None:
+    """Write the tasks, with the labels found in their rows, as run directory and checkpoints have them."""
+    tables = [spec.model_dump(mode="json") for spec in specs.values()]
+    write_atomic(path, json.dumps(tables, indent=1, ensure_ascii=False) + "\n")

@@ -10,10 +10,10 @@ from typing import Any
 from firstlight import parallel, progress
 from firstlight.errors import CheckpointError, UnknownName, UsageError
 from firstlight.files import storage_errors
+from firstlight.files.run_layout import TASKS
 from firstlight.finetuning import Example, Prediction, Preprocessor, TaskSpec, format_label, read_unlabelled
 from firstlight.finetuning import predict as say
 from firstlight.lm import LM
-from firstlight.stages.finetune_setup import TASKS
 
 _CHUNK = 512  # rows between two writings
 _BEGIN = b'{"where": '  # of every line

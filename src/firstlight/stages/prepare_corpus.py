@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from firstlight import tokenizer as tokenizers
 from firstlight.corpus import CorpusSettings, IdSettings, ImageSettings, Kind, Tally, kind_of, open_corpus
 from firstlight.errors import UsageError
-from firstlight.files import code_hash
+from firstlight.runs import code_hash
 from firstlight.stages.sequences import open_sequences
 from firstlight.stages.tokenizer_cache import cache_key, load_cached, save_cached, train_on_corpus
 from firstlight.store import DataSettings, SourceLike, TokenStore, prepare

@@ -1,4 +1,4 @@
-"""``quickstart``: the whole way on the embedded corpus, minutes on a laptop."""
+"""``quickstart``: train a small GPT in minutes on a laptop, on text that every Python installation has."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,13 +12,13 @@ PRESET = "quickstart"
 def quickstart(
     corpus: Sequence[str] = (), *, out: str | Path = "runs/quickstart", overrides: Sequence[str] = ()
 ) -> PretrainResult:
-    """Train a small GPT on the reference text and the sources that every Python has, or on ``corpus``.
+    """Train a small GPT on Python's own documentation and source code, or on ``corpus``.
 
-    Goes on where a run was cut off.
+    Resumes a run that was interrupted.
 
     Args:
         corpus: as for ``pretrain``; empty for the embedded corpora.
         out: the run directory.
-        overrides: ``key=value`` words.
+        overrides: settings as ``key=value``.
     """
     return pretrain(list(corpus) or list(CORPUS), out=out, preset=PRESET, resume=True, overrides=overrides)

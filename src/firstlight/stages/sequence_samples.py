@@ -1,4 +1,4 @@
-"""Models of sequences that are no text: the length of their rows, and what they write on the way."""
+"""Samples during training of models of sequences that are not text, and the length of their rows."""
 
 from collections.abc import Sequence
 
@@ -11,14 +11,14 @@ from firstlight.stages.settings import PretrainSettings
 from firstlight.tokenizer import Codec, Ids, Pixels
 
 
-def one_a_row(settings: PretrainSettings, config: ModelConfig, length: int) -> ModelConfig:
-    """Give the model the length of the documents, each of which is a row.
+def one_document_per_row(settings: PretrainSettings, config: ModelConfig, length: int) -> ModelConfig:
+    """Set the block size to the length of the documents, each of which is one row.
 
     Raises:
-        UsageError: the settings, or the starting model, have another length.
+        UsageError: the settings, or the model to start from, have another block size.
     """
-    asked = settings.run.start_from is not None or "block_size" in settings.model.model_fields_set
-    if asked and config.block_size != length:
+    specified = settings.run.init_from is not None or "block_size" in settings.model.model_fields_set
+    if specified and config.block_size != length:
         raise UsageError(
             "is not the number of pixels of an image, which is one row",
             where="model.block_size",
@@ -30,15 +30,15 @@ def one_a_row(settings: PretrainSettings, config: ModelConfig, length: int) -> M
 
 
 def sample(lm: LM, codec: Codec, settings: GenerateSettings) -> str:
-    """Write a sample of a run: ids; of images one a line, which begins with its class's id."""
+    """Generate a sample as text: ids; for images one image per line, starting with the id of its class."""
     if isinstance(codec, Ids):
         return " ".join(map(str, lm.generate_ids([[codec.eot_id]], settings)[0]))
-    rows = draw(lm, codec, firsts(codec), settings)
+    rows = draw(lm, codec, first_tokens(codec), settings)
     return "\n".join(" ".join(map(str, row)) for row in rows.tolist())
 
 
-def firsts(pixels: Pixels, n: int = 10) -> list[int]:
-    """Return the first tokens of some images: the classes in turn, or the start token."""
+def first_tokens(pixels: Pixels, n: int = 10) -> list[int]:
+    """Return the first tokens of ``n`` images: the classes in turn, or the start token."""
     known = [pixels.first(name) for name in pixels.classes] or [pixels.start_id]
     return [known[i % len(known)] for i in range(n)]
 
@@ -46,14 +46,14 @@ def firsts(pixels: Pixels, n: int = 10) -> list[int]:
 def draw(
     lm: LM, pixels: Pixels, first: Sequence[int], settings: GenerateSettings, given: np.ndarray | None = None
 ) -> np.ndarray:
-    """Return images as rows of ids, the first token included: (N, 1 + P).
+    """Generate images as rows of ids, the first token included: (N, 1 + P).
 
     Args:
         lm: the model.
-        pixels: what its ids mean.
+        pixels: the codec of its ids.
         first: the first token of each image.
-        settings: ``num_samples`` and ``max_new_tokens`` are of no account here.
-        given: (N, K) pixels that each image begins with.
+        settings: ``num_samples`` and ``max_new_tokens`` are ignored.
+        given: (N, K) pixels that each image starts with.
     """
     start = np.array(first, dtype=np.int64)[:, None]
     prompts = start if given is None else np.concatenate([start, given], axis=1)

@@ -1,4 +1,4 @@
-"""The root of a run's settings: what stands in run.toml."""
+"""The settings of a pre-training run: the content of its run.toml."""
 
 from typing import Annotated, Literal
 
@@ -15,36 +15,38 @@ from firstlight.train import TrainSettings
 
 
 class RunSettings(Settings):
-    """Where a run starts from."""
+    """The inputs of a run."""
 
-    seed: int = Field(1337, ge=0, lt=2**63, description="of initialisation, data order, dropout and samples")
+    seed: int = Field(1337, ge=0, lt=2**63, description="seed of initialisation, data order, dropout and samples")
     corpus: list[str] = Field([], description="files, folders, globs, named corpora or hf:NAME")
-    store: str | None = Field(None, description="a token store made before, instead of a corpus")
-    start_from: str | None = Field(
-        None, description="a run, checkpoint or Hugging Face directory whose weights to start from"
+    store: str | None = Field(None, description="a token store made by data prepare, instead of a corpus")
+    init_from: str | None = Field(
+        None, description="a run, checkpoint or Hugging Face directory whose weights the run starts from"
     )
 
 
 class ModelSettings(ModelConfig):
-    """The shape of the model, and what its embeddings begin as."""
+    """The shape of the model, and how its embeddings are initialised."""
 
-    embeddings: str = Field("random", description="random, or a file of word vectors that they begin as")
+    embeddings: str = Field("random", description="random, or a file of word vectors to initialise them from")
     embeddings_frozen_steps: Annotated[int, Field(ge=0)] | Literal["all"] = Field(
-        0, description="steps for which embeddings, and a tied head, stay as they began; all: to the end"
+        0, description="steps for which embeddings, and a tied head, are frozen; all: to the end"
     )
-    embeddings_length: float = Field(1.0, gt=0, description="root mean square length of word vectors at the start")
+    embeddings_norm: float = Field(
+        1.0, gt=0, description="root mean square of the norms of word vectors at initialisation"
+    )
 
     def shape(self) -> ModelConfig:
-        """Return the shape alone."""
+        """Return the shape without the settings of embeddings."""
         return ModelConfig(**self.model_dump(include=set(ModelConfig.model_fields)))
 
     def complete(self, vocab_size: int) -> ModelConfig:
-        """Return the shape with every size written out."""
+        """Return the shape with every size resolved."""
         return self.shape().complete(vocab_size)
 
 
 class PretrainSettings(Settings):
-    """Every setting of a pre-training run; each table's class lives in the room that obeys it."""
+    """Every setting of a pre-training run."""
 
     run: RunSettings = RunSettings()
     corpus: CorpusSettings = CorpusSettings()

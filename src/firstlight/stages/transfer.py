@@ -10,10 +10,10 @@ from firstlight import progress
 from firstlight.config import read_toml
 from firstlight.errors import UsageError
 from firstlight.files import write_atomic
+from firstlight.files.run_layout import TASKS
 from firstlight.finetuning import Preprocessor, TaskSpec, compute_metrics, load_task, predict
 from firstlight.lm import LM
 from firstlight.stages.finetune import finetune
-from firstlight.stages.finetune_setup import TASKS
 
 _DRAWS = 1000
 

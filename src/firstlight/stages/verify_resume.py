@@ -1,4 +1,4 @@
-"""``verify-resume``: prove on this machine, with these settings, that stop and resume equals no stop."""
+"""``verify-resume``: check on this machine that an interrupted and resumed run is bit-identical to another."""
 
 import json
 import tempfile
@@ -11,17 +11,20 @@ from safetensors.torch import load_file
 
 from firstlight import progress
 from firstlight.config import dump_toml, read_toml
-from firstlight.stages import request
-from firstlight.stages.pretrain import pretrain
+from firstlight.runs import RunDirectory
+from firstlight.stages.pretrain import PretrainRecipe, pretrain
+from firstlight.stages.request import pretrain_request
 
 
 @dataclass(frozen=True, slots=True)
-class ResumeProof:
-    """What the comparison found.
+class VerifyResumeResult:
+    """The result of the comparison.
 
     Attributes:
-        equal: every tensor and counter is the same, bit for bit.
-        compared: tensors compared.
+        equal: whether every tensor and loss is the same, bit for bit.
+        steps: length of both runs.
+        stopped_at: the step after which the second run was stopped.
+        compared: number of tensors compared.
         difference: the first one that differs, or None.
     """
 
@@ -34,14 +37,14 @@ class ResumeProof:
 
 def verify_resume(
     settings: str | Path, *, steps: int = 20, stop_at: int = 9, overrides: Sequence[str] = ()
-) -> ResumeProof:
-    """Train ``steps`` steps unbroken, and again with a stop after ``stop_at`` and a resume; compare every bit.
+) -> VerifyResumeResult:
+    """Train ``steps`` steps without a stop, and again with a stop after ``stop_at`` and a resume; compare every bit.
 
     Args:
-        settings: a RUN.toml; its stop limits are replaced, all else is as in the run.
+        settings: a RUN.toml; its limits are replaced, everything else is as in the run.
         steps: length of both runs.
         stop_at: the step after which the second run is stopped.
-        overrides: ``key=value`` words, applied to both.
+        overrides: settings as ``key=value``, applied to both.
     """
     table = read_toml(Path(settings))
     for limit in ("tokens", "epochs", "minutes", "convergence"):
@@ -56,56 +59,57 @@ def verify_resume(
         "train.keep_last=1",
     ]
     with tempfile.TemporaryDirectory(prefix="firstlight-resume-") as folder:
-        # What is wrong with the settings is told here, where it names the user's own file.
-        request.resolve_request(
+        # Wrong settings are reported here, where the error names the user's own file.
+        pretrain_request(
+            PretrainRecipe(),
             [str(settings)],
             out=Path(folder) / "none",
             preset_name=None,
-            start_from=None,
+            init_from=None,
             resume=False,
             overrides=overrides,
         )
         same = Path(folder) / "same.toml"
         same.write_text(dump_toml(table), encoding="utf-8")
-        unbroken, broken = Path(folder) / "unbroken", Path(folder) / "broken"
+        unbroken, resumed = Path(folder) / "unbroken", Path(folder) / "resumed"
         progress.notice(f"training {steps} steps without a stop")
         pretrain([str(same)], out=unbroken, overrides=[*common, f"train.steps={steps}"])
-        progress.notice(f"training {stop_at} steps, stopping, and going on to {steps}")
-        # The schedule counts on all steps in both runs, so the stop is a checkpoint in the middle, not a shorter run.
-        pretrain([str(same)], out=broken, overrides=[*common, f"train.steps={steps}", f"train.stop_after={stop_at}"])
-        pretrain([str(broken)], resume=True, overrides=[f"train.stop_after={0}"])
-        return _compare(unbroken, broken, steps, stop_at)
+        progress.notice(f"training {stop_at} steps, stopping, and resuming up to {steps}")
+        # Both runs have the same schedule, so the stop is a checkpoint in the middle, not a shorter run.
+        pretrain([str(same)], out=resumed, overrides=[*common, f"train.steps={steps}", f"train.stop_after={stop_at}"])
+        pretrain([str(resumed)], resume=True, overrides=[f"train.stop_after={0}"])
+        return _compare(unbroken, resumed, steps, stop_at)
 
 
-def _compare(unbroken: Path, broken: Path, steps: int, stop_at: int) -> ResumeProof:
+def _compare(unbroken: Path, resumed: Path, steps: int, stop_at: int) -> VerifyResumeResult:
     name = f"step-{steps:08d}"
-    one, two = unbroken / "checkpoints" / name, broken / "checkpoints" / name
+    one, two = (RunDirectory(run).checkpoints / name for run in (unbroken, resumed))
     compared = 0
     for file in ("model.safetensors", "trainer/optimizer.safetensors", "trainer/random.safetensors"):
         a, b = load_file(one / file), load_file(two / file)
         for key in sorted(a.keys() | b.keys()):
             compared += 1
             if key not in a or key not in b:
-                return ResumeProof(False, steps, stop_at, compared, f"{file}: {key} is in one run only")
+                return VerifyResumeResult(False, steps, stop_at, compared, f"{file}: {key} is in one of the runs only")
             if not torch.equal(a[key], b[key]):
                 at = int((a[key] != b[key]).flatten().nonzero()[0])
-                return ResumeProof(
+                return VerifyResumeResult(
                     False,
                     steps,
                     stop_at,
                     compared,
-                    f"{file}: {key}[{at}] is {a[key].flatten()[at].item()!r} unbroken, "
+                    f"{file}: {key}[{at}] is {a[key].flatten()[at].item()!r} without a stop, "
                     f"{b[key].flatten()[at].item()!r} resumed",
                 )
-    losses = [_losses(run) for run in (unbroken, broken)]
+    losses = [_losses(run) for run in (unbroken, resumed)]
     for step, (a_loss, b_loss) in enumerate(zip(*losses, strict=True), start=1):
         if a_loss != b_loss:
-            return ResumeProof(
-                False, steps, stop_at, compared, f"loss of step {step}: {a_loss} unbroken, {b_loss} resumed"
+            return VerifyResumeResult(
+                False, steps, stop_at, compared, f"loss of step {step}: {a_loss} without a stop, {b_loss} resumed"
             )
-    return ResumeProof(True, steps, stop_at, compared, None)
+    return VerifyResumeResult(True, steps, stop_at, compared, None)
 
 
 def _losses(run: Path) -> list[float]:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = [json.loads(line) for line in RunDirectory(run).metrics.read_text(encoding="utf-8").splitlines()]
     return [line["loss"] for line in lines if "loss" in line]

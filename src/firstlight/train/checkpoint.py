@@ -90,7 +90,7 @@ class Checkpoints:
         self.run = run
         self.folder = run / "checkpoints"
         self.written: int | None = None
-        self._write_model = write_model
+        self.write_model = write_model
         self._keep_last = keep_last
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -133,7 +133,7 @@ class Checkpoints:
         """
         name = _name(snap.step)
         with atomic_directory(self.folder / name) as folder, storage_errors(self.folder / name):
-            self._write_model(folder, snap.weights)
+            self.write_model(folder, snap.weights)
             trainer = folder / "trainer"
             trainer.mkdir()
             for what, tensors in (("optimizer", snap.trainer), ("random", snap.random)):

@@ -58,6 +58,7 @@ class LoopState:
         steps: steps taken here, those undone by a rollback included.
         owes_save: a checkpoint was due while the loss spiked.
         unsaved: an evaluation was counted after the last checkpoint.
+        best: step and result of the best evaluation of this process.
     """
 
     seconds_before: float = 0.0
@@ -65,6 +66,7 @@ class LoopState:
     steps: int = 0
     owes_save: bool = False
     unsaved: bool = False
+    best: tuple[int, Measured] | None = None
 
 
 @dataclass(slots=True)
@@ -141,6 +143,7 @@ class FitResult:
         stopped_by: "steps", "tokens", "epochs", "auto", "minutes", "convergence"; or "stop_after" or a
             signal's name, after which the run is not finished.
         valid: the last evaluation, or None.
+        best: the evaluation of the best checkpoint, or None if it was made before a resume.
     """
 
     stopped_by: str
@@ -150,3 +153,4 @@ class FitResult:
     seconds: float
     train_loss: float
     valid: Measured | None
+    best: Measured | None = None

@@ -65,7 +65,8 @@ def fit(ctx: TrainContext) -> FitResult:
         ctx.log.close()
         ctx.checkpoints.wait()
     counters = ctx.counters
-    return FitResult(stopped_by, finished, counters.step, counters.tokens, counters.seconds, train_loss, valid)
+    best = ctx.course.best[1] if ctx.course.best and ctx.course.best[0] == counters.best_step else None
+    return FitResult(stopped_by, finished, counters.step, counters.tokens, counters.seconds, train_loss, valid, best)
 
 
 def _stop(ctx: TrainContext, signals: StopSignals) -> str | None:

@@ -72,6 +72,8 @@ def evaluate(ctx: TrainContext) -> Measured | None:
     rows = ctx.counters.micro_rows or max(1, ctx.rows // ctx.device_context.world_size)
     result = ctx.measure(rows)
     ctx.counters.note_valid(result.criterion, ctx.train.convergence.threshold)
+    if ctx.counters.best_step == ctx.counters.step:
+        ctx.course.best = (ctx.counters.step, result)
     ctx.course.unsaved = True
     figures: dict[str, Any] = {"valid_loss": result.loss, **result.figures()}
     if ctx.state.ema is not None:

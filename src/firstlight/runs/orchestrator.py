@@ -1,0 +1,197 @@
+"""Run a recipe in its run directory: lock, prepare, resolve every auto, resume, train, evaluate, report.
+
+Pre-training, fine-tuning and alignment differ in their recipes only; everything around the loop happens here. A run
+that was killed is resumed from its newest whole checkpoint, a finished run is not trained again, and a failed run
+leaves a state and a report that say why.
+"""
+
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from firstlight import parallel, progress
+from firstlight.config import Settings
+from firstlight.errors import ContractError, UsageError
+from firstlight.files import atomic_directory
+from firstlight.parallel import DeviceContext
+from firstlight.runs.compatibility import code_hash, settings_hash
+from firstlight.runs.directory import RunDirectory, write_json
+from firstlight.runs.recipe import Recipe, RunResult
+from firstlight.runs.request import Request
+from firstlight.train import TrainContext, fit, read_table, restore
+
+S = TypeVar("S", bound=Settings)
+A = TypeVar("A")
+R = TypeVar("R", bound=RunResult)
+
+# Settings of which each can end a run.
+_LIMITS = frozenset({"train.steps", "train.tokens", "train.epochs", "train.minutes", "train.convergence.evaluations"})
+
+
+def run_recipe(
+    recipe: Recipe[S, A, R], request: Request[S], *, process_start: float, write_report: Callable[[Path], object]
+) -> R:
+    """Train, or resume, the run that is requested.
+
+    Args:
+        recipe: the kind of run.
+        request: its directory and settings.
+        process_start: ``time.perf_counter()`` when the process began; the run's clock starts there.
+        write_report: writes the report of a run directory.
+
+    Raises:
+        FirstlightError: bad input, or a run that cannot continue.
+    """
+    device_context = parallel.resolve(request.settings.hardware)  # type: ignore[attr-defined]  # of every recipe
+    parallel.start(device_context)
+    main = parallel.is_main(device_context)
+    try:
+        with request.run.lock() if main else nullcontext():
+            if main:
+                request.run.clean_up()
+                result = _finished_result(recipe, request)
+                artifacts = None if result else recipe.prepare(request.run, request.settings, prepared=request.resumes)
+                parallel.barrier(device_context)
+            else:
+                parallel.barrier(device_context)  # rank 0 makes what the others read
+                result = _finished_result(recipe, request)
+                artifacts = None if result else recipe.prepare(request.run, request.settings, prepared=True)
+            if result is not None:
+                return result
+            assert artifacts is not None
+            return _train(recipe, request, artifacts, device_context, process_start, write_report)
+    finally:
+        parallel.stop(device_context)
+
+
+def _finished_result(recipe: Recipe[S, A, R], request: Request[S]) -> R | None:
+    """Return the result of a run that has reached its limits, unless the request changes its settings."""
+    if not request.resumes or request.changed:
+        return None
+    state = request.run.read_state()
+    if state.get("status") != "finished":
+        return None
+    progress.notice(f"{request.run.path} has finished already (by {state['stopped_by']}, step {state['step']})")
+    return recipe.result_class.from_json(state["result"], request.run)
+
+
+def _train(
+    recipe: Recipe[S, A, R],
+    request: Request[S],
+    artifacts: A,
+    device_context: DeviceContext,
+    process_start: float,
+    write_report: Callable[[Path], object],
+) -> R:
+    run, main = request.run, parallel.is_main(device_context)
+    settings = recipe.resolve(request.settings, artifacts, device_context)
+    ctx = recipe.build(run, settings, artifacts, device_context, process_start)
+    settings = resolve_autos(settings, ctx)
+    ctx.contract["code"] = code_hash(*recipe.packages)
+    ctx.contract["settings"] = settings_hash(settings.model_dump(mode="json"))
+    if request.resumes:
+        _resume(recipe, request, ctx)
+        _check_limits(request, ctx)
+    if main:
+        run.write_settings(settings)
+        write_json(run.compatibility_file, ctx.contract)
+        write_json(run.environment_file, parallel.environment(device_context))
+        run.write_state(status="running", step=ctx.counters.step)
+    try:
+        fit_result = fit(ctx)
+        if main and ctx.state.ema is not None:
+            _export_ema(run, ctx)
+        result = recipe.finish(run, settings, ctx, artifacts, fit_result)
+        if main:
+            run.write_state(
+                status="finished" if fit_result.finished else "stopped",
+                stopped_by=fit_result.stopped_by,
+                step=fit_result.step,
+                seconds=fit_result.seconds,
+                result=result.to_json(),
+            )
+            write_report(run.path)
+    except Exception as error:
+        if main:
+            _record_failure(run, ctx, error, write_report)
+        raise
+    return result
+
+
+def resolve_autos(settings: S, ctx: TrainContext) -> S:
+    """Resolve every ``auto`` of hardware, training and optimizer, so that the same file starts the same run."""
+    tables: Any = settings
+    device_context = ctx.device_context
+    hardware = tables.hardware.model_copy(
+        update={
+            # Each of several processes has a GPU of its own, so the index is not stored.
+            "device": str(device_context.device) if device_context.world_size == 1 else device_context.device.type,
+            "precision": device_context.precision,
+            "compile": "on" if device_context.compile else "off",
+            "threads": device_context.threads,
+        }
+    )
+    train = tables.train.model_copy(
+        update={
+            "micro_batch": ctx.state.counters.micro_rows,
+            "steps": ctx.limits.steps if ctx.limits.named == "auto" else tables.train.steps,
+        }
+    )
+    optimizer = tables.optim.resolve(device_context.device)
+    return settings.model_copy(update={"hardware": hardware, "train": train, "optim": optimizer})
+
+
+def _resume(recipe: Recipe[S, A, R], request: Request[S], ctx: TrainContext) -> None:
+    """Restore the newest whole checkpoint, after comparing its hashes, and cut the logs back to it."""
+    newest = ctx.checkpoints.newest_valid(ctx.device_context)
+    if newest is None:
+        ctx.log.cut_back(-1)
+        return
+    before: dict[str, str] = read_table(newest)["contract"]
+    for name, other in recipe.hashed_artifacts.items():
+        if before.get(name, "") != ctx.contract.get(name, ""):
+            raise ContractError(
+                f"the checkpoint was trained with {other}",
+                where=newest,
+                found=before.get(name, "")[:12],
+                expected=ctx.contract.get(name, "")[:12],
+                fix="Put the original files back, or start a new run with --from.",
+            )
+    restore(newest, ctx.state, ctx.device_context)
+    step = ctx.counters.step
+    ctx.log.cut_back(step)
+    ctx.log.event(step, "resume", f"resumed from {newest.name}", warn=False)
+    for key, (old, new) in request.changed.items():
+        ctx.log.event(step, "setting", f"{key} changed from {old} to {new}", warn=False)
+    if before.get("code") != ctx.contract["code"]:
+        ctx.log.event(step, "code", "the source code of Firstlight has changed since this checkpoint was saved")
+
+
+def _check_limits(request: Request[S], ctx: TrainContext) -> None:
+    """Refuse a resume that raises one limit while another one is reached: it would end at once, and seem to obey."""
+    given = [key for key in request.changed if key in _LIMITS]
+    reached = ctx.limits.reached(ctx.counters, ctx.train)
+    if given and reached and not any(key.startswith(f"train.{reached}") for key in given):
+        raise UsageError(
+            f"the run has already reached train.{reached}, which ends it whatever the value of {' and '.join(given)}",
+            where=request.run.path,
+            found=f"step {ctx.counters.step}",
+            fix="Raise that limit too.",
+        )
+
+
+def _export_ema(run: RunDirectory, ctx: TrainContext) -> None:
+    """Write the averaged weights as a model directory of their own."""
+    assert ctx.state.ema is not None
+    with ctx.state.ema.average_parameters(), atomic_directory(run.ema) as folder:
+        ctx.checkpoints.write_model(folder, ctx.state.form.export(ctx.state.model))
+
+
+def _record_failure(
+    run: RunDirectory, ctx: TrainContext, error: Exception, write_report: Callable[[Path], object]
+) -> None:
+    """Write a state and a report that say how the run failed; whatever fails here must not hide the first error."""
+    with suppress(Exception):
+        run.write_state(status="failed", stopped_by=str(error), step=ctx.counters.step, seconds=ctx.counters.seconds)
+        write_report(run.path)

@@ -1,0 +1,98 @@
+"""The interface of a recipe: what pre-training, fine-tuning and alignment each do differently around one loop."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Generic, Self, TypeVar
+
+from firstlight.config import Settings
+from firstlight.parallel import DeviceContext
+from firstlight.runs.directory import Kind, RunDirectory
+from firstlight.train import FitResult, TrainContext
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """The result of a run; recipes add fields of their own.
+
+    Attributes:
+        run: the run directory.
+        stopped_by: the limit or signal that ended training.
+        finished: False if a signal ended it, so that ``--resume`` continues.
+        step: optimizer steps taken.
+        seconds: wall time over all processes of the run, resumes included.
+        report: the HTML report, or None on ranks other than 0.
+    """
+
+    run: Path
+    stopped_by: str
+    finished: bool
+    step: int
+    seconds: float
+    report: Path | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Convert to a JSON object."""
+        return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, table: Mapping[str, Any], run: RunDirectory) -> Self:
+        """Read the result that ``to_json`` wrote; the run may have been moved since."""
+        return cls(**{**table, "run": run.path, "report": run.report})
+
+
+S = TypeVar("S", bound=Settings)
+A = TypeVar("A")
+R = TypeVar("R", bound=RunResult)
+
+
+class Recipe(ABC, Generic[S, A, R]):
+    """One kind of training run.
+
+    Type parameters: the settings class, the artifacts that ``prepare`` makes, and the result.
+
+    Attributes:
+        kind: the kind of run, by which an existing run directory is recognised.
+        settings_class: root of the settings in ``run.toml``; has the tables ``optim``, ``train`` and ``hardware``.
+        result_class: the result's class.
+        source_keys: settings that name the run's inputs. On a resume they may be spelled differently (another relative
+            path) but must name the same files.
+        packages: packages above ``runs`` whose code decides what the weights become; hashed into every checkpoint.
+        hashed_artifacts: artifacts that a checkpoint records the hash of, with the words for messages:
+            ``{"tokenizer": "another tokenizer"}``.
+    """
+
+    kind: Kind
+    settings_class: type[S]
+    result_class: type[R]
+    source_keys: tuple[str, ...]
+    packages: tuple[str, ...]
+    hashed_artifacts: Mapping[str, str]
+
+    @abstractmethod
+    def prepare(self, run: RunDirectory, settings: S, *, prepared: bool) -> A:
+        """Make or read what the run is built from: data, tokenizer, a model to start from.
+
+        Args:
+            run: the run directory; locked by this process or by rank 0.
+            settings: as requested.
+            prepared: use what the run directory holds already, without looking at the original inputs.
+        """
+
+    @abstractmethod
+    def resolve(self, settings: S, artifacts: A, device_context: DeviceContext) -> S:
+        """Resolve the settings that depend on the artifacts."""
+
+    @abstractmethod
+    def build(
+        self, run: RunDirectory, settings: S, artifacts: A, device_context: DeviceContext, process_start: float
+    ) -> TrainContext:
+        """Build model, optimizer, batches and evaluation at the start of the run."""
+
+    @abstractmethod
+    def finish(self, run: RunDirectory, settings: S, ctx: TrainContext, artifacts: A, fit: FitResult) -> R:
+        """Evaluate what the loop has trained, write ``evaluation.json``, and return the result.
+
+        Every rank calls it; rank 0 writes.
+        """

@@ -1,0 +1,135 @@
+"""Requested settings become the settings of a run: of a new one, or of the one that the directory holds already."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from firstlight.config import Settings, flatten, merge, resolve
+from firstlight.errors import ConfigError, ContractError, UsageError
+from firstlight.runs.compatibility import changed_settings, check_changes
+from firstlight.runs.directory import RunDirectory
+from firstlight.runs.recipe import Recipe
+
+S = TypeVar("S", bound=Settings)
+
+
+@dataclass(frozen=True, slots=True)
+class Request(Generic[S]):
+    """A run as requested.
+
+    Attributes:
+        run: the run directory.
+        settings: validated; in a new run, settings of ``auto`` are not resolved yet.
+        changed: settings that a resume changes, ``{key: (old, new)}``.
+        resumes: whether the directory holds a run that is resumed.
+    """
+
+    run: RunDirectory
+    settings: S
+    changed: dict[str, tuple[Any, Any]]
+    resumes: bool
+
+
+def resolve_request(
+    recipe: Recipe[S, Any, Any],
+    run: RunDirectory,
+    specified: Mapping[str, Any],
+    *,
+    resume: bool,
+    check: Callable[[S], None],
+    settings_file: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Request[S]:
+    """Validate the requested settings, and compare them with those of the run that the directory holds, if any.
+
+    Args:
+        recipe: the kind of run.
+        run: the run directory.
+        specified: the merged layers (preset, TOML, ``key=value``).
+        resume: whether a run that is there is resumed.
+        check: raises for a new run whose settings cannot be trained with.
+        settings_file: the TOML file among the layers, named in errors about its keys.
+        overrides: the layer of the command line, whose keys are not in that file.
+
+    Raises:
+        UsageError: settings that cannot be used, or a directory that is not a run.
+        ContractError: the directory holds a run and ``resume`` is not set, or a resume changes what must not change.
+    """
+    if run.exists:
+        return _resolve_resume(recipe, run, specified, resume=resume)
+    if run.holds_other_files():
+        raise UsageError("exists and is not a run directory", where=run.path, fix="Choose another --out.")
+    with _naming_file(settings_file, overrides or {}):
+        settings = resolve(recipe.settings_class, specified)
+        check(settings)
+    return Request(run, settings, {}, resumes=False)
+
+
+def _resolve_resume(
+    recipe: Recipe[S, Any, Any], run: RunDirectory, specified: Mapping[str, Any], *, resume: bool
+) -> Request[S]:
+    kind = run.kind
+    if kind is not None and kind != recipe.kind:
+        raise UsageError(
+            f"holds a {kind} run", where=run.path, expected=f"a {recipe.kind} run", fix="Choose another --out."
+        )
+    if not resume:
+        raise ContractError(
+            "already holds a run", where=run.path, fix="Add --resume to continue it, or choose another --out."
+        )
+    old = run.read_settings()
+    changed = changed_settings(old, specified)
+    for key in recipe.source_keys:
+        before, now = changed.pop(key, (None, None))
+        if now is not None and _absolute(before) != _absolute(now):
+            raise ContractError(
+                "holds a run on other data",
+                where=run.path,
+                found=f"{key} = {before}",
+                expected=now,
+                fix="Choose another --out for a new run.",
+            )
+    try:
+        settings = resolve(recipe.settings_class, merge(old, _nested({k: new for k, (_, new) in changed.items()})))
+    except ConfigError as error:
+        # A misspelled key is reported as such, not as a setting that a resume cannot change.
+        if error.where in changed:
+            raise
+        check_changes(changed, run.path)
+        raise
+    return Request(run, settings, check_changes(changed, run.path), resumes=True)
+
+
+@contextmanager
+def _naming_file(settings_file: Path | None, overrides: Mapping[str, Any]) -> Iterator[None]:
+    """Add the settings file to errors about its keys; a key of the command line is not in it."""
+    try:
+        yield
+    except ConfigError as error:
+        if settings_file is None or error.where is None or error.where in flatten(overrides):
+            raise
+        raise ConfigError(
+            error.problem,
+            where=f"{settings_file}: {error.where}",
+            found=error.found,
+            expected=error.expected,
+            fix=error.fix,
+        ) from error
+
+
+def _absolute(source: Any) -> list[Path]:
+    return [Path(str(name)).absolute() for name in (source if isinstance(source, list) else [source])]
+
+
+def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert dotted keys to nested tables."""
+    root: dict[str, Any] = {}
+    for key, value in values.items():
+        *path, last = key.split(".")
+        table = root
+        for part in path:
+            table = table.setdefault(part, {})
+        table[last] = value
+    return root
