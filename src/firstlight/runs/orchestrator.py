@@ -146,7 +146,7 @@ def _resume(recipe: Recipe[S, A, R], request: Request[S], ctx: TrainContext) -> 
     """Restore the newest whole checkpoint, after comparing its hashes, and cut the logs back to it."""
     newest = ctx.checkpoints.newest_valid(ctx.device_context)
     if newest is None:
-        ctx.log.cut_back(-1)
+        ctx.log.truncate(-1)
         return
     before: dict[str, str] = read_table(newest)["contract"]
     for name, other in recipe.hashed_artifacts.items():
@@ -160,7 +160,7 @@ def _resume(recipe: Recipe[S, A, R], request: Request[S], ctx: TrainContext) -> 
             )
     restore(newest, ctx.state, ctx.device_context)
     step = ctx.counters.step
-    ctx.log.cut_back(step)
+    ctx.log.truncate(step)
     ctx.log.event(step, "resume", f"resumed from {newest.name}", warn=False)
     for key, (old, new) in request.changed.items():
         ctx.log.event(step, "setting", f"{key} changed from {old} to {new}", warn=False)
