@@ -24,7 +24,7 @@ def test_out_to_gguf_and_in_again(tmp_path, model, capsys):
     assert "m.gguf" in capsys.readouterr().out
     assert run(["import", str(tmp_path / "m.gguf"), str(tmp_path / "back"), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["form"] == "GGUF" and told["family"] == "modern" and told["vocab_size"] == 300
+    assert told["format"] == "GGUF" and told["family"] == "modern" and told["vocab_size"] == 300
     a, b = LM.load_fp32(model), LM.load_fp32(tmp_path / "back")
     assert all(
         torch.equal(x, y) for x, y in zip(a.model.state_dict().values(), b.model.state_dict().values(), strict=True)
@@ -39,12 +39,12 @@ def test_a_tokenizer_can_be_named(tmp_path, model, capsys):
     assert run(["export", str(tmp_path / "gpt2"), str(tmp_path / "ckpt.pt"), "--to", "nanogpt", "--json"]) == 0
     capsys.readouterr()
     assert run(["import", str(tmp_path / "ckpt.pt"), str(tmp_path / "a")]) == 0
-    assert "no tokenizer beside it" in capsys.readouterr().err
+    assert "no tokenizer found" in capsys.readouterr().err
     tokenizer = str(tmp_path / "gpt2")
     assert run(["import", str(tmp_path / "ckpt.pt"), str(tmp_path / "b"), "--tokenizer", tokenizer]) == 0
     assert LM.load_fp32(tmp_path / "b").encode("a") == made.encode("a")
     assert run(["import", str(tmp_path / "ckpt.pt"), str(tmp_path / "c"), "--tokenizer", str(model)]) == 1
-    assert "the tokenizer is of another model" in capsys.readouterr().err
+    assert "the tokenizer does not match the model" in capsys.readouterr().err
 
 
 def test_prepared_data_becomes_a_store_that_trains(tmp_path, capsys):
@@ -72,16 +72,16 @@ def test_prepared_data_becomes_a_store_that_trains(tmp_path, capsys):
     (data / "meta.pkl").unlink()
     capsys.readouterr()
     assert run(["import", str(data), str(tmp_path / "other")]) == 2
-    assert "without the tokenizer that made them" in capsys.readouterr().err
+    assert "token files without their tokenizer" in capsys.readouterr().err
 
 
 def test_what_is_there_is_left_alone(tmp_path, model, capsys):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").write_text("mine")
     assert run(["import", str(model), str(tmp_path / "full")]) == 2
-    assert "holds something already" in capsys.readouterr().err
+    assert "already exists and is not empty" in capsys.readouterr().err
     assert run(["export", str(model), str(tmp_path / "full" / "x"), "--to", "gguf"]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert (tmp_path / "full" / "x").read_text() == "mine"
 
 
@@ -89,7 +89,11 @@ def test_mistakes_are_told(tmp_path, model, capsys):
     for words, code, message in (
         (["export", str(model), str(tmp_path / "x"), "--to", "gguff"], 2, "Did you mean 'gguf'"),
         (["export", str(tmp_path / "none"), str(tmp_path / "x"), "--to", "gguf"], 2, "no such run or model"),
-        (["export", str(model), str(tmp_path / "x"), "--to", "nanogpt"], 2, "nanoGPT has no family modern"),
+        (
+            ["export", str(model), str(tmp_path / "x"), "--to", "nanogpt"],
+            2,
+            "nanoGPT does not support the family modern",
+        ),
         (["import", str(tmp_path / "none"), str(tmp_path / "x")], 2, "no such run or model"),
         (["import", str(model), str(tmp_path / "x"), "--tokenizer", "none"], 2, "no such file"),
     ):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from odd_models import BLOCK, EACH, lm, text, tokenizer
 
-from firstlight.convert import pt2_write
+from firstlight.convert import get_exporter
 from firstlight.errors import UsageError
 from firstlight.lm import LM
 
@@ -18,7 +18,7 @@ from firstlight.lm import LM
 def written(request, tmp_path_factory) -> tuple[LM, Path]:
     path = tmp_path_factory.mktemp("pt2") / f"{request.param}.pt2"
     model = lm(request.param)
-    assert pt2_write.write(model, path) == {"model": str(path)}
+    assert get_exporter("pt2").export(model, path) == {"model": str(path)}
     return model, path
 
 
@@ -51,7 +51,7 @@ def test_the_same_logits_for_any_rows_and_positions(written):
 
 @pytest.mark.slow
 def test_it_loads_without_our_code(tmp_path):
-    pt2_write.write(lm("modern"), tmp_path / "m.pt2")
+    get_exporter("pt2").export(lm("modern"), tmp_path / "m.pt2")
     code = (
         "import sys, torch; graph = torch.export.load(sys.argv[1]); print(len(graph.graph.nodes));"
         "assert not any(name.startswith('firstlight') for name in sys.modules)"
@@ -64,7 +64,7 @@ def test_it_loads_without_our_code(tmp_path):
 
 def test_what_cannot_be_written(tmp_path):
     with pytest.raises(UsageError, match=r"expected \.pt2"):
-        pt2_write.write(lm("gpt2"), tmp_path / "m.pt")
+        get_exporter("pt2").export(lm("gpt2"), tmp_path / "m.pt")
     with pytest.raises(UsageError, match="int8"):
-        pt2_write.write(lm("gpt2").quantize_int8(), tmp_path / "m.pt2")
+        get_exporter("pt2").export(lm("gpt2").quantize_int8(), tmp_path / "m.pt2")
     assert list(tmp_path.iterdir()) == []

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from forms import write_hf_bin
+from reference_files import write_hf_bin
 from tiny_lm import lm
 
 from firstlight.lm import LM

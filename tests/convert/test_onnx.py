@@ -11,7 +11,7 @@ import torch
 from odd_models import BLOCK, FAMILIES, V, lm, text, tokenizer
 
 from firstlight import tokenizer as tokenizers
-from firstlight.convert import onnx_write
+from firstlight.convert import get_exporter
 from firstlight.errors import MissingExtra, UsageError
 from firstlight.lm import LM
 
@@ -54,7 +54,7 @@ def written(request, tmp_path_factory) -> tuple[LM, Path]:
     model = lm(request.param)
     before = {name: tensor.clone() for name, tensor in model.model.state_dict().items()}
     kinds = [type(module) for module in model.model.modules()]
-    files = onnx_write.write(model, folder)
+    files = get_exporter("onnx").export(model, folder)
     assert set(files) == {
         "model.onnx",
         "config.json",
@@ -154,7 +154,7 @@ def test_rows_of_different_lengths_are_padded_at_the_left(written, session):
 def test_large_weights_lie_in_a_file_beside(tmp_path, monkeypatch):
     monkeypatch.setattr("torch.onnx._internal.exporter._onnx_program._LARGE_MODEL_THRESHOLD", 1 << 10)
     model, ids = LM(lm("gpt2").model, None), text(2, 5)
-    files = onnx_write.write(model, tmp_path / "m")
+    files = get_exporter("onnx").export(model, tmp_path / "m")
     assert set(files) == {"model.onnx", "model.onnx.data", "config.json", "generation_config.json"}
     data = Path(files["model.onnx.data"])
     assert data.stat().st_size > 4 * V * model.config.n_embd > Path(files["model.onnx"]).stat().st_size / 10
@@ -165,8 +165,8 @@ def test_large_weights_lie_in_a_file_beside(tmp_path, monkeypatch):
 
 def test_what_cannot_be_written(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="int8"):
-        onnx_write.write(lm("modern").quantize_int8(), tmp_path / "m")
+        get_exporter("onnx").export(lm("modern").quantize_int8(), tmp_path / "m")
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(MissingExtra, match=r"firstlight\[onnx\]"):
-        onnx_write.write(lm("modern"), tmp_path / "m")
+        get_exporter("onnx").export(lm("modern"), tmp_path / "m")
     assert not (tmp_path / "m").exists()

@@ -4,10 +4,11 @@ import pickle
 
 import pytest
 import torch
-from forms import back, logits
+from reference_files import back, logits
 from tiny_lm import TEXT, gpt, lm
 
-from firstlight.convert import FORMATS, nanogpt_meta, read, writer
+from firstlight.convert import EXPORTERS, get_exporter, read_model
+from firstlight.convert.nanogpt import read_meta
 from firstlight.errors import CheckpointError, UsageError
 from firstlight.lm import LM
 
@@ -22,7 +23,7 @@ SHAPES = {
 @pytest.mark.parametrize("family", SHAPES)
 def test_megatron(tmp_path, family, tied):
     made = lm(family, "bpe", tie_embeddings=tied, **SHAPES[family])
-    writer("megatron")(made, tmp_path)
+    get_exporter("megatron").export(made, tmp_path)
     assert (tmp_path / "latest_checkpointed_iteration.txt").read_text() == "release"
     found = back(tmp_path)
     assert torch.equal(logits(found), logits(made))
@@ -34,7 +35,7 @@ def test_megatron_stands_group_by_group(tmp_path):
     """By hand: of two groups with two queries each and heads of two, the rows are q0 q1 k0 v0 q2 q3 k1 v1."""
     made = LM(gpt("llama", 9, n_layer=1, n_head=4, n_kv_head=2, n_embd=4, d_head=2), None)
     qkv = made.model.state_dict()["blocks.0.attention.qkv.weight"]
-    writer("megatron")(made, tmp_path)
+    get_exporter("megatron").export(made, tmp_path)
     held = torch.load(tmp_path / "release/mp_rank_00/model_optim_rng.pt", weights_only=False)["model"]
     q, k, v = qkv[:8], qkv[8:12], qkv[12:]
     wanted = torch.cat([q[0:4], k[0:2], v[0:2], q[4:8], k[2:4], v[2:4]])
@@ -43,7 +44,7 @@ def test_megatron_stands_group_by_group(tmp_path):
 
 def test_megatron_has_the_exact_gelu_too(tmp_path):
     made = lm("gpt2", "byte", gelu="erf", **SHAPES["gpt2"])
-    writer("megatron")(made, tmp_path)
+    get_exporter("megatron").export(made, tmp_path)
     assert back(tmp_path).config.gelu == "erf"
 
 
@@ -51,14 +52,14 @@ def test_a_megatron_checkpoint_that_is_none(tmp_path):
     tracker = tmp_path / "latest_checkpointed_iteration.txt"
     for text in ("../../etc", "release", "iter", "7"):
         tracker.write_text(text)
-        with pytest.raises(CheckpointError, match="names no checkpoint of one rank"):
-            read(str(tmp_path))
+        with pytest.raises(CheckpointError, match="does not name a checkpoint of one rank"):
+            read_model(str(tmp_path))
 
 
 @pytest.mark.parametrize("kind", ["char", "byte"])
 def test_nanogpt(tmp_path, kind):
     made = lm("gpt2", kind, gelu="erf", n_layer=2, n_head=3, n_embd=18)
-    files = writer("nanogpt")(made, tmp_path / "out" / "ckpt.pt")
+    files = get_exporter("nanogpt").export(made, tmp_path / "out" / "ckpt.pt")
     found = back(tmp_path / "out" / "ckpt.pt")
     assert torch.equal(logits(found), logits(made))
     if kind == "byte":
@@ -68,12 +69,12 @@ def test_nanogpt(tmp_path, kind):
     decoded = "".join(held["itos"][held["stoi"][c]] for c in TEXT)  # as nanoGPT's sample.py does
     assert decoded == TEXT and held["vocab_size"] == made.config.vocab_size
     assert found.tokenizer.encode(TEXT) == made.tokenizer.encode(TEXT)
-    assert nanogpt_meta(tmp_path / "out" / "meta.pkl").eot_id == made.tokenizer.eot_id
+    assert read_meta(tmp_path / "out" / "meta.pkl").eot_id == made.tokenizer.eot_id
 
 
 def test_nanogpt_takes_a_folder_as_its_own_out_dir(tmp_path):
     made = lm("gpt2", "char", gelu="erf", n_layer=1, n_head=3, n_embd=18)
-    files = writer("nanogpt")(made, tmp_path / "out")
+    files = get_exporter("nanogpt").export(made, tmp_path / "out")
     assert files["checkpoint"] == str(tmp_path / "out" / "ckpt.pt")
     assert torch.equal(logits(back(tmp_path / "out")), logits(made))
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["ckpt.pt", "meta.pkl"]
@@ -82,19 +83,19 @@ def test_nanogpt_takes_a_folder_as_its_own_out_dir(tmp_path):
 def test_nanogpt_is_told_of_the_other_gelu_and_takes_only_its_own_shape(tmp_path):
     for shape, message in (
         ({"family": "modern"}, "family modern"),
-        ({"family": "gpt2", "tie_embeddings": False}, "head apart"),
+        ({"family": "gpt2", "tie_embeddings": False}, "a head that is not tied"),
         ({"family": "gpt2", "d_ff": 50}, "MLP of width 50"),
     ):
         with pytest.raises(UsageError, match=message):
-            writer("nanogpt")(lm(kind="byte", **shape), tmp_path / "ckpt.pt")
+            get_exporter("nanogpt").export(lm(kind="byte", **shape), tmp_path / "ckpt.pt")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_format_that_is_none_is_told_with_those_that_are():
+def test_unknown_formats_and_data_types(tmp_path):
     with pytest.raises(UsageError, match="Did you mean 'onnx'"):
-        writer("onxx")
-    with pytest.raises(UsageError, match="no such numbers.*q8_0"):
-        writer("gguf", "q2")
-    with pytest.raises(UsageError, match="none to choose"):
-        writer("megatron", "f16")
-    assert {"gguf", "onnx", "keras", "nanogpt", "megatron"} <= FORMATS.keys()
+        get_exporter("onxx")
+    with pytest.raises(UsageError, match="unsupported data type for GGUF.*q8_0"):
+        get_exporter("gguf").check(tmp_path / "m", "q2")
+    with pytest.raises(UsageError, match="only one"):
+        get_exporter("megatron").check(tmp_path / "m", "f16")
+    assert {"gguf", "onnx", "keras", "nanogpt", "megatron"} <= EXPORTERS.keys()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from firstlight.convert.token_files import collect
+from firstlight.convert.token_files import import_token_files
 from firstlight.errors import StoreError, UsageError
 from firstlight.store import TokenStore, write_index
 from firstlight.tokenizer import Tokenizer, TokenizerSettings, train
@@ -34,7 +34,7 @@ def test_nanogpt_has_bare_ids_in_two_files(tmp_path, encoder):
     ids(5, 9, 3).tofile(tmp_path / "data" / "train.bin")
     ids(4, 2).tofile(tmp_path / "data" / "val.bin")
     (tmp_path / "data" / "train.bin.bak").write_bytes(b"")
-    store = collect(tmp_path / "data", tmp_path / "store", encoder, 0.1)
+    store = import_token_files(tmp_path / "data", tmp_path / "store", encoder, 0.1)
     assert np.array_equal(store.train.tokens, ids(5, 9, 3)) and np.array_equal(store.valid.tokens, ids(4, 2))
     assert (lengths_of(store, "train"), lengths_of(store, "valid")) == ([5, 9, 3], [4, 2])
     assert store.valid.n_bytes == 4 and store.tokenizer_hash == encoder.hash
@@ -43,7 +43,7 @@ def test_nanogpt_has_bare_ids_in_two_files(tmp_path, encoder):
 def test_text_behind_the_last_end_is_a_document(tmp_path, encoder):
     (np.concatenate([ids(5), [1, 2, 3]])).astype("<u2").tofile(tmp_path / "train.bin")
     ids(4).tofile(tmp_path / "val.bin")
-    store = collect(tmp_path, tmp_path / "store", encoder, 0.1)
+    store = import_token_files(tmp_path, tmp_path / "store", encoder, 0.1)
     assert lengths_of(store, "train") == [5, 3]
 
 
@@ -52,12 +52,12 @@ def test_llmc_has_shards_with_headers(tmp_path, encoder):
         header = np.zeros(256, "<i4")
         header[:3] = 20240520, 1, len(part)
         (tmp_path / f"{name}.bin").write_bytes(header.tobytes() + part.tobytes())
-    store = collect(tmp_path, tmp_path / "store", encoder, 0.1)
+    store = import_token_files(tmp_path, tmp_path / "store", encoder, 0.1)
     assert lengths_of(store, "train") == [5, 9, 3] and lengths_of(store, "valid") == [4]
     path = tmp_path / "x_val_000000.bin"
     path.write_bytes(path.read_bytes()[:-2])
-    with pytest.raises(StoreError, match="truncated or too long"):
-        collect(tmp_path, tmp_path / "other", encoder, 0.1)
+    with pytest.raises(StoreError, match="does not match its header"):
+        import_token_files(tmp_path, tmp_path / "other", encoder, 0.1)
     assert not (tmp_path / "other").exists()
 
 
@@ -66,7 +66,7 @@ def test_megatron_has_one_pair_for_both_splits(tmp_path, encoder, named):
     lengths = [7] * 20
     ids(*lengths).astype("<i4").tofile(tmp_path / "all.bin")
     write_index(tmp_path / "all.idx", np.array(lengths), np.dtype("<i4"))
-    store = collect(tmp_path / named, tmp_path / "store", encoder, 0.1)
+    store = import_token_files(tmp_path / named, tmp_path / "store", encoder, 0.1)
     assert lengths_of(store, "train") == [7] * 18 and lengths_of(store, "valid") == [7] * 2
     assert np.array_equal(np.concatenate([store.train.tokens, store.valid.tokens]), ids(*lengths))
 
@@ -74,21 +74,21 @@ def test_megatron_has_one_pair_for_both_splits(tmp_path, encoder, named):
 @pytest.mark.parametrize(("lengths", "ratio"), [([100], 0.2), ([3, 50], 0.1), ([9, 1, 1], 0.5), ([4, 4], 0.9)])
 def test_a_split_keeps_every_token_and_something_on_both_sides(tmp_path, encoder, lengths, ratio):
     ids(*lengths).tofile(tmp_path / "train.bin")
-    store = collect(tmp_path / "train.bin", tmp_path / "store", encoder, ratio)
+    store = import_token_files(tmp_path / "train.bin", tmp_path / "store", encoder, ratio)
     assert np.array_equal(np.concatenate([store.train.tokens, store.valid.tokens]), ids(*lengths))
     assert len(store.train.tokens) > 1 and len(store.valid.tokens) > 1
 
 
 def test_what_is_wrong_is_told(tmp_path, encoder):
-    with pytest.raises(UsageError, match="no ids for training"):
-        collect(tmp_path, tmp_path / "store", encoder, 0.1)
+    with pytest.raises(UsageError, match="no token files for training"):
+        import_token_files(tmp_path, tmp_path / "store", encoder, 0.1)
     (tmp_path / "train.bin").write_bytes(b"abc")
-    with pytest.raises(StoreError, match="half an id"):
-        collect(tmp_path, tmp_path / "store", encoder, 0.1)
+    with pytest.raises(StoreError, match="whole number of ids"):
+        import_token_files(tmp_path, tmp_path / "store", encoder, 0.1)
     np.array([1, 2, 300], "<u2").tofile(tmp_path / "train.bin")
     with pytest.raises(StoreError, match="ids that the tokenizer does not have.*300"):
-        collect(tmp_path, tmp_path / "store", encoder, 0.1)
+        import_token_files(tmp_path, tmp_path / "store", encoder, 0.1)
     (tmp_path / "train.bin").write_bytes(b"")
     with pytest.raises(StoreError, match="holds too little text"):
-        collect(tmp_path, tmp_path / "store", encoder, 0.1)
+        import_token_files(tmp_path, tmp_path / "store", encoder, 0.1)
     assert not (tmp_path / "store").exists()

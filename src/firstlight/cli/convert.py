@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from firstlight.cli.output import JsonOption, print_pairs, print_result
+from firstlight.convert import EXPORTERS, IMPORTERS
 
 if TYPE_CHECKING:
     from firstlight.stages.convert import Imported, ImportedData
@@ -22,26 +23,36 @@ def import_(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A file of llama.cpp (GGUF), nanoGPT, llm.c, llama2.c or Keras; a folder of OpenAI's GPT-1 or GPT-2, "
-            "of KerasHub or Hugging Face; a name on the hub; or ids that nanoGPT, llm.c or Megatron-LM prepared.",
+            help="A model: a file, a folder, or a name on the Hugging Face hub. Or token files of nanoGPT, llm.c or "
+            "Megatron-LM.",
         ),
     ],
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder to write.")],
     tokenizer: Annotated[
         str | None,
-        typer.Option("--tokenizer", help="The tokenizer, where SOURCE has none beside it.", show_default=False),
+        typer.Option("--tokenizer", help="The tokenizer, if SOURCE has none.", show_default=False),
+    ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            help=f"Format of the model: {', '.join(sorted(IMPORTERS))}, or package.module:NAME of an Importer. "
+            "Detected by default.",
+            show_default=False,
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Bring in a model or prepared data from elsewhere.
+    """Import a model or token files of another program.
 
-    A model becomes a Hugging Face directory that every command takes as RUN; ids become a token store to pre-train on.
+    A model is written as a Hugging Face directory, which every command accepts as RUN; token files as a token store
+    for pretrain.
 
     Example: firstlight import SmolLM2-135M.Q8_0.gguf runs/smollm2
     """
-    from firstlight.stages import convert as stage
+    from firstlight.stages import convert as stage  # loads torch
 
-    result = stage.import_(source, out=run, tokenizer_path=tokenizer)
+    result = stage.import_(source, out=run, tokenizer_path=tokenizer, format=format)
     if isinstance(result, stage.Imported):
         print_result(result, as_json, _print_model)
     else:
@@ -51,7 +62,7 @@ def import_(
 def _print_model(model: "Imported") -> None:
     print_pairs(
         {
-            "from": model.form,
+            "format": model.format,
             "run": model.run,
             "family": model.family,
             "parameters": f"{model.parameters:,}",
@@ -77,15 +88,27 @@ def _print_data(data: "ImportedData") -> None:
 def export(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run, a checkpoint or a Hugging Face directory.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The file or folder to write.")],
-    to: Annotated[str, typer.Option("--to", help="gguf, onnx, keras, pt2 (torch.export), nanogpt or megatron.")],
-    dtype: Annotated[str | None, typer.Option("--dtype", help="Of gguf: f32, f16 or q8_0.", show_default=False)] = None,
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to", help=f"The format: {', '.join(sorted(EXPORTERS))}, or package.module:NAME of an Exporter."
+        ),
+    ],
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            "--dtype",
+            help="Data type of the weights, for formats with several: f32, f16 or q8_0 for gguf.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a model for another program.
+    """Export a model to another program's format.
 
     Example: firstlight export runs/mine mine.gguf --to gguf --dtype q8_0
     """
-    from firstlight.stages import convert as stage
+    from firstlight.stages import convert as stage  # loads torch
 
-    result = stage.export(run, to, out, kind=dtype)
+    result = stage.export(run, to, out, dtype=dtype)
     print_result(result, as_json, lambda result: print_pairs(result.files))

@@ -1,43 +1,213 @@
-"""The formats that a model can be written in, by name; each is loaded when it is asked for."""
+"""The formats that models are exported to and imported from: two tables, and what an entry declares.
 
-import importlib
-from collections.abc import Callable
-from functools import partial
+To add a format, write one module that defines an ``EXPORTER`` or an ``IMPORTER``, and add one line to the table here.
+A format of another package needs no line: it is named ``package.module:NAME`` on the command line.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from firstlight.errors import UnknownName, UsageError
-from firstlight.lm import LM
+from firstlight.config import load_object
+from firstlight.convert.errors import missing_library, wrap_errors
+from firstlight.errors import UsageError
+from firstlight.files import apply_umask, atomic_directory, storage_errors, temporary_path
 
-Writer = Callable[[LM, Path], dict[str, str]]
+if TYPE_CHECKING:
+    from firstlight.convert.imported_model import ImportedModel
+    from firstlight.lm import LM
 
-# By name: the module with a function ``write(lm, path)``, and the types of numbers that it knows, the first by default.
-FORMATS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "gguf": ("gguf_write", ("f32", "f16", "q8_0")),
-    "nanogpt": ("nanogpt", ()),
-    "megatron": ("megatron", ()),
-    "onnx": ("onnx_write", ()),
-    "keras": ("keras_write", ()),
-    "pt2": ("pt2_write", ()),
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exporter:
+    """A format that models are exported to.
+
+    Attributes:
+        title: name of the format in messages.
+        write: ``write(lm, path, dtype)`` writes the model to ``path`` and returns the paths of the files by a short
+            description. It raises UsageError where the format cannot hold the model. It writes to a temporary folder,
+            whose files are moved to their final place together when it has returned: ``path`` is a new file in that
+            folder, next to which it may write others, or the folder itself if ``is_folder``.
+        dtypes: data types of the weights that the user can choose from, the default first.
+        extra: extra of this package with the libraries that ``write`` imports, if any.
+        suffix: suffix that the file's name must have, if any.
+        is_folder: whether the format is a folder of files.
+        name_in_folder: name of the file if the user specifies a folder: a path without a suffix.
+    """
+
+    title: str
+    write: "Callable[[LM, Path, str | None], Mapping[str, Path]]"
+    dtypes: tuple[str, ...] = ()
+    extra: str | None = None
+    suffix: str | None = None
+    is_folder: bool = False
+    name_in_folder: str | None = None
+
+    def check(self, out: Path, dtype: str | None = None) -> None:
+        """Check the arguments of ``export``, before the model is loaded.
+
+        Raises:
+            UsageError: the path is in use or has the wrong suffix, or the format does not have the data type.
+        """
+        if dtype is not None and dtype not in self.dtypes:
+            expected = ", ".join(self.dtypes) or "no data type, since it has only one"
+            raise UsageError(f"unsupported data type for {self.title}", where="--dtype", found=dtype, expected=expected)
+        if self.suffix is not None and out.suffix != self.suffix:
+            raise UsageError(
+                f"wrong suffix for {self.title}", where=out, found=out.suffix or "none", expected=self.suffix
+            )
+        if out.exists() and (not self._to_folder(out) or not out.is_dir() or any(out.iterdir())):
+            raise UsageError("already exists", where=out, fix="Choose another name.")
+
+    def export(self, lm: "LM", out: Path, dtype: str | None = None) -> dict[str, str]:
+        """Write a model; after an error nothing is left.
+
+        Returns:
+            The paths of the files, by a short description.
+
+        Raises:
+            UsageError: see ``check``, or the format cannot hold this model.
+            MissingExtra: a library that writes the format is not installed.
+            StorageError: the disk is full or read-only.
+        """
+        self.check(out, dtype)
+        dtype = dtype or next(iter(self.dtypes), None)
+        with _written_together(out, folder=self._to_folder(out)) as folder:
+            name = self.name_in_folder if self._to_folder(out) else out.name
+            try:
+                files = self.write(lm, folder if self.is_folder else folder / (name or out.name), dtype)
+            except ImportError as error:
+                raise missing_library(f"writing {self.title}", self.extra, error) from error
+        final = out if self._to_folder(out) else out.parent
+        return {description: str(final / file.relative_to(folder)) for description, file in files.items()}
+
+    def _to_folder(self, out: Path) -> bool:
+        return self.is_folder or self.name_in_folder is not None and not out.suffix
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Importer:
+    """A format that models are imported from.
+
+    Attributes:
+        title: name of the format in messages.
+        recognizes: whether a path, a file or a folder, is of this format: by the file's first bytes or the files in
+            the folder, not by a file's own name.
+        read: reads a model from such a path. It raises CheckpointError where the file is damaged or not supported; so
+            does any other exception of it.
+        extra: extra of this package with the libraries that ``read`` imports, if any.
+    """
+
+    title: str
+    recognizes: Callable[[Path], bool]
+    read: "Callable[[Path], ImportedModel]"
+    extra: str | None = None
+
+    def load(self, path: Path) -> "ImportedModel":
+        """Read a model.
+
+        Raises:
+            CheckpointError: it is damaged, or uses a part of the format that is not supported.
+            TokenizerError: its tokenizer is damaged.
+            MissingExtra: a library that reads the format is not installed.
+        """
+        with wrap_errors(path, f"{self.title} model", self.extra):
+            return self.read(path)
+
+
+EXPORTERS: dict[str, str] = {
+    "gguf": "firstlight.convert.gguf.write:EXPORTER",
+    "keras": "firstlight.convert.keras.write:EXPORTER",
+    "megatron": "firstlight.convert.megatron:EXPORTER",
+    "nanogpt": "firstlight.convert.nanogpt:EXPORTER",
+    "onnx": "firstlight.convert.onnx:EXPORTER",
+    "pt2": "firstlight.convert.pt2:EXPORTER",
+}
+
+# The first one that recognises a source reads it, so formats with a clear mark come first.
+IMPORTERS: dict[str, str] = {
+    "gguf": "firstlight.convert.gguf.read:IMPORTER",
+    "llmc": "firstlight.convert.llmc:IMPORTER",
+    "keras": "firstlight.convert.keras.read:IMPORTER",
+    "openai-gpt1": "firstlight.convert.openai.gpt1:IMPORTER",
+    "openai-gpt2": "firstlight.convert.openai.gpt2:IMPORTER",
+    "megatron": "firstlight.convert.megatron:IMPORTER",
+    "nanogpt": "firstlight.convert.nanogpt:IMPORTER",
+    "llama2c": "firstlight.convert.llama2c:IMPORTER",
+    "huggingface": "firstlight.convert.huggingface:IMPORTER",
 }
 
 
-def writer(name: str, kind: str | None = None) -> Writer:
-    """Return the function that writes a format.
+def get_exporter(name: str) -> Exporter:
+    """Return the exporter of a format.
 
     Args:
-        name: of the format.
-        kind: of its numbers.
+        name: in ``EXPORTERS``, or ``package.module:NAME``.
 
     Raises:
-        UsageError: there is no such format, or it has no such type of numbers.
+        UnknownName: there is no such format.
+        ConfigError: the module cannot be loaded, or the name in it is not an Exporter.
     """
-    if name not in FORMATS:
-        raise UnknownName("format", name, FORMATS, where="--to")
-    module, kinds = FORMATS[name]
-    if kind is not None and kind not in kinds:
-        raise UsageError(
-            f"{name} has no such numbers", where="--dtype", found=kind, expected=", ".join(kinds) or "none to choose"
-        )
-    write: Any = importlib.import_module(f"firstlight.convert.{module}").write
-    return partial(write, kind=kind) if kind is not None else write
+    exporter: Exporter = load_object(
+        name, EXPORTERS, kind="export format", interface=_instance_of(Exporter), where="--to"
+    )
+    return exporter
+
+
+def get_importer(name: str) -> Importer:
+    """Return the importer of a format.
+
+    Args:
+        name: in ``IMPORTERS``, or ``package.module:NAME``.
+
+    Raises:
+        UnknownName: there is no such format.
+        ConfigError: the module cannot be loaded, or the name in it is not an Importer.
+    """
+    importer: Importer = load_object(
+        name, IMPORTERS, kind="import format", interface=_instance_of(Importer), where="--format"
+    )
+    return importer
+
+
+def _instance_of(kind: type) -> Callable[[object], str | None]:
+    def problem(value: object) -> str | None:
+        return None if isinstance(value, kind) else f"not an instance of firstlight.convert.{kind.__name__}"
+
+    return problem
+
+
+@contextmanager
+def _written_together(out: Path, *, folder: bool) -> Iterator[Path]:
+    """Yield a temporary folder that becomes ``out``, or whose files are moved next to ``out``, on success."""
+    if folder:
+        with atomic_directory(out) as temporary:
+            yield temporary
+            _apply_umask(temporary)
+        return
+    temporary = temporary_path(out)
+    with storage_errors(out):
+        try:
+            temporary.mkdir(parents=True)
+            yield temporary
+            _apply_umask(temporary)
+            files = sorted(temporary.iterdir(), key=lambda file: file.name == out.name)  # the model itself last
+            existing = next((path for file in files if (path := out.with_name(file.name)).exists()), None)
+            if existing is not None:
+                raise UsageError("already exists", where=existing, fix="Choose another folder.")
+            for file in files:
+                with file.open("rb") as opened:
+                    os.fsync(opened.fileno())
+                file.replace(out.with_name(file.name))
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _apply_umask(folder: Path) -> None:
+    for file in folder.rglob("*"):
+        if file.is_file():
+            apply_umask(file)

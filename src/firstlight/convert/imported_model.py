@@ -1,7 +1,6 @@
-"""What a foreign file holds, in the words that every reader here answers with."""
+"""``ImportedModel``: what every importer returns, and the checks that importers share."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,8 @@ import pydantic
 import torch
 from torch import Tensor
 
-from firstlight.errors import CheckpointError, FirstlightError, MissingExtra
+from firstlight.convert.errors import add_path
+from firstlight.errors import CheckpointError
 from firstlight.lm import LM, build_model
 from firstlight.model import GPT, ModelConfig, from_hf_state_dict
 from firstlight.tokenizer import Tokenizer
@@ -18,89 +18,59 @@ from firstlight.tokenizer import Tokenizer
 
 @dataclass(frozen=True, slots=True)
 class ImportedModel:
-    """A model from outside.
+    """A model read from another program's file.
 
     Attributes:
-        form: of the file, in a few words.
-        config: the shape.
-        weights: in transformers' names and orientation, whole or made when they are asked for.
-        tokenizer: None where the file has none.
-        facts: what else it says of itself, for the model card.
+        format: name of the file's format.
+        config: of the model.
+        weights: by name, in transformers' names and orientation; a lazy mapping may read each tensor on access.
+        tokenizer: None if the file has none.
+        metadata: further information for the model card.
     """
 
-    form: str
+    format: str
     config: ModelConfig
     weights: Mapping[str, Tensor]
     tokenizer: Tokenizer | None = None
-    facts: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
-    def lm(self, path: Path) -> LM:
+    def to_lm(self, source: Path) -> LM:
         """Build the model, in fp32.
 
+        Args:
+            source: path of the file, for error messages.
+
         Raises:
-            CheckpointError: a tensor is missing or has another shape.
+            CheckpointError: a tensor is missing or has the wrong shape.
         """
-        with naming(path):
+        with add_path(source):
             weights = from_hf_state_dict(self.config, self.weights)
         model: GPT = build_model(self.config, weights)
-        return LM(model.eval(), self.tokenizer, source=path)
+        return LM(model.eval(), self.tokenizer, source=source)
 
 
-def shape(path: Path, **sizes: Any) -> ModelConfig:
-    """Return the model's shape.
+def model_config(path: Path, **fields: Any) -> ModelConfig:
+    """Validate a model's config as read from a file.
 
     Raises:
-        CheckpointError: sizes that no model has.
+        CheckpointError: the values are not those of a model.
     """
     try:
-        return ModelConfig.model_validate(sizes)
+        return ModelConfig.model_validate(fields)
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))
         reason = first["msg"].removeprefix("Value error, ")
-        raise CheckpointError(f"describes no model: {key + ': ' if key else ''}{reason}", where=path) from error
+        raise CheckpointError(f"invalid model config: {key + ': ' if key else ''}{reason}", where=path) from error
 
 
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Name the file too in which a tensor is missing or has another shape."""
-    try:
-        yield
-    except CheckpointError as error:
-        if error.where is not None and str(path) in error.where:
-            raise
-        where = path if error.where is None else f"{path}: {error.where}"
-        raise CheckpointError(
-            error.problem, where=where, found=error.found, expected=error.expected, fix=error.fix
-        ) from error
-
-
-@contextmanager
-def guarded(path: Path, what: str, extra: str) -> Iterator[None]:
-    """Make one line of whatever a library raises over a damaged file.
-
-    Libraries that read these formats raise what their own code happens to stumble on; the list of kinds has no end.
-    """
-    try:
-        yield
-    except (FirstlightError, KeyboardInterrupt, SystemExit, GeneratorExit):
-        raise
-    except ImportError as error:
-        raise MissingExtra(f"reading a {what}", extra) from error
-    except MemoryError:
-        raise
-    except BaseException as error:  # noqa: BLE001 - a panic of a library in Rust is no Exception
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise CheckpointError(f"is no readable {what}: {reason}", where=path) from error
-
-
-def finite(name: str, tensor: Tensor) -> Tensor:
-    """Return the tensor in fp32.
+def finite_fp32(name: str, tensor: Tensor) -> Tensor:
+    """Convert a weight to fp32 and check that it is finite.
 
     Raises:
-        CheckpointError: it holds a number that is none.
+        CheckpointError: it contains NaN or infinity.
     """
     tensor = tensor.to(torch.float32)
     if not torch.isfinite(tensor).all():
-        raise CheckpointError("holds values that are not finite", where=name)
+        raise CheckpointError("contains values that are not finite", where=name)
     return tensor

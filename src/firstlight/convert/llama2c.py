@@ -1,7 +1,7 @@
-"""llama2.c's weights: the first layout (stories260K.bin), version 1 in fp32, version 2 in 8 bits.
+"""Import llama2.c's weights: the legacy layout (stories260K.bin), version 1 (fp32) and version 2 (int8).
 
-Source: karpathy/llama2.c, export.py and run.c. Numbers lie end to end, so the header's sizes decide the file's size,
-and are held to it before anything is read. Neighbouring numbers of a head are turned by position, as in Meta's code.
+Source: karpathy/llama2.c, export.py and run.c. The weights follow the header without gaps, so the sizes in the header
+determine the file's size, and are checked against it first. Rotary embeddings use Meta's layout.
 """
 
 import math
@@ -12,85 +12,93 @@ import torch
 from torch import Tensor
 
 from firstlight import progress
-from firstlight.convert.gguf_names import qk_turned
-from firstlight.convert.imported_model import ImportedModel, finite, shape
+from firstlight.convert.formats import Importer
+from firstlight.convert.gguf.names import permute_qk
+from firstlight.convert.imported_model import ImportedModel, finite_fp32, model_config
 from firstlight.errors import CheckpointError
 from firstlight.files import BoundedReader
 from firstlight.model import ModelConfig
 from firstlight.tokenizer import Tokenizer, import_tokenizer
 
-MAGIC = 0x616B3432
-_HEADER = 256  # bytes, from version 1 on
-_MOST = 1 << 31  # no size of a model is larger
+_MAGIC = 0x616B3432
+_HEADER_BYTES, _LEGACY_HEADER_BYTES = 256, 28
+_MAX_SIZE = 1 << 31  # of any dimension
 _F32 = np.dtype("<f4")
 
 
-def sizes_of(path: Path) -> tuple[int, ...] | None:
-    """Return the seven sizes with which the first layout begins, where the file may be of it, or None."""
+def recognizes(path: Path) -> bool:
+    """Whether a file starts with the magic number, or with the seven sizes of the legacy layout, which has none."""
+    if not path.is_file():
+        return False
     with path.open("rb") as file:
-        head = np.frombuffer(file.read(28).ljust(28, b"\0"), "<i4")
-    if not all(0 < abs(int(n)) < 1 << 24 for n in head) or (head[[0, 1, 2, 3, 4, 6]] < 0).any():
-        return None
-    width, _, _, n_head, n_kv, _, _ = (int(n) for n in head)
-    return tuple(int(n) for n in head) if width % n_head == 0 and n_head % n_kv == 0 else None
+        head = file.read(_LEGACY_HEADER_BYTES).ljust(_LEGACY_HEADER_BYTES, b"\0")
+    if int.from_bytes(head[:4], "little") == _MAGIC:
+        return True
+    sizes = np.frombuffer(head, "<i4")
+    if not all(0 < abs(int(n)) < 1 << 24 for n in sizes) or (sizes[[0, 1, 2, 3, 4, 6]] < 0).any():
+        return False
+    width, _, _, n_head, n_kv_head, _, _ = sizes.tolist()
+    return bool(width % n_head == 0 and n_head % n_kv_head == 0)
 
 
 def read(path: Path) -> ImportedModel:
-    """Read a ``.bin`` of llama2.c; its tokenizer.bin (or tok512.bin, by the vocabulary's size) is taken from beside it.
+    """Read a file of weights, and the tokenizer.bin (or tok512.bin, by vocabulary size) in the same folder.
 
     Raises:
-        CheckpointError: it is damaged, or of another version.
-        TokenizerError: the tokenizer beside it is damaged.
+        CheckpointError: it is damaged, or of an unsupported version.
+        TokenizerError: its tokenizer is damaged.
     """
     file = BoundedReader(path, CheckpointError)
-    version, group = 0, 0
-    if file.unpack("I") == (MAGIC,):
+    version, group_size = 0, 0
+    if file.unpack("I") == (_MAGIC,):
         (version,) = file.unpack("i")
-        sizes, shared = file.unpack("7i"), file.unpack("B") == (1,)
-        group = file.unpack("i")[0] if version == 2 else 0
-        if version not in (1, 2) or (version == 2 and group <= 0):
-            raise CheckpointError("is of another version", where=path, found=version, expected="1 or 2")
+        sizes, tied = file.unpack("7i"), file.unpack("B") == (1,)
+        group_size = file.unpack("i")[0] if version == 2 else 0
+        if version not in (1, 2) or (version == 2 and group_size <= 0):
+            raise CheckpointError(
+                "unsupported version of llama2.c's format", where=path, found=version, expected="1 or 2"
+            )
     else:
         file.offset = 0
         sizes = file.unpack("7i")
-        shared = sizes[5] > 0
-    width, inner, n_layer, n_head, n_kv, V, block_size = sizes
-    config = _shape(path, (width, inner, n_layer, n_head, n_kv, abs(V), block_size), tied=shared)
-    file.offset = _HEADER if version else 28
-    whole = _count(config, angles=version == 0)
-    if (file.remaining < whole) if version == 2 else (file.remaining != 4 * whole):
+        tied = sizes[5] > 0
+    width, d_ff, n_layer, n_head, n_kv_head, V, block_size = sizes
+    config = _config(path, (width, d_ff, n_layer, n_head, n_kv_head, abs(V), block_size), tied=tied)
+    file.offset = _HEADER_BYTES if version else _LEGACY_HEADER_BYTES
+    n_weights = _count_weights(config, rotary_tables=version == 0)
+    if (file.remaining < n_weights) if version == 2 else (file.remaining != 4 * n_weights):
         raise CheckpointError(
-            "has another size than its header says",
+            "its size does not match its header",
             where=path,
-            found=f"{file.remaining:,} bytes of numbers",
-            expected=f"{whole if version == 2 else 4 * whole:,}",
+            found=f"{file.remaining:,} bytes of weights",
+            expected=f"at least {n_weights:,}" if version == 2 else f"{4 * n_weights:,}",
         )
-    layout = _flat if version == 0 else _by_kind
-    weights = _take(file, layout(config), group)
+    layout = _legacy_layout if version == 0 else _layout
+    weights = _read_weights(file, layout(config), group_size)
     return ImportedModel(
         "llama2.c",
         config,
-        _in_transformers(config, weights),
+        _to_hf(config, weights),
         _tokenizer(path, abs(V)),
         {"imported from": f"llama2.c {path.name}"},
     )
 
 
-_Layout = list[tuple[str, bool, tuple[int, ...]]]
+_Layout = list[tuple[str, bool, tuple[int, ...]]]  # name, whether it is quantized in version 2, shape
 
 
-def _shape(path: Path, sizes: tuple[int, ...], *, tied: bool) -> ModelConfig:
-    if not all(0 < n < _MOST for n in sizes):
-        raise CheckpointError("has absurd sizes", where=path, found=sizes)
-    width, inner, n_layer, n_head, n_kv, V, block_size = sizes
-    return shape(
+def _config(path: Path, sizes: tuple[int, ...], *, tied: bool) -> ModelConfig:
+    if not all(0 < n < _MAX_SIZE for n in sizes):
+        raise CheckpointError("invalid sizes in the header", where=path, found=sizes)
+    width, d_ff, n_layer, n_head, n_kv_head, V, block_size = sizes
+    return model_config(
         path,
         family="llama",
         n_layer=n_layer,
         n_head=n_head,
-        n_kv_head=n_kv,
+        n_kv_head=n_kv_head,
         n_embd=width,
-        d_ff=inner,
+        d_ff=d_ff,
         vocab_size=V,
         block_size=block_size,
         norm_eps=1e-5,
@@ -99,7 +107,7 @@ def _shape(path: Path, sizes: tuple[int, ...], *, tied: bool) -> ModelConfig:
 
 
 def _parts(c: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Return the tensors of a layer by transformers' name."""
+    """Return the shapes of a layer's weights by transformers' names."""
     q, kv = c.n_head * c.head_dim, c.kv_heads * c.head_dim
     return {
         "input_layernorm": (c.n_embd,),
@@ -115,27 +123,27 @@ def _parts(c: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 
 def _layers(c: ModelConfig, part: str) -> _Layout:
-    size = _parts(c)[part]
-    return [(f"model.layers.{i}.{part}.weight", len(size) == 2, size) for i in range(c.n_layer)]
+    shape = _parts(c)[part]
+    return [(f"model.layers.{i}.{part}.weight", len(shape) == 2, shape) for i in range(c.n_layer)]
 
 
-def _count(c: ModelConfig, *, angles: bool) -> int:
-    """Return how many numbers the model has; reckoned, since a list of layers may be as long as a header claims."""
-    layer = sum(math.prod(size) for size in _parts(c).values())
+def _count_weights(c: ModelConfig, *, rotary_tables: bool) -> int:
+    """Count the model's weights without building the layout, whose length is up to the header."""
+    layer = sum(math.prod(shape) for shape in _parts(c).values())
     embeddings = (1 if c.tied else 2) * (c.vocab_size or 0) * c.n_embd
-    return c.n_layer * layer + embeddings + c.n_embd + (c.block_size * c.head_dim if angles else 0)
+    return c.n_layer * layer + embeddings + c.n_embd + (c.block_size * c.head_dim if rotary_tables else 0)
 
 
-def _flat(c: ModelConfig) -> _Layout:
+def _legacy_layout(c: ModelConfig) -> _Layout:
     layout: _Layout = [("model.embed_tokens.weight", True, (c.vocab_size or 0, c.n_embd))]
     for part in _parts(c):
         layout += _layers(c, part)
-    # The angles of positions follow; nobody reads them.
+    # The unnamed entry is the tables of cosines and sines, which are skipped.
     layout += [("model.norm.weight", False, (c.n_embd,)), ("", False, (c.block_size, c.head_dim))]
     return layout if c.tied else [*layout, ("lm_head.weight", True, (c.vocab_size or 0, c.n_embd))]
 
 
-def _by_kind(c: ModelConfig) -> _Layout:
+def _layout(c: ModelConfig) -> _Layout:
     norms = ("input_layernorm", "post_attention_layernorm")
     layout = [entry for part in norms for entry in _layers(c, part)]
     layout += [
@@ -146,42 +154,51 @@ def _by_kind(c: ModelConfig) -> _Layout:
     return layout if c.tied else [*layout, ("lm_head.weight", True, (c.vocab_size or 0, c.n_embd))]
 
 
-def _take(file: BoundedReader, layout: _Layout, group: int) -> dict[str, Tensor]:
+def _read_weights(file: BoundedReader, layout: _Layout, group_size: int) -> dict[str, Tensor]:
     weights = {}
-    for name, is_matrix, size in layout:
-        if group and is_matrix:
-            count = int(np.prod(size))
-            if count % group:
-                raise CheckpointError("has matrices that are no whole groups", where=file.path, found=size)
-            eights, scales = (
-                file.read_array(np.dtype("i1"), (count // group, group)),
-                file.read_array(_F32, (count // group, 1)),
+    for name, is_quantized, shape in layout:
+        if group_size and is_quantized:
+            n_groups, rest = divmod(math.prod(shape), group_size)
+            if rest:
+                raise CheckpointError(
+                    "the size of a weight is not a multiple of the group size",
+                    where=f"{file.path}: {name}",
+                    found=shape,
+                    expected=f"a multiple of {group_size}",
+                )
+            quantized, scales = (
+                file.read_array(np.dtype("i1"), (n_groups, group_size)),
+                file.read_array(_F32, (n_groups, 1)),
             )
-            with np.errstate(over="ignore", invalid="ignore"):  # of scales that are damaged
-                values = (eights.astype(np.float32) * scales).reshape(size)
+            with np.errstate(over="ignore", invalid="ignore"):  # damaged scales; values that are not finite are refused
+                values = (quantized.astype(np.float32) * scales).reshape(shape)
         else:
-            values = np.array(file.read_array(_F32, size))
+            values = np.array(file.read_array(_F32, shape))
         if name:
-            weights[name] = finite(f"{file.path}: {name}", torch.from_numpy(values))
+            weights[name] = finite_fp32(f"{file.path}: {name}", torch.from_numpy(values))
     return weights
 
 
-def _in_transformers(config: ModelConfig, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def _to_hf(config: ModelConfig, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     for name, tensor in weights.items():
         if name.endswith(("q_proj.weight", "k_proj.weight")):
-            weights[name] = qk_turned(tensor, config.head_dim, back=True)
+            weights[name] = permute_qk(tensor, config.head_dim, to_hf=True)
     return weights
 
 
 def _tokenizer(path: Path, vocab_size: int) -> Tokenizer | None:
     names = [f"tok{vocab_size}.bin", f"tok{vocab_size}.model", "tokenizer.bin", "tokenizer.model"]
-    beside = next((file for name in names if (file := path.with_name(name)).is_file()), None)
-    if beside is None:
+    file = next((file for name in names if (file := path.with_name(name)).is_file()), None)
+    if file is None:
         return None
-    made = import_tokenizer(beside)
-    if made.vocab_size == vocab_size:
-        return made
+    tokenizer = import_tokenizer(file)
+    if tokenizer.vocab_size == vocab_size:
+        return tokenizer
     progress.warn(
-        f"{beside}: has {made.vocab_size:,} tokens, the model {vocab_size:,}: left out; name one by --tokenizer"
+        f"{file}: ignored, since it has {tokenizer.vocab_size:,} tokens and the model {vocab_size:,}; "
+        "specify the tokenizer with --tokenizer"
     )
     return None
+
+
+IMPORTER = Importer(title="llama2.c", recognizes=recognizes, read=read)

@@ -1,8 +1,8 @@
-"""Megatron-LM's checkpoints, in and out: families gpt2, llama and modern, on one rank.
+"""Megatron-LM's checkpoints: import and export of the families gpt2, llama and modern, on one rank.
 
 The layout is that of ``--ckpt-format torch`` with ``--transformer-impl local``: OUT/release/mp_rank_00/
-model_optim_rng.pt, whose ``args`` serve ``--use-checkpoint-args``. Rows of q, k and v stand together group by group.
-Source: NVIDIA/Megatron-LM, megatron/core/models/gpt and megatron/training/checkpointing.py.
+model_optim_rng.pt, whose ``args`` are read by ``--use-checkpoint-args``. The fused weight of q, k and v is ordered by
+query group. Source: NVIDIA/Megatron-LM, megatron/core/models/gpt and megatron/training/checkpointing.py.
 """
 
 import argparse
@@ -13,15 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from firstlight.convert.imported_model import ImportedModel, finite, shape
-from firstlight.convert.torch_file import load, tensors_of
+from firstlight.convert.formats import Exporter, Importer
+from firstlight.convert.imported_model import ImportedModel, finite_fp32, model_config
+from firstlight.convert.torch_file import load, state_dict_of
 from firstlight.errors import CheckpointError, UsageError
-from firstlight.files import apply_umask, storage_errors, write_atomic
 from firstlight.lm import LM
 from firstlight.model import ModelConfig, to_hf_state_dict
 from firstlight.tokenizer import load as load_tokenizer
 
-TRACKER, FILE = "latest_checkpointed_iteration.txt", "mp_rank_00/model_optim_rng.pt"
+_TRACKER, _FILE = "latest_checkpointed_iteration.txt", "mp_rank_00/model_optim_rng.pt"
 _EMBED, _HEAD = "embedding.word_embeddings.weight", "output_layer.weight"
 
 _GPT2 = {
@@ -43,64 +43,69 @@ _QKV = [f"self_attn.{n}_proj.weight" for n in "qkv"]
 _GATE_UP = ["mlp.gate_proj.weight", "mlp.up_proj.weight"]
 
 
-def write(lm: LM, path: Path) -> dict[str, str]:
-    """Write a checkpoint of Megatron-LM, with the tokenizer for ``--tokenizer-type HuggingFaceTokenizer`` beside it.
+def recognizes(path: Path) -> bool:
+    """Whether a folder has the file that names Megatron-LM's latest checkpoint."""
+    return (path / _TRACKER).is_file()
+
+
+def write(lm: LM, folder: Path, dtype: str | None = None) -> dict[str, Path]:
+    """Write a checkpoint, and the tokenizer for ``--tokenizer-type HuggingFaceTokenizer``.
 
     Raises:
-        UsageError: a family that Megatron-LM has no model for.
-        StorageError: the disk is full or read-only.
+        UsageError: Megatron-LM has no model of this family.
     """
+    del dtype
     c = lm.config
     if c.family not in ("gpt2", "llama", "modern"):
         raise UsageError(f"Megatron-LM has no model of the family {c.family}", where=lm.source)
     if c.rope_scaling is not None:
-        raise UsageError("stretched positions are not written for Megatron-LM", where=lm.source)
-    held = to_hf_state_dict(lm.model)
-    weights = {theirs: tensor.detach().float().cpu().contiguous() for theirs, tensor in _to_megatron(c, held).items()}
-    table = {
+        raise UsageError("RoPE scaling is not supported in exports to Megatron-LM", where=lm.source)
+    weights = {
+        name: tensor.detach().float().cpu().contiguous()
+        for name, tensor in _to_megatron(c, to_hf_state_dict(lm.model)).items()
+    }
+    checkpoint = {
         "args": argparse.Namespace(**_args(c)),
         "checkpoint_version": 3.0,
         "iteration": 0,
         "model": weights,
         "num_floating_point_operations_so_far": 0,
     }
-    file = path / "release" / FILE
-    with storage_errors(path):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(table, file)
-        apply_umask(file)
+    file = folder / "release" / _FILE
+    file.parent.mkdir(parents=True)
+    torch.save(checkpoint, file)
     if lm.tokenizer is not None:
-        lm.tokenizer.save(path / "tokenizer")
-    write_atomic(path / TRACKER, "release")
-    return {"checkpoint": str(path), "weights": str(file)}
+        lm.tokenizer.save(folder / "tokenizer")
+    (folder / _TRACKER).write_text("release", encoding="utf-8")
+    return {"checkpoint": folder, "weights": file}
 
 
 def read(folder: Path) -> ImportedModel:
-    """Read such a checkpoint.
+    """Read a checkpoint of one rank.
 
     Raises:
-        CheckpointError: it is damaged, of several ranks, or its args hold other things than plain values.
-        TokenizerError: the tokenizer beside it is damaged.
+        CheckpointError: it is damaged, of several ranks, or its args contain more than plain values.
+        TokenizerError: its tokenizer is damaged.
     """
-    named = (folder / TRACKER).read_text(encoding="utf-8", errors="replace").strip()
+    named = (folder / _TRACKER).read_text(encoding="utf-8", errors="replace").strip()
     part = named if named == "release" else f"iter_{int(named):07d}" if named.isdecimal() else None
-    if part is None or not (folder / part / FILE).is_file():
+    if part is None or not (folder / part / _FILE).is_file():
         raise CheckpointError(
-            "names no checkpoint of one rank", where=folder / TRACKER, found=named[:40], expected=FILE
+            "does not name a checkpoint of one rank", where=folder / _TRACKER, found=named[:40], expected=_FILE
         )
-    file = folder / part / FILE
-    held = load(file, also=[argparse.Namespace])
-    args = vars(held["args"]) if isinstance(held, dict) and isinstance(held.get("args"), argparse.Namespace) else None
-    if args is None:
-        raise CheckpointError("is no checkpoint of Megatron-LM", where=file, expected="args and model")
-    weights = tensors_of(held.get("model"), file)
-    config = _config(file, args, weights)
-    words = folder / "tokenizer"
+    file = folder / part / _FILE
+    checkpoint = load(file, extra_classes=[argparse.Namespace])
+    namespace = checkpoint.get("args") if isinstance(checkpoint, dict) else None
+    if not isinstance(namespace, argparse.Namespace):
+        raise CheckpointError("not a checkpoint of Megatron-LM", where=file, expected="args and model")
+    weights = state_dict_of(checkpoint.get("model"), file)
+    config = _config(file, vars(namespace), weights)
+    tokenizer = folder / "tokenizer"
     return ImportedModel(
         "Megatron-LM",
         config,
         _from_megatron(config, weights, file),
-        load_tokenizer(words) if words.is_dir() else None,
+        load_tokenizer(tokenizer) if tokenizer.is_dir() else None,
         {"imported from": f"Megatron-LM {folder.name}"},
     )
 
@@ -144,7 +149,9 @@ def _args(c: ModelConfig) -> dict[str, Any]:
 def _config(file: Path, args: Mapping[str, Any], weights: dict[str, Tensor]) -> ModelConfig:
     def get(key: str, kind: type) -> Any:
         if not isinstance(args.get(key), kind) or (kind is int and args[key] <= 0):
-            raise CheckpointError("lacks a setting", where=f"{file}: args", found=args.get(key), expected=key)
+            raise CheckpointError(
+                "missing or invalid argument", where=f"{file}: args", found=args.get(key), expected=key
+            )
         return args[key]
 
     rotary = get("position_embedding_type", str) == "rope"
@@ -160,17 +167,17 @@ def _config(file: Path, args: Mapping[str, Any], weights: dict[str, Tensor]) -> 
         "tie_embeddings": not args.get("untie_embeddings_and_output_weights"),
     }
     if sizes["n_layer"] > len(weights):
-        raise CheckpointError("has fewer weights than its layers need", where=file, found=len(weights))
+        raise CheckpointError("fewer weights than its layers need", where=file, found=len(weights))
     if not rotary:
-        return shape(file, **sizes, gelu="tanh" if args.get("openai_gelu") else "erf")
+        return model_config(file, **sizes, gelu="tanh" if args.get("openai_gelu") else "erf")
     kv = get("num_query_groups", int) if args.get("group_query_attention") else sizes["n_head"]
-    return shape(
+    return model_config(
         file, **sizes, n_kv_head=kv, d_head=get("kv_channels", int), rope_theta=float(args.get("rotary_base", 10_000))
     )
 
 
 def _names(c: ModelConfig) -> dict[str, str]:
-    """Return Megatron's names by transformers', where one is the other."""
+    """Map transformers' names to Megatron's, for weights that are a single one in both."""
     if c.family == "gpt2":
         table = {
             "transformer.wte.weight": _EMBED,
@@ -185,56 +192,56 @@ def _names(c: ModelConfig) -> dict[str, str]:
         parts = _LLAMA | (_QK_NORM if c.family == "modern" else {})
     for i in range(c.n_layer):
         table |= {
-            f"{block}.{i}.{ours}.{kind}": f"decoder.layers.{i}.{theirs}.{kind}"
-            for ours, theirs in parts.items()
+            f"{block}.{i}.{hf_name}.{kind}": f"decoder.layers.{i}.{name}.{kind}"
+            for hf_name, name in parts.items()
             for kind in kinds
         }
     return table if c.tied else {**table, "lm_head.weight": _HEAD}
 
 
-def _to_megatron(c: ModelConfig, held: dict[str, Tensor]) -> dict[str, Tensor]:
-    made = {}
-    for ours, theirs in _names(c).items():
-        tensor = held[ours]
-        # Conv1D keeps weights as input × output.
-        tensor = tensor.t() if c.family == "gpt2" and ".h." in ours and tensor.ndim == 2 else tensor
-        made[theirs] = _grouped(c, tensor) if "linear_qkv" in theirs else tensor
+def _to_megatron(c: ModelConfig, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    converted = {}
+    for hf_name, name in _names(c).items():
+        tensor = weights[hf_name]
+        # Conv1D stores weights as (input, output).
+        tensor = tensor.t() if c.family == "gpt2" and ".h." in hf_name and tensor.ndim == 2 else tensor
+        converted[name] = _to_query_groups(c, tensor) if "linear_qkv" in name else tensor
     if c.family != "gpt2":
         for i in range(c.n_layer):
-            here, there = f"model.layers.{i}", f"decoder.layers.{i}"
-            qkv = torch.cat([held[f"{here}.{name}"] for name in _QKV])
-            made[f"{there}.self_attention.linear_qkv.weight"] = _grouped(c, qkv)
-            made[f"{there}.mlp.linear_fc1.weight"] = torch.cat([held[f"{here}.{name}"] for name in _GATE_UP])
-    return made
+            hf_layer, layer = f"model.layers.{i}", f"decoder.layers.{i}"
+            qkv = torch.cat([weights[f"{hf_layer}.{name}"] for name in _QKV])
+            converted[f"{layer}.self_attention.linear_qkv.weight"] = _to_query_groups(c, qkv)
+            converted[f"{layer}.mlp.linear_fc1.weight"] = torch.cat([weights[f"{hf_layer}.{n}"] for n in _GATE_UP])
+    return converted
 
 
-def _from_megatron(c: ModelConfig, held: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
+def _from_megatron(c: ModelConfig, weights: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
     def get(name: str) -> Tensor:
-        if name not in held:
-            raise CheckpointError("a weight is missing", where=file, expected=name)
-        return finite(f"{file}: {name}", held[name])
+        if name not in weights:
+            raise CheckpointError("missing weight", where=file, expected=name)
+        return finite_fp32(f"{file}: {name}", weights[name])
 
-    made = {}
-    for ours, theirs in _names(c).items():
-        tensor = get(theirs)
-        tensor = _parted(c, tensor, file) if "linear_qkv" in theirs else tensor
-        made[ours] = tensor.t() if c.family == "gpt2" and ".h." in ours and tensor.ndim == 2 else tensor
+    converted = {}
+    for hf_name, name in _names(c).items():
+        tensor = get(name)
+        tensor = _from_query_groups(c, tensor, file) if "linear_qkv" in name else tensor
+        converted[hf_name] = tensor.t() if c.family == "gpt2" and ".h." in hf_name and tensor.ndim == 2 else tensor
     if c.family != "gpt2":
-        D, n, kv = c.head_dim, c.n_head, c.kv_heads
+        D, H, K = c.head_dim, c.n_head, c.kv_heads
         for i in range(c.n_layer):
-            here, there = f"model.layers.{i}", f"decoder.layers.{i}"
-            rows = _parted(c, get(f"{there}.self_attention.linear_qkv.weight"), file)
-            qkv = torch.split(rows, [n * D, kv * D, kv * D])
-            fc1 = get(f"{there}.mlp.linear_fc1.weight")
+            hf_layer, layer = f"model.layers.{i}", f"decoder.layers.{i}"
+            rows = _from_query_groups(c, get(f"{layer}.self_attention.linear_qkv.weight"), file)
+            qkv = torch.split(rows, [H * D, K * D, K * D])
+            fc1 = get(f"{layer}.mlp.linear_fc1.weight")
             if len(fc1) != 2 * c.ffn_dim:
-                raise CheckpointError("has an MLP of another width", where=file, found=tuple(fc1.shape))
-            made |= {f"{here}.{name}": part for name, part in zip(_QKV, qkv, strict=True)}
-            made |= {f"{here}.{name}": part for name, part in zip(_GATE_UP, fc1.chunk(2), strict=True)}
-    return made
+                raise CheckpointError("wrong width of an MLP", where=file, found=tuple(fc1.shape))
+            converted |= {f"{hf_layer}.{name}": part for name, part in zip(_QKV, qkv, strict=True)}
+            converted |= {f"{hf_layer}.{name}": part for name, part in zip(_GATE_UP, fc1.chunk(2), strict=True)}
+    return converted
 
 
-def _grouped(c: ModelConfig, qkv: Tensor) -> Tensor:
-    """Return the rows of q, k and v (each as a whole) group by group: its queries, its key, its value."""
+def _to_query_groups(c: ModelConfig, qkv: Tensor) -> Tensor:
+    """Reorder the rows of a fused weight from all q, all k, all v to (queries, key, value) of each group."""
     D, K = c.head_dim, c.kv_heads
     q, k, v = torch.split(qkv, [c.n_head * D, K * D, K * D])
     rest = qkv.shape[1:]
@@ -242,11 +249,15 @@ def _grouped(c: ModelConfig, qkv: Tensor) -> Tensor:
     return torch.cat(parts, 1).reshape(qkv.shape)
 
 
-def _parted(c: ModelConfig, grouped: Tensor, file: Path) -> Tensor:
-    """Undo ``_grouped``."""
+def _from_query_groups(c: ModelConfig, grouped: Tensor, file: Path) -> Tensor:
+    """Invert ``_to_query_groups``."""
     D, K = c.head_dim, c.kv_heads
     q = c.n_head // K * D
     if len(grouped) != K * (q + 2 * D):
-        raise CheckpointError("has queries of another shape", where=file, found=tuple(grouped.shape))
+        raise CheckpointError("wrong shape of the fused query, key and value", where=file, found=tuple(grouped.shape))
     parts = torch.split(grouped.reshape(K, q + 2 * D, *grouped.shape[1:]), [q, D, D], 1)
     return torch.cat([part.reshape(-1, *grouped.shape[1:]) for part in parts])
+
+
+EXPORTER = Exporter(title="Megatron-LM", write=write, is_folder=True)
+IMPORTER = Importer(title="Megatron-LM", recognizes=recognizes, read=read)

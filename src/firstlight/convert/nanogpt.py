@@ -1,116 +1,131 @@
-"""nanoGPT's checkpoint, ckpt.pt, in and out, and the meta.pkl of its character data sets.
+"""nanoGPT's checkpoint, ckpt.pt: import and export, with the meta.pkl of its character-level data sets.
 
-Source: karpathy/nanoGPT, model.py and train.py. It is GPT-2 with the exact GELU and, by ``bias=False``, without biases,
-which are zeros here. Weights that GPT-2 keeps as input × output stand as torch's Linear has them.
+Source: karpathy/nanoGPT, model.py and train.py. The model is GPT-2 with the exact GELU and, with ``bias=False``,
+without biases, which are imported as zeros. Its linear layers store weights as (output, input), GPT-2's Conv1D as
+(input, output).
 """
 
 import pickle
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from firstlight import progress
-from firstlight.convert.imported_model import ImportedModel, finite, guarded, shape
-from firstlight.convert.torch_file import load, tensors_of
+from firstlight.convert.errors import wrap_errors
+from firstlight.convert.formats import Exporter, Importer
+from firstlight.convert.imported_model import ImportedModel, finite_fp32, model_config
+from firstlight.convert.torch_file import has_string, is_torch_file, load, state_dict_of
 from firstlight.errors import CheckpointError, UsageError
-from firstlight.files import atomic_file, storage_errors
 from firstlight.files.safe_pickle import UnsafePickleError, read_pickle
 from firstlight.lm import LM
 from firstlight.model import ModelConfig, to_hf_state_dict
 from firstlight.tokenizer import END_OF_TEXT, UNKNOWN, Tokenizer, characters
 
-FILE = "ckpt.pt"
-_COMPILED = "_orig_mod."
-_ARGS = ("n_layer", "n_head", "n_embd", "block_size", "vocab_size")
-_TURNED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
-_MOST_META = 16 << 20  # bytes; one character a token, so more is none of its files
+META = "meta.pkl"
+_CHECKPOINT = "ckpt.pt"
+_COMPILED_PREFIX = "_orig_mod."
+_MODEL_ARGS = ("n_layer", "n_head", "n_embd", "block_size", "vocab_size")
+_CONV1D = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
+_MAX_META_BYTES = 16 << 20  # far more than a table of characters needs
 
 
-def read(path: Path, held: Any = None) -> ImportedModel:
-    """Read a ckpt.pt; where a meta.pkl lies beside it, its characters become the tokenizer.
+def recognizes(path: Path) -> bool:
+    """Whether a path is nanoGPT's checkpoint, or an output directory with one."""
+    if path.is_dir():
+        return (path / _CHECKPOINT).is_file() and not (path / "config.json").is_file()
+    return is_torch_file(path) and has_string(path, "model_args")
+
+
+def read(path: Path) -> ImportedModel:
+    """Read a checkpoint; if a meta.pkl is in the same folder, its characters become the tokenizer.
 
     Args:
-        path: the file.
-        held: what ``torch_file.load`` found in it, where that was done.
+        path: the file, or the output directory.
 
     Raises:
-        CheckpointError: it is damaged, or no checkpoint of nanoGPT.
+        CheckpointError: it is damaged, or not a checkpoint of nanoGPT.
     """
-    held = load(path) if held is None else held
-    args = held.get("model_args") if isinstance(held, dict) else None
-    if not isinstance(args, dict) or not all(isinstance(args.get(key), int) for key in _ARGS):
+    path = path / _CHECKPOINT if path.is_dir() else path
+    checkpoint = load(path)
+    args = checkpoint.get("model_args") if isinstance(checkpoint, dict) else None
+    if not isinstance(args, dict) or not all(isinstance(args.get(key), int) for key in _MODEL_ARGS):
         raise CheckpointError(
-            "is no checkpoint of nanoGPT", where=path, expected=f"model and model_args with {', '.join(_ARGS)}"
+            "not a checkpoint of nanoGPT", where=path, expected=f"model and model_args with {', '.join(_MODEL_ARGS)}"
         )
-    table = {k.removeprefix(_COMPILED): v for k, v in tensors_of(held.get("model"), path).items()}
-    config = shape(path, family="gpt2", gelu="erf", tie_embeddings=True, **{key: args[key] for key in _ARGS})
+    state = {
+        name.removeprefix(_COMPILED_PREFIX): tensor
+        for name, tensor in state_dict_of(checkpoint.get("model"), path).items()
+    }
+    config = model_config(
+        path, family="gpt2", gelu="erf", tie_embeddings=True, **{key: args[key] for key in _MODEL_ARGS}
+    )
     weights = {
-        name: finite(f"{path}: {name}", tensor.t() if name.endswith(_TURNED) and tensor.ndim == 2 else tensor)
-        for name, tensor in table.items()
+        name: finite_fp32(f"{path}: {name}", tensor.t() if name.endswith(_CONV1D) and tensor.ndim == 2 else tensor)
+        for name, tensor in state.items()
     }
     if not args.get("bias", True):
-        weights |= _zeros(weights, path)
-    beside = path.with_name("meta.pkl")
-    facts = {"imported from": f"nanoGPT {path.name}"}
-    for key, what in (("iter_num", "iterations"), ("best_val_loss", "best valid loss")):
-        value = held.get(key)
+        weights |= _zero_biases(weights, path)
+    metadata = {"imported from": f"nanoGPT {path.name}"}
+    for key, description in (("iter_num", "iterations"), ("best_val_loss", "best valid loss")):
+        value = checkpoint.get(key)
         if isinstance(value, (int, float, Tensor)) and not (isinstance(value, Tensor) and value.numel() != 1):
-            facts[what] = f"{float(value):.6g}"
-    return ImportedModel("nanoGPT", config, weights, read_meta(beside) if beside.is_file() else None, facts)
+            metadata[description] = f"{float(value):.6g}"
+    meta = path.with_name(META)
+    return ImportedModel("nanoGPT", config, weights, read_meta(meta) if meta.is_file() else None, metadata)
 
 
-def _zeros(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Return the biases that a model without them lacks; a weight in the middle has as many outputs as its bias."""
+def _zero_biases(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Return zeros for the biases of a model without them; weights are (input, output) here."""
     if any(name.endswith(".bias") for name in weights):
-        raise CheckpointError("has biases, and says that it has none", where=path)
-    made = {}
+        raise CheckpointError("has biases although its model_args have bias=False", where=path)
+    biases = {}
     for name, tensor in weights.items():
         if name.startswith("transformer.h.") or name == "transformer.ln_f.weight":
-            made[name.removesuffix("weight") + "bias"] = torch.zeros(tensor.shape[-1] if tensor.ndim else 0)
-    return made
+            biases[name.removesuffix("weight") + "bias"] = torch.zeros(tensor.shape[-1] if tensor.ndim else 0)
+    return biases
 
 
 def read_meta(path: Path) -> Tokenizer:
-    """Read the characters of a meta.pkl without running what it says.
+    """Read the character-level tokenizer of a meta.pkl, without running code in it.
 
     Raises:
-        CheckpointError: it holds anything else, or is damaged.
+        CheckpointError: it contains anything else, or is damaged.
     """
-    with guarded(path, "meta.pkl", "all"):
-        if path.stat().st_size > _MOST_META:
-            raise CheckpointError("is too large for a table of characters", where=path)
+    with wrap_errors(path, META):
+        if path.stat().st_size > _MAX_META_BYTES:
+            raise CheckpointError("too large for a table of characters", where=path)
         try:
-            held = read_pickle(path.read_bytes())
+            meta = read_pickle(path.read_bytes())
         except UnsafePickleError as error:
             raise CheckpointError(str(error), where=path) from error
-        itos = held.get("itos") if isinstance(held, dict) else None
+        itos = meta.get("itos") if isinstance(meta, dict) else None
         if not isinstance(itos, dict) or sorted(itos) != list(range(len(itos))):
-            raise CheckpointError("holds no characters by id", where=path)
+            raise CheckpointError("does not contain itos, a table of characters by id", where=path)
         tokens = [itos[i] for i in range(len(itos))]
-        named = (END_OF_TEXT, UNKNOWN)
-        if not all(isinstance(token, str) and (len(token) == 1 or token in named) for token in tokens):
-            raise CheckpointError("holds tokens that are no characters", where=path)
+        special = (END_OF_TEXT, UNKNOWN)
+        if not all(isinstance(token, str) and (len(token) == 1 or token in special) for token in tokens):
+            raise CheckpointError("contains tokens that are not single characters", where=path)
     return characters(tokens, where=path)
 
 
-def write(lm: LM, path: Path) -> dict[str, str]:
-    """Write a ckpt.pt that nanoGPT's sample.py and train.py (``init_from="resume"``) read, and a meta.pkl beside it.
+def write(lm: LM, path: Path, dtype: str | None = None) -> dict[str, Path]:
+    """Write a checkpoint for nanoGPT's sample.py and train.py (``init_from="resume"``).
 
-    A path without an ending is the folder that nanoGPT calls out_dir.
+    A character-level tokenizer is written to a meta.pkl in the same folder; other models use nanoGPT's GPT-2 tokens.
 
     Raises:
-        UsageError: another family than gpt2, an untied head, or an MLP of another width than 4 n_embd.
+        UsageError: the family is not gpt2, the head is not tied, or the width of the MLP is not 4 n_embd.
     """
+    del dtype
     config = lm.config
-    wrong = _lacking(config)
-    if wrong is not None:
-        raise UsageError(f"nanoGPT has no {wrong}", where=lm.source, fix="Choose another format.")
+    unsupported = _unsupported(config)
+    if unsupported is not None:
+        raise UsageError(f"nanoGPT does not support {unsupported}", where=lm.source, fix="Choose another format.")
     if config.gelu == "tanh":
-        progress.notice("nanoGPT computes GELU exactly, this model has its tanh form: logits will differ a little")
+        progress.notice("nanoGPT uses the exact GELU, this model the tanh approximation: logits will differ slightly")
     weights = {
-        name: (tensor.t() if name.endswith(_TURNED) else tensor).detach().float().cpu().contiguous()
+        name: (tensor.t() if name.endswith(_CONV1D) else tensor).detach().float().cpu().contiguous()
         for name, tensor in to_hf_state_dict(lm.model).items()
     }
     weights["lm_head.weight"] = weights["transformer.wte.weight"]
@@ -123,29 +138,29 @@ def write(lm: LM, path: Path) -> dict[str, str]:
         "bias": True,
         "dropout": config.dropout,
     }
-    # What train.py asks for to go on; the optimiser's own state begins anew.
-    held = {"model": weights, "model_args": args, "iter_num": 0, "best_val_loss": float("inf"), "config": args}
-    path = path if path.suffix else path / FILE
-    # Torch names what lies in the file after a path that it is given, and knows none for names with a leading dot.
-    with atomic_file(path) as temporary, temporary.open("wb") as file:
-        torch.save(held, file)
-    return {"checkpoint": str(path)} | _write_meta(lm.tokenizer, path.with_name("meta.pkl"))
+    # The keys that train.py reads to resume; it starts with a new optimizer state.
+    checkpoint = {"model": weights, "model_args": args, "iter_num": 0, "best_val_loss": float("inf"), "config": args}
+    with path.open("wb") as file:
+        torch.save(checkpoint, file)
+    return {"checkpoint": path} | _write_meta(lm.tokenizer, path.with_name(META))
 
 
-def _lacking(config: ModelConfig) -> str | None:
+def _unsupported(config: ModelConfig) -> str | None:
     if config.family != "gpt2":
-        return f"family {config.family}, only gpt2"
+        return f"the family {config.family}, only gpt2"
     if not config.tied:
-        return "head apart from its embeddings"
-    return None if config.ffn_dim == 4 * config.n_embd else f"MLP of width {config.ffn_dim}, only of 4 n_embd"
+        return "a head that is not tied to the embeddings"
+    return None if config.ffn_dim == 4 * config.n_embd else f"an MLP of width {config.ffn_dim}, only 4 n_embd"
 
 
-def _write_meta(tokenizer: Tokenizer | None, path: Path) -> dict[str, str]:
-    """Write the table of characters; nanoGPT itself has GPT-2's tokens for the rest."""
+def _write_meta(tokenizer: Tokenizer | None, path: Path) -> dict[str, Path]:
     if tokenizer is None or tokenizer.kind != "char":
         return {}
     itos = dict(enumerate(tokenizer.tokens()))
-    held = {"vocab_size": len(itos), "itos": itos, "stoi": {token: i for i, token in itos.items()}}
-    with storage_errors(path):
-        path.write_bytes(pickle.dumps(held, protocol=4))
-    return {"characters": str(path)}
+    meta = {"vocab_size": len(itos), "itos": itos, "stoi": {token: i for i, token in itos.items()}}
+    path.write_bytes(pickle.dumps(meta, protocol=4))
+    return {"characters": path}
+
+
+EXPORTER = Exporter(title="nanoGPT", write=write, name_in_folder=_CHECKPOINT)
+IMPORTER = Importer(title="nanoGPT", recognizes=recognizes, read=read)

@@ -1,8 +1,8 @@
-"""What torch.save wrote, read with weights_only=True, within the file's real size.
+"""Read files of ``torch.save`` with ``weights_only=True``, and within the file's actual size.
 
-Such a file is a pickle. With weights_only torch admits tensors and plain containers, and runs no code of the file; it
-still believes sizes. So a zip must be stored as torch writes it, uncompressed, and is mapped, not read; in the older
-layout no number may exceed the file; and a tensor must own as many numbers as it shows.
+Such a file is a pickle. With ``weights_only`` torch accepts tensors and plain containers only, and does not run code
+in the file; but it trusts sizes. So a zip archive must be uncompressed, as torch writes it, and is memory-mapped; in
+the legacy layout no number may exceed the file's size; and no tensor may be larger than its storage.
 """
 
 import mmap
@@ -15,81 +15,114 @@ from typing import IO, Any, cast
 import torch
 from torch import Tensor
 
-from firstlight.convert.imported_model import guarded
+from firstlight.convert.errors import wrap_errors
 from firstlight.errors import CheckpointError
 
-_WHAT = "file of torch"
+_PICKLE = b"\x80"
+_PROTOCOLS = (b"\x02", b"\x03", b"\x04", b"\x05")
 
 
-def load(path: Path, also: Sequence[type] = ()) -> Any:
-    """Return what the file holds: tensors in plain containers.
+def load(path: Path, extra_classes: Sequence[type] = ()) -> Any:
+    """Load the tensors and plain containers of a file.
 
     Args:
-        path: the file.
-        also: further classes that it may hold.
+        path: of the file.
+        extra_classes: further classes that are allowed in it.
 
     Raises:
-        CheckpointError: it is damaged, or holds anything else, such as code.
+        CheckpointError: it is damaged, or contains anything else, such as code.
     """
-    with guarded(path, _WHAT, "all"):
+    with wrap_errors(path, "torch.save file"):
         zipped = zipfile.is_zipfile(path)
         (_check_zip if zipped else _check_pickle)(path)
-        with torch.serialization.safe_globals(list(also)):
-            held = torch.load(path, map_location="cpu", weights_only=True, mmap=True if zipped else None)
-        _check_tensors(held, path)
-    return held
+        with torch.serialization.safe_globals(list(extra_classes)):
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True if zipped else None)
+        _check_tensors(content, path)
+    return content
 
 
-def tensors_of(table: Any, path: Path) -> dict[str, Tensor]:
-    """Return a table of weights by name.
+def is_torch_file(path: Path) -> bool:
+    """Whether a file may be one of ``torch.save``: a zip archive or a pickle."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        first = file.read(2)
+    return zipfile.is_zipfile(path) or first[:1] == _PICKLE and first[1:2] in _PROTOCOLS
+
+
+def has_string(path: Path, string: str) -> bool:
+    """Whether a string, such as a key of a dictionary, occurs in a file of ``torch.save``; nothing is loaded.
 
     Raises:
-        CheckpointError: it is none.
+        CheckpointError: the file is damaged.
     """
-    if not isinstance(table, Mapping) or not all(isinstance(name, str) for name in table):
-        raise CheckpointError("holds no table of weights", where=path, found=type(table).__name__)
-    return {name: value for name, value in table.items() if isinstance(value, Tensor)}
+    with wrap_errors(path, "torch.save file"):
+        if not zipfile.is_zipfile(path):
+            return any(argument == string for _, argument in _legacy_opcodes(path))
+        _check_zip(path)
+        with zipfile.ZipFile(path) as archive:
+            pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+            return any(
+                argument == string for name in pickles for _, argument, _ in pickletools.genops(archive.read(name))
+            )
+
+
+def state_dict_of(value: Any, path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a state dict by name.
+
+    Raises:
+        CheckpointError: it is not a dictionary with string keys.
+    """
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise CheckpointError("does not contain a state dict", where=path, found=type(value).__name__)
+    return {name: tensor for name, tensor in value.items() if isinstance(tensor, Tensor)}
 
 
 def _check_zip(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
     if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-        raise CheckpointError("is compressed, which torch's own files are not", where=path)
+        raise CheckpointError("is compressed, unlike the files of torch.save", where=path)
     if sum(member.file_size for member in members) > path.stat().st_size:
-        raise CheckpointError("claims more than it holds", where=path)
+        raise CheckpointError("members are larger than the file", where=path)
 
 
 def _check_pickle(path: Path) -> None:
-    """Refuse the older layout, pickles end to end, where a number in it exceeds the file: storages are made by them."""
+    """Refuse a file of the legacy layout with a number above its size, since torch would allocate such a storage."""
     size = path.stat().st_size
-    # Mapped, a read of more than there is gives what there is; of a file it would make room for all that was asked.
+    for part, argument in _legacy_opcodes(path):
+        if part == "object" and isinstance(argument, int) and argument > size:
+            raise CheckpointError("a storage is larger than the file", where=path, found=f"{argument:,}")
+
+
+def _legacy_opcodes(path: Path) -> Iterator[tuple[str, Any]]:
+    """Yield the part and the argument of every opcode in the legacy layout, which is five pickles one after another."""
+    # A memory map returns at most what the file has; a plain read would allocate the requested size first.
     with path.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as file:
         for part in ("magic number", "protocol", "system", "object", "storages"):
             for _, argument, _ in pickletools.genops(cast(IO[bytes], file)):
-                if part == "object" and isinstance(argument, int) and argument > size:
-                    raise CheckpointError("claims more than it holds", where=path, found=f"{argument:,}")
+                yield part, argument
 
 
-def _check_tensors(held: Any, path: Path) -> None:
-    shown = 0
-    for tensor in _tensors(held):
-        count = tensor.numel() * tensor.element_size()
-        shown += count
-        # A tensor that repeats its numbers by strides of 0 would grow when it is copied.
-        if tensor.layout is not torch.strided or count > tensor.untyped_storage().nbytes():
-            raise CheckpointError("has a tensor that shows more than it holds", where=path, found=tuple(tensor.shape))
-    # Tied weights may stand there twice.
-    if shown > 2 * path.stat().st_size:
-        raise CheckpointError("has tensors that show more than it holds", where=path, found=f"{shown:,} bytes")
+def _check_tensors(content: Any, path: Path) -> None:
+    total = 0
+    for tensor in _tensors(content):
+        n_bytes = tensor.numel() * tensor.element_size()
+        total += n_bytes
+        # An expanded tensor (stride 0) would grow when it is copied.
+        if tensor.layout is not torch.strided or n_bytes > tensor.untyped_storage().nbytes():
+            raise CheckpointError("a tensor is larger than its storage", where=path, found=tuple(tensor.shape))
+    # Tied weights may occur twice.
+    if total > 2 * path.stat().st_size:
+        raise CheckpointError("tensors are larger than the file", where=path, found=f"{total:,} bytes")
 
 
-def _tensors(held: Any) -> Iterator[Tensor]:
-    waiting, seen = [held], set[int]()
-    while waiting:
-        item = waiting.pop()
+def _tensors(content: Any) -> Iterator[Tensor]:
+    stack, visited = [content], set[int]()
+    while stack:
+        item = stack.pop()
         if isinstance(item, Tensor):
             yield item
-        elif isinstance(item, (Mapping, list, tuple, set)) and id(item) not in seen:
-            seen.add(id(item))
-            waiting += list(item.values()) if isinstance(item, Mapping) else list(item)
+        elif isinstance(item, (Mapping, list, tuple, set)) and id(item) not in visited:
+            visited.add(id(item))
+            stack += list(item.values()) if isinstance(item, Mapping) else list(item)

@@ -3,7 +3,7 @@
 from firstlight.lm.lm import LM, Generated
 from firstlight.lm.load import build_model, download_from_hub, locate, read_config, read_tokenizer
 from firstlight.lm.sampling import GenerateSettings, sample_tokens
-from firstlight.lm.save import CARD, Classifier, save_pretrained
+from firstlight.lm.save import CARD, Classifier, save_pretrained, text_files
 from firstlight.lm.score import Score, WindowNLL, score_windows
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "CARD",
     "Classifier",
     "save_pretrained",
+    "text_files",
     "Score",
     "WindowNLL",
     "score_windows",

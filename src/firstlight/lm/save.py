@@ -1,6 +1,7 @@
 """A model directory as transformers has it: written."""
 
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,25 @@ def save_pretrained(
     if codec is not None:
         tokenizers.save_codec(codec, folder)
     write_atomic(folder / CARD, _card(config, table, tokenizer, facts))
+
+
+def text_files(config: ModelConfig, tokenizer: Tokenizer | None) -> dict[str, str]:
+    """Build what accompanies the weights in other formats: config.json, generation_config.json and the tokenizer.
+
+    Returns:
+        The content of each file by its name.
+    """
+    # The tokenizer of an imported model may lack end-of-text; its id is then beyond the vocabulary.
+    known = tokenizer is not None and tokenizer.eot_id < (config.vocab_size or 0)
+    eot_id = tokenizer.eot_id if tokenizer is not None and known else None
+    generation = {"bos_token_id": eot_id, "eos_token_id": eot_id, "max_length": config.block_size}
+    tables = {CONFIG: to_hf_config(config, eot_id=eot_id), GENERATION: generation}
+    files = {name: json.dumps(table, indent=1) + "\n" for name, table in tables.items()}
+    if tokenizer is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            tokenizer.save(Path(folder), model_max_length=config.block_size)
+            files |= {path.name: path.read_text(encoding="utf-8") for path in sorted(Path(folder).iterdir())}
+    return files
 
 
 def _write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""What llama.cpp calls things: architectures, weights, ways to cut text into words."""
+"""llama.cpp's names of architectures, weights and pre-tokenizers, and its layouts where they differ."""
 
 import numpy as np
 import torch
@@ -7,12 +7,14 @@ from torch import Tensor
 from firstlight.model import ModelConfig, RopeScaling, scale_rope
 from firstlight.tokenizer import PATTERNS
 
+# Our family by llama.cpp's architecture.
 FAMILIES = {"gpt2": "gpt2", "llama": "llama", "qwen3": "modern"}
 HEAD, ROPE_FACTORS = "output.weight", "rope_freqs.weight"
 
-# Each digit by itself, and GPT-2's words.
+# Single digits, then GPT-2's pattern.
 _DIGITS = (r"\p{N}", PATTERNS["gpt2"])
-PRE: dict[str, tuple[str, ...]] = {
+# Patterns that split text, by llama.cpp's name of the pre-tokenizer.
+PRE_TOKENIZERS: dict[str, tuple[str, ...]] = {
     "gpt-2": (PATTERNS["gpt2"],),
     "llama-bpe": (PATTERNS["llama3"],),
     "qwen2": (PATTERNS["qwen2"],),
@@ -23,7 +25,7 @@ PRE: dict[str, tuple[str, ...]] = {
     "command-r": _DIGITS,
 }
 
-# llama.cpp takes no tokenizer without merges. This one makes what is no token, which it then writes as the two bytes.
+# llama.cpp requires at least one merge. The result of this one is not a token, so it falls back to the two bytes.
 NO_MERGES = "Ā Ā"
 
 _LLAMA = {
@@ -48,8 +50,8 @@ _GPT2 = {
 }
 
 
-def names(config: ModelConfig) -> dict[str, str]:
-    """Return llama.cpp's names by transformers'."""
+def tensor_names(config: ModelConfig) -> dict[str, str]:
+    """Map transformers' names of the weights to llama.cpp's."""
     if config.family == "gpt2":
         table = {
             "transformer.wte.weight": "token_embd.weight",
@@ -64,26 +66,28 @@ def names(config: ModelConfig) -> dict[str, str]:
         parts = _LLAMA | (_QK_NORM if config.family == "modern" else {})
     for i in range(config.n_layer):
         table |= {
-            f"{block}.{i}.{ours}.{kind}": f"blk.{i}.{theirs}.{kind}" for ours, theirs in parts.items() for kind in kinds
+            f"{block}.{i}.{hf_name}.{kind}": f"blk.{i}.{name}.{kind}"
+            for hf_name, name in parts.items()
+            for kind in kinds
         }
     return table if config.tied else {**table, "lm_head.weight": HEAD}
 
 
 def rope_factors(scaling: RopeScaling, d_head: int, theta: float) -> np.ndarray:
-    """Return by what each pair's speed is divided (D/2,), as llama.cpp keeps the stretched positions of Llama 3."""
-    speeds = theta ** (-torch.arange(d_head // 2, dtype=torch.float64) / (d_head // 2))
-    return (speeds / scale_rope(speeds, scaling)).float().numpy()
+    """Compute the divisor of each rotary frequency (D/2,), the form in which GGUF stores Llama 3's RoPE scaling."""
+    frequencies = theta ** (-torch.arange(d_head // 2, dtype=torch.float64) / (d_head // 2))
+    return (frequencies / scale_rope(frequencies, scaling)).float().numpy()
 
 
-def qk_turned(weight: Tensor, d_head: int, *, back: bool) -> Tensor:
-    """Return q or k with the rows of each head in the other order.
+def permute_qk(weight: Tensor, d_head: int, *, to_hf: bool) -> Tensor:
+    """Reorder the rows of a query or key weight between the two layouts of rotary embeddings.
 
-    llama.cpp's llama turns neighbouring numbers of a head, as Meta's own code does, transformers' the two halves.
+    Meta's code, and so llama.cpp's llama, rotates neighbouring dimensions of a head; transformers rotates its halves.
 
     Args:
         weight: (H D, C).
         d_head: D.
-        back: from llama.cpp's order to transformers'.
+        to_hf: from Meta's layout to transformers', else the reverse.
     """
-    first, second = (d_head // 2, 2) if back else (2, d_head // 2)
+    first, second = (d_head // 2, 2) if to_hf else (2, d_head // 2)
     return weight.reshape(-1, first, second, weight.shape[1]).transpose(1, 2).reshape(weight.shape)

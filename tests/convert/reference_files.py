@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from tiny_lm import gpt
 
-from firstlight.convert import read
+from firstlight.convert import read_model
 from firstlight.lm import LM
 from firstlight.model import GPT, to_hf_state_dict
 
@@ -28,8 +28,8 @@ def logits(lm: LM | GPT, n: int = 11) -> torch.Tensor:
 
 def back(path: Path) -> LM:
     """What is imported from a file or folder."""
-    found, where = read(str(path))
-    return found.lm(where)
+    found, where = read_model(str(path))
+    return found.to_lm(where)
 
 
 def hf(made: GPT) -> dict[str, np.ndarray]:

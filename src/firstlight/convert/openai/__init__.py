@@ -1,0 +1,1 @@
+"""OpenAI's releases of GPT-1 and GPT-2: import."""
