@@ -5,15 +5,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from firstlight.config import Settings, dump_toml, read_toml
 from firstlight.errors import UsageError
 from firstlight.files import MANIFEST, remove_stale_files, run_layout, storage_errors, write_atomic
-
-Kind = Literal["pretrain", "finetune", "align"]
 
 # Files that a run may hold before its settings are written.
 _EARLY_FILES = {
@@ -125,14 +123,15 @@ class RunDirectory:
         return self.settings_file.is_file()
 
     @property
-    def kind(self) -> Kind | None:
-        """What kind of run it is, judged by its settings; None where they cannot be read."""
+    def kind(self) -> str | None:
+        """The kind of run: ``pretrain``, ``finetune`` or that of another recipe; None if its files cannot be read."""
+        kind = self.read_state().get("kind")
+        if isinstance(kind, str):
+            return kind
         try:
             settings = read_toml(self.settings_file)
         except UsageError:
             return None
-        if "align" in settings:
-            return "align"
         return "finetune" if "finetune" in settings else "pretrain"
 
     @contextmanager

@@ -97,7 +97,7 @@ def _train(
         run.write_settings(settings)
         write_json(run.compatibility_file, ctx.contract)
         write_json(run.environment_file, parallel.environment(device_context))
-        run.write_state(status="running", step=ctx.counters.step)
+        run.write_state(kind=recipe.kind, status="running", step=ctx.counters.step)
     try:
         fit_result = fit(ctx)
         if main and ctx.state.ema is not None:
@@ -105,6 +105,7 @@ def _train(
         result = recipe.finish(run, settings, ctx, artifacts, fit_result)
         if main:
             run.write_state(
+                kind=recipe.kind,
                 status="finished" if fit_result.finished else "stopped",
                 stopped_by=fit_result.stopped_by,
                 step=fit_result.step,
@@ -114,7 +115,7 @@ def _train(
             write_report(run.path)
     except Exception as error:
         if main:
-            _record_failure(run, ctx, error, write_report)
+            _record_failure(run, recipe.kind, ctx, error, write_report)
         raise
     return result
 
@@ -189,9 +190,11 @@ def _export_ema(run: RunDirectory, ctx: TrainContext) -> None:
 
 
 def _record_failure(
-    run: RunDirectory, ctx: TrainContext, error: Exception, write_report: Callable[[Path], object]
+    run: RunDirectory, kind: str, ctx: TrainContext, error: Exception, write_report: Callable[[Path], object]
 ) -> None:
     """Write a state and a report that say how the run failed; whatever fails here must not hide the first error."""
     with suppress(Exception):
-        run.write_state(status="failed", stopped_by=str(error), step=ctx.counters.step, seconds=ctx.counters.seconds)
+        run.write_state(
+            kind=kind, status="failed", stopped_by=str(error), step=ctx.counters.step, seconds=ctx.counters.seconds
+        )
         write_report(run.path)

@@ -8,7 +8,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from firstlight.config import Settings
 from firstlight.parallel import DeviceContext
-from firstlight.runs.directory import Kind, RunDirectory
+from firstlight.runs.directory import RunDirectory
 from firstlight.train import FitResult, TrainContext
 
 
@@ -63,7 +63,7 @@ class Recipe(ABC, Generic[S, A, R]):
             ``{"tokenizer": "another tokenizer"}``.
     """
 
-    kind: Kind
+    kind: str
     settings_class: type[S]
     result_class: type[R]
     source_keys: tuple[str, ...]

@@ -1,0 +1,181 @@
+"""The orchestrator around a third recipe: resume, limits, changed settings and code, failures, averaged weights."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from copy_recipe import CopyRecipe, CopyResult, no_report
+from safetensors.torch import load_file
+
+from firstlight.config import parse_overrides
+from firstlight.errors import ConfigError, ContractError, StorageError, UsageError
+from firstlight.report import write_run_report
+from firstlight.runs import RunDirectory, resolve_request, run_recipe
+from firstlight.runs import orchestrator as module
+
+pytestmark = pytest.mark.usefixtures("torch_as_it_was")
+
+
+COMMON = [
+    "train.eval_every=4",
+    "train.checkpoint_every=5",
+    "train.log_every=1",
+    "train.sample_every=0",
+    "train.trackers=[]",
+    "optim.lr=0.01",
+    "hardware.device=cpu",
+    "hardware.compile=off",
+]
+
+
+def run(
+    path: Path,
+    *overrides: str,
+    resume: bool = False,
+    recipe: CopyRecipe | None = None,
+    write_report: Callable[[Path], object] = no_report,
+) -> CopyResult:
+    recipe = recipe or CopyRecipe()
+    request = resolve_request(
+        recipe, RunDirectory(path), parse_overrides([*COMMON, *overrides]), resume=resume, check=lambda settings: None
+    )
+    return run_recipe(recipe, request, process_start=time.perf_counter(), write_report=write_report)
+
+
+def weights(path: Path, step: int) -> dict[str, torch.Tensor]:
+    return load_file(path / "checkpoints" / f"step-{step:08d}" / "model.safetensors")
+
+
+def events(path: Path) -> list[tuple[str, str]]:
+    lines = (path / "events.jsonl").read_text().splitlines() if (path / "events.jsonl").is_file() else []
+    return [(e["kind"], e["text"]) for e in map(json.loads, lines)]
+
+
+def state(path: Path) -> dict[str, Any]:
+    return json.loads((path / "state.json").read_text())
+
+
+def test_a_stopped_and_resumed_run_equals_one_without_a_stop(tmp_path: Path) -> None:
+    whole = run(tmp_path / "whole", "train.steps=12")
+    stopped = run(tmp_path / "parts", "train.steps=12", "train.stop_after=7")
+    assert (stopped.finished, stopped.step) == (False, 7)
+    assert state(tmp_path / "parts")["status"] == "stopped"
+    result = run(tmp_path / "parts", "train.stop_after=0", resume=True)
+    assert (result.finished, result.step, result.valid_loss) == (True, 12, whole.valid_loss)
+    one, two = weights(tmp_path / "whole", 12), weights(tmp_path / "parts", 12)
+    assert one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
+    assert events(tmp_path / "parts") == [
+        ("resume", "resumed from step-00000007"),
+        ("setting", "train.stop_after changed from 7 to 0"),
+    ]
+
+
+def test_every_auto_is_resolved_and_written(tmp_path: Path) -> None:
+    run(tmp_path / "r", "train.steps=2", "optim.name=muon", "hardware.precision=auto", "hardware.threads=auto")
+    settings = RunDirectory(tmp_path / "r").read_settings()
+    assert settings["train"]["micro_batch"] == 4
+    assert settings["hardware"]["precision"] in ("fp32", "bf16")
+    assert isinstance(settings["hardware"]["threads"], int)
+    assert settings["optim"]["ns_precision"] in ("fp32", "bf16")
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
+    first = run(tmp_path / "r", "train.steps=3")
+    before = (tmp_path / "r" / "metrics.jsonl").read_bytes()
+    recipe = CopyRecipe()
+    (tmp_path / "r").rename(tmp_path / "moved")
+    again = run(tmp_path / "moved", resume=True, recipe=recipe)
+    assert recipe.prepared == [], "nothing is prepared"
+    assert (again.step, again.valid_loss, again.run) == (first.step, first.valid_loss, tmp_path / "moved")
+    assert (tmp_path / "moved" / "metrics.jsonl").read_bytes() == before
+    assert run(tmp_path / "moved", "train.steps=5", resume=True, recipe=recipe).step == 5
+    assert recipe.prepared == [True]
+
+
+def test_an_existing_run_needs_resume_and_the_same_kind(tmp_path: Path) -> None:
+    run(tmp_path / "r", "train.steps=2")
+    with pytest.raises(ContractError, match="already holds a run.*--resume"):
+        run(tmp_path / "r")
+    other = CopyRecipe()
+    other.kind = "paint"
+    with pytest.raises(UsageError, match="holds a copy run.*expected a paint run"):
+        run(tmp_path / "r", resume=True, recipe=other)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("")
+    with pytest.raises(UsageError, match="is not a run directory"):
+        run(tmp_path / "mine")
+
+
+def test_a_resume_changes_only_what_it_may(tmp_path: Path) -> None:
+    run(tmp_path / "r", "train.steps=2")
+    with pytest.raises(ContractError, match=r"cannot change these settings.*optim\.lr = 0\.5 \(the run has 0\.01\)"):
+        run(tmp_path / "r", "optim.lr=0.5", resume=True)
+    with pytest.raises(ConfigError, match="Did you mean train.steps"):
+        run(tmp_path / "r", "train.stepz=9", resume=True)
+    with pytest.raises(ContractError, match="holds a run on other data.*run.source = numbers"):
+        run(tmp_path / "r", "run.source=letters", resume=True)
+
+
+def test_other_artifacts_are_refused_before_anything_is_changed(tmp_path: Path) -> None:
+    run(tmp_path / "r", "train.steps=4", "train.stop_after=2")
+    before = (tmp_path / "r" / "contract.json").read_bytes()
+    with pytest.raises(ContractError, match="was trained with other numbers.*found numbers; expected letters"):
+        run(tmp_path / "r", "train.stop_after=0", resume=True, recipe=CopyRecipe(store="letters"))
+    assert (tmp_path / "r" / "contract.json").read_bytes() == before
+
+
+def test_a_limit_that_cannot_help_is_refused(tmp_path: Path) -> None:
+    run(tmp_path / "r", "train.steps=3")
+    with pytest.raises(UsageError, match=r"already reached train\.steps.*train\.tokens.*Raise that limit too"):
+        run(tmp_path / "r", "train.tokens=100000", resume=True)
+
+
+def test_changed_code_is_an_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tmp_path / "r", "train.steps=4", "train.stop_after=2")
+    monkeypatch.setattr(module, "code_hash", lambda *packages: "another")
+    run(tmp_path / "r", "train.stop_after=0", resume=True)
+    assert [kind for kind, _ in events(tmp_path / "r")] == ["resume", "setting", "code"]
+
+
+def test_a_failure_leaves_a_state_and_a_report(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="the evaluation is broken"):
+        run(tmp_path / "r", "train.steps=8", recipe=CopyRecipe(fail_at=4), write_report=write_run_report)
+    failed = state(tmp_path / "r")
+    assert (failed["status"], failed["step"], failed["kind"]) == ("failed", 4, "copy")
+    assert "the evaluation is broken" in failed["stopped_by"]
+    assert "the evaluation is broken" in (tmp_path / "r" / "report.html").read_text(encoding="utf-8")
+    assert run(tmp_path / "r", resume=True).step == 8
+
+
+def test_a_full_disk_does_not_hide_the_first_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: RunDirectory, **state: Any) -> None:
+        if state["status"] != "running":
+            raise StorageError("no space left on the disk", where=self.state_file)
+
+    def broken_report(path: Path) -> None:
+        raise RuntimeError("the report is broken too")
+
+    monkeypatch.setattr(RunDirectory, "write_state", full)
+    with pytest.raises(ValueError, match="the evaluation is broken"):
+        run(tmp_path / "r", "train.steps=8", recipe=CopyRecipe(fail_at=4), write_report=broken_report)
+
+
+def test_averaged_weights_are_exported(tmp_path: Path) -> None:
+    run(tmp_path / "r", "train.steps=6", "train.ema_decay=0.5")
+    averaged, last = load_file(tmp_path / "r" / "average" / "model.safetensors"), weights(tmp_path / "r", 6)
+    assert averaged.keys() == last.keys()
+    assert any(not torch.equal(averaged[k], last[k]) for k in last)
+
+
+def test_two_processes_cannot_hold_one_run(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path / "r")
+    assert not directory.is_locked()
+    with directory.lock():
+        assert directory.is_locked()
+        with pytest.raises(UsageError, match="in use by another process"):
+            run(tmp_path / "r")
+    assert not directory.path.exists(), "a run that wrote nothing leaves nothing"
