@@ -16,7 +16,7 @@ from firstlight.optim import AdamW, Muon
 from firstlight.parallel import DeviceContext
 from firstlight.store import Batches, DataSettings, TokenStore, Windows, prepare
 from firstlight.train import (
-    Checkpoints,
+    CheckpointManager,
     FitResult,
     Limits,
     LossModule,
@@ -24,7 +24,7 @@ from firstlight.train import (
     TrainContext,
     TrainSettings,
     TrainState,
-    ValidResult,
+    ValidationResult,
     fit,
     restore,
     validate,
@@ -104,10 +104,10 @@ def write_model(folder: Path, weights: dict[str, torch.Tensor]) -> None:
 def make_context(
     run: Path, store: TokenStore, *, settings: AdamW | Muon | None = None, dropout: float = 0.0, **kw: Any
 ) -> TrainContext:
-    """Wire a run; ``kw`` are fields of Job, and settings of training for the rest."""
+    """Wire a run; ``kw`` are fields of TrainContext, and settings of training for the rest."""
     fields = {
         k: kw.pop(k)
-        for k in ("objective", "sample", "device_context", "measure", "process_start", "checkpoints", "rows")
+        for k in ("batches", "sample", "device_context", "evaluate", "process_start", "checkpoints", "rows")
         if k in kw
     }
     train = TrainSettings(**{**QUIET, **kw})
@@ -115,7 +115,7 @@ def make_context(
     device_context = fields.setdefault("device_context", CPU)
     state = make_state(settings, dropout=dropout, average=train.ema_decay)
     rows = fields.setdefault("rows", ROWS)
-    state.counters.micro_rows = (
+    state.counters.micro_batch = (
         train.micro_batch if isinstance(train.micro_batch, int) else rows // device_context.world_size
     )
 
@@ -139,10 +139,10 @@ def make_context(
         parameters=sum(p.numel() for p in state.model.parameters()),
     )
     defaults: dict[str, Any] = {
-        "objective": batches,
-        "measure": valid_loss(state, store, device_context),
+        "batches": batches,
+        "evaluate": valid_loss(state, store, device_context),
         "sample": None,
-        "checkpoints": Checkpoints(run, write_model, train.keep_last),
+        "checkpoints": CheckpointManager(run, write_model, train.keep_last),
         "process_start": time.perf_counter(),
     }
     module = parallel.wrap(LossModule(state.model), device_context)
@@ -154,7 +154,7 @@ def make_context(
         train=train,
         limits=limits,
         log=RunLog(run, active=device_context.rank == 0, trackers=train.trackers),
-        contract={"tokenizer": "letters"},
+        compatibility={"tokenizer": "letters"},
         restart=restart,
         flops_per_token=1e5,
         peak_flops=1e9,
@@ -164,14 +164,14 @@ def make_context(
 
 def valid_loss(
     state: TrainState, store: TokenStore, device_context: parallel.DeviceContext
-) -> Callable[[int], ValidResult]:
+) -> Callable[[int], ValidationResult]:
     windows = Windows(store.valid, block_size=T)
     return lambda rows: validate(state.model, windows, Letters().byte_lengths(), device_context, rows)
 
 
 def go_on(ctx: TrainContext) -> FitResult:
     """Take up the newest checkpoint, if there is one, and train."""
-    newest = ctx.checkpoints.newest_valid(ctx.device_context)
+    newest = ctx.checkpoints.find_latest(ctx.device_context)
     if newest is not None:
         restore(newest, ctx.state, ctx.device_context)
     ctx.log.truncate(ctx.counters.step if newest is not None else -1)

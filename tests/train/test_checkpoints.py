@@ -21,7 +21,16 @@ from firstlight.files import verify_manifest
 from firstlight.model import GPT
 from firstlight.optim import AdamW, Muon
 from firstlight.progress import Event
-from firstlight.train import Checkpoints, LossModule, Snapshot, TrainState, read_table, restore, snapshot, train_step
+from firstlight.train import (
+    CheckpointManager,
+    LossModule,
+    Snapshot,
+    TrainState,
+    read_trainer_state,
+    restore,
+    snapshot,
+    train_step,
+)
 from firstlight.types import Batch
 
 BOTH = pytest.mark.parametrize("optimizer", [AdamW(lr=0.01), Muon(lr=0.02)], ids=lambda s: s.name)
@@ -45,11 +54,11 @@ def snap_of(state: TrainState, step: int | None = None, *, best_step: int | None
     return snap
 
 
-def checkpoints(run: Path, keep_last: int = 2, write: Any = write_model) -> Checkpoints:
-    return Checkpoints(run, write, keep_last)
+def checkpoints(run: Path, keep_last: int = 2, write: Any = write_model) -> CheckpointManager:
+    return CheckpointManager(run, write, keep_last)
 
 
-def names(points: Checkpoints) -> list[int]:
+def names(points: CheckpointManager) -> list[int]:
     return [int(p.name[5:]) for p in points.all()]
 
 
@@ -222,7 +231,7 @@ def test_a_damaged_newest_one_is_set_aside_for_the_previous(tmp_path: Path, even
     spoil, words = DAMAGES[damage]
     spoil(newest)
     again = checkpoints(tmp_path)
-    assert again.newest_valid(CPU) == tmp_path / "checkpoints" / "step-00000001"
+    assert again.find_latest(CPU) == tmp_path / "checkpoints" / "step-00000001"
     assert sorted(p.name for p in points.folder.iterdir()) == ["damaged-step-00000002", "step-00000001"]
     assert (again.pointer("latest"), again.pointer("best")) == ("step-00000001", "step-00000001")
     assert again.written == 1
@@ -236,11 +245,11 @@ def test_all_damaged_is_none_at_all(tmp_path: Path, events: list[Event]) -> None
     points, state = checkpoints(tmp_path), make_state()
     for step in (1, 2):
         flip(points.write(snap_of(state, step), best=True))
-    assert points.newest_valid(CPU) is None
+    assert points.find_latest(CPU) is None
     assert len(warnings(events)) == 2
     assert not (tmp_path / "latest").exists()
     assert not (tmp_path / "best").exists()
-    assert checkpoints(tmp_path / "nothing").newest_valid(CPU) is None
+    assert checkpoints(tmp_path / "nothing").find_latest(CPU) is None
 
 
 def test_pointers_catch_up_after_a_kill_before_they_were_written(tmp_path: Path, events: list[Event]) -> None:
@@ -249,7 +258,7 @@ def test_pointers_catch_up_after_a_kill_before_they_were_written(tmp_path: Path,
     points.write(snap_of(state, 2, best_step=2), best=True)
     for name in ("latest", "best"):
         (tmp_path / name).write_text("step-00000001\n")
-    assert points.newest_valid(CPU) == points.folder / "step-00000002"
+    assert points.find_latest(CPU) == points.folder / "step-00000002"
     assert (points.pointer("latest"), points.pointer("best")) == ("step-00000002", "step-00000002")
     assert warnings(events) == []
 
@@ -259,7 +268,7 @@ def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     path = points.write(snap_of(make_state(), 1), best=False)
     shutil.copytree(path, points.folder / ".part-step-00000002-999999999-abcdef01")
     path.rename(points.folder / f".old-{path.name}")
-    assert points.newest_valid(CPU) == path
+    assert points.find_latest(CPU) == path
     assert [p.name for p in points.folder.iterdir()] == [path.name]
 
 
@@ -336,14 +345,14 @@ def test_no_training_state_is_said(tmp_path: Path) -> None:
     file = path / "trainer" / "state.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "format": 99}))
     with pytest.raises(CheckpointError, match=r"state.json: has another format \(found 99; expected 1\)\. Go on with"):
-        read_table(path)
+        read_trainer_state(path)
     for text in ("{", "[1]"):
         file.write_text(text)
         with pytest.raises(CheckpointError, match="is unreadable"):
-            read_table(path)
+            read_trainer_state(path)
     file.unlink()
     with pytest.raises(CheckpointError, match="has no training state.*--from"):
-        read_table(path)
+        read_trainer_state(path)
 
 
 def test_a_checkpoint_of_another_shape_or_optimiser_is_refused(tmp_path: Path) -> None:
@@ -379,11 +388,11 @@ def test_a_rollback_goes_behind_what_was_saved_amid_a_spike(tmp_path: Path, even
     points, state = checkpoints(tmp_path, keep_last=1), make_state()
     points.write(snap_of(state, 1), best=False)
     points.write(snap_of(state, 2, best_step=2), best=True)
-    state.counters.spiking = 2
+    state.counters.spike_steps = 2
     points.write(snap_of(state, 3, best_step=3), best=True)
     assert names(points) == [2, 3], "what a rollback needs is not dropped for it"
-    assert points.newest_valid(CPU) == points.folder / "step-00000003", "a resume goes on from it"
-    assert points.newest_valid(CPU, calm=True) == points.folder / "step-00000002"
+    assert points.find_latest(CPU) == points.folder / "step-00000003", "a resume goes on from it"
+    assert points.find_latest(CPU, calm=True) == points.folder / "step-00000002"
     assert names(points) == [2]
     assert (points.pointer("latest"), points.pointer("best")) == ("step-00000002", "step-00000002")
     assert warnings(events) == []
@@ -397,7 +406,7 @@ def test_only_the_first_process_looks_and_the_others_are_told(tmp_path: Path, mo
         parallel, "broadcast_object", lambda value, device_context: "step-00000001" if device_context.rank else value
     )
     second = replace(CPU, rank=1, world_size=2)
-    assert points.newest_valid(second) == points.folder / "step-00000001"
+    assert points.find_latest(second) == points.folder / "step-00000001"
     assert newest.is_dir(), "it moves nothing"
     monkeypatch.setattr(parallel, "gather", lambda value, device_context: [value, value])
     assert snapshot(make_state(), second, {}) is None

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from firstlight.errors import ConfigError
-from firstlight.train import Convergence, Counters, Limits, TrainSettings
+from firstlight.train import ConvergenceSettings, Counters, Limits, TrainSettings
 
-CONVERGES = Convergence(evaluations=3)
+CONVERGES = ConvergenceSettings(evaluations=3)
 
 
 def resolve(**settings: Any) -> Limits:
@@ -70,17 +70,17 @@ def test_counts_are_at_least_one(settings: dict[str, Any]) -> None:
 def test_what_is_reached() -> None:
     settings = TrainSettings(steps=5, minutes=1, convergence=CONVERGES)
     limits = Limits(5, 1.0, "tokens")
-    assert limits.reached(Counters(step=4, seconds=59.9, stale=2), settings) is None
+    assert limits.reached(Counters(step=4, seconds=59.9, evaluations_without_gain=2), settings) is None
     assert limits.reached(Counters(step=5), settings) == "tokens"
     assert limits.reached(Counters(step=6), settings) == "tokens", "a resumed run may be given less than it has done"
     assert limits.reached(Counters(seconds=60), settings) == "minutes"
-    assert limits.reached(Counters(stale=3), settings) == "convergence"
-    assert limits.reached(Counters(stale=3), TrainSettings(steps=5)) is None
+    assert limits.reached(Counters(evaluations_without_gain=3), settings) == "convergence"
+    assert limits.reached(Counters(evaluations_without_gain=3), TrainSettings(steps=5)) is None
 
 
 @given(st.integers(0, 100), st.floats(0, 1e6), st.none() | st.integers(1, 100))
 def test_only_minutes_make_the_schedule_depend_on_the_clock(step: int, seconds: float, steps: int | None) -> None:
-    assert Limits(steps, None, "steps").schedule_total(Counters(step=step, seconds=seconds)) == steps
+    assert Limits(steps, None, "steps").schedule_steps(Counters(step=step, seconds=seconds)) == steps
 
 
 @pytest.mark.parametrize(
@@ -97,5 +97,5 @@ def test_only_minutes_make_the_schedule_depend_on_the_clock(step: int, seconds: 
     ],
 )
 def test_a_limit_of_time_by_hand(step: int, seconds: float, outside: float, steps: int | None, total: int) -> None:
-    counters = Counters(step=step, seconds=seconds, outside_seconds=outside)
-    assert Limits(steps, 1.0, "minutes").schedule_total(counters) == total
+    counters = Counters(step=step, seconds=seconds, setup_seconds=outside)
+    assert Limits(steps, 1.0, "minutes").schedule_steps(counters) == total

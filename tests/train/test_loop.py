@@ -122,7 +122,7 @@ class Breaks:
 def test_after_a_crash_the_log_is_cut_back_and_the_run_is_the_same(tmp_path: Path, store: TokenStore) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     fit(job_of(whole, store))
-    ctx = job_of(broken, store, objective=Breaks(store, 18), eval_every=7)
+    ctx = job_of(broken, store, batches=Breaks(store, 18), eval_every=7)
     with pytest.raises(OSError, match="the disk is gone"):
         fit(ctx)
     assert max(x["step"] for x in lines(broken)) == 18
@@ -142,7 +142,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path: Path, s
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     fit(job_of(whole, store, checkpoint_every=0, eval_every=0))
     with pytest.raises(OSError, match="gone"):
-        fit(job_of(broken, store, checkpoint_every=0, eval_every=0, objective=Breaks(store, 4)))
+        fit(job_of(broken, store, checkpoint_every=0, eval_every=0, batches=Breaks(store, 4)))
     go_on(job_of(broken, store, checkpoint_every=0, eval_every=0))
     assert curve(broken) == curve(whole)
 
@@ -204,7 +204,7 @@ def test_seconds_add_up_over_resumes(tmp_path: Path, store: TokenStore) -> None:
     second = go_on(ctx)
     assert 130 < second.seconds < 200
     assert first.seconds + 30 <= second.seconds
-    assert 130 < ctx.counters.outside_seconds < second.seconds - 0.01
+    assert 130 < ctx.counters.setup_seconds < second.seconds - 0.01
 
 
 def test_progress_tells_how_far_it_is(tmp_path: Path, store: TokenStore, events: list[Event]) -> None:
@@ -226,8 +226,8 @@ def test_evaluation_covers_the_average_too(tmp_path: Path, store: TokenStore) ->
     fit(ctx)
     (line,) = [x for x in lines(tmp_path) if "valid_loss" in x]
     assert line["valid_loss_average"] > line["valid_loss"], "it lags behind while the loss falls"
-    assert ctx.measure is not None
-    assert ctx.measure(4).loss == line["valid_loss"], "the weights are back"
+    assert ctx.evaluate is not None
+    assert ctx.evaluate(4).loss == line["valid_loss"], "the weights are back"
 
 
 def test_a_model_left_in_evaluation_mode_trains_with_dropout(tmp_path: Path, store: TokenStore) -> None:
@@ -240,7 +240,7 @@ def test_a_model_left_in_evaluation_mode_trains_with_dropout(tmp_path: Path, sto
 
 
 def test_a_run_without_valid_text_trains(tmp_path: Path, store: TokenStore) -> None:
-    result = fit(make_context(tmp_path, store, steps=4, eval_every=2, measure=None))
+    result = fit(make_context(tmp_path, store, steps=4, eval_every=2, evaluate=None))
     assert (result.finished, result.valid) == (True, None)
     assert last(tmp_path).name == "step-00000004"
 
@@ -262,9 +262,7 @@ def test_trackers_are_closed_however_a_run_ends(
             seen.append("closed")
 
     monkeypatch.setitem(TRACKERS, "follower", Follower)
-    ctx = make_context(
-        tmp_path, store, steps=4, measure=None, trackers=["follower"], objective=Breaks(store, breaks_at)
-    )
+    ctx = make_context(tmp_path, store, steps=4, evaluate=None, trackers=["follower"], batches=Breaks(store, breaks_at))
     try:
         fit(ctx)
     except OSError:

@@ -17,11 +17,11 @@ from firstlight.errors import StorageError, TrainingError
 from firstlight.optim import AdamW, ScheduleSettings
 from firstlight.progress import Event
 from firstlight.store import Batches, TokenStore
-from firstlight.train import Checkpoints, Guard, LossModule, ValidResult, fit
+from firstlight.train import CheckpointManager, LossModule, SpikeGuardSettings, ValidationResult, fit
 from firstlight.types import Batch
 
 FLAT = AdamW(lr=0.01, schedule=ScheduleSettings(name="constant"))
-GUARD = Guard(spike_sigma=6, spike_window=20)
+GUARD = SpikeGuardSettings(spike_sigma=6, spike_window=20)
 
 
 class Poisoned:
@@ -49,7 +49,7 @@ def steps(first: int, last: int) -> range:
     return range((first - 1) * ROWS, last * ROWS)
 
 
-def calm_guard(**kw: Any) -> Guard:
+def calm_guard(**kw: Any) -> SpikeGuardSettings:
     return GUARD.model_copy(update=kw)
 
 
@@ -58,9 +58,9 @@ def warnings(events: list[Event]) -> list[str]:
 
 
 def test_a_divergence_is_seen_rolled_back_and_survived(tmp_path: Path, store: TokenStore, events: list[Event]) -> None:
-    objective = Poisoned(store, steps(44, 70))
+    batches = Poisoned(store, steps(44, 70))
     guard = calm_guard(max_rollbacks=20)
-    ctx = make_context(tmp_path, store, settings=FLAT, objective=objective, steps=60, checkpoint_every=20, guard=guard)
+    ctx = make_context(tmp_path, store, settings=FLAT, batches=batches, steps=60, checkpoint_every=20, guard=guard)
     result = fit(ctx)
     assert (result.finished, result.step) == (True, 60)
     # Each rollback leaves out three steps' rows, and goes back to step 40: the last before the first spike.
@@ -87,7 +87,7 @@ def test_the_rollback_is_what_a_run_without_those_rows_would_have_been(tmp_path:
         tmp_path / "a",
         store,
         settings=FLAT,
-        objective=Poisoned(store, steps(44, 46)),
+        batches=Poisoned(store, steps(44, 46)),
         steps=55,
         checkpoint_every=20,
         guard=GUARD,
@@ -104,8 +104,8 @@ def test_a_run_stopped_after_a_rollback_goes_on_as_if_not(tmp_path: Path, store:
     kw: dict[str, Any] = {"settings": FLAT, "steps": 55, "checkpoint_every": 20, "guard": GUARD, "keep_last": 1}
     for name, stops in (("whole", (0,)), ("broken", (45, 48, 0))):
         for stop_after in stops:
-            objective = Poisoned(store, steps(44, 46))
-            ctx = make_context(tmp_path / name, store, objective=objective, stop_after=stop_after, **kw)
+            batches = Poisoned(store, steps(44, 46))
+            ctx = make_context(tmp_path / name, store, batches=batches, stop_after=stop_after, **kw)
             go_on(ctx)
         assert ctx.counters.rollbacks == 1
     assert curve(tmp_path / "whole") == curve(tmp_path / "broken")
@@ -116,7 +116,7 @@ def test_rollbacks_are_limited_and_the_documents_named(tmp_path: Path, store: To
         tmp_path,
         store,
         settings=FLAT,
-        objective=Poisoned(store, steps(31, 10_000)),
+        batches=Poisoned(store, steps(31, 10_000)),
         steps=200,
         checkpoint_every=10,
         guard=calm_guard(max_rollbacks=2),
@@ -137,7 +137,7 @@ def test_a_rollback_before_the_first_checkpoint_starts_again(tmp_path: Path, sto
         store,
         settings=FLAT,
         dropout=0.1,
-        objective=Poisoned(store, steps(44, 46)),
+        batches=Poisoned(store, steps(44, 46)),
         steps=50,
         guard=GUARD,
         process_start=time.perf_counter() - 10,
@@ -148,18 +148,18 @@ def test_a_rollback_before_the_first_checkpoint_starts_again(tmp_path: Path, sto
     other.counters.skipped = [(43 * ROWS, 3 * ROWS)]
     fit(other)
     assert curve(tmp_path / "a") == curve(tmp_path / "b")
-    assert (ctx.counters.rollbacks, ctx.counters.micro_rows) == (1, ROWS)
-    assert ctx.counters.outside_seconds > 10, "the time before the loop has not come back"
+    assert (ctx.counters.rollbacks, ctx.counters.micro_batch) == (1, ROWS)
+    assert ctx.counters.setup_seconds > 10, "the time before the loop has not come back"
 
 
 def test_no_checkpoint_is_made_amid_a_spike(tmp_path: Path, store: TokenStore) -> None:
-    points = Checkpoints(tmp_path, write_model, 99)
+    points = CheckpointManager(tmp_path, write_model, 99)
     fit(
         make_context(
             tmp_path,
             store,
             settings=FLAT,
-            objective=Poisoned(store, steps(40, 41)),
+            batches=Poisoned(store, steps(40, 41)),
             steps=50,
             checkpoint_every=20,
             guard=GUARD,
@@ -174,7 +174,7 @@ def test_no_checkpoint_is_made_amid_a_spike(tmp_path: Path, store: TokenStore) -
 
 def test_a_batch_that_is_not_finite_is_left_out(tmp_path: Path, store: TokenStore, events: list[Event]) -> None:
     ctx = make_context(
-        tmp_path, store, settings=FLAT, objective=Poisoned(store, steps(6, 7), "weights"), steps=12, log_every=100
+        tmp_path, store, settings=FLAT, batches=Poisoned(store, steps(6, 7), "weights"), steps=12, log_every=100
     )
     result = fit(ctx)
     assert result.finished
@@ -185,13 +185,13 @@ def test_a_batch_that_is_not_finite_is_left_out(tmp_path: Path, store: TokenStor
     told = [e["text"] for e in lines(tmp_path, "events.jsonl")]
     assert len(told) == 2
     assert told[0] == "update left out: loss nan, gradient norm nan; documents: row-20, row-21, row-22, row-23"
-    assert ctx.counters.not_finite == 0
+    assert ctx.counters.nonfinite_steps == 0
 
 
 def test_steps_left_out_in_a_row_are_limited(tmp_path: Path, store: TokenStore) -> None:
-    guard = Guard(max_skipped_steps=2)
+    guard = SpikeGuardSettings(max_skipped_steps=2)
     ctx = make_context(
-        tmp_path, store, objective=Poisoned(store, steps(4, 99), "weights"), steps=50, guard=guard, checkpoint_every=2
+        tmp_path, store, batches=Poisoned(store, steps(4, 99), "weights"), steps=50, guard=guard, checkpoint_every=2
     )
     with pytest.raises(
         TrainingError, match=r"step 6: loss or gradient was not finite in 3 steps in a row .*row-20, row-21"
@@ -223,7 +223,12 @@ class Masked(Poisoned):
 
 def test_a_batch_without_targets_is_no_failure(tmp_path: Path, store: TokenStore) -> None:
     ctx = make_context(
-        tmp_path, store, objective=Masked(store, steps(3, 9)), steps=12, guard=Guard(max_skipped_steps=1), tokens=None
+        tmp_path,
+        store,
+        batches=Masked(store, steps(3, 9)),
+        steps=12,
+        guard=SpikeGuardSettings(max_skipped_steps=1),
+        tokens=None,
     )
     result = fit(ctx)
     assert (result.finished, result.tokens) == (True, 5 * ROWS * T)
@@ -254,7 +259,7 @@ def test_out_of_memory_halves_and_goes_on(tmp_path: Path, store: TokenStore, eve
     module = ctx.module = Hungry(LossModule(ctx.state.model), 3)
     fit(ctx)
     assert module.seen[1:8] == [12, 6, 3, 3, 3, 3, 3], "12 and 6 do not fit; then four pieces a step"
-    assert ctx.counters.micro_rows == 3
+    assert ctx.counters.micro_batch == 3
     assert warnings(events) == [
         "step 0: out of memory with 12 rows a forward pass; going on with 6",
         "step 0: out of memory with 6 rows a forward pass; going on with 3",
@@ -314,7 +319,7 @@ def disk(full: Callable[[Path], bool]) -> Callable[[Path, dict[str, torch.Tensor
 def test_a_full_disk_is_warned_of_and_training_goes_on(tmp_path: Path, store: TokenStore, events: list[Event]) -> None:
     write = disk(lambda folder: "step-00000004" in folder.name or "step-00000006" in folder.name)
     result = fit(
-        make_context(tmp_path, store, steps=10, checkpoint_every=2, checkpoints=Checkpoints(tmp_path, write, 9))
+        make_context(tmp_path, store, steps=10, checkpoint_every=2, checkpoints=CheckpointManager(tmp_path, write, 9))
     )
     assert result.finished
     assert sorted(p.name[-1] for p in (tmp_path / "checkpoints").iterdir()) == ["0", "2", "8"]
@@ -326,7 +331,7 @@ def test_a_disk_that_stays_full_fails_the_run_at_its_end(
     tmp_path: Path, store: TokenStore, events: list[Event]
 ) -> None:
     write = disk(lambda folder: "step-00000002" not in folder.name)
-    ctx = make_context(tmp_path, store, steps=8, checkpoint_every=2, checkpoints=Checkpoints(tmp_path, write, 9))
+    ctx = make_context(tmp_path, store, steps=8, checkpoint_every=2, checkpoints=CheckpointManager(tmp_path, write, 9))
     with pytest.raises(StorageError, match="no space left on the disk"):
         fit(ctx)
     assert ctx.counters.step == 8, "everything was tried first"
@@ -344,7 +349,12 @@ def test_the_last_save_is_tried_again_where_it_failed_in_passing(tmp_path: Path,
 
     fit(
         make_context(
-            tmp_path, store, steps=4, eval_every=4, checkpoint_every=4, checkpoints=Checkpoints(tmp_path, disk(full), 9)
+            tmp_path,
+            store,
+            steps=4,
+            eval_every=4,
+            checkpoint_every=4,
+            checkpoints=CheckpointManager(tmp_path, disk(full), 9),
         )
     )
     assert len(tries) == 2
@@ -354,7 +364,7 @@ def test_the_last_save_is_tried_again_where_it_failed_in_passing(tmp_path: Path,
 def test_a_slow_disk_holds_up_no_step(tmp_path: Path, store: TokenStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """The save of step 2, which is the best, ends only when the batch of step 9 has been asked for."""
     losses = iter([1.0, 2.0, 2.0, 2.0, 2.0])
-    monkeypatch.setattr("small_run.validate", lambda *_: ValidResult(next(losses), 1.0, 10, 10))
+    monkeypatch.setattr("small_run.validate", lambda *_: ValidationResult(next(losses), 1.0, 10, 10))
     reached = threading.Event()
 
     class Watched(Poisoned):
@@ -367,6 +377,6 @@ def test_a_slow_disk_holds_up_no_step(tmp_path: Path, store: TokenStore, monkeyp
         assert reached.wait(20), "the loop waits for the disk"
         write_model(folder, weights)
 
-    points = Checkpoints(tmp_path, write, 9)
-    fit(make_context(tmp_path, store, steps=10, eval_every=2, objective=Watched(store, range(0)), checkpoints=points))
+    points = CheckpointManager(tmp_path, write, 9)
+    fit(make_context(tmp_path, store, steps=10, eval_every=2, batches=Watched(store, range(0)), checkpoints=points))
     assert [p.name for p in points.all()] == ["step-00000002", "step-00000010"]

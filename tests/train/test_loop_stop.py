@@ -20,7 +20,7 @@ from firstlight.files import verify_manifest
 from firstlight.optim import AdamW, ScheduleSettings
 from firstlight.progress import Event
 from firstlight.store import TokenStore
-from firstlight.train import Checkpoints, Convergence, Limits, ValidResult, fit
+from firstlight.train import CheckpointManager, ConvergenceSettings, Limits, ValidationResult, fit
 from firstlight.train.signals import StopSignals
 
 
@@ -46,8 +46,10 @@ def test_limits_in_steps_tokens_and_epochs(
 def test_a_limit_in_minutes_runs_the_whole_schedule(tmp_path: Path, store: TokenStore, name: Any) -> None:
     """Half a second of training, after a preparation that takes most of the time."""
     settings = AdamW(lr=0.01, schedule=ScheduleSettings(name=name, warmup_ratio=0.1))
-    began = time.perf_counter()
-    ctx = make_context(tmp_path, store, settings=settings, minutes=100.5 / 60, process_start=began - 100, eval_every=0)
+    start_time = time.perf_counter()
+    ctx = make_context(
+        tmp_path, store, settings=settings, minutes=100.5 / 60, process_start=start_time - 100, eval_every=0
+    )
     result = fit(ctx)
     assert (result.stopped_by, result.finished) == ("minutes", True)
     assert result.seconds >= 100.5
@@ -60,14 +62,14 @@ def test_a_limit_in_minutes_runs_the_whole_schedule(tmp_path: Path, store: Token
 
 def stub_losses(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> None:
     given = iter(losses)
-    monkeypatch.setattr("small_run.validate", lambda *_: ValidResult(next(given), 1.0, 10, 10))
+    monkeypatch.setattr("small_run.validate", lambda *_: ValidationResult(next(given), 1.0, 10, 10))
 
 
 def test_convergence_stops_where_the_valid_loss_no_longer_gains(
     tmp_path: Path, store: TokenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stub_losses(monkeypatch, [3.0, 2.0, 1.95, 1.93, 1.8, 1.79, 1.78, 1.77, 1.0])
-    stop = Convergence(evaluations=3, threshold=0.1)
+    stop = ConvergenceSettings(evaluations=3, threshold=0.1)
     flat = AdamW(lr=0.01, schedule=ScheduleSettings(name="constant"))
     result = fit(make_context(tmp_path, store, settings=flat, convergence=stop, eval_every=2))
     assert (result.stopped_by, result.step, result.finished) == ("convergence", 16, True)
@@ -76,14 +78,19 @@ def test_convergence_stops_where_the_valid_loss_no_longer_gains(
 
 def test_convergence_without_valid_text_is_refused(tmp_path: Path, store: TokenStore) -> None:
     with pytest.raises(ConfigError, match="no valid text to converge on"):
-        fit(make_context(tmp_path, store, convergence=Convergence(evaluations=3), eval_every=2, measure=None))
+        fit(make_context(tmp_path, store, convergence=ConvergenceSettings(evaluations=3), eval_every=2, evaluate=None))
 
 
 def test_convergence_counts_over_a_resume(tmp_path: Path, store: TokenStore, monkeypatch: pytest.MonkeyPatch) -> None:
     stub_losses(monkeypatch, [2.0, 2.0, 2.0, 2.0])
     for stop_after in (5, 0):
         ctx = make_context(
-            tmp_path, store, steps=50, convergence=Convergence(evaluations=3), eval_every=2, stop_after=stop_after
+            tmp_path,
+            store,
+            steps=50,
+            convergence=ConvergenceSettings(evaluations=3),
+            eval_every=2,
+            stop_after=stop_after,
         )
         result = go_on(ctx)
     assert (result.stopped_by, result.step) == ("convergence", 8)
@@ -121,7 +128,7 @@ def test_a_signal_during_the_last_save_leaves_it_whole(tmp_path: Path, store: To
         time.sleep(0.05)
         write_model(folder, weights)
 
-    result = fit(make_context(tmp_path, store, steps=3, checkpoints=Checkpoints(tmp_path, write, 2)))
+    result = fit(make_context(tmp_path, store, steps=3, checkpoints=CheckpointManager(tmp_path, write, 2)))
     assert (result.finished, result.step) == (True, 3)
     assert verify_manifest(tmp_path / "checkpoints" / "step-00000003") == []
 
@@ -157,7 +164,7 @@ PROGRAM = """
 import os, signal, sys, threading, time
 from pathlib import Path
 from small_run import make_context, make_store, write_model
-from firstlight.train import Checkpoints, fit
+from firstlight.train import CheckpointManager, fit
 
 run = Path(sys.argv[1])
 
@@ -172,7 +179,7 @@ def sample():
     return ""
 
 store = make_store(run / "data")
-points = Checkpoints(run, write, 9)
+points = CheckpointManager(run, write, 9)
 fit(make_context(run, store, steps=50, checkpoint_every=2, sample_every=5, sample=sample, checkpoints=points))
 print("never")
 """

@@ -9,19 +9,19 @@ from hypothesis import strategies as st
 
 from firstlight.errors import TrainingError
 from firstlight.model import ModelConfig
-from firstlight.train import first_guess, micro_batch, row_bytes
-from firstlight.train.micro_batch import free_bytes, halved, is_out_of_memory
+from firstlight.train import activation_bytes, initial_micro_batch, micro_batch
+from firstlight.train.micro_batch import free_bytes, halve, is_out_of_memory
 
 CPU = torch.device("cpu")
 CONFIG = ModelConfig(n_layer=2, n_head=2, n_embd=32, block_size=64, vocab_size=100)
-ROW = row_bytes(CONFIG, bytes_per_number=4, checkpointing=False)
+ROW = activation_bytes(CONFIG, bytes_per_number=4, checkpointing=False)
 
 
 @given(rows=st.integers(1, 200), fit=st.integers(0, 300))
 def test_the_guess_is_the_largest_divisor_that_fits(rows: int, fit: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(micro_batch, "free_bytes", lambda: int((fit + 0.5) * ROW / 0.4))
-        guess = first_guess(CONFIG, rows, CPU, bytes_per_number=4, checkpointing=False)
+        guess = initial_micro_batch(CONFIG, rows, CPU, bytes_per_number=4, checkpointing=False)
     fitting = [n for n in range(1, rows + 1) if rows % n == 0 and n <= fit]
     assert guess == max(fitting, default=1)
 
@@ -29,14 +29,15 @@ def test_the_guess_is_the_largest_divisor_that_fits(rows: int, fit: int) -> None
 def test_processes_share_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(micro_batch, "free_bytes", lambda: int(8.5 * ROW / 0.4))
     guesses = [
-        first_guess(CONFIG, 64, CPU, bytes_per_number=4, checkpointing=False, processes=n) for n in (1, 2, 4, 8, 16)
+        initial_micro_batch(CONFIG, 64, CPU, bytes_per_number=4, checkpointing=False, processes=n)
+        for n in (1, 2, 4, 8, 16)
     ]
     assert guesses == [8, 4, 2, 1, 1]
 
 
 @given(rows=st.integers(1, 300), micro=st.integers(2, 300))
 def test_halving_keeps_a_divisor(rows: int, micro: int) -> None:
-    smaller = halved(micro, rows)
+    smaller = halve(micro, rows)
     assert rows % smaller == 0
     assert smaller <= micro // 2
     assert not [n for n in range(smaller + 1, micro // 2 + 1) if rows % n == 0]
@@ -44,7 +45,7 @@ def test_halving_keeps_a_divisor(rows: int, micro: int) -> None:
 
 def test_one_row_cannot_be_halved() -> None:
     with pytest.raises(TrainingError, match=r"one row.*activation_checkpointing"):
-        halved(1, 8)
+        halve(1, 8)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +77,7 @@ def test_activations_by_hand() -> None:
     # A layer and token: 8 x 32 for attention and norms, 3 x 96 within the MLP; 6 x 32 around the layers.
     assert CONFIG.ffn_dim == 96
     assert ROW == 64 * 4 * (2 * (256 + 288) + 192)
-    assert row_bytes(CONFIG, bytes_per_number=2, checkpointing=True) == 64 * 2 * (2 * 64 + 192)
+    assert activation_bytes(CONFIG, bytes_per_number=2, checkpointing=True) == 64 * 2 * (2 * 64 + 192)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "modern"])
@@ -99,7 +100,7 @@ def test_the_estimate_is_near_what_a_backward_pass_keeps(family: str) -> None:
         loss = model.loss(ids, ids).sum
     measured = sum(kept.values()) / 2
     del loss
-    assert 0.5 < row_bytes(config, bytes_per_number=4, checkpointing=False) / measured < 2
+    assert 0.5 < activation_bytes(config, bytes_per_number=4, checkpointing=False) / measured < 2
 
 
 def memory_of(root: Path, meminfo: str | None, maximum: str | None = None, current: str = "0") -> Path:

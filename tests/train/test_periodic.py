@@ -11,7 +11,15 @@ from small_run import CPU, ROWS, go_on, lines, make_context, write_model
 
 from firstlight import parallel
 from firstlight.store import TokenStore
-from firstlight.train import Checkpoints, Limits, TrainContext, ValidResult, fit, periodic, read_table
+from firstlight.train import (
+    CheckpointManager,
+    Limits,
+    TrainContext,
+    ValidationResult,
+    fit,
+    periodic,
+    read_trainer_state,
+)
 from firstlight.types import Batch, StepReport
 
 
@@ -28,12 +36,12 @@ class Counted:
 
 def stub_losses(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> None:
     given = iter(losses)
-    monkeypatch.setattr("small_run.validate", lambda *_: ValidResult(next(given), 1.0, 10, 10))
+    monkeypatch.setattr("small_run.validate", lambda *_: ValidationResult(next(given), 1.0, 10, 10))
 
 
 def run_with(tmp_path: Path, store: TokenStore, **kw: Any) -> tuple[TrainContext, list[int]]:
     write = Counted()
-    ctx = make_context(tmp_path, store, checkpoints=Checkpoints(tmp_path, write, kw.pop("keep_last", 2)), **kw)
+    ctx = make_context(tmp_path, store, checkpoints=CheckpointManager(tmp_path, write, kw.pop("keep_last", 2)), **kw)
     fit(ctx)
     return ctx, write.steps
 
@@ -57,7 +65,7 @@ def test_the_best_is_saved_when_it_is_found_and_kept(
     assert (tmp_path / "best").read_text() == "step-00000008\n"
     assert (tmp_path / "latest").read_text() == "step-00000020\n"
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step-00000008", "step-00000020"]
-    assert (ctx.counters.best_loss, ctx.counters.best_step, ctx.counters.stale) == (1.0, 8, 3)
+    assert (ctx.counters.best_loss, ctx.counters.best_step, ctx.counters.evaluations_without_gain) == (1.0, 8, 3)
 
 
 def test_the_last_evaluation_may_be_the_best(
@@ -74,7 +82,7 @@ def test_what_the_last_evaluation_found_is_in_the_checkpoint(
 ) -> None:
     stub_losses(monkeypatch, [2.0, 3.0, 1.0])
     run_with(tmp_path, store, steps=6, eval_every=4, checkpoint_every=6)
-    counters = read_table(tmp_path / "checkpoints" / "step-00000006")["counters"]
+    counters = read_trainer_state(tmp_path / "checkpoints" / "step-00000006")["counters"]
     assert (counters["best_loss"], counters["stale"]) == (2.0, 1)
 
 
@@ -109,11 +117,18 @@ def test_a_sample_that_fails_leaves_mode_and_random_numbers(tmp_path: Path, stor
 
 
 def at(
-    ctx: TrainContext, *, steps: int | None, minutes: float | None, step: int, here: int, seconds: float, began: float
+    ctx: TrainContext,
+    *,
+    steps: int | None,
+    minutes: float | None,
+    step: int,
+    here: int,
+    seconds: float,
+    start_time: float,
 ) -> TrainContext:
     ctx.limits = Limits(steps, minutes, "steps")
     ctx.counters.step, ctx.counters.seconds = step, seconds
-    ctx.course.steps, ctx.course.began = here, began
+    ctx.loop.steps, ctx.loop.start_time = here, start_time
     return ctx
 
 
@@ -145,7 +160,7 @@ def test_time_left_by_hand(
         step=step,
         here=here,
         seconds=45,
-        began=1000,
+        start_time=1000,
     )
     assert periodic.seconds_left(ctx, now=1010) == left
 
@@ -196,12 +211,12 @@ def test_processes_agree_on_the_time_where_it_matters(
 
 def test_a_resumed_clock_counts_what_passed_before_the_loop(tmp_path: Path, store: TokenStore) -> None:
     ctx = make_context(tmp_path, store, minutes=5, process_start=time.perf_counter() - 30)
-    ctx.counters.step, ctx.counters.seconds, ctx.counters.outside_seconds = 400, 100.0, 20.0
+    ctx.counters.step, ctx.counters.seconds, ctx.counters.setup_seconds = 400, 100.0, 20.0
     ctx.begin()
     assert ctx.counters.seconds == pytest.approx(130, abs=5)
-    assert ctx.counters.outside_seconds == pytest.approx(50, abs=5)
+    assert ctx.counters.setup_seconds == pytest.approx(50, abs=5)
     # 80 seconds of training so far, of the 250 that are left beside the preparations.
-    assert ctx.limits.schedule_total(ctx.counters) == pytest.approx(400 * 250 / 80, rel=0.05)
+    assert ctx.limits.schedule_steps(ctx.counters) == pytest.approx(400 * 250 / 80, rel=0.05)
 
 
 def test_an_evaluation_raises_a_ceiling_that_was_measured_too_low(

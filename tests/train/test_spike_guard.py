@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from firstlight.train import Counters, Guard
+from firstlight.train import Counters, SpikeGuardSettings
 from firstlight.train.spike_guard import Verdict, judge, spike_bound
 
 GO, SKIP, BACK, FAIL = Verdict.GO_ON, Verdict.SKIPPED, Verdict.ROLL_BACK, Verdict.FAIL
@@ -35,51 +35,51 @@ def test_no_bound_without_enough_losses_or_where_it_is_off(losses: list[float], 
 
 def test_a_window_too_small_for_any_bound_is_refused() -> None:
     with pytest.raises(ValidationError, match="spike_window"):
-        Guard(spike_window=19)
+        SpikeGuardSettings(spike_window=19)
 
 
 def calm(**fields: object) -> Counters:
     return Counters(losses=[2.0] * 30, **fields)  # type: ignore[arg-type]
 
 
-def verdicts(counters: Counters, losses: list[float], settings: Guard) -> list[Verdict]:
+def verdicts(counters: Counters, losses: list[float], settings: SpikeGuardSettings) -> list[Verdict]:
     return [judge(counters, 10 * i, x, math.isfinite(x), settings) for i, x in enumerate(losses)]
 
 
 def test_three_spikes_in_a_row_roll_back() -> None:
     counters = calm()
-    assert verdicts(counters, [2.0, 5.0, 5.0, 2.0, 5.0, 5.0, 5.0], Guard()) == [GO] * 6 + [BACK]
-    assert counters.spiking == 3
+    assert verdicts(counters, [2.0, 5.0, 5.0, 2.0, 5.0, 5.0, 5.0], SpikeGuardSettings()) == [GO] * 6 + [BACK]
+    assert counters.spike_steps == 3
     assert counters.spike_position == 40, "of the first of the three"
     assert counters.losses == [2.0] * 32, "spikes do not make the bound"
 
 
 def test_a_step_left_out_does_not_end_a_spike() -> None:
     counters = calm()
-    assert verdicts(counters, [5.0, math.nan, 5.0, math.nan, 5.0], Guard()) == [GO, SKIP, GO, SKIP, BACK]
+    assert verdicts(counters, [5.0, math.nan, 5.0, math.nan, 5.0], SpikeGuardSettings()) == [GO, SKIP, GO, SKIP, BACK]
     assert counters.spike_position == 0
 
 
 def test_rollbacks_are_limited() -> None:
-    assert verdicts(calm(rollbacks=2), [5.0], Guard(spike_steps=1)) == [BACK]
-    assert verdicts(calm(rollbacks=3), [5.0], Guard(spike_steps=1)) == [FAIL]
-    assert verdicts(calm(), [5.0], Guard(spike_steps=1, max_rollbacks=0)) == [FAIL]
+    assert verdicts(calm(rollbacks=2), [5.0], SpikeGuardSettings(spike_steps=1)) == [BACK]
+    assert verdicts(calm(rollbacks=3), [5.0], SpikeGuardSettings(spike_steps=1)) == [FAIL]
+    assert verdicts(calm(), [5.0], SpikeGuardSettings(spike_steps=1, max_rollbacks=0)) == [FAIL]
 
 
 def test_steps_left_out_in_a_row_are_limited() -> None:
-    settings = Guard(max_skipped_steps=2)
+    settings = SpikeGuardSettings(max_skipped_steps=2)
     nan = math.nan
     assert verdicts(Counters(), [nan, nan, 2.0, nan, nan, nan], settings) == [SKIP, SKIP, GO, SKIP, SKIP, FAIL]
 
 
 def test_a_spike_can_be_let_through() -> None:
     counters = calm()
-    assert verdicts(counters, [5.0] * 5, Guard(spike_sigma=0)) == [GO] * 5
+    assert verdicts(counters, [5.0] * 5, SpikeGuardSettings(spike_sigma=0)) == [GO] * 5
     assert counters.losses[-5:] == [5.0] * 5
 
 
 @given(st.lists(st.floats(0.1, 10), max_size=80), st.integers(20, 40))
 def test_only_the_newest_losses_are_kept(losses: list[float], window: int) -> None:
     counters = Counters()
-    verdicts(counters, losses, Guard(spike_sigma=0, spike_window=window))
+    verdicts(counters, losses, SpikeGuardSettings(spike_sigma=0, spike_window=window))
     assert counters.losses == losses[-window:]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from firstlight.errors import TrainingError
 from firstlight.model import GPT
 from firstlight.optim import AdamW, Muon
-from firstlight.train import Counters, LossModule, Outcome, TrainState, train_step
+from firstlight.train import Counters, LossModule, StepResult, TrainState, train_step
 from firstlight.types import Batch
 
 FREE = AdamW(clip_norm=0)
@@ -40,16 +40,16 @@ def step(
     clip: AdamW | Muon = FREE,
     module: nn.Module | None = None,
     **device_context: object,
-) -> Outcome:
+) -> StepResult:
     return train_step(state, module or LossModule(state.model), batch, 1.0, clip, replace(CPU, **device_context))  # type: ignore[arg-type]
 
 
-def gradient(model: GPT, batch: Batch, micro: int) -> tuple[dict[str, Tensor], Outcome]:
+def gradient(model: GPT, batch: Batch, micro: int) -> tuple[dict[str, Tensor], StepResult]:
     """Return the gradient of a step in pieces of ``micro`` rows, as the update that it makes."""
     own = make_model()
     own.load_state_dict(model.state_dict())
     state = plain(own)
-    state.counters.micro_rows = micro
+    state.counters.micro_batch = micro
     before = {n: p.detach().double().clone() for n, p in own.named_parameters()}
     outcome = step(state, batch)
     return {n: before[n] - p.detach().double() for n, p in own.named_parameters()}, outcome
@@ -231,7 +231,7 @@ def scaled(scale: float, **kw: float) -> TrainState:
 
 def test_a_power_of_two_as_loss_scale_changes_no_bit() -> None:
     one, two = make_state(AdamW(lr=0.01)), scaled(2.0**10)
-    one.counters.micro_rows = two.counters.micro_rows = 2
+    one.counters.micro_batch = two.counters.micro_batch = 2
     for seed in range(3):
         batch = make_batch(seed=seed)
         assert step(one, batch, AdamW()) == step(two, batch, AdamW())

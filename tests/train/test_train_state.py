@@ -20,18 +20,18 @@ counters_ = st.builds(
     tokens=numbers,
     position=numbers,
     seconds=st.floats(0, 1e9),
-    outside_seconds=st.floats(0, 1e9),
-    micro_rows=numbers,
+    setup_seconds=st.floats(0, 1e9),
+    micro_batch=numbers,
     skipped=st.lists(st.tuples(numbers, numbers), max_size=3),
-    not_finite=numbers,
+    nonfinite_steps=numbers,
     rollbacks=numbers,
-    spiking=numbers,
+    spike_steps=numbers,
     spike_position=numbers,
     losses=st.lists(st.floats(0, 100), max_size=4),
     best_loss=maybe,
     best_step=st.none() | numbers,
-    gain_loss=maybe,
-    stale=numbers,
+    last_improvement=maybe,
+    evaluations_without_gain=numbers,
 )
 
 
@@ -65,7 +65,7 @@ def test_skip_to_is_the_first_place_that_touches_no_window(
         taken = {row for first, n in windows for row in range(first, first + n)}
         return taken.isdisjoint(range(at, at + rows))
 
-    found = Counters(skipped=windows).skip_to(position, rows)
+    found = Counters(skipped=windows).next_position(position, rows)
     assert found == next(at for at in range(position, 200) if free(at))
 
 
@@ -74,18 +74,18 @@ def test_stale_counts_evaluations_since_a_gain() -> None:
     seen = []
     for step, loss in enumerate([3.0, 2.0, 2.5, 1.99, 1.0], start=1):
         counters.step = step
-        counters.note_valid(loss, threshold=0.0)
-        seen.append((counters.best_loss, counters.best_step, counters.stale))
+        counters.record_evaluation(loss, threshold=0.0)
+        seen.append((counters.best_loss, counters.best_step, counters.evaluations_without_gain))
     assert seen == [(3.0, 1, 0), (2.0, 2, 0), (2.0, 2, 1), (1.99, 4, 0), (1.0, 5, 0)]
 
 
 def test_small_gains_add_up_to_one() -> None:
     counters = Counters()
-    stale = []
+    evaluations_without_gain = []
     for loss in [2.0, 1.96, 1.92, 1.88, 1.87, 1.865]:
-        counters.note_valid(loss, threshold=0.1)
-        stale.append(counters.stale)
-    assert stale == [0, 1, 2, 0, 1, 2]
+        counters.record_evaluation(loss, threshold=0.1)
+        evaluations_without_gain.append(counters.evaluations_without_gain)
+    assert evaluations_without_gain == [0, 1, 2, 0, 1, 2]
     assert counters.best_loss == 1.865, "the best is the best, however little it gains"
 
 
@@ -93,8 +93,8 @@ def test_small_gains_add_up_to_one() -> None:
 def test_a_loss_that_is_not_finite_is_never_the_best(loss: float) -> None:
     counters = Counters()
     for each in (loss, 2.0, loss):
-        counters.note_valid(each, threshold=0.0)
-    assert (counters.best_loss, counters.gain_loss, counters.stale) == (2.0, 2.0, 1)
+        counters.record_evaluation(each, threshold=0.0)
+    assert (counters.best_loss, counters.last_improvement, counters.evaluations_without_gain) == (2.0, 2.0, 1)
 
 
 def test_averaged_weights_must_be_in_both_or_none() -> None:

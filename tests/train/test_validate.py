@@ -11,7 +11,7 @@ from small_run import CPU, Letters, T, make_model
 
 from firstlight.model import GPT
 from firstlight.store import TokenStore, Windows
-from firstlight.train import ValidResult, validate
+from firstlight.train import ValidationResult, validate
 
 LENGTHS = np.array([1, 2, 3, 1, 1, 1, 2, 1, 1, 1, 4, 0], dtype=np.int32)
 
@@ -139,5 +139,5 @@ def test_precision_of_the_place_is_used(store: TokenStore) -> None:
 
 
 def test_perplexity_overflows_to_infinity_and_keeps_nan() -> None:
-    assert ValidResult(800.0, None, 1, 0).perplexity == math.inf
-    assert math.isnan(ValidResult(math.nan, None, 1, 0).perplexity)
+    assert ValidationResult(800.0, None, 1, 0).perplexity == math.inf
+    assert math.isnan(ValidationResult(math.nan, None, 1, 0).perplexity)

@@ -9,7 +9,7 @@ from typing import Any
 from firstlight.config import flatten
 from firstlight.errors import ContractError
 from firstlight.files import source_hash
-from firstlight.train import MAY_CHANGE
+from firstlight.train import CHANGEABLE_ON_RESUME
 
 # Packages whose code decides what the weights of every run become. Recipes add those above this one.
 _PACKAGES = ("corpus", "files", "tokenizer", "vectors", "store", "model", "optim", "parallel", "lm", "train", "runs")
@@ -26,7 +26,7 @@ def code_hash(*packages: str) -> str:
 
 def settings_hash(settings: Mapping[str, Any]) -> str:
     """Compute the SHA-256 of the settings that a resumed run must not change."""
-    fixed = {k: v for k, v in sorted(flatten(settings).items()) if k not in MAY_CHANGE}
+    fixed = {k: v for k, v in sorted(flatten(settings).items()) if k not in CHANGEABLE_ON_RESUME}
     return hashlib.sha256(json.dumps(fixed, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -46,7 +46,7 @@ def check_changes(changed: Mapping[str, tuple[Any, Any]], run: Path) -> dict[str
     Raises:
         ContractError: names every setting that must not change, with both values.
     """
-    refused = {k: v for k, v in changed.items() if k not in MAY_CHANGE}
+    refused = {k: v for k, v in changed.items() if k not in CHANGEABLE_ON_RESUME}
     if refused:
         found = ", ".join(f"{k} = {new!r} (the run has {old!r})" for k, (old, new) in sorted(refused.items()))
         raise ContractError(

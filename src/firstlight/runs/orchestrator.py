@@ -19,7 +19,7 @@ from firstlight.runs.compatibility import code_hash, settings_hash
 from firstlight.runs.directory import RunDirectory, write_json
 from firstlight.runs.recipe import Recipe, RunResult
 from firstlight.runs.request import Request
-from firstlight.train import TrainContext, fit, read_table, restore
+from firstlight.train import TrainContext, fit, read_trainer_state, restore
 
 S = TypeVar("S", bound=Settings)
 A = TypeVar("A")
@@ -88,14 +88,14 @@ def _train(
     settings = recipe.resolve(request.settings, artifacts, device_context)
     ctx = recipe.build(run, settings, artifacts, device_context, process_start)
     settings = resolve_autos(settings, ctx)
-    ctx.contract["code"] = code_hash(*recipe.packages)
-    ctx.contract["settings"] = settings_hash(settings.model_dump(mode="json"))
+    ctx.compatibility["code"] = code_hash(*recipe.packages)
+    ctx.compatibility["settings"] = settings_hash(settings.model_dump(mode="json"))
     if request.resumes:
         _resume(recipe, request, ctx)
         _check_limits(request, ctx)
     if main:
         run.write_settings(settings)
-        write_json(run.compatibility_file, ctx.contract)
+        write_json(run.compatibility_file, ctx.compatibility)
         write_json(run.environment_file, parallel.environment(device_context))
         run.write_state(kind=recipe.kind, status="running", step=ctx.counters.step)
     try:
@@ -135,7 +135,7 @@ def resolve_autos(settings: S, ctx: TrainContext) -> S:
     )
     train = tables.train.model_copy(
         update={
-            "micro_batch": ctx.state.counters.micro_rows,
+            "micro_batch": ctx.state.counters.micro_batch,
             "steps": ctx.limits.steps if ctx.limits.named == "auto" else tables.train.steps,
         }
     )
@@ -145,18 +145,18 @@ def resolve_autos(settings: S, ctx: TrainContext) -> S:
 
 def _resume(recipe: Recipe[S, A, R], request: Request[S], ctx: TrainContext) -> None:
     """Restore the newest whole checkpoint, after comparing its hashes, and cut the logs back to it."""
-    newest = ctx.checkpoints.newest_valid(ctx.device_context)
+    newest = ctx.checkpoints.find_latest(ctx.device_context)
     if newest is None:
         ctx.log.truncate(-1)
         return
-    before: dict[str, str] = read_table(newest)["contract"]
+    before: dict[str, str] = read_trainer_state(newest)["contract"]
     for name, other in recipe.hashed_artifacts.items():
-        if before.get(name, "") != ctx.contract.get(name, ""):
+        if before.get(name, "") != ctx.compatibility.get(name, ""):
             raise ContractError(
                 f"the checkpoint was trained with {other}",
                 where=newest,
                 found=before.get(name, "")[:12],
-                expected=ctx.contract.get(name, "")[:12],
+                expected=ctx.compatibility.get(name, "")[:12],
                 fix="Put the original files back, or start a new run with --from.",
             )
     restore(newest, ctx.state, ctx.device_context)
@@ -165,7 +165,7 @@ def _resume(recipe: Recipe[S, A, R], request: Request[S], ctx: TrainContext) -> 
     ctx.log.event(step, "resume", f"resumed from {newest.name}", warn=False)
     for key, (old, new) in request.changed.items():
         ctx.log.event(step, "setting", f"{key} changed from {old} to {new}", warn=False)
-    if before.get("code") != ctx.contract["code"]:
+    if before.get("code") != ctx.compatibility["code"]:
         ctx.log.event(step, "code", "the source code of Firstlight has changed since this checkpoint was saved")
 
 
@@ -186,7 +186,7 @@ def _export_ema(run: RunDirectory, ctx: TrainContext) -> None:
     """Write the averaged weights as a model directory of their own."""
     assert ctx.state.ema is not None
     with ctx.state.ema.average_parameters(), atomic_directory(run.ema) as folder:
-        ctx.checkpoints.write_model(folder, ctx.state.form.export(ctx.state.model))
+        ctx.checkpoints.write_model(folder, ctx.state.weight_format.export(ctx.state.model))
 
 
 def _record_failure(

@@ -13,7 +13,7 @@ from firstlight.runs import Recipe, RunDirectory
 from firstlight.stages.artifacts import PretrainArtifacts
 from firstlight.stages.process_clock import process_start
 from firstlight.stages.settings import PretrainSettings
-from firstlight.train import TrainContext, row_bytes, train_step
+from firstlight.train import TrainContext, activation_bytes, train_step
 
 _TIMED_STEPS = 4
 
@@ -37,7 +37,7 @@ def _measured(
     settings: PretrainSettings, artifacts: PretrainArtifacts, ctx: TrainContext, run: RunDirectory
 ) -> dict[str, Any]:
     config = settings.model.shape()
-    activations = ctx.counters.micro_rows * row_bytes(
+    activations = ctx.counters.micro_batch * activation_bytes(
         config,
         bytes_per_number=4 if ctx.device_context.precision == "fp32" else 2,
         checkpointing=settings.train.activation_checkpointing,
@@ -61,7 +61,7 @@ def _step_seconds(ctx: TrainContext) -> float:
     """Measure the median seconds of a step, without the first one (compilation, warm-up)."""
     times = [time.perf_counter()]
     for step in range(_TIMED_STEPS):
-        batch = ctx.objective.batch(step * ctx.rows, ctx.rows // ctx.device_context.world_size)
+        batch = ctx.batches.batch(step * ctx.rows, ctx.rows // ctx.device_context.world_size)
         train_step(ctx.state, ctx.module, batch, 0.0, ctx.optim, ctx.device_context)
         times.append(time.perf_counter())
     return median(after - before for before, after in list(pairwise(times))[1:])

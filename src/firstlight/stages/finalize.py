@@ -11,11 +11,11 @@ from firstlight.runs import RunDirectory, write_json
 from firstlight.stages import images
 from firstlight.stages.artifacts import PretrainArtifacts
 from firstlight.stages.score_sequences import image_baselines, split_rows
-from firstlight.train import TrainContext, ValidResult
+from firstlight.train import TrainContext, ValidationResult
 
 
 def evaluate_run(
-    run: RunDirectory, ctx: TrainContext, artifacts: PretrainArtifacts, valid: ValidResult | None, *, seed: int
+    run: RunDirectory, ctx: TrainContext, artifacts: PretrainArtifacts, valid: ValidationResult | None, *, seed: int
 ) -> None:
     """Write ``evaluation.json``: the validation loss next to baselines; and the images that the report shows.
 

@@ -49,7 +49,7 @@ from firstlight.stages.evaluate import find_token_store
 from firstlight.stages.finetune_settings import FinetuneSettings
 from firstlight.store import TokenStore, Windows
 from firstlight.tokenizer import Tokenizer
-from firstlight.train import Checkpoints, Limits, RunLog, TrainContext, TrainState, validate
+from firstlight.train import CheckpointManager, Limits, RunLog, TrainContext, TrainState, validate
 
 _TEXT_KINDS = ("text", "chat")
 _FORGETTING_WINDOWS = 200
@@ -228,11 +228,11 @@ def train_context(
     table, model = settings.finetune, _build_model(settings, artifacts)
     state = TrainState(model, _build_optimizer(model, settings))
     if table.adapter.kind != "none":
-        state.form = adapter_files.Adapted()
+        state.weight_format = adapter_files.Adapted()
     _start_state(state, settings, device_context)
     rows = rows_per_step(settings, device_context)
     mixture = _mixture(settings, artifacts, rows)
-    state.counters.micro_rows = _micro_batch(settings, rows // device_context.world_size, device_context)
+    state.counters.micro_batch = _micro_batch(settings, rows // device_context.world_size, device_context)
     limits = Limits.resolve(
         settings.train,
         step_tokens=rows,
@@ -249,26 +249,28 @@ def train_context(
         run=run.path,
         state=state,
         module=parallel.wrap(parallel.compile_module(module, device_context), device_context),
-        objective=mixture,
+        batches=mixture,
         rows=rows,
-        measure=lambda n: evaluate_tasks(model, artifacts, device_context, limit=n),
+        evaluate=lambda n: evaluate_tasks(model, artifacts, device_context, limit=n),
         optim=settings.optim,
         train=settings.train,
         device_context=device_context,
         limits=limits,
-        checkpoints=Checkpoints(run.path, _model_writer(run, settings, artifacts, model), settings.train.keep_last),
+        checkpoints=CheckpointManager(
+            run.path, _model_writer(run, settings, artifacts, model), settings.train.keep_last
+        ),
         log=RunLog(run.path, active=parallel.is_main(device_context), trackers=settings.train.trackers),
-        contract={
+        compatibility={
             "tokenizer": artifacts.tokenizer.hash,
             "store": ",".join(data.fingerprint for data in artifacts.tasks.values()),
         },
-        counts="rows",
+        target_unit="rows",
         sample=None,
         restart=lambda: _reset_state(state, settings, artifacts, device_context),
         flops_per_token=flops_per_token(model.config, model.config.block_size),
         peak_flops=None,
         process_start=process_start,
-        prepare=(lambda step: unfreeze_layers(model, trainable, step, unfreeze_every)) if unfreeze_every else None,
+        before_step=(lambda step: unfreeze_layers(model, trainable, step, unfreeze_every)) if unfreeze_every else None,
     )
 
 

@@ -15,7 +15,7 @@ from firstlight.stages.finalize import evaluate_run, write_report
 from firstlight.stages.process_clock import process_start
 from firstlight.stages.request import pretrain_request
 from firstlight.stages.settings import PretrainSettings
-from firstlight.train import FitResult, TrainContext, ValidResult
+from firstlight.train import FitResult, TrainContext, ValidationResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +82,7 @@ class PretrainRecipe(Recipe[PretrainSettings, PretrainArtifacts, PretrainResult]
     ) -> PretrainResult:
         """Compare the last evaluation with the baselines."""
         main = is_main(ctx.device_context)
-        valid = fit.valid if isinstance(fit.valid, ValidResult) else None
+        valid = fit.valid if isinstance(fit.valid, ValidationResult) else None
         if main:
             evaluate_run(run, ctx, artifacts, valid, seed=settings.run.seed)
         bits: dict[str, Any] = {} if valid is None else valid.bits

@@ -16,7 +16,16 @@ from firstlight.stages import sequence_samples
 from firstlight.stages.artifacts import PretrainArtifacts
 from firstlight.stages.settings import PretrainSettings
 from firstlight.store import Batches, Windows
-from firstlight.train import Checkpoints, Limits, LossModule, RunLog, TrainContext, TrainState, first_guess, validate
+from firstlight.train import (
+    CheckpointManager,
+    Limits,
+    LossModule,
+    RunLog,
+    TrainContext,
+    TrainState,
+    initial_micro_batch,
+    validate,
+)
 
 
 def model_config(settings: PretrainSettings, artifacts: PretrainArtifacts) -> ModelConfig:
@@ -132,7 +141,7 @@ def train_context(
     config, store = settings.model.shape(), artifacts.store
     state = build_state(settings, config, artifacts, device_context)
     rows = rows_per_step(settings, config.block_size, device_context)
-    state.counters.micro_rows = _micro_batch(settings, config, rows // device_context.world_size, device_context)
+    state.counters.micro_batch = _micro_batch(settings, config, rows // device_context.world_size, device_context)
     store.train.advise()
     batches = Batches(
         store,
@@ -164,10 +173,10 @@ def train_context(
         run=run.path,
         state=state,
         module=parallel.wrap(module, device_context, idle=unfreezes),
-        objective=batches,
+        batches=batches,
         rows=rows,
         optim=settings.optim,
-        measure=(lambda n: validate(state.model, windows, byte_lengths, device_context, n, unit))
+        evaluate=(lambda n: validate(state.model, windows, byte_lengths, device_context, n, unit))
         if windows.n_windows
         else None,
         train=settings.train,
@@ -175,14 +184,14 @@ def train_context(
         limits=limits,
         checkpoints=_checkpoints(run, settings, config, artifacts),
         log=RunLog(run.path, active=parallel.is_main(device_context), trackers=settings.train.trackers),
-        contract={
+        compatibility={
             "tokenizer": artifacts.vocab.hash,
             "store": store.fingerprint,
             **({} if artifacts.vectors is None else {"embeddings": artifacts.vectors.digest}),
         },
         sample=_sampler(state.model, artifacts, settings),
         restart=lambda: reset_state(state, settings, artifacts, device_context),
-        prepare=(lambda step: _freeze_embeddings(state.model, settings, step)) if unfreezes else None,
+        before_step=(lambda step: _freeze_embeddings(state.model, settings, step)) if unfreezes else None,
         flops_per_token=flops_per_token(config, config.block_size),
         peak_flops=parallel.peak_flops(device_context),
         process_start=process_start,
@@ -195,7 +204,7 @@ def _micro_batch(
     """Return the rows of one forward pass; ``auto``: as many as are expected to fit into memory."""
     micro_batch = settings.train.micro_batch
     if micro_batch == "auto":
-        guess = first_guess(
+        guess = initial_micro_batch(
             config,
             rows_per_process,
             device_context.device,
@@ -210,10 +219,10 @@ def _micro_batch(
 
 def _checkpoints(
     run: RunDirectory, settings: PretrainSettings, config: ModelConfig, artifacts: PretrainArtifacts
-) -> Checkpoints:
+) -> CheckpointManager:
     tokenizer, codec, vectors = artifacts.tokenizer, artifacts.codec, artifacts.vectors
     facts = {"run": run.name, **({} if vectors is None else {"embeddings": vectors.name})}
-    return Checkpoints(
+    return CheckpointManager(
         run.path,
         lambda folder, weights: save_pretrained(folder, config, weights, tokenizer, facts, codec=codec),
         settings.train.keep_last,

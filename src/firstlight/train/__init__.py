@@ -1,42 +1,42 @@
-"""The loop, the state, checkpoints, resume, metrics, valid loss, convergence and spike handling."""
+"""The training loop, its state, checkpoints, metrics, validation, and the handling of loss spikes and convergence."""
 
-from firstlight.train.checkpoint import Checkpoints, Snapshot, read_table, restore, snapshot
-from firstlight.train.context import FitResult, Measured, Objective, TrainContext
+from firstlight.train.checkpoint import CheckpointManager, Snapshot, read_trainer_state, restore, snapshot
+from firstlight.train.context import BatchSource, EvaluationResult, FitResult, TrainContext
 from firstlight.train.limits import Limits
 from firstlight.train.log import RunLog
 from firstlight.train.loop import fit
-from firstlight.train.micro_batch import first_guess, row_bytes
-from firstlight.train.settings import MAY_CHANGE, Convergence, Guard, TrainSettings
+from firstlight.train.micro_batch import activation_bytes, initial_micro_batch
+from firstlight.train.settings import CHANGEABLE_ON_RESUME, ConvergenceSettings, SpikeGuardSettings, TrainSettings
 from firstlight.train.state import Counters, LossModule, TrainState
-from firstlight.train.step import Outcome, train_step
+from firstlight.train.step import StepResult, train_step
 from firstlight.train.trackers import TRACKERS, Tracker
-from firstlight.train.validate import ValidResult, validate
+from firstlight.train.validate import ValidationResult, validate
 
 __all__ = [
-    "MAY_CHANGE",
+    "CHANGEABLE_ON_RESUME",
     "TRACKERS",
-    "Checkpoints",
-    "Convergence",
+    "BatchSource",
+    "CheckpointManager",
+    "ConvergenceSettings",
     "Counters",
+    "EvaluationResult",
     "FitResult",
-    "Guard",
     "Limits",
     "LossModule",
-    "Measured",
-    "Objective",
-    "Outcome",
     "RunLog",
     "Snapshot",
+    "SpikeGuardSettings",
+    "StepResult",
     "Tracker",
     "TrainContext",
     "TrainSettings",
     "TrainState",
-    "ValidResult",
-    "first_guess",
+    "ValidationResult",
+    "activation_bytes",
     "fit",
-    "read_table",
+    "initial_micro_batch",
+    "read_trainer_state",
     "restore",
-    "row_bytes",
     "snapshot",
     "train_step",
     "validate",

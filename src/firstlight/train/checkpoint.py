@@ -46,7 +46,9 @@ class Snapshot:
     table: dict[str, Any]
 
 
-def snapshot(state: TrainState, device_context: parallel.DeviceContext, contract: dict[str, Any]) -> Snapshot | None:
+def snapshot(
+    state: TrainState, device_context: parallel.DeviceContext, compatibility: dict[str, Any]
+) -> Snapshot | None:
     """Copy all that a checkpoint holds to CPU memory; None in processes other than the first.
 
     Every process calls it, since each has its own random state.
@@ -59,11 +61,11 @@ def snapshot(state: TrainState, device_context: parallel.DeviceContext, contract
         "counters": state.counters.to_json(),
         "scalars": state.scalars(),
         "world_size": device_context.world_size,
-        "contract": contract,
+        "contract": compatibility,
     }
     return Snapshot(
         state.counters.step,
-        _copies(state.form.export(state.model)),
+        _copies(state.weight_format.export(state.model)),
         _copies(state.trainer_tensors()),
         {f"{rank}/{k}": torch.tensor(v, dtype=torch.uint8) for rank, own in enumerate(states) for k, v in own.items()},
         json.loads(json.dumps(table)),
@@ -74,7 +76,7 @@ def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k: v.detach().to("cpu", copy=True, memory_format=torch.contiguous_format) for k, v in tensors.items()}
 
 
-class Checkpoints:
+class CheckpointManager:
     """The checkpoints of one run; only the first process writes them.
 
     Args:
@@ -166,7 +168,7 @@ class Checkpoints:
             return []
         return sorted((p for p in self.folder.iterdir() if _NAME.fullmatch(p.name)), key=_step)
 
-    def newest_valid(self, device_context: parallel.DeviceContext, *, calm: bool = False) -> Path | None:
+    def find_latest(self, device_context: parallel.DeviceContext, *, calm: bool = False) -> Path | None:
         """Return the newest checkpoint that is whole, byte for byte; warn of those that are not, and set them aside.
 
         Every process calls it; the first one looks and tells the others. ``latest`` and ``best`` then say what
@@ -184,7 +186,7 @@ class Checkpoints:
         remove_stale_files(self.folder)
         for path in reversed(self.all()):
             problems = verify_manifest(path)
-            if not problems and not (calm and read_table(path)["counters"].get("spiking")):
+            if not problems and not (calm and read_trainer_state(path)["counters"].get("spiking")):
                 self._point_at(path)
                 return path.name
             for pointer in ("latest", "best"):
@@ -203,14 +205,14 @@ class Checkpoints:
 
     def _point_at(self, path: Path) -> None:
         self.written = _step(path)
-        best_step = read_table(path)["counters"].get("best_step")
+        best_step = read_trainer_state(path)["counters"].get("best_step")
         best = None if best_step is None else _name(best_step)
         for pointer, name in (("latest", path.name), ("best", best)):
             if name is not None and (self.folder / name).is_dir() and self.pointer(pointer) != name:
                 write_atomic(self.run / pointer, name + "\n")
 
 
-def read_table(checkpoint: Path) -> dict[str, Any]:
+def read_trainer_state(checkpoint: Path) -> dict[str, Any]:
     """Return ``trainer/state.json``.
 
     Raises:
@@ -245,9 +247,9 @@ def restore(checkpoint: Path, state: TrainState, device_context: parallel.Device
     Raises:
         CheckpointError: something in it does not fit the model or the optimiser.
     """
-    table = read_table(checkpoint)
+    table = read_trainer_state(checkpoint)
     try:
-        state.form.load(state.model, checkpoint)
+        state.weight_format.load(state.model, checkpoint)
         trainer = load_file(checkpoint / "trainer" / "optimizer.safetensors")
         random = load_file(checkpoint / "trainer" / "random.safetensors")
     except (OSError, SafetensorError) as error:

@@ -10,7 +10,7 @@ from torch import nn
 
 from firstlight import parallel
 from firstlight.optim import OptimizerSettings
-from firstlight.train.checkpoint import Checkpoints
+from firstlight.train.checkpoint import CheckpointManager
 from firstlight.train.limits import Limits
 from firstlight.train.log import RunLog
 from firstlight.train.settings import TrainSettings
@@ -18,7 +18,7 @@ from firstlight.train.state import Counters, TrainState
 from firstlight.types import Rows
 
 
-class Objective(Protocol):
+class BatchSource(Protocol):
     """Where batches come from; the loss is the module's ``forward``."""
 
     def batch(self, position: int, rows: int) -> Rows:
@@ -30,7 +30,7 @@ class Objective(Protocol):
         ...
 
 
-class Measured(Protocol):
+class EvaluationResult(Protocol):
     """What an evaluation found."""
 
     @property
@@ -62,11 +62,11 @@ class LoopState:
     """
 
     seconds_before: float = 0.0
-    began: float = 0.0
+    start_time: float = 0.0
     steps: int = 0
-    owes_save: bool = False
-    unsaved: bool = False
-    best: tuple[int, Measured] | None = None
+    checkpoint_pending: bool = False
+    evaluation_unsaved: bool = False
+    best: tuple[int, EvaluationResult] | None = None
 
 
 @dataclass(slots=True)
@@ -93,24 +93,24 @@ class TrainContext:
     run: Path
     state: TrainState
     module: nn.Module
-    objective: Objective
+    batches: BatchSource
     rows: int
-    measure: Callable[[int], Measured] | None
+    evaluate: Callable[[int], EvaluationResult] | None
     optim: OptimizerSettings
     train: TrainSettings
     device_context: parallel.DeviceContext
     limits: Limits
-    checkpoints: Checkpoints
+    checkpoints: CheckpointManager
     log: RunLog
-    contract: dict[str, Any]
+    compatibility: dict[str, Any]
     sample: Callable[[], str] | None
     restart: Callable[[], None]
     flops_per_token: float
     peak_flops: float | None
     process_start: float
-    counts: str = "tokens"
-    prepare: Callable[[int], None] | None = None
-    course: LoopState = field(default_factory=LoopState, init=False)
+    target_unit: str = "tokens"
+    before_step: Callable[[int], None] | None = None
+    loop: LoopState = field(default_factory=LoopState, init=False)
 
     @property
     def counters(self) -> Counters:
@@ -120,17 +120,17 @@ class TrainContext:
     def read(self, position: int, rows: int) -> Rows:
         """Return this process's share of ``rows`` rows from ``position`` on."""
         own = rows // self.device_context.world_size
-        return self.objective.batch(position + self.device_context.rank * own, own)
+        return self.batches.batch(position + self.device_context.rank * own, own)
 
     def begin(self) -> None:
         """Start the clock of this run of the loop."""
-        self.course = LoopState(self.counters.seconds, time.perf_counter())
+        self.loop = LoopState(self.counters.seconds, time.perf_counter())
         self.update_seconds()
-        self.counters.outside_seconds += self.counters.seconds - self.course.seconds_before
+        self.counters.setup_seconds += self.counters.seconds - self.loop.seconds_before
 
     def update_seconds(self) -> None:
         """Bring the counters' seconds up to date; processes agree on them where the schedule counts on time."""
-        seconds = self.course.seconds_before + time.perf_counter() - self.process_start
+        seconds = self.loop.seconds_before + time.perf_counter() - self.process_start
         agreed = seconds if self.limits.minutes is None else parallel.broadcast_object(seconds, self.device_context)
         self.counters.seconds = agreed
 
@@ -152,5 +152,5 @@ class FitResult:
     tokens: int
     seconds: float
     train_loss: float
-    valid: Measured | None
-    best: Measured | None = None
+    valid: EvaluationResult | None
+    best: EvaluationResult | None = None

@@ -61,7 +61,7 @@ class Limits:
             )
         return cls(None, settings.minutes, "minutes" if settings.minutes is not None else "convergence")
 
-    def schedule_total(self, counters: Counters) -> int | None:
+    def schedule_steps(self, counters: Counters) -> int | None:
         """Return the steps that the schedule should count on; None where only convergence ends the run.
 
         Under a limit of minutes these are the steps that the time will allow by the rate so far, so that
@@ -69,8 +69,8 @@ class Limits:
         """
         if self.minutes is None:
             return self.steps
-        passed = counters.seconds - counters.outside_seconds
-        whole = 60 * self.minutes - counters.outside_seconds
+        passed = counters.seconds - counters.setup_seconds
+        whole = 60 * self.minutes - counters.setup_seconds
         share = min(1.0, passed / whole) if whole > 0 else 1.0
         by_time = max(counters.step + 1, round(counters.step / share)) if counters.step and share > 0 else _UNKNOWN
         return by_time if self.steps is None else min(self.steps, by_time)
@@ -81,6 +81,6 @@ class Limits:
             return self.named
         if self.minutes is not None and counters.seconds >= 60 * self.minutes:
             return "minutes"
-        if settings.convergence.evaluations and counters.stale >= settings.convergence.evaluations:
+        if settings.convergence.evaluations and counters.evaluations_without_gain >= settings.convergence.evaluations:
             return "convergence"
         return None

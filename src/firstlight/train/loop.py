@@ -15,11 +15,11 @@ from firstlight.errors import ConfigError, TrainingError
 from firstlight.train import periodic, spike_guard
 from firstlight.train.checkpoint import restore
 from firstlight.train.context import FitResult, TrainContext
-from firstlight.train.micro_batch import halved, is_out_of_memory
+from firstlight.train.micro_batch import halve, is_out_of_memory
 from firstlight.train.prefetch import Prefetcher
 from firstlight.train.signals import StopSignals
 from firstlight.train.state import Counters
-from firstlight.train.step import Outcome, train_step
+from firstlight.train.step import StepResult, train_step
 from firstlight.types import Rows, StepReport
 
 _INTERRUPTIONS = ("SIGTERM", "SIGINT", "stop_after")
@@ -34,7 +34,7 @@ def fit(ctx: TrainContext) -> FitResult:
         TrainingError: too many steps not finite, too many rollbacks, or out of memory with one row.
         StorageError: the last checkpoint could not be written.
     """
-    if ctx.limits.named == "convergence" and ctx.measure is None:
+    if ctx.limits.named == "convergence" and ctx.evaluate is None:
         raise ConfigError("there is no valid text to converge on", where="train.convergence", fix="Set train.steps.")
     train_loss, valid = math.nan, None
     ctx.begin()
@@ -65,7 +65,7 @@ def fit(ctx: TrainContext) -> FitResult:
         ctx.log.close()
         ctx.checkpoints.wait()
     counters = ctx.counters
-    best = ctx.course.best[1] if ctx.course.best and ctx.course.best[0] == counters.best_step else None
+    best = ctx.loop.best[1] if ctx.loop.best and ctx.loop.best[0] == counters.best_step else None
     return FitResult(stopped_by, finished, counters.step, counters.tokens, counters.seconds, train_loss, valid, best)
 
 
@@ -86,13 +86,13 @@ def _take(ctx: TrainContext, feed: Prefetcher) -> tuple[StepReport, int]:
     """Take the next step and count it; return its report, and its targets over all processes."""
     started = time.perf_counter()
     counters = ctx.counters
-    position = counters.skip_to(counters.position, ctx.rows)
-    following = counters.skip_to(position + ctx.rows, ctx.rows)
+    position = counters.next_position(counters.position, ctx.rows)
+    following = counters.next_position(position + ctx.rows, ctx.rows)
     outcome = _step(ctx, feed.take(position, ctx.rows, following))
     counters.step += 1
     counters.tokens += outcome.targets
     counters.position = position + ctx.rows
-    ctx.course.steps += 1
+    ctx.loop.steps += 1
     ctx.update_seconds()
     seconds = time.perf_counter() - started
     lr = float(ctx.state.optimizer.param_groups[0]["lr"])
@@ -110,11 +110,11 @@ def _take(ctx: TrainContext, feed: Prefetcher) -> tuple[StepReport, int]:
     return report, outcome.targets
 
 
-def _step(ctx: TrainContext, batch: Rows) -> Outcome:
+def _step(ctx: TrainContext, batch: Rows) -> StepResult:
     """Take one step; on an out-of-memory take it again in smaller pieces, with the same random numbers."""
-    if ctx.prepare is not None:
-        ctx.prepare(ctx.counters.step)
-    total = ctx.limits.schedule_total(ctx.counters)
+    if ctx.before_step is not None:
+        ctx.before_step(ctx.counters.step)
+    total = ctx.limits.schedule_steps(ctx.counters)
     factor = optim.lr_factor(ctx.counters.step, total, ctx.optim.schedule)
     while True:
         random = parallel.rng_state()
@@ -123,14 +123,14 @@ def _step(ctx: TrainContext, batch: Rows) -> Outcome:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or ctx.device_context.world_size > 1:
                 raise
-            before = ctx.counters.micro_rows or batch.n_rows
-            micro = halved(before, batch.n_rows)
+            before = ctx.counters.micro_batch or batch.n_rows
+            micro = halve(before, batch.n_rows)
         # Outside the except clause, so that the traceback no longer holds the activations.
         ctx.state.optimizer.zero_grad(set_to_none=True)
         parallel.set_rng_state(random)
         if ctx.device_context.device.type == "cuda":
             torch.cuda.empty_cache()
-        ctx.counters.micro_rows = micro
+        ctx.counters.micro_batch = micro
         text = f"out of memory with {before} rows a forward pass; going on with {micro}"
         ctx.log.event(ctx.counters.step, "out-of-memory", text)
 
@@ -154,7 +154,7 @@ def _judged(ctx: TrainContext, report: StepReport) -> bool:
     raise TrainingError(
         f"the loss spiked again after {counters.rollbacks} rollbacks"
         if report.applied
-        else f"loss or gradient was not finite in {counters.not_finite} steps in a row",
+        else f"loss or gradient was not finite in {counters.nonfinite_steps} steps in a row",
         where=f"step {counters.step}",
         found=figures,
         fix="Lower optim.lr or lengthen its warm-up; look at the documents named. Checkpoints before it are whole.",
@@ -162,7 +162,7 @@ def _judged(ctx: TrainContext, report: StepReport) -> bool:
 
 
 def _figures(ctx: TrainContext, report: StepReport) -> str:
-    names = list(ctx.objective.sources(report.position, report.rows))
+    names = list(ctx.batches.sources(report.position, report.rows))
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     shown = ", ".join(names[:_NAMED]) + more
     return f"loss {report.loss:.4g}, gradient norm {report.grad_norm:.4g}; documents: {shown}"
@@ -173,16 +173,16 @@ def _roll_back(ctx: TrainContext, report: StepReport, figures: str) -> None:
     old = ctx.counters
     window = (old.spike_position, report.position + report.rows - old.spike_position)
     ctx.checkpoints.wait()
-    good = ctx.checkpoints.newest_valid(ctx.device_context, calm=True)
+    good = ctx.checkpoints.find_latest(ctx.device_context, calm=True)
     if good is None:
         ctx.restart()
-        ctx.state.counters = Counters(micro_rows=old.micro_rows)
+        ctx.state.counters = Counters(micro_batch=old.micro_batch)
     else:
         restore(good, ctx.state, ctx.device_context)
     counters = ctx.counters
     counters.skipped, counters.rollbacks = [*old.skipped, window], old.rollbacks + 1
-    counters.seconds, counters.outside_seconds = old.seconds, old.outside_seconds
-    ctx.course.owes_save = False
+    counters.seconds, counters.setup_seconds = old.seconds, old.setup_seconds
+    ctx.loop.checkpoint_pending = False
     ctx.log.truncate(counters.step)
     where = f"checkpoint {good.name}" if good else "the start, since there is no checkpoint yet"
     text = f"loss spike: back to {where}, leaving out rows {window[0]} to {sum(window) - 1}: {figures}"

@@ -21,7 +21,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _SAID)
 
 
-def row_bytes(config: ModelConfig, *, bytes_per_number: int, checkpointing: bool) -> int:
+def activation_bytes(config: ModelConfig, *, bytes_per_number: int, checkpointing: bool) -> int:
     """Estimate the activations that one row keeps for the backward pass, in bytes.
 
     Counted per layer and token: the inputs of the two norms, qkv, the attention's output and
@@ -33,7 +33,7 @@ def row_bytes(config: ModelConfig, *, bytes_per_number: int, checkpointing: bool
     return config.block_size * bytes_per_number * (config.n_layer * per_layer + 6 * C)
 
 
-def first_guess(
+def initial_micro_batch(
     config: ModelConfig,
     rows: int,
     device: torch.device,
@@ -52,7 +52,7 @@ def first_guess(
         checkpointing: whether activations are computed again in the backward pass.
         processes: how many of them share the memory.
     """
-    need = row_bytes(config, bytes_per_number=bytes_per_number, checkpointing=checkpointing)
+    need = activation_bytes(config, bytes_per_number=bytes_per_number, checkpointing=checkpointing)
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_bytes() // processes
     most = max(1, int(_SHARE * free / need))
     return max(n for n in range(1, rows + 1) if rows % n == 0 and (n <= most or n == 1))
@@ -78,15 +78,15 @@ def free_bytes(root: Path = Path("/")) -> int:
     return max(0, min(available, limit - used))
 
 
-def halved(micro_rows: int, rows: int) -> int:
-    """Return the largest divisor of ``rows`` of at most half of ``micro_rows``.
+def halve(micro_batch: int, rows: int) -> int:
+    """Return the largest divisor of ``rows`` of at most half of ``micro_batch``.
 
     Raises:
         TrainingError: one row is all there is.
     """
-    if micro_rows <= 1:
+    if micro_batch <= 1:
         raise TrainingError(
             "out of memory with one row a forward pass",
             fix="Take a smaller model or block size, or set train.activation_checkpointing=true.",
         )
-    return max(n for n in range(1, micro_rows // 2 + 1) if rows % n == 0)
+    return max(n for n in range(1, micro_batch // 2 + 1) if rows % n == 0)

@@ -6,11 +6,11 @@ from typing import Any
 from firstlight import parallel
 from firstlight.errors import FirstlightError
 from firstlight.train.checkpoint import snapshot
-from firstlight.train.context import Measured, TrainContext
+from firstlight.train.context import EvaluationResult, TrainContext
 from firstlight.types import StepReport
 
 
-def after_step(ctx: TrainContext, report: StepReport, targets: int) -> Measured | None:
+def after_step(ctx: TrainContext, report: StepReport, targets: int) -> EvaluationResult | None:
     """Log, evaluate, sample and save where their time has come.
 
     Args:
@@ -26,14 +26,14 @@ def after_step(ctx: TrainContext, report: StepReport, targets: int) -> Measured 
     if every.sample_every and step % every.sample_every == 0:
         sample(ctx)
     if every.checkpoint_every and step % every.checkpoint_every == 0:
-        ctx.course.owes_save = True
-    good = ctx.counters.spiking == 0 and report.applied
-    if (ctx.course.owes_save and good) or (valid is not None and ctx.counters.best_step == step):
+        ctx.loop.checkpoint_pending = True
+    good = ctx.counters.spike_steps == 0 and report.applied
+    if (ctx.loop.checkpoint_pending and good) or (valid is not None and ctx.counters.best_step == step):
         save(ctx)
     return valid
 
 
-def at_end(ctx: TrainContext, valid: Measured | None) -> Measured | None:
+def at_end(ctx: TrainContext, valid: EvaluationResult | None) -> EvaluationResult | None:
     """Evaluate and sample the last step, unless that was just done; ``valid`` is the last evaluation so far."""
     step, every = ctx.counters.step, ctx.train
     if valid is None or not every.eval_every or step % every.eval_every:
@@ -50,7 +50,7 @@ def save_last(ctx: TrainContext) -> None:
         StorageError: it could not be written.
     """
     ctx.checkpoints.wait()
-    missing = ctx.course.unsaved or ctx.checkpoints.written != ctx.counters.step
+    missing = ctx.loop.evaluation_unsaved or ctx.checkpoints.written != ctx.counters.step
     if parallel.broadcast_object(missing, ctx.device_context):
         save(ctx)
     ctx.checkpoints.wait(must=True)
@@ -59,26 +59,26 @@ def save_last(ctx: TrainContext) -> None:
 def save(ctx: TrainContext) -> None:
     """Save this step, in the background; it is the best one where the last evaluation says so."""
     ctx.checkpoints.wait()  # before the copy, so that two of them are never held
-    snap = snapshot(ctx.state, ctx.device_context, ctx.contract)
+    snap = snapshot(ctx.state, ctx.device_context, ctx.compatibility)
     if snap is not None:
         ctx.checkpoints.save(snap, best=ctx.counters.best_step == ctx.counters.step)
-    ctx.course.owes_save = ctx.course.unsaved = False
+    ctx.loop.checkpoint_pending = ctx.loop.evaluation_unsaved = False
 
 
-def evaluate(ctx: TrainContext) -> Measured | None:
+def evaluate(ctx: TrainContext) -> EvaluationResult | None:
     """Measure the valid loss, of the averaged weights too where there are any; log and count it."""
-    if ctx.measure is None:
+    if ctx.evaluate is None:
         return None
-    rows = ctx.counters.micro_rows or max(1, ctx.rows // ctx.device_context.world_size)
-    result = ctx.measure(rows)
-    ctx.counters.note_valid(result.criterion, ctx.train.convergence.threshold)
+    rows = ctx.counters.micro_batch or max(1, ctx.rows // ctx.device_context.world_size)
+    result = ctx.evaluate(rows)
+    ctx.counters.record_evaluation(result.criterion, ctx.train.convergence.threshold)
     if ctx.counters.best_step == ctx.counters.step:
-        ctx.course.best = (ctx.counters.step, result)
-    ctx.course.unsaved = True
+        ctx.loop.best = (ctx.counters.step, result)
+    ctx.loop.evaluation_unsaved = True
     figures: dict[str, Any] = {"valid_loss": result.loss, **result.figures()}
     if ctx.state.ema is not None:
         with ctx.state.ema.average_parameters():
-            figures["valid_loss_average"] = ctx.measure(rows).loss
+            figures["valid_loss_average"] = ctx.evaluate(rows).loss
     _write(ctx, figures)
     if ctx.peak_flops and ctx.device_context.device.type == "cpu":
         # Other work on the machine may have held the measurement before down, never up.
@@ -109,7 +109,7 @@ def line(ctx: TrainContext, report: StepReport, targets: int) -> str:
     parts = [f"loss {report.loss:.4f}"]
     if ctx.counters.best_loss is not None:
         parts.append(f"best valid {ctx.counters.best_loss:.4f}")
-    parts.append(f"{rate:,.0f} {ctx.counts}/s")
+    parts.append(f"{rate:,.0f} {ctx.target_unit}/s")
     mfu = _mfu(ctx, rate)
     if mfu is not None:
         parts.append(f"MFU {100 * mfu:.0f} %")
@@ -129,8 +129,8 @@ def seconds_left(ctx: TrainContext, now: float) -> float | None:
         now: ``time.perf_counter()``.
     """
     ends = []
-    if ctx.limits.steps is not None and ctx.course.steps:
-        ends.append((ctx.limits.steps - ctx.counters.step) * (now - ctx.course.began) / ctx.course.steps)
+    if ctx.limits.steps is not None and ctx.loop.steps:
+        ends.append((ctx.limits.steps - ctx.counters.step) * (now - ctx.loop.start_time) / ctx.loop.steps)
     if ctx.limits.minutes is not None:
         ends.append(60 * ctx.limits.minutes - ctx.counters.seconds)
     return max(0.0, min(ends)) if ends else None
@@ -143,7 +143,7 @@ def _log(ctx: TrainContext, report: StepReport, targets: int) -> None:
         "loss": report.loss,
         "lr": report.lr,
         "grad_norm": report.grad_norm,
-        f"{ctx.counts}_per_second": round(rate, 1),
+        f"{ctx.target_unit}_per_second": round(rate, 1),
         "memory_bytes": parallel.memory(ctx.device_context),
     }
     _write(ctx, figures if mfu is None else {**figures, "mfu": round(mfu, 4)})

@@ -10,14 +10,14 @@ from firstlight.train.trackers import load_trackers
 Count = Annotated[int, Field(ge=1)]
 
 
-class Convergence(Settings):
+class ConvergenceSettings(Settings):
     """Stop where the valid loss no longer gains."""
 
     evaluations: int = Field(0, ge=0, description="stop after this many evaluations without gain; 0 = never")
     threshold: float = Field(0.0, ge=0, description="nats below the last gain that count as the next one")
 
 
-class Guard(Settings):
+class SpikeGuardSettings(Settings):
     """What to do about steps that go wrong."""
 
     max_skipped_steps: int = Field(20, ge=0, description="not-finite steps in a row skipped before the run fails")
@@ -38,7 +38,7 @@ class TrainSettings(Settings):
     tokens: int | None = Field(None, ge=1, description="stop after this many target tokens")
     epochs: float | None = Field(None, gt=0, description="stop after this many passes over the training text")
     minutes: float | None = Field(None, gt=0, description="stop after this much wall time")
-    convergence: Convergence = Convergence()
+    convergence: ConvergenceSettings = ConvergenceSettings()
     batch_tokens: int = Field(8192, ge=1, description="tokens of one update, over all processes and micro-batches")
     micro_batch: Count | Literal["auto"] = Field("auto", description="rows of one forward pass; auto: what fits")
     activation_checkpointing: bool = Field(False, description="recompute activations backward, to save memory")
@@ -56,7 +56,7 @@ class TrainSettings(Settings):
     trackers: list[str] | Literal["auto"] = Field(
         "auto", description="tensorboard or package.module:Class; auto: TensorBoard where it is installed"
     )
-    guard: Guard = Guard()
+    guard: SpikeGuardSettings = SpikeGuardSettings()
 
     @field_validator("trackers")
     @classmethod
@@ -67,7 +67,7 @@ class TrainSettings(Settings):
 
 
 # Settings that a resumed run may change: how long it goes on, and what is seen and kept of it.
-MAY_CHANGE = frozenset(
+CHANGEABLE_ON_RESUME = frozenset(
     f"train.{name}"
     for name in (
         "steps",

@@ -9,7 +9,7 @@ import math
 import statistics
 from enum import Enum
 
-from firstlight.train.settings import Guard
+from firstlight.train.settings import SpikeGuardSettings
 from firstlight.train.state import Counters
 
 _LEAST = 20  # losses needed before a bound means something
@@ -33,20 +33,20 @@ def spike_bound(losses: list[float], sigma: float) -> float:
     return median + sigma * max(deviation, 0.01 * abs(median))
 
 
-def judge(counters: Counters, position: int, loss: float, applied: bool, settings: Guard) -> Verdict:
+def judge(counters: Counters, position: int, loss: float, applied: bool, settings: SpikeGuardSettings) -> Verdict:
     """Note in ``counters`` the loss of the step whose first row is ``position``, and say what is to be done."""
     if not applied:
-        counters.not_finite += 1
-        return Verdict.FAIL if counters.not_finite > settings.max_skipped_steps else Verdict.SKIPPED
-    counters.not_finite = 0
+        counters.nonfinite_steps += 1
+        return Verdict.FAIL if counters.nonfinite_steps > settings.max_skipped_steps else Verdict.SKIPPED
+    counters.nonfinite_steps = 0
     if loss > spike_bound(counters.losses, settings.spike_sigma):
-        if counters.spiking == 0:
+        if counters.spike_steps == 0:
             counters.spike_position = position
-        counters.spiking += 1
-        if counters.spiking < settings.spike_steps:
+        counters.spike_steps += 1
+        if counters.spike_steps < settings.spike_steps:
             return Verdict.GO_ON
         return Verdict.FAIL if counters.rollbacks >= settings.max_rollbacks else Verdict.ROLL_BACK
-    counters.spiking = 0
+    counters.spike_steps = 0
     counters.losses.append(loss)
     del counters.losses[: -settings.spike_window]
     return Verdict.GO_ON

@@ -13,6 +13,16 @@ from firstlight.errors import CheckpointError
 from firstlight.model import GPT, HEADS_FILE, from_hf_state_dict, to_hf_state_dict
 from firstlight.optim import ExponentialMovingAverage, Optimizer, load_state_tensors, state_tensors
 
+# Keys in checkpoints of counters whose attributes have other names.
+_STORED_KEYS = {
+    "setup_seconds": "outside_seconds",
+    "micro_batch": "micro_rows",
+    "nonfinite_steps": "not_finite",
+    "spike_steps": "spiking",
+    "last_improvement": "gain_loss",
+    "evaluations_without_gain": "stale",
+}
+
 
 @dataclass(slots=True)
 class Counters:
@@ -41,22 +51,22 @@ class Counters:
     tokens: int = 0
     position: int = 0
     seconds: float = 0.0
-    outside_seconds: float = 0.0
-    micro_rows: int = 0
+    setup_seconds: float = 0.0
+    micro_batch: int = 0
     skipped: list[tuple[int, int]] = field(default_factory=list)
-    not_finite: int = 0
+    nonfinite_steps: int = 0
     rollbacks: int = 0
-    spiking: int = 0
+    spike_steps: int = 0
     spike_position: int = 0
     losses: list[float] = field(default_factory=list)
     best_loss: float | None = None
     best_step: int | None = None
-    gain_loss: float | None = None
-    stale: int = 0
+    last_improvement: float | None = None
+    evaluations_without_gain: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object; floats survive it exactly."""
-        return asdict(self)
+        return {_STORED_KEYS.get(name, name): value for name, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, table: dict[str, Any]) -> "Counters":
@@ -65,25 +75,26 @@ class Counters:
         Raises:
             CheckpointError: a key is missing or unknown.
         """
-        known = {f.name for f in fields(cls)}
-        if set(table) != known:
-            odd = sorted(set(table) ^ known)
-            raise CheckpointError("the training state has other keys than this version", found=", ".join(odd))
-        return cls(**{**table, "skipped": [(int(a), int(n)) for a, n in table["skipped"]]})
+        names = {_STORED_KEYS.get(f.name, f.name): f.name for f in fields(cls)}
+        if set(table) != set(names):
+            odd = sorted(set(table) ^ set(names))
+            raise CheckpointError("the training state has other keys than this version's", found=", ".join(odd))
+        values = {names[key]: value for key, value in table.items()}
+        return cls(**{**values, "skipped": [(int(a), int(n)) for a, n in table["skipped"]]})
 
-    def note_valid(self, loss: float, threshold: float) -> None:
+    def record_evaluation(self, loss: float, threshold: float) -> None:
         """Take up the valid loss of this step; one that is not finite gains nothing."""
         if not math.isfinite(loss):
-            self.stale += 1
+            self.evaluations_without_gain += 1
             return
         if self.best_loss is None or loss < self.best_loss:
             self.best_loss, self.best_step = loss, self.step
-        if self.gain_loss is None or self.gain_loss - loss > threshold:
-            self.gain_loss, self.stale = loss, 0
+        if self.last_improvement is None or self.last_improvement - loss > threshold:
+            self.last_improvement, self.evaluations_without_gain = loss, 0
         else:
-            self.stale += 1
+            self.evaluations_without_gain += 1
 
-    def skip_to(self, position: int, rows: int) -> int:
+    def next_position(self, position: int, rows: int) -> int:
         """Return the first position from ``position`` on at which ``rows`` rows touch no skipped window."""
         moved = True
         while moved:
@@ -94,7 +105,7 @@ class Counters:
         return position
 
 
-class Form(Protocol):
+class WeightFormat(Protocol):
     """How a model's weights stand in a checkpoint."""
 
     def export(self, model: GPT) -> dict[str, Tensor]:
@@ -106,7 +117,7 @@ class Form(Protocol):
         ...
 
 
-class Whole:
+class FullWeights:
     """All weights, in transformers' names, and heads beside them."""
 
     def export(self, model: GPT) -> dict[str, Tensor]:
@@ -134,7 +145,7 @@ class TrainState:
     ema: ExponentialMovingAverage | None = None
     scaler: torch.amp.GradScaler | None = None
     counters: Counters = field(default_factory=Counters)
-    form: Form = field(default_factory=Whole)
+    weight_format: WeightFormat = field(default_factory=FullWeights)
 
     def trainer_tensors(self) -> dict[str, Tensor]:
         """Return every tensor beside the weights, by name; not copied."""

@@ -20,7 +20,7 @@ from firstlight.types import Rows
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class StepResult:
     """What a step found.
 
     Attributes:
@@ -43,7 +43,7 @@ def train_step(
     factor: float,
     settings: OptimizerSettings,
     device_context: parallel.DeviceContext,
-) -> Outcome:
+) -> StepResult:
     """Update the weights by one batch: this process's rows of it.
 
     Args:
@@ -58,7 +58,7 @@ def train_step(
         TrainingError: out of memory amid the update, so that the weights are no longer those of any step.
     """
     rows = batch.n_rows
-    micro = state.counters.micro_rows or rows
+    micro = state.counters.micro_batch or rows
     weight, targets = parallel.all_sum(batch.counted(), device_context).tolist()
     # DDP averages gradients over processes; the loss here is divided by the weight over all of them.
     scale = device_context.world_size / weight if weight > 0 else 0.0
@@ -82,7 +82,7 @@ def train_step(
     if state.scaler is not None:
         state.scaler.update()
     state.optimizer.zero_grad(set_to_none=True)
-    return Outcome(loss_sum / weight if weight > 0 else math.nan, grad_norm, int(targets), applied)
+    return StepResult(loss_sum / weight if weight > 0 else math.nan, grad_norm, int(targets), applied)
 
 
 def _update(state: TrainState) -> None:

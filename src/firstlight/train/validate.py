@@ -14,7 +14,7 @@ from firstlight.types import Batch
 
 
 @dataclass(frozen=True, slots=True)
-class ValidResult:
+class ValidationResult:
     """Valid loss and what it means.
 
     Attributes:
@@ -62,7 +62,7 @@ def validate(
     device_context: parallel.DeviceContext,
     rows: int,
     unit: str = "token",
-) -> ValidResult:
+) -> ValidationResult:
     """Measure the loss of ``model`` over ``windows``, each process taking its share.
 
     Args:
@@ -90,7 +90,7 @@ def validate(
     sums = torch.stack([part.cpu().double() for part in parts]).sum(0)
     total, count, text_nats, text_bytes = parallel.all_sum(sums, device_context).tolist()
     bits = text_nats / math.log(2) / text_bytes if text_bytes else None
-    return ValidResult(total / count if count else math.nan, bits, round(count), round(text_bytes), unit)
+    return ValidationResult(total / count if count else math.nan, bits, round(count), round(text_bytes), unit)
 
 
 def _sums(model: GPT, batch: Batch, lengths: Tensor | None, device_context: parallel.DeviceContext) -> Tensor:
@@ -100,15 +100,15 @@ def _sums(model: GPT, batch: Batch, lengths: Tensor | None, device_context: para
     starts = None if batch.starts is None else batch.starts.to(device_context.device)
     with parallel.autocast(device_context):
         nats = model.token_nll(inputs, targets, starts).to(wide)
-    counts = torch.ones_like(targets, dtype=torch.bool)
+    target_unit = torch.ones_like(targets, dtype=torch.bool)
     if batch.weights is not None:
-        counts = batch.weights.to(device_context.device) > 0
-    text = torch.zeros_like(targets) if lengths is None else lengths[targets] * counts
+        target_unit = batch.weights.to(device_context.device) > 0
+    text = torch.zeros_like(targets) if lengths is None else lengths[targets] * target_unit
     # Selected, not multiplied: what does not count may be infinite.
     return torch.stack(
         [
-            torch.where(counts, nats, 0).sum(),
-            counts.sum().to(wide),
+            torch.where(target_unit, nats, 0).sum(),
+            target_unit.sum().to(wide),
             torch.where(text > 0, nats, 0).sum(),
             text.sum().to(wide),
         ]
