@@ -39,7 +39,7 @@ from firstlight.finetuning import (
 from firstlight.lm import LM
 from firstlight.model import GPT, hf_parameter_names
 from firstlight.optim import ScheduleSettings, lr_factor
-from firstlight.statistics import METRICS, interval
+from firstlight.statistics import METRICS, bootstrap_interval
 
 BATCH = 32
 PRESET = preset("firstlight.stages.presets.finetune", "lora")
@@ -195,7 +195,7 @@ def trainer(ctx: TrainContext) -> dict[str, Any]:
         worker.train()
         logits = worker.predict(start.valid).predictions
     said, true = np.asarray(logits).argmax(-1), np.asarray([row["labels"] for row in start.valid])
-    low, high = interval(METRICS["accuracy"], said, true)
+    low, high = bootstrap_interval(METRICS["accuracy"], said, true)
     losses = [entry["loss"] for entry in worker.state.log_history if "loss" in entry]
     return {"value": METRICS["accuracy"](said, true), "low": low, "high": high, "losses": losses, "handed": handed}
 

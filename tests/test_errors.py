@@ -20,7 +20,7 @@ from firstlight.errors import Failure, FirstlightError, MissingExtra, UnknownNam
 )
 def test_sentence(fields: dict[str, object], sentence: str):
     error = FirstlightError("is wrong", **fields)
-    assert error.sentence() == str(error) == sentence
+    assert error.message == str(error) == sentence
 
 
 def classes(root: type[FirstlightError]) -> list[type[FirstlightError]]:
@@ -43,14 +43,14 @@ def test_the_tree_in_the_docstring_is_whole():
 
 def test_unknown_name_offers_the_nearest():
     error = UnknownName("preset", "gpt2-124", ["gpt2-124m", "nano"], where="--preset")
-    assert error.sentence() == (
+    assert error.message == (
         "--preset: unknown preset 'gpt2-124' (expected one of gpt2-124m, nano). Did you mean 'gpt2-124m'?"
     )
-    assert "Did you mean" not in UnknownName("preset", "zzz", ["nano"]).sentence()
+    assert "Did you mean" not in UnknownName("preset", "zzz", ["nano"]).message
 
 
 def test_missing_extra_says_what_to_install():
-    assert "pip install 'firstlight[zstd]'" in MissingExtra("reading .zst", "zstd").sentence()
+    assert "pip install 'firstlight[zstd]'" in MissingExtra("reading .zst", "zstd").message
 
 
 def test_nearest():
@@ -61,4 +61,4 @@ def test_nearest():
 
 def test_what_a_damaged_file_holds_stays_on_one_line() -> None:
     error = FirstlightError("is wrong", found="a\nb\x1b[31m\udc80é")
-    assert error.sentence() == r"is wrong (found a\nb\x1b[31m\udc80é)"
+    assert error.message == r"is wrong (found a\nb\x1b[31m\udc80é)"

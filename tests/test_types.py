@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from firstlight import types
-from firstlight.types import Document, StepReport
+from firstlight.types import Document, StepMetrics
 
 
 @pytest.mark.parametrize("cls", [c for c in vars(types).values() if dataclasses.is_dataclass(c)])
@@ -24,7 +24,7 @@ def test_documents_do_not_share_their_meta():
 
 
 def test_a_step_report_is_applied_unless_said():
-    report = StepReport(step=1, tokens=8, position=0, rows=2, loss=1.0, lr=0.1, grad_norm=1.0, seconds=0.1)
+    report = StepMetrics(step=1, tokens=8, position=0, rows=2, loss=1.0, lr=0.1, grad_norm=1.0, seconds=0.1)
     assert report.applied
 
 

@@ -1,18 +1,18 @@
-"""The one error tree, and the one place where a user's error becomes a sentence.
+"""The exceptions of the package, and the one place where they become a message.
 
 FirstlightError
-├── UsageError            exit 2: what was asked cannot be meant
-│   ├── ConfigError       a key of a TOML file or of the command line
-│   ├── UnknownName       a name that is not in a table
-│   └── MissingExtra      a library that the base install leaves out
-└── Failure               exit 1: what was asked was tried and failed
-    ├── CorpusError       a file or line of a corpus
-    ├── TokenizerError    a tokenizer that cannot be trained, read or used
-    ├── StoreError        a token store
-    ├── CheckpointError   a checkpoint or a model directory
-    ├── ContractError     artefacts that do not belong together
-    ├── StorageError      the disk: full, read-only, not permitted
-    └── TrainingError     a run that cannot go on (not finite, out of memory)
+├── UsageError              exit code 2: the request is invalid
+│   ├── ConfigError         a key of a TOML file or of the command line
+│   ├── UnknownName         a name that is not in a table
+│   └── MissingExtra        an optional library that is not installed
+└── Failure                 exit code 1: the request is valid, but failed
+    ├── CorpusError         a file or line of a corpus
+    ├── TokenizerError      a tokenizer that cannot be trained, read or used
+    ├── StoreError          a token store
+    ├── CheckpointError     a checkpoint or a model directory
+    ├── CompatibilityError  artifacts that do not belong together
+    ├── StorageError        the disk: full, read-only, not permitted
+    └── TrainingError       a run that cannot continue (not finite, out of memory)
 """
 
 import difflib
@@ -20,13 +20,15 @@ from collections.abc import Iterable
 
 
 class FirstlightError(Exception):
-    """An error that a user can cause and mend.
+    """An error that a user can cause and fix.
+
+    Its message is ``where: problem (found …; expected …). Fix.``
 
     Args:
-        problem: what is wrong, one clause without a full stop.
-        where: the file (and line), key or command that it is about.
-        found: what was there.
-        expected: what should have been there.
+        problem: what is wrong: one clause in lower case, without a full stop.
+        where: the file (and line), key or command.
+        found: the actual value.
+        expected: the valid values.
         fix: what to do, in the imperative.
     """
 
@@ -43,13 +45,14 @@ class FirstlightError(Exception):
     ) -> None:
         self.problem = problem
         self.where = None if where is None else str(where)
-        self.found = None if found is None else _on_one_line(str(found))
+        self.found = None if found is None else _escape(str(found))
         self.expected = None if expected is None else str(expected)
         self.fix = fix
-        super().__init__(self.sentence())
+        super().__init__(self.message)
 
-    def sentence(self) -> str:
-        """Build the message that command line, server and studio show."""
+    @property
+    def message(self) -> str:
+        """The message for users, from all fields."""
         head = f"{self.where}: {self.problem}" if self.where else self.problem
         details = [
             f"{label} {value}"
@@ -62,17 +65,17 @@ class FirstlightError(Exception):
 
 
 class UsageError(FirstlightError):
-    """What was asked cannot be meant: exit code 2."""
+    """An invalid request: exit code 2."""
 
     exit_code = 2
 
 
 class ConfigError(UsageError):
-    """A setting that is unknown or has a wrong value; ``where`` is its dotted key."""
+    """An unknown setting, or one with an invalid value; ``where`` is its dotted key."""
 
 
 class UnknownName(UsageError):
-    """A name that is not in a table, with the nearest one that is.
+    """A name that is not in a table; suggests the nearest one.
 
     Args:
         kind: what the table holds.
@@ -96,18 +99,18 @@ class UnknownName(UsageError):
 
 
 class MissingExtra(UsageError):
-    """A library that the base install leaves out."""
+    """An optional library that is not installed."""
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f"{what} needs a library that is not installed", fix=f"Run: pip install 'firstlight[{extra}]'")
 
 
 class Failure(FirstlightError):
-    """What was asked was tried and failed: exit code 1."""
+    """A valid request that failed: exit code 1."""
 
 
 class CorpusError(Failure):
-    """A file or line of a corpus that cannot be read as asked."""
+    """A file or line of a corpus that cannot be read."""
 
 
 class TokenizerError(Failure):
@@ -115,30 +118,30 @@ class TokenizerError(Failure):
 
 
 class StoreError(Failure):
-    """A token store that is damaged, unfinished or of another kind."""
+    """A token store that is damaged, unfinished or of another format."""
 
 
 class CheckpointError(Failure):
-    """A checkpoint or model directory that is damaged or of another kind."""
+    """A checkpoint or model directory that is damaged or of another format."""
 
 
-class ContractError(Failure):
-    """Artefacts that do not belong together: tokenizer, store, checkpoint, settings."""
+class CompatibilityError(Failure):
+    """Artifacts that do not belong together: tokenizer, store, checkpoint, settings."""
 
 
 class StorageError(Failure):
-    """The disk says no: full, read-only or not permitted."""
+    """The disk is full or read-only, or access is not permitted."""
 
 
 class TrainingError(Failure):
-    """A run that cannot go on: not finite, out of memory, out of data."""
+    """A run that cannot continue: not finite, out of memory, out of data."""
 
 
-def _on_one_line(text: str) -> str:
-    """Return ``text`` with what cannot be printed written out, as a damaged file may hold it."""
+def _escape(text: str) -> str:
+    """Escape characters that cannot be printed, which a damaged file may hold."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name most like ``name``, or None when none is near."""
+    """Return the known name that is most similar to ``name``, or None if none is similar."""
     return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)), None)

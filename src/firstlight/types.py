@@ -61,21 +61,21 @@ class Encoder(Vocabulary, Protocol):
         """Return the ids of all texts end to end (int32, 1-D) and each text's count (int64)."""
         ...
 
-    def cut(self, text: str) -> int:
+    def split_point(self, text: str) -> int:
         """Return an i near the end for which ids(text[:i]) + ids(text[i:] + more) = ids(text + more), for any more."""
         ...
 
 
-class Numbered(Vocabulary, Protocol):
+class IdVocabulary(Vocabulary, Protocol):
     """What the store needs to know where documents are ids already."""
 
     @property
-    def sequence(self) -> int | None:
+    def sequence_length(self) -> int | None:
         """How many ids every document has; None where they may have any number."""
         ...
 
 
-class Rows(Protocol):
+class BatchLike(Protocol):
     """What the loop needs to know of a batch: rows that can be taken in pieces, and the weight of their targets."""
 
     @property
@@ -83,15 +83,15 @@ class Rows(Protocol):
         """How many there are."""
         ...
 
-    def counted(self) -> Tensor:
+    def count_targets(self) -> Tensor:
         """Return the weight of the targets, and how many of them have any: (2,) float64."""
         ...
 
-    def piece(self, rows: slice, device: torch.device) -> Rows:
+    def slice_rows(self, rows: slice, device: torch.device) -> BatchLike:
         """Return some of the rows, on a device."""
         ...
 
-    def arguments(self) -> tuple[Any, ...]:
+    def loss_args(self) -> tuple[Any, ...]:
         """Return what the loss module is given."""
         ...
 
@@ -117,7 +117,7 @@ class Batch:
         """B."""
         return int(self.inputs.shape[0])
 
-    def counted(self) -> Tensor:
+    def count_targets(self) -> Tensor:
         """Return the weight of the targets, and how many of them have any: (2,) float64."""
         import torch
 
@@ -125,19 +125,19 @@ class Batch:
             return torch.full((2,), self.targets.numel(), dtype=torch.float64)
         return torch.stack([self.weights.double().sum(), (self.weights != 0).sum(dtype=torch.float64)])
 
-    def piece(self, rows: slice, device: torch.device) -> Batch:
+    def slice_rows(self, rows: slice, device: torch.device) -> Batch:
         """Return some of the rows, on a device."""
         parts = (self.inputs, self.targets, self.weights, self.starts)
         moved = [None if part is None else part[rows].to(device, non_blocking=True) for part in parts]
         return Batch(*moved)  # type: ignore[arg-type]  # what is not None stays so
 
-    def arguments(self) -> tuple[Any, ...]:
+    def loss_args(self) -> tuple[Any, ...]:
         """Return what the loss module is given."""
         return self.inputs, self.targets, self.weights, self.starts
 
 
 @dataclass(frozen=True, slots=True)
-class StepReport:
+class StepMetrics:
     """What one optimiser step did; plain numbers.
 
     Attributes:

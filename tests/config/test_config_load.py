@@ -23,7 +23,7 @@ def test_unreadable_settings(tmp_path: Path, content: bytes | None, words: str):
         path.write_bytes(content)
     with pytest.raises(UsageError, match=words) as caught:
         read_toml(path)
-    assert str(path) in caught.value.sentence()
+    assert str(path) in caught.value.message
 
 
 def test_a_folder_is_no_settings_file(tmp_path: Path):

@@ -72,7 +72,7 @@ def test_an_unknown_name_gets_the_nearest_one():
     with pytest.raises(UnknownName, match="Did you mean 'cosine'") as caught:
         load_object("cosin", {"cosine": 1}, kind="schedule", where="optim.schedule.name")
     assert caught.value.where == "optim.schedule.name"
-    assert "one of cosine, or package.module:Name" in caught.value.sentence()
+    assert "one of cosine, or package.module:Name" in caught.value.message
 
 
 @pytest.mark.parametrize("reference", ["json:dumpz", "no_such_module:x", "json:", ":x", "json:JSONDecoder.nothing"])

@@ -208,17 +208,17 @@ def test_error_names_key_found_and_nearest(table: dict[str, Any], where: str, wo
     error = failure(table)
     assert error.where is not None
     assert error.where.startswith(where)
-    assert words in error.sentence()
+    assert words in error.message
     assert error.exit_code == 2
-    assert "\n" not in error.sentence()
+    assert "\n" not in error.message
 
 
 def test_wrong_type_in_a_choice_of_types_names_the_key_only():
     error = failure({"model": {"steps": "soon"}})
     assert error.where == "model.steps"
-    assert "'soon'" in error.sentence()
-    assert "integer" in error.sentence()
-    assert "'auto'" in error.sentence()
+    assert "'soon'" in error.message
+    assert "integer" in error.message
+    assert "'auto'" in error.message
 
 
 def test_overrides_read_values_as_toml_and_else_as_text():

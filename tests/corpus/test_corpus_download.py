@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from firstlight import progress
-from firstlight.corpus import cache_folder, fetch
+from firstlight.corpus import cache_dir, fetch
 from firstlight.corpus import download as module
 from firstlight.errors import CorpusError, StorageError
 
@@ -347,7 +347,7 @@ def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, variables: dict[str
     monkeypatch.setenv("HOME", "/home/me")
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert cache_folder() == Path(folder)
+    assert cache_dir() == Path(folder)
 
 
 def test_the_sum_is_computed_once_a_run(web: Any, target: Path, monkeypatch: pytest.MonkeyPatch):

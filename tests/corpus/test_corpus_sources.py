@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from firstlight import progress
-from firstlight.corpus import CorpusSettings, names, open_corpus
+from firstlight.corpus import CorpusSettings, corpus_names, open_corpus
 from firstlight.corpus.sources import find
 from firstlight.errors import CorpusError, UsageError
 
@@ -113,7 +113,9 @@ def test_a_name_that_stands_for_nothing(here: Path, name: str, fix: str):
 
 
 def test_every_name_is_known():
-    assert {"python-code", "python-docs", "tinyshakespeare", "wikitext-2", "text8", "tinystories"} <= set(names())
+    assert {"python-code", "python-docs", "tinyshakespeare", "wikitext-2", "text8", "tinystories"} <= set(
+        corpus_names()
+    )
 
 
 def standard_input(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:

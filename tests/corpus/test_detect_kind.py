@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from arrays import idx, mnist, png
 
-from firstlight.corpus import kind_of
+from firstlight.corpus import infer_kind
 from firstlight.errors import CorpusError, UsageError
 
 
@@ -29,7 +29,7 @@ def test_files_say_it_by_suffix_or_first_bytes():
     Path("a.txt").write_text("text", encoding="utf-8")
     Path("log").write_text("text of an unknown suffix", encoding="utf-8")
     found = {
-        name: kind_of([name])
+        name: infer_kind([name])
         for name in (
             "one.npy",
             "rows.npy",
@@ -61,38 +61,38 @@ def test_files_say_it_by_suffix_or_first_bytes():
 def test_folders_and_patterns():
     for i in range(12):
         png(Path(f"pets/cats/{i}.png"), np.zeros((2, 2)))
-    assert kind_of(["pets"]) == kind_of(["pets/**/*.png"]) == "images"
+    assert infer_kind(["pets"]) == infer_kind(["pets/**/*.png"]) == "images"
     Path("pets/README.md").write_text("cats", encoding="utf-8")
-    assert kind_of(["pets"]) == "images"
+    assert infer_kind(["pets"]) == "images"
     png(Path("docs/one.png"), np.zeros((2, 2)))
     for name in "ab":
         Path(f"docs/{name}.md").write_text("text", encoding="utf-8")
-    assert kind_of(["docs"]) == "text"
+    assert infer_kind(["docs"]) == "text"
     Path("arrays").mkdir()
     np.save("arrays/b.npy", np.arange(3))
-    assert kind_of(["arrays"]) == "ids"
-    assert kind_of(["docs", "nothere"]) == "text"
+    assert infer_kind(["arrays"]) == "ids"
+    assert infer_kind(["docs", "nothere"]) == "text"
 
 
 def test_mixtures_are_refused():
     png(Path("both/a.png"), np.zeros((2, 2)))
     Path("both/a.txt").write_text("text", encoding="utf-8")
     with pytest.raises(CorpusError, match=r"both: may be text or images .found 1 files of text, 1 images"):
-        kind_of(["both"])
+        infer_kind(["both"])
     np.save("ids.npy", np.arange(3))
     with pytest.raises(UsageError, match="text, ids or images .found ids.npy: ids, both/a.png: images"):
-        kind_of(["ids.npy", "both/a.png"])
+        infer_kind(["ids.npy", "both/a.png"])
 
 
 def test_a_damaged_array_is_named_at_once():
     Path("x.npy").write_bytes(b"no array")
     with pytest.raises(CorpusError, match="x.npy: is no .npy file"):
-        kind_of(["x.npy"])
+        infer_kind(["x.npy"])
     Path("y.npy").write_bytes(b"\x93NUMPY\x01\0\xff\xff{")
     with pytest.raises(CorpusError, match="y.npy: has an invalid .npy header"):
-        kind_of(["y.npy"])
+        infer_kind(["y.npy"])
     Path("z.npy.gz").write_bytes(b"\x1f\x8b damaged")
     with pytest.raises(CorpusError, match="damaged or truncated"):
-        kind_of(["z.npy.gz"])
+        infer_kind(["z.npy.gz"])
     Path("labels").write_bytes(idx(np.arange(4)))
-    assert kind_of(["labels"]) == "images"
+    assert infer_kind(["labels"]) == "images"

@@ -7,7 +7,7 @@ import pytest
 
 import firstlight
 from firstlight import progress
-from firstlight.errors import ContractError, FirstlightError, StoreError, UsageError
+from firstlight.errors import CompatibilityError, FirstlightError, StoreError, UsageError
 from firstlight.lm import LM
 from firstlight.stages.evaluate import evaluate
 from firstlight.store import TokenStore
@@ -135,7 +135,7 @@ def test_a_store_of_another_tokenizer_is_refused_for_its_valid_split_only(world)
     (checkpoint / "tokenizer.json").unlink()
     train([Document(TEXT, "x")], TokenizerSettings(kind="char")).save(checkpoint)
     (checkpoint / "manifest.json").unlink()
-    with pytest.raises(ContractError, match="made with another tokenizer"):
+    with pytest.raises(CompatibilityError, match="made with another tokenizer"):
         evaluate(checkpoint)
     (result,) = evaluate(checkpoint, [str(world / "text.txt")]).texts
     assert result.baselines.keys() == {"uniform"}

@@ -93,9 +93,9 @@ def test_pieces_add_up_to_the_batch(marked: Tokenizer) -> None:
     batch = collate("t", Preprocessor(task, marked, 48)(examples(6)), scored=False)
     module = TaskLoss(made, {"t": task}, lm_weight=0.5, dropout=0.0, class_weights={})
     whole = module(batch)[0]
-    parts = [module(batch.piece(slice(i, i + 2), torch.device("cpu")))[0] for i in (0, 2, 4)]
+    parts = [module(batch.slice_rows(slice(i, i + 2), torch.device("cpu")))[0] for i in (0, 2, 4)]
     torch.testing.assert_close(sum(parts), whole)
-    assert batch.counted().tolist() == [6.0, 6.0]
+    assert batch.count_targets().tolist() == [6.0, 6.0]
 
 
 @pytest.mark.parametrize("kind", CASES)
@@ -106,10 +106,10 @@ def test_rows_stand_by_width_and_a_piece_is_no_wider_than_its_rows(marked: Token
     batch = TaskRows(task, rows).batch(np.array([3, 0, 2, 1]))
     widths = [max(len(s) for s in row.sequences) for row in rows]
     assert batch.widths.tolist() == sorted(widths) and len(set(widths)) > 1
-    first = batch.piece(slice(0, 2), torch.device("cpu"))
+    first = batch.slice_rows(slice(0, 2), torch.device("cpu"))
     assert first.ids.shape[-1] == first.learnt.shape[-1] == min(widths) < batch.ids.shape[-1]
     module = TaskLoss(made, {"t": task}, lm_weight=0.5, dropout=0.0, class_weights={})
-    parts = [module(batch.piece(slice(i, i + 2), torch.device("cpu")))[0] for i in (0, 2)]
+    parts = [module(batch.slice_rows(slice(i, i + 2), torch.device("cpu")))[0] for i in (0, 2)]
     torch.testing.assert_close(sum(parts), module(collate("t", rows, scored=task.scored))[0], rtol=1e-4, atol=1e-4)
 
 
@@ -127,7 +127,7 @@ def test_words_have_a_loss_each(marked: Tokenizer) -> None:
         hidden = made.hidden(torch.from_numpy(row.sequences[0]).long()[None])[0]
         logits = made.heads["t"](hidden[list(row.reads)])
         expected += F.cross_entropy(logits, torch.tensor(row.label), reduction="sum")
-    assert count == 4 and batch.counted().tolist() == [4.0, 4.0]
+    assert count == 4 and batch.count_targets().tolist() == [4.0, 4.0]
     torch.testing.assert_close(total, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -137,7 +137,7 @@ def test_classes_may_count_unlike(marked: Tokenizer) -> None:
     batch = collate("t", Preprocessor(task, marked, 48)(examples(4)), scored=False)
     plain = TaskLoss(made, {"t": task}, lm_weight=0, dropout=0, class_weights={})
     weighted = TaskLoss(made, {"t": task}, lm_weight=0, dropout=0, class_weights={"t": torch.tensor([0.0, 3.0])})
-    of_good = sum(plain(batch.piece(slice(i, i + 1), torch.device("cpu")))[0] for i in (1, 3))
+    of_good = sum(plain(batch.slice_rows(slice(i, i + 1), torch.device("cpu")))[0] for i in (1, 3))
     torch.testing.assert_close(weighted(batch)[0], 3 * of_good)
 
 
@@ -151,5 +151,5 @@ def test_a_chat_has_the_nats_of_its_answers_alone(marked: Tokenizer) -> None:
     ids = torch.from_numpy(row.sequences[0]).long()[None]
     nats = F.cross_entropy(made(ids)[0, :-1], ids[0, 1:], reduction="none")
     expected = nats[torch.tensor(row.learnt[1:])].sum()
-    assert count == sum(row.learnt) == batch.counted()[0]
+    assert count == sum(row.learnt) == batch.count_targets()[0]
     torch.testing.assert_close(total, expected, rtol=1e-4, atol=1e-5)

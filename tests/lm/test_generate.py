@@ -5,7 +5,7 @@ import torch
 from tiny_lm import FAMILIES, KINDS, gpt, lm, tokenizer
 
 from firstlight import progress
-from firstlight.errors import CheckpointError, ContractError, UsageError
+from firstlight.errors import CheckpointError, CompatibilityError, UsageError
 from firstlight.lm import LM, GenerateSettings
 from firstlight.lm import lm as lm_module
 
@@ -142,10 +142,10 @@ def test_a_model_without_words_says_so():
 def test_a_token_that_the_model_lacks_is_refused_by_name():
     short = LM(gpt("gpt2", 200), tokenizer("byte"))
     assert short.generate("a", GREEDY)[0].ids
-    with pytest.raises(ContractError, match=r"a token that the model does not .*ids below 200"):
+    with pytest.raises(CompatibilityError, match=r"a token that the model does not .*ids below 200"):
         short.generate("子", GREEDY)
     assert short.generate("", GREEDY)[0].ids, "a text begins behind a line end where there is no end-of-text"
-    with pytest.raises(ContractError, match="a token that the model does not"):
+    with pytest.raises(CompatibilityError, match="a token that the model does not"):
         short.score([("a", "子")])
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from firstlight.config import flatten, merge
-from firstlight.errors import ContractError
+from firstlight.errors import CompatibilityError
 from firstlight.runs.compatibility import changed_settings, check_changes, settings_hash
 from firstlight.train import CHANGEABLE_ON_RESUME, TrainSettings
 
@@ -70,7 +70,7 @@ def test_limits_and_cadence_may_change() -> None:
 
 def test_every_other_change_is_named_with_both_values() -> None:
     differing = {"train.steps": (10, 20), "optim.lr": (0.1, 0.2), "model.n_layer": (2, 4)}
-    with pytest.raises(ContractError) as caught:
+    with pytest.raises(CompatibilityError) as caught:
         check_changes(differing, Path("runs/a"))
     text = str(caught.value)
     assert "model.n_layer = 4 (the run has 2), optim.lr = 0.2 (the run has 0.1)" in text

@@ -12,7 +12,7 @@ from copy_recipe import CopyRecipe, CopyResult, no_report
 from safetensors.torch import load_file
 
 from firstlight.config import parse_overrides
-from firstlight.errors import ConfigError, ContractError, StorageError, UsageError
+from firstlight.errors import CompatibilityError, ConfigError, StorageError, UsageError
 from firstlight.report import write_run_report
 from firstlight.runs import RunDirectory, resolve_request, run_recipe
 from firstlight.runs import orchestrator as module
@@ -98,7 +98,7 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
 
 def test_an_existing_run_needs_resume_and_the_same_kind(tmp_path: Path) -> None:
     run(tmp_path / "r", "train.steps=2")
-    with pytest.raises(ContractError, match="already holds a run.*--resume"):
+    with pytest.raises(CompatibilityError, match="already holds a run.*--resume"):
         run(tmp_path / "r")
     other = CopyRecipe()
     other.kind = "paint"
@@ -112,18 +112,20 @@ def test_an_existing_run_needs_resume_and_the_same_kind(tmp_path: Path) -> None:
 
 def test_a_resume_changes_only_what_it_may(tmp_path: Path) -> None:
     run(tmp_path / "r", "train.steps=2")
-    with pytest.raises(ContractError, match=r"cannot change these settings.*optim\.lr = 0\.5 \(the run has 0\.01\)"):
+    with pytest.raises(
+        CompatibilityError, match=r"cannot change these settings.*optim\.lr = 0\.5 \(the run has 0\.01\)"
+    ):
         run(tmp_path / "r", "optim.lr=0.5", resume=True)
     with pytest.raises(ConfigError, match="Did you mean train.steps"):
         run(tmp_path / "r", "train.stepz=9", resume=True)
-    with pytest.raises(ContractError, match="holds a run on other data.*run.source = numbers"):
+    with pytest.raises(CompatibilityError, match="holds a run on other data.*run.source = numbers"):
         run(tmp_path / "r", "run.source=letters", resume=True)
 
 
 def test_other_artifacts_are_refused_before_anything_is_changed(tmp_path: Path) -> None:
     run(tmp_path / "r", "train.steps=4", "train.stop_after=2")
     before = (tmp_path / "r" / "contract.json").read_bytes()
-    with pytest.raises(ContractError, match="was trained with other numbers.*found numbers; expected letters"):
+    with pytest.raises(CompatibilityError, match="was trained with other numbers.*found numbers; expected letters"):
         run(tmp_path / "r", "train.stop_after=0", resume=True, recipe=CopyRecipe(store="letters"))
     assert (tmp_path / "r" / "contract.json").read_bytes() == before
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from firstlight.errors import ConfigError, ContractError, StorageError, TokenizerError, UsageError
+from firstlight.errors import CompatibilityError, ConfigError, StorageError, TokenizerError, UsageError
 from firstlight.files import verify_manifest
 from firstlight.stages import data
 from firstlight.stages import tokenizer as tokenizer_stage
@@ -42,7 +42,7 @@ def test_the_same_again_is_used_again_and_another_is_refused():
     assert Path("store/train.idx").stat().st_ino == index
     assert (again.train_tokens, again.documents, again.tally.seen) == (first.train_tokens, 60, 0)
     for change in ("data.valid_ratio=0.3", "seed=4", "tokenizer.kind=char", "corpus.min_characters=20"):
-        with pytest.raises(ContractError, match="another --out"):
+        with pytest.raises(CompatibilityError, match="another --out"):
             prepare("store", change)
     assert prepare().train_tokens == first.train_tokens
 
@@ -61,7 +61,7 @@ def test_a_tokenizer_made_before():
     assert made.vocab_size == tokenizer_stage.show("words").vocab_size
     assert tokenizer_stage.show("store").hash == tokenizer_stage.show("words").hash
     assert data.prepare(["rows.jsonl"], out="store", tokenizer_path="words").tally.seen == 0
-    with pytest.raises(ContractError, match="another tokenizer"):
+    with pytest.raises(CompatibilityError, match="another tokenizer"):
         prepare()
 
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from vector_run import SETTINGS, TEXT, make_vectors
 
 from firstlight.config import read_toml
-from firstlight.errors import ContractError, FirstlightError, StoreError, TokenizerError, UsageError
+from firstlight.errors import CompatibilityError, FirstlightError, StoreError, TokenizerError, UsageError
 from firstlight.lm import LM
 from firstlight.stages.pretrain import dry_run, pretrain
 from firstlight.stages.verify_resume import verify_resume
@@ -113,7 +113,7 @@ def test_a_resume_needs_no_vectors_and_cannot_change_them() -> None:
     Path("v.txt").unlink()
     assert pretrain(["run"], resume=True, overrides=["train.stop_after=0"]).finished
     for word in ("model.embeddings=wide.bin", "model.embeddings=random", "model.embeddings_frozen_steps=1"):
-        with pytest.raises(ContractError, match="cannot change"):
+        with pytest.raises(CompatibilityError, match="cannot change"):
             pretrain(["run"], resume=True, overrides=[word])
 
 
@@ -128,7 +128,7 @@ def test_what_the_run_keeps_is_checked() -> None:
         pretrain(["run"], resume=True)
     shutil.rmtree("run/embeddings")
     shutil.copytree("other/embeddings", "run/embeddings")
-    with pytest.raises(ContractError, match="trained with other word vectors"):
+    with pytest.raises(CompatibilityError, match="trained with other word vectors"):
         pretrain(["run"], resume=True)
 
 
@@ -169,7 +169,7 @@ def test_what_cannot_be_begun_from(words: list[str], error: type[FirstlightError
     Path("chinese.txt").write_text("猫 1 2 3\n", encoding="utf-8")
     with pytest.raises(error) as caught:
         pretrain(["text.txt"], out="run", overrides=[*SETTINGS, *words])
-    assert says in caught.value.sentence()
+    assert says in caught.value.message
 
 
 def test_a_model_to_start_from_has_embeddings_of_its_own() -> None:

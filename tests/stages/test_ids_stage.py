@@ -10,7 +10,7 @@ from small_sequences import SMALL, write_ids
 
 import firstlight
 from firstlight.cli.app import run as command
-from firstlight.errors import ContractError, CorpusError, UsageError
+from firstlight.errors import CompatibilityError, CorpusError, UsageError
 from firstlight.stages import data
 from firstlight.stages.generate import generate_ids
 from firstlight.stages.verify_resume import verify_resume
@@ -44,7 +44,7 @@ def test_a_run_has_ids_and_no_tokenizer(made: Path):
     assert read(checkpoint / "config.json")["eos_token_id"] == 12
     assert "AutoTokenizer" not in (checkpoint / "README.md").read_text(encoding="utf-8")
     store = TokenStore.open(run / "data", tokenizer_hash=Ids(12).hash)
-    assert (store.vocab_size, store.eot_id, store.sequence) == (13, 12, None)
+    assert (store.vocab_size, store.eot_id, store.sequence_length) == (13, 12, None)
 
 
 def test_figures_are_of_tokens_and_never_of_bytes(made: Path):
@@ -119,7 +119,7 @@ def test_a_store_made_before_trains_too(made: Path, tmp_path: Path, capsys: pyte
     prepared = data.prepare([str(made / "walk.npy")], out=store, overrides=["ids.vocab_size=12"])
     assert (prepared.vocab_size, prepared.documents, prepared.tally.documents) == (13, 2, 1)
     assert data.prepare([str(made / "walk.npy")], out=store, overrides=["ids.vocab_size=12"]).train_tokens
-    with pytest.raises(ContractError, match="another tokenizer"):
+    with pytest.raises(CompatibilityError, match="another tokenizer"):
         data.prepare([str(made / "walk.npy")], out=store, overrides=["ids.vocab_size=20"])
     assert data.verify(store).problems == []
     found = data.inspect(store, n_tokens=3)
@@ -132,7 +132,7 @@ def test_a_store_made_before_trains_too(made: Path, tmp_path: Path, capsys: pyte
     )
     assert again.valid_loss < result.valid_loss
     np.save(tmp_path / "other.npy", np.arange(3000) % 20)
-    with pytest.raises(ContractError, match="the starting model was trained with another tokenizer"):
+    with pytest.raises(CompatibilityError, match="the starting model was trained with another tokenizer"):
         firstlight.pretrain(
             [str(tmp_path / "other.npy")],
             out=tmp_path / "no",

@@ -47,7 +47,7 @@ def test_a_row_is_an_image_and_the_block_has_its_pixels(made: Path):
     pixels = LM.load_fp32(run).codec
     assert isinstance(pixels, Pixels)
     assert (pixels.size, pixels.levels, pixels.classes) == (6, 16, ("0", "1", "2"))
-    assert (store.sequence, store.vocab_size, store.eot_id) == (37, 20, -1)
+    assert (store.sequence_length, store.vocab_size, store.eot_id) == (37, 20, -1)
     assert store.tokenizer_hash == pixels.hash
     checkpoint = run / "checkpoints" / (run / "latest").read_text(encoding="utf-8").strip()
     assert read(checkpoint / "pixels.json") == read(run / "tokenizer" / "pixels.json")

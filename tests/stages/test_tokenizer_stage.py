@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from firstlight.corpus import open_corpus
-from firstlight.errors import ContractError, FirstlightError, TokenizerError, UsageError
+from firstlight.errors import CompatibilityError, FirstlightError, TokenizerError, UsageError
 from firstlight.stages import tokenizer as stage
 from firstlight.stages.tokenizer_cache import train_on_corpus
 from firstlight.tokenizer import TokenizerSettings
@@ -38,9 +38,9 @@ def test_the_same_is_used_again_and_another_is_refused():
     made = file.stat().st_mtime_ns
     assert train("here", "tokenizer.kind=char") == facts
     assert file.stat().st_mtime_ns == made
-    with pytest.raises(ContractError, match="another tokenizer already"):
+    with pytest.raises(CompatibilityError, match="another tokenizer already"):
         train("here", "tokenizer.kind=byte")
-    with pytest.raises(ContractError, match="another tokenizer already"):
+    with pytest.raises(CompatibilityError, match="another tokenizer already"):
         stage.import_(_byte("bytes"), out="here")
     assert stage.show("here") == facts
 
@@ -56,7 +56,7 @@ def test_a_damaged_tokenizer_is_not_replaced_unasked():
     train("here", "tokenizer.kind=char")
     Path("here/origin.json").unlink()
     Path("here/tokenizer.json").write_text("{", encoding="utf-8")
-    with pytest.raises(ContractError, match="found damaged"):
+    with pytest.raises(CompatibilityError, match="found damaged"):
         train("here", "tokenizer.kind=char")
 
 

@@ -20,7 +20,7 @@ def test_the_interval_is_that_of_a_bootstrap_by_hand():
     # All 27 draws of three parts have the same probability.
     draws = np.array([[i, j, k] for i in range(3) for j in range(3) for k in range(3)])
     ratios = np.sort(sums[draws].sum(1) / counts[draws].sum(1))
-    low, high = ratio_interval(sums, counts, level=0.8, draws=20_000)
+    low, high = ratio_interval(sums, counts, level=0.8, n_bootstrap=20_000)
     assert low == pytest.approx(np.quantile(ratios, 0.1, method="inverted_cdf"), abs=0.02)
     assert high == pytest.approx(np.quantile(ratios, 0.9, method="inverted_cdf"), abs=0.02)
 
@@ -32,7 +32,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says(level, n):
     for trial in range(trials):
         counts = generator.integers(20, 64, n).astype(float)
         sums = counts * generator.gamma(4.0, 0.5, n)  # the true ratio is 2
-        low, high = ratio_interval(sums, counts, level=level, draws=300, seed=trial)
+        low, high = ratio_interval(sums, counts, level=level, n_bootstrap=300, seed=trial)
         inside += low <= 2.0 <= high
     spread = math.sqrt(level * (1 - level) / trials)
     assert abs(inside / trials - level) < 0.02 + 3 * spread
@@ -45,13 +45,13 @@ def test_the_interval_covers_the_truth_as_often_as_it_says(level, n):
 @settings(max_examples=60, deadline=None)
 def test_the_interval_lies_between_the_parts_and_grows_with_the_level(parts, level):
     sums, counts = np.array([s for s, _ in parts]), np.array([float(c) for _, c in parts])
-    low, high = ratio_interval(sums, counts, level=level, draws=200)
+    low, high = ratio_interval(sums, counts, level=level, n_bootstrap=200)
     ratios = sums / counts
     assert ratios.min() - 1e-9 <= low <= high <= ratios.max() + 1e-9
-    wide = ratio_interval(sums, counts, level=0.995, draws=200)
+    wide = ratio_interval(sums, counts, level=0.995, n_bootstrap=200)
     assert wide[0] <= low + 1e-12
     assert wide[1] >= high - 1e-12
-    assert ratio_interval(3 * sums, counts, level=level, draws=200) == pytest.approx((3 * low, 3 * high))
+    assert ratio_interval(3 * sums, counts, level=level, n_bootstrap=200) == pytest.approx((3 * low, 3 * high))
 
 
 def test_many_parts_cost_what_a_thousand_do_and_neighbours_stay_together():

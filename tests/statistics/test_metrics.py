@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firstlight.finetuning import TaskSpec
-from firstlight.statistics import METRICS, calibration, confusion, interval
+from firstlight.statistics import METRICS, bootstrap_interval, calibration, confusion
 
 CLASSES = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=2, max_size=60)
 SCORES = st.lists(st.tuples(st.integers(-50, 50), st.integers(-50, 50)), min_size=3, max_size=40)
@@ -75,7 +75,7 @@ def test_an_interval_holds_the_value_and_narrows_with_more_rows() -> None:
     for n in (100, 10_000):
         true = source.integers(0, 2, n)
         predicted = np.where(source.random(n) < 0.8, true, 1 - true)
-        low, high = interval(METRICS["accuracy"], predicted, true, draws=300)
+        low, high = bootstrap_interval(METRICS["accuracy"], predicted, true, n_bootstrap=300)
         assert low < METRICS["accuracy"](predicted, true) < high
         widths.append(high - low)
     # Of a share p among n rows the 95 % interval is 2 * 1.96 * sqrt(p (1 - p) / n) wide.

@@ -30,7 +30,7 @@ class Bytes:
         ids = np.frombuffer(b"".join(encoded), dtype=np.uint8).astype(np.int32)
         return ids, np.array([len(e) for e in encoded], dtype=np.int64)
 
-    def cut(self, text: str) -> int:
+    def split_point(self, text: str) -> int:
         """Return where a text may be cut."""
         return self._cut(text)
 

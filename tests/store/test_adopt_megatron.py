@@ -8,7 +8,7 @@ import pytest
 from made_text import EOT, Bytes, make
 
 from firstlight import progress
-from firstlight.errors import ContractError, StoreError
+from firstlight.errors import CompatibilityError, StoreError
 from firstlight.store import Batches, TokenStore, adopt, verify
 
 
@@ -37,9 +37,9 @@ def test_what_another_program_wrote_trains_here(tmp_path: Path, dtype: str) -> N
     assert (store.valid.n_documents, store.valid.n_bytes) == (1, 8)
     rows = Batches(store, block_size=8, seed=1, weights=[1.0]).batch(0, 4)
     assert rows.inputs.shape == (4, 8)
-    assert store.train.name(1) == "train document 1"
+    assert store.train.document_name(1) == "train document 1"
     assert adopt(tmp_path, Bytes()).fingerprint == store.fingerprint
-    with pytest.raises(ContractError, match="another tokenizer"):
+    with pytest.raises(CompatibilityError, match="another tokenizer"):
         adopt(tmp_path, Bytes(name="other"))
 
 

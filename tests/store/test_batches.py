@@ -13,7 +13,7 @@ from firstlight.errors import StoreError
 from firstlight.store import Batches, DataSettings, TokenStore, Windows, document_starts
 
 
-class Numbered(Bytes):
+class IdVocabulary(Bytes):
     """Gives every token of a text a number of its own, so that a row tells which tokens it holds."""
 
     def __init__(self) -> None:
@@ -30,14 +30,14 @@ class Numbered(Bytes):
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
     """One source of 1,009 tokens to train on, all different but for end-of-text."""
-    return make(tmp_path_factory.mktemp("one") / "s", ["x" * 1121], encoder=Numbered())
+    return make(tmp_path_factory.mktemp("one") / "s", ["x" * 1121], encoder=IdVocabulary())
 
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
     """Three sources of different sizes, of many documents each."""
     sources = [Texts([f"{name} {i} " * (i % 5 + 1) for i in range(60)], name) for name in ("one", "two", "three")]
-    return make(tmp_path_factory.mktemp("three") / "s", *sources, encoder=Numbered(), valid_ratio=0.2)
+    return make(tmp_path_factory.mktemp("three") / "s", *sources, encoder=IdVocabulary(), valid_ratio=0.2)
 
 
 def test_the_fixture_is_what_it_says(store: TokenStore) -> None:
@@ -186,7 +186,7 @@ def test_sources_names_the_documents_of_the_rows(three: TokenStore) -> None:
     split = three.train
     for document in range(split.n_documents):
         for token in split.tokens[split.bounds[document] : split.bounds[document + 1]].tolist():
-            by_token[token] = split.name(document)
+            by_token[token] = split.document_name(document)
     for weights in (None, [1.0, 2.0, 1.0]):
         batches = Batches(three, block_size=33, seed=5, weights=weights)
         for position in (0, 7, 10**9):
@@ -208,7 +208,7 @@ def test_sources_names_the_documents_of_the_rows(three: TokenStore) -> None:
 def test_sources_takes_time_by_documents_and_not_by_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = make(tmp_path / "s", ["x" * 200_000])
     asked: list[int] = []
-    monkeypatch.setattr(store.train, "name", lambda document: asked.append(document) or "name")
+    monkeypatch.setattr(store.train, "document_name", lambda document: asked.append(document) or "name")
     Batches(store, block_size=50_000, seed=1).sources(0, 4)
     assert len(asked) <= 8
 
@@ -222,7 +222,8 @@ def test_a_row_that_runs_over_the_end_names_both_ends(tmp_path: Path) -> None:
         documents = {int(np.searchsorted(store.train.bounds, t % n, "right")) - 1 for t in range(begin, begin + 61)}
         assert batches.sources(position, 1) == list(
             dict.fromkeys(
-                store.train.name(d) for d in sorted(documents, key=lambda d: (store.train.bounds[d + 1] <= begin, d))
+                store.train.document_name(d)
+                for d in sorted(documents, key=lambda d: (store.train.bounds[d + 1] <= begin, d))
             )
         )
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from firstlight.errors import StoreError
-from firstlight.store import megatron, open_ids, read_index, write_index
+from firstlight.store import megatron, open_megatron, read_index, write_index
 
 # Two documents, of 3 and of 1 tokens, as int32; written by hand.
 BY_HAND = bytes.fromhex(
@@ -49,7 +49,7 @@ def test_bytes_written_by_hand_are_read(tmp_path: Path) -> None:
     bounds, dtype = read_index(tmp_path / "a.idx")
     assert (bounds.tolist(), dtype) == ([0, 3, 4], np.dtype("<i4"))
     (tmp_path / "a.bin").write_bytes(np.array([7, 8, 9, 70_000], dtype="<i4").tobytes())
-    ids, bounds = open_ids(tmp_path / "a")
+    ids, bounds = open_megatron(tmp_path / "a")
     assert ids.tolist() == [7, 8, 9, 70_000]
 
 
@@ -104,7 +104,7 @@ def test_types_of_ids_that_others_write(tmp_path: Path, code: int, name: str) ->
     changed[50:58] = struct.pack("<q", 3 * size)
     (tmp_path / "a.idx").write_bytes(changed)
     (tmp_path / "a.bin").write_bytes(np.array([1, 2, 3, 4], dtype=name).tobytes())
-    assert open_ids(tmp_path / "a")[0].tolist() == [1, 2, 3, 4]
+    assert open_megatron(tmp_path / "a")[0].tolist() == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(
@@ -142,17 +142,17 @@ def test_a_cut_or_overlong_index(tmp_path: Path, size: int) -> None:
 
 def test_missing_and_cut_ids(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="a.idx: missing"):
-        open_ids(tmp_path / "a")
+        open_megatron(tmp_path / "a")
     (tmp_path / "a.idx").write_bytes(BY_HAND)
     with pytest.raises(StoreError, match="a.bin: missing"):
-        open_ids(tmp_path / "a")
+        open_megatron(tmp_path / "a")
     (tmp_path / "a.bin").write_bytes(bytes(15))
     with pytest.raises(StoreError, match="a.bin: is truncated or too long .found 15 bytes; expected 16"):
-        open_ids(tmp_path / "a")
+        open_megatron(tmp_path / "a")
 
 
 @pytest.mark.parametrize(("size", "name"), [(257, "<u2"), (65_536, "<u2"), (65_537, "<i4"), (200_000, "<i4")])
 def test_ids_take_the_smallest_type(size: int, name: str) -> None:
-    dtype = megatron.dtype_for(size)
+    dtype = megatron.smallest_dtype(size)
     assert dtype == np.dtype(name)
     assert np.array([size - 1]).astype(dtype)[0] == size - 1

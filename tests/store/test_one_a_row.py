@@ -19,8 +19,12 @@ class Codec:
 
     vocab_size = 1001
 
-    def __init__(self, sequence: int | None = None) -> None:
-        self.sequence, self.eot_id, self.hash = sequence, 1000 if sequence is None else -1, "codec" * 8
+    def __init__(self, sequence_length: int | None = None) -> None:
+        self.sequence_length, self.eot_id, self.hash = (
+            sequence_length,
+            1000 if sequence_length is None else -1,
+            "codec" * 8,
+        )
 
     def byte_lengths(self) -> np.ndarray:
         return np.zeros(self.vocab_size, dtype=np.int32)
@@ -42,8 +46,8 @@ class Rows:
         return self.name
 
 
-def make(folder: Path, *sources: Rows, sequence: int | None = None, **data: object) -> TokenStore:
-    return prepare(folder, sources, Codec(sequence), DataSettings.model_validate(data), seed=1)
+def make(folder: Path, *sources: Rows, sequence_length: int | None = None, **data: object) -> TokenStore:
+    return prepare(folder, sources, Codec(sequence_length), DataSettings.model_validate(data), seed=1)
 
 
 def images(n: int, length: int = 9) -> Rows:
@@ -52,7 +56,7 @@ def images(n: int, length: int = 9) -> Rows:
 
 def test_an_id_ends_each_document(tmp_path: Path):
     store = make(tmp_path / "s", Rows([[i, i + 1, i + 2] for i in range(60)]), valid_ratio=0.2)
-    assert store.sequence is None
+    assert store.sequence_length is None
     assert "sequence" not in store.manifest
     for split in (store.train, store.valid):
         assert np.array_equal(split.tokens.reshape(-1, 4)[:, 3], np.full(split.n_documents, 1000))
@@ -70,8 +74,8 @@ def test_a_long_document_in_pieces_is_one(tmp_path: Path):
 
 @pytest.mark.parametrize("n", [2, 5, 19, 20, 200])
 def test_documents_of_one_length_stay_whole_on_either_side(tmp_path: Path, n: int):
-    store = make(tmp_path / "s", images(n), sequence=9)
-    assert store.sequence == 9
+    store = make(tmp_path / "s", images(n), sequence_length=9)
+    assert store.sequence_length == 9
     for split in (store.train, store.valid):
         assert split.n_tokens % 9 == 0
         assert np.all(split.tokens.reshape(-1, 9)[:, 0] >= 900)
@@ -83,7 +87,7 @@ def test_documents_of_one_length_stay_whole_on_either_side(tmp_path: Path, n: in
 
 def test_one_image_is_too_few(tmp_path: Path):
     with pytest.raises(StoreError, match="too little"):
-        make(tmp_path / "s", images(1), sequence=9)
+        make(tmp_path / "s", images(1), sequence_length=9)
 
 
 @settings(deadline=None, max_examples=20)
@@ -92,7 +96,7 @@ def test_a_row_is_a_document_and_each_comes_once_an_epoch(
     tmp_path_factory: pytest.TempPathFactory, seed: int, epoch: int
 ):
     folder = tmp_path_factory.getbasetemp() / "one-a-row"
-    store = make(folder, images(150), sequence=9)
+    store = make(folder, images(150), sequence_length=9)
     batches = Batches(store, block_size=8, seed=seed)
     n = batches.windows_per_epoch
     assert n == store.train.n_documents
@@ -104,7 +108,7 @@ def test_a_row_is_a_document_and_each_comes_once_an_epoch(
 
 def test_sources_keep_their_shares_and_names(tmp_path: Path):
     two = Rows([[950, *[i % 900] * 8] for i in range(40)], "two")
-    store = make(tmp_path / "s", images(100), two, sequence=9)
+    store = make(tmp_path / "s", images(100), two, sequence_length=9)
     batches = Batches(store, block_size=8, seed=1, weights=[1, 3])
     inputs = batches.batch(0, 1024).inputs
     assert int((inputs[:, 0] == 950).sum()) == 768
@@ -114,22 +118,24 @@ def test_sources_keep_their_shares_and_names(tmp_path: Path):
 
 
 def test_some_rows_hide_their_first_id_as_a_function_of_the_place(tmp_path: Path):
-    store = make(tmp_path / "s", images(300), sequence=9)
+    store = make(tmp_path / "s", images(300), sequence_length=9)
     plain = Batches(store, block_size=8, seed=1).batch(40, 2000)
-    hidden = Batches(store, block_size=8, seed=1, hidden=(0.25, 999)).batch(40, 2000)
+    hidden = Batches(store, block_size=8, seed=1, class_dropout=(0.25, 999)).batch(40, 2000)
     marked = hidden.inputs[:, 0] == 999
     assert 400 < int(marked.sum()) < 600
     assert torch.equal(hidden.inputs[~marked], plain.inputs[~marked])
     assert torch.equal(hidden.inputs[:, 1:], plain.inputs[:, 1:])
     assert torch.equal(hidden.targets, plain.targets)
-    again = Batches(store, block_size=8, seed=1, hidden=(0.25, 999))
+    again = Batches(store, block_size=8, seed=1, class_dropout=(0.25, 999))
     assert torch.equal(torch.cat([again.batch(40 + k, 1).inputs for k in range(50)]), hidden.inputs[:50])
-    assert all((Batches(store, block_size=8, seed=1, hidden=(1.0, 999)).batch(0, 50).inputs[:, 0] == 999).tolist())
+    assert all(
+        (Batches(store, block_size=8, seed=1, class_dropout=(1.0, 999)).batch(0, 50).inputs[:, 0] == 999).tolist()
+    )
 
 
 def test_windows_are_the_valid_documents(tmp_path: Path):
-    store = make(tmp_path / "s", images(200), sequence=9)
-    windows = Windows(store.valid, block_size=8, sequence=9)
+    store = make(tmp_path / "s", images(200), sequence_length=9)
+    windows = Windows(store.valid, block_size=8, sequence_length=9)
     assert windows.n_windows == store.valid.n_documents
     assert windows.n_targets == 8 * store.valid.n_documents
     batch = windows.batch(0, 1000)

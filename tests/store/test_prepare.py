@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from made_text import EOT, Bytes, Texts, documents_of, make
 
 from firstlight import progress
-from firstlight.errors import ContractError, CorpusError, StorageError, StoreError
+from firstlight.errors import CompatibilityError, CorpusError, StorageError, StoreError
 from firstlight.store import DataSettings, TokenStore, prepare, read_index, verify
 from firstlight.store.prepare import _MOST_HELD
 from firstlight.types import Document
@@ -45,7 +45,7 @@ def _check_tables(store: TokenStore, sources: list[Texts]) -> None:
             assert (table["first_token"], table["first_document"]) == (first_token, first_document)
             assert int(split.bounds[first_document]) == first_token
             for document in range(first_document, first_document + table["documents"]):
-                name, _, number = split.name(document).partition(":")
+                name, _, number = split.document_name(document).partition(":")
                 assert name == source.name
                 text = source._documents[int(number) - 1]
                 whole = (text if isinstance(text, str) else "".join(text)).encode() + b"|"
@@ -90,7 +90,7 @@ def test_the_last_tenth_of_one_text_is_the_valid_split(tmp_path: Path) -> None:
     store = make(tmp_path / "s", [text])
     assert documents_of(store, "train") == [text[:900].encode()]
     assert documents_of(store, "valid") == [text[900:].encode() + b"|"]
-    assert store.train.name(0) == store.valid.name(0) == "texts0:1"
+    assert store.train.document_name(0) == store.valid.document_name(0) == "texts0:1"
 
 
 def test_a_cut_between_two_documents_cuts_none(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_cut_between_two_documents_cuts_none(tmp_path: Path) -> None:
     store = make(tmp_path / "s", ["123456789", "abcdefghijk"], valid_ratio=0.5)
     assert documents_of(store, "train") == [b"123456789|"]
     assert documents_of(store, "valid") == [b"abcdefghijk|"]
-    assert (store.train.name(0), store.valid.name(0)) == ("texts0:1", "texts0:2")
+    assert (store.train.document_name(0), store.valid.document_name(0)) == ("texts0:1", "texts0:2")
 
 
 def test_many_documents_none_of_which_fell_to_valid(tmp_path: Path) -> None:
@@ -108,8 +108,8 @@ def test_many_documents_none_of_which_fell_to_valid(tmp_path: Path) -> None:
     assert store.train.n_tokens == int((tokens - 40) * 0.8)
     assert store.train.n_tokens + store.valid.n_tokens == tokens
     assert store.train.n_documents + store.valid.n_documents in (40, 41)
-    assert store.valid.name(store.valid.n_documents - 1) == "texts:40"
-    assert store.train.name(0) == "texts:1"
+    assert store.valid.document_name(store.valid.n_documents - 1) == "texts:40"
+    assert store.train.document_name(0) == "texts:1"
 
 
 @settings(deadline=None, max_examples=40)
@@ -253,7 +253,7 @@ def test_whatever_the_documents_the_tables_agree(
         for side in ("train", "valid"):
             split, first = getattr(store, side), table[side]["first_document"]
             for document in range(first, first + table[side]["documents"]):
-                assert split.name(document).startswith(f"s{i}:")
+                assert split.document_name(document).startswith(f"s{i}:")
     assert verify(store.directory) == []
 
 
@@ -361,7 +361,7 @@ def test_a_store_made_from_something_else_is_refused(tmp_path: Path, change: dic
     make(tmp_path / "s", Texts(_numbered(30)))
     before = {p.name: p.read_bytes() for p in (tmp_path / "s").iterdir()}
     marks = str(change.pop("marks", "1"))
-    with pytest.raises(ContractError, match=found):
+    with pytest.raises(CompatibilityError, match=found):
         make(tmp_path / "s", Texts(_numbered(30), marks=marks), **change)  # type: ignore[arg-type]
     assert {p.name: p.read_bytes() for p in (tmp_path / "s").iterdir()} == before
 

@@ -105,7 +105,7 @@ def test_lines_of_a_json_file_keep_their_names(tmp_path: Path) -> None:
     for split in (store.train, store.valid):
         for document in range(split.n_documents):
             ids = split.tokens[split.bounds[document] : split.bounds[document + 1]]
-            line = int(split.name(document).rpartition(":")[2])
+            line = int(split.document_name(document).rpartition(":")[2])
             assert ids[-1] == tokenizer.eot_id
             assert tokenizer.decode(ids) == texts[line - 1]
 

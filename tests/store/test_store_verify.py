@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from made_text import EOT, Bytes, Texts, make
 
-from firstlight.errors import ContractError, StoreError
+from firstlight.errors import CompatibilityError, StoreError
 from firstlight.files import write_manifest
-from firstlight.store import TokenStore, summary, unigram, verify, write_index
+from firstlight.store import TokenStore, store_stats, unigram_counts, verify, write_index
 from firstlight.store.document_names import Names, NameTable
 
 FILES = ["train.bin", "train.idx", "valid.bin", "valid.idx", "documents.safetensors", "manifest.json"]
@@ -78,7 +78,7 @@ def test_a_foreign_tokenizer_is_named(store: TokenStore) -> None:
     assert len(problems) == 1
     assert Bytes().hash[:12] in problems[0]
     assert "deadbeefdead" in problems[0]
-    with pytest.raises(ContractError, match="made with another tokenizer .found hash deadbeefdead") as caught:
+    with pytest.raises(CompatibilityError, match="made with another tokenizer .found hash deadbeefdead") as caught:
         TokenStore.open(store.directory, tokenizer_hash=other)
     assert caught.value.fix is not None
 
@@ -136,10 +136,10 @@ def test_a_folder_without_a_manifest(tmp_path: Path) -> None:
 
 
 def test_counting(store: TokenStore) -> None:
-    counts = unigram(store.train)
+    counts = unigram_counts(store.train)
     assert counts.tolist() == np.bincount(store.train.tokens).tolist()
     assert counts[EOT] == store.train.n_documents
-    table = summary(store, top=3)
+    table = store_stats(store, top=3)
     assert [i for i, _ in table["top"]] == np.argsort(counts)[::-1][:3].tolist()
     assert table["train"]["bytes"] == store.train.n_bytes == store.train.n_tokens - store.train.n_documents
     assert table["ids_used"] == len(set(store.train.tokens.tolist()))
@@ -149,9 +149,9 @@ def test_counting(store: TokenStore) -> None:
 def test_counting_in_chunks(store: TokenStore, monkeypatch: pytest.MonkeyPatch) -> None:
     import firstlight.store.store as module
 
-    wanted = unigram(store.train).tolist()
+    wanted = unigram_counts(store.train).tolist()
     monkeypatch.setattr(module, "_CHUNK", 7)
-    assert unigram(store.train).tolist() == wanted
+    assert unigram_counts(store.train).tolist() == wanted
 
 
 def test_reading_ahead_is_asked_for_where_memory_holds_it(store: TokenStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,21 +168,21 @@ def test_reading_ahead_is_asked_for_where_memory_holds_it(store: TokenStore, mon
     store.train.tokens = np.frombuffer(mapped, np.uint16)
     # A buffer's base is a view of the map; a memory map's is the map itself.
     store.train.tokens = np.ndarray(len(store.train.tokens), np.uint16, mapped)
-    store.train.advise()
+    store.train.prefetch()
     assert asked == ([mmap.MADV_WILLNEED] if hasattr(mmap, "MADV_WILLNEED") else [])
     asked.clear()
     monkeypatch.setattr(module.os, "sysconf", lambda name: 1)
-    store.train.advise()
+    store.train.prefetch()
     assert asked == []
 
 
 def test_advice_to_any_store(store: TokenStore, monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(store.train.tokens.base, mmap.mmap)
-    store.train.advise()
+    store.train.prefetch()
     monkeypatch.delattr(mmap, "MADV_WILLNEED", raising=False)
-    store.train.advise()
+    store.train.prefetch()
     store.train.tokens = np.zeros(0, np.uint16)
-    store.train.advise()
+    store.train.prefetch()
 
 
 # Names
@@ -214,13 +214,13 @@ def test_a_table_of_no_names(tmp_path: Path) -> None:
 def test_a_store_without_names_still_names_its_documents(store: TokenStore) -> None:
     (store.directory / "documents.safetensors").unlink()
     again = type(store)(store.directory, store.manifest)
-    assert again.valid.name(3) == "valid document 3"
+    assert again.valid.document_name(3) == "valid document 3"
 
 
 def test_names_of_a_stretch(tmp_path: Path) -> None:
     split = make(tmp_path / "s", Texts(["aaa", "b", "cc", "d" * 40], "t"), valid_ratio=0.5).train
     assert split.bounds[:4].tolist() == [0, 4, 6, 9]
-    assert split.names(0, 1) == split.names(3, 4) == ["t:1"]
-    assert split.names(3, 5) == ["t:1", "t:2"]
-    assert split.names(4, 6) == ["t:2"]
-    assert split.names(0, 10) == ["t:1", "t:2", "t:3", "t:4"]
+    assert split.document_names(0, 1) == split.document_names(3, 4) == ["t:1"]
+    assert split.document_names(3, 5) == ["t:1", "t:2"]
+    assert split.document_names(4, 6) == ["t:2"]
+    assert split.document_names(0, 10) == ["t:1", "t:2", "t:3", "t:4"]

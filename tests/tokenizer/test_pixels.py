@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from firstlight.errors import TokenizerError, UsageError
 from firstlight.tokenizer import Ids, Pixels, find_palette, read_codec, save_codec
 from firstlight.tokenizer.pixels import nearest_colors
-from firstlight.types import Encoder, Numbered
+from firstlight.types import Encoder, IdVocabulary
 
 ALL = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
@@ -38,7 +38,13 @@ def test_rows_are_read_from_left_to_right_and_from_the_top():
 
 def test_a_class_or_the_start_token_comes_first():
     pixels = Pixels(4, 16, (), ("cat", "dog"))
-    assert (pixels.n_values, pixels.start_id, pixels.vocab_size, pixels.sequence, pixels.eot_id) == (16, 16, 19, 17, -1)
+    assert (pixels.n_values, pixels.start_id, pixels.vocab_size, pixels.sequence_length, pixels.eot_id) == (
+        16,
+        16,
+        19,
+        17,
+        -1,
+    )
     assert [pixels.first(name) for name in ("cat", "dog", None)] == [17, 18, 16]
     assert [pixels.label(first) for first in (17, 18, 16)] == ["cat", "dog", ""]
     with pytest.raises(UsageError, match="dgo: is no class of these images .*Did you mean 'dog'"):
@@ -82,7 +88,7 @@ def test_a_file_beside_the_model_says_it_all(tmp_path: Path, codec: Ids | Pixels
     table = json.loads((tmp_path / codec.FILE).read_text(encoding="utf-8"))
     if isinstance(codec, Pixels):
         assert (table["order"], table["channels"]) == ("raster", 3 if codec.palette else 1)
-    numbered: Numbered = codec
+    numbered: IdVocabulary = codec
     assert not isinstance(numbered, Encoder)
 
 

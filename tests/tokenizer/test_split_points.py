@@ -38,7 +38,7 @@ def _check(tokenizer: Tokenizer, text: str, more: str, at: int) -> None:
 @example(text="".join(PIECES), more="".join(reversed(PIECES)))
 def test_the_parts_have_the_ids_of_the_whole(trained: dict[str, Tokenizer], name: str, text: str, more: str) -> None:
     tokenizer = trained[name]
-    at = tokenizer.cut(text)
+    at = tokenizer.split_point(text)
     assert 0 <= at <= len(text)
     _check(tokenizer, text, more, at)
     if name not in ("char", "byte"):
@@ -49,9 +49,9 @@ def test_the_parts_have_the_ids_of_the_whole(trained: dict[str, Tokenizer], name
 
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_cut_that_cannot_be(trained: dict[str, Tokenizer], name: str) -> None:
-    assert trained[name].cut("") == 0
+    assert trained[name].split_point("") == 0
     for text in (" " * 5000, "字" * 5000, "\n" * 5000, "x" * 5000):
-        assert trained[name].cut(text) in ((0,) if name not in ("char", "byte") else (5000,))
+        assert trained[name].split_point(text) in ((0,) if name not in ("char", "byte") else (5000,))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -67,13 +67,13 @@ def test_nothing_is_cut_that_cannot_be(trained: dict[str, Tokenizer], name: str)
     ],
 )
 def test_real_text_is_cut_near_its_end(trained: dict[str, Tokenizer], name: str, text: str) -> None:
-    assert trained[name].cut(text) > max(0, len(text) - 24)
+    assert trained[name].split_point(text) > max(0, len(text) - 24)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_far_place_is_found(trained: dict[str, Tokenizer], name: str) -> None:
     if name not in ("char", "byte"):
-        assert trained[name].cut("ab cd" + "x" * 200_000) == 2
+        assert trained[name].split_point("ab cd" + "x" * 200_000) == 2
 
 
 def _changed(trained: dict[str, Tokenizer], folder: Path, change: dict[str, object]) -> Tokenizer:
@@ -103,10 +103,10 @@ def test_cuts_ask_the_tokenizer(
     trained: dict[str, Tokenizer], tmp_path: Path, change: dict[str, object], hangs_together: bool
 ) -> None:
     tokenizer = _changed(trained, tmp_path, change)
-    assert (tokenizer.cut("some words a line\nand more") == 0) is hangs_together
+    assert (tokenizer.split_point("some words a line\nand more") == 0) is hangs_together
     for text in ("some words, a line\nand 3more", " a  b 1st", "a\n\nb \n", "e\u0301 x\ne", "你好，世界"):
         for more in ("\u0301 and so on", " ", "\nx", "ab", "1", ""):
-            _check(tokenizer, text, more, tokenizer.cut(text))
+            _check(tokenizer, text, more, tokenizer.split_point(text))
 
 
 def _added(content: str, **flags: bool) -> dict[str, object]:
@@ -121,13 +121,13 @@ def test_no_cut_goes_through_an_added_token(trained: dict[str, Tokenizer], tmp_p
     assert 700 in tokenizer.encode(content)
     for end in range(1, len(content)):
         text = f"say {content}"[: 4 + end]
-        _check(tokenizer, text, content[end:], tokenizer.cut(text))
+        _check(tokenizer, text, content[end:], tokenizer.split_point(text))
 
 
 def test_an_added_token_that_swallows_white_space_forbids_cuts(trained: dict[str, Tokenizer], tmp_path: Path) -> None:
     eot = {**_added("<|endoftext|>", special=True), "id": 0}
     tokenizer = _changed(trained, tmp_path, {"added_tokens": [eot, _added("<tool>", rstrip=True)]})
-    assert tokenizer.cut("x <tool>  y") == 0
+    assert tokenizer.split_point("x <tool>  y") == 0
     assert not tokenizer.lossless
 
 
@@ -138,7 +138,7 @@ def test_words_between_places_are_whole(pattern: str) -> None:
     assert not any(re.search(r"\w[ĠĊ]", token) for token in tokenizer.tokens())
     text = "ab cd\nef 你好，x1y ab cd"
     for at in range(len(text) + 1):
-        _check(tokenizer, text[:at], text[at:], tokenizer.cut(text[:at]))
+        _check(tokenizer, text[:at], text[at:], tokenizer.split_point(text[:at]))
 
 
 def test_untidy_text_is_the_same_in_pieces(trained: dict[str, Tokenizer]) -> None:
@@ -148,7 +148,7 @@ def test_untidy_text_is_the_same_in_pieces(trained: dict[str, Tokenizer]) -> Non
         held = ""
         for first in range(0, len(text), 97):
             held += text[first : first + 97]
-            at = trained[name].cut(held)
+            at = trained[name].split_point(held)
             ids += trained[name].encode(held[:at])
             held = held[at:]
         assert ids + trained[name].encode(held) == trained[name].encode(text), name

@@ -47,7 +47,7 @@ class Letters:
         ids = np.frombuffer("".join(texts).encode(), np.uint8).astype(np.int32) - ord("a")
         return ids, np.array([len(t) for t in texts], np.int64)
 
-    def cut(self, text: str) -> int:
+    def split_point(self, text: str) -> int:
         return len(text)
 
     def byte_lengths(self) -> np.ndarray:

@@ -20,7 +20,7 @@ from firstlight.train import (
     periodic,
     read_trainer_state,
 )
-from firstlight.types import Batch, StepReport
+from firstlight.types import Batch, StepMetrics
 
 
 class Counted:
@@ -168,7 +168,7 @@ def test_time_left_by_hand(
 def test_the_line_shows_hours(tmp_path: Path, store: TokenStore, monkeypatch: pytest.MonkeyPatch) -> None:
     ctx = make_context(tmp_path, store, steps=1)
     ctx.peak_flops = None
-    report = StepReport(3, 300, 0, 4, 1.23456, 0.1, 1.0, 0.5)
+    report = StepMetrics(3, 300, 0, 4, 1.23456, 0.1, 1.0, 0.5)
     for left, shown in ((None, ""), (59.6, " · ETA 1:00"), (3_725.0, " · ETA 1:02:05"), (9.2, " · ETA 0:09")):
         monkeypatch.setattr(periodic, "seconds_left", lambda *_, left=left: left)
         assert periodic.line(ctx, report, 1000) == f"loss 1.2346 · 2,000 tokens/s{shown}"

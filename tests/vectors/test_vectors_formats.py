@@ -146,7 +146,7 @@ def test_one_line_for_a_file_that_is_no_vectors(name: str, packed: bool, tmp_pat
     file.write_bytes(gzip.compress(data) if packed else data)
     with pytest.raises(TokenizerError) as caught:
         read(file)
-    sentence = caught.value.sentence()
+    sentence = caught.value.message
     assert "\n" not in sentence
     assert str(file) in sentence
     if not packed:
@@ -203,7 +203,7 @@ def test_a_flipped_byte_gives_vectors_or_one_error(
     try:
         assert isinstance(read(folder / f"v{suffix}"), WordVectors)
     except FirstlightError as error:
-        assert "\n" not in error.sentence()
+        assert "\n" not in error.message
 
 
 @pytest.mark.data

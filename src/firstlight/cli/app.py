@@ -112,7 +112,7 @@ def _tell_usage(error: Any) -> None:
 
 def _tell(drawing: Drawing, error: FirstlightError, debug: bool) -> int:
     _trace(error, debug)
-    drawing.error(error.sentence())
+    drawing.error(error.message)
     return error.exit_code
 
 
@@ -123,7 +123,7 @@ def _tell_system(drawing: Drawing, error: OSError, debug: bool) -> int:
         with storage_errors(Path(str(error.filename or "disk"))):
             raise error
     except FirstlightError as known:
-        drawing.error(known.sentence())
+        drawing.error(known.message)
     except OSError:
         drawing.error(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     return 1

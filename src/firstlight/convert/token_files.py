@@ -13,7 +13,7 @@ from firstlight import progress
 from firstlight.errors import StoreError, UsageError
 from firstlight.files import BoundedReader, atomic_directory, storage_errors
 from firstlight.store.adopt_megatron import adopt
-from firstlight.store.megatron import dtype_for, open_ids, write_index
+from firstlight.store.megatron import open_megatron, smallest_dtype, write_index
 from firstlight.store.store import TokenStore
 from firstlight.types import Encoder
 
@@ -33,7 +33,7 @@ class _Tokens:
 def _open(path: Path, eot_id: int) -> _Tokens:
     """Memory-map a file: Megatron-LM's pair, llm.c's shard, or raw ids in uint16 as in nanoGPT."""
     if path.with_suffix(".idx").is_file():
-        return _Tokens(*open_ids(path.with_suffix("")))
+        return _Tokens(*open_megatron(path.with_suffix("")))
     file = BoundedReader(path, StoreError)
     if file.remaining >= _LLMC_HEADER_BYTES and file.unpack("2I") == (_LLMC_MAGIC, 1):
         (count,) = file.unpack("I")
@@ -129,7 +129,7 @@ def _hold_out(parts: list[_Tokens], ratio: float) -> tuple[list[_Tokens], list[_
 
 
 def _write(folder: Path, split: str, parts: list[_Tokens], vocab_size: int) -> None:
-    dtype = dtype_for(vocab_size)
+    dtype = smallest_dtype(vocab_size)
     total = sum(len(part.ids) for part in parts)
     with progress.task(f"write {split}", total, "token") as task, (folder / f"{split}.bin").open("wb") as file:
         for chunk in (

@@ -1,14 +1,14 @@
 """Documents in: readers, named corpora, ids, images, cleaning; an iterator of Documents and a tally of the dropped."""
 
 from firstlight.corpus.corpus import Corpus, Source, open_corpus
-from firstlight.corpus.detect_kind import Kind, kind_of
-from firstlight.corpus.download import cache_folder, fetch
+from firstlight.corpus.detect_kind import Kind, infer_kind
+from firstlight.corpus.download import cache_dir, fetch
 from firstlight.corpus.ids import open_ids
 from firstlight.corpus.images import Images, open_images, read_images
 from firstlight.corpus.named import catalogue
 from firstlight.corpus.readers import READERS
 from firstlight.corpus.settings import CorpusSettings, IdSettings, ImageSettings
-from firstlight.corpus.sources import names
+from firstlight.corpus.sources import corpus_names
 from firstlight.corpus.tally import Tally
 
 __all__ = [
@@ -21,11 +21,11 @@ __all__ = [
     "Kind",
     "Source",
     "Tally",
-    "cache_folder",
+    "cache_dir",
     "catalogue",
+    "corpus_names",
     "fetch",
-    "kind_of",
-    "names",
+    "infer_kind",
     "open_corpus",
     "open_ids",
     "open_images",

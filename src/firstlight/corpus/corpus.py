@@ -42,7 +42,7 @@ class Source:
         self.n_bytes = raw.n_bytes if settings.max_bytes is None else min(raw.n_bytes, settings.max_bytes)
         self.tally = Tally()
 
-    def beginning(self, n_bytes: int) -> "Source":
+    def head(self, n_bytes: int) -> "Source":
         """Return the same source, ended after ``n_bytes`` of text."""
         most = min(n_bytes, self._settings.max_bytes or n_bytes)
         return Source(self._raw, self._settings.model_copy(update={"max_bytes": most}))

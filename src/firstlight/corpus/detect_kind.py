@@ -13,14 +13,14 @@ from firstlight.files.compression import inner_suffix, open_compressed
 
 Kind = Literal["text", "ids", "images"]
 
-PICTURES = (".png", ".jpg", ".jpeg")
-ARRAYS = (".npy", ".bin")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+ARRAY_SUFFIXES = (".npy", ".bin")
 _FIRST = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 # Images among which a few texts lie, such as a licence, are no text.
 _FEW = 10
 
 
-def kind_of(names: Sequence[str]) -> Kind:
+def infer_kind(names: Sequence[str]) -> Kind:
     """Return what a corpus is made of.
 
     Raises:
@@ -37,15 +37,15 @@ def kind_of(names: Sequence[str]) -> Kind:
     return next(iter(kinds.values()), "text")
 
 
-def files_of(name: str, suffixes: Sequence[str]) -> list[Path]:
+def list_files(name: str, suffixes: Sequence[str]) -> list[Path]:
     """Return the file that a name is, or those of a folder or a pattern that have one of ``suffixes``."""
-    path = expanded(name)
+    path = expand_user(name)
     if path.is_file():
         return [path]
     return [file for file in _listed(path) if inner_suffix(file) in suffixes]
 
 
-def expanded(name: str) -> Path:
+def expand_user(name: str) -> Path:
     """Return a name as a path, ``~`` replaced by the user's own folder where there is one."""
     try:
         return Path(name).expanduser()
@@ -64,19 +64,19 @@ def _listed(path: Path) -> list[Path]:
     return sorted(found)
 
 
-def is_picture(path: Path) -> bool:
+def is_image_file(path: Path) -> bool:
     """Tell a PNG or JPEG by its suffix, or by its first bytes."""
-    if path.suffix.lower() in PICTURES:
+    if path.suffix.lower() in IMAGE_SUFFIXES:
         return True
     with open_compressed(path) as file:
         return file.read(8).startswith(_FIRST)
 
 
 def _kind_of_name(name: str) -> Kind:
-    path = expanded(name)
+    path = expand_user(name)
     try:
         if path.is_file():
-            return kind_of_file(path)
+            return infer_file_kind(path)
         if not path.is_dir() and not any(c in name for c in "*?["):
             return "text"
         files = _listed(path)
@@ -84,7 +84,7 @@ def _kind_of_name(name: str) -> Kind:
         return "text"
     counts = Counter(inner_suffix(file) for file in files)
     text = sum(n for suffix, n in counts.items() if suffix in READERS)
-    images = sum(counts[suffix] for suffix in PICTURES)
+    images = sum(counts[suffix] for suffix in IMAGE_SUFFIXES)
     if images and images >= text:
         if images <= _FEW * text:
             raise CorpusError(
@@ -94,16 +94,16 @@ def _kind_of_name(name: str) -> Kind:
                 fix="Name the files of one kind, such as 'FOLDER/**/*.png'.",
             )
         return "images"
-    arrays = [] if text or images else [file for file in files if inner_suffix(file) in ARRAYS]
-    return kind_of_file(arrays[0]) if arrays else "text"
+    arrays = [] if text or images else [file for file in files if inner_suffix(file) in ARRAY_SUFFIXES]
+    return infer_file_kind(arrays[0]) if arrays else "text"
 
 
-def kind_of_file(path: Path) -> Kind:
+def infer_file_kind(path: Path) -> Kind:
     """Return what a file is: text, ids, or one or many images."""
     suffix = inner_suffix(path)
     if suffix in READERS:
         return "text"
-    if suffix == ".bin" or path.suffix.lower() in PICTURES:
+    if suffix == ".bin" or path.suffix.lower() in IMAGE_SUFFIXES:
         return "ids" if suffix == ".bin" else "images"
     from firstlight.files.arrays import NPY_MAGIC, is_idx, read_idx_header, read_npy_header  # no file of text gets here
 

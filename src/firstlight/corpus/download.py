@@ -22,7 +22,7 @@ _TIMEOUT_SECONDS = 30
 _TRY_AGAIN = (408, 425, 429)
 
 
-def cache_folder() -> Path:
+def cache_dir() -> Path:
     """Return where fetched corpora are kept: $FIRSTLIGHT_CACHE, else below the user's cache folder."""
     if chosen := os.environ.get("FIRSTLIGHT_CACHE"):
         return Path(chosen).expanduser()

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from firstlight.corpus.corpus import Corpus, Source
-from firstlight.corpus.detect_kind import ARRAYS, files_of
+from firstlight.corpus.detect_kind import ARRAY_SUFFIXES, list_files
 from firstlight.corpus.raw_source import Raw, files_identity
 from firstlight.corpus.settings import CorpusSettings, IdSettings
 from firstlight.corpus.tally import Tally
@@ -38,7 +38,7 @@ def open_ids(names: Sequence[str], settings: IdSettings, reading: CorpusSettings
 
 
 def _raw(name: str, settings: IdSettings) -> Raw:
-    files = files_of(name, ARRAYS)
+    files = list_files(name, ARRAY_SUFFIXES)
 
     def read(_settings: CorpusSettings, _tally: Tally) -> Iterator[Document]:
         for path in files:

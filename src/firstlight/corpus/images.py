@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from firstlight.corpus.corpus import Corpus, Source
-from firstlight.corpus.detect_kind import ARRAYS, PICTURES, expanded, files_of, is_picture
+from firstlight.corpus.detect_kind import ARRAY_SUFFIXES, IMAGE_SUFFIXES, expand_user, is_image_file, list_files
 from firstlight.corpus.image_ops import as_colors, as_grey, fitted, read_picture
 from firstlight.corpus.raw_source import Raw, files_identity
 from firstlight.corpus.settings import CorpusSettings, ImageSettings
@@ -100,16 +100,16 @@ def open_images(names: Sequence[str], settings: ImageSettings, reading: CorpusSe
     return Images(Corpus(sources), [part.count for part in parts], _in_order(classes), size, colored, some)
 
 
-def read_images(name: str, size: int, *, colored: bool, most: int) -> list[Document]:
+def read_images(name: str, size: int, *, colored: bool, limit: int) -> list[Document]:
     """Return the first images that one name means, at a size, without classes: such as what is to be completed.
 
     Raises:
         UsageError: it means none.
     """
-    if not expanded(name).exists():
+    if not expand_user(name).exists():
         raise UsageError("no such file", where=name, expected="a PNG or JPEG, or an array of images")
     settings = ImageSettings(size=size, colors="palette" if colored else "grey", labels="none")
-    return list(islice(open_images([name], settings, CorpusSettings()).corpus, most))
+    return list(islice(open_images([name], settings, CorpusSettings()).corpus, limit))
 
 
 def _common(sides: set[int | None]) -> int:
@@ -145,8 +145,10 @@ def _raw(name: str, part: _Part, settings: ImageSettings) -> Raw:
 
 
 def _parts_of(name: str, labels: str) -> tuple[str, _Part]:
-    files = files_of(name, (*PICTURES, *ARRAYS))
-    pictures = [file for file in files if file.suffix.lower() in PICTURES or (len(files) == 1 and is_picture(file))]
+    files = list_files(name, (*IMAGE_SUFFIXES, *ARRAY_SUFFIXES))
+    pictures = [
+        file for file in files if file.suffix.lower() in IMAGE_SUFFIXES or (len(files) == 1 and is_image_file(file))
+    ]
     if pictures:
         return name, _pictures(pictures, labels)
     if len(files) != 1:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from firstlight.corpus.decode import parts, pieces
-from firstlight.corpus.download import alone_with, cache_folder, fetch_checked
+from firstlight.corpus.download import alone_with, cache_dir, fetch_checked
 from firstlight.corpus.raw_source import Raw, Read, files_identity, of_files
 from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.tally import Tally
@@ -33,7 +33,7 @@ def named(name: str, entry: dict[str, Any]) -> Raw:
     files: list[Path] = []
     digests: dict[Path, str] = {}
     for item in entry["files"]:
-        target = cache_folder() / item["name"]
+        target = cache_dir() / item["name"]
         digest = fetch_checked(item["url"], target, item.get("sha256"))
         if "member" in item:
             target = _member(target, item["member"])

@@ -52,6 +52,6 @@ class ImageSettings(Settings):
     labels: str = Field(
         "auto", description="auto: sub-folders, or the file of labels beside; none; or a file of labels, IDX or .npy"
     )
-    unlabelled: float = Field(
+    class_dropout: float = Field(
         0.1, ge=0, le=1, description="share of training rows that begin with the start token in place of their class"
     )

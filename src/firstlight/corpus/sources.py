@@ -24,7 +24,7 @@ _EMBEDDED = {"python-code": "python_code", "python-docs": "python_docs"}
 _NEIGHBOURS = 2000
 
 
-def names() -> list[str]:
+def corpus_names() -> list[str]:
     """Return every corpus name."""
     from firstlight.corpus.named import catalogue
 
@@ -94,8 +94,8 @@ def _guess(name: str, path: Path) -> str:
         beside = [str(p) for p in islice(path.parent.iterdir(), _NEIGHBOURS)]
     except OSError:
         beside = []
-    near = nearest(name[:200], [*beside, *names()])
-    return f"Did you mean {near}?" if near else f"Named corpora: {', '.join(names())}, hf:NAME."
+    near = nearest(name[:200], [*beside, *corpus_names()])
+    return f"Did you mean {near}?" if near else f"Named corpora: {', '.join(corpus_names())}, hf:NAME."
 
 
 def _folder(name: str, folder: Path) -> Raw:

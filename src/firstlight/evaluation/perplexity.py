@@ -46,7 +46,7 @@ def encode_text(name: str, documents: Iterable[Document], encoder: Encoder, betw
     """
     between = encoder.eot_id if between is None else between
     parts, n_bytes = [np.array([between], dtype=np.int32)], 0
-    for pieces in _pieces(documents, encoder.cut):
+    for pieces in _pieces(documents, encoder.split_point):
         n_bytes += sum(len(text.encode("utf-8", "surrogatepass")) for text, _ in pieces)
         ids, counts = encoder.encode_batch([text for text, _ in pieces])
         ends = counts.cumsum()[[last for _, last in pieces]]

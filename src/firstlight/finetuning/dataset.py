@@ -15,7 +15,7 @@ from firstlight.files import sha256
 from firstlight.finetuning.labels import Raw, label_of, plain, reading, with_labels
 from firstlight.finetuning.readers import CUT, field, records, resolve_names
 from firstlight.finetuning.spec import TaskSpec
-from firstlight.store import keys, permute
+from firstlight.store import permute, round_keys
 
 _SHOWN = 3
 
@@ -91,7 +91,7 @@ def load_task(spec: TaskSpec, *, seed: int) -> TaskData:
     if len(test) < len(made.get("test", [])):
         notes.append(f"{len(made['test']) - len(test):,} test rows have no label and are left out")
     if spec.max_rows is not None and spec.max_rows < len(train):
-        order = permute(np.arange(spec.max_rows), len(train), keys(seed, "rows", spec.name))
+        order = permute(np.arange(spec.max_rows), len(train), round_keys(seed, "rows", spec.name))
         train = [train[i] for i in sorted(order.tolist())]
     valid = made.get("valid")
     if valid is None:
@@ -251,7 +251,7 @@ def split(rows: Sequence[Example], ratio: float, seed: int) -> tuple[list[Exampl
     chosen: set[int] = set()
     for key, members in groups.items():
         n = min(len(members) - 1, max(1, round(ratio * len(members))))  # one at least stays in train
-        order = permute(np.arange(n), len(members), keys(seed, "valid", key))
+        order = permute(np.arange(n), len(members), round_keys(seed, "valid", key))
         chosen |= {members[place] for place in order.tolist()}
     return [r for i, r in enumerate(rows) if i not in chosen], [r for i, r in enumerate(rows) if i in chosen]
 

@@ -48,7 +48,7 @@ class TaskBatch:
         """B."""
         return int(self.ids.shape[0])
 
-    def counted(self) -> Tensor:
+    def count_targets(self) -> Tensor:
         """Return the weight of the targets, and how many they are: rows, labelled words or tokens; (2,) float64."""
         if self.reads.shape[1] == 0:
             n = self.learnt.sum(dtype=torch.float64)
@@ -58,7 +58,7 @@ class TaskBatch:
             n = torch.tensor(float(self.n_rows), dtype=torch.float64)
         return torch.stack([n, n])
 
-    def piece(self, rows: slice, device: torch.device) -> "TaskBatch":
+    def slice_rows(self, rows: slice, device: torch.device) -> "TaskBatch":
         """Return some rows, on a device, no wider than the widest of them."""
         widths = self.widths[rows]
         T = int(widths.max())
@@ -66,7 +66,7 @@ class TaskBatch:
         cut |= {name: getattr(self, name)[rows] for name in ("present", "reads", "read", "labels")}
         return replace(self, widths=widths, **{k: v.to(device, non_blocking=True) for k, v in cut.items()})
 
-    def arguments(self) -> tuple[Any, ...]:
+    def loss_args(self) -> tuple[Any, ...]:
         """Return what the loss module is given."""
         return (self,)
 
@@ -140,11 +140,11 @@ class TaskLoss(nn.Module):
         total = linear_nll(spec, logits, batch, self._class_weights.get(batch.task)).sum()
         if lm_weight > 0:
             total = total + lm_weight * _language(self.model, hidden, batch)
-        return total, batch.counted()[0]
+        return total, batch.count_targets()[0]
 
     def _text(self, batch: TaskBatch) -> tuple[Tensor, Tensor]:
         hidden = last_hidden(self.model, batch, with_head=True)
-        return _language(self.model, hidden, batch), batch.counted()[0]
+        return _language(self.model, hidden, batch), batch.count_targets()[0]
 
 
 def last_hidden(model: GPT, batch: TaskBatch, *, with_head: bool = False) -> Float[Tensor, "N T C"]:

@@ -14,7 +14,7 @@ from firstlight.finetuning.loss import collate, head_logits, last_hidden, linear
 from firstlight.finetuning.preprocess import EncodedExample
 from firstlight.finetuning.spec import TaskSpec
 from firstlight.model import GPT
-from firstlight.statistics import METRICS, calibration, confusion, interval
+from firstlight.statistics import METRICS, bootstrap_interval, calibration, confusion
 
 _TOKENS = 16_384  # of one forward pass
 _WORST = 20
@@ -72,7 +72,7 @@ def predict(
 def _answers(
     model: GPT, spec: TaskSpec, rows: Sequence[EncodedExample], device_context: parallel.DeviceContext
 ) -> list[Prediction]:
-    batch = collate(spec.name, rows, scored=spec.scored).piece(slice(None), device_context.device)
+    batch = collate(spec.name, rows, scored=spec.scored).slice_rows(slice(None), device_context.device)
     with parallel.autocast(device_context):
         logits = head_logits(model, spec, batch, last_hidden(model, batch), nn.Identity()).float()
     nats = linear_nll(spec, logits, batch).cpu().double().numpy()
@@ -132,7 +132,7 @@ class TaskMetrics:
 
 
 def compute_metrics(
-    spec: TaskSpec, rows: Sequence[EncodedExample], said: Sequence[Prediction], *, draws: int = 0
+    spec: TaskSpec, rows: Sequence[EncodedExample], said: Sequence[Prediction], *, n_bootstrap: int = 0
 ) -> TaskMetrics:
     """Compare what was said with the labels.
 
@@ -140,12 +140,16 @@ def compute_metrics(
         spec: the task.
         rows: labelled.
         said: of each row.
-        draws: of the interval; 0 for none, which is quick.
+        n_bootstrap: of the interval; 0 for none, which is quick.
     """
     true, predicted = _flat(rows, said)
     names = _metrics(spec)
     values = {name: METRICS[name](predicted, true) for name in names}
-    low, high = interval(METRICS[names[0]], predicted, true, draws=draws) if draws else (math.nan, math.nan)
+    low, high = (
+        bootstrap_interval(METRICS[names[0]], predicted, true, n_bootstrap=n_bootstrap)
+        if n_bootstrap
+        else (math.nan, math.nan)
+    )
     loss = sum(s.nats for s in said) / len(true)
     if spec.scored:
         return TaskMetrics(

@@ -10,8 +10,8 @@ from typing import Protocol
 
 import numpy as np
 
-from firstlight.store import keys, permute
-from firstlight.types import Rows
+from firstlight.store import permute, round_keys
+from firstlight.types import BatchLike
 
 
 class RowSource(Protocol):
@@ -27,7 +27,7 @@ class RowSource(Protocol):
         """How many there are."""
         ...
 
-    def batch(self, numbers: np.ndarray) -> Rows:
+    def batch(self, numbers: np.ndarray) -> BatchLike:
         """Return the batch of these rows."""
         ...
 
@@ -90,7 +90,7 @@ class Mixture:
         """Updates of all sources in an epoch."""
         return sum(self.updates)
 
-    def batch(self, position: int, rows: int) -> Rows:
+    def batch(self, position: int, rows: int) -> BatchLike:
         """Return rows ``position`` to ``position + rows``, all of one update: a pure function."""
         source, numbers = self._rows(position, rows)
         return source.batch(numbers)
@@ -104,7 +104,7 @@ class Mixture:
         update, first = divmod(position, self.rows)
         epoch, slot = divmod(update, self.updates_per_epoch)
         n = self.updates_per_epoch
-        place = int(permute(np.array([slot]), n, keys(self.seed, "updates", epoch))[0])
+        place = int(permute(np.array([slot]), n, round_keys(self.seed, "updates", epoch))[0])
         begins = np.cumsum([0, *self.updates])
         task = int(np.searchsorted(begins, place, side="right")) - 1
         source = self.members[task]
@@ -113,5 +113,5 @@ class Mixture:
         numbers = np.empty(rows, dtype=np.int64)
         for each in np.unique(passes):
             mine = passes == each
-            numbers[mine] = permute(inside[mine], source.n_rows, keys(self.seed, source.name, int(each)))
+            numbers[mine] = permute(inside[mine], source.n_rows, round_keys(self.seed, source.name, int(each)))
         return source, numbers

@@ -73,7 +73,7 @@ def features(
             while order:
                 n = max(1, _TOKENS // rows[order[-1]].width)
                 part, order = order[-n:], order[:-n]
-                batch = collate("probe", [rows[i] for i in part], scored=False).piece(
+                batch = collate("probe", [rows[i] for i in part], scored=False).slice_rows(
                     slice(None), device_context.device
                 )
                 held.clear()

@@ -77,4 +77,4 @@ class ReplaySource:
     def where(self, number: int) -> str:
         """Return where a window came from."""
         first = number * self._T
-        return ", ".join(self._split.names(first, first + self._T))
+        return ", ".join(self._split.document_names(first, first + self._T))

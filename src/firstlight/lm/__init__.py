@@ -7,20 +7,20 @@ from firstlight.lm.save import CARD, Classifier, save_pretrained, text_files
 from firstlight.lm.score import Score, WindowNLL, score_windows
 
 __all__ = [
+    "CARD",
     "LM",
+    "Classifier",
+    "GenerateSettings",
     "Generated",
+    "Score",
+    "WindowNLL",
     "build_model",
     "download_from_hub",
     "locate",
     "read_config",
     "read_tokenizer",
-    "GenerateSettings",
     "sample_tokens",
-    "CARD",
-    "Classifier",
     "save_pretrained",
-    "text_files",
-    "Score",
-    "WindowNLL",
     "score_windows",
+    "text_files",
 ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from firstlight import parallel, progress
-from firstlight.errors import ContractError, UsageError
+from firstlight.errors import CompatibilityError, UsageError
 from firstlight.lm import save
 from firstlight.lm.sampling import GenerateSettings, RowRng, sample_tokens
 from firstlight.model import GPT, ModelConfig, to_hf_state_dict
@@ -158,7 +158,7 @@ class LM:
 
         Raises:
             UsageError: this model has no tokenizer.
-            ContractError: the text has a token that the model does not.
+            CompatibilityError: the text has a token that the model does not.
         """
         tokenizer = self._words()
         begin = [] if tokenizer.begin_id is None else [tokenizer.begin_id]
@@ -185,7 +185,7 @@ class LM:
     def _known(self, ids: list[int]) -> list[int]:
         V = self.config.vocab_size or 0
         if ids and max(ids) >= V:
-            raise ContractError(
+            raise CompatibilityError(
                 "the tokenizer has a token that the model does not",
                 where=self.source,
                 found=f"{self._words().tokens()[max(ids)]!r}, id {max(ids)}",
@@ -201,7 +201,7 @@ class LM:
 
         Raises:
             UsageError: this model has no tokenizer.
-            ContractError: a prompt has a token that the model does not.
+            CompatibilityError: a prompt has a token that the model does not.
             CheckpointError: the model's logits are not finite.
         """
         settings = settings or GenerateSettings()
@@ -255,7 +255,7 @@ class LM:
         """Write on from ``prompt`` and yield the text piece by piece; joined, it is what ``generate`` gives first.
 
         Raises:
-            UsageError, ContractError, CheckpointError: as ``generate``.
+            UsageError, CompatibilityError, CheckpointError: as ``generate``.
         """
         settings = settings or GenerateSettings()
         ids = self.encode(prompt)
@@ -312,7 +312,7 @@ class LM:
 
         Raises:
             UsageError: this model has no tokenizer.
-            ContractError: a text has a token that the model does not.
+            CompatibilityError: a text has a token that the model does not.
         """
         from firstlight.lm.score import score_ids
 

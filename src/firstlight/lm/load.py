@@ -192,7 +192,9 @@ def read_codec(folder: Path, config: ModelConfig) -> "Codec | None":
         CheckpointError: the model is another one's.
     """
     codec = tokenizers.read_codec(folder) if any((folder / name).is_file() for name in CODECS) else None
-    if codec is not None and (codec.vocab_size != config.vocab_size or config.block_size < (codec.sequence or 1) - 1):
+    if codec is not None and (
+        codec.vocab_size != config.vocab_size or config.block_size < (codec.sequence_length or 1) - 1
+    ):
         raise CheckpointError(
             "does not fit the model beside it",
             where=folder / codec.FILE,

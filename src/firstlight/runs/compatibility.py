@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from firstlight.config import flatten
-from firstlight.errors import ContractError
+from firstlight.errors import CompatibilityError
 from firstlight.files import source_hash
 from firstlight.train import CHANGEABLE_ON_RESUME
 
@@ -44,12 +44,12 @@ def check_changes(changed: Mapping[str, tuple[Any, Any]], run: Path) -> dict[str
     """Check that a resume may change these settings, and return them.
 
     Raises:
-        ContractError: names every setting that must not change, with both values.
+        CompatibilityError: names every setting that must not change, with both values.
     """
     refused = {k: v for k, v in changed.items() if k not in CHANGEABLE_ON_RESUME}
     if refused:
         found = ", ".join(f"{k} = {new!r} (the run has {old!r})" for k, (old, new) in sorted(refused.items()))
-        raise ContractError(
+        raise CompatibilityError(
             "a resumed run cannot change these settings",
             where=run,
             found=found,

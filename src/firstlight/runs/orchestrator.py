@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from firstlight import parallel, progress
 from firstlight.config import Settings
-from firstlight.errors import ContractError, UsageError
+from firstlight.errors import CompatibilityError, UsageError
 from firstlight.files import atomic_directory
 from firstlight.parallel import DeviceContext
 from firstlight.runs.compatibility import code_hash, settings_hash
@@ -152,7 +152,7 @@ def _resume(recipe: Recipe[S, A, R], request: Request[S], ctx: TrainContext) -> 
     before: dict[str, str] = read_trainer_state(newest)["contract"]
     for name, other in recipe.hashed_artifacts.items():
         if before.get(name, "") != ctx.compatibility.get(name, ""):
-            raise ContractError(
+            raise CompatibilityError(
                 f"the checkpoint was trained with {other}",
                 where=newest,
                 found=before.get(name, "")[:12],

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from firstlight.config import Settings, flatten, merge, resolve
-from firstlight.errors import ConfigError, ContractError, UsageError
+from firstlight.errors import CompatibilityError, ConfigError, UsageError
 from firstlight.runs.compatibility import changed_settings, check_changes
 from firstlight.runs.directory import RunDirectory
 from firstlight.runs.recipe import Recipe
@@ -55,7 +55,7 @@ def resolve_request(
 
     Raises:
         UsageError: settings that cannot be used, or a directory that is not a run.
-        ContractError: the directory holds a run and ``resume`` is not set, or a resume changes what must not change.
+        CompatibilityError: the directory holds a run and ``resume`` is not set, or a resume changes a fixed setting.
     """
     if run.exists:
         return _resolve_resume(recipe, run, specified, resume=resume)
@@ -76,7 +76,7 @@ def _resolve_resume(
             f"holds a {kind} run", where=run.path, expected=f"a {recipe.kind} run", fix="Choose another --out."
         )
     if not resume:
-        raise ContractError(
+        raise CompatibilityError(
             "already holds a run", where=run.path, fix="Add --resume to continue it, or choose another --out."
         )
     old = run.read_settings()
@@ -84,7 +84,7 @@ def _resolve_resume(
     for key in recipe.source_keys:
         before, now = changed.pop(key, (None, None))
         if now is not None and _absolute(before) != _absolute(now):
-            raise ContractError(
+            raise CompatibilityError(
                 "holds a run on other data",
                 where=run.path,
                 found=f"{key} = {before}",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from firstlight.errors import ContractError, UsageError
+from firstlight.errors import CompatibilityError, UsageError
 from firstlight.files import MANIFEST
 from firstlight.lm import LM
 from firstlight.runs import RunDirectory
@@ -46,7 +46,9 @@ class PretrainArtifacts:
     def class_dropout(self, ratio: float) -> tuple[float, int] | None:
         """Return the ratio of images whose class is dropped in training, and the token that replaces it."""
         codec = self.codec
-        return (ratio, codec.start_id) if codec is not None and codec.sequence and codec.classes and ratio else None
+        return (
+            (ratio, codec.start_id) if codec is not None and codec.sequence_length and codec.classes and ratio else None
+        )
 
 
 def prepare_artifacts(run: RunDirectory, settings: PretrainSettings, *, prepared: bool = False) -> PretrainArtifacts:
@@ -58,14 +60,14 @@ def prepare_artifacts(run: RunDirectory, settings: PretrainSettings, *, prepared
         prepared: use the run's own store if it is complete, without looking at the corpus, which may be gone.
 
     Raises:
-        ContractError: a store, a tokenizer and a model to start from that do not belong together.
+        CompatibilityError: a store, a tokenizer and a model to start from that do not belong together.
     """
     settings = embedding_init.resolve_vocab_source(settings)
     init_lm = LM.load_fp32(settings.run.init_from) if settings.run.init_from else None
     vocab, store = _vocab_and_store(run, settings, init_lm, prepared=prepared)
     before = None if init_lm is None else init_lm.vocab
     if before is not None and before.hash != vocab.hash:
-        raise ContractError(
+        raise CompatibilityError(
             "the model to start from was trained with another tokenizer",
             where=settings.run.init_from,
             found=f"{before.vocab_size} tokens, hash {before.hash[:12]}",

@@ -6,7 +6,7 @@ from pathlib import Path
 from firstlight import progress, tokenizer
 from firstlight.convert import get_exporter, read_model, token_files
 from firstlight.convert.nanogpt import META, read_meta
-from firstlight.errors import ContractError, UsageError
+from firstlight.errors import CompatibilityError, UsageError
 from firstlight.lm import LM
 from firstlight.tokenizer import Tokenizer
 
@@ -80,7 +80,7 @@ def import_(
             f"{path}: no tokenizer found, so the model cannot encode or decode text; specify one with --tokenizer"
         )
     elif lm.tokenizer.vocab_size > (lm.config.vocab_size or 0) + 2:
-        raise ContractError(
+        raise CompatibilityError(
             "the tokenizer does not match the model",
             where=path,
             found=f"{lm.tokenizer.vocab_size:,} tokens",

@@ -12,7 +12,7 @@ from firstlight.corpus import CorpusSettings, IdSettings, ImageSettings, Tally
 from firstlight.errors import TokenizerError, UsageError
 from firstlight.files import MANIFEST, verify_manifest
 from firstlight.stages.prepare_corpus import prepare_store
-from firstlight.store import DataSettings, TokenStore, summary
+from firstlight.store import DataSettings, TokenStore, store_stats
 from firstlight.store import verify as verify_store
 from firstlight.tokenizer import CODECS, Codec, Tokenizer, TokenizerSettings, load_vocab
 
@@ -90,7 +90,7 @@ def prepare(
 
     Raises:
         UsageError: ``out`` holds files other than a token store.
-        ContractError: ``out`` holds a store made from other inputs.
+        CompatibilityError: ``out`` holds a store made from other inputs.
     """
     folder = Path(out)
     given: dict[str, Any] = {"tokenizer": {"path": str(tokenizer_path)}} if tokenizer_path is not None else {}
@@ -128,7 +128,7 @@ def inspect(path: str | Path, *, n_tokens: int = 64) -> InspectResult:
 def stats(path: str | Path, *, top: int = 20) -> dict[str, Any]:
     """Compute sizes, document lengths and the most frequent tokens of a store, or of a run's store."""
     store = TokenStore.open(store_of(path))
-    table = summary(store, top)
+    table = store_stats(store, top)
     vocab = _matching_vocab(store)
 
     def token_text(i: int) -> str | None:

@@ -18,7 +18,7 @@ from firstlight.evaluation import EncodedText, baseline_likelihoods, count, enco
 from firstlight.files import MANIFEST
 from firstlight.lm import LM
 from firstlight.stages.score_sequences import TextResult, no_text, score_sequences
-from firstlight.store import TokenStore, unigram
+from firstlight.store import TokenStore, unigram_counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def evaluate(
 
     Raises:
         UsageError: no text is given and the model belongs to no run; or a stride beyond the block size.
-        ContractError: the run's token store was made with another tokenizer.
+        CompatibilityError: the run's token store was made with another tokenizer.
     """
     lm = model if isinstance(model, LM) else _load(model, device)
     lm = lm.quantize_int8() if int8 else lm
@@ -68,7 +68,7 @@ def evaluate(
     found = find_token_store(lm, needed=not text)
     if lm.codec is not None:
         return EvaluateResult(lm.source or Path(), step, list(score_sequences(lm, lm.codec, text, found, step)))
-    counts = None if found is None else unigram(found.train)
+    counts = None if found is None else unigram_counts(found.train)
     return EvaluateResult(lm.source or Path(), step, [_score(lm, s, step, counts) for s in _streams(lm, text, found)])
 
 

@@ -34,17 +34,17 @@ def evaluate_run(
             "parameters": count_parameters(ctx.state.model.config).total,
         }
         write_json(run.evaluation_file, evaluation)
-    if artifacts.store.sequence is not None:
+    if artifacts.store.sequence_length is not None:
         _generate_images(run, ctx, artifacts, seed)
 
 
 def baselines(artifacts: PretrainArtifacts) -> dict[str, Likelihood]:
     """Compute what models without context score on the validation split."""
     store, codec = artifacts.store, artifacts.codec
-    if codec is None or codec.sequence is None:
+    if codec is None or codec.sequence_length is None:
         seen = count(store.train.tokens), count(store.valid.tokens)
         return baseline_likelihoods(store.vocab_size, *seen, artifacts.vocab.byte_lengths())
-    return image_baselines(codec, *(split_rows(split, codec.sequence) for split in (store.train, store.valid)))
+    return image_baselines(codec, *(split_rows(split, codec.sequence_length) for split in (store.train, store.valid)))
 
 
 def _generate_images(run: RunDirectory, ctx: TrainContext, artifacts: PretrainArtifacts, seed: int) -> None:

@@ -343,7 +343,9 @@ class TaskEvaluation:
         """Compute the same metrics with bootstrap confidence intervals."""
         side = _SPLITS.index(split)
         metrics = {
-            name: compute_metrics(artifacts.specs[name], artifacts.rows[name][side], predictions, draws=n_bootstrap)
+            name: compute_metrics(
+                artifacts.specs[name], artifacts.rows[name][side], predictions, n_bootstrap=n_bootstrap
+            )
             for name, predictions in self.predictions.items()
         }
         return EvalResults(metrics, self.result.texts)
@@ -375,7 +377,7 @@ def evaluate_tasks(
             texts[name] = _text_loss(model, spec, rows, device_context)
         else:
             predictions[name] = predict(model, spec, rows, device_context, most=limit)
-            metrics[name] = compute_metrics(spec, rows, predictions[name], draws=0)
+            metrics[name] = compute_metrics(spec, rows, predictions[name], n_bootstrap=0)
     return TaskEvaluation(EvalResults(metrics, texts), predictions)
 
 
@@ -386,7 +388,9 @@ def _text_loss(model: GPT, spec: TaskSpec, rows: Sequence[EncodedExample], devic
     total, count, was_training = 0.0, 0.0, model.training
     model.eval()
     for first in range(0, len(rows), 16):
-        batch = collate(spec.name, rows[first : first + 16], scored=False).piece(slice(None), device_context.device)
+        batch = collate(spec.name, rows[first : first + 16], scored=False).slice_rows(
+            slice(None), device_context.device
+        )
         with parallel.autocast(device_context):
             nats, n = module(batch)
         total, count = total + float(nats), count + float(n)

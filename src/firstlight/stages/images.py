@@ -63,7 +63,7 @@ def complete(
     if not 0 <= keep < 1:
         raise UsageError("leaves nothing to complete" if keep >= 1 else "is no share", where="--keep", found=keep)
     first, chosen = pixels.first(of_class), _settings(settings)
-    documents = read_images(str(image), pixels.size, colored=bool(pixels.palette), most=_MOST)
+    documents = read_images(str(image), pixels.size, colored=bool(pixels.palette), limit=_MOST)
     originals = np.stack([pixels.encode(np.asarray(document.content)) for document in documents])
     rows, ids = _completed(model, pixels, originals, [first] * len(originals), keep, chosen)
     write_atomic(Path(out), png(grid(rows)))
@@ -96,7 +96,7 @@ def draw_for_report(run: Path, model: LM, store: TokenStore, *, seed: int) -> No
         MissingExtra: Pillow is not installed.
     """
     pixels = pixels_of(model)
-    valid = store.valid.tokens.reshape(-1, pixels.sequence)[:_COMPLETED].astype(np.int64)
+    valid = store.valid.tokens.reshape(-1, pixels.sequence_length)[:_COMPLETED].astype(np.int64)
     settings = GenerateSettings(seed=seed, num_samples=_COMPLETIONS)
     rows, _ = _completed(model, pixels, valid[:, 1:], valid[:, 0].tolist(), 0.5, settings)
     write_atomic(run / COMPLETIONS, png(grid(rows)))

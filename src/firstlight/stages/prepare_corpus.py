@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from firstlight import tokenizer as tokenizers
-from firstlight.corpus import CorpusSettings, IdSettings, ImageSettings, Kind, Tally, kind_of, open_corpus
+from firstlight.corpus import CorpusSettings, IdSettings, ImageSettings, Kind, Tally, infer_kind, open_corpus
 from firstlight.errors import UsageError
 from firstlight.runs import code_hash
 from firstlight.stages.sequences import open_sequences
@@ -85,9 +85,9 @@ def prepare_store(
 
     Raises:
         UsageError: settings that have no effect on a corpus of this kind.
-        ContractError: ``out`` holds a store made from other inputs.
+        CompatibilityError: ``out`` holds a store made from other inputs.
     """
-    kind = kind_of(corpus)
+    kind = infer_kind(corpus)
     _check_tables(kind, settings)
     vocab: Tokenizer | Codec
     sources: Sequence[SourceLike]

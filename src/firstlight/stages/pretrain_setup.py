@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 
 from firstlight import optim, parallel, progress
-from firstlight.errors import ContractError, UsageError
+from firstlight.errors import CompatibilityError, UsageError
 from firstlight.lm import LM, GenerateSettings, save_pretrained
 from firstlight.model import GPT, ModelConfig, flops_per_token, fused_splits, skip_init
 from firstlight.model.factorized_embedding import set_embedding_trainable
@@ -32,22 +32,22 @@ def model_config(settings: PretrainSettings, artifacts: PretrainArtifacts) -> Mo
     """Complete the model's shape with the vocabulary size of the tokenizer.
 
     Raises:
-        ContractError: the settings specify another vocabulary size, or another shape than the model to start from.
+        CompatibilityError: the settings specify another vocabulary size, or another shape than the model to start from.
         UsageError: the training text is shorter than one block.
     """
     store, init_lm = artifacts.store, artifacts.init_lm
     config = settings.model.shape() if init_lm is None else _init_config(settings, init_lm)
     if init_lm is None:
         if config.vocab_size not in (None, 0, "auto", store.vocab_size):
-            raise ContractError(
+            raise CompatibilityError(
                 "model.vocab_size differs from the tokenizer's",
                 found=config.vocab_size,
                 expected=store.vocab_size,
                 fix="Leave model.vocab_size out.",
             )
         config = config.model_copy(update={"vocab_size": store.vocab_size})
-    if store.sequence is not None:
-        config = sequence_samples.one_document_per_row(settings, config, store.sequence - 1)
+    if store.sequence_length is not None:
+        config = sequence_samples.one_document_per_row(settings, config, store.sequence_length - 1)
     if store.train.n_tokens <= config.block_size:
         raise UsageError(
             "the training text is shorter than one block",
@@ -66,7 +66,7 @@ def _init_config(settings: PretrainSettings, init_lm: LM) -> ModelConfig:
     actual = init_lm.config.model_dump()
     differing = {key: value for key, value in specified.items() if value is not None and value != actual[key]}
     if differing:
-        raise ContractError(
+        raise CompatibilityError(
             "the model to start from has another shape",
             where=settings.run.init_from,
             found=", ".join(f"model.{key} {actual[key]}" for key in differing),
@@ -142,14 +142,14 @@ def train_context(
     state = build_state(settings, config, artifacts, device_context)
     rows = rows_per_step(settings, config.block_size, device_context)
     state.counters.micro_batch = _micro_batch(settings, config, rows // device_context.world_size, device_context)
-    store.train.advise()
+    store.train.prefetch()
     batches = Batches(
         store,
         block_size=config.block_size,
         seed=settings.run.seed,
         weights=settings.data.weights,
         document_masking=settings.data.document_masking,
-        hidden=artifacts.class_dropout(settings.image.unlabelled),
+        class_dropout=artifacts.class_dropout(settings.image.class_dropout),
     )
     windows = Windows(
         store.valid,
@@ -157,7 +157,7 @@ def train_context(
         max_windows=None if settings.train.eval_windows == "all" else settings.train.eval_windows,
         document_masking=settings.data.document_masking,
         eot_id=store.eot_id,
-        sequence=store.sequence,
+        sequence_length=store.sequence_length,
     )
     limits = Limits.resolve(
         settings.train,

@@ -40,9 +40,9 @@ def probe_images(lm: LM, run: str | Path, images: str | Path | None, *, pool: Po
     store = find_token_store(lm, needed=True)
     if store is None:
         raise UsageError("lies in no run whose images could be taken", where=run, expected="a run with its token store")
-    seen = _some(split_rows(store.train, pixels.sequence), most)
+    seen = _some(split_rows(store.train, pixels.sequence_length), most)
     if images is None:
-        unseen, name = _some(split_rows(store.valid, pixels.sequence), most), "valid split"
+        unseen, name = _some(split_rows(store.valid, pixels.sequence_length), most), "valid split"
     else:
         unseen, name = _some(_read(str(images), pixels), most), str(images)
     labels, true = (torch.from_numpy(part[:, 0] - pixels.start_id - 1) for part in (seen, unseen))

@@ -29,7 +29,7 @@ def pretrain_request(
 
     Raises:
         UsageError: nothing to train on, or inputs that cannot be combined.
-        ContractError: the directory holds a run and ``resume`` is not set, or a resume changes what must not change.
+        CompatibilityError: the directory holds a run and ``resume`` is not set, or a resume changes a fixed setting.
     """
     inputs = list(inputs)
     if len(inputs) == 1 and _is_run(RunDirectory(Path(inputs[0]))):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from firstlight.corpus import CorpusSettings, IdSettings, ImageSettings, kind_of
+from firstlight.corpus import CorpusSettings, IdSettings, ImageSettings, infer_kind
 from firstlight.errors import UsageError
 from firstlight.evaluation import (
     EncodedText,
@@ -20,7 +20,7 @@ from firstlight.evaluation import (
 )
 from firstlight.lm import LM
 from firstlight.stages.sequences import open_sequences
-from firstlight.store import Split, TokenStore, unigram
+from firstlight.store import Split, TokenStore, unigram_counts
 from firstlight.tokenizer import Codec, Ids, Pixels
 
 
@@ -77,14 +77,14 @@ def score_sequences(
     if not names and store is None:
         raise no_text(lm)
     if isinstance(codec, Pixels):
-        train = None if store is None else split_rows(store.train, codec.sequence)
+        train = None if store is None else split_rows(store.train, codec.sequence_length)
         for name, rows in _images(codec, names, store):
             own, interval = row_likelihood(lm, rows)
             yield TextResult(
                 name, rows.size - len(rows), 0, own, image_baselines(codec, train, rows), interval, codec.UNIT
             )
         return
-    counts = None if store is None else unigram(store.train)
+    counts = None if store is None else unigram_counts(store.train)
     for stream in _streams(codec, names, store):
         if len(stream.ids) < 2:
             raise UsageError("holds nothing to score", where=stream.name)
@@ -119,7 +119,7 @@ def _images(pixels: Pixels, names: Sequence[str], store: TokenStore | None) -> I
         found = open_sequences("images", [name], CorpusSettings(), IdSettings(), ImageSettings(), known=pixels)
         yield name, np.stack([np.asarray(document.content) for document in found.sources[0].documents()])
     if not names and store is not None:
-        yield "valid split", split_rows(store.valid, pixels.sequence)
+        yield "valid split", split_rows(store.valid, pixels.sequence_length)
 
 
 def _streams(ids: Ids, names: Sequence[str], store: TokenStore | None) -> Iterator[EncodedText]:
@@ -133,6 +133,6 @@ def _streams(ids: Ids, names: Sequence[str], store: TokenStore | None) -> Iterat
 
 
 def _require(name: str, kind: str) -> None:
-    found = kind_of([name])
+    found = infer_kind([name])
     if found != kind:
         raise UsageError(f"the model is one of {kind}", where=name, found=found)

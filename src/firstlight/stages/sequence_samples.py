@@ -57,7 +57,7 @@ def draw(
     """
     start = np.array(first, dtype=np.int64)[:, None]
     prompts = start if given is None else np.concatenate([start, given], axis=1)
-    missing = pixels.sequence - prompts.shape[1]
+    missing = pixels.sequence_length - prompts.shape[1]
     if missing == 0:
         return prompts
     whole = settings.model_copy(update={"max_new_tokens": missing, "num_samples": 1})

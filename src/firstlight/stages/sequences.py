@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from firstlight.corpus import Corpus, CorpusSettings, IdSettings, Images, ImageSettings, Source, open_ids, open_images
-from firstlight.errors import ContractError
+from firstlight.errors import CompatibilityError
 from firstlight.store import SourceLike
 from firstlight.tokenizer import Codec, Ids, Pixels, find_palette
 from firstlight.types import Document
@@ -84,10 +84,10 @@ def open_sequences(
         known: what the ids of a model mean that reads these, which is then kept.
 
     Raises:
-        ContractError: that model is of another kind.
+        CompatibilityError: that model is of another kind.
     """
     if known is not None and isinstance(known, Pixels) != (kind == "images"):
-        raise ContractError("the model is one of another kind", found=known.FILE, expected=kind)
+        raise CompatibilityError("the model is one of another kind", found=known.FILE, expected=kind)
     if kind == "ids":
         corpus = open_ids(names, ids, reading)
         return Sequences(Ids(ids.vocab_size or 0), corpus.sources, corpus)
@@ -96,7 +96,7 @@ def open_sequences(
     found = open_images(names, image, reading)
     pixels = known if isinstance(known, Pixels) else _pixels(found, image, seed)
     sources = zip(found.corpus.sources, found.counts, strict=True)
-    made = [PixelSource(source, pixels, source.name, count * pixels.sequence) for source, count in sources]
+    made = [PixelSource(source, pixels, source.name, count * pixels.sequence_length) for source, count in sources]
     return Sequences(pixels, made, found.corpus)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from firstlight import progress, tokenizer
 from firstlight.config import Settings, parse_overrides, resolve
 from firstlight.corpus import CorpusSettings, open_corpus
-from firstlight.errors import ContractError, TokenizerError, UsageError
+from firstlight.errors import CompatibilityError, TokenizerError, UsageError
 from firstlight.stages.tokenizer_cache import cache_key, load_cached, save_cached, train_on_corpus
 from firstlight.tokenizer import Tokenizer, TokenizerSettings
 
@@ -70,7 +70,7 @@ def train(corpus: Sequence[str], *, out: str | Path, overrides: Sequence[str] = 
 
     Raises:
         TokenizerError: too little text for the vocabulary asked for.
-        ContractError: ``out`` holds another tokenizer.
+        CompatibilityError: ``out`` holds another tokenizer.
     """
     settings = resolve(TokenizerTrainSettings, parse_overrides(overrides))
     if settings.tokenizer.path is not None:
@@ -90,7 +90,7 @@ def import_(source: str | Path, *, out: str | Path) -> TokenizerFacts:
 
     Raises:
         TokenizerError: the source is none of these, or damaged.
-        ContractError: ``out`` holds another tokenizer.
+        CompatibilityError: ``out`` holds another tokenizer.
     """
     folder = _folder(out)
     made = tokenizer.import_tokenizer(_there(source, fix="Check the path."))
@@ -179,7 +179,7 @@ def _refuse_another(folder: Path, made: Tokenizer) -> None:
     except TokenizerError:
         before = "damaged"
     if before != made.hash:
-        raise ContractError(
+        raise CompatibilityError(
             "holds another tokenizer already",
             where=folder,
             found=before[:12],

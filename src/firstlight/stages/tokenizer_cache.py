@@ -40,7 +40,7 @@ def train_on_corpus(corpus: Corpus, settings: TokenizerSettings) -> Tokenizer:
     mean = total / len(corpus.sources)
     sizes = [source.n_bytes or mean for source in corpus.sources]
     limits = [int(settings.sample_bytes * size / sum(sizes)) + 1 for size in sizes]
-    sample = Corpus([source.beginning(n) for source, n in zip(corpus.sources, limits, strict=True)])
+    sample = Corpus([source.head(n) for source, n in zip(corpus.sources, limits, strict=True)])
     return tokenizer.train(sample, settings, n_bytes=total, select_words=vectors.known)
 
 

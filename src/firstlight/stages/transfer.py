@@ -15,7 +15,7 @@ from firstlight.finetuning import Preprocessor, TaskSpec, compute_metrics, load_
 from firstlight.lm import LM
 from firstlight.stages.finetune import finetune
 
-_DRAWS = 1000
+_N_BOOTSTRAP = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,9 @@ def _across(runs: dict[str, Path]) -> list[TransferRow]:
             load_task(spec, seed=read_toml(runs[on] / "run.toml")["run"]["seed"]).valid
         )
         asked = spec.model_copy(update={"name": head})
-        figures = compute_metrics(asked, rows, predict(lm.model, asked, rows, lm.device_context), draws=_DRAWS)
+        figures = compute_metrics(
+            asked, rows, predict(lm.model, asked, rows, lm.device_context), n_bootstrap=_N_BOOTSTRAP
+        )
         found.append(
             TransferRow(spec.name, f"{trained} alone", figures.metric, figures.value, figures.low, figures.high)
         )

@@ -1,6 +1,6 @@
 """Intervals, paired comparison, metrics, over numpy and well-kept libraries."""
 
 from firstlight.statistics.intervals import ratio_interval
-from firstlight.statistics.metrics import METRICS, calibration, confusion, interval
+from firstlight.statistics.metrics import METRICS, bootstrap_interval, calibration, confusion
 
-__all__ = ["METRICS", "calibration", "confusion", "interval", "ratio_interval"]
+__all__ = ["METRICS", "bootstrap_interval", "calibration", "confusion", "ratio_interval"]

@@ -6,7 +6,7 @@ _MOST_BLOCKS = 1000
 
 
 def ratio_interval(
-    sums: np.ndarray, counts: np.ndarray, *, level: float = 0.95, draws: int = 2000, seed: int = 0
+    sums: np.ndarray, counts: np.ndarray, *, level: float = 0.95, n_bootstrap: int = 2000, seed: int = 0
 ) -> tuple[float, float] | None:
     """Return an interval for sum(sums) / sum(counts) by drawing parts again, with replacement.
 
@@ -16,9 +16,9 @@ def ratio_interval(
     Args:
         sums: of each part (N,), such as nats of a window.
         counts: of each part (N,), such as its tokens; positive.
-        level: share of draws inside.
-        draws: how many.
-        seed: of the draws.
+        level: share of n_bootstrap inside.
+        n_bootstrap: how many.
+        seed: of the n_bootstrap.
 
     Returns:
         The percentile interval, or None with fewer than two parts; (nan, nan) where a sum is not finite.
@@ -32,8 +32,8 @@ def ratio_interval(
         sums, counts = np.add.reduceat(sums, begins), np.add.reduceat(counts, begins)
     n = len(sums)
     generator = np.random.default_rng(seed)
-    ratios = np.empty(draws)
-    for i in range(draws):
+    ratios = np.empty(n_bootstrap)
+    for i in range(n_bootstrap):
         times = np.bincount(generator.integers(0, n, n), minlength=n)
         ratios[i] = (times @ sums) / (times @ counts)
     low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])

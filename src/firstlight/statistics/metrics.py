@@ -75,14 +75,20 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def interval(
-    metric: Metric, predicted: np.ndarray, true: np.ndarray, *, level: float = 0.95, draws: int = 1000, seed: int = 0
+def bootstrap_interval(
+    metric: Metric,
+    predicted: np.ndarray,
+    true: np.ndarray,
+    *,
+    level: float = 0.95,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
 ) -> tuple[float, float]:
     """Return a percentile interval of a metric by drawing rows again, with replacement (Efron 1979)."""
     generator = np.random.default_rng(seed)
     n = len(true)
     values = []
-    for _ in range(draws):
+    for _ in range(n_bootstrap):
         rows = generator.integers(0, n, n)
         values.append(metric(predicted[rows], true[rows]))
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])

@@ -2,11 +2,11 @@
 
 from firstlight.store.adopt_megatron import adopt
 from firstlight.store.batches import Batches, Windows, document_starts
-from firstlight.store.megatron import open_ids, read_index, write_index
-from firstlight.store.permute import keys, permute
+from firstlight.store.megatron import open_megatron, read_index, write_index
+from firstlight.store.permute import permute, round_keys
 from firstlight.store.prepare import SourceLike, prepare
 from firstlight.store.settings import DataSettings
-from firstlight.store.store import Split, TokenStore, summary, unigram, verify
+from firstlight.store.store import Split, TokenStore, store_stats, unigram_counts, verify
 
 __all__ = [
     "Batches",
@@ -17,13 +17,13 @@ __all__ = [
     "Windows",
     "adopt",
     "document_starts",
-    "keys",
-    "open_ids",
+    "open_megatron",
     "permute",
     "prepare",
     "read_index",
-    "summary",
-    "unigram",
+    "round_keys",
+    "store_stats",
+    "unigram_counts",
     "verify",
     "write_index",
 ]

@@ -9,7 +9,7 @@ import numpy as np
 from firstlight import progress
 from firstlight.errors import StoreError
 from firstlight.files import MANIFEST, sha256, write_manifest
-from firstlight.store.megatron import open_ids
+from firstlight.store.megatron import open_megatron
 from firstlight.store.store import FORMAT, TokenStore
 from firstlight.types import Encoder
 
@@ -25,7 +25,7 @@ def adopt(directory: Path, encoder: Encoder) -> TokenStore:
 
     Raises:
         StoreError: files are missing or damaged, or hold ids that the tokenizer does not have.
-        ContractError: the store that is there was made with another tokenizer.
+        CompatibilityError: the store that is there was made with another tokenizer.
         StorageError: the folder cannot be written.
     """
     if (directory / MANIFEST).is_file():
@@ -35,7 +35,7 @@ def adopt(directory: Path, encoder: Encoder) -> TokenStore:
     source: dict[str, object] = {"name": str(directory)}
     ends = 0
     for side in ("train", "valid"):
-        ids, bounds = open_ids(directory / side)
+        ids, bounds = open_megatron(directory / side)
         n_bytes = 0
         for first in range(0, len(ids), _CHUNK):
             part = ids[first : first + _CHUNK]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from firstlight.errors import StoreError
-from firstlight.store.permute import chance, keys, permute
+from firstlight.store.permute import permute, round_keys, uniform
 from firstlight.store.store import Split, TokenStore
 from firstlight.types import Batch
 
@@ -41,8 +41,8 @@ class Batches:
         seed: of the order.
         weights: shares of the sources, or None for one order over the whole text.
         document_masking: give each row's document starts.
-        hidden: share of rows, of stores whose documents are one a row, that begin with an id in place of their own
-            first one; and that id.
+        class_dropout: ratio of rows whose first id (an image's class) is replaced, and the id that replaces it; only
+            for stores of one document per row.
 
     Raises:
         StoreError: the text of a source is shorter than one window, or there is not one weight a source.
@@ -56,12 +56,12 @@ class Batches:
         seed: int,
         weights: list[float] | None = None,
         document_masking: bool = False,
-        hidden: tuple[float, int] | None = None,
+        class_dropout: tuple[float, int] | None = None,
     ) -> None:
-        self._split, self._eot, self._hidden = store.train, store.eot_id, hidden
+        self._split, self._eot, self._class_dropout = store.train, store.eot_id, class_dropout
         self._T, self._seed, self._masking = block_size, seed, document_masking
-        assert store.sequence in (None, block_size + 1), "a row is a document"
-        self._step = store.sequence or block_size
+        assert store.sequence_length in (None, block_size + 1), "a row is a document"
+        self._step = store.sequence_length or block_size
         sources = [(str(s["name"]), s["train"]) for s in store.manifest.get("sources", [])]
         if weights is None:
             stretches = [("the training text", 0, store.train.n_tokens)]
@@ -101,7 +101,7 @@ class Batches:
             begins = np.empty_like(inside)
             for epoch in np.unique(epochs):
                 here = epochs == epoch
-                key = keys(self._seed, int(number), int(epoch))
+                key = round_keys(self._seed, int(number), int(epoch))
                 offset = int(key[0] % np.uint64(r.tokens)) if self._step == self._T else 0
                 begins[here] = (permute(inside[here], r.windows, key) * self._step + offset) % r.tokens
             out[mine, 0], out[mine, 1], out[mine, 2] = begins, r.first, r.tokens
@@ -115,9 +115,9 @@ class Batches:
         index = (begins[:, :1] + np.arange(self._T + 1)) % begins[:, 2:] + begins[:, 1:2]  # (B, T + 1)
         ids = torch.from_numpy(self._split.tokens[index].astype(np.int64))
         inputs = ids[:, :-1].contiguous()
-        if self._hidden is not None:
-            share, instead = self._hidden
-            inputs[torch.from_numpy(chance(position, rows, keys(self._seed, "hidden")) < share), 0] = instead
+        if self._class_dropout is not None:
+            ratio, token = self._class_dropout
+            inputs[torch.from_numpy(uniform(position, rows, round_keys(self._seed, "hidden")) < ratio), 0] = token
         starts = document_starts(inputs, self._eot) if self._masking else None
         return Batch(inputs, ids[:, 1:].contiguous(), None, starts)
 
@@ -128,7 +128,7 @@ class Batches:
             end = begin + self._T + 1
             stretches = [(begin, min(end, tokens))] + ([(0, end - tokens)] if end > tokens else [])
             for first, last in stretches:
-                names |= dict.fromkeys(self._split.names(base + first, base + last))
+                names |= dict.fromkeys(self._split.document_names(base + first, base + last))
         return list(names)
 
 
@@ -163,7 +163,7 @@ class _Deal:
         groups, slots = np.divmod(places, _GROUP)
         for group in np.unique(groups):
             here = groups == group
-            order = self._source[permute(np.arange(_GROUP), _GROUP, keys(self._seed, "mix", int(group)))]
+            order = self._source[permute(np.arange(_GROUP), _GROUP, round_keys(self._seed, "mix", int(group)))]
             # A source's rows follow one another, so that one epoch of it is over before the next begins.
             rank = np.empty(_GROUP, dtype=np.int64)
             rank[np.argsort(order, kind="stable")] = self._rank
@@ -181,7 +181,7 @@ class Windows:
         max_windows: take only this many, evenly spread.
         document_masking: give each window's document starts.
         eot_id: end-of-text, needed for them.
-        sequence: of a store whose documents are one a row: how many ids each has.
+        sequence_length: of a store whose documents are one a row: how many ids each has.
     """
 
     def __init__(
@@ -192,10 +192,10 @@ class Windows:
         max_windows: int | None = None,
         document_masking: bool = False,
         eot_id: int = -1,
-        sequence: int | None = None,
+        sequence_length: int | None = None,
     ) -> None:
         self._split, self._T, self._masking, self._eot = split, block_size, document_masking, eot_id
-        self._step = sequence or block_size
+        self._step = sequence_length or block_size
         in_all = -(-(split.n_tokens - 1) // self._step) if split.n_tokens > 1 else 0
         self._which = np.arange(in_all)
         if max_windows is not None and max_windows < in_all:

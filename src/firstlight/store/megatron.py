@@ -18,7 +18,7 @@ _CODES: dict[int, np.dtype] = {
 _LONGEST = 2**31 - 1
 
 
-def dtype_for(vocab_size: int) -> np.dtype:
+def smallest_dtype(vocab_size: int) -> np.dtype:
     """Return the smallest of Megatron's types that holds every id."""
     return np.dtype("<u2") if vocab_size <= 1 << 16 else np.dtype("<i4")
 
@@ -80,7 +80,7 @@ def read_index(path: Path) -> tuple[np.ndarray, np.dtype]:
     return starts[bounds], dtype
 
 
-def open_ids(prefix: Path) -> tuple[np.ndarray, np.ndarray]:
+def open_megatron(prefix: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return the ids of ``prefix.bin`` (mapped, not read) and the document bounds of ``prefix.idx``.
 
     Raises:

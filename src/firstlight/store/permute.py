@@ -11,7 +11,7 @@ import numpy as np
 _M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 
-def keys(*parts: object) -> np.ndarray:
+def round_keys(*parts: object) -> np.ndarray:
     """Return eight round keys made from any values, the same ones each time."""
     return np.frombuffer(hashlib.blake2b(repr(parts).encode(), digest_size=64).digest(), dtype="<u8")
 
@@ -34,7 +34,7 @@ def permute(places: np.ndarray, n: int, key: np.ndarray) -> np.ndarray:
     return out.astype(np.int64)
 
 
-def chance(first: int, n: int, key: np.ndarray) -> np.ndarray:
+def uniform(first: int, n: int, key: np.ndarray) -> np.ndarray:
     """Return a number in [0, 1) for each of the places ``first`` to ``first + n``, always the same for one key."""
     with np.errstate(over="ignore"):
         x = _mix(_mix(np.arange(first, first + n, dtype=np.uint64) + key[0]) + key[1])

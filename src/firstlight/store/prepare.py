@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from firstlight import progress
-from firstlight.errors import ContractError, StoreError
+from firstlight.errors import CompatibilityError, StoreError
 from firstlight.files import MANIFEST, atomic_directory, remove_stale_files
 from firstlight.store.settings import DataSettings
 from firstlight.store.store import FORMAT, Split, TokenStore
 from firstlight.store.writer import HASHED, Piece, Writer
-from firstlight.types import Document, Encoder, Numbered, Vocabulary
+from firstlight.types import Document, Encoder, IdVocabulary, Vocabulary
 
 _BATCH_CHARACTERS = 4 << 20  # or ids, of documents that are ids already
 # A text without any sure place to cut is held in memory up to here.
@@ -55,7 +55,7 @@ def fingerprint(
 def prepare(
     directory: Path,
     sources: Sequence[SourceLike],
-    encoder: Encoder | Numbered,
+    encoder: Encoder | IdVocabulary,
     settings: DataSettings,
     *,
     seed: int,
@@ -74,7 +74,7 @@ def prepare(
         overwrite: replace a store that is there.
 
     Raises:
-        ContractError: ``directory`` holds a store made from something else; says what differs.
+        CompatibilityError: ``directory`` holds a store made from something else; says what differs.
         StoreError: too little text for two splits.
         StorageError: the disk is full or read-only.
     """
@@ -112,7 +112,7 @@ def _made_before(directory: Path, made_from: Mapping[str, Any]) -> TokenStore:
     differs = [key for key, value in made_from.items() if before.get(key) != value]
     if differs:
         plain = {key: f"{key} {before.get(key)}" for key in ("format", "valid_ratio", "seed")}
-        raise ContractError(
+        raise CompatibilityError(
             "holds a token store made from something else",
             where=directory,
             found=", ".join(plain.get(key, f"another {key.removesuffix('s')}") for key in differs),
@@ -123,7 +123,7 @@ def _made_before(directory: Path, made_from: Mapping[str, Any]) -> TokenStore:
     return store
 
 
-def _batches(source: SourceLike, encoder: Encoder | Numbered) -> Iterator[list[Piece]]:
+def _batches(source: SourceLike, encoder: Encoder | IdVocabulary) -> Iterator[list[Piece]]:
     """Group documents into batches of some megabytes."""
     batch: list[Piece] = []
     size = 0
@@ -156,7 +156,7 @@ def _texts(source: SourceLike, encoder: Encoder) -> Iterator[Piece]:
         text, held = held + document.content, ""
         beginning = None if begun else text[:HASHED].encode("utf-8", "surrogatepass")
         if document.continues:
-            at = encoder.cut(text) if begun or len(text) >= HASHED else 0
+            at = encoder.split_point(text) if begun or len(text) >= HASHED else 0
             if at == 0 and len(text) >= _MOST_HELD:
                 at = len(text)
                 if not told:

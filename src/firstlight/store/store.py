@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from firstlight.errors import ContractError, StoreError
+from firstlight.errors import CompatibilityError, StoreError
 from firstlight.files import MANIFEST, verify_manifest
 from firstlight.store.document_names import Names
-from firstlight.store.megatron import open_ids
+from firstlight.store.megatron import open_megatron
 
 FORMAT = 1
 NAMES = "documents.safetensors"
@@ -30,7 +30,7 @@ class Split:
     """
 
     def __init__(self, directory: Path, side: str, n_bytes: int) -> None:
-        self.tokens, self.bounds = open_ids(directory / side)
+        self.tokens, self.bounds = open_megatron(directory / side)
         self.n_bytes = n_bytes
         self._directory, self._side = directory, side
 
@@ -44,7 +44,7 @@ class Split:
         """Documents in all."""
         return len(self.bounds) - 1
 
-    def advise(self) -> None:
+    def prefetch(self) -> None:
         """Ask the system to read all ids ahead, where half of the memory holds them.
 
         Windows come in random order. Without this, each one's first visit waits for the disk; the advice that
@@ -64,23 +64,23 @@ class Split:
         path = self._directory / NAMES
         return Names(path, self._side) if path.is_file() else None
 
-    def name(self, document: int) -> str:
+    def document_name(self, document: int) -> str:
         """Return where a document came from."""
         if self._names is None or document >= len(self._names):
             return f"{self._side} document {document}"
         return self._names[document]
 
-    def names(self, first: int, last: int) -> list[str]:
+    def document_names(self, first: int, last: int) -> list[str]:
         """Return where the documents came from that have tokens from ``first`` up to, not including, ``last``."""
         begin, end = np.searchsorted(self.bounds, [first, last - 1], side="right") - 1
-        return [self.name(document) for document in range(int(begin), int(end) + 1)]
+        return [self.document_name(document) for document in range(int(begin), int(end) + 1)]
 
 
 class TokenStore:
     """A finished store; ``open`` it.
 
     Attributes:
-        sequence: ids of every document, where all have the same number and are dealt out one a row.
+        sequence_length: ids of every document, where all have the same number and are dealt out one a row.
     """
 
     def __init__(self, directory: Path, manifest: dict[str, Any]) -> None:
@@ -89,7 +89,7 @@ class TokenStore:
         self.eot_id = int(manifest["eot_id"])
         self.tokenizer_hash = str(manifest["tokenizer"])
         self.fingerprint = str(manifest["fingerprint"])
-        self.sequence: int | None = manifest.get("sequence")
+        self.sequence_length: int | None = manifest.get("sequence")
         self.train = Split(directory, "train", int(manifest["train_bytes"]))
         self.valid = Split(directory, "valid", int(manifest["valid_bytes"]))
 
@@ -99,7 +99,7 @@ class TokenStore:
 
         Raises:
             StoreError: it is unfinished, damaged or of another format.
-            ContractError: it was made with another tokenizer.
+            CompatibilityError: it was made with another tokenizer.
         """
         path = directory / MANIFEST
         if not path.is_file():
@@ -120,7 +120,7 @@ class TokenStore:
         if problems:
             raise StoreError(problems[0], fix="Make the store again: firstlight data prepare CORPUS --out DIR")
         if tokenizer_hash is not None and manifest["tokenizer"] != tokenizer_hash:
-            raise ContractError(
+            raise CompatibilityError(
                 "was made with another tokenizer",
                 where=directory,
                 found=f"hash {tokenizer_hash[:12]}",
@@ -160,7 +160,7 @@ def verify(directory: Path, *, tokenizer_hash: str | None = None) -> list[str]:
     return problems
 
 
-def unigram(split: Split) -> np.ndarray:
+def unigram_counts(split: Split) -> np.ndarray:
     """Return how often each id occurs (V,) int64, up to the highest one."""
     counts = np.zeros(0, dtype=np.int64)
     for first in range(0, split.n_tokens, _CHUNK):
@@ -170,10 +170,10 @@ def unigram(split: Split) -> np.ndarray:
     return counts
 
 
-def summary(store: TokenStore, top: int = 20) -> dict[str, Any]:
+def store_stats(store: TokenStore, top: int = 20) -> dict[str, Any]:
     """Return what ``data stats`` shows: sizes, lengths of documents, the most frequent ids."""
     lengths = np.diff(store.train.bounds)
-    counts = unigram(store.train)
+    counts = unigram_counts(store.train)
     order = np.argsort(counts)[::-1][:top]
     return {
         "train": {"documents": store.train.n_documents, "tokens": store.train.n_tokens, "bytes": store.train.n_bytes},

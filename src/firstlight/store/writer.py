@@ -19,10 +19,10 @@ import numpy as np
 from firstlight.errors import StoreError
 from firstlight.files import write_manifest
 from firstlight.store.document_names import NameTable
-from firstlight.store.megatron import dtype_for, write_index
+from firstlight.store.megatron import smallest_dtype, write_index
 from firstlight.store.settings import DataSettings
 from firstlight.store.store import FORMAT
-from firstlight.types import Encoder, Numbered
+from firstlight.types import Encoder, IdVocabulary
 
 # Characters, or ids, of a document that decide its side.
 HASHED = 1 << 16
@@ -50,12 +50,12 @@ class Piece:
 class Writer:
     """Writes a store; a context, so that files are closed also where something fails."""
 
-    def __init__(self, folder: Path, encoder: Encoder | Numbered, settings: DataSettings, seed: int) -> None:
+    def __init__(self, folder: Path, encoder: Encoder | IdVocabulary, settings: DataSettings, seed: int) -> None:
         self._folder, self._encoder, self._settings = folder, encoder, settings
         self._tokenizer = encoder if isinstance(encoder, Encoder) else None  # None: documents are ids already
-        self._sequence = None if isinstance(encoder, Encoder) else encoder.sequence
+        self._sequence = None if isinstance(encoder, Encoder) else encoder.sequence_length
         self._key = seed.to_bytes(8, "little")
-        self._dtype = dtype_for(encoder.vocab_size)
+        self._dtype = smallest_dtype(encoder.vocab_size)
         self._byte_lengths = encoder.byte_lengths().astype(np.int64)
         self._files: dict[str, BinaryIO] = {side: (folder / f"{side}.bin").open("w+b") for side in _SIDES}
         self._lengths = {side: array("q") for side in _SIDES}

@@ -40,7 +40,7 @@ class Ids:
         return self.n_ids
 
     @property
-    def sequence(self) -> None:
+    def sequence_length(self) -> None:
         """Documents have any length."""
         return
 

@@ -59,7 +59,7 @@ class Pixels:
         return -1
 
     @property
-    def sequence(self) -> int:
+    def sequence_length(self) -> int:
         """Tokens of every document: one for the class, one a pixel."""
         return 1 + self.size**2
 

@@ -239,7 +239,7 @@ class Tokenizer:
         """Return each id's token as it is written in tokenizer.json; empty for an unused id."""
         return [self._inner.id_to_token(i) or "" for i in range(self.vocab_size)]
 
-    def cut(self, text: str) -> int:
+    def split_point(self, text: str) -> int:
         """Return an i, near the end, at which ids(text[:i]) + ids(text[i:] + more) = ids(text + more) for any more.
 
         It is 0 where no place is sure.

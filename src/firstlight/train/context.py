@@ -15,13 +15,13 @@ from firstlight.train.limits import Limits
 from firstlight.train.log import RunLog
 from firstlight.train.settings import TrainSettings
 from firstlight.train.state import Counters, TrainState
-from firstlight.types import Rows
+from firstlight.types import BatchLike
 
 
 class BatchSource(Protocol):
     """Where batches come from; the loss is the module's ``forward``."""
 
-    def batch(self, position: int, rows: int) -> Rows:
+    def batch(self, position: int, rows: int) -> BatchLike:
         """Return rows ``position`` to ``position + rows``: a pure function."""
         ...
 
@@ -117,7 +117,7 @@ class TrainContext:
         """The counters of the state, which a rollback replaces."""
         return self.state.counters
 
-    def read(self, position: int, rows: int) -> Rows:
+    def read(self, position: int, rows: int) -> BatchLike:
         """Return this process's share of ``rows`` rows from ``position`` on."""
         own = rows // self.device_context.world_size
         return self.batches.batch(position + self.device_context.rank * own, own)

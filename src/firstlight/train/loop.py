@@ -20,7 +20,7 @@ from firstlight.train.prefetch import Prefetcher
 from firstlight.train.signals import StopSignals
 from firstlight.train.state import Counters
 from firstlight.train.step import StepResult, train_step
-from firstlight.types import Rows, StepReport
+from firstlight.types import BatchLike, StepMetrics
 
 _INTERRUPTIONS = ("SIGTERM", "SIGINT", "stop_after")
 _NAMED = 5  # documents of a batch that a message names
@@ -82,7 +82,7 @@ def _stop(ctx: TrainContext, signals: StopSignals) -> str | None:
     return reached
 
 
-def _take(ctx: TrainContext, feed: Prefetcher) -> tuple[StepReport, int]:
+def _take(ctx: TrainContext, feed: Prefetcher) -> tuple[StepMetrics, int]:
     """Take the next step and count it; return its report, and its targets over all processes."""
     started = time.perf_counter()
     counters = ctx.counters
@@ -96,7 +96,7 @@ def _take(ctx: TrainContext, feed: Prefetcher) -> tuple[StepReport, int]:
     ctx.update_seconds()
     seconds = time.perf_counter() - started
     lr = float(ctx.state.optimizer.param_groups[0]["lr"])
-    report = StepReport(
+    report = StepMetrics(
         counters.step,
         counters.tokens,
         position,
@@ -110,7 +110,7 @@ def _take(ctx: TrainContext, feed: Prefetcher) -> tuple[StepReport, int]:
     return report, outcome.targets
 
 
-def _step(ctx: TrainContext, batch: Rows) -> StepResult:
+def _step(ctx: TrainContext, batch: BatchLike) -> StepResult:
     """Take one step; on an out-of-memory take it again in smaller pieces, with the same random numbers."""
     if ctx.before_step is not None:
         ctx.before_step(ctx.counters.step)
@@ -135,7 +135,7 @@ def _step(ctx: TrainContext, batch: Rows) -> StepResult:
         ctx.log.event(ctx.counters.step, "out-of-memory", text)
 
 
-def _judged(ctx: TrainContext, report: StepReport) -> bool:
+def _judged(ctx: TrainContext, report: StepMetrics) -> bool:
     """Act on the guard's verdict; False where the step was undone by a rollback."""
     counters = ctx.counters
     verdict = spike_guard.judge(counters, report.position, report.loss, report.applied, ctx.train.guard)
@@ -161,14 +161,14 @@ def _judged(ctx: TrainContext, report: StepReport) -> bool:
     )
 
 
-def _figures(ctx: TrainContext, report: StepReport) -> str:
+def _figures(ctx: TrainContext, report: StepMetrics) -> str:
     names = list(ctx.batches.sources(report.position, report.rows))
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     shown = ", ".join(names[:_NAMED]) + more
     return f"loss {report.loss:.4g}, gradient norm {report.grad_norm:.4g}; documents: {shown}"
 
 
-def _roll_back(ctx: TrainContext, report: StepReport, figures: str) -> None:
+def _roll_back(ctx: TrainContext, report: StepMetrics, figures: str) -> None:
     """Return to the last good checkpoint and leave out the rows since the spike began."""
     old = ctx.counters
     window = (old.spike_position, report.position + report.rows - old.spike_position)

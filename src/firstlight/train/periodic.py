@@ -7,10 +7,10 @@ from firstlight import parallel
 from firstlight.errors import FirstlightError
 from firstlight.train.checkpoint import snapshot
 from firstlight.train.context import EvaluationResult, TrainContext
-from firstlight.types import StepReport
+from firstlight.types import StepMetrics
 
 
-def after_step(ctx: TrainContext, report: StepReport, targets: int) -> EvaluationResult | None:
+def after_step(ctx: TrainContext, report: StepMetrics, targets: int) -> EvaluationResult | None:
     """Log, evaluate, sample and save where their time has come.
 
     Args:
@@ -103,7 +103,7 @@ def sample(ctx: TrainContext) -> None:
     ctx.log.sample(step=ctx.counters.step, prompt=ctx.train.sample_prompt, text=text)
 
 
-def line(ctx: TrainContext, report: StepReport, targets: int) -> str:
+def line(ctx: TrainContext, report: StepMetrics, targets: int) -> str:
     """Return the detail of the progress line."""
     rate = targets / report.seconds
     parts = [f"loss {report.loss:.4f}"]
@@ -136,7 +136,7 @@ def seconds_left(ctx: TrainContext, now: float) -> float | None:
     return max(0.0, min(ends)) if ends else None
 
 
-def _log(ctx: TrainContext, report: StepReport, targets: int) -> None:
+def _log(ctx: TrainContext, report: StepMetrics, targets: int) -> None:
     rate = targets / report.seconds
     mfu = _mfu(ctx, rate)
     figures: dict[str, Any] = {

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
-from firstlight.types import Rows
+from firstlight.types import BatchLike
 
 
 class Prefetcher:
@@ -17,12 +17,12 @@ class Prefetcher:
         read: (position, rows) -> a batch, pure.
     """
 
-    def __init__(self, read: Callable[[int, int], Rows]) -> None:
+    def __init__(self, read: Callable[[int, int], BatchLike]) -> None:
         self._read = read
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="feed")
-        self._next: tuple[tuple[int, int], Future[Rows]] | None = None
+        self._next: tuple[tuple[int, int], Future[BatchLike]] | None = None
 
-    def take(self, position: int, rows: int, following: int) -> Rows:
+    def take(self, position: int, rows: int, following: int) -> BatchLike:
         """Return the batch at ``position`` and start reading the one at ``following``."""
         guess, self._next = self._next, None
         batch = guess[1].result() if guess and guess[0] == (position, rows) else self._read(position, rows)

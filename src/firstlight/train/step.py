@@ -16,7 +16,7 @@ from firstlight.errors import TrainingError
 from firstlight.optim import OptimizerSettings
 from firstlight.train.micro_batch import is_out_of_memory
 from firstlight.train.state import TrainState
-from firstlight.types import Rows
+from firstlight.types import BatchLike
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class StepResult:
 def train_step(
     state: TrainState,
     module: nn.Module,
-    batch: Rows,
+    batch: BatchLike,
     factor: float,
     settings: OptimizerSettings,
     device_context: parallel.DeviceContext,
@@ -59,15 +59,15 @@ def train_step(
     """
     rows = batch.n_rows
     micro = state.counters.micro_batch or rows
-    weight, targets = parallel.all_sum(batch.counted(), device_context).tolist()
+    weight, targets = parallel.all_sum(batch.count_targets(), device_context).tolist()
     # DDP averages gradients over processes; the loss here is divided by the weight over all of them.
     scale = device_context.world_size / weight if weight > 0 else 0.0
     sums = []
     for first in range(0, rows, micro):
-        piece = batch.piece(slice(first, first + micro), device_context.device)
+        piece = batch.slice_rows(slice(first, first + micro), device_context.device)
         with contextlib.nullcontext() if first + micro >= rows else parallel.no_sync(module):
             with parallel.autocast(device_context):
-                piece_sum, _ = module(*piece.arguments())
+                piece_sum, _ = module(*piece.loss_args())
             loss = piece_sum * scale
             (state.scaler.scale(loss) if state.scaler is not None else loss).backward()
         sums.append(piece_sum.detach())
