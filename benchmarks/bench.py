@@ -247,9 +247,9 @@ def machine() -> dict[str, Any]:
     """Return what the figures were measured on."""
     import torch
 
-    from firstlight.parallel import Hardware, environment, resolve
+    from firstlight.parallel import HardwareSettings, environment, resolve_hardware
 
-    name = environment(resolve(Hardware(device="cpu")))["device_name"]
+    name = environment(resolve_hardware(HardwareSettings(device="cpu")))["device_name"]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "processor": name,

@@ -77,9 +77,9 @@ def look(device: str) -> None:
     """Print what ``machine`` returns."""
     import torch
 
-    from firstlight.parallel import Hardware, environment, peak_flops, resolve
+    from firstlight.parallel import HardwareSettings, environment, peak_flops, resolve_hardware
 
-    device_context = resolve(Hardware(device=device, precision="bf16"))
+    device_context = resolve_hardware(HardwareSettings(device=device, precision="bf16"))
     side = 8192 if device == "cuda" else 512
     a, b = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
     times = []

@@ -270,7 +270,7 @@ GENERATE = [
     Case("generate run --prompts empty.txt", 2, ("empty.txt: holds no prompt",)),
     Case("generate run --prompts bad.txt", 2, ("bad.txt: is not UTF-8", "offset 5")),
     Case("generate run hi --device cuda", 2, ("--device: this machine has no CUDA device", "--device cpu")),
-    Case("generate run hi --device nowhere", 2, ("--device: is no device", "found nowhere")),
+    Case("generate run hi --device nowhere", 2, ("--device: unrecognised device", "found nowhere")),
     Case("generate bert hi", 1, ("bert/config.json: holds a model of another kind", "'bert'", "qwen3")),
     Case("generate sizeless hi", 1, ("sizeless/config.json", "n_layer")),
     Case("generate broken hi", 1, ("broken/config.json: is unreadable",)),

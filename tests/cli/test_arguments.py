@@ -58,8 +58,8 @@ def test_options_that_were_not_given_set_nothing():
 
 def test_an_error_names_the_option_that_was_typed():
     with pytest.raises(UsageError) as caught, named_as_options({"hardware.device": "--device"}):
-        raise ConfigError("is no device", where="hardware.device", found="x", fix="Set hardware.device=cpu.")
-    assert caught.value.message == "--device: is no device (found x). Set --device cpu."
+        raise ConfigError("unrecognised device", where="hardware.device", found="x", fix="Set hardware.device=cpu.")
+    assert caught.value.message == "--device: unrecognised device (found x). Set --device cpu."
     with pytest.raises(ConfigError, match="^optim.lr: is bad$"), named_as_options({"hardware.device": "--device"}):
         raise ConfigError("is bad", where="optim.lr")
 

@@ -13,20 +13,20 @@ from firstlight.config import Settings
 from firstlight.errors import ConfigError, UsageError
 from firstlight.parallel import (
     DeviceContext,
-    Hardware,
+    HardwareSettings,
     autocast,
     compile_module,
     environment,
-    memory,
+    grad_scaler,
     peak_flops,
-    resolve,
-    scaler,
+    peak_memory,
+    resolve_hardware,
 )
-from firstlight.parallel import device as place_module
+from firstlight.parallel import device as device_module
 
 
 class Root(Settings):
-    hardware: Hardware = Hardware()
+    hardware: HardwareSettings = HardwareSettings()
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +60,7 @@ def test_the_room_loads_without_torch() -> None:
 
 def test_auto_on_a_cpu_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     _no_accelerator(monkeypatch)
-    device_context = resolve(Hardware())
+    device_context = resolve_hardware(HardwareSettings())
     assert (device_context.device, device_context.precision, device_context.compile) == (
         torch.device("cpu"),
         "fp32",
@@ -78,7 +78,7 @@ def test_auto_on_a_cpu_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_is_asked_for_needs_no_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     _no_accelerator(monkeypatch)
-    device_context = resolve(Hardware(device="cpu", precision="bf16", compile="off", threads=1))
+    device_context = resolve_hardware(HardwareSettings(device="cpu", precision="bf16", compile="off", threads=1))
     assert (device_context.precision, device_context.dtype, device_context.threads) == ("bf16", torch.bfloat16, 1)
     assert not {"device", "precision", "compile", "threads"} & device_context.reasons.keys()
 
@@ -89,8 +89,8 @@ def test_what_is_asked_for_needs_no_reason(monkeypatch: pytest.MonkeyPatch) -> N
         ({"device": "cuda"}, "no CUDA device"),
         ({"device": "cuda:1"}, "no CUDA device"),
         ({"device": "mps"}, "no Metal device"),
-        ({"device": "abacus"}, "no device"),
-        ({"device": "meta"}, "not supported"),
+        ({"device": "abacus"}, "unrecognised device"),
+        ({"device": "meta"}, "unsupported device"),
         ({"device": "cpu", "precision": "fp16"}, "needs a GPU"),
     ],
 )
@@ -99,7 +99,7 @@ def test_what_the_machine_lacks_is_a_usage_error(
 ) -> None:
     _no_accelerator(monkeypatch)
     with pytest.raises(UsageError, match=words) as caught:
-        resolve(Hardware.model_validate(table))
+        resolve_hardware(HardwareSettings.model_validate(table))
     assert caught.value.exit_code == 2
     assert (caught.value.where or "").startswith("hardware.")
 
@@ -115,11 +115,11 @@ def test_settings_that_cannot_be_meant_are_refused(table: dict[str, object]) -> 
 def test_threads_are_set_and_divided_between_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert resolve(Hardware(device="cpu")).threads == 8
+    assert resolve_hardware(HardwareSettings(device="cpu")).threads == 8
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert resolve(Hardware(device="cpu")).threads == 3
+    assert resolve_hardware(HardwareSettings(device="cpu")).threads == 3
     assert torch.get_num_threads() == 3
-    assert resolve(Hardware(device="cpu", threads=2)).threads == 2
+    assert resolve_hardware(HardwareSettings(device="cpu", threads=2)).threads == 2
     # torchrun sets OMP_NUM_THREADS=1 by itself.
     for name, value in {
         "WORLD_SIZE": "4",
@@ -129,7 +129,7 @@ def test_threads_are_set_and_divided_between_processes(monkeypatch: pytest.Monke
         "OMP_NUM_THREADS": "1",
     }.items():
         monkeypatch.setenv(name, value)
-    device_context = resolve(Hardware(device="cpu"))
+    device_context = resolve_hardware(HardwareSettings(device="cpu"))
     assert (
         device_context.threads,
         device_context.world_size,
@@ -143,38 +143,38 @@ def test_threads_are_set_and_divided_between_processes(monkeypatch: pytest.Monke
 def test_an_odd_omp_num_threads_is_passed_over(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", text)
-    assert resolve(Hardware(device="cpu")).threads == 2
+    assert resolve_hardware(HardwareSettings(device="cpu")).threads == 2
 
 
 def test_determinism_is_switched(monkeypatch: pytest.MonkeyPatch) -> None:
     _no_accelerator(monkeypatch)
-    resolve(Hardware(deterministic=True))
+    resolve_hardware(HardwareSettings(deterministic=True))
     assert torch.are_deterministic_algorithms_enabled()
-    resolve(Hardware(deterministic=False))
+    resolve_hardware(HardwareSettings(deterministic=False))
     assert not torch.are_deterministic_algorithms_enabled()
 
 
 def _which(monkeypatch: pytest.MonkeyPatch, *there: str) -> None:
-    monkeypatch.setattr(place_module.shutil, "which", lambda name: name if name in there else None)
+    monkeypatch.setattr(device_module.shutil, "which", lambda name: name if name in there else None)
 
 
 @pytest.mark.parametrize("there", ["g++", "clang++", "cl"])
 def test_compiling_where_asked_needs_a_compiler(monkeypatch: pytest.MonkeyPatch, there: str) -> None:
     _which(monkeypatch, there)
-    assert resolve(Hardware(device="cpu", compile="on")).compile
+    assert resolve_hardware(HardwareSettings(device="cpu", compile="on")).compile
     _which(monkeypatch)
     with pytest.raises(UsageError, match="C\\+\\+ compiler"):
-        resolve(Hardware(device="cpu", compile="on"))
-    assert not resolve(Hardware(device="cpu", compile="off")).compile
+        resolve_hardware(HardwareSettings(device="cpu", compile="on"))
+    assert not resolve_hardware(HardwareSettings(device="cpu", compile="off")).compile
 
 
 def test_cxx_names_the_compiler_with_its_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     _which(monkeypatch, "my-cxx")
     monkeypatch.setenv("CXX", "my-cxx -O1")
-    assert resolve(Hardware(device="cpu", compile="on")).compile
+    assert resolve_hardware(HardwareSettings(device="cpu", compile="on")).compile
     _which(monkeypatch, "g++")
     with pytest.raises(UsageError):
-        resolve(Hardware(device="cpu", compile="on"))
+        resolve_hardware(HardwareSettings(device="cpu", compile="on"))
 
 
 def test_a_gpu_without_compiler_runs_uncompiled_and_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,72 +182,72 @@ def test_a_gpu_without_compiler_runs_uncompiled_and_says_so_once(monkeypatch: py
     events: list[progress.Event] = []
     reasons: dict[str, str] = {}
     with progress.listen(events.append):
-        assert not place_module._compiles("auto", torch.device("cuda", 0), reasons)
+        assert not device_module._compiles("auto", torch.device("cuda", 0), reasons)
     assert [e.text for e in events] == ["no C++ compiler on this machine: running without compilation"]
     assert "no C++ compiler" in reasons["compile"]
     _which(monkeypatch, "g++")
-    assert place_module._compiles("auto", torch.device("cuda", 0), reasons)
+    assert device_module._compiles("auto", torch.device("cuda", 0), reasons)
 
 
 @pytest.mark.parametrize(("supported", "precision"), [(True, "bf16"), (False, "fp32")])
 def test_auto_precision_on_a_gpu(monkeypatch: pytest.MonkeyPatch, supported: bool, precision: str) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: supported)
-    assert place_module._precision("auto", torch.device("cuda", 0), {}) == precision
-    assert place_module._precision("fp16", torch.device("cuda", 0), {}) == "fp16"
+    assert device_module._precision("auto", torch.device("cuda", 0), {}) == precision
+    assert device_module._precision("fp16", torch.device("cuda", 0), {}) == "fp16"
 
 
 @pytest.mark.parametrize("units", [True, False])
 def test_a_cpu_stays_exact_and_says_what_bf16_would_bring(monkeypatch: pytest.MonkeyPatch, units: bool) -> None:
-    monkeypatch.setattr(place_module, "has_fast_bf16", lambda _: units)
+    monkeypatch.setattr(device_module, "has_fast_bf16", lambda _: units)
     reasons: dict[str, str] = {}
-    assert place_module._precision("auto", torch.device("cpu"), reasons) == "fp32"
+    assert device_module._precision("auto", torch.device("cpu"), reasons) == "fp32"
     assert ("hardware.precision=bf16" in reasons["precision"]) == units
 
 
-def _place(precision: str = "fp32", compiled: bool = False, device: str = "cpu") -> DeviceContext:
+def _context(precision: str = "fp32", compiled: bool = False, device: str = "cpu") -> DeviceContext:
     return DeviceContext(torch.device(device), precision, compiled, 1, 0, 1, {})
 
 
 def test_autocast_is_on_where_precision_is_low() -> None:
     a = torch.ones(2, 2)
-    with autocast(_place("fp32")):
+    with autocast(_context("fp32")):
         assert (a @ a).dtype is torch.float32
-    with autocast(_place("bf16")):
+    with autocast(_context("bf16")):
         assert (a @ a).dtype is torch.bfloat16
     assert (a @ a).dtype is torch.float32
 
 
 def test_only_fp16_scales_the_loss() -> None:
-    assert scaler(_place("fp32")) is None
-    assert scaler(_place("bf16")) is None
-    assert isinstance(scaler(_place("fp16")), torch.amp.GradScaler)
+    assert grad_scaler(_context("fp32")) is None
+    assert grad_scaler(_context("bf16")) is None
+    assert isinstance(grad_scaler(_context("fp16")), torch.amp.GradScaler)
 
 
 def test_compiling_keeps_module_and_names() -> None:
     module = nn.Linear(2, 2)
-    assert compile_module(module, _place()) is module
+    assert compile_module(module, _context()) is module
     assert module._compiled_call_impl is None
-    assert compile_module(module, _place(compiled=True)) is module
+    assert compile_module(module, _context(compiled=True)) is module
     assert module._compiled_call_impl is not None
     assert list(dict(module.named_parameters())) == ["weight", "bias"]
 
 
 def test_memory_is_a_peak_of_this_process() -> None:
-    before = memory(_place())
+    before = peak_memory(_context())
     assert before > 2**24
     block = torch.ones(2**24)
-    grown = memory(_place())
+    grown = peak_memory(_context())
     assert grown > before - 2**20
     assert grown >= block.numel() * 4
     del block
-    assert memory(_place()) >= grown - 2**20, "a peak does not fall"
+    assert peak_memory(_context()) >= grown - 2**20, "a peak does not fall"
 
 
 def test_memory_does_not_count_a_parents_peak() -> None:
     code = (
         "import subprocess, sys; block = bytearray(b'x') * 2**29;"
-        "child = 'from firstlight.parallel import memory, DeviceContext; import torch;"
-        'print(memory(DeviceContext(torch.device("cpu"), "fp32", False, 1, 0, 1, {})))\';'
+        "child = 'from firstlight.parallel import peak_memory, DeviceContext; import torch;"
+        'print(peak_memory(DeviceContext(torch.device("cpu"), "fp32", False, 1, 0, 1, {})))\';'
         "sys.exit(subprocess.run([sys.executable, '-c', child], close_fds=False).returncode)"
     )
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60).stdout
@@ -260,7 +260,7 @@ def test_ceiling_of_a_cpu_is_measured_in_the_runs_precision(precision: str, monk
     multiplied: list[torch.dtype] = []
     product = torch.mm
     monkeypatch.setattr(torch, "mm", lambda a, b, out: (multiplied.append(a.dtype), product(a, b, out=out)))
-    device_context = _place(precision=precision)
+    device_context = _context(precision=precision)
     found = peak_flops(device_context)
     assert found is not None
     assert 1e8 < found < 1e14
@@ -288,13 +288,13 @@ def test_ceiling_of_a_cpu_is_measured_in_the_runs_precision(precision: str, monk
 )
 def test_ceiling_of_a_gpu_is_its_data_sheets(monkeypatch: pytest.MonkeyPatch, name: str, peak: float | None) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: name)
-    assert peak_flops(_place(device="cuda:0")) == peak
+    assert peak_flops(_context(device="cuda:0")) == peak
 
 
 def test_environment_is_plain_json() -> None:
     import json
 
-    device_context = resolve(Hardware(device="cpu"))
+    device_context = resolve_hardware(HardwareSettings(device="cpu"))
     table = json.loads(json.dumps(environment(device_context)))
     assert table["threads"] == device_context.threads
     assert table["torch"] == torch.__version__
@@ -304,7 +304,7 @@ def test_environment_is_plain_json() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_gpu_is_found() -> None:
-    device_context = resolve(Hardware())
+    device_context = resolve_hardware(HardwareSettings())
     assert device_context.device.type == "cuda"
     with pytest.raises(UsageError, match="no such GPU"):
-        resolve(Hardware(device=f"cuda:{torch.cuda.device_count()}"))
+        resolve_hardware(HardwareSettings(device=f"cuda:{torch.cuda.device_count()}"))

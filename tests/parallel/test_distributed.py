@@ -17,46 +17,47 @@ ALONE = DeviceContext(torch.device("cpu"), "fp32", False, 1, 0, 1, {})
 PROGRAM = """
 import json, sys, torch
 from firstlight import parallel
-place = parallel.resolve(parallel.Hardware(device="cpu", threads=1))
-parallel.start(place)
+device_context = parallel.resolve_hardware(parallel.HardwareSettings(device="cpu", threads=1))
+parallel.init_distributed(device_context)
 torch.manual_seed(0)
 model = torch.nn.Linear(4, 3)
 rows = torch.arange(32.0).reshape(8, 4) / 32
-module = parallel.wrap(model, place)
-mine = rows[place.rank * 4 : place.rank * 4 + 4]
+module = parallel.wrap_ddp(model, device_context)
+mine = rows[device_context.rank * 4 : device_context.rank * 4 + 4]
 with parallel.no_sync(module):
-    (module(mine[:2]).square().sum() * place.world_size).backward()
+    (module(mine[:2]).square().sum() * device_context.world_size).backward()
 alone = model.weight.grad.flatten().tolist()
-(module(mine[2:]).square().sum() * place.world_size).backward()
-parallel.barrier(place)
-tensor = torch.tensor([1.0, place.rank])
-total = parallel.all_sum(tensor, place)
-parallel.seed_everything(7 + place.rank)
+(module(mine[2:]).square().sum() * device_context.world_size).backward()
+parallel.barrier(device_context)
+tensor = torch.tensor([1.0, device_context.rank])
+total = parallel.all_reduce_sum(tensor, device_context)
+parallel.seed_everything(7 + device_context.rank)
 seen = {
-    "world": place.world_size, "rank": place.rank, "main": parallel.is_main(place), "backend": place.backend,
+    "world": device_context.world_size, "rank": device_context.rank, "backend": device_context.backend,
+    "main": parallel.is_main_process(device_context),
     "grad": model.weight.grad.flatten().tolist(), "alone": alone, "sum": total.tolist(), "kept": tensor.tolist(),
-    "gathered": parallel.gather({"rank": place.rank}, place),
-    "told": parallel.broadcast_object(f"from {place.rank}", place), "drawn": torch.rand(1).item(),
+    "gathered": parallel.all_gather({"rank": device_context.rank}, device_context),
+    "told": parallel.broadcast_object(f"from {device_context.rank}", device_context), "drawn": torch.rand(1).item(),
 }
-parallel.stop(place)
-open(f"{sys.argv[1]}/{place.rank}.json", "w").write(json.dumps(seen))
+parallel.destroy_distributed(device_context)
+open(f"{sys.argv[1]}/{device_context.rank}.json", "w").write(json.dumps(seen))
 """
 
 
 def test_one_process_needs_no_group() -> None:
     module = nn.Linear(2, 2)
-    parallel.start(ALONE)
+    parallel.init_distributed(ALONE)
     assert not torch.distributed.is_initialized()
-    assert parallel.wrap(module, ALONE) is module
+    assert parallel.wrap_ddp(module, ALONE) is module
     with parallel.no_sync(module):
         pass
     tensor = torch.ones(2)
-    assert parallel.all_sum(tensor, ALONE) is tensor
-    assert parallel.gather("x", ALONE) == ["x"]
+    assert parallel.all_reduce_sum(tensor, ALONE) is tensor
+    assert parallel.all_gather("x", ALONE) == ["x"]
     assert parallel.broadcast_object("x", ALONE) == "x"
-    assert parallel.is_main(ALONE)
+    assert parallel.is_main_process(ALONE)
     parallel.barrier(ALONE)
-    parallel.stop(ALONE)
+    parallel.destroy_distributed(ALONE)
 
 
 def test_two_processes_are_as_one(tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ from firstlight.config import Settings
 from firstlight.lm import save_pretrained
 from firstlight.model import GPT, ModelConfig, fused_splits
 from firstlight.optim import OPTIMIZER, AdamW, OptimizerSettings
-from firstlight.parallel import DeviceContext, Hardware
+from firstlight.parallel import DeviceContext, HardwareSettings
 from firstlight.runs import Recipe, RunDirectory, RunResult, write_json
 from firstlight.train import (
-    Checkpoints,
+    CheckpointManager,
     FitResult,
     Limits,
     LossModule,
@@ -25,7 +25,7 @@ from firstlight.train import (
     TrainContext,
     TrainSettings,
     TrainState,
-    ValidResult,
+    ValidationResult,
 )
 from firstlight.types import Batch
 
@@ -46,7 +46,7 @@ class CopySettings(Settings):
     run: CopyRun = CopyRun()
     optim: Annotated[OptimizerSettings, OPTIMIZER] = AdamW(lr=0.01)
     train: TrainSettings = TrainSettings()
-    hardware: Hardware = Hardware()
+    hardware: HardwareSettings = HardwareSettings()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,15 +110,15 @@ class CopyRecipe(Recipe[CopySettings, str, CopyResult]):
         )
         self._reset(state, settings)
         batches = CopyBatches()
-        state.counters.micro_rows = ROWS
+        state.counters.micro_batch = ROWS
 
-        def measure(rows: int) -> ValidResult:
+        def measure(rows: int) -> ValidationResult:
             if self.fail_at is not None and state.counters.step >= self.fail_at:
                 raise ValueError("the evaluation is broken")
             with torch.no_grad():
                 batch = batches.batch(10**6, 8)
                 loss = model.loss(batch.inputs, batch.targets)
-            return ValidResult(float(loss.sum / loss.count), None, int(loss.count), 0)
+            return ValidationResult(float(loss.sum / loss.count), None, int(loss.count), 0)
 
         def write_model(folder: Path, weights: dict[str, Tensor]) -> None:
             save_pretrained(folder, CONFIG, weights, None, {"run": run.name})
@@ -126,17 +126,17 @@ class CopyRecipe(Recipe[CopySettings, str, CopyResult]):
         return TrainContext(
             run=run.path,
             state=state,
-            module=parallel.wrap(LossModule(model), device_context),
-            objective=batches,
+            module=parallel.wrap_ddp(LossModule(model), device_context),
+            batches=batches,
             rows=ROWS,
-            measure=measure,
+            evaluate=measure,
             optim=settings.optim,
             train=settings.train,
             device_context=device_context,
             limits=Limits.resolve(settings.train, step_tokens=44, epoch_tokens=4400, parameters=1000),
-            checkpoints=Checkpoints(run.path, write_model, settings.train.keep_last),
+            checkpoints=CheckpointManager(run.path, write_model, settings.train.keep_last),
             log=RunLog(run.path, active=True, trackers=settings.train.trackers),
-            contract={"store": artifacts},
+            compatibility={"store": artifacts},
             sample=None,
             restart=lambda: self._reset(state, settings),
             flops_per_token=1e5,

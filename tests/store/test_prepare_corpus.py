@@ -134,7 +134,7 @@ made = tokenizer.load(sys.argv[2])
 if sys.argv[4] == "slow":
     made.__dict__["_fast"] = None
 prepare(Path(sys.argv[3]), open_corpus([sys.argv[1]]).sources, made, DataSettings(), seed=1)
-print(parallel.memory(parallel.resolve(parallel.Hardware(device="cpu"))))
+print(parallel.peak_memory(parallel.resolve_hardware(parallel.HardwareSettings(device="cpu"))))
 """
 
 

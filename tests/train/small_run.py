@@ -145,7 +145,7 @@ def make_context(
         "checkpoints": CheckpointManager(run, write_model, train.keep_last),
         "process_start": time.perf_counter(),
     }
-    module = parallel.wrap(LossModule(state.model), device_context)
+    module = parallel.wrap_ddp(LossModule(state.model), device_context)
     return TrainContext(
         run=run,
         state=state,

@@ -20,29 +20,30 @@ from small_run import go_on, make_context, make_store, ROWS, T
 from firstlight.store import TokenStore
 
 run, out = Path(sys.argv[1]), Path(sys.argv[2])
-place = parallel.resolve(parallel.Hardware(device="cpu", threads=1))
-parallel.start(place)
+device_context = parallel.resolve_hardware(parallel.HardwareSettings(device="cpu", threads=1))
+parallel.init_distributed(device_context)
 store = TokenStore.open(Path(sys.argv[3]))
 told = []
 with progress.listen(lambda e: told.append(e.text) if e.level == "warning" else None):
     results = []
     for stop_after in (9, 0):
         cadence = {"stop_after": stop_after, "checkpoint_every": 4, "eval_every": 8}
-        job = make_context(run, store, steps=16, place=place, micro_batch=1, **cadence)
+        job = make_context(run, store, steps=16, device_context=device_context, micro_batch=1, **cadence)
         results.append(go_on(job))
-        parallel.barrier(place)
-        if stop_after and parallel.is_main(place):
+        parallel.barrier(device_context)
+        if stop_after and parallel.is_main_process(device_context):
             file = run / "checkpoints" / "step-00000009" / "model.safetensors"
             file.write_bytes(file.read_bytes()[:-1])
-        parallel.barrier(place)
-    short = make_context(run.with_name("short"), store, minutes=0.005, place=place)
+        parallel.barrier(device_context)
+    short = make_context(run.with_name("short"), store, minutes=0.005, device_context=device_context)
     results.append(go_on(short))
-    same = parallel.gather([round(p.double().sum().item(), 12) for p in short.state.model.parameters()], place)
-(out / f"{place.rank}.json").write_text(json.dumps({
+    sums = [round(p.double().sum().item(), 12) for p in short.state.model.parameters()]
+    same = parallel.all_gather(sums, device_context)
+(out / f"{device_context.rank}.json").write_text(json.dumps({
     "steps": [r.step for r in results], "by": [r.stopped_by for r in results], "valid": results[1].valid.loss,
     "loss": results[1].train_loss, "told": told, "same": same[0] == same[1],
 }))
-parallel.stop(place)
+parallel.destroy_distributed(device_context)
 """
 
 

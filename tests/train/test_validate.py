@@ -124,7 +124,7 @@ def test_processes_share_the_windows_whatever_their_rows(store: TokenStore, monk
         return real(self, index, rows)
 
     monkeypatch.setattr(Windows, "batch", spy)
-    monkeypatch.setattr("firstlight.parallel.all_sum", lambda tensor, device_context: tensor)
+    monkeypatch.setattr("firstlight.parallel.all_reduce_sum", lambda tensor, device_context: tensor)
     for rank, rows in enumerate((4, 7, 2)):
         validate(make_model(), windows, None, replace(CPU, rank=rank, world_size=3), rows)
     assert sorted(seen) == list(range(windows.n_windows))

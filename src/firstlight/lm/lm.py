@@ -115,7 +115,8 @@ class LM:
             CheckpointError: it is damaged, or of a family that is not supported.
             TokenizerError: its tokenizer is damaged.
         """
-        device_context = parallel.resolve(parallel.Hardware.model_validate({"device": device, "precision": precision}))
+        hardware = parallel.HardwareSettings.model_validate({"device": device, "precision": precision})
+        device_context = parallel.resolve_hardware(hardware)
         if int8 and precision not in ("auto", "fp32"):
             raise UsageError("int8 leaves no room for another precision", found=precision, expected="auto or fp32")
         from firstlight.lm import load

@@ -1,4 +1,4 @@
-"""Where and in which precision a model runs: device, precision, compilation, processes, memory allocator.
+"""Device, precision, compilation, distributed processes and the CPU memory allocator.
 
 Names are loaded when first used: the allocator must be set before torch is imported.
 """
@@ -8,86 +8,90 @@ from typing import TYPE_CHECKING
 from firstlight.lazy import attach
 
 if TYPE_CHECKING:
-    from firstlight.parallel.allocator import ensure_allocator
+    from firstlight.parallel.allocator import (
+        ensure_allocator,
+    )
     from firstlight.parallel.device import (
         DeviceContext,
-        Hardware,
+        HardwareSettings,
         autocast,
         compile_module,
         environment,
-        memory,
+        grad_scaler,
         peak_flops,
-        resolve,
-        scaler,
+        peak_memory,
+        resolve_hardware,
     )
     from firstlight.parallel.distributed import (
-        all_sum,
+        all_gather,
+        all_reduce_sum,
         barrier,
         broadcast_object,
-        gather,
-        is_main,
+        destroy_distributed,
+        init_distributed,
+        is_main_process,
         no_sync,
         rng_state,
         seed_everything,
         set_rng_state,
-        start,
-        stop,
-        wrap,
+        wrap_ddp,
     )
 
 __all__ = [
     "DeviceContext",
-    "Hardware",
-    "all_sum",
+    "HardwareSettings",
+    "all_gather",
+    "all_reduce_sum",
     "autocast",
     "barrier",
     "broadcast_object",
     "compile_module",
+    "destroy_distributed",
     "ensure_allocator",
     "environment",
-    "gather",
-    "is_main",
-    "memory",
+    "grad_scaler",
+    "init_distributed",
+    "is_main_process",
     "no_sync",
     "peak_flops",
-    "resolve",
+    "peak_memory",
+    "resolve_hardware",
     "rng_state",
-    "scaler",
     "seed_everything",
     "set_rng_state",
-    "start",
-    "stop",
-    "wrap",
+    "wrap_ddp",
 ]
 
 __getattr__, __dir__ = attach(
     __name__,
     {
-        "allocator": ["ensure_allocator"],
+        "allocator": [
+            "ensure_allocator",
+        ],
         "device": [
-            "Hardware",
             "DeviceContext",
+            "HardwareSettings",
             "autocast",
-            "peak_flops",
             "compile_module",
             "environment",
-            "memory",
-            "resolve",
-            "scaler",
+            "grad_scaler",
+            "peak_flops",
+            "peak_memory",
+            "resolve_hardware",
         ],
         "distributed": [
-            "all_sum",
+            "all_gather",
+            "all_reduce_sum",
             "barrier",
             "broadcast_object",
-            "gather",
-            "is_main",
+            "destroy_distributed",
+            "init_distributed",
+            "is_main_process",
             "no_sync",
             "rng_state",
             "seed_everything",
             "set_rng_state",
-            "start",
-            "stop",
-            "wrap",
+            "wrap_ddp",
         ],
     },
 )

@@ -1,4 +1,4 @@
-"""Where and in which precision a model runs: every ``auto`` resolved once, with the reason."""
+"""Device, precision, compilation and CPU threads of a process: every ``auto`` resolved once, with the reason."""
 
 import os
 import platform
@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import sys
+import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,8 @@ from firstlight.optim import has_fast_bf16
 from firstlight.parallel import allocator
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-# Dense bf16 matrix products, from the makers' data sheets.
-_PEAKS = {
+# FLOP/s of dense bf16 matrix products, from the vendors' data sheets.
+_PEAK_FLOPS = {
     "H100 PCIe": 756e12,
     "H100 NVL": 835e12,
     "H100": 989e12,
@@ -42,32 +43,32 @@ _PEAKS = {
 }
 
 
-class Hardware(Settings):
-    """What the machine is asked for."""
+class HardwareSettings(Settings):
+    """Settings of device, precision, compilation and threads."""
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="auto: bf16 on a GPU that has it, else fp32; bf16 on a CPU only where asked"
+        "auto", description="auto: bf16 on a GPU that supports it, else fp32"
     )
-    compile: Literal["auto", "on", "off"] = Field("auto", description="auto: on a GPU where a C++ compiler is there")
+    compile: Literal["auto", "on", "off"] = Field("auto", description="auto: on a GPU, if there is a C++ compiler")
     threads: Annotated[int, Field(ge=1)] | Literal["auto"] = Field("auto", description="CPU threads of this process")
-    deterministic: bool = Field(True, description="refuse operations whose result may differ from run to run")
+    deterministic: bool = Field(True, description="use deterministic algorithms, and warn where there is none")
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceContext:
-    """A resolved Hardware, and this process's place among several.
+    """Resolved HardwareSettings, and the rank of this process.
 
     Attributes:
-        device: where the model is.
+        device: device of the model.
         precision: fp32, bf16 or fp16, of matrix products.
         compile: whether forward passes are compiled.
         threads: CPU threads of this process.
-        rank: number of this process among all.
-        world_size: how many processes there are.
-        reasons: why each ``auto`` became what it is, by key.
-        local_rank: number of this process on its machine.
-        backend: what joins the processes, nccl or gloo; empty for one process.
+        rank: global rank of this process.
+        world_size: number of processes.
+        reasons: why each ``auto`` was resolved as it was, by key.
+        local_rank: rank of this process on its machine.
+        backend: of torch.distributed, nccl or gloo; empty for one process.
     """
 
     device: torch.device
@@ -82,35 +83,35 @@ class DeviceContext:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The number type of matrix products."""
+        """The dtype of matrix products."""
         return _DTYPES[self.precision]
 
 
-def resolve(settings: Hardware) -> DeviceContext:
-    """Resolve every ``auto`` and set threads and determinism for this process.
+def resolve_hardware(settings: HardwareSettings) -> DeviceContext:
+    """Resolve every ``auto``, and set threads and determinism of this process.
 
     Raises:
-        UsageError: a device or precision that this machine does not have.
+        UsageError: this machine does not have the device or precision.
     """
     reasons: dict[str, str] = {"allocator": allocator.state()}
-    world_size, rank, local_rank = _environ("WORLD_SIZE", 1), _environ("RANK", 0), _environ("LOCAL_RANK", 0)
+    world_size, rank, local_rank = _env_int("WORLD_SIZE", 1), _env_int("RANK", 0), _env_int("LOCAL_RANK", 0)
     device = _device(settings.device, reasons)
     precision = _precision(settings.precision, device, reasons)
     compiles = _compiles(settings.compile, device, reasons)
     if settings.threads == "auto":
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        local = _environ("LOCAL_WORLD_SIZE", 1)
-        # torchrun sets OMP_NUM_THREADS to 1 by itself, so among several processes it is nobody's wish.
-        asked = _environ("OMP_NUM_THREADS", 0) if world_size == 1 else 0
-        threads = asked or max(1, cores // local)
-        reasons["threads"] = "auto: OMP_NUM_THREADS" if asked else f"auto: {cores} cores over {local} processes"
+        local = _env_int("LOCAL_WORLD_SIZE", 1)
+        # torchrun sets OMP_NUM_THREADS to 1 by itself, so with several processes it is not the user's choice.
+        requested = _env_int("OMP_NUM_THREADS", 0) if world_size == 1 else 0
+        threads = requested or max(1, cores // local)
+        reasons["threads"] = "auto: OMP_NUM_THREADS" if requested else f"auto: {cores} cores over {local} processes"
     else:
         threads = settings.threads
     torch.set_num_threads(threads)
-    # Where nothing is compiled, not torch.use_deterministic_algorithms, which would load the compiler to tell it.
-    tell = torch.use_deterministic_algorithms if compiles else torch._C._set_deterministic_algorithms
-    tell(settings.deterministic, warn_only=True)
-    # Determinism also fills new memory with NaN, to show code that reads it unwritten: a pass over every tensor.
+    # torch.use_deterministic_algorithms would import torch.compile's machinery, which is slow and may not be needed.
+    set_deterministic = torch.use_deterministic_algorithms if compiles else torch._C._set_deterministic_algorithms
+    set_deterministic(settings.deterministic, warn_only=True)
+    # Deterministic mode also fills new tensors with NaN, to reveal reads of uninitialized memory: slow, and not needed.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -119,33 +120,32 @@ def resolve(settings: Hardware) -> DeviceContext:
     return DeviceContext(device, precision, compiles, threads, rank, world_size, reasons, local_rank, backend)
 
 
-def _environ(name: str, default: int) -> int:
-    """Return a number that torchrun or the user put into the environment."""
+def _env_int(name: str, default: int) -> int:
+    """Return an integer from an environment variable that torchrun or the user has set."""
     text = os.environ.get(name, "")
     return int(text) if text.isdigit() else default
 
 
-def _device(asked: str, reasons: dict[str, str]) -> torch.device:
+def _device(name: str, reasons: dict[str, str]) -> torch.device:
     has_mps = torch.backends.mps.is_available()
-    if asked == "auto":
+    if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu"
         reasons["device"] = f"auto: {name}"
-        asked = name
     try:
-        device = torch.device(asked)
+        device = torch.device(name)
     except RuntimeError as error:
         raise UsageError(
-            "is no device", where="hardware.device", found=asked, expected="auto, cpu, cuda, cuda:N or mps"
+            "unrecognised device", where="hardware.device", found=name, expected="auto, cpu, cuda, cuda:N or mps"
         ) from error
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise UsageError(
                 "this machine has no CUDA device that torch can use",
                 where="hardware.device",
-                found=asked,
+                found=name,
                 fix="Set hardware.device=cpu, or install a CUDA build of torch.",
             )
-        index = device.index if device.index is not None else _environ("LOCAL_RANK", 0)
+        index = device.index if device.index is not None else _env_int("LOCAL_RANK", 0)
         if index >= torch.cuda.device_count():
             raise UsageError(
                 "no such GPU",
@@ -157,77 +157,77 @@ def _device(asked: str, reasons: dict[str, str]) -> torch.device:
         return torch.device("cuda", index)
     if device.type == "mps" and not has_mps:
         raise UsageError(
-            "this machine has no Metal device", where="hardware.device", found=asked, fix="Set hardware.device=cpu."
+            "this machine has no Metal device", where="hardware.device", found=name, fix="Set hardware.device=cpu."
         )
     if device.type not in ("cpu", "mps"):
         raise UsageError(
-            "is not supported", where="hardware.device", found=asked, expected="auto, cpu, cuda, cuda:N or mps"
+            "unsupported device", where="hardware.device", found=name, expected="auto, cpu, cuda, cuda:N or mps"
         )
     return device
 
 
-def _precision(asked: str, device: torch.device, reasons: dict[str, str]) -> str:
-    if asked == "auto":
-        good = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        why = "the GPU has bf16 units" if good else f"{device.type} is exact in fp32"
+def _precision(requested: str, device: torch.device, reasons: dict[str, str]) -> str:
+    if requested == "auto":
+        supported = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        why = "the GPU has bf16 units" if supported else f"{device.type} is exact in fp32"
         if device.type == "cpu" and has_fast_bf16(device):
-            why += "; this one's bf16 units would take wide models up to twice as fast: hardware.precision=bf16"
+            why += "; its bf16 units would train wide models up to twice as fast: hardware.precision=bf16"
         reasons["precision"] = f"auto: {why}"
-        return "bf16" if good else "fp32"
-    if asked == "fp16" and device.type != "cuda":
+        return "bf16" if supported else "fp32"
+    if requested == "fp16" and device.type != "cuda":
         raise UsageError(
             "fp16 needs a GPU", where="hardware.precision", found=f"device {device}", fix="Set bf16 or fp32."
         )
-    return asked
+    return requested
 
 
-def _compiles(asked: str, device: torch.device, reasons: dict[str, str]) -> bool:
-    # CXX may hold arguments, or a wrapper and then the compiler.
+def _compiles(requested: str, device: torch.device, reasons: dict[str, str]) -> bool:
+    # CXX may be a command with arguments, or a wrapper followed by the compiler.
     named = shlex.split(os.environ.get("CXX", ""))[:1] or ["g++", "clang++", "cl"]
     has_compiler = any(shutil.which(name) for name in named)
-    if asked == "on" and not has_compiler:
+    if requested == "on" and not has_compiler:
         raise UsageError(
             "compilation needs a C++ compiler",
             where="hardware.compile",
             fix="Install g++ or clang++, or set hardware.compile=off.",
         )
-    if asked != "auto":
-        return asked == "on"
+    if requested != "auto":
+        return requested == "on"
     if device.type != "cuda":
-        reasons["compile"] = "auto: on a CPU compiling takes longer than most runs gain"
+        reasons["compile"] = "auto: on a CPU compiling takes longer than it saves in most runs"
         return False
     if not has_compiler:
         progress.notice("no C++ compiler on this machine: running without compilation")
-    reasons["compile"] = f"auto: {'a C++ compiler is there' if has_compiler else 'no C++ compiler'}"
+    reasons["compile"] = f"auto: {'there is a C++ compiler' if has_compiler else 'no C++ compiler'}"
     return has_compiler
 
 
 def compile_module(module: nn.Module, device_context: DeviceContext) -> nn.Module:
-    """Compile a module in place where the place says so; its parameter names stay as they are."""
+    """Compile a module in place if the context says so; its parameter names do not change."""
     if device_context.compile:
         module.compile()
     return module
 
 
 def autocast(device_context: DeviceContext) -> AbstractContextManager[Any]:
-    """Return the context in which the forward pass runs."""
+    """Return the autocast context of the forward pass."""
     if device_context.precision == "fp32":
         return nullcontext()
     return torch.autocast(device_context.device.type, dtype=device_context.dtype)
 
 
-def scaler(device_context: DeviceContext) -> torch.amp.GradScaler | None:
-    """Return a loss scaler for fp16, else None."""
+def grad_scaler(device_context: DeviceContext) -> torch.amp.GradScaler | None:
+    """Return a gradient scaler for fp16, else None."""
     return torch.amp.GradScaler(device_context.device.type) if device_context.precision == "fp16" else None
 
 
-def memory(device_context: DeviceContext) -> int:
-    """Return the peak memory of this process so far, in bytes: the GPU's, or resident."""
+def peak_memory(device_context: DeviceContext) -> int:
+    """Return the peak memory of this process in bytes: allocated on the GPU, or resident on the CPU."""
     if device_context.device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device_context.device))
     status = Path("/proc/self/status")
     if status.is_file():
-        # The count of getrusage starts from the parent's peak where that started this process by vfork.
+        # getrusage starts from the parent's peak if the parent started this process by vfork.
         found = re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8"), re.MULTILINE)
         if found:
             return int(found[1]) * 1024
@@ -240,15 +240,13 @@ def memory(device_context: DeviceContext) -> int:
 
 
 def peak_flops(device_context: DeviceContext, seconds: float = 0.1) -> float | None:
-    """Return the FLOP/s of matrix products in the run's precision: a GPU's data sheet, or what a CPU shows."""
+    """Return the peak FLOP/s of matrix products in the run's precision: a GPU's data sheet, or a CPU measured."""
     if device_context.device.type == "cuda":
         name = torch.cuda.get_device_name(device_context.device)
-        return next((peak for part, peak in _PEAKS.items() if re.search(rf"\b{part}\b", name)), None)
+        return next((peak for part, peak in _PEAK_FLOPS.items() if re.search(rf"\b{part}\b", name)), None)
     if device_context.device.type != "cpu":
         return None
-    import time
-
-    # Small enough for a few cores' caches, large enough to occupy many.
+    # Small enough for the caches of a few cores, large enough to keep many busy.
     n, best, end = 512 if device_context.threads <= 4 else 2048, 0.0, time.perf_counter() + seconds
     a, b, c = (torch.ones(n, n, dtype=device_context.dtype) for _ in range(3))
     while best == 0 or time.perf_counter() < end:
@@ -259,16 +257,16 @@ def peak_flops(device_context: DeviceContext, seconds: float = 0.1) -> float | N
 
 
 def _processor_name() -> str:
-    """Return the processor's name; Linux tells it in a file only."""
+    """Return the processor's name; on Linux from /proc/cpuinfo."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.is_file() else []
-    named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return named or platform.processor()
+    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return name or platform.processor()
 
 
 def environment(device_context: DeviceContext) -> dict[str, Any]:
-    """Return what a reader needs to judge or repeat a run."""
-    own_name = (
+    """Describe software and hardware, for the report of a run."""
+    device_name = (
         torch.cuda.get_device_name(device_context.device) if device_context.device.type == "cuda" else _processor_name()
     )
     return {
@@ -276,7 +274,7 @@ def environment(device_context: DeviceContext) -> dict[str, Any]:
         "torch": torch.__version__,
         "platform": platform.platform(),
         "device": str(device_context.device),
-        "device_name": own_name or platform.machine(),
+        "device_name": device_name or platform.machine(),
         "precision": device_context.precision,
         "compile": device_context.compile,
         "threads": device_context.threads,

@@ -1,4 +1,7 @@
-"""Several processes: started by torchrun, joined by gloo on CPUs and NCCL on GPUs. One process needs none of it."""
+"""Data-parallel training in several processes, as torchrun starts them: gloo on CPUs, NCCL on GPUs.
+
+With one process every function here does nothing.
+"""
 
 import datetime
 import gc
@@ -13,48 +16,58 @@ from torch.nn.parallel import DistributedDataParallel
 
 from firstlight.parallel.device import DeviceContext
 
-# Others wait at a barrier while the first process prepares the data.
-_PATIENCE = datetime.timedelta(hours=12)
+# The other processes wait at a barrier while the first one prepares the data.
+_TIMEOUT = datetime.timedelta(hours=12)
 
 
-def start(device_context: DeviceContext) -> None:
-    """Join the other processes, if there are any."""
+def init_distributed(device_context: DeviceContext) -> None:
+    """Initialize the process group."""
     if device_context.world_size > 1 and not dist.is_initialized():
-        own = device_context.device if device_context.device.type == "cuda" else None
-        dist.init_process_group(device_context.backend, timeout=_PATIENCE, device_id=own)
+        device_id = device_context.device if device_context.device.type == "cuda" else None
+        dist.init_process_group(device_context.backend, timeout=_TIMEOUT, device_id=device_id)
 
 
-def stop(device_context: DeviceContext) -> None:
-    """Leave the other processes, with gloo's threads ended too.
+def destroy_distributed(device_context: DeviceContext) -> None:
+    """Destroy the process group, and wait until gloo's threads have ended.
 
-    Such a thread lets go of the last exchange's tensors whenever it is scheduled next. Where that is after
-    the interpreter's end, it aborts the process, and a run that is finished and saved exits with a failure.
+    Such a thread frees the tensors of the last collective whenever it is scheduled next. If that is after the
+    interpreter's end, it aborts the process, and a run that is finished and saved exits with a failure.
     """
     if device_context.world_size > 1 and dist.is_initialized():
         dist.destroy_process_group()
-        gc.collect()  # the wrapped module lies in reference cycles and holds the group, which waits for its threads
-        time.sleep(0.1)  # where something holds it still, as the traceback of an error does
+        gc.collect()  # the DDP module is in reference cycles and holds the group, which waits for its threads
+        time.sleep(0.1)  # something may still hold it, such as the traceback of an error
 
 
-def is_main(device_context: DeviceContext) -> bool:
-    """Tell the process that writes files."""
+def is_main_process(device_context: DeviceContext) -> bool:
+    """Whether this is the process that writes files."""
     return device_context.rank == 0
 
 
-def wrap(module: nn.Module, device_context: DeviceContext, *, idle: bool = False) -> nn.Module:
-    """Let gradients be averaged over processes; ``idle`` where parameters may have none for some steps."""
+def wrap_ddp(module: nn.Module, device_context: DeviceContext, *, find_unused_parameters: bool = False) -> nn.Module:
+    """Wrap a module in DistributedDataParallel, which averages gradients over processes.
+
+    Args:
+        module: the loss module.
+        device_context: device and processes.
+        find_unused_parameters: whether parameters may have no gradient in some steps.
+    """
     if device_context.world_size == 1:
         return module
-    ids = [device_context.device.index] if device_context.device.type == "cuda" else None
-    return DistributedDataParallel(module, device_ids=ids, gradient_as_bucket_view=True, find_unused_parameters=idle)
+    return DistributedDataParallel(
+        module,
+        device_ids=[device_context.device.index] if device_context.device.type == "cuda" else None,
+        gradient_as_bucket_view=True,
+        find_unused_parameters=find_unused_parameters,
+    )
 
 
 def no_sync(module: nn.Module) -> AbstractContextManager[Any]:
-    """Leave gradients unaveraged while the context is open: another micro-batch follows."""
+    """Return a context in which gradients are not averaged, because another micro-batch follows."""
     return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
 
 
-def all_sum(tensor: Tensor, device_context: DeviceContext) -> Tensor:
+def all_reduce_sum(tensor: Tensor, device_context: DeviceContext) -> Tensor:
     """Return the sum of a tensor over processes."""
     if device_context.world_size == 1:
         return tensor
@@ -63,8 +76,8 @@ def all_sum(tensor: Tensor, device_context: DeviceContext) -> Tensor:
     return total
 
 
-def gather(value: Any, device_context: DeviceContext) -> list[Any]:
-    """Return every process's value, in the order of their ranks."""
+def all_gather(value: Any, device_context: DeviceContext) -> list[Any]:
+    """Return the values of all processes, in the order of their ranks."""
     if device_context.world_size == 1:
         return [value]
     values: list[Any] = [None] * device_context.world_size
@@ -73,7 +86,7 @@ def gather(value: Any, device_context: DeviceContext) -> list[Any]:
 
 
 def broadcast_object(value: Any, device_context: DeviceContext) -> Any:
-    """Return the main process's value in every process."""
+    """Return the value of rank 0 in every process."""
     if device_context.world_size == 1:
         return value
     values = [value]
@@ -101,7 +114,7 @@ def rng_state() -> dict[str, Tensor]:
 
 
 def set_rng_state(states: dict[str, Tensor]) -> None:
-    """Put torch's generators into earlier states."""
+    """Set the states of torch's generators."""
     if "cpu" in states:
         torch.set_rng_state(states["cpu"].cpu())
     if "cuda" in states and torch.cuda.is_available():

@@ -43,9 +43,9 @@ def run_recipe(
     Raises:
         FirstlightError: bad input, or a run that cannot continue.
     """
-    device_context = parallel.resolve(request.settings.hardware)  # type: ignore[attr-defined]  # of every recipe
-    parallel.start(device_context)
-    main = parallel.is_main(device_context)
+    device_context = parallel.resolve_hardware(request.settings.hardware)  # type: ignore[attr-defined]  # of every recipe
+    parallel.init_distributed(device_context)
+    main = parallel.is_main_process(device_context)
     try:
         with request.run.lock() if main else nullcontext():
             if main:
@@ -62,7 +62,7 @@ def run_recipe(
             assert artifacts is not None
             return _train(recipe, request, artifacts, device_context, process_start, write_report)
     finally:
-        parallel.stop(device_context)
+        parallel.destroy_distributed(device_context)
 
 
 def _finished_result(recipe: Recipe[S, A, R], request: Request[S]) -> R | None:
@@ -84,7 +84,7 @@ def _train(
     process_start: float,
     write_report: Callable[[Path], object],
 ) -> R:
-    run, main = request.run, parallel.is_main(device_context)
+    run, main = request.run, parallel.is_main_process(device_context)
     settings = recipe.resolve(request.settings, artifacts, device_context)
     ctx = recipe.build(run, settings, artifacts, device_context, process_start)
     settings = resolve_autos(settings, ctx)

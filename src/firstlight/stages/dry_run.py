@@ -20,7 +20,7 @@ _TIMED_STEPS = 4
 
 def plan_dry_run(recipe: Recipe[PretrainSettings, PretrainArtifacts, Any], settings: PretrainSettings) -> Plan:
     """Prepare the run in a temporary directory, take a few steps, and estimate the needs of the whole run."""
-    device_context = parallel.resolve(settings.hardware)
+    device_context = parallel.resolve_hardware(settings.hardware)
     with tempfile.TemporaryDirectory(prefix="firstlight-dry-") as folder:
         run = RunDirectory(Path(folder))
         artifacts = recipe.prepare(run, settings, prepared=False)

@@ -74,7 +74,7 @@ def evaluate(
 
 def _load(model: str | Path, device: str) -> LM:
     """Load a model whose weights keep their precision, so that it scores as it did in training."""
-    device_context = parallel.resolve(parallel.Hardware.model_validate({"device": device}))
+    device_context = parallel.resolve_hardware(parallel.HardwareSettings.model_validate({"device": device}))
     return LM.load_fp32(model).to(device_context)
 
 

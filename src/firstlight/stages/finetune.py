@@ -11,7 +11,7 @@ from firstlight.config import merge, parse_overrides, preset, read_toml, resolve
 from firstlight.errors import UsageError
 from firstlight.finetuning import EvalResults
 from firstlight.lm import LM
-from firstlight.parallel import DeviceContext, is_main
+from firstlight.parallel import DeviceContext, is_main_process
 from firstlight.runs import Recipe, Request, RunDirectory, RunResult, read_json, resolve_request, run_recipe, write_json
 from firstlight.stages import finetune_setup
 from firstlight.stages.finalize import write_report
@@ -73,10 +73,10 @@ class FinetuneRecipe(Recipe[FinetuneSettings, FinetuneArtifacts, FinetuneResult]
     ) -> TrainContext:
         """Build model, heads, optimizer, batches and evaluation; measure the language-model loss before training."""
         ctx = finetune_setup.train_context(run, settings, artifacts, device_context, process_start)
-        if is_main(device_context) and not run.initial_loss_file.is_file():
+        if is_main_process(device_context) and not run.initial_loss_file.is_file():
             loss = finetune_setup.pretraining_loss(ctx.state.model, artifacts, device_context)
             write_json(run.initial_loss_file, {"loss": loss})
-        if is_main(device_context):
+        if is_main_process(device_context):
             finetune_setup.write_tasks(run.tasks_file, artifacts.specs)
             artifacts.tokenizer.save(run.tokenizer)
         return ctx
@@ -91,7 +91,7 @@ class FinetuneRecipe(Recipe[FinetuneSettings, FinetuneArtifacts, FinetuneResult]
     ) -> FinetuneResult:
         """Evaluate the best checkpoint on the validation and test splits, and measure forgetting."""
         del settings
-        main = is_main(ctx.device_context)
+        main = is_main_process(ctx.device_context)
         valid, test, forgetting = EvalResults({}, {}), EvalResults({}, {}), None
         if fit.finished and main:
             model = LM.load_fp32(run.path).to(ctx.device_context).model

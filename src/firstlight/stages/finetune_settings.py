@@ -7,7 +7,7 @@ from pydantic import Field
 from firstlight.config import Settings
 from firstlight.finetuning import TuningSettings
 from firstlight.optim import OPTIMIZER, AdamW, OptimizerSettings
-from firstlight.parallel import Hardware
+from firstlight.parallel import HardwareSettings
 from firstlight.train import TrainSettings
 
 
@@ -29,4 +29,4 @@ class FinetuneSettings(Settings):
     finetune: TuningSettings = TuningSettings()
     optim: Annotated[OptimizerSettings, OPTIMIZER] = AdamW()
     train: TrainSettings = TrainSettings()
-    hardware: Hardware = Hardware()
+    hardware: HardwareSettings = HardwareSettings()

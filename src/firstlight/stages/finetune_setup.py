@@ -213,7 +213,7 @@ def _start_state(state: TrainState, settings: FinetuneSettings, device_context: 
     state.optimizer = _build_optimizer(state.model, settings)
     if settings.train.ema_decay:
         state.ema = optim.ExponentialMovingAverage(state.model.named_parameters(), settings.train.ema_decay)
-    state.scaler = parallel.scaler(device_context)
+    state.scaler = parallel.grad_scaler(device_context)
     parallel.seed_everything(settings.run.seed + device_context.rank)
 
 
@@ -248,7 +248,7 @@ def train_context(
     return TrainContext(
         run=run.path,
         state=state,
-        module=parallel.wrap(parallel.compile_module(module, device_context), device_context),
+        module=parallel.wrap_ddp(parallel.compile_module(module, device_context), device_context),
         batches=mixture,
         rows=rows,
         evaluate=lambda n: evaluate_tasks(model, artifacts, device_context, limit=n),
@@ -259,7 +259,7 @@ def train_context(
         checkpoints=CheckpointManager(
             run.path, _model_writer(run, settings, artifacts, model), settings.train.keep_last
         ),
-        log=RunLog(run.path, active=parallel.is_main(device_context), trackers=settings.train.trackers),
+        log=RunLog(run.path, active=parallel.is_main_process(device_context), trackers=settings.train.trackers),
         compatibility={
             "tokenizer": artifacts.tokenizer.hash,
             "store": ",".join(data.fingerprint for data in artifacts.tasks.values()),

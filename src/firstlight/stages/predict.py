@@ -46,7 +46,7 @@ def predict(
         UnknownName: it has no such task.
         CorpusError: a row cannot be read.
     """
-    device_context = parallel.resolve(parallel.Hardware.model_validate({"device": device}))
+    device_context = parallel.resolve_hardware(parallel.HardwareSettings.model_validate({"device": device}))
     lm = LM.load_fp32(run).to(device_context)
     spec = _spec(lm, run, task)
     if settings:

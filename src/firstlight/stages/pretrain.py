@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from firstlight.parallel import DeviceContext, is_main
+from firstlight.parallel import DeviceContext, is_main_process
 from firstlight.planning import Plan
 from firstlight.runs import Recipe, RunDirectory, RunResult, run_recipe
 from firstlight.stages import pretrain_setup
@@ -81,7 +81,7 @@ class PretrainRecipe(Recipe[PretrainSettings, PretrainArtifacts, PretrainResult]
         fit: FitResult,
     ) -> PretrainResult:
         """Compare the last evaluation with the baselines."""
-        main = is_main(ctx.device_context)
+        main = is_main_process(ctx.device_context)
         valid = fit.valid if isinstance(fit.valid, ValidationResult) else None
         if main:
             evaluate_run(run, ctx, artifacts, valid, seed=settings.run.seed)

@@ -120,7 +120,7 @@ def reset_state(
     state.optimizer = optim.build_optimizer(model.named_parameters(), settings.optim, fused_splits=fused_splits(model))
     if settings.train.ema_decay:
         state.ema = optim.ExponentialMovingAverage(model.named_parameters(), settings.train.ema_decay)
-    state.scaler = parallel.scaler(device_context)
+    state.scaler = parallel.grad_scaler(device_context)
     parallel.seed_everything(settings.run.seed + device_context.rank)
 
 
@@ -172,7 +172,7 @@ def train_context(
     return TrainContext(
         run=run.path,
         state=state,
-        module=parallel.wrap(module, device_context, idle=unfreezes),
+        module=parallel.wrap_ddp(module, device_context, find_unused_parameters=unfreezes),
         batches=batches,
         rows=rows,
         optim=settings.optim,
@@ -183,7 +183,7 @@ def train_context(
         device_context=device_context,
         limits=limits,
         checkpoints=_checkpoints(run, settings, config, artifacts),
-        log=RunLog(run.path, active=parallel.is_main(device_context), trackers=settings.train.trackers),
+        log=RunLog(run.path, active=parallel.is_main_process(device_context), trackers=settings.train.trackers),
         compatibility={
             "tokenizer": artifacts.vocab.hash,
             "store": store.fingerprint,
@@ -213,7 +213,7 @@ def _micro_batch(
             processes=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
         )
         # Processes that see different free memory must still split a step alike.
-        micro_batch = int(min(parallel.gather(guess, device_context)))
+        micro_batch = int(min(parallel.all_gather(guess, device_context)))
     return min(micro_batch, rows_per_process)
 
 

@@ -40,7 +40,7 @@ def probe(
         UsageError: another kind of task.
         CorpusError: a row cannot be read.
     """
-    device_context = parallel.resolve(parallel.Hardware.model_validate({"device": device}))
+    device_context = parallel.resolve_hardware(parallel.HardwareSettings.model_validate({"device": device}))
     lm = LM.load_fp32(run).to(device_context)
     if isinstance(lm.codec, Pixels):
         from firstlight.stages.probe_images import probe_images

@@ -8,7 +8,7 @@ from firstlight.config import Settings
 from firstlight.corpus import CorpusSettings, IdSettings, ImageSettings
 from firstlight.model import ModelConfig
 from firstlight.optim import OPTIMIZER, Muon, OptimizerSettings
-from firstlight.parallel import Hardware
+from firstlight.parallel import HardwareSettings
 from firstlight.store import DataSettings
 from firstlight.tokenizer import TokenizerSettings
 from firstlight.train import TrainSettings
@@ -57,4 +57,4 @@ class PretrainSettings(Settings):
     model: ModelSettings = ModelSettings()
     optim: Annotated[OptimizerSettings, OPTIMIZER] = Muon()
     train: TrainSettings = TrainSettings()
-    hardware: Hardware = Hardware()
+    hardware: HardwareSettings = HardwareSettings()

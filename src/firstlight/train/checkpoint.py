@@ -53,8 +53,8 @@ def snapshot(
 
     Every process calls it, since each has its own random state.
     """
-    states = parallel.gather({k: v.tolist() for k, v in parallel.rng_state().items()}, device_context)
-    if not parallel.is_main(device_context):
+    states = parallel.all_gather({k: v.tolist() for k, v in parallel.rng_state().items()}, device_context)
+    if not parallel.is_main_process(device_context):
         return None
     table = {
         "format": FORMAT,
@@ -178,7 +178,7 @@ class CheckpointManager:
             device_context: the processes.
             calm: take none that was made amid a spike, and drop those: what they hold is being undone.
         """
-        name = self._newest_valid(calm) if parallel.is_main(device_context) else None
+        name = self._newest_valid(calm) if parallel.is_main_process(device_context) else None
         name = parallel.broadcast_object(name, device_context)
         return None if name is None else self.folder / name
 
@@ -260,7 +260,7 @@ def restore(checkpoint: Path, state: TrainState, device_context: parallel.Device
     if table["world_size"] == device_context.world_size:
         prefix = f"{device_context.rank}/"
         parallel.set_rng_state({k.removeprefix(prefix): v for k, v in random.items() if k.startswith(prefix)})
-    elif parallel.is_main(device_context):
+    elif parallel.is_main_process(device_context):
         progress.warn(
             f"the run had {table['world_size']} processes and goes on with {device_context.world_size}: "
             "same data and batches, but not bit for bit what it would have been"

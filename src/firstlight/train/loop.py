@@ -77,7 +77,7 @@ def _stop(ctx: TrainContext, signals: StopSignals) -> str | None:
     if ctx.device_context.world_size == 1:
         return signals.name or reached
     vote = torch.tensor(float(signals.name is not None), device=ctx.device_context.device)
-    if parallel.all_sum(vote, ctx.device_context).item():
+    if parallel.all_reduce_sum(vote, ctx.device_context).item():
         return signals.name or "SIGTERM"
     return reached
 

@@ -88,7 +88,7 @@ def evaluate(ctx: TrainContext) -> EvaluationResult | None:
 
 def sample(ctx: TrainContext) -> None:
     """Write a sample, leaving random numbers and the model's mode as they were."""
-    if ctx.sample is None or not parallel.is_main(ctx.device_context):
+    if ctx.sample is None or not parallel.is_main_process(ctx.device_context):
         return
     model, random = ctx.state.model, parallel.rng_state()
     was_training = model.training
@@ -144,7 +144,7 @@ def _log(ctx: TrainContext, report: StepMetrics, targets: int) -> None:
         "lr": report.lr,
         "grad_norm": report.grad_norm,
         f"{ctx.target_unit}_per_second": round(rate, 1),
-        "memory_bytes": parallel.memory(ctx.device_context),
+        "memory_bytes": parallel.peak_memory(ctx.device_context),
     }
     _write(ctx, figures if mfu is None else {**figures, "mfu": round(mfu, 4)})
 

@@ -59,7 +59,7 @@ def train_step(
     """
     rows = batch.n_rows
     micro = state.counters.micro_batch or rows
-    weight, targets = parallel.all_sum(batch.count_targets(), device_context).tolist()
+    weight, targets = parallel.all_reduce_sum(batch.count_targets(), device_context).tolist()
     # DDP averages gradients over processes; the loss here is divided by the weight over all of them.
     scale = device_context.world_size / weight if weight > 0 else 0.0
     sums = []
@@ -71,7 +71,7 @@ def train_step(
             loss = piece_sum * scale
             (state.scaler.scale(loss) if state.scaler is not None else loss).backward()
         sums.append(piece_sum.detach())
-    loss_sum = parallel.all_sum(torch.stack(sums).cpu().double().sum(), device_context).item()
+    loss_sum = parallel.all_reduce_sum(torch.stack(sums).cpu().double().sum(), device_context).item()
     if state.scaler is not None:
         state.scaler.unscale_(state.optimizer)
     grad_norm = float(optim.clip_gradients(state.model.parameters(), settings))

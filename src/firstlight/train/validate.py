@@ -88,7 +88,7 @@ def validate(
     finally:
         model.train(was_training)
     sums = torch.stack([part.cpu().double() for part in parts]).sum(0)
-    total, count, text_nats, text_bytes = parallel.all_sum(sums, device_context).tolist()
+    total, count, text_nats, text_bytes = parallel.all_reduce_sum(sums, device_context).tolist()
     bits = text_nats / math.log(2) / text_bytes if text_bytes else None
     return ValidationResult(total / count if count else math.nan, bits, round(count), round(text_bytes), unit)
 
