@@ -18,7 +18,7 @@ from firstlight.cli.app import run as command
 from firstlight.errors import ConfigError, MissingExtra, UsageError
 from firstlight.lm import LM, GenerateSettings
 from firstlight.stages import images
-from firstlight.stages.sequence_samples import draw
+from firstlight.stages.sequence_samples import generate_images
 from firstlight.stages.verify_resume import verify_resume
 from firstlight.store import TokenStore
 from firstlight.tokenizer import Pixels
@@ -88,7 +88,9 @@ def test_a_completion_keeps_what_was_given(made: Path, tmp_path: Path):
     image = np.arange(0, 252, 7, dtype=np.uint8).reshape(6, 6)
     Image.fromarray(image).save(tmp_path / "a.png")
     lm = firstlight.load(made / "run", device="cpu")
-    found = images.complete(lm, tmp_path / "a.png", out=tmp_path / "g.png", num_samples=3, seed=1, of_class="2")
+    found = images.complete_images(
+        lm, tmp_path / "a.png", out=tmp_path / "g.png", num_samples=3, seed=1, class_name="2"
+    )
     assert (found.images, found.rows) == (3, [str(tmp_path / "a.png")])
     pixels = lm.codec
     given = pixels.encode(image)[:18].tolist()
@@ -98,7 +100,9 @@ def test_a_completion_keeps_what_was_given(made: Path, tmp_path: Path):
         assert ids[1:19] == given
         assert max(ids[1:]) < pixels.n_values
     assert (
-        images.complete(lm, tmp_path / "a.png", out=tmp_path / "h.png", num_samples=3, seed=1, of_class="2").ids
+        images.complete_images(
+            lm, tmp_path / "a.png", out=tmp_path / "h.png", num_samples=3, seed=1, class_name="2"
+        ).ids
         == found.ids
     )
     grid = np.asarray(Image.open(tmp_path / "g.png"))
@@ -110,7 +114,9 @@ def test_a_completion_keeps_what_was_given(made: Path, tmp_path: Path):
     first = grid[2:side, 2:side][5::11, 5::11]
     assert np.array_equal(first[:3], shown[:3])
     assert (first[3:] == images.UNKNOWN).all()
-    whole = images.complete(lm, made / "t10k-images-idx3-ubyte.gz", out=tmp_path / "g.png", num_samples=1, keep=0.9)
+    whole = images.complete_images(
+        lm, made / "t10k-images-idx3-ubyte.gz", out=tmp_path / "g.png", num_samples=1, keep=0.9
+    )
     assert whole.images == 16
 
 
@@ -135,10 +141,10 @@ def test_it_draws_each_class(made: Path, tmp_path: Path, capsys: pytest.CaptureF
 def test_drawing_a_row_at_a_time_is_drawing_all_at_once(made: Path):
     lm = LM.load_fp32(made / "run")
     settings = GenerateSettings(temperature=0)
-    together = draw(lm, lm.codec, [17, 18, 19], settings)
-    assert np.array_equal(together[1:2], draw(lm, lm.codec, [18], settings))
+    together = generate_images(lm, lm.codec, [17, 18, 19], settings)
+    assert np.array_equal(together[1:2], generate_images(lm, lm.codec, [18], settings))
     given = together[:, 1:31]
-    assert np.array_equal(draw(lm, lm.codec, [17, 18, 19], settings, given), together)
+    assert np.array_equal(generate_images(lm, lm.codec, [17, 18, 19], settings, given), together)
 
 
 def test_held_out_images_are_evaluated(made: Path, capsys: pytest.CaptureFixture[str]):
@@ -192,7 +198,7 @@ def test_colours_have_a_palette(tmp_path: Path):
     assert isinstance(codec, Pixels)
     assert (len(codec.palette), codec.classes, codec.vocab_size) == (8, ("cats", "dogs"), 11)
     lm = firstlight.load(tmp_path / "run", device="cpu")
-    drawn = images.sample(lm, out=tmp_path / "g.png", num_samples=2)
+    drawn = images.sample_images(lm, out=tmp_path / "g.png", num_samples=2)
     assert drawn.rows == ["cats", "dogs"]
     again = firstlight.pretrain([str(pets)], out=tmp_path / "again", overrides=overrides)
     assert again.valid_loss == result.valid_loss
@@ -209,7 +215,7 @@ def test_images_without_classes(tmp_path: Path):
     firstlight.pretrain([str(tmp_path / "a.npy")], out=tmp_path / "run", overrides=[*SMALL, "image.levels=2"])
     lm = firstlight.load(tmp_path / "run", device="cpu")
     assert (lm.codec.classes, lm.codec.vocab_size) == ((), 3)
-    assert images.sample(lm, out=tmp_path / "g.png", num_samples=3).rows == [""]
+    assert images.sample_images(lm, out=tmp_path / "g.png", num_samples=3).rows == [""]
     with pytest.raises(UsageError, match="images without classes"):
         firstlight.probe(tmp_path / "run", device="cpu")
 
@@ -234,7 +240,7 @@ def test_without_pillow_a_run_ends_well_and_drawing_says_what_to_install(
     assert "which needs Pillow" in page
     assert "img-src" not in page
     with pytest.raises(MissingExtra, match=r"firstlight\[images\]"):
-        images.sample(firstlight.load(tmp_path / "run", device="cpu"), out=tmp_path / "g.png")
+        images.sample_images(firstlight.load(tmp_path / "run", device="cpu"), out=tmp_path / "g.png")
 
 
 def test_a_checkpoint_loads_in_transformers(made: Path):

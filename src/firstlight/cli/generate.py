@@ -56,7 +56,7 @@ def generate(  # noqa: PLR0913 - an argument an option
         str | None, typer.Option(help="Of a model of images: one to complete, or an array of them.", show_default=False)
     ] = None,
     keep: Annotated[float, typer.Option(help="Share of the image's rows that is given.")] = 0.5,
-    of_class: Annotated[
+    class_name: Annotated[
         str | None, typer.Option("--class", help="Of a model of images: the class to draw.", show_default=False)
     ] = None,
     out: Annotated[Path, typer.Option(help="Of a model of images: the PNG file.")] = Path("grid.png"),
@@ -95,7 +95,7 @@ def generate(  # noqa: PLR0913 - an argument an option
     if model.codec is not None:
         if prompt is not None or many is not None:
             raise UsageError("is no model of texts", where=run, fix="Give --ids or --image in place of a prompt.")
-        image_options = {"image": image, "keep": keep, "of_class": of_class, "out": out}
+        image_options = {"image": image, "keep": keep, "class_name": class_name, "out": out}
         _generate_non_text(model, ids, image_options, settings, as_json)
         return
     if ids is not None or image is not None:
@@ -130,9 +130,9 @@ def _generate_non_text(
 
     image, keep = image_options.pop("image"), image_options.pop("keep")
     if image is None:
-        drawn = images.sample(model, **image_options, **settings)
+        drawn = images.sample_images(model, **image_options, **settings)
     else:
-        drawn = images.complete(model, image, keep=keep, **image_options, **settings)
+        drawn = images.complete_images(model, image, keep=keep, **image_options, **settings)
     layout = "" if image is None else "; each row: the given part, the completions, the original"
     print_result(drawn, as_json, lambda grid: print(f"{grid.out}: {grid.images} images{layout}"))
 

@@ -51,7 +51,7 @@ def _generate_images(run: RunDirectory, ctx: TrainContext, artifacts: PretrainAr
     """Generate the images that the report shows; a run that cannot generate them has still ended well."""
     lm = LM(ctx.state.model, None, codec=artifacts.codec)
     try:
-        images.draw_for_report(run.path, lm, artifacts.store, seed=seed)
+        images.write_report_images(run.path, lm, artifacts.store, seed=seed)
     except FirstlightError as error:
         progress.warn(f"the images of the report are left out: {error}")
 

@@ -15,7 +15,7 @@ from firstlight.finetuning.preprocess import EncodedExample
 from firstlight.finetuning.probe import Pool, ProbeResult, features, probe, raw_pixels
 from firstlight.lm import LM
 from firstlight.stages.evaluate import find_token_store
-from firstlight.stages.images import pixels_of
+from firstlight.stages.images import image_codec
 from firstlight.stages.score_sequences import split_rows
 from firstlight.stages.sequences import row_of
 from firstlight.tokenizer import Pixels
@@ -34,7 +34,7 @@ def probe_images(lm: LM, run: str | Path, images: str | Path | None, *, pool: Po
     Raises:
         UsageError: the images have no classes, or the run's store is gone.
     """
-    pixels = pixels_of(lm)
+    pixels = image_codec(lm)
     if not pixels.classes:
         raise UsageError("was trained on images without classes", where=run)
     store = find_token_store(lm, needed=True)

@@ -33,7 +33,7 @@ def sample(lm: LM, codec: Codec, settings: GenerateSettings) -> str:
     """Generate a sample as text: ids; for images one image per line, starting with the id of its class."""
     if isinstance(codec, Ids):
         return " ".join(map(str, lm.generate_ids([[codec.eot_id]], settings)[0]))
-    rows = draw(lm, codec, first_tokens(codec), settings)
+    rows = generate_images(lm, codec, first_tokens(codec), settings)
     return "\n".join(" ".join(map(str, row)) for row in rows.tolist())
 
 
@@ -43,7 +43,7 @@ def first_tokens(pixels: Pixels, n: int = 10) -> list[int]:
     return [known[i % len(known)] for i in range(n)]
 
 
-def draw(
+def generate_images(
     lm: LM, pixels: Pixels, first: Sequence[int], settings: GenerateSettings, given: np.ndarray | None = None
 ) -> np.ndarray:
     """Generate images as rows of ids, the first token included: (N, 1 + P).
