@@ -1,4 +1,4 @@
-"""``python -m firstlight``, which torchrun needs."""
+"""Run the command line as ``python -m firstlight``, as torchrun does."""
 
 from firstlight.cli import main
 

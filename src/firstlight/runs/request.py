@@ -1,4 +1,4 @@
-"""Requested settings become the settings of a run: of a new one, or of the one that the directory holds already."""
+"""Resolve requested settings into those of a run: a new one, or the one that the directory already holds."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager

@@ -1,1 +1,1 @@
-"""One file a verb: its settings and the function that wires rooms together, without mathematics or printing."""
+"""The commands: one module per verb, which wires packages together, without mathematics or printing."""

@@ -1,4 +1,4 @@
-"""What a pre-training run is built from: vocabulary, token store, and the model or word vectors it starts from."""
+"""Prepare what a pre-training run is built from: vocabulary, token store, and a model or word vectors to start from."""
 
 from dataclasses import dataclass
 from pathlib import Path

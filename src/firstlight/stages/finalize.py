@@ -1,4 +1,4 @@
-"""The end of a pre-training run: its loss next to baselines, images that it generates, its report."""
+"""Finish a pre-training run: compare its loss with baselines, generate images, write the report."""
 
 from pathlib import Path
 

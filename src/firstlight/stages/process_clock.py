@@ -1,4 +1,4 @@
-"""When the process of a command began, so that a run's time includes imports."""
+"""The time at which the process of a command began, so that a run's time includes imports."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""What ``pretrain`` is asked to do: the inputs, a preset, a TOML file and ``key=value`` become a request for a run."""
+"""Parse the inputs of ``pretrain`` (a corpus, a store, a RUN.toml, a run) into a request for a run."""
 
 import re
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Samples during training of models of sequences that are not text, and the length of their rows."""
+"""Sample from models of sequences that are not text during training, and set the length of their rows."""
 
 from collections.abc import Sequence
 
