@@ -1,40 +1,53 @@
-"""The Transformer, its parts, families and heads, its loss, its cache, its FLOPs a token, its names in transformers."""
+"""The Transformer: configuration, parts, loss, key-value cache, parameter and FLOP counts, conversion to transformers.
 
-from firstlight.model.attention import scale_rope
-from firstlight.model.cache import Cache, new_cache
-from firstlight.model.config import Family, ModelConfig, RopeScaling
+Parts that a setting chooses by name are in the tables POSITIONS, NORMS and MLPS.
+"""
+
+from firstlight.model.cache import KVCache, StaticCache, new_cache
+from firstlight.model.config import FAMILIES, Family, ModelConfig, RopeScaling
 from firstlight.model.flops import ParameterCount, count_parameters, flops_per_token
 from firstlight.model.gpt import GPT, Block, fused_splits
-from firstlight.model.hf_config import from_hf_config
+from firstlight.model.hf_config import HF_CLASSES, from_hf_config, hf_mismatch, to_hf_config
 from firstlight.model.hf_state_dict import (
     HEADS_FILE,
-    HF_CLASSES,
     from_hf_state_dict,
     hf_parameter_names,
     tensors_to_hf,
-    to_hf_config,
     to_hf_state_dict,
 )
 from firstlight.model.kernels.linear import linear
 from firstlight.model.loss import Loss, linear_cross_entropy, linear_nll
+from firstlight.model.mlp import MLP
+from firstlight.model.norms import Norm
+from firstlight.model.parts import MLPS, NORMS, POSITIONS
+from firstlight.model.positions import PositionScheme, scale_rope
 from firstlight.model.skip_init import skip_init
 
 __all__ = [
+    "FAMILIES",
     "GPT",
     "HEADS_FILE",
     "HF_CLASSES",
+    "MLP",
+    "MLPS",
+    "NORMS",
+    "POSITIONS",
     "Block",
-    "Cache",
     "Family",
+    "KVCache",
     "Loss",
     "ModelConfig",
+    "Norm",
     "ParameterCount",
+    "PositionScheme",
     "RopeScaling",
+    "StaticCache",
     "count_parameters",
     "flops_per_token",
     "from_hf_config",
     "from_hf_state_dict",
     "fused_splits",
+    "hf_mismatch",
     "hf_parameter_names",
     "linear",
     "linear_cross_entropy",

@@ -1,49 +1,89 @@
-"""The choices that make a model: a family names a set of them, which settings may refine."""
+"""The shape of a model: a family sets the architecture, which settings may refine."""
 
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
+from pydantic_core.core_schema import ValidationInfo
 
 from firstlight.config import Settings
+from firstlight.errors import FirstlightError
+from firstlight.model.parts import MLPS, NORMS, POSITIONS, Part, load_part
 
 Family = Literal["gpt1", "gpt2", "gpt3", "llama", "modern"]
 
-# What a family fixes, since its transformers class can express nothing else.
-FIXED: dict[str, dict[str, Any]] = {
-    "gpt1": {"positions": "learned", "norm": "layernorm", "norm_position": "post", "mlp": "gelu", "qk_norm": False},
-    "gpt2": {"positions": "learned", "norm": "layernorm", "norm_position": "pre", "mlp": "gelu", "qk_norm": False},
-    "gpt3": {"positions": "learned", "norm": "layernorm", "norm_position": "pre", "mlp": "gelu", "qk_norm": False},
-    "llama": {"positions": "rope", "norm": "rmsnorm", "norm_position": "pre", "mlp": "swiglu", "qk_norm": False},
-    "modern": {"positions": "rope", "norm": "rmsnorm", "norm_position": "pre", "mlp": "swiglu", "qk_norm": True},
+
+@dataclass(frozen=True, slots=True)
+class FamilyDefaults:
+    """The architecture of a family, as its transformers class has it.
+
+    Attributes:
+        positions: position scheme, unless ``model.positions`` names another.
+        norm: norm, unless ``model.norm`` names another.
+        mlp: MLP, unless ``model.mlp`` names another.
+        norm_position: before each sublayer, or after its residual sum.
+        qk_norm: queries and keys are normalised.
+        bias: linear layers have biases (those of ``qkv`` are told by ``qkv_bias``).
+        qkv_bias: the query, key and value projection has a bias.
+        tied: embeddings and head share weights, unless ``model.tie_embeddings`` decides.
+        has_dropout: dropout may be used.
+        has_gqa: grouped-query attention may be used, and heads of any width.
+    """
+
+    positions: str
+    norm: str
+    mlp: str
+    norm_position: Literal["pre", "post"]
+    qk_norm: bool
+    bias: bool
+    qkv_bias: bool
+    tied: bool
+    has_dropout: bool
+    has_gqa: bool
+
+
+_GPT2 = FamilyDefaults("learned", "layernorm", "gelu_tanh", "pre", False, True, True, True, True, False)
+_LLAMA = FamilyDefaults("rotary", "rmsnorm", "swiglu", "pre", False, False, False, False, False, True)
+
+FAMILIES: dict[str, FamilyDefaults] = {
+    "gpt1": FamilyDefaults("learned", "layernorm", "gelu_tanh", "post", False, True, True, True, True, False),
+    "gpt2": _GPT2,
+    "gpt3": FamilyDefaults("learned", "layernorm", "gelu_tanh", "pre", False, True, False, True, True, False),
+    "llama": _LLAMA,
+    "modern": FamilyDefaults("rotary", "rmsnorm", "swiglu", "pre", True, False, False, False, False, True),
 }
 
 
 class RopeScaling(Settings):
-    """Rotary positions stretched for texts longer than those of pre-training, as Llama 3.1 has them, or all alike.
+    """Rotary positions scaled for contexts longer than those of pre-training, as in Llama 3.1, or linearly.
 
-    Turns that go round often within ``original`` positions stay as they are, slow ones go ``factor`` times as slow, and
-    between the two bounds one passes into the other. Without ``original`` all turns are slower (Chen et al. 2023).
+    High frequencies, which rotate often within ``original`` positions, stay as they are; low ones are divided by
+    ``factor``; between the two bounds they are interpolated. Without ``original`` all are divided (Chen et al. 2023).
     """
 
-    factor: float = Field(ge=1, description="how many times as slow")
-    original: int | None = Field(None, ge=1, description="positions of pre-training")
-    low: float = Field(1.0, gt=0, description="turns within them below which all of the factor counts")
-    high: float = Field(4.0, gt=0, description="turns within them above which nothing changes")
+    factor: float = Field(ge=1, description="divisor of the frequencies")
+    original: int | None = Field(None, ge=1, description="context length of pre-training")
+    low: float = Field(1.0, gt=0, description="rotations within it below which the whole factor applies")
+    high: float = Field(4.0, gt=0, description="rotations within it above which nothing changes")
 
     @model_validator(mode="after")
-    def _ordered(self) -> "RopeScaling":
+    def _check_order(self) -> "RopeScaling":
         if self.low >= self.high:
             raise ValueError(f"low={self.low} is not below high={self.high}")
         return self
 
 
+def _names(table: dict[str, str]) -> str:
+    return f"{', '.join(table)} or package.module:Class; by default the family's"
+
+
 class ModelConfig(Settings):
     """The shape of a GPT.
 
-    ``None`` means: as the family and the other sizes have it; ``complete`` fills it in.
+    ``None`` means the default of the family and the other sizes; ``complete`` fills it in.
     """
 
-    family: Family = Field("modern", description="set of choices, and the transformers class it is saved as")
+    family: Family = Field("modern", description="architecture, and the transformers class it is saved as")
     n_layer: int = Field(6, ge=1, description="blocks")
     n_head: int = Field(6, ge=1, description="query heads")
     n_kv_head: int | None = Field(
@@ -55,13 +95,13 @@ class ModelConfig(Settings):
         None, ge=1, description="inner width of the MLP; 4 n_embd, or 8/3 n_embd rounded up to 32 for SwiGLU"
     )
     vocab_size: int | None = Field(None, ge=1, description="taken from the tokenizer where not set")
-    block_size: int = Field(256, ge=1, description="positions that a text may have")
-    window: int = Field(256, ge=1, description="positions that gpt3's banded layers see, the current one included")
-    gelu: Literal["tanh", "erf"] = Field(
-        "tanh", description="GELU's tanh form, or the exact one of nanoGPT; gpt2 and gpt3 have both"
-    )
+    block_size: int = Field(256, ge=1, description="context length in tokens")
+    positions: str | None = Field(None, description=f"position scheme: {_names(POSITIONS)}")
+    norm: str | None = Field(None, description=f"norm: {_names(NORMS)}")
+    mlp: str | None = Field(None, description=f"MLP: {_names(MLPS)}")
+    window: int = Field(256, ge=1, description="positions that gpt3's local layers see, the current one included")
     rope_theta: float = Field(10_000.0, gt=0, description="base of the rotary frequencies")
-    rope_scaling: RopeScaling | None = Field(None, description="stretches rotary positions; set by models that have it")
+    rope_scaling: RopeScaling | None = Field(None, description="scaling of rotary positions, for longer contexts")
     norm_eps: float | None = Field(
         None, gt=0, description="added to the variance; 1e-5 for layernorm, 1e-6 for rmsnorm"
     )
@@ -69,55 +109,73 @@ class ModelConfig(Settings):
     dropout: float = Field(
         0.0, ge=0, lt=1, description="of embeddings, attention and residuals; none in llama and modern"
     )
-    init_std: float = Field(0.02, gt=0, description="standard deviation of embeddings and matrices at the start")
+    init_std: float = Field(0.02, gt=0, description="standard deviation of initial embeddings and matrices")
     residual_init: Literal["scaled", "zero"] = Field(
-        "scaled", description="residual projections: std / sqrt(2 n_layer), or zero"
+        "scaled", description="initial residual projections: std / sqrt(2 n_layer), or zero"
     )
 
+    @field_validator(*get_args(Part))
+    @classmethod
+    def _check_part(cls, name: str | None, info: ValidationInfo) -> str | None:
+        part: Any = info.field_name
+        try:
+            if name is not None:
+                load_part(part, name)
+        except FirstlightError as error:
+            hint = f": expected {error.expected}" if error.expected else ""
+            raise ValueError(f"{error.problem}{hint}{f'. {error.fix}' if error.fix else ''}") from error
+        return name
+
     @model_validator(mode="after")
-    def _fits(self) -> "ModelConfig":
+    def _check_shape(self) -> "ModelConfig":
         if self.d_head is None and self.n_embd % self.n_head:
             raise ValueError(
-                f"n_embd={self.n_embd} is no multiple of n_head={self.n_head}; set d_head or another n_head"
+                f"n_embd={self.n_embd} is not a multiple of n_head={self.n_head}; set d_head or another n_head"
             )
         if self.n_head % self.kv_heads:
-            raise ValueError(f"n_head={self.n_head} is no multiple of n_kv_head={self.n_kv_head}")
-        if self.gelu == "erf" and self.family not in ("gpt2", "gpt3"):
-            raise ValueError(f"gelu=erf has no place in the family {self.family}; use gpt2 or gpt3")
-        if self.rotary:
-            if self.head_dim % 2:
-                raise ValueError(f"rotary positions need an even d_head, not {self.head_dim}")
-            if self.dropout:
-                raise ValueError(f"dropout has no place in the family {self.family}; use gpt1, gpt2 or gpt3")
-        else:
-            if self.rope_scaling is not None:
-                raise ValueError(f"rope_scaling has no place in the family {self.family}; use llama or modern")
+            raise ValueError(f"n_head={self.n_head} is not a multiple of n_kv_head={self.n_kv_head}")
+        scheme = load_part("positions", self.choice("positions"))
+        if self.rope_scaling is not None and "rope_scaling" not in scheme.settings:
+            raise ValueError(f"rope_scaling does not apply to {self.choice('positions')} positions; use rotary ones")
+        scheme.validate(self)
+        self._check_family()
+        return self
+
+    def _check_family(self) -> None:
+        defaults = self.defaults
+        if self.dropout and not defaults.has_dropout:
+            raise ValueError(f"the family {self.family} does not support dropout; use gpt1, gpt2 or gpt3")
+        if not defaults.has_gqa:
             if self.kv_heads != self.n_head:
                 raise ValueError(
-                    f"grouped-query attention has no place in the family {self.family}; use llama or modern"
+                    f"the family {self.family} does not support grouped-query attention; use llama or modern"
                 )
             if self.head_dim * self.n_head != self.n_embd:
                 raise ValueError(f"the family {self.family} needs n_head * d_head = n_embd")
-            if self.tie_embeddings is False and self.family == "gpt1":
-                raise ValueError("the family gpt1 ties embeddings and head")
-            if self.family == "gpt1" and self.ffn_dim != 4 * self.n_embd:
-                raise ValueError("the family gpt1 has an MLP of 4 n_embd")
-        return self
+        if self.family == "gpt1" and self.tie_embeddings is False:
+            raise ValueError("the family gpt1 ties embeddings and head")
+        if self.family == "gpt1" and self.ffn_dim != 4 * self.n_embd:
+            raise ValueError("the family gpt1 has an MLP of 4 n_embd")
 
     @property
-    def choices(self) -> dict[str, Any]:
-        """What the family fixes."""
-        return FIXED[self.family]
+    def defaults(self) -> FamilyDefaults:
+        """The architecture of the family."""
+        return FAMILIES[self.family]
+
+    def choice(self, part: Part) -> str:
+        """Return the name of the position scheme, norm or MLP: as set, else the family's."""
+        name: str | None = getattr(self, part)
+        return name or getattr(self.defaults, part)
 
     @property
     def rotary(self) -> bool:
-        """Positions turn queries and keys, instead of being added to embeddings."""
-        return bool(self.choices["positions"] == "rope")
+        """Whether positions rotate queries and keys."""
+        return self.choice("positions") == "rotary"
 
     @property
     def gated(self) -> bool:
-        """The MLP is SwiGLU."""
-        return bool(self.choices["mlp"] == "swiglu")
+        """Whether the MLP is SwiGLU."""
+        return self.choice("mlp") == "swiglu"
 
     @property
     def kv_heads(self) -> int:
@@ -134,32 +192,35 @@ class ModelConfig(Settings):
         """F: inner width of the MLP."""
         if self.d_ff is not None:
             return self.d_ff
-        return -(-self.n_embd * 8 // 3 // 32) * 32 if self.gated else 4 * self.n_embd
+        default: int = load_part("mlp", self.choice("mlp")).default_d_ff(self.n_embd)
+        return default
 
     @property
     def eps(self) -> float:
         """What the norms add to the variance."""
-        return self.norm_eps or (1e-5 if self.choices["norm"] == "layernorm" else 1e-6)
+        default: float = load_part("norm", self.choice("norm")).default_eps
+        return self.norm_eps or default
 
     @property
     def tied(self) -> bool:
-        """Head and embedding share one matrix."""
-        return self.tie_embeddings if self.tie_embeddings is not None else not self.rotary
+        """Whether head and embedding share one matrix."""
+        return self.tie_embeddings if self.tie_embeddings is not None else self.defaults.tied
 
     @property
     def attention_scale(self) -> float:
-        """What scores are multiplied by: GPT-Neo's is 1, made up for at the start."""
+        """What scores are multiplied by; GPT-Neo's is 1, for which its initialisation compensates."""
         return 1.0 if self.family == "gpt3" else float(self.head_dim**-0.5)
 
     def is_local(self, layer: int) -> bool:
-        """Tell whether a layer sees only ``window`` positions: every second one of gpt3."""
+        """Whether a layer sees only ``window`` positions: every second one of gpt3."""
         return self.family == "gpt3" and layer % 2 == 1
 
     def complete(self, vocab_size: int) -> "ModelConfig":
-        """Return the same model with every size written out."""
+        """Return a copy with every default filled in."""
         return ModelConfig(
             **{
                 **self.model_dump(),
+                **{part: self.choice(part) for part in get_args(Part)},
                 "n_kv_head": self.kv_heads,
                 "d_head": self.head_dim,
                 "d_ff": self.ffn_dim,

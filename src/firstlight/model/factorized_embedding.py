@@ -1,7 +1,7 @@
-"""Embeddings that begin as word vectors, and, where those are of another width, stay factors while a model trains.
+"""Embeddings initialised from word vectors, which stay factorised in training where their width differs.
 
-The matrix of embeddings (V, C) is then vectors (V, D) times a projection (D to C). A head that is tied to it reads out
-through the same factors: hidden states are projected back to D first, which costs less than the whole matrix would.
+The embedding matrix (V, C) is then vectors (V, D) times a projection (D to C), as in ALBERT (Lan et al. 2020). A tied
+head uses the same factors: hidden states are projected down to D first, which costs less than the whole matrix would.
 """
 
 import torch
@@ -14,83 +14,83 @@ from firstlight.model.kernels.linear import linear
 
 
 class FactorizedEmbedding(nn.Module):
-    """Stands in for an Embedding, and for the head that shares its matrix: vectors (V, D) and a projection (C, D)."""
+    """Replaces an Embedding, and the head that is tied to it, by vectors (V, D) and a projection (C, D)."""
 
-    def __init__(self, n: int, width: int, outer: int) -> None:
+    def __init__(self, vocab_size: int, d_vector: int, n_embd: int) -> None:
         super().__init__()
-        self.vectors = nn.Parameter(torch.zeros(n, width))
-        self.projection = nn.Parameter(torch.zeros(outer, width))
+        self.vectors = nn.Parameter(torch.zeros(vocab_size, d_vector))
+        self.projection = nn.Parameter(torch.zeros(n_embd, d_vector))
 
     @property
     def weight(self) -> Float[Tensor, "V C"]:
-        """The whole matrix, made anew."""
+        """The whole matrix, computed anew."""
         return linear(self.vectors, self.projection)
 
     def forward(self, ids: Int[Tensor, "..."]) -> Float[Tensor, "... C"]:
-        """Return the rows of tokens."""
+        """Look up the rows of tokens."""
         return linear(F.embedding(ids, self.vectors), self.projection)
 
-    def inward(self, hidden: Float[Tensor, "... C"]) -> Float[Tensor, "... D"]:
-        """Return hidden states as the vectors' width has them: their products with the vectors are the logits."""
+    def project_down(self, hidden: Float[Tensor, "... C"]) -> Float[Tensor, "... D"]:
+        """Project hidden states to the width of the vectors; their products with the vectors are the logits."""
         return linear(hidden, self.projection.t())
 
-    def times(self, hidden: Float[Tensor, "... C"]) -> Float[Tensor, "... V"]:
-        """Return ``hidden @ weight.T``."""
-        return linear(self.inward(hidden), self.vectors)
+    def logits(self, hidden: Float[Tensor, "... C"]) -> Float[Tensor, "... V"]:
+        """Compute the logits of a tied head."""
+        return linear(self.project_down(hidden), self.vectors)
 
 
-def factorize_embedding(model: GPT, width: int) -> None:
-    """Give a model embeddings of two factors where word vectors are not of its own width."""
-    if width != model.config.n_embd:
-        model.embed = FactorizedEmbedding(model.config.vocab_size or 0, width, model.config.n_embd)  # type: ignore[assignment]
+def factorize_embedding(model: GPT, d_vector: int) -> None:
+    """Replace a model's embeddings by two factors if the width of the word vectors is not the model's."""
+    if d_vector != model.config.n_embd:
+        model.embed = FactorizedEmbedding(model.config.vocab_size or 0, d_vector, model.config.n_embd)  # type: ignore[assignment]
 
 
 @torch.no_grad()
 def init_from_vectors(
     model: GPT, vectors: Float[Tensor, "V D"], known: Bool[Tensor, " V"], length: float, generator: torch.Generator
 ) -> None:
-    """Put word vectors in the place of embeddings that were drawn; tokens without one keep what was drawn.
+    """Initialise embeddings from word vectors; tokens without one keep their random initialisation.
 
-    The vectors' mean is taken off, since what all words share tells none apart (Mu and Viswanath 2018). Then they are
-    scaled as one to a root mean square length; with length 1, the logits of a tied head begin with unit variance. Far
-    shorter, as random embeddings are (init_std sqrt(C)), they would be unlearnt in a few steps. A projection begins as
-    one that changes neither length nor angle where it widens (orthonormal columns), and is as near to that as may be
-    where it narrows.
+    The mean of the vectors is subtracted, since a component common to all words distinguishes none (Mu and Viswanath
+    2018). Then all are scaled to a root mean square length; with length 1, the logits of a tied head start with unit
+    variance. Far shorter vectors, such as random embeddings (init_std sqrt(C)), would be forgotten in a few steps. A
+    projection starts with orthonormal columns where it widens, which keeps lengths and angles, and as close to that as
+    possible where it narrows.
 
     Args:
-        model: with random weights, and room for the vectors.
-        vectors: of tokens.
-        known: which tokens have one; one at least.
-        length: root mean square of the lengths that the embeddings of known tokens have.
+        model: with random weights, after ``factorize_embedding``.
+        vectors: of all tokens.
+        known: tokens that have a vector; at least one.
+        length: root mean square length of the embeddings of known tokens.
         generator: of the projection.
     """
-    found = vectors[known]
-    # One vector alone has nothing in common with others.
-    found = found - found.mean(0) if len(found) > 1 else found
-    found = found * (length / _length(found))
+    rows = vectors[known]
+    # A single vector is its own mean.
+    rows = rows - rows.mean(0) if len(rows) > 1 else rows
+    rows = rows * (length / _rms_length(rows))
     if not isinstance(model.embed, FactorizedEmbedding):
-        model.embed.weight[known.to(model.embed.weight.device)] = found.to(model.embed.weight)
+        model.embed.weight[known.to(model.embed.weight.device)] = rows.to(model.embed.weight)
         return
     factor, projection = model.embed.vectors, model.embed.projection
     C, D = projection.shape
-    turned, _ = torch.linalg.qr(torch.randn(max(C, D), min(C, D), generator=generator))
-    turned = turned if C >= D else turned.t()
-    factor[known.to(factor.device)] = found.to(factor)
-    projection.copy_(turned * (length / _length(found @ turned.t())))
+    orthonormal, _ = torch.linalg.qr(torch.randn(max(C, D), min(C, D), generator=generator))
+    orthonormal = orthonormal if C >= D else orthonormal.t()
+    factor[known.to(factor.device)] = rows.to(factor)
+    projection.copy_(orthonormal * (length / _rms_length(rows @ orthonormal.t())))
 
 
-def set_embedding_trainable(model: GPT, frozen: int | str, done: int | None) -> None:
-    """Let the embeddings, and a tied head, stay as they are or learn; a projection learns all the same.
+def set_embedding_trainable(model: GPT, frozen_steps: int | str, step: int | None) -> None:
+    """Freeze or unfreeze the embeddings and a tied head; a projection is always trained.
 
     Args:
         model: whose embeddings.
-        frozen: how many steps they stay so; ``all`` for always.
-        done: steps taken; None asks for what is so at the end.
+        frozen_steps: for how many steps they are frozen; ``all`` for always.
+        step: steps done; None stands for the end of training.
     """
     parameter = model.factors["vectors"] if model.factors else model.embed.weight
-    parameter.requires_grad_(frozen != "all" and (done is None or done >= int(frozen)))
+    parameter.requires_grad_(frozen_steps != "all" and (step is None or step >= int(frozen_steps)))
 
 
-def _length(rows: Tensor) -> float:
+def _rms_length(rows: Tensor) -> float:
     """Return the root mean square of the rows' lengths."""
     return max(float(rows.double().square().sum(1).mean().sqrt()), torch.finfo(torch.float32).tiny)

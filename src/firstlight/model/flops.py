@@ -6,11 +6,12 @@ import torch
 
 from firstlight.model.config import ModelConfig
 from firstlight.model.gpt import GPT
+from firstlight.model.mlp import mlp_class
 from firstlight.model.skip_init import skip_init
 
 
 class ParameterCount(NamedTuple):
-    """How many parameters a model has; embeddings are tokens, positions and an untied head."""
+    """The number of parameters of a model; embeddings are those of tokens and positions, and an untied head."""
 
     total: int
     embedding: int
@@ -27,18 +28,18 @@ def count_parameters(config: ModelConfig) -> ParameterCount:
 
 
 def flops_per_token(config: ModelConfig, T: int) -> float:
-    """Return the FLOPs of one token, forward and backward, in texts of T tokens.
+    """Count the FLOPs of one token, forward and backward, in sequences of T tokens.
 
-    Six for each weight of a matrix product, the head included and embeddings not (Kaplan et al. 2020), and
-    attention's scores and mixing, counted for the positions that a causal (or banded) row sees on average.
+    Six for each weight of a matrix product, with the head and without embeddings (Kaplan et al. 2020), and
+    attention's scores and weighted sums, for the average number of positions that a causal (or local) row attends to.
     """
     c = config
-    D, F = c.head_dim, c.ffn_dim
-    matrices = c.n_layer * (
-        c.n_embd * D * (2 * c.n_head + 2 * c.kv_heads) + c.n_embd * F * (3 if c.gated else 2)
-    ) + c.n_embd * (c.vocab_size or 0)
-    seen = 0.0
+    D = c.head_dim
+    with torch.device("meta"), skip_init():
+        mlp = sum(p.numel() for p in mlp_class(c)(c).parameters() if p.ndim > 1)
+    matrices = c.n_layer * (c.n_embd * D * (2 * c.n_head + 2 * c.kv_heads) + mlp) + c.n_embd * (c.vocab_size or 0)
+    attended = 0.0
     for layer in range(c.n_layer):
         span = min(c.window, T) if c.is_local(layer) else T
-        seen += (span * (span + 1) / 2 + (T - span) * span) / T
-    return 6.0 * matrices + 12.0 * c.n_head * D * seen
+        attended += (span * (span + 1) / 2 + (T - span) * span) / T
+    return 6.0 * matrices + 12.0 * c.n_head * D * attended

@@ -1,32 +1,63 @@
-"""The model that a config.json of transformers describes."""
+"""Conversion between ModelConfig and the config.json of transformers.
+
+A model that no transformers class can express (other positions, norms or MLPs than its family's) is saved with the
+model type ``firstlight`` and the fields of ModelConfig, which transformers refuses by name.
+"""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from firstlight.errors import CheckpointError
-from firstlight.model.config import ModelConfig, RopeScaling
-from firstlight.model.hf_state_dict import GELU, HF_CLASSES
+from firstlight.model.config import FAMILIES, ModelConfig, RopeScaling
+from firstlight.model.parts import Part
+
+HF_CLASSES = {
+    "gpt1": ("openai-gpt", "OpenAIGPTLMHeadModel"),
+    "gpt2": ("gpt2", "GPT2LMHeadModel"),
+    "gpt3": ("gpt_neo", "GPTNeoForCausalLM"),
+    "llama": ("llama", "LlamaForCausalLM"),
+    "modern": ("qwen3", "Qwen3ForCausalLM"),
+}
+FIRSTLIGHT_CLASS = ("firstlight", "FirstlightForCausalLM")  # of models that no class of transformers can express
+
+_ACTIVATIONS = {"gelu_tanh": "gelu_new", "gelu": "gelu"}
+# MLPs other than the family's default that its transformers class can express.
+_OTHER_MLPS = {"gpt2": ["gelu"], "gpt3": ["gelu"]}
+
+
+def hf_mismatch(config: ModelConfig) -> str | None:
+    """Return which setting keeps the family's transformers class from expressing a model, or None."""
+    for part in get_args(Part):
+        allowed = [getattr(FAMILIES[config.family], part)]
+        allowed += _OTHER_MLPS.get(config.family, []) if part == "mlp" else []
+        if config.choice(part) not in allowed:
+            return f"model.{part}={config.choice(part)}, where the family {config.family} has {' or '.join(allowed)}"
+    return None
 
 
 def from_hf_config(table: Mapping[str, Any], *, where: object = "config.json") -> ModelConfig:
-    """Return the model that a config.json describes.
+    """Build the ModelConfig that a config.json describes.
 
     Raises:
-        CheckpointError: another kind of model, or a feature that no family has; names the key.
+        CheckpointError: an unsupported model type or feature; names the key.
     """
-    kind = table.get("model_type")
-    family = next((f for f, (name, _) in HF_CLASSES.items() if name == kind), None)
-    if family is None:
-        known = ", ".join(name for name, _ in HF_CLASSES.values())
+    model_type = table.get("model_type")
+    family = next((f for f, (name, _) in HF_CLASSES.items() if name == model_type), None)
+    if family is None and model_type != FIRSTLIGHT_CLASS[0]:
         raise CheckpointError(
-            "holds a model of another kind", where=where, found=f"model_type {kind!r}", expected=known
+            "unsupported model type",
+            where=where,
+            found=f"model_type {model_type!r}",
+            expected=", ".join(name for name, _ in HF_CLASSES.values()),
         )
     try:
-        _refuse(table, where)
+        if family is None:
+            return ModelConfig(**{name: table[name] for name in ModelConfig.model_fields})
+        _check_features(table, where)
         if family in ("llama", "modern"):
             return _from_llama(family, table, where)
         if family == "gpt3":
-            return _from_neo(table, where)
+            return _from_gpt_neo(table, where)
         return ModelConfig(
             family="gpt1" if family == "gpt1" else "gpt2",
             n_layer=table["n_layer"],
@@ -37,16 +68,16 @@ def from_hf_config(table: Mapping[str, Any], *, where: object = "config.json") -
             block_size=table["n_positions"],
             norm_eps=table["layer_norm_epsilon"],
             dropout=table.get("resid_pdrop", 0.0),
-            gelu=_gelu_of(table, where),
+            mlp=_gelu(table, where),
             tie_embeddings=table.get("tie_word_embeddings", True),
             init_std=table.get("initializer_range", 0.02),
         )
     except KeyError as error:
-        raise CheckpointError("lacks a key", where=where, expected=error.args[0]) from error
+        raise CheckpointError("missing key", where=where, expected=error.args[0]) from error
 
 
-# Keys that would change what is computed, with the only value that a family has.
-_ONLY: dict[str, Any] = {
+# Keys that change the computation, with the only supported value.
+_SUPPORTED: dict[str, Any] = {
     "afn": "gelu",
     "hidden_act": "silu",
     "attention_bias": False,
@@ -58,36 +89,39 @@ _ONLY: dict[str, Any] = {
 }
 
 
-def _refuse(table: Mapping[str, Any], where: object) -> None:
-    for key, value in _ONLY.items():
+def _check_features(table: Mapping[str, Any], where: object) -> None:
+    for key, value in _SUPPORTED.items():
         found = table.get(key, value)
         if found != value:
-            raise CheckpointError(
-                "uses a feature that no family has", where=f"{where}: {key}", found=found, expected=value
-            )
+            raise CheckpointError("unsupported feature", where=f"{where}: {key}", found=found, expected=value)
 
 
-def _gelu_of(table: Mapping[str, Any], where: object) -> Literal["tanh", "erf"]:
+def _gelu(table: Mapping[str, Any], where: object) -> Literal["gelu_tanh", "gelu"]:
     found = table.get("activation_function", "gelu_new")
-    if found == GELU["erf"]:
-        return "erf"
+    if found == _ACTIVATIONS["gelu"]:
+        return "gelu"
     # Two names of the tanh form.
-    if found not in (GELU["tanh"], "gelu_pytorch_tanh"):
+    if found not in (_ACTIVATIONS["gelu_tanh"], "gelu_pytorch_tanh"):
         raise CheckpointError(
-            "uses a feature that no family has",
+            "unsupported feature",
             where=f"{where}: activation_function",
             found=found,
-            expected=" or ".join(GELU.values()),
+            expected=" or ".join(_ACTIVATIONS.values()),
         )
-    return "tanh"
+    return "gelu_tanh"
 
 
 def _from_llama(family: str, table: Mapping[str, Any], where: object) -> ModelConfig:
     key = "rope_parameters" if table.get("rope_parameters") else "rope_scaling"
     rope = table.get(key) or {}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind not in ("default", "linear", "llama3") or rope.get("partial_rotary_factor", 1) != 1:
-        raise CheckpointError("turns positions in a way that no family does", where=f"{where}: {key}", found=rope)
+    rope_type = rope.get("rope_type", rope.get("type", "default"))
+    if rope_type not in ("default", "linear", "llama3") or rope.get("partial_rotary_factor", 1) != 1:
+        raise CheckpointError(
+            "unsupported rotary positions",
+            where=f"{where}: {key}",
+            found=rope,
+            expected="rope_type default, linear or llama3",
+        )
     return ModelConfig(
         family="llama" if family == "llama" else "modern",
         n_layer=table["num_hidden_layers"],
@@ -99,17 +133,17 @@ def _from_llama(family: str, table: Mapping[str, Any], where: object) -> ModelCo
         vocab_size=table["vocab_size"],
         block_size=table["max_position_embeddings"],
         rope_theta=float(rope.get("rope_theta") or table.get("rope_theta") or 10_000.0),
-        rope_scaling=_scaling(kind, rope),
+        rope_scaling=_rope_scaling(rope_type, rope),
         norm_eps=table["rms_norm_eps"],
         tie_embeddings=bool(table.get("tie_word_embeddings", False)),
         init_std=table.get("initializer_range", 0.02),
     )
 
 
-def _scaling(kind: str, rope: Mapping[str, Any]) -> RopeScaling | None:
-    if kind == "default":
+def _rope_scaling(rope_type: str, rope: Mapping[str, Any]) -> RopeScaling | None:
+    if rope_type == "default":
         return None
-    if kind == "linear":
+    if rope_type == "linear":
         return RopeScaling(factor=rope["factor"])
     return RopeScaling(
         factor=rope["factor"],
@@ -119,15 +153,15 @@ def _scaling(kind: str, rope: Mapping[str, Any]) -> RopeScaling | None:
     )
 
 
-def _from_neo(table: Mapping[str, Any], where: object) -> ModelConfig:
-    pattern = [kind for kinds, n in table["attention_types"] for _ in range(n) for kind in kinds]
-    wanted = ["local" if i % 2 else "global" for i in range(table["num_layers"])]
-    if pattern[: len(wanted)] != wanted:
+def _from_gpt_neo(table: Mapping[str, Any], where: object) -> ModelConfig:
+    layers = [kind for kinds, n in table["attention_types"] for _ in range(n) for kind in kinds]
+    expected = ["local" if i % 2 else "global" for i in range(table["num_layers"])]
+    if layers[: len(expected)] != expected:
         raise CheckpointError(
-            "has another order of global and local layers",
+            "unsupported order of global and local layers",
             where=f"{where}: attention_types",
-            found=pattern,
-            expected=wanted,
+            found=layers,
+            expected=expected,
         )
     return ModelConfig(
         family="gpt3",
@@ -140,7 +174,103 @@ def _from_neo(table: Mapping[str, Any], where: object) -> ModelConfig:
         window=table["window_size"],
         norm_eps=table["layer_norm_epsilon"],
         dropout=table.get("resid_dropout", 0.0),
-        gelu=_gelu_of(table, where),
+        mlp=_gelu(table, where),
         tie_embeddings=table.get("tie_word_embeddings", True),
         init_std=table.get("initializer_range", 0.02),
     )
+
+
+def to_hf_config(config: ModelConfig, *, eot_id: int | None) -> dict[str, Any]:
+    """Build the config.json of a model.
+
+    Args:
+        config: complete.
+        eot_id: the end-of-text token, if the vocabulary has one.
+    """
+    c = config
+    model_type, architecture = HF_CLASSES[c.family] if hf_mismatch(c) is None else FIRSTLIGHT_CLASS
+    common: dict[str, Any] = {
+        "model_type": model_type,
+        "architectures": [architecture],
+        "vocab_size": c.vocab_size,
+        "dtype": "float32",
+        "bos_token_id": eot_id,
+        "eos_token_id": eot_id,
+        "pad_token_id": None,
+        "tie_word_embeddings": c.tied,
+        "use_cache": True,
+        "initializer_range": c.init_std,
+    }
+    if model_type == FIRSTLIGHT_CLASS[0]:
+        return {**common, **c.model_dump(mode="json")}
+    if c.family in ("llama", "modern"):
+        return {**common, **_llama_table(c)}
+    if c.family == "gpt3":
+        return {**common, **_gpt_neo_table(c)}
+    sizes = {
+        "n_positions": c.block_size,
+        "n_embd": c.n_embd,
+        "n_layer": c.n_layer,
+        "n_head": c.n_head,
+        "layer_norm_epsilon": c.eps,
+        "embd_pdrop": c.dropout,
+        "attn_pdrop": c.dropout,
+        "resid_pdrop": c.dropout,
+    }
+    if c.family == "gpt1":
+        return {**common, **sizes, "afn": "gelu"}
+    return {**common, **sizes, "n_inner": c.ffn_dim, "activation_function": _ACTIVATIONS[c.choice("mlp")]}
+
+
+def _llama_table(c: ModelConfig) -> dict[str, Any]:
+    table = {
+        "hidden_size": c.n_embd,
+        "intermediate_size": c.ffn_dim,
+        "num_hidden_layers": c.n_layer,
+        "num_attention_heads": c.n_head,
+        "num_key_value_heads": c.kv_heads,
+        "head_dim": c.head_dim,
+        "max_position_embeddings": c.block_size,
+        "rms_norm_eps": c.eps,
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "rope_theta": c.rope_theta,
+        "rope_parameters": _rope_parameters(c),
+    }
+    if c.family == "llama":
+        return {**table, "mlp_bias": False}
+    return {**table, "use_sliding_window": False, "layer_types": ["full_attention"] * c.n_layer}
+
+
+def _rope_parameters(c: ModelConfig) -> dict[str, Any]:
+    scaling, table = c.rope_scaling, {"rope_type": "default", "rope_theta": c.rope_theta}
+    if scaling is None:
+        return table
+    if scaling.original is None:
+        return {**table, "rope_type": "linear", "factor": scaling.factor}
+    return {
+        **table,
+        "rope_type": "llama3",
+        "factor": scaling.factor,
+        "low_freq_factor": scaling.low,
+        "high_freq_factor": scaling.high,
+        "original_max_position_embeddings": scaling.original,
+    }
+
+
+def _gpt_neo_table(c: ModelConfig) -> dict[str, Any]:
+    return {
+        "hidden_size": c.n_embd,
+        "intermediate_size": c.ffn_dim,
+        "num_layers": c.n_layer,
+        "num_heads": c.n_head,
+        "max_position_embeddings": c.block_size,
+        "window_size": c.window,
+        "attention_types": [[["global", "local"], c.n_layer // 2], *([[["global"], 1]] if c.n_layer % 2 else [])],
+        "layer_norm_epsilon": c.eps,
+        "activation_function": _ACTIVATIONS[c.choice("mlp")],
+        "embed_dropout": c.dropout,
+        "attention_dropout": c.dropout,
+        "resid_dropout": c.dropout,
+    }

@@ -1,8 +1,9 @@
-"""Matrices that do not learn, in eight or four bits, for adapters to learn beside (QLoRA, Dettmers et al. 2023).
+"""Weights in eight or four bits: int8 for generation, int8 and NF4 for frozen weights under adapters (QLoRA).
 
-Eight bits are those of ``int8``. Four bits are NF4: blocks of 64 numbers, each block scaled by its largest magnitude,
-each number the nearest of 16 quantiles of the normal distribution. A matrix is made anew for each product, forth and
-back, and is never held: memory is that of the bits.
+Int8: each row of a matrix is integers up to 127 and one scale (weight-only quantisation, as the weights of LLM.int8,
+Dettmers et al. 2022, and gpt-fast): a quarter of the memory traffic for a token. NF4 (Dettmers et al. 2023): blocks of
+64 numbers, each block scaled by its largest magnitude, each number the nearest of 16 quantiles of the normal
+distribution. Training dequantises a matrix for each product, forward and backward, and does not keep it.
 """
 
 import functools
@@ -16,22 +17,25 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from firstlight.model.gpt import GPT
-from firstlight.model.kernels.linear import Linear, product
+from firstlight.model.kernels.linear import Linear, linear_forward
 
 QuantType = Literal["int8", "nf4"]
 
-_ROWS = 16  # up to which torch's product with int8 is ahead of turning the matrix back into fp32
-_MULTIPLE = 32  # torch's product reads beyond matrices of other sizes
+_MAX_INT8_ROWS = 16  # beyond which dequantising to fp32 is faster than torch's int8 kernel
+_INT8_MULTIPLE = 32  # torch's int8 kernel reads beyond matrices of other sizes
+_NF4_BLOCK = 64
+# The probability of the outermost quantile: the mean of 1 - 1/32 and 1 - 1/30, as in the paper's code.
+_OUTERMOST = (1 - 1 / 32 + 1 - 1 / 30) / 2
 
 
 class Int8Weight(nn.Module):
-    """A matrix (N, K) as int8 and scales.
+    """A matrix (N, K) as int8 and a scale for each row.
 
     Args:
         weight: finite numbers.
     """
 
-    whole: Tensor
+    quantized: Tensor
     scale: Tensor
     ones: Tensor
 
@@ -40,63 +44,62 @@ class Int8Weight(nn.Module):
         self.rows, self.columns = weight.shape
         exact = weight.detach().float()
         scale = exact.abs().amax(1).div(127)  # (N,)
-        whole = (exact / scale.clamp_min(torch.finfo(torch.float32).tiny)[:, None]).round().to(torch.int8)
-        spare = [-n % _MULTIPLE for n in (self.columns, self.rows)]
-        self.register_buffer("whole", F.pad(whole, (0, spare[0], 0, spare[1])))
-        self.register_buffer("scale", F.pad(scale, (0, spare[1])))
+        quantized = (exact / scale.clamp_min(torch.finfo(torch.float32).tiny)[:, None]).round().to(torch.int8)
+        padding = [-n % _INT8_MULTIPLE for n in (self.columns, self.rows)]
+        self.register_buffer("quantized", F.pad(quantized, (0, padding[0], 0, padding[1])))
+        self.register_buffer("scale", F.pad(scale, (0, padding[1])))
         # The scales are applied in fp32: the kernel would round them to bf16.
         self.register_buffer("ones", torch.ones_like(self.scale, dtype=torch.bfloat16), persistent=False)
 
     @property
     def weight(self) -> Float[Tensor, "N K"]:
-        """The matrix in fp32, made anew."""
-        return self.whole[: self.rows, : self.columns] * self.scale[: self.rows, None]
+        """The matrix, dequantised to fp32."""
+        return self.quantized[: self.rows, : self.columns] * self.scale[: self.rows, None]
 
-    def times(self, x: Float[Tensor, "... K"]) -> Float[Tensor, "... N"]:
-        """Return ``x @ weight.T``."""
+    def matmul(self, x: Float[Tensor, "... K"]) -> Float[Tensor, "... N"]:
+        """Compute ``x @ weight.T``."""
         flat = x.reshape(-1, self.columns)
-        if x.device.type != "cpu" or flat.shape[0] > _ROWS:
-            return product(x, self.weight.to(x.dtype))
-        short = F.pad(flat.bfloat16(), (0, self.whole.shape[1] - self.columns))
-        y = torch.ops.aten._weight_int8pack_mm(short, self.whole, self.ones)
+        if x.device.type != "cpu" or flat.shape[0] > _MAX_INT8_ROWS:
+            return linear_forward(x, self.weight.to(x.dtype))
+        padded = F.pad(flat.bfloat16(), (0, self.quantized.shape[1] - self.columns))
+        y = torch.ops.aten._weight_int8pack_mm(padded, self.quantized, self.ones)
         scaled: Tensor = y[:, : self.rows].to(x.dtype) * self.scale[: self.rows]
         return scaled.reshape(*x.shape[:-1], self.rows)
 
 
 class Int8Linear(Int8Weight):
-    """Stands in for a Linear."""
+    """Replaces a Linear for inference."""
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__(layer.weight)
         self.bias = layer.bias
 
     def forward(self, x: Float[Tensor, "... K"]) -> Float[Tensor, "... N"]:
-        """Return ``x @ weight.T + bias``."""
-        y = self.times(x)
+        """Compute ``x @ weight.T + bias``."""
+        y = self.matmul(x)
         return y if self.bias is None else y + self.bias
 
 
 class Int8Embedding(Int8Weight):
-    """Stands in for an Embedding, and for the head that shares its matrix."""
+    """Replaces an Embedding for inference, and the head that is tied to it."""
 
     def forward(self, ids: Int[Tensor, "..."]) -> Float[Tensor, "... K"]:
-        """Return the rows of tokens."""
-        return self.whole[ids, : self.columns] * self.scale[ids, None]
+        """Look up the rows of tokens."""
+        return self.quantized[ids, : self.columns] * self.scale[ids, None]
+
+    def logits(self, hidden: Float[Tensor, "... K"]) -> Float[Tensor, "... N"]:
+        """Compute the logits of a tied head."""
+        return self.matmul(hidden)
 
 
 def to_int8(model: GPT) -> GPT:
-    """Put a model's matrices into int8, in place, for ``hidden`` and ``logits`` without gradients."""
+    """Quantise a model's matrices to int8, in place, for inference."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.Linear):
                 setattr(module, name, Int8Linear(child))
     model.embed = Int8Embedding(model.embed.weight)  # type: ignore[assignment]
     return model
-
-
-_BLOCK = 64
-# Where the outermost quantile lies: the mean of 1 - 1/32 and 1 - 1/30, as in the paper's code book.
-_OUTERMOST = (1 - 1 / 32 + 1 - 1 / 30) / 2
 
 
 @functools.cache
@@ -126,67 +129,67 @@ class NF4Weight(nn.Module):
         super().__init__()
         self.shape = tuple(weight.shape)
         flat = weight.detach().float().flatten()
-        blocks = F.pad(flat, (0, -flat.numel() % _BLOCK)).reshape(-1, _BLOCK)
+        blocks = F.pad(flat, (0, -flat.numel() % _NF4_BLOCK)).reshape(-1, _NF4_BLOCK)
         scale = blocks.abs().amax(1)
         code = torch.tensor(nf4_code(), device=weight.device)
-        middles = (code[1:] + code[:-1]) / 2
+        boundaries = (code[1:] + code[:-1]) / 2
         unit = blocks / scale.clamp_min(torch.finfo(torch.float32).tiny)[:, None]
-        numbers = torch.bucketize(unit, middles).to(torch.uint8).reshape(-1, 2)
-        self.register_buffer("packed", numbers[:, 0] * 16 + numbers[:, 1])
+        indices = torch.bucketize(unit, boundaries).to(torch.uint8).reshape(-1, 2)
+        self.register_buffer("packed", indices[:, 0] * 16 + indices[:, 1])
         self.register_buffer("scale", scale)
         self.register_buffer("code", code, persistent=False)
 
     @property
     def weight(self) -> Float[Tensor, "N K"]:
-        """The matrix in fp32, made anew."""
-        numbers = torch.stack([self.packed >> 4, self.packed & 15], -1)
-        blocks = self.code[numbers.long()].reshape(-1, _BLOCK) * self.scale[:, None]
+        """The matrix, dequantised to fp32."""
+        indices = torch.stack([self.packed >> 4, self.packed & 15], -1)
+        blocks = self.code[indices.long()].reshape(-1, _NF4_BLOCK) * self.scale[:, None]
         n, k = self.shape
         return blocks.flatten()[: n * k].reshape(n, k)
 
 
 class QuantizedLinear(nn.Module):
-    """Stands in for a Linear that does not learn; gradients pass through it to what it reads.
+    """Replaces a frozen Linear; gradients pass through it to its input.
 
     Args:
-        layer: whose numbers are taken.
-        bits: eight or four.
+        layer: the Linear to quantise.
+        quant_type: int8 or nf4.
     """
 
-    def __init__(self, layer: nn.Linear, bits: QuantType) -> None:
+    def __init__(self, layer: nn.Linear, quant_type: QuantType) -> None:
         super().__init__()
-        self.matrix = Int8Weight(layer.weight) if bits == "int8" else NF4Weight(layer.weight)
+        self.quantized = Int8Weight(layer.weight) if quant_type == "int8" else NF4Weight(layer.weight)
         self.bias = layer.bias
         self.in_features, self.out_features = layer.in_features, layer.out_features
 
     @property
     def weight(self) -> Float[Tensor, "N K"]:
-        """The matrix in fp32, made anew."""
-        return self.matrix.weight
+        """The matrix, dequantised to fp32."""
+        return self.quantized.weight
 
     def forward(self, x: Float[Tensor, "... K"]) -> Float[Tensor, "... N"]:
-        """Return ``x @ weight.T + bias``, in the precision of the place."""
-        kind = x.device.type
-        if torch.is_autocast_enabled(kind):
-            x = x.to(torch.get_autocast_dtype(kind))
-        y: Tensor = _Times.apply(x, self.matrix)  # type: ignore[no-untyped-call]
+        """Compute ``x @ weight.T + bias``, in autocast's precision where it is enabled."""
+        device_type = x.device.type
+        if torch.is_autocast_enabled(device_type):
+            x = x.to(torch.get_autocast_dtype(device_type))
+        y: Tensor = _QuantizedMatmul.apply(x, self.quantized)  # type: ignore[no-untyped-call]
         return y if self.bias is None else y + self.bias.to(y.dtype)
 
     def dequantize(self) -> Linear:
         """Return a Linear with the same numbers."""
-        made = Linear(self.in_features, self.out_features, bias=self.bias is not None, device="meta")
-        made.weight = nn.Parameter(self.weight, requires_grad=False)
-        made.bias = self.bias
-        return made
+        layer = Linear(self.in_features, self.out_features, bias=self.bias is not None, device="meta")
+        layer.weight = nn.Parameter(self.weight, requires_grad=False)
+        layer.bias = self.bias
+        return layer
 
 
-class _Times(torch.autograd.Function):
+class _QuantizedMatmul(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, matrix: Int8Weight | NF4Weight) -> Tensor:
-        ctx.matrix = matrix
-        return product(x, matrix.weight.to(x.dtype))
+    def forward(ctx: Any, x: Tensor, quantized: Int8Weight | NF4Weight) -> Tensor:
+        ctx.quantized = quantized
+        return linear_forward(x, quantized.weight.to(x.dtype))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return product(grad, ctx.matrix.weight.to(grad.dtype).t()), None
+        return linear_forward(grad, ctx.quantized.weight.to(grad.dtype).t()), None

@@ -1,4 +1,4 @@
-"""Models built without drawing their first weights, since others take their place."""
+"""Building models without initialising weights that are replaced at once."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -9,13 +9,13 @@ from torch.overrides import TorchFunctionMode
 
 @contextlib.contextmanager
 def skip_init() -> Iterator[None]:
-    """Build modules without drawing their first weights, where others are put in their place at once."""
-    with _NoDrawing():
+    """Build modules without initialising their weights, as ``torch.nn.utils.skip_init`` does for one module."""
+    with _SkipInit():
         yield
 
 
-class _NoDrawing(TorchFunctionMode):
-    """Lets the functions of torch.nn.init do nothing: their tensors keep what memory held."""
+class _SkipInit(TorchFunctionMode):
+    """Turns the functions of torch.nn.init into no-ops: tensors keep what memory held."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

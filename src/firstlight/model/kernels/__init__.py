@@ -1,1 +1,1 @@
-"""Custom CPU kernels with hand-written backward passes: linear layers, causal attention, RMSNorm and RoPE."""
+"""CPU kernels with custom backward passes: linear layers, causal attention, RMSNorm and rotary positions."""

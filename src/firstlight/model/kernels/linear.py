@@ -1,8 +1,8 @@
-"""A product with a matrix, as fast as the processor allows.
+"""Linear layers in fp32 on x86 CPUs through oneDNN.
 
-torch gives fp32 products to MKL, which on AMD's processors reads a matrix for a few rows at half the speed of memory
-or less, and for more rows stays a tenth to a third behind oneDNN, which torch brings along. The sums are the same but
-for rounding. The gradient of the matrix, a product along the rows, stays MKL's, which is as fast there.
+torch runs fp32 matrix products through MKL, which on AMD processors reads a weight matrix for a few rows at half the
+memory bandwidth or less, and for more rows is a tenth to a third slower than oneDNN, which torch ships. Results are
+equal up to rounding. The gradient of the weight is left to MKL, which is as fast there.
 """
 
 import functools
@@ -15,61 +15,62 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-# Numbers of a matrix that the processor's caches no longer hold, and products from which on oneDNN's start is made up.
-_LARGE, _MANY = 1 << 19, 1 << 24
+# oneDNN's start-up cost pays off for weights that no longer fit the processor's caches, or for many multiplications.
+_MIN_WEIGHT_NUMEL, _MIN_MULTIPLICATIONS = 1 << 19, 1 << 24
 
 
 class Linear(nn.Linear):
-    """nn.Linear whose products are oneDNN's, on a CPU in fp32."""
+    """nn.Linear, with oneDNN in fp32 on a CPU."""
 
     def forward(self, input: Float[Tensor, "... C"]) -> Float[Tensor, "... F"]:
-        """Return ``input @ weight.T + bias``."""
+        """Compute ``input @ weight.T + bias``."""
         return linear(input, self.weight, self.bias)
 
 
 def linear(
     x: Float[Tensor, "... C"], weight: Float[Tensor, "F C"], bias: Tensor | None = None
 ) -> Float[Tensor, "... F"]:
-    """Return ``x @ weight.T + bias``."""
-    if not _suits(x, weight) or torch.is_autocast_enabled("cpu"):
+    """Compute ``x @ weight.T + bias``, as ``F.linear`` does."""
+    if not _use_onednn(x, weight) or torch.is_autocast_enabled("cpu"):
         return F.linear(x, weight, bias)
     if not torch.is_grad_enabled():
-        return product(x, weight, bias)
-    y: Tensor = _Product.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+        return linear_forward(x, weight, bias)
+    y: Tensor = _OneDNNLinear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
     return y
 
 
-def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return ``x @ weight.T + bias`` without a gradient; a transposed weight costs oneDNN nothing."""
-    if not _suits(x, weight):
+def linear_forward(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Compute ``x @ weight.T + bias`` without autograd; a transposed weight needs no copy."""
+    if not _use_onednn(x, weight):
         return F.linear(x, weight, bias)
     y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return y
 
 
-def _suits(x: Tensor, weight: Tensor) -> bool:
-    """Tell whether oneDNN is faster: fp32 on an x86 processor, uncompiled, a product that makes up for its start."""
+def _use_onednn(x: Tensor, weight: Tensor) -> bool:
+    """Whether oneDNN is faster: fp32 on an x86 CPU, uncompiled, and large enough for its start-up cost."""
     if weight.device.type != "cpu" or not x.dtype == weight.dtype == torch.float32 or torch.compiler.is_compiling():
         return False
-    return (weight.numel() >= _LARGE or x.numel() * weight.shape[0] >= _MANY) and _has_onednn()
+    is_large = weight.numel() >= _MIN_WEIGHT_NUMEL or x.numel() * weight.shape[0] >= _MIN_MULTIPLICATIONS
+    return is_large and _has_onednn()
 
 
-class _Product(torch.autograd.Function):
+class _OneDNNLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return product(x, weight, bias)
+        return linear_forward(x, weight, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
-        wants_x, wants_weight, wants_bias = ctx.needs_input_grad
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad
         flat = grad.reshape(-1, grad.shape[-1])
         return (
-            product(grad, weight.t()) if wants_x else None,
-            flat.t() @ x.reshape(-1, x.shape[-1]) if wants_weight else None,
-            flat.sum(0) if wants_bias else None,
+            linear_forward(grad, weight.t()) if needs_x else None,
+            flat.t() @ x.reshape(-1, x.shape[-1]) if needs_weight else None,
+            flat.sum(0) if needs_bias else None,
         )
 
 
