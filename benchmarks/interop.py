@@ -1,4 +1,4 @@
-"""Other programs beside what Firstlight imports from them and exports to them: the same ids, the same logits.
+"""Compare imported and exported models with the programs that they are from or for: token ids and logits.
 
     python benchmarks/interop.py nanogpt CHECKOUT
     python benchmarks/interop.py llama2c CHECKOUT stories260K.bin tok512.bin text.txt
@@ -6,10 +6,10 @@
     python benchmarks/interop.py megatron
     python benchmarks/interop.py tensorflow
 
-Each runs the program itself on random weights of odd shapes (llama2.c: on the published ones), and prints the largest
-difference between its logits and ours. With --python the program runs in another interpreter, which has what it needs:
-torch for nanoGPT and llm.c, megatron-core, tensorflow. llama2.c is compiled by cc. What llama.cpp, transformers,
-onnxruntime and Keras give is checked by the test suite.
+Each command runs the program itself on random weights of unusual shapes (llama2.c: on the published weights) and prints
+the largest difference between its logits and ours. With --python the program runs in another interpreter, in which it
+is installed: torch for nanoGPT and llm.c, megatron-core, tensorflow. llama2.c is compiled with cc. llama.cpp,
+transformers, onnxruntime and Keras are covered by the test suite.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from firstlight.convert import read, writer
+from firstlight.convert import get_exporter, read_model
 from firstlight.lm import LM
 from firstlight.model import GPT, ModelConfig
 
@@ -32,7 +32,7 @@ IDS = [[(7 * i + 3) % V for i in range(T)], [(5 * i + 1) % V for i in range(T)]]
 
 
 def random_model(family: str, **shape: object) -> LM:
-    """A model whose norms and biases are random too, and whose logits are large enough to differ."""
+    """Build a model with random norms and biases too, and with large logits."""
     config = ModelConfig.model_validate({"family": family, "vocab_size": V, "block_size": 32, "init_std": 0.3, **shape})
     model = GPT(config)
     model.init_weights(torch.Generator().manual_seed(0))
@@ -44,22 +44,22 @@ def random_model(family: str, **shape: object) -> LM:
 
 
 def ours(lm: LM) -> np.ndarray:
-    """Our logits of IDS."""
+    """Compute the logits of IDS with Firstlight."""
     with torch.no_grad():
         logits: np.ndarray = lm.model(torch.tensor(IDS)).numpy()
     return logits
 
 
-def run(python: str, code: str, *words: object) -> None:
-    """Run another program's code in an interpreter that has it."""
-    done = subprocess.run([python, "-c", code, *map(str, words)], capture_output=True, text=True, check=False)
+def run(python: str, code: str, *arguments: object) -> None:
+    """Run another program's code in an interpreter that has it installed."""
+    done = subprocess.run([python, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr[-2000:])
 
 
-def row(what: str, theirs: np.ndarray, mine: np.ndarray) -> None:
+def print_row(what: str, reference: np.ndarray, logits: np.ndarray) -> None:
     """Print a row of the table."""
-    print(f"| {what} | {np.abs(theirs - mine).max():.1e} | {np.abs(mine).max():.1f} |", flush=True)
+    print(f"| {what} | {np.abs(reference - logits).max():.1e} | {np.abs(logits).max():.1f} |", flush=True)
 
 
 NANOGPT = """
@@ -84,17 +84,17 @@ with torch.no_grad():
 """
 
 
-def nanogpt(asked: argparse.Namespace, folder: Path) -> None:
-    """NanoGPT's own GPT writes a checkpoint that we read, and reads one that we write."""
-    checkout, python = asked.files[0], asked.python
+def nanogpt(args: argparse.Namespace, folder: Path) -> None:
+    """Import a checkpoint that nanoGPT's own model wrote, and load an exported one in nanoGPT."""
+    checkout, python = args.files[0], args.python
     for bias in (True, False):
         run(python, NANOGPT, checkout, "write", folder / "ckpt.pt", folder / "out.npy", bias, json.dumps(IDS))
-        found, path = read(str(folder / "ckpt.pt"))
-        row(f"nanoGPT's ckpt.pt in, bias={bias}", np.load(folder / "out.npy"), ours(found.lm(path)))
+        imported, path = read_model(str(folder / "ckpt.pt"))
+        print_row(f"nanoGPT's ckpt.pt in, bias={bias}", np.load(folder / "out.npy"), ours(imported.to_lm(path)))
     lm = random_model("gpt2", n_layer=2, n_head=5, n_embd=20, gelu="erf")
-    writer("nanogpt")(lm, folder / "ours.pt")
+    get_exporter("nanogpt").export(lm, folder / "ours.pt")
     run(python, NANOGPT, checkout, "read", folder / "ours.pt", folder / "out.npy", "", json.dumps(IDS))
-    row("nanoGPT's ckpt.pt out", np.load(folder / "out.npy"), ours(lm))
+    print_row("nanoGPT's ckpt.pt out", np.load(folder / "out.npy"), ours(lm))
 
 
 LLAMA2C = r"""
@@ -122,29 +122,29 @@ int main(int argc, char** argv) {  /* checkpoint, tokenizer, text file, position
 """
 
 
-def llama2c(asked: argparse.Namespace, folder: Path) -> None:
-    """run.c encodes a text and scores it."""
-    checkout, weights, words, text = map(Path, asked.files)
+def llama2c(args: argparse.Namespace, folder: Path) -> None:
+    """Compare token ids and perplexity of a text with those of run.c."""
+    checkout, weights, vocab, text = map(Path, args.files)
     (folder / "ask.c").write_text(LLAMA2C, encoding="utf-8")
     build = ["cc", "-O2", "-w", "-I", str(checkout), "-o", str(folder / "ask"), str(folder / "ask.c"), "-lm"]
     subprocess.run(build, check=True)
-    # Its encoder takes the letters of a text for one piece each, without the marks of a wide character's bytes.
+    # Only the start of the text, without surrounding whitespace.
     (folder / "text").write_text(text.read_text(encoding="utf-8")[:4000].strip(), encoding="utf-8")
     (folder / weights.name).write_bytes(weights.read_bytes())
-    (folder / words.name).write_bytes(words.read_bytes())
-    told = subprocess.run(
-        [str(folder / "ask"), str(weights), str(words), str(folder / "text"), "512"], capture_output=True, check=True
+    (folder / vocab.name).write_bytes(vocab.read_bytes())
+    output = subprocess.run(
+        [str(folder / "ask"), str(weights), str(vocab), str(folder / "text"), "512"], capture_output=True, check=True
     ).stdout.split(b"\n")
-    found, path = read(str(folder / weights.name))
-    lm = found.lm(path)
-    ids = list(map(int, told[0].split()))
-    mine = lm.encode((folder / "text").read_text(encoding="utf-8"))[: len(ids)]
+    imported, path = read_model(str(folder / weights.name))
+    lm = imported.to_lm(path)
+    ids = list(map(int, output[0].split()))
+    our_ids = lm.encode((folder / "text").read_text(encoding="utf-8"))[: len(ids)]
     with torch.no_grad():
         logits = lm.model(torch.tensor([ids]))[0, :-1].double()
     loss = float(torch.nn.functional.cross_entropy(logits, torch.tensor(ids[1:])))
     print(
-        f"| llama2.c: {len(ids)} ids {'equal' if ids == mine else 'DIFFER'}; perplexity "
-        f"{np.exp(float(told[1])):.6f}, ours {np.exp(loss):.6f} | {abs(float(told[1]) - loss):.1e} | |"
+        f"| llama2.c: {len(ids)} ids {'equal' if ids == our_ids else 'DIFFER'}; perplexity "
+        f"{np.exp(float(output[1])):.6f}, ours {np.exp(loss):.6f} | {abs(float(output[1]) - loss):.1e} | |"
     )
 
 
@@ -157,7 +157,7 @@ config = theirs.GPTConfig(block_size=32, n_layer=3, n_head=3, n_embd=24)
 model = theirs.GPT(config).eval()
 for p in model.parameters():
     p.data.normal_(0, 0.3)
-    if sys.argv[5] == "bfloat16":  # what the file will hold
+    if sys.argv[5] == "bfloat16":  # the precision of the file
         p.data = p.data.bfloat16().float()
 ids = torch.tensor(json.loads(sys.argv[4]))
 with torch.no_grad():
@@ -166,20 +166,20 @@ theirs.write_model(model, sys.argv[2], sys.argv[5])
 """
 
 
-def llmc(asked: argparse.Namespace, folder: Path) -> None:
-    """llm.c's train_gpt2.py writes a checkpoint that we read."""
+def llmc(args: argparse.Namespace, folder: Path) -> None:
+    """Import a checkpoint that llm.c's train_gpt2.py wrote."""
     for dtype in ("float32", "bfloat16"):
-        words = (folder / "m.bin", folder / "out.npy", json.dumps(IDS), dtype)
-        run(asked.python, LLMC, asked.files[0], *words)
-        found, path = read(str(folder / "m.bin"))
-        row(f"llm.c's checkpoint in, {dtype}", np.load(folder / "out.npy"), ours(found.lm(path)))
+        arguments = (folder / "m.bin", folder / "out.npy", json.dumps(IDS), dtype)
+        run(args.python, LLMC, args.files[0], *arguments)
+        imported, path = read_model(str(folder / "m.bin"))
+        print_row(f"llm.c's checkpoint in, {dtype}", np.load(folder / "out.npy"), ours(imported.to_lm(path)))
 
 
 MEGATRON = """
 import sys, os, json, contextlib, numpy as np, torch
 import torch.nn.functional as F
 os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29555", RANK="0", WORLD_SIZE="1")
-torch.cuda.current_device = lambda: "cpu"  # its attention asks for a GPU's name only
+torch.cuda.current_device = lambda: "cpu"  # its attention only needs the device's name
 torch.distributed.init_process_group("gloo")
 from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
@@ -197,7 +197,7 @@ config = TransformerConfig(
     layernorm_epsilon=a.norm_epsilon, gated_linear_unit=a.swiglu, activation_func=F.silu if a.swiglu else gelu,
     add_bias_linear=a.add_bias_linear, add_qkv_bias=a.add_qkv_bias, qk_layernorm=a.qk_layernorm,
     use_cpu_initialization=True, bias_activation_fusion=False, persist_layer_norm=False, attention_dropout=0.0,
-    hidden_dropout=0.0, masked_softmax_fusion=False, apply_rope_fusion=False,
+    hidden_dropout=0.0, margs_softmax_fusion=False, apply_rope_fusion=False,
 )
 model = GPTModel(
     config, get_gpt_layer_local_spec(qk_layernorm=a.qk_layernorm, normalization=a.normalization),
@@ -219,13 +219,13 @@ SHAPES = {
 }
 
 
-def megatron(asked: argparse.Namespace, folder: Path) -> None:
-    """megatron-core's GPTModel loads what we write, strictly."""
+def megatron(args: argparse.Namespace, folder: Path) -> None:
+    """Load an exported checkpoint in megatron-core's GPTModel, strictly."""
     for family, shape in SHAPES.items():
         lm = random_model(family, **shape)
-        writer("megatron")(lm, folder / family)
-        run(asked.python, MEGATRON, folder / family, folder / "out.npy", json.dumps(IDS))
-        row(f"Megatron-LM's checkpoint out, {family}", np.load(folder / "out.npy"), ours(lm))
+        get_exporter("megatron").export(lm, folder / family)
+        run(args.python, MEGATRON, folder / family, folder / "out.npy", json.dumps(IDS))
+        print_row(f"Megatron-LM's checkpoint out, {family}", np.load(folder / "out.npy"), ours(lm))
 
 
 TENSORFLOW = """
@@ -239,20 +239,20 @@ with tf.compat.v1.Session() as session:
 """
 
 
-def tensorflow(asked: argparse.Namespace, folder: Path) -> None:
-    """TensorFlow's Saver writes GPT-2's variables, as OpenAI's code names them, and we read its checkpoint."""
+def tensorflow(args: argparse.Namespace, folder: Path) -> None:
+    """Import a checkpoint of GPT-2's variables, under OpenAI's names, that TensorFlow's Saver wrote."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "convert"))
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "lm"))
-    from forms import gpt2_variables
+    from reference_files import gpt2_variables
 
     lm = random_model("gpt2", n_layer=3, n_head=3, n_embd=24)
     np.savez(folder / "held.npz", **gpt2_variables(lm.model))
     (folder / "model").mkdir()
-    run(asked.python, TENSORFLOW, folder / "held.npz", folder / "model" / "model.ckpt")
+    run(args.python, TENSORFLOW, folder / "held.npz", folder / "model" / "model.ckpt")
     sizes = {"n_vocab": V, "n_ctx": 32, "n_embd": 24, "n_head": 3, "n_layer": 3}
     (folder / "model" / "hparams.json").write_text(json.dumps(sizes), encoding="utf-8")
-    found, path = read(str(folder / "model"))
-    row("TensorFlow's checkpoint of GPT-2 in", ours(found.lm(path)), ours(lm))
+    imported, path = read_model(str(folder / "model"))
+    print_row("TensorFlow's checkpoint of GPT-2 in", ours(imported.to_lm(path)), ours(lm))
 
 
 PROGRAMS: dict[str, Callable[[argparse.Namespace, Path], None]] = {
@@ -265,15 +265,15 @@ PROGRAMS: dict[str, Callable[[argparse.Namespace, Path], None]] = {
 
 
 def main() -> None:
-    """Compare with one program."""
+    """Parse the arguments and compare with one program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("program", choices=PROGRAMS)
-    parser.add_argument("files", nargs="*", help="see above")
-    parser.add_argument("--python", default=sys.executable, help="the interpreter that has the program")
-    asked = parser.parse_args()
+    parser.add_argument("files", nargs="*", help="checkout, weights and texts, see above")
+    parser.add_argument("--python", default=sys.executable, help="interpreter in which the program is installed")
+    args = parser.parse_args()
     print("| what | largest difference | largest logit |\n|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
-        PROGRAMS[asked.program](asked, Path(folder))
+        PROGRAMS[args.program](args, Path(folder))
 
 
 if __name__ == "__main__":

@@ -26,13 +26,13 @@ def logits(lm: LM | GPT, n: int = 11) -> torch.Tensor:
         return (lm.model if isinstance(lm, LM) else lm)(ids)
 
 
-def back(path: Path) -> LM:
+def import_lm(path: Path) -> LM:
     """What is imported from a file or folder."""
     found, where = read_model(str(path))
     return found.to_lm(where)
 
 
-def hf(made: GPT) -> dict[str, np.ndarray]:
+def hf_weights(made: GPT) -> dict[str, np.ndarray]:
     """The weights in transformers' names and orientation."""
     return {name: tensor.detach().numpy().copy() for name, tensor in to_hf_state_dict(made).items()}
 
@@ -51,7 +51,7 @@ def interleaved(weight: np.ndarray, d_head: int) -> np.ndarray:
 
 def llama_parts(made: GPT) -> dict[str, list[np.ndarray]]:
     """Each kind of weight, layer by layer, in llama2.c's names."""
-    held, D = hf(made), made.config.head_dim
+    held, D = hf_weights(made), made.config.head_dim
     names = {
         "att_norm": "input_layernorm",
         "wq": "self_attn.q_proj",
@@ -117,7 +117,7 @@ def pieces(n: int = 290) -> list[tuple[str, float]]:
 
 
 def write_llmc(path: Path, made: GPT, *, bf16: bool = False, padded: int = 40) -> Path:
-    c, held = made.config, hf(made)
+    c, held = made.config, hf_weights(made)
     header = np.zeros(256, "<i4")
     header[:8] = 20240326, 5 if bf16 else 3, c.block_size, V, c.n_layer, c.n_head, c.n_embd, padded
     embed = np.zeros((padded, c.n_embd), np.float32)
@@ -148,11 +148,13 @@ def write_llmc_tokenizer(path: Path, tokens: list[bytes], eot: int) -> Path:
 
 def write_nanogpt(path: Path, made: GPT, *, bias: bool = True, compiled: bool = False) -> Path:
     c, state = made.config, {}
-    for name, w in hf(made).items():
+    for name, w in hf_weights(made).items():
         turned = w.ndim == 2 and ".h." in name
         if bias or not name.endswith(".bias"):
             state[("_orig_mod." if compiled else "") + name] = torch.from_numpy((w.T if turned else w).copy())
-    state[("_orig_mod." if compiled else "") + "lm_head.weight"] = torch.from_numpy(hf(made)["transformer.wte.weight"])
+    state[("_orig_mod." if compiled else "") + "lm_head.weight"] = torch.from_numpy(
+        hf_weights(made)["transformer.wte.weight"]
+    )
     args = dict(
         n_layer=c.n_layer,
         n_head=c.n_head,
@@ -185,7 +187,7 @@ def write_meta(path: Path, characters: str) -> Path:
 
 def write_gpt1(folder: Path, made: GPT) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    held, arrays = hf(made), []
+    held, arrays = hf_weights(made), []
     arrays += [held["transformer.positions_embed.weight"], held["transformer.tokens_embed.weight"]]
     for i in range(made.config.n_layer):
         for part in ("attn.c_attn", "attn.c_proj", "ln_1", "mlp.c_fc", "mlp.c_proj", "ln_2"):
@@ -249,7 +251,7 @@ def write_bundle(prefix: Path, tensors: dict[str, np.ndarray]) -> None:
 
 def gpt2_variables(made: GPT) -> dict[str, np.ndarray]:
     """The weights as OpenAI's code names them."""
-    held = hf(made)
+    held = hf_weights(made)
     tensors = {
         "model/wte": held["transformer.wte.weight"],
         "model/wpe": held["transformer.wpe.weight"],
@@ -278,7 +280,7 @@ def write_hf_bin(folder: Path, made: GPT, *, shards: int = 1, old: bool = False)
     """A Hugging Face directory as it was before safetensors."""
     LM(made, None).save(folder)
     (folder / "model.safetensors").unlink()
-    held = [(name, torch.from_numpy(w)) for name, w in hf(made).items()]
+    held = [(name, torch.from_numpy(w)) for name, w in hf_weights(made).items()]
     zipped = {"_use_new_zipfile_serialization": not old}
     if shards == 1:
         torch.save(dict(held), folder / "pytorch_model.bin", **zipped)

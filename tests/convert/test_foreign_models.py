@@ -8,8 +8,8 @@ import pytest
 import torch
 from reference_files import (
     V,
-    back,
-    hf,
+    hf_weights,
+    import_lm,
     logits,
     model,
     pieces,
@@ -40,7 +40,7 @@ def same(lm, made, **tolerance):
 @pytest.mark.parametrize("version", [0, 1])
 def test_llama2c(tmp_path, version, tied):
     made = model("llama", n_layer=2, n_head=6, n_kv_head=3, n_embd=24, d_ff=20, tie_embeddings=tied, norm_eps=1e-5)
-    lm = back(write_llama2c(tmp_path / "any name", made, version))
+    lm = import_lm(write_llama2c(tmp_path / "any name", made, version))
     same(lm, made)
     assert (lm.config.tied, lm.config.kv_heads, lm.config.block_size) == (tied, 3, 11)
 
@@ -48,7 +48,7 @@ def test_llama2c(tmp_path, version, tied):
 @pytest.mark.parametrize("group", [2, 4])
 def test_llama2c_in_eight_bits_is_near(tmp_path, group):
     made = model("llama", n_layer=1, n_head=2, n_kv_head=2, n_embd=16, d_ff=20, norm_eps=1e-5)
-    lm = back(write_llama2c(tmp_path / "m.bin", made, 2, group))
+    lm = import_lm(write_llama2c(tmp_path / "m.bin", made, 2, group))
     for name, tensor in lm.model.state_dict().items():
         exact = made.state_dict()[name]
         # A number is off by half a step at most, and a step is a 127th of the largest in its group.
@@ -59,12 +59,12 @@ def test_llama2c_takes_its_tokenizer_from_beside(tmp_path):
     made = model("llama", n_layer=1, n_head=2, n_kv_head=2, n_embd=16, d_ff=20, norm_eps=1e-5)
     write_llama2c(tmp_path / "m.bin", made)
     write_llama2c_tokenizer(tmp_path / "tokenizer.bin", pieces())
-    assert back(tmp_path / "m.bin").tokenizer is None, "the vocabularies differ"
+    assert import_lm(tmp_path / "m.bin").tokenizer is None, "the vocabularies differ"
 
 
 @pytest.mark.data
 def test_the_real_stories260k_writes_what_its_readme_says(shared_data):
-    lm = back(shared_data / "weights" / "stories260K.bin")
+    lm = import_lm(shared_data / "weights" / "stories260K.bin")
     readme = (shared_data / "weights" / "stories260K.md").read_text()
     wanted = readme.partition("-t 0.0\n")[2].partition("\n```")[0]
     made = lm.generate("", GenerateSettings(temperature=0, max_new_tokens=256))[0]
@@ -75,7 +75,7 @@ def test_the_real_stories260k_writes_what_its_readme_says(shared_data):
 @pytest.mark.parametrize("bf16", [False, True])
 def test_llmc(tmp_path, bf16):
     made = model("gpt2", **ODD)
-    lm = back(write_llmc(tmp_path / "x.bin", made, bf16=bf16))
+    lm = import_lm(write_llmc(tmp_path / "x.bin", made, bf16=bf16))
     assert lm.config.vocab_size == V
     if not bf16:
         same(lm, made)
@@ -88,7 +88,7 @@ def test_llmc_takes_its_tokenizer_from_beside(tmp_path):
     made = model("gpt2", **ODD)
     write_llmc(tmp_path / "x.bin", made)
     write_llmc_tokenizer(tmp_path / "gpt2_tokenizer.bin", [*(bytes([b]) for b in range(256)), b"ab", b"<end>"], 257)
-    assert back(tmp_path / "x.bin").tokenizer is None, "258 tokens are not 37"
+    assert import_lm(tmp_path / "x.bin").tokenizer is None, "258 tokens are not 37"
 
 
 @pytest.mark.parametrize("compiled", [False, True])
@@ -100,7 +100,7 @@ def test_nanogpt(tmp_path, bias, compiled):
             for name, p in made.named_parameters():
                 if name.endswith("bias"):
                     p.zero_()
-    lm = back(write_nanogpt(tmp_path / "ckpt.pt", made, bias=bias, compiled=compiled))
+    lm = import_lm(write_nanogpt(tmp_path / "ckpt.pt", made, bias=bias, compiled=compiled))
     same(lm, made)
     assert lm.config.gelu == "erf" and lm.tokenizer is None
 
@@ -108,7 +108,7 @@ def test_nanogpt(tmp_path, bias, compiled):
 def test_nanogpt_has_its_characters_from_meta_pkl(tmp_path):
     write_nanogpt(tmp_path / "ckpt.pt", model("gpt2", gelu="erf", **ODD))
     write_meta(tmp_path / "meta.pkl", "\n abcdefghijklmnopqrstuvwxyz0123456789"[:V])
-    lm = back(tmp_path / "ckpt.pt")
+    lm = import_lm(tmp_path / "ckpt.pt")
     assert lm.tokenizer.encode("b a\n") == [3, 1, 2, 0]
     # It was trained without end-of-text: a text begins behind a line end.
     assert lm.start_id == 0 and lm.encode("") == [0] and lm.tokenizer.eot_id == V
@@ -119,12 +119,12 @@ def test_nanogpt_has_its_characters_from_meta_pkl(tmp_path):
 
 def test_gpt1(tmp_path):
     made = model("gpt1", n_layer=2, n_head=1, n_embd=24)
-    same(back(write_gpt1(tmp_path / "model", made)), made)
+    same(import_lm(write_gpt1(tmp_path / "model", made)), made)
 
 
 def test_gpt2(tmp_path):
     made = model("gpt2", **ODD)
-    same(back(write_gpt2(tmp_path / "117M", made)), made)
+    same(import_lm(write_gpt2(tmp_path / "117M", made)), made)
 
 
 @pytest.mark.data
@@ -136,7 +136,7 @@ def test_gpt1_and_gpt2_bring_their_own_tokenizers(tmp_path, shared_data):
         folder = write(tmp_path / name, model(name, n_layer=1, n_head=1, n_embd=24))
         for file in files:
             (folder / file).write_bytes((shared_data / "tokenizers" / name / file).read_bytes())
-        assert back(folder).tokenizer.encode("hello") == {"gpt1": [3570], "gpt2": [31373]}[name]
+        assert import_lm(folder).tokenizer.encode("hello") == {"gpt1": [3570], "gpt2": [31373]}[name]
 
 
 @pytest.mark.parametrize("old", [False, True])
@@ -144,13 +144,13 @@ def test_gpt1_and_gpt2_bring_their_own_tokenizers(tmp_path, shared_data):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_hugging_face_before_safetensors(tmp_path, family, shards, old):
     made = model(family)
-    same(back(write_hf_bin(tmp_path, made, shards=shards, old=old)), made)
+    same(import_lm(write_hf_bin(tmp_path, made, shards=shards, old=old)), made)
 
 
 def test_a_hugging_face_directory_and_a_file_in_it(tmp_path):
     made = model("modern")
     write_hf_bin(tmp_path, made)
-    same(back(tmp_path / "pytorch_model.bin"), made)
+    same(import_lm(tmp_path / "pytorch_model.bin"), made)
 
 
 # What is wrong is told
@@ -184,7 +184,7 @@ def test_a_damaged_llama2c_file_is_told(tmp_path, name):
     path = write_llama2c(tmp_path / "m.bin", model("llama", n_layer=1, n_head=2, n_kv_head=2, n_embd=16, d_ff=20))
     path.write_bytes(WRONG_LLAMA2C[name](path.read_bytes()))
     with pytest.raises((CheckpointError, UsageError)) as caught:
-        back(path)
+        import_lm(path)
     assert str(path) in str(caught.value)
 
 
@@ -192,13 +192,13 @@ def test_a_gpt1_release_that_lacks_numbers_is_told(tmp_path):
     folder = write_gpt1(tmp_path, model("gpt1", n_layer=1, n_head=1, n_embd=8))
     np.save(folder / "params_9.npy", np.zeros(1, np.float32))
     with pytest.raises(CheckpointError, match="does not match params_shapes"):
-        back(folder)
+        import_lm(folder)
     np.save(folder / "params_9.npy", np.zeros(1, np.float64))
     with pytest.raises(CheckpointError, match="expected float32"):
-        back(folder)
+        import_lm(folder)
     (folder / "params_3.npy").unlink()
     with pytest.raises(CheckpointError, match="missing weights"):
-        back(folder)
+        import_lm(folder)
 
 
 def test_a_gpt2_release_is_believed_only_where_it_fits(tmp_path):
@@ -206,18 +206,18 @@ def test_a_gpt2_release_is_believed_only_where_it_fits(tmp_path):
     sizes = json.loads((folder / "hparams.json").read_text())
     (folder / "hparams.json").write_text(json.dumps({**sizes, "n_layer": 10**9}))
     with pytest.raises(CheckpointError, match="fewer weights"):
-        back(folder)
+        import_lm(folder)
     (folder / "hparams.json").write_text(json.dumps({**sizes, "n_embd": 16}))
     with pytest.raises(CheckpointError, match="another shape"):
-        back(folder)
+        import_lm(folder)
     (folder / "hparams.json").write_text(json.dumps({**sizes, "n_head": "2"}))
     with pytest.raises(CheckpointError, match="missing or invalid sizes"):
-        back(folder)
+        import_lm(folder)
     (folder / "hparams.json").write_text(json.dumps(sizes))
     data = folder / "model.ckpt.data-00000-of-00001"
     data.write_bytes(data.read_bytes()[:-8])
     with pytest.raises(CheckpointError, match="is truncated"):
-        back(folder)
+        import_lm(folder)
 
 
 def test_llmc_of_another_version_and_of_another_size(tmp_path):
@@ -225,17 +225,17 @@ def test_llmc_of_another_version_and_of_another_size(tmp_path):
     whole = path.read_bytes()
     path.write_bytes(whole[:4] + struct.pack("<i", 7) + whole[8:])
     with pytest.raises(CheckpointError, match="version 7"):
-        back(path)
+        import_lm(path)
     path.write_bytes(whole[:-4])
     with pytest.raises(CheckpointError, match="does not match its header"):
-        back(path)
+        import_lm(path)
     path.write_bytes(whole[:16] + struct.pack("<i", 2**31 - 1) + whole[20:])
     with pytest.raises(CheckpointError, match="does not match its header|invalid model config"):
-        back(path)
+        import_lm(path)
 
 
 def test_the_exact_gelu_of_nanogpt_is_not_the_tanh_of_llmc(tmp_path):
     made = model("gpt2", **ODD)
-    a, b = back(write_nanogpt(tmp_path / "c.pt", made)), back(write_llmc(tmp_path / "c.bin", made))
-    assert {k: v.shape for k, v in hf(a.model).items()} == {k: v.shape for k, v in hf(b.model).items()}
+    a, b = import_lm(write_nanogpt(tmp_path / "c.pt", made)), import_lm(write_llmc(tmp_path / "c.bin", made))
+    assert {k: v.shape for k, v in hf_weights(a.model).items()} == {k: v.shape for k, v in hf_weights(b.model).items()}
     assert 1e-6 < (logits(a) - logits(b)).abs().max() < 0.1

@@ -7,7 +7,7 @@ import transformers
 from gguf import GGMLQuantizationType as Kind
 from gguf import GGUFReader, GGUFWriter
 from gguf.quants import dequantize
-from reference_files import V, back, logits
+from reference_files import V, import_lm, logits
 from tiny_lm import TEXT, gpt, lm, tokenizer
 
 from firstlight.convert import get_exporter
@@ -29,7 +29,7 @@ SHAPES = {
 def test_out_and_in_again_is_the_same(tmp_path, family, tied):
     made = lm(family, "bpe", tie_embeddings=tied, **SHAPES[family])
     get_exporter("gguf").export(made, tmp_path / "m.gguf")
-    found = back(tmp_path / "m.gguf")
+    found = import_lm(tmp_path / "m.gguf")
     assert torch.equal(logits(found), logits(made))
     assert found.tokenizer.hash == made.tokenizer.hash
     assert found.config.tied is tied and found.config.complete(300).choices == made.config.choices
@@ -39,14 +39,14 @@ def test_out_and_in_again_is_the_same(tmp_path, family, tied):
 def test_stretched_positions_go_out_and_come_in(tmp_path, scaling):
     made = lm("llama", "bpe", block_size=2048, rope_scaling=scaling, d_head=32, rope_theta=500.0)
     get_exporter("gguf").export(made, tmp_path / "m.gguf")
-    assert back(tmp_path / "m.gguf").config.rope_scaling == made.config.rope_scaling
+    assert import_lm(tmp_path / "m.gguf").config.rope_scaling == made.config.rope_scaling
 
 
 @pytest.mark.parametrize(("kind", "step"), [("f16", 2**-11), ("q8_0", 1 / 254)])
 def test_fewer_bits_are_near(tmp_path, kind, step):
     made = lm("modern", "bpe", n_embd=64, n_head=2, n_kv_head=1, d_ff=64)
     get_exporter("gguf").export(made, tmp_path / "m.gguf", kind)
-    for name, tensor in back(tmp_path / "m.gguf").model.state_dict().items():
+    for name, tensor in import_lm(tmp_path / "m.gguf").model.state_dict().items():
         exact = made.model.state_dict()[name]
         assert (tensor - exact).abs().max() <= step * exact.abs().max() * 1.01, name
     sizes = {d: (tmp_path / f"{d}.gguf") for d in ("f32", "f16", "q8_0")}
@@ -153,7 +153,7 @@ def file_with(path, **changed) -> None:
 
 def test_keys_may_be_left_out_as_in_old_files(tmp_path):
     file_with(tmp_path / "m.gguf")
-    made = back(tmp_path / "m.gguf")
+    made = import_lm(tmp_path / "m.gguf")
     assert (made.config.kv_heads, made.config.head_dim, made.config.rope_theta) == (2, 4, 10_000)
     assert made.tokenizer is None and torch.isfinite(logits(made)).all()
 
@@ -218,7 +218,7 @@ def test_what_cannot_be_read_is_told_in_one_line(tmp_path, name):
     changed, message = WRONG[name]
     file_with(tmp_path / "m.gguf", **changed)
     with pytest.raises(FirstlightError, match=message) as caught:
-        back(tmp_path / "m.gguf")
+        import_lm(tmp_path / "m.gguf")
     assert "m.gguf" in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -228,7 +228,7 @@ def test_a_cut_file_is_told_wherever_it_is_cut(tmp_path):
     for end in range(5, len(whole) - 1, 97):
         (tmp_path / "cut.gguf").write_bytes(whole[:end])
         with pytest.raises(FirstlightError, match="truncated|missing|damaged"):
-            back(tmp_path / "cut.gguf")
+            import_lm(tmp_path / "cut.gguf")
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_a_model_may_have_more_rows_than_tokens(tmp_path):
     words = tokenizer("bpe")
     made = LM(gpt("llama", words.vocab_size + 6), words)
     get_exporter("gguf").export(made, tmp_path / "m.gguf")
-    found = back(tmp_path / "m.gguf")
+    found = import_lm(tmp_path / "m.gguf")
     assert found.config.vocab_size == words.vocab_size + 6
     assert found.tokenizer.encode(TEXT) == words.encode(TEXT)
 
@@ -268,7 +268,7 @@ def test_a_model_may_have_more_rows_than_tokens(tmp_path):
 def test_its_own_tokens_are_not_found_in_texts(tmp_path, kind):
     made = lm("gpt2", kind)
     get_exporter("gguf").export(made, tmp_path / "m.gguf")
-    again = back(tmp_path / "m.gguf").tokenizer
+    again = import_lm(tmp_path / "m.gguf").tokenizer
     for text in (TEXT, "<|endoftext|>", " a  b\n\n\tc", "ééé 你好 😀"):
         assert again.encode(text) == made.tokenizer.encode(text) and again.decode(again.encode(text)) == text
     with pytest.raises(CheckpointError, match="not a GGUF file"):

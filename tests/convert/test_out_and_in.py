@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 import torch
-from reference_files import back, logits
+from reference_files import import_lm, logits
 from tiny_lm import TEXT, gpt, lm
 
 from firstlight.convert import EXPORTERS, get_exporter, read_model
@@ -25,7 +25,7 @@ def test_megatron(tmp_path, family, tied):
     made = lm(family, "bpe", tie_embeddings=tied, **SHAPES[family])
     get_exporter("megatron").export(made, tmp_path)
     assert (tmp_path / "latest_checkpointed_iteration.txt").read_text() == "release"
-    found = back(tmp_path)
+    found = import_lm(tmp_path)
     assert torch.equal(logits(found), logits(made))
     assert found.tokenizer.encode(TEXT) == made.tokenizer.encode(TEXT)
     assert found.config.gelu == made.config.gelu and found.config.tied is tied
@@ -45,7 +45,7 @@ def test_megatron_stands_group_by_group(tmp_path):
 def test_megatron_has_the_exact_gelu_too(tmp_path):
     made = lm("gpt2", "byte", gelu="erf", **SHAPES["gpt2"])
     get_exporter("megatron").export(made, tmp_path)
-    assert back(tmp_path).config.gelu == "erf"
+    assert import_lm(tmp_path).config.gelu == "erf"
 
 
 def test_a_megatron_checkpoint_that_is_none(tmp_path):
@@ -60,7 +60,7 @@ def test_a_megatron_checkpoint_that_is_none(tmp_path):
 def test_nanogpt(tmp_path, kind):
     made = lm("gpt2", kind, gelu="erf", n_layer=2, n_head=3, n_embd=18)
     files = get_exporter("nanogpt").export(made, tmp_path / "out" / "ckpt.pt")
-    found = back(tmp_path / "out" / "ckpt.pt")
+    found = import_lm(tmp_path / "out" / "ckpt.pt")
     assert torch.equal(logits(found), logits(made))
     if kind == "byte":
         assert files.keys() == {"checkpoint"} and found.tokenizer is None
@@ -76,7 +76,7 @@ def test_nanogpt_takes_a_folder_as_its_own_out_dir(tmp_path):
     made = lm("gpt2", "char", gelu="erf", n_layer=1, n_head=3, n_embd=18)
     files = get_exporter("nanogpt").export(made, tmp_path / "out")
     assert files["checkpoint"] == str(tmp_path / "out" / "ckpt.pt")
-    assert torch.equal(logits(back(tmp_path / "out")), logits(made))
+    assert torch.equal(logits(import_lm(tmp_path / "out")), logits(made))
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["ckpt.pt", "meta.pkl"]
 
 
