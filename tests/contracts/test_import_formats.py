@@ -117,7 +117,7 @@ def test_an_importer_of_another_package_that_does_not_work(tmp_path, monkeypatch
         "FAILING = Importer(title='JSON', recognizes=bool, read=lambda path: json.loads(path.read_text()))\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path / "package"))
-    (tmp_path / "file").write_text("{")
+    (tmp_path / "file").write_text("{ neither JSON nor a model")
     for name, code, message in (
         ("not_importers:read", 2, "not an instance of firstlight.convert.Importer"),
         ("not_importers:Missing", 2, "cannot be loaded"),

@@ -152,9 +152,8 @@ def write_nanogpt(path: Path, made: GPT, *, bias: bool = True, compiled: bool = 
         turned = w.ndim == 2 and ".h." in name
         if bias or not name.endswith(".bias"):
             state[("_orig_mod." if compiled else "") + name] = torch.from_numpy((w.T if turned else w).copy())
-    state[("_orig_mod." if compiled else "") + "lm_head.weight"] = torch.from_numpy(
-        hf_weights(made)["transformer.wte.weight"]
-    )
+    embedding = torch.from_numpy(hf_weights(made)["transformer.wte.weight"])
+    state[("_orig_mod." if compiled else "") + "lm_head.weight"] = embedding
     args = dict(
         n_layer=c.n_layer,
         n_head=c.n_head,

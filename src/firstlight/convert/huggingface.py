@@ -56,6 +56,8 @@ def _weight_files(folder: Path) -> list[Path]:
     if (folder / _BIN).is_file():
         return [folder / _BIN]
     index = folder / _INDEX
+    if not index.is_file():
+        raise CheckpointError("contains no weights", where=folder, expected=f"*.safetensors, {_BIN} or {_INDEX}")
     with wrap_errors(index, "index of weights"):
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         # A name with a path in it could read any file of this machine.
