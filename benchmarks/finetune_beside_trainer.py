@@ -70,7 +70,7 @@ def firstlight(ctx: TrainContext, out: Path) -> dict[str, Any]:
     """Run the command; return its figures, and the training loss of every step."""
     limited = out.parent / ctx.task.name
     lines = [line for line in ctx.task.read_text(encoding="utf-8").splitlines() if not line.startswith("test =")]
-    limited.write_text("\n".join([f"max_rows = {ctx.rows}", *lines, ""]), encoding="utf-8")
+    limited.write_text("\n".join([f"max_train_rows = {ctx.rows}", *lines, ""]), encoding="utf-8")
     settings = (
         f"optim.lr={ctx.rate}",
         f"run.seed={ctx.seed}",
@@ -102,7 +102,7 @@ class Start:
 
 def start_of(ctx: TrainContext) -> Start:
     """Build what ``firstlight finetune`` builds from the same settings."""
-    spec = read_spec(ctx.task, data=ctx.data, overrides={"max_rows": ctx.rows})
+    spec = read_spec(ctx.task, data=ctx.data, overrides={"max_train_rows": ctx.rows})
     read, lm = load_task(spec, seed=ctx.seed), LM.load_fp32(ctx.model)
     assert lm.tokenizer is not None, "checked by the run before"
     transform = Preprocessor(read.spec, lm.tokenizer, lm.config.block_size)
@@ -112,7 +112,7 @@ def start_of(ctx: TrainContext) -> Start:
     train = []
     for update in range(mixture.updates_per_epoch):
         batch: Any = mixture.batch(update * BATCH, BATCH)
-        for ids, last, label in zip(batch.ids[:, 0], batch.reads[:, 0], batch.labels, strict=True):
+        for ids, last, label in zip(batch.input_ids[:, 0], batch.positions[:, 0], batch.labels, strict=True):
             train.append({"input_ids": ids[: int(last) + 1].tolist(), "labels": int(label)})
     model = build_task_model(lm.model, {spec.name: read.spec}, lm.tokenizer.vocab_size, TABLE, ctx.seed)
     return Start(model, len(read.spec.labels), train, [_example(row) for row in transform(read.valid)])

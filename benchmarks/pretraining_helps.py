@@ -59,7 +59,7 @@ def limited(task: Path, rows: int, pool: str, out: Path) -> Path:
     """Write a task whose head reads so, and that takes so many rows for training; 0 is all of them."""
     text = task.read_text(encoding="utf-8")
     held_out = 0 if not rows or "\nvalid =" in text else VALID
-    head = f'pool = "{pool}"\n' + (f"max_rows = {rows + held_out}\n" if rows else "")
+    head = f'pool = "{pool}"\n' + (f"max_train_rows = {rows + held_out}\n" if rows else "")
     head += f"valid_ratio = {held_out / (rows + held_out)}\n" if held_out else ""
     out.mkdir(parents=True, exist_ok=True)
     (out / task.name).write_text(head + text, encoding="utf-8")

@@ -44,15 +44,15 @@ def spec(kind: str = "classification", **more: object) -> TaskSpec:
         "regression": {"text": 0, "label": 1},
         "pair": {"text": 0, "text2": 1, "label": 2},
         "similarity": {"text": 0, "text2": 1, "label": 2},
-        "choice": {"question": 0, "choices": [1, 2], "label": 3},
-        "tokens": {"tokens": 0, "label": 1},
+        "multiple_choice": {"question": 0, "choices": [1, 2], "label": 3},
+        "token_classification": {"tokens": 0, "label": 1},
         "text": {"text": 0},
         "chat": {"messages": "messages"},
     }[kind]
     labels = (
         {}
-        if kind in ("regression", "similarity", "choice", "text", "chat")
-        else {"values": ["a", "b"], "labels": ["a", "b"]}
+        if kind in ("regression", "similarity", "multiple_choice", "text", "chat")
+        else {"label_values": ["a", "b"], "labels": ["a", "b"]}
     )
     return TaskSpec.model_validate(
         {"name": "t", "kind": kind, "data": {"train": "x"}, "columns": columns, **labels, **more}

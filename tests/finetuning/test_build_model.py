@@ -92,7 +92,7 @@ def test_patterns_freeze_and_thawing_goes_down_layer_by_layer() -> None:
 
 @pytest.mark.parametrize(
     ("table", "told"),
-    [({"freeze": ["nothing.*"]}, "fits no parameter"), ({"freeze": ["*"]}, "leaves nothing to learn")],
+    [({"freeze": ["nothing.*"]}, "matches no parameter"), ({"freeze": ["*"]}, "leaves no parameter to train")],
 )
 def test_patterns_that_mean_nothing(table: dict[str, object], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
@@ -100,7 +100,7 @@ def test_patterns_that_mean_nothing(table: dict[str, object], told: str) -> None
 
 
 def test_dropout_where_the_family_has_none() -> None:
-    with pytest.raises(ConfigError, match="has no place in this family"):
+    with pytest.raises(ConfigError, match="is not supported by this model family"):
         built(small_task.model(30, "llama"), dropout=0.1)
 
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from firstlight.errors import CorpusError
-from firstlight.finetuning import Example, TaskData, load_task, read_spec, read_unlabelled
+from firstlight.finetuning import Example, TaskData, head_of, load_task, read_spec, read_unlabelled
 from firstlight.finetuning.dataset import split
 
 ROWS = [("a good day", "1"), ("a bad day", "0"), ("fine, very fine", "1"), ("grim", "0"), ("so so", "1"), ("no", "0")]
@@ -60,12 +60,12 @@ def write_all(folder: Path) -> dict[str, str]:
         "csv": 'train = "a.csv"',
         "tsv": 'train = "b.tsv"',
         "jsonl": 'train = "c.jsonl"',
-        "json": 'train = "d.json"\npath = "data.items"',
+        "json": 'train = "d.json"\nfield = "data.items"',
         "semicolons": 'train = "e.txt"\ndelimiter = ";"',
         "gz": 'train = "f.csv.gz"',
         "bom": 'train = "bom.csv"',
         "parquet": 'train = "h.parquet"',
-        "first field": 'train = "g.all"\nheader = false\ndelimiter = " "\nfields = 2',
+        "first field": 'train = "g.all"\nheader = false\ndelimiter = " "\nmax_fields = 2',
         "folders": 'train = "i.zip"',
     }
 
@@ -101,15 +101,15 @@ def good(tmp_path: Path, more: str = "") -> Path:
 BAD = [
     (
         "text,label\nx,1\ny,0\nz,2\n",
-        'values = ["0", "1"]',
-        r"v.csv:4: has a label that the task does not know .*found 2",
+        'label_values = ["0", "1"]',
+        r"v.csv:4: has a label that the task does not list .*found 2",
     ),
     ("text,label\nx,1\n ,0\n", "", r"v.csv:3: column text: is empty"),
     ("txt,label\nx,1\n", "", r"v.csv:2: has no such column .*columns txt, label.*Did you mean 'txt'"),
-    ("text,label\nx,1\ny\nz,0\n", "", r"v.csv:3: has another number of fields .*found 1; expected 2"),
+    ("text,label\nx,1\ny\nz,0\n", "", r"v.csv:3: has fewer fields than the first row .*found 1; expected 2"),
     ("text,label\nx,\n", "", r"v.csv:2: has no label"),
     ("text,label\n", "", r"v.csv: has no rows"),
-    ('text,label\n"x" y,1\nz,0\n', "", r"v.csv:2: is no readable row"),
+    ('text,label\n"x" y,1\nz,0\n', "", r"v.csv:2: malformed row"),
 ]
 
 
@@ -123,7 +123,7 @@ def test_bad_rows_of_a_valid_file(tmp_path: Path, text: str, head: str, told: st
 
 def test_a_file_of_one_class(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text,label\nx,1\ny,1\n")
-    with pytest.raises(CorpusError, match="has one label only, so there is nothing to tell apart"):
+    with pytest.raises(CorpusError, match="has the same label as every other row"):
         read(task(tmp_path, 'train = "a.csv"'))
 
 
@@ -151,12 +151,12 @@ def test_a_last_row_that_is_cut_off_is_left_out_and_told(tmp_path: Path) -> None
 def test_rows_that_stand_in_two_splits_are_told(tmp_path: Path) -> None:
     (tmp_path / "v.csv").write_text("text,label\ngrim,0\nnew,1\n")
     made = read(good(tmp_path, 'valid = "v.csv"'))
-    assert any("1 of 2 valid rows are training rows too" in note and "v.csv:2" in note for note in made.notes)
+    assert any("1 of 2 validation rows are also training rows" in note and "v.csv:2" in note for note in made.notes)
 
 
 def test_rows_without_text_may_be_dropped(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(as_csv([*ROWS, ("", "1")]))
-    made = read(task(tmp_path, 'train = "a.csv"\nempty = "drop"'))
+    made = read(task(tmp_path, 'train = "a.csv"\non_empty = "drop"'))
     assert len(made.train) + len(made.valid) == len(ROWS)
     assert any("1 rows without text" in note for note in made.notes)
 
@@ -168,7 +168,7 @@ CHOICES = 'question = "q"\nchoices = "c"\nlabel = "a"'
 def test_the_right_answer_as_number_letter_or_text(tmp_path: Path, answer: object) -> None:
     rows = [{"q": f"which {i}", "c": ["one", "two"], "a": answer} for i in range(4)]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    made = read(task(tmp_path, 'train = "a.jsonl"', CHOICES, 'kind = "choice"'))
+    made = read(task(tmp_path, 'train = "a.jsonl"', CHOICES, 'kind = "multiple_choice"'))
     assert {e.label for e in made.train} == {1}
     assert made.train[0].texts[1:] == ("one", "two")
 
@@ -184,7 +184,7 @@ def test_the_right_answer_as_number_letter_or_text(tmp_path: Path, answer: objec
 def test_bad_choices(tmp_path: Path, record: dict, told: str) -> None:
     (tmp_path / "a.jsonl").write_text(json.dumps(record) + "\n" + json.dumps(record) + "\n")
     with pytest.raises(CorpusError, match=told):
-        read(task(tmp_path, 'train = "a.jsonl"', CHOICES, 'kind = "choice"'))
+        read(task(tmp_path, 'train = "a.jsonl"', CHOICES, 'kind = "multiple_choice"'))
 
 
 def test_rows_within_a_record(tmp_path: Path) -> None:
@@ -193,8 +193,10 @@ def test_rows_within_a_record(tmp_path: Path) -> None:
         [{"q": "who?", "c": ["A", "B"], "a": "B"}, {"q": "what?", "c": ["x", "y"], "a": "x"}],
     ]
     (tmp_path / "a.json").write_text(json.dumps([record, record]))
-    columns = 'question = ["0", "each.q"]\nchoices = "each.c"\nlabel = "each.a"'
-    made = read(task(tmp_path, 'train = "a.json"\nvalid = "a.json"\neach = "1"', columns, 'kind = "choice"'))
+    columns = 'question = ["0", "item.q"]\nchoices = "item.c"\nlabel = "item.a"'
+    made = read(
+        task(tmp_path, 'train = "a.json"\nvalid = "a.json"\nexplode = "1"', columns, 'kind = "multiple_choice"')
+    )
     assert [e.label for e in made.train] == [1, 0, 1, 0]
     assert made.train[0].texts == ("A: hi\nB: hello\nwho?", "A", "B")
 
@@ -204,8 +206,10 @@ def test_scores(tmp_path: Path) -> None:
     columns = 'text = "t"\nlabel = "s"'
     made = read(task(tmp_path, 'train = "a.csv"\nvalid = "a.csv"', columns, 'kind = "regression"'))
     assert made.spec.scale == (0.0, 4.0)
+    assert [row.label for row in made.train] == [i / 8 for i in range(9)], "learned from 0 to 1 of the scale"
+    assert head_of(made.spec).format_label(made.spec, 0.25) == 1.0
     (tmp_path / "a.csv").write_text("t,s\nx,1\ny,NaN\n")
-    with pytest.raises(CorpusError, match=r"a.csv:3: is no score .*'NaN'"):
+    with pytest.raises(CorpusError, match=r"a.csv:3: is not a score .*'NaN'"):
         read(task(tmp_path, 'train = "a.csv"', columns, 'kind = "regression"'))
 
 
@@ -216,7 +220,7 @@ def test_chats(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(4 * line(("user", "hi"), ("assistant", "hello")))
     made = read(task(tmp_path, 'train = "a.jsonl"', 'messages = "messages"', 'kind = "chat"'))
     assert made.train[0].roles == ("user", "assistant") and made.train[0].label is None
-    for turns, told in (((("human", "hi"),), "unknown role"), ((("user", "hi"),), "nothing that the assistant says")):
+    for turns, told in (((("human", "hi"),), "unknown role"), ((("user", "hi"),), "no message of the assistant")):
         (tmp_path / "a.jsonl").write_text(2 * line(*turns))
         with pytest.raises(CorpusError, match=told):
             read(task(tmp_path, 'train = "a.jsonl"', 'messages = "messages"', 'kind = "chat"'))
@@ -226,13 +230,13 @@ def test_words_and_their_labels(tmp_path: Path) -> None:
     rows = [{"w": ["a", "red", "cat"], "l": ["D", "A", "N"]}, {"w": ["a", "dog"], "l": ["D", "N"]}] * 3
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     both = 'train = "a.jsonl"\nvalid = "a.jsonl"'
-    made = read(task(tmp_path, both, 'tokens = "w"\nlabel = "l"', 'kind = "tokens"'))
+    made = read(task(tmp_path, both, 'tokens = "w"\nlabel = "l"', 'kind = "token_classification"'))
     assert made.spec.labels == ["A", "D", "N"]
     assert made.train[0].texts == ("a", " red", " cat") and made.train[0].label == (1, 0, 2)
     rows[1]["l"] = ["D"]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    with pytest.raises(CorpusError, match=r"a.jsonl:2: has not one label a word .*found 1; expected 2"):
-        read(task(tmp_path, 'train = "a.jsonl"', 'tokens = "w"\nlabel = "l"', 'kind = "tokens"'))
+    with pytest.raises(CorpusError, match=r"a.jsonl:2: does not have one label per word .*found 1; expected 2"):
+        read(task(tmp_path, 'train = "a.jsonl"', 'tokens = "w"\nlabel = "l"', 'kind = "token_classification"'))
 
 
 @settings(max_examples=60)
@@ -262,7 +266,7 @@ def test_fewer_rows_are_drawn(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(as_csv([(f"text {i}", str(i % 2)) for i in range(60)]))
     (tmp_path / "v.csv").write_text(as_csv(ROWS))
     data = 'train = "a.csv"\nvalid = "v.csv"'
-    drawn = [read(task(tmp_path, data, head="max_rows = 20\n"), seed).train for seed in (0, 0, 1)]
+    drawn = [read(task(tmp_path, data, head="max_train_rows = 20\n"), seed).train for seed in (0, 0, 1)]
     assert len(drawn[0]) == 20 and drawn[0] == drawn[1] != drawn[2]
 
 

@@ -9,7 +9,7 @@ from firstlight.errors import CorpusError
 from firstlight.finetuning import TaskData, load_task, read_spec, read_unlabelled
 
 TEXT = '[columns]\ntext = "text"\nlabel = "label"\n'
-CHOICE = 'kind = "choice"\n[data]\ntrain = "{}"\n[columns]\nquestion = "q"\nchoices = {}\nlabel = "a"\n'
+CHOICE = 'kind = "multiple_choice"\n[data]\ntrain = "{}"\n[columns]\nquestion = "q"\nchoices = {}\nlabel = "a"\n'
 
 
 def read(folder: Path, toml: str, **files: str) -> TaskData:
@@ -23,8 +23,8 @@ def by_text(made: TaskData) -> dict[str, object]:
     return {row.texts[0]: row.label for row in [*made.train, *made.valid]}
 
 
-def lines(*records: object) -> str:
-    return "".join(json.dumps(record) + "\n" for record in records)
+def lines(*read_records: object) -> str:
+    return "".join(json.dumps(record) + "\n" for record in read_records)
 
 
 def test_a_number_counts_answers_also_where_answers_are_numbers(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_one_reading_of_words_holds_for_all_rows(tmp_path: Path) -> None:
     assert by_text(made) == {"small": 0, "large": 1, "none": 0, "last": 2}
 
 
-@pytest.mark.parametrize("kind", ["chat", "choice"])
+@pytest.mark.parametrize("kind", ["chat", "multiple_choice"])
 def test_a_column_called_text_that_no_one_asked_for_is_left_alone(tmp_path: Path, kind: str) -> None:
     turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
     row = {"text": "unused", "messages": turns, "q": "which?", "c": ["x", "y"], "a": 1}
@@ -73,26 +73,26 @@ def test_what_is_no_label(tmp_path: Path, label: object, told: str) -> None:
 @pytest.mark.parametrize(
     ("rows", "told"),
     [
-        ("x,1\ny,1\n", "has one label only, so there is nothing to tell apart .*found 1"),
+        ("x,1\ny,1\n", "has the same label as every other row, so .*found 1"),
         ("x,\ny,\n", "a.csv:2: has no label, nor has any other row"),
-        ("x,1\ny,0\n", "has too few rows to set some aside .*found 2"),
+        ("x,1\ny,0\n", "has too few rows to take validation rows .*found 2"),
     ],
 )
 def test_files_that_teach_nothing_although_labels_are_declared(tmp_path: Path, rows: str, told: str) -> None:
-    head = 'kind = "classification"\nvalues = ["0", "1"]\n[data]\ntrain = "a.csv"\n'
+    head = 'kind = "classification"\nlabel_values = ["0", "1"]\n[data]\ntrain = "a.csv"\n'
     with pytest.raises(CorpusError, match=told):
         read(tmp_path, head + TEXT, a_csv="text,label\n" + rows)
 
 
 def test_a_score_outside_the_scale_that_was_declared(tmp_path: Path) -> None:
     head = 'kind = "regression"\nscale = [0.0, 5.0]\n[data]\ntrain = "a.csv"\n'
-    with pytest.raises(CorpusError, match=r"a.csv:3: has a score outside scale .*found 9.0; expected 0.0 to 5.0"):
+    with pytest.raises(CorpusError, match=r"a.csv:3: score is outside scale .*found 9.0; expected 0.0 to 5.0"):
         read(tmp_path, head + TEXT, a_csv="text,label\na,1\nb,9\nc,3\n")
 
 
 def test_an_input_without_the_label_that_leads_its_lines_keeps_its_words(tmp_path: Path) -> None:
     toml = (
-        'kind = "classification"\n[data]\ntrain = "a.txt"\nheader = false\ndelimiter = " "\nfields = 2\n'
+        'kind = "classification"\n[data]\ntrain = "a.txt"\nheader = false\ndelimiter = " "\nmax_fields = 2\n'
         "[columns]\nlabel = 0\ntext = 1\n"
     )
     made = read(tmp_path, toml, a_txt="0 so so\n1 very good\n0 no good\n1 fine day\n")

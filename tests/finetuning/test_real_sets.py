@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from firstlight.errors import CorpusError
-from firstlight.finetuning import TaskData, load_task, read_spec, read_unlabelled
+from firstlight.finetuning import TaskData, head_of, load_task, read_spec, read_unlabelled
 
 pytestmark = pytest.mark.data
 
@@ -56,9 +56,9 @@ def test_every_row_and_label(name: str, shared_data: Path) -> None:
     rows = [*made.train, *made.valid, *made.test]
     assert len({row.where for row in rows}) == len(rows)
     assert all(text.strip() == text != "" for row in rows for text in row.texts)
-    if made.spec.scored:
-        assert all(0.0 <= row.label <= 5.0 for row in rows)
-    elif made.spec.kind == "choice":
+    if not head_of(made.spec).has_classes and made.spec.kind != "multiple_choice":
+        assert all(0.0 <= row.label <= 1.0 for row in rows)
+    elif made.spec.kind == "multiple_choice":
         assert all(0 <= row.label < len(row.texts) - 1 for row in rows)
     else:
         for side in (made.train, made.valid, made.test):
@@ -71,7 +71,7 @@ def test_every_row_and_label(name: str, shared_data: Path) -> None:
         ("cola", ("Our friends won't buy this analysis, let alone the next one we propose.",), 1),
         ("rte", ("No Weapons of Mass Destruction Found in Iraq Yet.", "Weapons of Mass Destruction Found in Iraq."), 1),
         ("trec", ("What is the full form of .com ?",), 2),
-        ("stsb", ("A plane is taking off.", "An air plane is taking off."), 5.0),
+        ("stsb", ("A plane is taking off.", "An air plane is taking off."), 1.0),
         ("emotion", ("i didnt feel humiliated",), 4),
         ("zh_tnews", ("孩子跟谁睡，就是谁的孩子",), 11),
         (

@@ -6,7 +6,7 @@ import pytest
 from small_task import spec, write_task
 
 from firstlight.errors import ConfigError, UsageError
-from firstlight.finetuning import read_spec
+from firstlight.finetuning import head_of, read_spec
 
 HEAD = 'kind = "classification"\n[data]\ntrain = "a.tsv"\n'
 COLUMNS = '[columns]\ntext = "t"\nlabel = "l"\n'
@@ -28,16 +28,22 @@ def test_the_name_is_the_files_and_the_folder_lies_beside_it(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        (HEAD.replace("classification", "classificaton") + COLUMNS, r"mood.toml: kind: .*found 'classificaton'"),
+        (
+            HEAD.replace("classification", "classificaton") + COLUMNS,
+            r"mood.toml: kind: unknown task kind 'classificaton' .*Did you mean 'classification'",
+        ),
         (HEAD + COLUMNS + "lable = 1\n", r"mood.toml: columns.lable: unknown setting .*Did you mean columns.label"),
         (HEAD, "a task of kind classification needs columns.text"),
         ('kind = "classification"\n' + COLUMNS, r"mood.toml: data: field required"),
         (HEAD + '[columns]\ntext = "t"\n' + "\n", ""),
-        ('labels = ["a"]\nvalues = ["1", "2"]\n' + HEAD + COLUMNS, "1 names in labels, but 2 values"),
+        ('labels = ["a"]\nlabel_values = ["1", "2"]\n' + HEAD + COLUMNS, "1 names in labels, but 2 in label_values"),
         ('labels = ["a", "a"]\n' + HEAD + COLUMNS, "two labels are the same"),
-        ('metric = "pearson"\n' + HEAD + COLUMNS, "metric pearson does not fit a task that gives labels"),
         (
-            'pool = "mean"\n' + HEAD.replace("classification", "tokens") + COLUMNS + "tokens = 1\n",
+            'metric = "pearson"\n' + HEAD + COLUMNS,
+            "metric pearson does not fit a task of kind classification; expected one of accuracy",
+        ),
+        (
+            'pool = "mean"\n' + HEAD.replace("classification", "token_classification") + COLUMNS + "tokens = 1\n",
             "pool mean does not fit",
         ),
         ('pool = "mean"\n' + HEAD.replace("classification", "text") + COLUMNS, "pool mean does not fit .* kind text"),
@@ -58,11 +64,10 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         read_spec(tmp_path / "none.toml")
 
 
-def test_scores_have_a_scale_of_their_own() -> None:
-    made = spec("regression", scale=(1.0, 5.0))
-    assert made.scored and made.n_outputs == 1
-    assert made.scaled(2.0) == 0.25 and made.in_scale(0.25) == 2.0
-    assert not spec("similarity", values=["0", "1"], labels=["no", "yes"]).scored
+def test_a_similarity_with_labels_is_a_classification() -> None:
+    scored, labelled = spec("similarity"), spec("similarity", label_values=["0", "1"], labels=["no", "yes"])
+    assert not head_of(scored).has_classes and head_of(labelled).has_classes
+    assert head_of(scored).n_outputs(scored) == 1 and head_of(labelled).n_outputs(labelled) == 2
 
 
 def test_the_examples_are_valid_and_say_where_their_sets_come_from() -> None:

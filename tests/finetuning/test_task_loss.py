@@ -14,7 +14,8 @@ from firstlight.finetuning import (
     TaskRows,
     TaskSpec,
     collate,
-    new_tokens,
+    head_of,
+    special_tokens,
 )
 from firstlight.model import GPT
 from firstlight.tokenizer import Tokenizer
@@ -24,12 +25,12 @@ FAMILIES = ["gpt1", "gpt2", "gpt3", "llama", "modern"]
 
 @pytest.fixture(scope="module")
 def marked() -> Tokenizer:
-    return tokenizer().extended(new_tokens({"classification"}))
+    return tokenizer().extended(special_tokens([spec("classification")]))
 
 
 def with_head(tokens: Tokenizer, task: TaskSpec, family: str = "gpt2") -> GPT:
     made = model(tokens.vocab_size, family)
-    made.add_head(task.name, task.n_outputs)
+    made.add_head(task.name, head_of(task).n_outputs(task))
     torch.nn.init.normal_(made.heads[task.name].weight, std=0.5, generator=torch.Generator().manual_seed(2))
     return made
 
@@ -44,11 +45,15 @@ def use_custom_backward(made: GPT, task: TaskSpec, row: EncodedExample, lm_weigh
         logits = made(x)[0, :-1]
         language.append(F.cross_entropy(logits, x[0, 1:]))
     head = made.heads[task.name]
-    if task.kind == "choice":
+    if task.kind == "multiple_choice":
         loss = F.cross_entropy(torch.cat([head(end) for end in ends])[None], torch.tensor([row.label]))
     else:
         said = head(torch.stack(ends).sum(0))
-        loss = (said[0] - row.label) ** 2 if task.scored else F.cross_entropy(said[None], torch.tensor([row.label]))
+        loss = (
+            (said[0] - row.label) ** 2
+            if task.kind in ("regression", "similarity")
+            else F.cross_entropy(said[None], torch.tensor([row.label]))
+        )
     return loss + lm_weight * torch.stack(language).mean()
 
 
@@ -58,9 +63,9 @@ CASES = {
         Example(("the film was dull and grim and cold",), 0, "b"),
     ],
     "pair": [Example(("the day", "was fine"), 1, "a"), Example(("the film was dull", "and grim"), 0, "b")],
-    "similarity": [Example(("the day", "was fine"), 4.0, "a"), Example(("the film was dull", "and grim"), 1.0, "b")],
-    "regression": [Example(("the day was fine",), 2.0, "a"), Example(("the film",), 4.5, "b")],
-    "choice": [
+    "similarity": [Example(("the day", "was fine"), 0.8, "a"), Example(("the film was dull", "and grim"), 0.2, "b")],
+    "regression": [Example(("the day was fine",), 0.4, "a"), Example(("the film",), 0.9, "b")],
+    "multiple_choice": [
         Example(("the day", "was fine", "was dull"), 1, "a"),
         Example(("the film", "and", "grim", "was"), 0, "b"),
     ],
@@ -75,7 +80,7 @@ def test_a_batch_is_the_sum_of_its_rows(marked: Tokenizer, kind: str, family: st
     made = with_head(marked, task, family)
     rows = Preprocessor(task, marked, 48)(CASES[kind])
     module = TaskLoss(made, {"t": task}, lm_weight=0.5, dropout=0.0, class_weights={})
-    total, count = module(collate("t", rows, scored=task.scored))
+    total, count = module(collate(task, rows))
     expected = sum(use_custom_backward(made, task, row, 0.5) for row in rows)
     assert count == len(rows)
     torch.testing.assert_close(total, expected, rtol=1e-4, atol=1e-4)
@@ -90,7 +95,7 @@ def test_a_batch_is_the_sum_of_its_rows(marked: Tokenizer, kind: str, family: st
 def test_pieces_add_up_to_the_batch(marked: Tokenizer) -> None:
     task = spec()
     made = with_head(marked, task)
-    batch = collate("t", Preprocessor(task, marked, 48)(examples(6)), scored=False)
+    batch = collate(task, Preprocessor(task, marked, 48)(examples(6)))
     module = TaskLoss(made, {"t": task}, lm_weight=0.5, dropout=0.0, class_weights={})
     whole = module(batch)[0]
     parts = [module(batch.slice_rows(slice(i, i + 2), torch.device("cpu")))[0] for i in (0, 2, 4)]
@@ -104,28 +109,28 @@ def test_rows_stand_by_width_and_a_piece_is_no_wider_than_its_rows(marked: Token
     made = with_head(marked, task)
     rows = Preprocessor(task, marked, 48)([*CASES[kind][::-1], *CASES[kind]])
     batch = TaskRows(task, rows).batch(np.array([3, 0, 2, 1]))
-    widths = [max(len(s) for s in row.sequences) for row in rows]
-    assert batch.widths.tolist() == sorted(widths) and len(set(widths)) > 1
+    lengths = [max(len(s) for s in row.sequences) for row in rows]
+    assert batch.lengths.tolist() == sorted(lengths) and len(set(lengths)) > 1
     first = batch.slice_rows(slice(0, 2), torch.device("cpu"))
-    assert first.ids.shape[-1] == first.learnt.shape[-1] == min(widths) < batch.ids.shape[-1]
+    assert first.input_ids.shape[-1] == first.lm_weights.shape[-1] == min(lengths) < batch.input_ids.shape[-1]
     module = TaskLoss(made, {"t": task}, lm_weight=0.5, dropout=0.0, class_weights={})
     parts = [module(batch.slice_rows(slice(i, i + 2), torch.device("cpu")))[0] for i in (0, 2)]
-    torch.testing.assert_close(sum(parts), module(collate("t", rows, scored=task.scored))[0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(sum(parts), module(collate(task, rows))[0], rtol=1e-4, atol=1e-4)
 
 
 def test_words_have_a_loss_each(marked: Tokenizer) -> None:
-    task = spec("tokens")
+    task = spec("token_classification")
     made = with_head(marked, task)
     rows = Preprocessor(task, marked, 48)(
         [Example(("the", " film", " was"), (0, 1, 0), "a"), Example(("fine",), (1,), "b")]
     )
     module = TaskLoss(made, {"t": task}, lm_weight=0.0, dropout=0.0, class_weights={})
-    batch = collate("t", rows, scored=False)
+    batch = collate(task, rows)
     total, count = module(batch)
     expected = 0.0
     for row in rows:
         hidden = made.hidden(torch.from_numpy(row.sequences[0]).long()[None])[0]
-        logits = made.heads["t"](hidden[list(row.reads)])
+        logits = made.heads["t"](hidden[list(row.positions)])
         expected += F.cross_entropy(logits, torch.tensor(row.label), reduction="sum")
     assert count == 4 and batch.count_targets().tolist() == [4.0, 4.0]
     torch.testing.assert_close(total, expected, rtol=1e-4, atol=1e-5)
@@ -134,7 +139,7 @@ def test_words_have_a_loss_each(marked: Tokenizer) -> None:
 def test_classes_may_count_unlike(marked: Tokenizer) -> None:
     task = spec()
     made = with_head(marked, task)
-    batch = collate("t", Preprocessor(task, marked, 48)(examples(4)), scored=False)
+    batch = collate(task, Preprocessor(task, marked, 48)(examples(4)))
     plain = TaskLoss(made, {"t": task}, lm_weight=0, dropout=0, class_weights={})
     weighted = TaskLoss(made, {"t": task}, lm_weight=0, dropout=0, class_weights={"t": torch.tensor([0.0, 3.0])})
     of_good = sum(plain(batch.slice_rows(slice(i, i + 1), torch.device("cpu")))[0] for i in (1, 3))
@@ -146,10 +151,10 @@ def test_a_chat_has_the_nats_of_its_answers_alone(marked: Tokenizer) -> None:
     made = model(marked.vocab_size)
     (row,) = Preprocessor(task, marked, 48)([Example(("the day", "was fine"), None, "x", ("user", "assistant"))])
     module = TaskLoss(made, {"t": task}, lm_weight=0.5, dropout=0.0, class_weights={})
-    batch = collate("t", [row], scored=False)
+    batch = collate(task, [row])
     total, count = module(batch)
     ids = torch.from_numpy(row.sequences[0]).long()[None]
     nats = F.cross_entropy(made(ids)[0, :-1], ids[0, 1:], reduction="none")
-    expected = nats[torch.tensor(row.learnt[1:])].sum()
-    assert count == sum(row.learnt) == batch.count_targets()[0]
+    expected = nats[torch.tensor(row.loss_mask[1:])].sum()
+    assert count == sum(row.loss_mask) == batch.count_targets()[0]
     torch.testing.assert_close(total, expected, rtol=1e-4, atol=1e-5)

@@ -9,13 +9,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from firstlight.errors import ConfigError, CorpusError
+from firstlight.files.tables import TRUNCATED
 from firstlight.finetuning import read_spec
-from firstlight.finetuning.readers import CUT, records, resolve_names
-from firstlight.finetuning.spec import Files
+from firstlight.finetuning.readers import read_records, resolve_names
+from firstlight.finetuning.spec import DataFiles
 
 
 def read(path: Path, **how: object) -> list[object]:
-    return [record for _, record in records(path, Files.model_validate({"train": path.name, **how}))]
+    return [record for _, record in read_records(path, DataFiles.model_validate({"train": path.name, **how}))]
 
 
 # One line break ends a line of a table without quotes, and "\r" one that csv sees.
@@ -42,28 +43,28 @@ def test_utf_16_that_is_none(tmp_path: Path) -> None:
 
 def test_only_a_last_line_without_its_end_is_cut_off(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("a,b\n1,2\n3")
-    assert read(tmp_path / "x.csv") == [{"a": "1", "b": "2"}, CUT]
+    assert read(tmp_path / "x.csv") == [{"a": "1", "b": "2"}, TRUNCATED]
     (tmp_path / "x.csv").write_text("a,b\n1,2\n3\n")
-    with pytest.raises(CorpusError, match=r"x.csv:3: has another number of fields .*found 1; expected 2"):
+    with pytest.raises(CorpusError, match=r"x.csv:3: has fewer fields than the first row .*found 1; expected 2"):
         read(tmp_path / "x.csv")
 
 
 def test_a_quote_that_is_never_closed_does_not_swallow_rows(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text('a,b\n1,2\n"3,4\n5,6\n7,8\n')
-    with pytest.raises(CorpusError, match=r"x.csv:3: opens a quote that is never closed"):
+    with pytest.raises(CorpusError, match=r"x.csv:3: opens a quoted field that is never closed"):
         read(tmp_path / "x.csv")
     assert len(read(tmp_path / "x.csv", quotes=False)) == 4
 
 
 def test_a_name_for_two_columns(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("text,text,label\na,b,1\n")
-    with pytest.raises(CorpusError, match=r"x.csv:1: names two columns alike .*found text"):
+    with pytest.raises(CorpusError, match=r"x.csv:1: two columns have the same name .*found text"):
         read(tmp_path / "x.csv")
 
 
 def test_lines_of_json_name_the_broken_one_also_if_it_is_the_first(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text('{"a": 1\n{"a": 2}\n')
-    with pytest.raises(CorpusError, match=r"x.jsonl:1: is no JSON"):
+    with pytest.raises(CorpusError, match=r"x.jsonl:1: is not valid JSON"):
         read(tmp_path / "x.jsonl")
     (tmp_path / "x.jsonl").write_text('\n{"a": 2}\n')
     assert read(tmp_path / "x.jsonl") == [{"a": 2}]
@@ -75,7 +76,7 @@ def test_texts_of_labels_lie_at_one_depth(tmp_path: Path, packed: bool) -> None:
     path = _folder(tmp_path / "flat", names, packed)
     assert read(path, format="folders") == [{"text": n, "label": n[:3]} for n in sorted(names[1:3])]
     path = _folder(tmp_path / "mixed", [*names, "far/off/1.txt"], packed)
-    with pytest.raises(CorpusError, match=r"neg/1.txt: lies higher than .*expected a path like far/off/1.txt"):
+    with pytest.raises(CorpusError, match=r"neg/1.txt: is not as deep as .*expected a path like far/off/1.txt"):
         read(path, format="folders")
 
 
@@ -94,7 +95,7 @@ def _folder(folder: Path, names: list[str], packed: bool) -> Path:
 def test_names_are_files_patterns_or_the_split_of_the_hub_that_the_key_means(tmp_path: Path) -> None:
     for name in ("b1.csv", "b2.csv", "[x].csv"):
         (tmp_path / name).write_text("")
-    files = Files(folder=str(tmp_path), train="-")
+    files = DataFiles(folder=str(tmp_path), train="-")
     assert resolve_names(files, ["[x].csv", "b*.csv"], "train") == [
         tmp_path / n for n in ("[x].csv", "b1.csv", "b2.csv")
     ]
@@ -107,8 +108,8 @@ def test_names_are_files_patterns_or_the_split_of_the_hub_that_the_key_means(tmp
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ('encoding = "utf8x"', r"t.toml: data.encoding: no such text encoding; .*found 'utf8x'"),
-        ('encoding = "rot13"', r"t.toml: data.encoding: no such text encoding"),
+        ('encoding = "utf8x"', r"t.toml: data.encoding: unknown text encoding; .*found 'utf8x'"),
+        ('encoding = "rot13"', r"t.toml: data.encoding: unknown text encoding"),
         ('delimiter = "||"', r"t.toml: data: delimiter must be one character, not '\|\|'"),
     ],
 )

@@ -109,7 +109,7 @@ def test_predictions_go_on_where_they_were_cut_off(tuned, world, run) -> None:
     lines = whole.read_text().splitlines(keepends=True)
     cut.write_text("".join(lines[:10]) + lines[10][:20])
     told = run("predict", tuned, world / "mood-test.tsv", "--out", cut)
-    assert "14 rows labelled" in told.stdout
+    assert "14 rows predicted" in told.stdout
     assert cut.read_text() == whole.read_text()
 
 
@@ -127,7 +127,7 @@ def test_predictions_do_not_go_on_behind_lines_of_something_else(held, tuned, wo
 MULTI = [
     "train.epochs=4",
     "finetune.mixing=equal",
-    "finetune.replay=0.2",
+    "finetune.replay_fraction=0.2",
     "finetune.dropout=0.1",
     "finetune.layer_decay=0.8",
 ]
@@ -206,7 +206,7 @@ def test_layers_thaw_one_by_one(world, run) -> None:
         world / "base",
         world / "mood.toml",
         *QUICK,
-        "finetune.thaw_every=1",
+        "finetune.unfreeze_every_epochs=1",
         "train.steps=12",
         "finetune.lm_weight=0",
         "--out",
@@ -296,7 +296,7 @@ def test_layers_are_probed(world, run) -> None:
 def test_one_task_beside_another(world, run) -> None:
     words = [world / "base", world / "mood.toml", world / "tone.toml", *QUICK, "train.epochs=5"]
     told = run("transfer", *words, "--out", world / "transfer", "--json")
-    rows = {(r["task"], r["trained"]): r["value"] for r in json.loads(told.stdout)["rows"]}
+    rows = {(r["task"], r["trained_on"]): r["value"] for r in json.loads(told.stdout)["rows"]}
     assert set(rows) == {
         ("mood", "mood"),
         ("tone", "tone"),
@@ -320,7 +320,7 @@ def test_one_task_beside_another(world, run) -> None:
         (["base"], "nothing to fine-tune"),
         (["base", "none.toml"], "no such settings file"),
         (["base", "mood.toml", "mood.toml"], "two tasks of one name"),
-        (["base", "mood.toml", "finetune.freeze=['nothing.*']"], "fits no parameter"),
+        (["base", "mood.toml", "finetune.freeze=['nothing.*']"], "matches no parameter"),
         (["base", "mood.toml", "finetune.lm_wight=1"], "Did you mean finetune.lm_weight"),
         (["base", "mood.toml", "finetune.adapter.base=nf4"], "set kind to lora"),
         (["base", "mood.toml", "--preset", "gpt7"], "unknown preset 'gpt7'"),
@@ -342,7 +342,7 @@ def test_rows_that_cannot_be_used_end_with_1(world, run, tmp_path) -> None:
     found = run("finetune", world / "base", task, "--out", tmp_path / "run", ok=False)
     assert found.returncode == 1
     assert (
-        "odd-valid.tsv:26: has a label that the task does not know (found middling; expected one of bad, good)"
+        "odd-valid.tsv:26: has a label that the task does not list (found middling; expected one of bad, good)"
         in found.stderr
     )
     assert not (tmp_path / "run").exists()

@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
 
 
 def finetune(
-    words: Annotated[
+    arguments: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="RUN TASK.toml… [KEY=VALUE]",
@@ -39,23 +39,25 @@ def finetune(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Folder that the tasks' data folders lie in; else beside each TASK.toml.", show_default=False
+            help="Folder that contains the tasks' data folders; by default that of each TASK.toml.", show_default=False
         ),
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="full (the default), gpt1, lora or probe.", show_default=False)
+        str | None, typer.Option(help="full (the default), gpt1, lora, qlora or probe.", show_default=False)
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Train that many times, and tell mean and deviation.")] = 1,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run; start where there is none.")] = False,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Number of seeds to train with; prints mean and standard deviation.")
+    ] = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run; start it if there is none.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Fine-tune a model on labelled tasks.
 
-    The run directory holds settings, tasks, checkpoints, figures and report.
+    The run directory contains settings, tasks, checkpoints, metrics and a report.
 
     Example: firstlight finetune runs/mine examples/tasks/sst2.toml --data data/tasks --out runs/sst2
     """
-    inputs, settings = split_words(words)
+    inputs, settings = split_words(arguments)
     start, tasks = (inputs[0] if inputs else None), inputs[1:]
     from firstlight.stages import finetune as stage
 
@@ -80,7 +82,7 @@ def _print_finetuned(result: "FinetuneResult") -> None:
         before, after = result.forgetting["before"], result.forgetting["after"]
         print(f"loss on the pre-training text: {before:.4f} before, {after:.4f} after")
     if not result.finished:
-        print(f"Go on with: firstlight finetune {shlex.quote(str(result.run))} --resume")
+        print(f"Continue with: firstlight finetune {shlex.quote(str(result.run))} --resume")
     if result.report is not None:
         print(f"report: {result.report}")
 
@@ -88,19 +90,24 @@ def _print_finetuned(result: "FinetuneResult") -> None:
 def predict(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A fine-tuned run, or a checkpoint of one.")],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Rows in the format of the task's own files.")],
-    words: Annotated[
+    arguments: Annotated[
         list[str] | None,
-        typer.Argument(metavar="KEY=VALUE", help="Changes of the task, such as columns.text=1.", show_default=False),
+        typer.Argument(
+            metavar="KEY=VALUE", help="Task settings to override, such as columns.text=1.", show_default=False
+        ),
     ] = None,
-    task: Annotated[str | None, typer.Option(help="Which task, of several.", show_default=False)] = None,
+    task: Annotated[
+        str | None, typer.Option(help="Name of the task, where the run has several.", show_default=False)
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="JSON lines; goes on where it was cut off.", show_default=False)
+        Path | None,
+        typer.Option("--out", help="A file of JSON lines; an interrupted one is continued.", show_default=False),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
 ) -> None:
-    """Label the rows of a file.
+    """Predict the labels of the rows of a file.
 
-    One line of JSON a row: where it stands, its label, and the probability of every label.
+    Prints one line of JSON per row: its file and line, its label, and the probability of every label.
 
     Example: firstlight predict runs/sst2 reviews.tsv --out labels.jsonl
     """
@@ -108,12 +115,12 @@ def predict(
 
     count = 0
     with named_as_options({"hardware.device": "--device"}):
-        for table in stage(run, file, task=task, out=out, device=device, settings=parse_overrides(words or [])):
+        for result in stage(run, file, task=task, out=out, device=device, settings=parse_overrides(arguments or [])):
             count += 1
             if out is None:
-                print(json.dumps(table, ensure_ascii=False))
+                print(json.dumps(result.to_json(), ensure_ascii=False))
     if out is not None:
-        print(f"{out}: {count:,} rows labelled")
+        print(f"{out}: {count:,} rows predicted")
 
 
 def probe(
@@ -122,22 +129,22 @@ def probe(
         Path | None,
         typer.Argument(
             metavar="[TASK.toml|IMAGES]",
-            help="A task of classification or of pairs; of a model of images, labelled images to score on, by default "
-            "its run's valid split.",
+            help="A task of classification or pairs; for a model of images, labelled images to evaluate on, by default "
+            "its run's validation split.",
             show_default=False,
         ),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Folder that the task's data folder lies in.", show_default=False)
+        Path | None, typer.Option(help="Folder that contains the task's data folder.", show_default=False)
     ] = None,
-    rows: Annotated[int, typer.Option(min=20, help="Images to fit on, and to score on, at most.")] = 10_000,
-    pool: Annotated[str, typer.Option(help="mean: over all positions; last: of the last one.")] = "mean",
+    rows: Annotated[int, typer.Option(min=20, help="Limit of images to fit on, and to evaluate on.")] = 10_000,
+    pool: Annotated[str, typer.Option(help="mean: over all positions; last: the last one.")] = "mean",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Tell what each layer knows of a task.
+    """Fit a linear probe to each layer.
 
-    Fits a linear classifier on the hidden states of every layer; the model itself stays as it is.
+    The probe is a linear classifier on the layer's hidden states; the model itself is not trained.
 
     Example: firstlight probe runs/mine examples/tasks/sst2.toml --data data/tasks
     """
@@ -155,29 +162,29 @@ def _print_probe(found: "ProbeResult") -> None:
     print_table(("layer", "accuracy"), scores)
     if found.raw_pixels is not None:
         print(f"the same classifier on raw pixels: {found.raw_pixels:.4f}")
-    print(f"the commonest class alone: {found.majority:.4f}")
+    print(f"always the most frequent class: {found.majority:.4f}")
 
 
 def transfer(
-    words: Annotated[
+    arguments: Annotated[
         list[str], typer.Argument(metavar="RUN A.toml B.toml [KEY=VALUE]", help="A model, two tasks, and settings.")
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder of the runs and of transfer.json.")],
     data: Annotated[
-        Path | None, typer.Option(help="Folder that the tasks' data folders lie in.", show_default=False)
+        Path | None, typer.Option(help="Folder that contains the tasks' data folders.", show_default=False)
     ] = None,
-    preset: Annotated[str | None, typer.Option(help="As of finetune.", show_default=False)] = None,
+    preset: Annotated[str | None, typer.Option(help="As for finetune.", show_default=False)] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell whether one task helps another.
+    """Measure the transfer between two tasks.
 
-    Fine-tunes on each alone, after the other and with the other; goes on where it was cut off.
+    Fine-tunes on each task alone, after the other and together with it. An interrupted command can be run again.
 
     Example: firstlight transfer runs/mine sst2.toml emotion.toml --out runs/sst2-emotion
     """
-    inputs, settings = split_words(words)
+    inputs, settings = split_words(arguments)
     if not inputs:
-        raise UsageError("names no model", where="transfer", expected="RUN A.toml B.toml")
+        raise UsageError("no model is given", where="transfer", expected="RUN A.toml B.toml")
     from firstlight.stages.transfer import transfer as stage
 
     result = stage(inputs[0], inputs[1:], out=out, overrides=settings, data=data, preset=preset)
@@ -185,25 +192,25 @@ def transfer(
 
 
 def _print_transfer(found: "TransferResult") -> None:
-    rows = [(r.task, r.trained, r.metric, f"{r.value:.4f}", f"{r.low:.4f} to {r.high:.4f}") for r in found.rows]
+    rows = [(r.task, r.trained_on, r.metric, f"{r.value:.4f}", f"{r.low:.4f} to {r.high:.4f}") for r in found.rows]
     print_table(("task", "trained on", "metric", "value", "95 % interval"), rows)
 
 
 def _print_metrics(side: str, tasks: dict[str, Any]) -> None:
-    for name, f in tasks.items():
-        if f["metric"] == "loss":
-            print(f"{name}, {side}: loss {f['value']:.4f}")
+    for name, m in tasks.items():
+        if m["metric"] == "loss":
+            print(f"{name}, {side}: loss {m['value']:.4f}")
             continue
-        others = ", ".join(f"{k} {v:.4f}" for k, v in f["others"].items() if k != f["metric"])
-        interval = f"95 % interval {f['low']:.4f} to {f['high']:.4f}"
+        others = ", ".join(f"{k} {v:.4f}" for k, v in m["others"].items() if k != m["metric"])
+        interval = f"95 % interval {m['low']:.4f} to {m['high']:.4f}"
         print(
-            f"{name}, {side}: {f['metric']} {f['value']:.4f} ({interval}; n {f['n']:,}){'; ' if others else ''}{others}"
+            f"{name}, {side}: {m['metric']} {m['value']:.4f} ({interval}; n {m['n']:,}){'; ' if others else ''}{others}"
         )
 
 
 def _print_seeds(summary: dict[str, Any], out: Path) -> None:
     for side in ("valid", "test"):
-        for name, f in summary[side].items():
-            values = ", ".join(f"{v:.4f}" for v in f["values"])
-            print(f"{name}, {side}: {f['metric']} {f['mean']:.4f} ± {f['deviation']:.4f} ({values})")
-    print(f"figures: {out / 'seeds.json'}")
+        for name, m in summary[side].items():
+            values = ", ".join(f"{v:.4f}" for v in m["values"])
+            print(f"{name}, {side}: {m['metric']} {m['mean']:.4f} ± {m['deviation']:.4f} ({values})")
+    print(f"metrics: {out / 'seeds.json'}")

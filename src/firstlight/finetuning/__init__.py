@@ -1,56 +1,71 @@
-"""Labelled tasks: input transformations, heads, mixtures, adapters."""
+"""Labelled tasks: kinds of tasks, their data, losses and metrics; mixtures, adapters, linear probes."""
 
 from firstlight.finetuning.build_model import build_task_model, layer_lr_scales, unfreeze_layers
-from firstlight.finetuning.dataset import Example, TaskData, load_task, read_unlabelled
-from firstlight.finetuning.loss import TaskBatch, TaskLoss, collate
-from firstlight.finetuning.metrics import EvalResults, Prediction, TaskMetrics, compute_metrics, format_label, predict
-from firstlight.finetuning.mixture import Mixture, RowSource, mixing_fractions
-from firstlight.finetuning.preprocess import (
-    DELIMITER,
-    EXTRACT,
-    PAD,
-    START,
-    EncodedExample,
-    Preprocessor,
-    chat_template,
-    new_tokens,
+from firstlight.finetuning.dataset import TaskData, load_task, read_unlabelled
+from firstlight.finetuning.examples import EncodedExample, Example, Prediction, RawExample, TaskBatch
+from firstlight.finetuning.kinds import KINDS, InputFormat, TaskHead, TaskKind, head_of, kind_of
+from firstlight.finetuning.loss import TaskLoss, balanced_class_weights, collate, evaluate_lm_loss
+from firstlight.finetuning.metrics import (
+    EvalResults,
+    TaskMetrics,
+    compute_metrics,
+    format_label,
+    format_prediction,
+    predict,
 )
+from firstlight.finetuning.mixture import Mixture, RowSource, mixing_fractions
+from firstlight.finetuning.preprocess import Preprocessor, special_tokens
+from firstlight.finetuning.sequences import DELIMITER, EXTRACT, PAD, START, chat_template
 from firstlight.finetuning.settings import AdapterSettings, TuningSettings
 from firstlight.finetuning.sources import ReplaySource, TaskRows
-from firstlight.finetuning.spec import TaskSpec, read_spec
+from firstlight.finetuning.spec import TaskSpec
+from firstlight.finetuning.task_file import change_spec, read_spec, read_tasks, tasks_to_json
 
 __all__ = [
     "DELIMITER",
     "EXTRACT",
+    "KINDS",
     "PAD",
     "START",
     "AdapterSettings",
     "EncodedExample",
     "EvalResults",
     "Example",
+    "InputFormat",
     "Mixture",
     "Prediction",
     "Preprocessor",
+    "RawExample",
     "ReplaySource",
     "RowSource",
     "TaskBatch",
     "TaskData",
+    "TaskHead",
+    "TaskKind",
     "TaskLoss",
     "TaskMetrics",
     "TaskRows",
     "TaskSpec",
     "TuningSettings",
+    "balanced_class_weights",
     "build_task_model",
+    "change_spec",
     "chat_template",
     "collate",
     "compute_metrics",
+    "evaluate_lm_loss",
     "format_label",
+    "format_prediction",
+    "head_of",
+    "kind_of",
     "layer_lr_scales",
     "load_task",
     "mixing_fractions",
-    "new_tokens",
     "predict",
     "read_spec",
+    "read_tasks",
     "read_unlabelled",
+    "special_tokens",
+    "tasks_to_json",
     "unfreeze_layers",
 ]

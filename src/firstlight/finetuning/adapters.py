@@ -1,7 +1,7 @@
-"""Adapters by peft: small matrices that learn while the large ones stay (Hu et al. 2021; Liu et al. 2024).
+"""Low-rank adapters by peft: LoRA, DoRA, rsLoRA (Hu et al. 2021; Liu et al. 2024).
 
-A checkpoint holds the model with its adapters merged in, which anything loads, and beside it ``adapter/``: peft's own
-directory, in transformers' names, which works on the transformers base.
+A checkpoint contains the model with its adapters merged, and ``adapter/``, a peft directory in transformers' names for
+the transformers base model.
 """
 
 import copy
@@ -22,7 +22,7 @@ from firstlight.model.quantized import QuantizedLinear, QuantType
 FOLDER = "adapter"
 _PREFIX = "adapter."
 _MATRICES = {"attention": ("qkv", "out"), "mlp": ("up", "gate_up", "down")}
-# Parts of a module of peft's, in our names and in its files.
+# Parameters of a peft layer, in our state dict and in its files.
 _PARTS = {
     "lora_A.default.weight": "lora_A.weight",
     "lora_B.default.weight": "lora_B.weight",
@@ -31,7 +31,7 @@ _PARTS = {
 
 
 def inject(model: GPT, settings: AdapterSettings, seed: int) -> None:
-    """Put adapters beside the matrices asked for; all else but the heads stops learning.
+    """Add adapters to the target matrices, and freeze everything but them and the heads.
 
     Raises:
         MissingExtra: peft is not installed.
@@ -43,7 +43,7 @@ def inject(model: GPT, settings: AdapterSettings, seed: int) -> None:
         raise MissingExtra("fine-tuning with adapters", "adapters") from error
     names = [name for target in dict.fromkeys(settings.targets) for name in _MATRICES[target]]
     if not names:
-        raise UsageError("names no matrix", where="finetune.adapter.targets", expected="attention, mlp")
+        raise UsageError("is empty", where="finetune.adapter.targets", expected="attention, mlp")
     config = peft.LoraConfig(
         r=settings.r,
         lora_alpha=settings.alpha,
@@ -52,7 +52,7 @@ def inject(model: GPT, settings: AdapterSettings, seed: int) -> None:
         use_dora=settings.kind == "dora",
         use_rslora=settings.kind == "rslora",
     )
-    frozen = {} if settings.base == "full" else _in_few_bits(model, names, settings.base)
+    frozen = {} if settings.base == "full" else _quantize(model, names, settings.base)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         peft.inject_adapter_in_model(config, model)
@@ -63,8 +63,8 @@ def inject(model: GPT, settings: AdapterSettings, seed: int) -> None:
         parameter.requires_grad_("lora_" in name or name.startswith("heads."))
 
 
-def _in_few_bits(model: GPT, names: list[str], bits: QuantType) -> dict[str, QuantizedLinear]:
-    """Return the matrices in few bits, and round those of the model to them: adapters begin at what they will see."""
+def _quantize(model: GPT, names: list[str], bits: QuantType) -> dict[str, QuantizedLinear]:
+    """Quantize the matrices, and round the model's own to them, from which adapters are initialized."""
     frozen = {}
     for module, layer in model.named_modules():
         if isinstance(layer, nn.Linear) and module.startswith("blocks.") and module.rpartition(".")[2] in names:
@@ -73,14 +73,14 @@ def _in_few_bits(model: GPT, names: list[str], bits: QuantType) -> dict[str, Qua
     return frozen
 
 
-class Adapted:
-    """How a model with adapters stands in a checkpoint: merged, and its adapters beside it.
+class AdapterCheckpoint:
+    """The checkpoint format of a model with adapters: merged weights, and the adapters in a folder of their own.
 
-    The matrices that do not learn are not read from it: they come from the model that the run started from.
+    Loading reads adapters and heads only; the frozen weights come from the model that the run started from.
     """
 
     def export(self, model: GPT) -> dict[str, Tensor]:
-        """Return merged weights in transformers' names, heads, and adapters in ours."""
+        """Return merged weights and heads in transformers' names, and adapters in ours."""
         plain: dict[str, Tensor] = {}
         adapters: dict[str, Tensor] = {}
         layers = _layers(model)
@@ -97,27 +97,27 @@ class Adapted:
         return tensors_to_hf(model.config, plain) | adapters
 
     def load(self, model: GPT, checkpoint: Path) -> None:
-        """Take up adapters and heads."""
+        """Load adapters and heads."""
         found = _read(model, checkpoint / FOLDER) | load_file(checkpoint / HEADS_FILE)
         expected = {n for n, p in model.named_parameters() if p.requires_grad}
         if set(found) != expected:
-            odd = min(set(found) ^ expected)
-            raise CheckpointError("adapters are others than the run's settings ask for", where=checkpoint, found=odd)
+            differing = min(set(found) ^ expected)
+            raise CheckpointError("adapters do not match the run's settings", where=checkpoint, found=differing)
         model.load_state_dict(found, strict=False)
 
 
 def write(
     folder: Path, model: GPT, weights: dict[str, Tensor], settings: AdapterSettings, *, base: str, head: str | None
 ) -> dict[str, Tensor]:
-    """Write ``adapter/`` as peft has it; return the weights without the adapters.
+    """Write ``adapter/`` as peft does, and return the weights without the adapters.
 
     Args:
         folder: of the checkpoint.
-        model: tells what became of our matrices in transformers.
-        weights: as ``Adapted.export`` gave them.
+        model: whose configuration maps our names to those of transformers.
+        weights: from ``AdapterCheckpoint.export``.
         settings: of the adapters.
-        base: the model that they work on.
-        head: name of the head that transformers' class has, if any.
+        base: path or name of the base model.
+        head: name of the head that transformers has a class for, if any.
     """
     adapters = {k.removeprefix(_PREFIX): v for k, v in weights.items() if k.startswith(_PREFIX)}
     written: dict[str, Tensor] = {}
@@ -125,12 +125,12 @@ def write(
     for name, tensor in adapters.items():
         part = next(p for p in _PARTS if name.endswith(p))
         theirs, rows, turned = hf_parameter_names(model.config, name.removesuffix(f".{part}") + ".weight")
-        # What reads is shared by all parts of a fused matrix; what writes is cut into them.
+        # The parts of a fused matrix share its A; its B is split among them.
         pieces = [tensor] * len(theirs) if "lora_A" in part else list(torch.split(tensor, rows)) if rows else [tensor]
-        for their, piece in zip(theirs, pieces, strict=True):
+        for their, slice_rows in zip(theirs, pieces, strict=True):
             module = their.removesuffix(".weight")
             targets.add(module.rpartition(".")[2])
-            written[f"base_model.model.{module}.{_PARTS[part]}"] = piece.contiguous().clone()
+            written[f"base_model.model.{module}.{_PARTS[part]}"] = slice_rows.contiguous().clone()
     table: dict[str, Any] = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM" if head is None else "SEQ_CLS",
@@ -156,14 +156,14 @@ def write(
 
 
 def _read(model: GPT, folder: Path) -> dict[str, Tensor]:
-    """Return the adapters in our names, bit for bit those that were written."""
+    """Read the adapters back in our names, bit for bit."""
     held = load_file(folder / "adapter_model.safetensors")
     found = {}
     for module in _layers(model):
         theirs, rows, _ = hf_parameter_names(model.config, f"{module}.weight")
         for ours, part in _PARTS.items():
             pieces = [held.get(f"base_model.model.{t.removesuffix('.weight')}.{part}") for t in theirs]
-            there = [piece for piece in pieces if piece is not None]
+            there = [slice_rows for slice_rows in pieces if slice_rows is not None]
             if there:
                 found[f"{module}.{ours}"] = torch.cat(there) if rows and "lora_A" not in ours else there[0]
     return found
@@ -174,7 +174,7 @@ def _layers(model: GPT) -> dict[str, nn.Module]:
 
 
 def _merged(layer: nn.Module) -> Tensor:
-    """Return a matrix with its adapter added, leaving both as they are."""
+    """Return a matrix with its adapter merged into it; the layer is not changed."""
     joined: Any = copy.deepcopy(layer)
     if isinstance(joined.base_layer, QuantizedLinear):
         joined.base_layer = joined.base_layer.dequantize()

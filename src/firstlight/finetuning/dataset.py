@@ -1,10 +1,10 @@
-"""Rows of a task: its columns read, its labels found and checked, its splits made."""
+"""The rows of a task: read from its files, labelled, and divided into train, valid and test."""
 
-import dataclasses
 import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,40 +12,26 @@ import numpy as np
 
 from firstlight.errors import CorpusError
 from firstlight.files import sha256
-from firstlight.finetuning.labels import Raw, label_of, plain, reading, with_labels
-from firstlight.finetuning.readers import CUT, field, records, resolve_names
-from firstlight.finetuning.spec import TaskSpec
+from firstlight.files.tables import TRUNCATED
+from firstlight.finetuning.examples import Example, RawExample
+from firstlight.finetuning.kinds import EmptyTextError, head_of, kind_of
+from firstlight.finetuning.kinds.labels import label_text
+from firstlight.finetuning.readers import read_column, read_records, resolve_names
+from firstlight.finetuning.spec import Columns, TaskSpec
 from firstlight.store import permute, round_keys
 
-_SHOWN = 3
+_MAX_LISTED = 3
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Example:
-    """One row.
-
-    Attributes:
-        texts: (text,); or (first, second); or (question, answer, answer …); or words; or what each turn of a chat says.
-        label: a class; a score; the number of the right answer; a class a word; None where there is none.
-        where: ``file:line``.
-        roles: of a chat, who says each text.
-    """
-
-    texts: tuple[str, ...]
-    label: int | float | tuple[int, ...] | None
-    where: str
-    roles: tuple[str, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class TaskData:
     """The rows of a task.
 
     Attributes:
-        spec: with the labels and the scale that were found.
+        spec: with the labels, or the scale, of the training rows.
         train, valid, test: rows; test may be empty.
-        notes: what was noticed, for people.
-        fingerprint: SHA-256 of what decides the rows.
+        notes: remarks about the data, for people.
+        fingerprint: SHA-256 of everything that decides the rows.
     """
 
     spec: TaskSpec
@@ -56,229 +42,171 @@ class TaskData:
     fingerprint: str
 
 
-class _EmptyError(CorpusError):
-    """A row without text."""
-
-
 def load_task(spec: TaskSpec, *, seed: int) -> TaskData:
     """Read all rows of a task.
 
     Args:
         spec: the task.
-        seed: of the rows that are kept or become valid ones.
+        seed: of the rows that are drawn for training or validation.
 
     Raises:
         CorpusError: a row cannot be used; names file and line.
     """
     notes: list[str] = []
-    sides = {
-        side: _read(spec, resolve_names(spec.data, names, side), notes)
-        for side, names in (("train", spec.data.train), ("valid", spec.data.valid), ("test", spec.data.test))
-        if names is not None
-    }
-    for side, raws in sides.items():
-        if not raws:
+    raw = {side: _read(spec, paths, notes) for side, paths in _files(spec).items()}
+    for side, rows in raw.items():
+        if not rows:
             raise CorpusError("has no rows", where=f"{spec.data.folder}: {getattr(spec.data, side)}")
-    declared, spec = spec, with_labels(spec, sides["train"])
-    read = reading([raw for raws in sides.values() for raw in raws] if spec.kind == "choice" else ())
-    made = {
-        side: [Example(r.texts, label_of(spec, r, read, must=side != "test"), r.where, r.roles) for r in raws]
-        for side, raws in sides.items()
-    }
-    if declared.scored and declared.scale is not None:
-        _check_scale(declared.scale, [row for rows in made.values() for row in rows])
-    train, test = made["train"], [e for e in made.get("test", []) if e.label is not None or not spec.has_head]
-    if len(test) < len(made.get("test", [])):
-        notes.append(f"{len(made['test']) - len(test):,} test rows have no label and are left out")
-    if spec.max_rows is not None and spec.max_rows < len(train):
-        order = permute(np.arange(spec.max_rows), len(train), round_keys(seed, "rows", spec.name))
+    spec, splits = _label(spec, raw)
+    train, valid, test = splits["train"], splits.get("valid"), splits.get("test", [])
+    if head_of(spec) is not None:
+        labelled = [row for row in test if row.label is not None]
+        if len(labelled) < len(test):
+            notes.append(f"{len(test) - len(labelled):,} test rows have no label and are left out")
+        test = labelled
+    if spec.max_train_rows is not None and spec.max_train_rows < len(train):
+        order = permute(np.arange(spec.max_train_rows), len(train), round_keys(seed, "rows", spec.name))
         train = [train[i] for i in sorted(order.tolist())]
-    valid = made.get("valid")
     if valid is None:
         train, valid = split(train, spec.valid_ratio, seed)
         if not valid:
             raise CorpusError(
-                "has too few rows to set some aside as valid ones",
+                "has too few rows to take validation rows from",
                 where=f"{spec.data.folder}: {spec.data.train}",
                 found=len(train),
-                expected="two rows of one label at least",
+                expected="at least two rows of one label",
                 fix="Name a file in data.valid.",
             )
-        notes.append(f"{len(valid):,} rows of train became valid rows, label by label")
-    notes += _noticed(spec, train, valid, test)
+        notes.append(f"{len(valid):,} training rows became validation rows, in proportion to their labels")
+    notes += _describe(spec, train, valid, test)
     return TaskData(spec, train, valid, test, notes, _fingerprint(spec, seed))
 
 
 def read_unlabelled(spec: TaskSpec, path: Path) -> Iterator[Example]:
-    """Yield the rows of another file in the task's format, without labels.
+    """Read the rows of another file in the task's format, without labels.
 
     Raises:
         CorpusError: a row cannot be read.
     """
     if not path.exists():
         raise CorpusError("no such file", where=path)
-    bare = spec.model_copy(update={"columns": spec.columns.model_copy(update={"label": None})})
-    for where, record in records(path, spec.data):
-        if record == CUT:
-            raise CorpusError("is cut off", where=where, fix="Mend the last row.")
-        _refuse_text_for_label(spec, record, where)
-        raw = _raw(bare, record, where)
-        yield Example(raw.texts, None, where, raw.roles)
-
-
-def _refuse_text_for_label(spec: TaskSpec, record: Any, where: str) -> None:
-    """Refuse an unlabelled line where labels lead: its first word would be taken for one, and be lost."""
-    column = spec.columns.label
-    if spec.data.fields is None or not isinstance(record, list) or not spec.values or column is None:
-        return
-    found = plain(field(record, column, where), where)
-    if found not in spec.values:
-        raise CorpusError(
-            "has no label where the task's lines have one, so words of its text would be lost",
-            where=where,
-            found=found,
-            expected=f"one of {', '.join(spec.values)}"[:300],
-            fix="Put any of the labels there.",
-        )
-
-
-def _check_scale(scale: tuple[float, float], rows: Sequence[Example]) -> None:
-    for row in rows:
-        if isinstance(row.label, float) and not scale[0] <= row.label <= scale[1]:
-            raise CorpusError(
-                "has a score outside scale", where=row.where, found=row.label, expected=f"{scale[0]} to {scale[1]}"
-            )
-
-
-def _read(spec: TaskSpec, paths: Sequence[Path], notes: list[str]) -> list[Raw]:
-    found, empty = [], []
-    for path in paths:
-        for where, record in records(path, spec.data):
-            if record == CUT:
-                notes.append(f"{where}: the last row is cut off and left out")
-                continue
-            try:
-                found.append(_raw(spec, record, where))
-            except _EmptyError:
-                if spec.data.empty == "error":
-                    raise
-                empty.append(where)
-    if empty:
-        notes.append(f"{len(empty):,} rows without text are left out: {', '.join(empty[:_SHOWN])}")
-    return found
-
-
-def _raw(spec: TaskSpec, record: Any, where: str) -> Raw:
-    columns = spec.columns
-    if spec.data.format == "folders":
-        columns = columns.model_copy(update={"text": columns.text or "text", "label": columns.label or "label"})
-    label = None if columns.label is None else _label_of(spec, record, columns.label, where)
-    if spec.kind == "choice":
-        return Raw((_text(record, columns.question, where), *_choices(record, columns.choices, where)), label, where)
-    if spec.kind == "tokens":
-        words = field(record, columns.tokens if columns.tokens is not None else 0, where)
-        words = words.split() if isinstance(words, str) else words
-        labels = label.split() if isinstance(label, str) else label
-        if labels is not None and not isinstance(labels, list):
-            raise CorpusError("has no list of labels", where=where, found=repr(labels)[:80])
-        if not isinstance(words, list) or not words or not all(isinstance(w, str) and w for w in words):
-            raise CorpusError("has no words, or an empty one", where=where)
-        if labels is not None and len(labels) != len(words):
-            raise CorpusError("has not one label a word", where=where, found=len(labels), expected=len(words))
-        # A space before each word but the first, as byte-level BPE has them within a text.
-        spaced = tuple(w if i == 0 else f" {w}" for i, w in enumerate(words))
-        return Raw(spaced, None if labels is None else tuple(plain(v, where) for v in labels), where)
-    if spec.kind == "chat" and columns.messages is not None:
-        return _chat(field(record, columns.messages, where), where)
-    texts = [_text(record, columns.text, where)]
-    if columns.text2 is not None and spec.kind in ("pair", "similarity", "chat"):
-        texts.append(_text(record, columns.text2, where))
-    return Raw(tuple(texts), label, where, ("user", "assistant") if spec.kind == "chat" else ())
-
-
-def _label_of(spec: TaskSpec, record: Any, column: Any, where: str) -> Any:
-    value = field(record, column, where)
-    is_index = spec.kind == "choice" and isinstance(value, int) and not isinstance(value, bool)
-    return value if is_index or spec.kind == "tokens" else plain(value, where)
-
-
-def _text(record: Any, column: Any, where: str) -> str:
-    columns = column if isinstance(column, list) else [column]
-    parts = []
-    for name in columns:
-        value = field(record, name, where)
-        parts.append("\n".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value))
-    text = "\n".join(part.strip() for part in parts if part.strip())
-    if not text:
-        raise _EmptyError(
-            "is empty", where=f"{where}: column {column}", fix='Fill or remove that row, or set data.empty = "drop".'
-        )
-    return text
-
-
-def _choices(record: Any, column: Any, where: str) -> list[str]:
-    found = (
-        [field(record, name, where) for name in column] if isinstance(column, list) else field(record, column, where)
-    )
-    if not isinstance(found, list) or len(found) < 2:
-        raise CorpusError("has fewer than two answers", where=f"{where}: column {column}", found=repr(found)[:80])
-    answers = [str(answer).strip() for answer in found]
-    if not all(answers):
-        raise CorpusError("has an empty answer", where=f"{where}: column {column}")
-    return answers
-
-
-def _chat(messages: Any, where: str) -> Raw:
-    try:
-        pairs = [(str(m["role"]), str(m["content"])) for m in messages]
-    except (TypeError, KeyError) as error:
-        raise CorpusError("is no list of {role, content}", where=where, found=repr(messages)[:80]) from error
-    known = ("system", "user", "assistant")
-    odd = next((role for role, _ in pairs if role not in known), None)
-    if odd is not None:
-        raise CorpusError("has an unknown role", where=where, found=odd, expected=", ".join(known))
-    if not any(role == "assistant" and text.strip() for role, text in pairs):
-        raise CorpusError("has nothing that the assistant says, so nothing to learn", where=where)
-    return Raw(tuple(text for _, text in pairs), None, where, tuple(role for role, _ in pairs))
+    inputs, columns = kind_of(spec).inputs, _columns(spec)
+    for where, record in read_records(path, spec.data):
+        if record is TRUNCATED:
+            raise CorpusError("is cut off", where=where, fix="Complete the last row, or remove it.")
+        _check_leading_label(spec, record, where)
+        texts, roles = inputs.read(record, columns, where)
+        yield Example(texts, None, where, roles)
 
 
 def split(rows: Sequence[Example], ratio: float, seed: int) -> tuple[list[Example], list[Example]]:
-    """Take a share of each label's rows, at least one of those with two or more, as valid rows."""
+    """Take a fraction of each label's rows, at least one of those with two or more, as validation rows."""
     groups: dict[Any, list[int]] = {}
     for i, row in enumerate(rows):
         key = row.label if isinstance(row.label, int) else None
         groups.setdefault(key, []).append(i)
     chosen: set[int] = set()
     for key, members in groups.items():
-        n = min(len(members) - 1, max(1, round(ratio * len(members))))  # one at least stays in train
+        n = min(len(members) - 1, max(1, round(ratio * len(members))))  # at least one stays in train
         order = permute(np.arange(n), len(members), round_keys(seed, "valid", key))
-        chosen |= {members[place] for place in order.tolist()}
+        chosen |= {members[i] for i in order.tolist()}
     return [r for i, r in enumerate(rows) if i not in chosen], [r for i, r in enumerate(rows) if i in chosen]
 
 
-def _noticed(spec: TaskSpec, train: Sequence[Example], valid: Sequence[Example], test: Sequence[Example]) -> list[str]:
+def _files(spec: TaskSpec) -> dict[str, list[Path]]:
+    """Return the files of each split that the task names."""
+    names = {"train": spec.data.train, "valid": spec.data.valid, "test": spec.data.test}
+    return {side: resolve_names(spec.data, found, side) for side, found in names.items() if found is not None}
+
+
+def _read(spec: TaskSpec, paths: Sequence[Path], notes: list[str]) -> list[RawExample]:
+    inputs, head, columns = kind_of(spec).inputs, head_of(spec), _columns(spec)
+    found, empty = [], []
+    for path in paths:
+        for where, record in read_records(path, spec.data):
+            if record is TRUNCATED:
+                notes.append(f"{where}: the last row is cut off and left out")
+                continue
+            try:
+                value = None if head is None or columns.label is None else read_column(record, columns.label, where)
+                texts, roles = inputs.read(record, columns, where)
+                label = None if head is None else head.read_label(value, texts, where)
+                found.append(RawExample(texts, label, where, roles))
+            except EmptyTextError:
+                if spec.data.on_empty == "error":
+                    raise
+                empty.append(where)
+    if empty:
+        notes.append(f"{len(empty):,} rows without text are left out: {', '.join(empty[:_MAX_LISTED])}")
+    return found
+
+
+def _columns(spec: TaskSpec) -> Columns:
+    """Return the columns of a task; a folder per label has the same two for every task."""
+    columns = spec.columns
+    if spec.data.format != "folders":
+        return columns
+    return columns.model_copy(update={"text": columns.text or "text", "label": columns.label or "label"})
+
+
+def _label(spec: TaskSpec, raw: dict[str, list[RawExample]]) -> tuple[TaskSpec, dict[str, list[Example]]]:
+    """Complete the task's labels, and encode those of every row; only test rows may lack one."""
+    head = head_of(spec)
+    if head is None:
+        return spec, {side: [Example(r.texts, None, r.where, r.roles) for r in rows] for side, rows in raw.items()}
+    train = raw["train"]
+    if spec.columns.label is None and spec.data.format != "folders" and train[0].label is None:
+        raise CorpusError("names no column for the label", where=spec.name, fix="Set label in [columns].")
+    spec, encode = head.fit_labels(spec, train, [row for rows in raw.values() for row in rows])
+    splits = {}
+    for side, rows in raw.items():
+        labels = [None if side == "test" and row.label is None else encode(row) for row in rows]
+        splits[side] = [
+            Example(row.texts, label, row.where, row.roles) for row, label in zip(rows, labels, strict=True)
+        ]
+    return spec, splits
+
+
+def _check_leading_label(spec: TaskSpec, record: Any, where: str) -> None:
+    """Refuse an unlabelled line where labels come first: its first word would be taken for one, and be lost."""
+    column = spec.columns.label
+    if spec.data.max_fields is None or not isinstance(record, list) or not spec.label_values or column is None:
+        return
+    found = label_text(read_column(record, column, where), where)
+    if found not in spec.label_values:
+        raise CorpusError(
+            "has no label where the task's lines have one, so words of its text would be lost",
+            where=where,
+            found=found,
+            expected=f"one of {', '.join(spec.label_values)}"[:300],
+            fix="Put any of the labels there.",
+        )
+
+
+def _describe(spec: TaskSpec, train: Sequence[Example], valid: Sequence[Example], test: Sequence[Example]) -> list[str]:
+    """Report duplicates of training rows, and how many rows and labels there are."""
     notes = []
     seen = {row.texts: row.where for row in train}
-    for side, rows in (("valid", valid), ("test", test)):
-        again = [row for row in rows if row.texts in seen]
-        if again:
-            pairs = ", ".join(f"{row.where} is {seen[row.texts]}" for row in again[:_SHOWN])
-            notes.append(f"{len(again):,} of {len(rows):,} {side} rows are training rows too: {pairs}")
-    if spec.kind in ("classification", "pair", "similarity") and not spec.scored:
+    for side, rows in (("validation", valid), ("test", test)):
+        duplicates = [row for row in rows if row.texts in seen]
+        if duplicates:
+            pairs = ", ".join(f"{row.where} is {seen[row.texts]}" for row in duplicates[:_MAX_LISTED])
+            notes.append(f"{len(duplicates):,} of {len(rows):,} {side} rows are also training rows: {pairs}")
+    size = f"{len(train):,} training, {len(valid):,} validation, {len(test):,} test rows"
+    head = head_of(spec)
+    if head is not None and head.has_classes and not head.is_per_token:
         counts = Counter(row.label for row in train)
         fractions = ", ".join(f"{name} {counts[i] / len(train):.1%}" for i, name in enumerate(spec.labels[:12]))
-        notes.append(f"{len(train):,} training, {len(valid):,} valid, {len(test):,} test rows; {fractions}")
-    else:
-        notes.append(f"{len(train):,} training, {len(valid):,} valid, {len(test):,} test rows")
-    return notes
+        size = f"{size}; {fractions}"
+    return [*notes, size]
 
 
 def _fingerprint(spec: TaskSpec, seed: int) -> str:
     table = spec.model_dump(mode="json")
     table["data"].pop("folder")
     digest = hashlib.sha256(json.dumps([table, seed], sort_keys=True).encode())
-    for side, names in (("train", spec.data.train), ("valid", spec.data.valid), ("test", spec.data.test)):
-        for path in resolve_names(spec.data, names, side) if names is not None else ():
+    for paths in _files(spec).values():
+        for path in paths:
             inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
             for file in inside:
                 digest.update(sha256(file).encode() if file.is_file() else str(file).encode())

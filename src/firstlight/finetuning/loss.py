@@ -1,111 +1,65 @@
-"""What fine-tuning minimises: a head's loss on a task, plus the language-model loss of the same tokens.
+"""The loss of fine-tuning: that of a task's head, plus the language-model loss of the same tokens.
 
 L3 = L2 + lambda L1 (Radford et al. 2018, equation 5), each row's L1 being the mean over its tokens, as in the code that
 the authors published. Chats, plain texts and replayed text have L1 alone, summed over their tokens.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from firstlight.finetuning.preprocess import EncodedExample
+from firstlight import parallel
+from firstlight.finetuning.examples import EncodedExample, TaskBatch
+from firstlight.finetuning.kinds import head_of
 from firstlight.finetuning.spec import TaskSpec
 from firstlight.model import GPT, linear_cross_entropy
 
-
-@dataclass(frozen=True, slots=True)
-class TaskBatch:
-    """Rows of one task, padded at the right, where nothing is seen from.
-
-    Attributes:
-        task: its name.
-        ids: (B, S, T) int64; S sequences a row: orders or answers.
-        present: (B, S) bool, False for answers that a row does not have.
-        reads: (B, R) int64, positions that a head reads: of the S sequences in turn, or of the words.
-        read: (B, R) bool, False where a row has fewer.
-        labels: (B,) or, of words, (B, R): classes as int64, scores as float32.
-        learnt: (B, S, T) float32, the weight of each next token in the language-model loss.
-        widths: (B,) int64, of each row's widest sequence.
-    """
-
-    task: str
-    ids: Tensor
-    present: Tensor
-    reads: Tensor
-    read: Tensor
-    labels: Tensor
-    learnt: Tensor
-    widths: Tensor
-
-    @property
-    def n_rows(self) -> int:
-        """B."""
-        return int(self.ids.shape[0])
-
-    def count_targets(self) -> Tensor:
-        """Return the weight of the targets, and how many they are: rows, labelled words or tokens; (2,) float64."""
-        if self.reads.shape[1] == 0:
-            n = self.learnt.sum(dtype=torch.float64)
-        elif self.labels.ndim == 2:
-            n = self.read.sum(dtype=torch.float64)
-        else:
-            n = torch.tensor(float(self.n_rows), dtype=torch.float64)
-        return torch.stack([n, n])
-
-    def slice_rows(self, rows: slice, device: torch.device) -> "TaskBatch":
-        """Return some rows, on a device, no wider than the widest of them."""
-        widths = self.widths[rows]
-        T = int(widths.max())
-        cut = {name: getattr(self, name)[rows, ..., :T] for name in ("ids", "learnt")}
-        cut |= {name: getattr(self, name)[rows] for name in ("present", "reads", "read", "labels")}
-        return replace(self, widths=widths, **{k: v.to(device, non_blocking=True) for k, v in cut.items()})
-
-    def loss_args(self) -> tuple[Any, ...]:
-        """Return what the loss module is given."""
-        return (self,)
+_LM_ROWS = 16  # of one forward pass
 
 
-def collate(task: str, rows: Sequence[EncodedExample], *, scored: bool) -> TaskBatch:
-    """Put rows into one batch.
+def collate(spec: TaskSpec, rows: Sequence[EncodedExample]) -> TaskBatch:
+    """Pad the rows of a task into one batch."""
+    head = head_of(spec)
+    labels = torch.zeros(len(rows), dtype=torch.int64) if head is None else head.collate_labels(rows)
+    return pad(spec.name, rows, labels)
 
-    Args:
-        task: its name.
-        rows: of one task, labelled.
-        scored: labels are scores.
-    """
-    S, T = max(len(r.sequences) for r in rows), max(r.width for r in rows)
-    B, R = len(rows), max(len(r.reads) for r in rows)
-    ids, learnt = np.zeros((B, S, T), dtype=np.int64), np.zeros((B, S, T), dtype=np.float32)
-    present, reads = np.zeros((B, S), dtype=bool), np.zeros((B, R), dtype=np.int64)
-    read = np.zeros((B, R), dtype=bool)
-    words = any(isinstance(r.label, tuple) for r in rows)
-    labels = np.zeros((B, R) if words else B, dtype=np.float32 if scored else np.int64)
+
+def pad(task: str, rows: Sequence[EncodedExample], labels: Tensor) -> TaskBatch:
+    """Pad rows into one batch, with labels that are stacked already."""
+    S, T = max(len(r.sequences) for r in rows), max(r.length for r in rows)
+    B, R = len(rows), max(len(r.positions) for r in rows)
+    input_ids, lm_weights = np.zeros((B, S, T), dtype=np.int64), np.zeros((B, S, T), dtype=np.float32)
+    sequence_mask, positions = np.zeros((B, S), dtype=bool), np.zeros((B, R), dtype=np.int64)
+    position_mask = np.zeros((B, R), dtype=bool)
     for b, row in enumerate(rows):
         for s, sequence in enumerate(row.sequences):
             n = len(sequence)
-            ids[b, s, :n] = sequence
-            # Of the row's own text all is learnt, so that the mean over tokens is one a row.
-            marks = row.learnt[1:] if row.learnt else 1 / max(1, n - 1) / len(row.sequences)
-            learnt[b, s, : n - 1] = marks
-        present[b, : len(row.sequences)] = True
-        reads[b, : len(row.reads)], read[b, : len(row.reads)] = row.reads, True
-        if isinstance(row.label, tuple):
-            labels[b, : len(row.label)] = row.label
-        elif row.label is not None:
-            labels[b] = row.label
-    widths = np.array([row.width for row in rows], dtype=np.int64)
-    held = map(torch.from_numpy, (ids, present, reads, read, labels, learnt, widths))
-    return TaskBatch(task, *held)
+            input_ids[b, s, :n] = sequence
+            # Where a head learns, every token counts, and the weights of a row sum to one: L1 is a mean.
+            weights = row.loss_mask[1:] if row.loss_mask else 1 / max(1, n - 1) / len(row.sequences)
+            lm_weights[b, s, : n - 1] = weights
+        sequence_mask[b, : len(row.sequences)] = True
+        positions[b, : len(row.positions)], position_mask[b, : len(row.positions)] = row.positions, True
+    lengths = np.array([row.length for row in rows], dtype=np.int64)
+    n_targets = np.array([row.n_targets for row in rows], dtype=np.float64)
+    return TaskBatch(
+        task=task,
+        input_ids=torch.from_numpy(input_ids),
+        sequence_mask=torch.from_numpy(sequence_mask),
+        positions=torch.from_numpy(positions),
+        position_mask=torch.from_numpy(position_mask),
+        labels=labels,
+        lm_weights=torch.from_numpy(lm_weights),
+        lengths=torch.from_numpy(lengths),
+        n_targets=torch.from_numpy(n_targets),
+    )
 
 
 class TaskLoss(nn.Module):
-    """The model with the losses of its tasks as ``forward``.
+    """The model, with the losses of its tasks as ``forward``.
 
     Args:
         model: with a head for each task that has one.
@@ -126,74 +80,56 @@ class TaskLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.model, self._specs, self._lm_weight = model, specs, lm_weight
+        self._heads = {name: head for name, spec in specs.items() if (head := head_of(spec)) is not None}
         self.dropout = nn.Dropout(dropout)
         self._class_weights = class_weights
 
     def forward(self, batch: TaskBatch) -> tuple[Tensor, Tensor]:
-        """Return the sum of the loss over rows (words, tokens), and their count."""
-        spec = self._specs.get(batch.task)
-        if spec is None or spec.kind in ("text", "chat"):
-            return self._text(batch)
+        """Return the sum of the loss over rows (words, tokens), and their number."""
+        head = self._heads.get(batch.task)
+        if head is None:
+            hidden = last_hidden_states(self.model, batch, with_head=True)
+            return lm_loss(self.model, hidden, batch), batch.count_targets()[0]
         lm_weight = self._lm_weight if self.training else 0.0
-        hidden = last_hidden(self.model, batch, with_head=lm_weight > 0)
-        logits = head_logits(self.model, spec, batch, hidden, self.dropout)
-        total = linear_nll(spec, logits, batch, self._class_weights.get(batch.task)).sum()
+        hidden = last_hidden_states(self.model, batch, with_head=lm_weight > 0)
+        spec, linear = self._specs[batch.task], self.model.heads[batch.task]
+        logits = head.logits(spec, linear, hidden, batch, self.dropout)
+        total = head.losses(logits, batch, self._class_weights.get(batch.task)).sum()
         if lm_weight > 0:
-            total = total + lm_weight * _language(self.model, hidden, batch)
+            total = total + lm_weight * lm_loss(self.model, hidden, batch)
         return total, batch.count_targets()[0]
 
-    def _text(self, batch: TaskBatch) -> tuple[Tensor, Tensor]:
-        hidden = last_hidden(self.model, batch, with_head=True)
-        return _language(self.model, hidden, batch), batch.count_targets()[0]
 
-
-def last_hidden(model: GPT, batch: TaskBatch, *, with_head: bool = False) -> Float[Tensor, "N T C"]:
+def last_hidden_states(model: GPT, batch: TaskBatch, *, with_head: bool = False) -> Float[Tensor, "N T C"]:
     """Return the last hidden states of all sequences, B * S of them."""
-    return model.hidden(batch.ids.flatten(0, 1), with_head=with_head)
+    return model.hidden(batch.input_ids.flatten(0, 1), with_head=with_head)
 
 
-def _language(model: GPT, hidden: Float[Tensor, "N T C"], batch: TaskBatch) -> Tensor:
-    targets = batch.ids.flatten(0, 1).roll(-1, dims=1)
-    return linear_cross_entropy(hidden, model.head_weight, targets, batch.learnt.flatten(0, 1)).sum
+def lm_loss(model: GPT, hidden: Float[Tensor, "N T C"], batch: TaskBatch) -> Tensor:
+    """Return the weighted sum of the next tokens' cross-entropy."""
+    targets = batch.input_ids.flatten(0, 1).roll(-1, dims=1)
+    return linear_cross_entropy(hidden, model.head_weight, targets, batch.lm_weights.flatten(0, 1)).sum
 
 
-def head_logits(
-    model: GPT, spec: TaskSpec, batch: TaskBatch, hidden: Float[Tensor, "N T C"], dropout: nn.Module
-) -> Float[Tensor, "..."]:
-    """Return what a task's head says: (B, n) for classes, (B,) for scores, (B, S) for answers, (B, R, n) for words."""
-    B, S, _ = batch.ids.shape
-    head = model.heads[spec.name]
-    if spec.kind == "tokens":
-        rows = torch.arange(B, device=hidden.device)[:, None]
-        return head(dropout(hidden[rows, batch.reads]))  # type: ignore[no-any-return]
-    read = pooled(hidden, batch.reads.flatten(), mean=spec.pool == "mean").view(B, S, -1)  # (B, S, C)
-    if spec.kind == "choice":
-        answers: Tensor = head(dropout(read)).squeeze(-1)
-        return answers.masked_fill(~batch.present, float("-inf"))
-    # Both orders of a similarity are summed before the head reads them.
-    logits: Tensor = head(dropout(read.sum(1)))
-    return logits.squeeze(-1) if spec.scored else logits
+@torch.no_grad()
+def evaluate_lm_loss(
+    model: GPT, spec: TaskSpec, rows: Sequence[EncodedExample], device_context: parallel.DeviceContext
+) -> float:
+    """Return the language-model loss of a task without a head, in nats per token; NaN where there is no target."""
+    module, total, count = TaskLoss(model, {spec.name: spec}, lm_weight=0, dropout=0, class_weights={}), 0.0, 0.0
+    was_training = model.training
+    model.eval()
+    for first in range(0, len(rows), _LM_ROWS):
+        batch = collate(spec, rows[first : first + _LM_ROWS]).slice_rows(slice(None), device_context.device)
+        with parallel.autocast(device_context):
+            loss, n = module(batch)
+        total, count = total + float(loss), count + float(n)
+    model.train(was_training)
+    return total / count if count else float("nan")
 
 
-def pooled(hidden: Float[Tensor, "N T C"], last: Int[Tensor, " N"], *, mean: bool) -> Float[Tensor, "N C"]:
-    """Return the hidden state of each text's last token, or the mean of all up to it."""
-    if not mean:
-        return hidden[torch.arange(len(last), device=last.device), last]
-    seen = torch.arange(hidden.shape[1], device=last.device) <= last[:, None]  # (N, T)
-    weights = seen.to(hidden.dtype) / (last[:, None] + 1)
-    return torch.einsum("ntc,nt->nc", hidden, weights)
-
-
-def linear_nll(
-    spec: TaskSpec, logits: Float[Tensor, "..."], batch: TaskBatch, class_weights: Tensor | None = None
-) -> Float[Tensor, "..."]:
-    """Return each row's (word's) loss: nats of classes, squared error of scores."""
-    labels: Int[Tensor, ...] = batch.labels
-    if spec.scored:
-        return (logits.float() - labels) ** 2
-    weight = None if class_weights is None else class_weights.to(logits.device)
-    if spec.kind == "tokens":
-        nats = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), weight, reduction="none")
-        seen: Bool[Tensor, " N"] = batch.read.flatten()
-        return nats * seen
-    return F.cross_entropy(logits.float(), labels, weight, reduction="none")
+def balanced_class_weights(spec: TaskSpec, rows: Sequence[EncodedExample]) -> Float[Tensor, " n"]:
+    """Return weights with which every class contributes the same to the loss of the rows."""
+    labels = np.concatenate([np.atleast_1d(np.asarray(row.label)) for row in rows])
+    counts = np.bincount(labels.astype(np.int64), minlength=len(spec.labels))
+    return torch.tensor(len(labels) / (len(spec.labels) * np.maximum(counts, 1)), dtype=torch.float32)

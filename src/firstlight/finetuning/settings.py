@@ -1,4 +1,4 @@
-"""How a pre-trained model is turned to tasks: losses, what learns how fast, mixing, adapters."""
+"""Settings of fine-tuning: losses, what is trained and how fast, the mixing of tasks, adapters."""
 
 from typing import Annotated, Literal
 
@@ -8,50 +8,52 @@ from firstlight.config import Settings
 
 
 class AdapterSettings(Settings):
-    """Small matrices that learn in the place of the large ones (Hu et al. 2021), by the library peft."""
+    """Low-rank adapters (Hu et al. 2021), by the library peft."""
 
-    kind: Literal["none", "lora", "dora", "rslora"] = Field("none", description="none: all weights learn")
+    kind: Literal["none", "lora", "dora", "rslora"] = Field("none", description="none: all weights are trained")
     r: int = Field(16, ge=1, description="rank")
-    alpha: int = Field(32, ge=1, description="the product counts alpha / r times (rslora: alpha / sqrt(r))")
-    dropout: float = Field(0.0, ge=0, lt=1, description="of what the small matrices read")
+    alpha: int = Field(32, ge=1, description="the adapter's output is scaled by alpha / r (rslora: alpha / sqrt(r))")
+    dropout: float = Field(0.0, ge=0, lt=1, description="of the adapters' inputs")
     base: Literal["full", "int8", "nf4"] = Field(
-        "full", description="the matrices beside them: as they are, or in eight or four bits (QLoRA)"
+        "full", description="precision of the frozen matrices: full, or quantized to eight or four bits (QLoRA)"
     )
-    targets: list[Literal["attention", "mlp"]] = Field(["attention", "mlp"], description="which matrices get them")
+    targets: list[Literal["attention", "mlp"]] = Field(["attention", "mlp"], description="matrices that get adapters")
 
     @model_validator(mode="after")
-    def _learns(self) -> "AdapterSettings":
+    def _check_base(self) -> "AdapterSettings":
         if self.base != "full" and self.kind == "none":
-            raise ValueError(f"base {self.base} learns nothing by itself; set kind to lora")
+            raise ValueError(f"base {self.base} cannot be trained without adapters; set kind to lora")
         return self
 
 
 class TuningSettings(Settings):
-    """The choices of fine-tuning."""
+    """Settings of fine-tuning; the key ``finetune``."""
 
-    batch_size: int = Field(32, ge=1, description="rows of one update")
+    batch_size: int = Field(32, ge=1, description="rows per update")
     lm_weight: float = Field(
-        0.5, ge=0, description="weight of the language-model loss beside a task's own (GPT-1's lambda)"
+        0.5, ge=0, description="weight of the language-model loss added to a head's own (GPT-1's lambda)"
     )
     dropout: float | None = Field(
-        None, ge=0, lt=1, description="of embeddings, attention and residuals; as pre-trained where not set"
+        None, ge=0, lt=1, description="of embeddings, attention and residuals; by default as pre-trained"
     )
-    head_dropout: float = Field(0.1, ge=0, lt=1, description="of what the heads read")
-    marks: Literal["auto", "new", "eot"] = Field(
+    head_dropout: float = Field(0.1, ge=0, lt=1, description="of the heads' inputs")
+    special_tokens: Literal["auto", "new", "eot"] = Field(
         "auto",
-        description="start, delimiter, extract tokens: new ones, or end-of-text for all; auto: eot with adapters",
+        description="start, delimiter, extract: new tokens, or end-of-text for all of them; auto: eot with adapters",
     )
     layer_decay: float = Field(
-        1.0, gt=0, le=1, description="learning rate of a layer, as a share of that of the layer above it"
+        1.0, gt=0, le=1, description="layer-wise learning rate decay: factor per layer, from the last one down"
     )
-    freeze: list[str] = Field([], description="patterns of parameters that do not learn, such as embed.* or blocks.0.*")
-    thaw_every: float = Field(
+    freeze: list[str] = Field([], description="patterns of parameters that are not trained: embed.* or blocks.0.*")
+    unfreeze_every_epochs: float = Field(
         0.0,
         ge=0,
-        description="epochs between layers that begin to learn, from the last one down; 0 = all from the start",
+        description="gradual unfreezing: epochs until the next layer is trained, from the last one down; 0 = off",
     )
     mixing: Literal["proportional", "equal"] | Annotated[float, Field(ge=1)] = Field(
         "proportional", description="of several tasks; a number is a temperature: 1 is proportional"
     )
-    replay: float = Field(0.0, ge=0, lt=1, description="share of updates on the text that the model was pre-trained on")
+    replay_fraction: float = Field(
+        0.0, ge=0, lt=1, description="fraction of updates on the text that the model was pre-trained on"
+    )
     adapter: AdapterSettings = AdapterSettings()

@@ -1,12 +1,12 @@
-"""What the mixture draws from: the rows of a task, and the text that a model was pre-trained on."""
+"""Sources of a mixture: the rows of a task, and the text that a model was pre-trained on."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from firstlight.finetuning.loss import TaskBatch, collate
-from firstlight.finetuning.preprocess import EncodedExample
+from firstlight.finetuning.examples import EncodedExample, TaskBatch
+from firstlight.finetuning.loss import collate
 from firstlight.finetuning.spec import TaskSpec
 from firstlight.store import Split
 
@@ -19,62 +19,62 @@ class TaskRows:
 
     @property
     def name(self) -> str:
-        """The task's."""
+        """Name of the task."""
         return self._spec.name
 
     @property
     def n_rows(self) -> int:
-        """How many there are."""
+        """Number of rows."""
         return len(self._rows)
 
-    def batch(self, numbers: np.ndarray) -> TaskBatch:
-        """Return the batch of these rows, in the order of their widths, so that its pieces are padded little."""
-        rows = sorted((self._rows[n] for n in numbers.tolist()), key=lambda row: row.width)
-        return collate(self.name, rows, scored=self._spec.scored)
+    def batch(self, indices: np.ndarray) -> TaskBatch:
+        """Return the batch of these rows, sorted by length, so that its pieces need little padding."""
+        return collate(self._spec, sorted((self._rows[i] for i in indices.tolist()), key=lambda row: row.length))
 
-    def where(self, number: int) -> str:
-        """Return where a row came from."""
-        return self._rows[number].where
+    def where(self, index: int) -> str:
+        """Return the file and line of a row."""
+        return self._rows[index].where
 
 
 class ReplaySource:
-    """Windows of a pre-training text, learnt as text, so that what it taught is not forgotten.
+    """Windows of a pre-training text, for the language model's loss, against catastrophic forgetting.
 
     Args:
         split: of the run's store.
-        width: tokens of a window.
+        block_size: tokens per window.
     """
 
     name = "replay"
 
-    def __init__(self, split: Split, width: int) -> None:
-        self._split, self._T = split, min(width, split.n_tokens)
+    def __init__(self, split: Split, block_size: int) -> None:
+        self._split, self._T = split, min(block_size, split.n_tokens)
 
     @property
     def n_rows(self) -> int:
-        """Windows that the text has."""
+        """Number of windows in the text."""
         return self._split.n_tokens // self._T
 
-    def batch(self, numbers: np.ndarray) -> TaskBatch:
+    def batch(self, indices: np.ndarray) -> TaskBatch:
         """Return the batch of these windows."""
-        at = numbers[:, None] * self._T + np.arange(self._T)
-        ids = torch.from_numpy(np.asarray(self._split.tokens[at], dtype=np.int64))[:, None]  # (B, 1, T)
-        learnt = torch.ones(ids.shape, dtype=torch.float32)
-        learnt[..., -1] = 0
-        B = len(numbers)
-        none = torch.zeros((B, 0), dtype=torch.int64)
+        offsets = indices[:, None] * self._T + np.arange(self._T)
+        ids = torch.from_numpy(np.asarray(self._split.tokens[offsets], dtype=np.int64))[:, None]  # (B, 1, T)
+        lm_weights = torch.ones(ids.shape, dtype=torch.float32)
+        lm_weights[..., -1] = 0
+        B = len(indices)
+        no_positions = torch.zeros((B, 0), dtype=torch.int64)
         return TaskBatch(
-            self.name,
-            ids,
-            torch.ones((B, 1), dtype=torch.bool),
-            none,
-            none.bool(),
-            torch.zeros(B, dtype=torch.int64),
-            learnt,
-            torch.full((B,), self._T),
+            task=self.name,
+            input_ids=ids,
+            sequence_mask=torch.ones((B, 1), dtype=torch.bool),
+            positions=no_positions,
+            position_mask=no_positions.bool(),
+            labels=torch.zeros(B, dtype=torch.int64),
+            lm_weights=lm_weights,
+            lengths=torch.full((B,), self._T),
+            n_targets=torch.full((B,), float(self._T - 1), dtype=torch.float64),
         )
 
-    def where(self, number: int) -> str:
-        """Return where a window came from."""
-        first = number * self._T
+    def where(self, index: int) -> str:
+        """Return the documents of a window."""
+        first = index * self._T
         return ", ".join(self._split.document_names(first, first + self._T))

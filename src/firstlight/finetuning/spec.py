@@ -1,47 +1,34 @@
-"""A labelled task as a small TOML file declares it: what kind it is, where its rows lie, which columns mean what."""
+"""The settings of a labelled task, as a TASK.toml declares them: its kind, its files, and what their columns hold."""
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from firstlight.config import Settings, merge, read_toml, resolve
-from firstlight.errors import ConfigError
+from firstlight.config import Settings
 
-Kind = Literal["classification", "pair", "similarity", "choice", "regression", "tokens", "text", "chat"]
 Column = int | str
 Format = Literal["auto", "csv", "tsv", "jsonl", "json", "parquet", "folders"]
-
-# The columns that a row of each kind must have.
-NEEDED: dict[str, tuple[str, ...]] = {
-    "classification": ("text",),
-    "regression": ("text",),
-    "pair": ("text", "text2"),
-    "similarity": ("text", "text2"),
-    "choice": ("question", "choices"),
-    "tokens": ("tokens",),
-    "text": ("text",),
-    "chat": (),
-}
+Truncation = Literal["tail", "head", "middle", "error"]
 
 
-class Files(Settings):
-    """Where the rows lie, and how they are written."""
+class DataFiles(Settings):
+    """The files of a task, and their format."""
 
-    folder: str = Field("", description="that the names below lie in, beside the TOML or in --data")
+    folder: str = Field("", description="of the files below; relative to the TOML, or to --data")
     train: str | list[str] = Field(description="file, folder or zip; names may be globs; or hf:NAME[:CONFIG][@SPLIT]")
-    valid: str | list[str] | None = Field(None, description="the same; where it is missing, valid_ratio of train")
-    test: str | list[str] | None = Field(None, description="the same")
-    format: Format = Field("auto", description="auto: by the suffix; folders: a folder (or zip) a label, a text a file")
+    valid: str | list[str] | None = Field(None, description="as train; valid_ratio of train where it is not set")
+    test: str | list[str] | None = Field(None, description="as train")
+    format: Format = Field("auto", description="auto: by the suffix; folders: a folder per label, a file per text")
     encoding: str = Field("utf-8", description="such as utf-8, latin-1, gb18030")
-    delimiter: str | None = Field(None, description="between fields; comma for csv, tab for tsv where not set")
+    delimiter: str | None = Field(None, description="between fields; by default comma for csv, tab for tsv")
     header: bool = Field(True, description="the first line names the columns; else they are numbered from 0")
-    quotes: bool | None = Field(None, description="quotes may hold delimiters; true for csv, false for tsv if not set")
-    fields: int | None = Field(None, ge=2, description="cut a line that often at most: the last field keeps delimiters")
-    path: str = Field("", description="keys and numbers, with dots, to the list of records in a JSON file")
-    empty: Literal["error", "drop"] = Field("error", description="what to do about a row without text")
-    each: str = Field("", description="the same within a record: a list whose items are rows; their columns are each.…")
+    quotes: bool | None = Field(None, description="quotes may enclose delimiters; by default true for csv, not for tsv")
+    max_fields: int | None = Field(None, ge=2, description="split lines into so many fields; the last keeps delimiters")
+    field: str = Field("", description="of a JSON file, the path to its list of records: keys and indices with dots")
+    explode: str = Field(
+        "", description="path to a list within each record whose items become rows; their columns are item.…"
+    )
+    on_empty: Literal["error", "drop"] = Field("error", description="what to do with a row without text")
 
     @field_validator("encoding")
     @classmethod
@@ -49,133 +36,57 @@ class Files(Settings):
         try:
             "".encode(encoding)
         except LookupError as error:
-            raise ValueError("no such text encoding; expected such as utf-8, latin-1 or gb18030") from error
+            raise ValueError("unknown text encoding; expected such as utf-8, latin-1 or gb18030") from error
         return encoding
 
     @model_validator(mode="after")
-    def _delimits(self) -> "Files":
-        # A table's reader takes one character; a line that is cut a number of times may be cut at any text.
-        if self.delimiter == "" or (self.delimiter is not None and len(self.delimiter) > 1 and self.fields is None):
+    def _check_delimiter(self) -> "DataFiles":
+        # csv.reader takes one character; a line that is split into max_fields may be split at any text.
+        if self.delimiter == "" or (self.delimiter is not None and len(self.delimiter) > 1 and self.max_fields is None):
             raise ValueError(f"delimiter must be one character, not {self.delimiter!r}")
         return self
 
 
 class Columns(Settings):
-    """Which columns mean what; names, or numbers from 0. Several are joined with a line break."""
+    """The columns of a row: names, or numbers from 0. The texts of several are joined with line breaks."""
 
     text: Column | list[Column] | None = None
     text2: Column | list[Column] | None = None
     question: Column | list[Column] | None = None
-    choices: Column | list[Column] | None = Field(None, description="one column with a list, or a column an answer")
-    tokens: Column | None = Field(None, description="a list of words, or words between spaces")
+    choices: Column | list[Column] | None = Field(None, description="one column with a list, or a column per answer")
+    tokens: Column | None = Field(None, description="a list of words, or words separated by spaces")
     label: Column | None = None
     messages: Column | None = Field(None, description="a list of {role, content}")
 
 
 class TaskSpec(Settings):
-    """A labelled task."""
+    """The settings of a labelled task. ``kinds.check_spec`` checks them against its kind."""
 
     name: str
-    kind: Kind
-    data: Files
+    kind: str = Field(description="a name of the table KINDS, or package.module:NAME")
+    data: DataFiles
     columns: Columns = Columns()
-    values: list[str] = Field([], description="labels as the files have them, in order; inferred from train if empty")
-    labels: list[str] = Field([], description="names of the labels; the values themselves if empty")
-    scale: tuple[float, float] | None = Field(None, description="lowest and highest score; those of train if not set")
-    valid_ratio: float = Field(0.1, gt=0, lt=1, description="of train, label by label, where no valid file is named")
-    long: Literal["tail", "head", "middle", "error"] = Field(
-        "tail", description="what is cut away from a text longer than the model sees"
+    label_values: list[str] = Field(
+        [], description="labels as the files have them, in order; by default those of train"
     )
-    metric: Literal[
-        "auto", "accuracy", "f1", "macro_f1", "micro_f1", "matthews", "pearson", "spearman", "exact_match"
-    ] = "auto"
+    labels: list[str] = Field([], description="names of the labels; by default label_values")
+    scale: tuple[float, float] | None = Field(None, description="lowest and highest score; by default those of train")
+    valid_ratio: float = Field(0.1, gt=0, lt=1, description="of train, per label, where no valid file is named")
+    truncation: Truncation = Field("tail", description="the part of a text that is cut off where it is too long")
+    metric: str = Field("auto", description="by which checkpoints are compared: such as accuracy, f1, pearson")
     class_weights: Literal["none", "balanced"] = "none"
     pool: Literal["last", "mean"] = Field(
         "last", description="what the head reads: the extract token, as in GPT-1, or the mean of all, as in Image GPT"
     )
-    max_rows: int | None = Field(None, ge=2, description="rows of train that are used, drawn by the seed")
+    max_train_rows: int | None = Field(None, ge=2, description="rows of train that are used, drawn by the seed")
 
     @model_validator(mode="after")
-    def _fits(self) -> "TaskSpec":
-        missing = [c for c in NEEDED[self.kind] if getattr(self.columns, c) is None]
-        if self.data.format == "folders":
-            missing = []
-        if missing:
-            raise ValueError(f"a task of kind {self.kind} needs columns.{missing[0]}")
-        if self.kind == "chat" and self.columns.messages is None and None in (self.columns.text, self.columns.text2):
-            raise ValueError("a task of kind chat needs columns.messages, or columns.text and columns.text2")
-        if self.labels and len(self.labels) != len(self.values or self.labels):
-            raise ValueError(f"{len(self.labels)} names in labels, but {len(self.values)} values")
-        for what in (self.values, self.labels):
-            if len(set(what)) < len(what):
+    def _check_labels(self) -> "TaskSpec":
+        if self.labels and len(self.labels) != len(self.label_values or self.labels):
+            raise ValueError(f"{len(self.labels)} names in labels, but {len(self.label_values)} in label_values")
+        for names in (self.label_values, self.labels):
+            if len(set(names)) < len(names):
                 raise ValueError("two labels are the same")
         if self.scale is not None and not self.scale[0] < self.scale[1]:
             raise ValueError("scale needs a lower and a higher score")
-        if self.pool != "last" and not self.whole:
-            raise ValueError(
-                f"pool {self.pool} does not fit a task of kind {self.kind}, where no head reads whole texts"
-            )
-        is_score = self.metric in ("pearson", "spearman")
-        if self.metric != "auto" and is_score != self.scored:
-            raise ValueError(
-                f"metric {self.metric} does not fit a task that gives {'scores' if self.scored else 'labels'}"
-            )
         return self
-
-    @property
-    def scored(self) -> bool:
-        """The answer is a number: regression, and similarity without named labels."""
-        return self.kind == "regression" or (self.kind == "similarity" and not (self.values or self.labels))
-
-    @property
-    def has_head(self) -> bool:
-        """The answer comes from a head; plain texts and chats have none."""
-        return self.kind not in ("text", "chat")
-
-    @property
-    def whole(self) -> bool:
-        """A head reads whole texts, not each word."""
-        return self.has_head and self.kind != "tokens"
-
-    @property
-    def n_outputs(self) -> int:
-        """Outputs of the head."""
-        return 1 if self.scored or self.kind == "choice" else len(self.labels)
-
-    def scaled(self, score: float) -> float:
-        """Return a score as a head learns it: 0 for the lowest, 1 for the highest."""
-        low, high = self.scale or (0.0, 1.0)
-        return (score - low) / (high - low)
-
-    def in_scale(self, output: float) -> float:
-        """Return what a head says in the task's own scale."""
-        low, high = self.scale or (0.0, 1.0)
-        return low + output * (high - low)
-
-
-def read_spec(path: Path, *, data: Path | None = None, overrides: Mapping[str, Any] | None = None) -> TaskSpec:
-    """Read a TASK.toml.
-
-    Args:
-        path: of the file.
-        data: in the place of the TOML's own folder, where ``data.folder`` lies.
-        overrides: tables over the file's.
-
-    Raises:
-        UsageError: the file is missing or no TOML.
-        ConfigError: a key is unknown, missing or has a wrong value; names file and key.
-    """
-    table = merge({"name": path.stem}, read_toml(path), overrides or {})
-    try:
-        spec = resolve(TaskSpec, table)
-    except ConfigError as error:
-        raise ConfigError(
-            error.problem,
-            where=f"{path}: {error.where}" if error.where else path,
-            found=error.found,
-            expected=error.expected,
-            fix=error.fix,
-        ) from error
-    base = path.parent if data is None else data
-    files = spec.data.model_copy(update={"folder": str(base / spec.data.folder)})
-    return spec.model_copy(update={"data": files})

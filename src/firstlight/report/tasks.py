@@ -124,7 +124,7 @@ def _view(name: str, table: Any, labels: list[str], notes: Any) -> TaskView:
             (
                 words(find(w, "where"), 200),
                 words(find(w, "true"), 60),
-                words(find(w, "said"), 60),
+                words(find(w, "predicted"), 60),
                 "" if number(find(w, "probability")) is None else percent(find(w, "probability")),
             )
             for w in find(table, "worst") or []

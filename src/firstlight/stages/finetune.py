@@ -9,7 +9,8 @@ from typing import Any
 from firstlight import progress
 from firstlight.config import merge, parse_overrides, preset, read_toml, resolve
 from firstlight.errors import UsageError
-from firstlight.finetuning import EvalResults
+from firstlight.files import write_atomic
+from firstlight.finetuning import EvalResults, tasks_to_json
 from firstlight.lm import LM
 from firstlight.parallel import DeviceContext, is_main_process
 from firstlight.runs import Recipe, Request, RunDirectory, RunResult, read_json, resolve_request, run_recipe, write_json
@@ -77,7 +78,7 @@ class FinetuneRecipe(Recipe[FinetuneSettings, FinetuneArtifacts, FinetuneResult]
             loss = finetune_setup.pretraining_loss(ctx.state.model, artifacts, device_context)
             write_json(run.initial_loss_file, {"loss": loss})
         if is_main_process(device_context):
-            finetune_setup.write_tasks(run.tasks_file, artifacts.specs)
+            write_atomic(run.tasks_file, tasks_to_json(artifacts.specs.values()))
             artifacts.tokenizer.save(run.tokenizer)
         return ctx
 

@@ -1,13 +1,11 @@
 """Build a fine-tuning run: tasks and rows, model with heads, optimizer, mixture of tasks, evaluation, checkpoints."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from firstlight import optim, parallel, progress
@@ -29,18 +27,23 @@ from firstlight.finetuning import (
     TaskLoss,
     TaskRows,
     TaskSpec,
+    balanced_class_weights,
     build_task_model,
     chat_template,
     compute_metrics,
+    evaluate_lm_loss,
+    head_of,
+    kind_of,
     layer_lr_scales,
     load_task,
-    new_tokens,
     predict,
     read_spec,
+    read_tasks,
+    special_tokens,
+    tasks_to_json,
     unfreeze_layers,
 )
 from firstlight.finetuning import adapters as adapter_files
-from firstlight.finetuning.loss import collate
 from firstlight.lm import LM, Classifier, save_pretrained
 from firstlight.model import GPT, ModelConfig, flops_per_token, fused_splits
 from firstlight.parallel import DeviceContext
@@ -51,7 +54,6 @@ from firstlight.store import TokenStore, Windows
 from firstlight.tokenizer import Tokenizer
 from firstlight.train import CheckpointManager, Limits, RunLog, TrainContext, TrainState, validate
 
-_TEXT_KINDS = ("text", "chat")
 _FORGETTING_WINDOWS = 200
 _SPLITS = ("train", "valid", "test")
 
@@ -95,9 +97,10 @@ class FinetuneArtifacts:
         if len(self.tasks) != 1:
             return None
         spec = next(iter(self.specs.values()))
-        if spec.kind not in ("classification", "pair", "regression") or spec.pool != "last":
+        head = head_of(spec)
+        if not kind_of(spec).sequence_classification or spec.pool != "last" or head is None:
             return None
-        return Classifier(spec.name, () if spec.scored else spec.labels)
+        return Classifier(spec.name, spec.labels if head.has_classes else ())
 
 
 def prepare_artifacts(run: RunDirectory, settings: FinetuneSettings) -> FinetuneArtifacts:
@@ -123,7 +126,7 @@ def prepare_artifacts(run: RunDirectory, settings: FinetuneSettings) -> Finetune
 
 def _read_specs(run: RunDirectory, settings: FinetuneSettings) -> list[TaskSpec]:
     if run.exists and run.tasks_file.is_file():
-        return [TaskSpec.model_validate(table) for table in json.loads(run.tasks_file.read_text(encoding="utf-8"))]
+        return list(read_tasks(run.path).values())
     data = None if settings.run.data is None else Path(settings.run.data)
     specs = [read_spec(Path(t), data=data) for t in settings.run.tasks]
     names = [spec.name for spec in specs]
@@ -137,26 +140,27 @@ def _read_specs(run: RunDirectory, settings: FinetuneSettings) -> list[TaskSpec]
 
 def _extend_tokenizer(tokenizer: Tokenizer, specs: Sequence[TaskSpec], settings: FinetuneSettings) -> Tokenizer:
     """Add the special tokens of the tasks, and a chat template if one of them is a chat."""
-    table, kinds = settings.finetune, {spec.kind for spec in specs}
+    table, kinds = settings.finetune, [kind_of(spec) for spec in specs]
     uses_adapter = table.adapter.kind != "none"
-    is_new = table.marks == "new" or (table.marks == "auto" and not uses_adapter)
-    added = new_tokens(kinds) if is_new else []
-    special_tokens = (START, DELIMITER, EXTRACT) if is_new else (tokenizer.eot,) * 3
+    is_new = table.special_tokens == "new" or (table.special_tokens == "auto" and not uses_adapter)
+    added = special_tokens(specs) if is_new else []
+    around = (START, DELIMITER, EXTRACT) if is_new else (tokenizer.eot,) * 3
     kept: dict[str, Any] = {"pad_token": PAD} if PAD in added else {}
-    single = len(specs) == 1 and kinds <= {"classification", "pair", "regression"}
-    extended = tokenizer.extended(added, around=special_tokens if single else None, kept=kept)
-    return extended.extended([], kept={"chat_template": chat_template(extended)}) if "chat" in kinds else extended
+    single = len(specs) == 1 and kinds[0].sequence_classification
+    extended = tokenizer.extended(added, around=around if single else None, kept=kept)
+    is_chat = any(kind.inputs.is_chat for kind in kinds)
+    return extended.extended([], kept={"chat_template": chat_template(extended)}) if is_chat else extended
 
 
 def _tokenize(data: TaskData, tokenizer: Tokenizer, block_size: int) -> Splits:
-    transform = Preprocessor(data.spec, tokenizer, block_size)
-    splits = transform(data.train), transform(data.valid), transform(data.test)
+    preprocess = Preprocessor(data.spec, tokenizer, block_size)
+    splits = preprocess(data.train), preprocess(data.valid), preprocess(data.test)
     for note in data.notes:
         progress.notice(f"{data.spec.name}: {note}")
-    if transform.cut:
-        where = "at their end" if data.spec.long == "tail" else f"at their {data.spec.long}"
+    if preprocess.n_truncated:
         progress.notice(
-            f"{data.spec.name}: {transform.cut:,} rows longer than {block_size} tokens were truncated {where}"
+            f"{data.spec.name}: {preprocess.n_truncated:,} inputs longer than {block_size} tokens were truncated "
+            f"(truncation = {data.spec.truncation})"
         )
     return splits
 
@@ -228,7 +232,7 @@ def train_context(
     table, model = settings.finetune, _build_model(settings, artifacts)
     state = TrainState(model, _build_optimizer(model, settings))
     if table.adapter.kind != "none":
-        state.weight_format = adapter_files.Adapted()
+        state.weight_format = adapter_files.AdapterCheckpoint()
     _start_state(state, settings, device_context)
     rows = rows_per_step(settings, device_context)
     mixture = _mixture(settings, artifacts, rows)
@@ -244,7 +248,7 @@ def train_context(
         model, artifacts.specs, lm_weight=table.lm_weight, dropout=table.head_dropout, class_weights=weights
     )
     trainable = frozenset(name for name, p in model.named_parameters() if p.requires_grad)
-    unfreeze_every = table.thaw_every * mixture.updates_per_epoch
+    unfreeze_every = table.unfreeze_every_epochs * mixture.updates_per_epoch
     return TrainContext(
         run=run.path,
         state=state,
@@ -290,27 +294,25 @@ def _mixture(settings: FinetuneSettings, artifacts: FinetuneArtifacts, rows: int
     table = settings.finetune
     sources: list[RowSource] = [TaskRows(spec, artifacts.rows[name][0]) for name, spec in artifacts.specs.items()]
     fixed = {}
-    if table.replay:
+    if table.replay_fraction:
         if artifacts.store is None:
             raise UsageError(
                 "there is no pre-training text to replay",
-                where="finetune.replay",
+                where="finetune.replay_fraction",
                 fix="Start from a run that has its data/, or leave it out.",
             )
         sources.append(ReplaySource(artifacts.store.train, artifacts.init_model.config.block_size))
-        fixed[ReplaySource.name] = table.replay
+        fixed[ReplaySource.name] = table.replay_fraction
     return Mixture.plan(sources, rows=rows, mixing=table.mixing, fixed=fixed, seed=settings.run.seed)
 
 
 def _class_weights(artifacts: FinetuneArtifacts) -> dict[str, torch.Tensor]:
-    """Compute, for tasks with balanced class weights, the weights that give every class the same total."""
-    weights = {}
-    for name, spec in artifacts.specs.items():
-        if spec.class_weights == "balanced" and not spec.scored and spec.kind not in ("choice", *_TEXT_KINDS):
-            labels = np.concatenate([np.atleast_1d(np.asarray(row.label)) for row in artifacts.rows[name][0]])
-            counts = np.bincount(labels.astype(np.int64), minlength=len(spec.labels))
-            weights[name] = torch.tensor(len(labels) / (len(spec.labels) * np.maximum(counts, 1)), dtype=torch.float32)
-    return weights
+    """Compute the class weights of the tasks that balance their classes."""
+    return {
+        name: balanced_class_weights(spec, artifacts.rows[name][0])
+        for name, spec in artifacts.specs.items()
+        if spec.class_weights == "balanced"
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,29 +375,12 @@ def evaluate_tasks(
         rows = artifacts.rows[name][_SPLITS.index(split)]
         if not rows:
             continue
-        if spec.kind in _TEXT_KINDS:
-            texts[name] = _text_loss(model, spec, rows, device_context)
+        if head_of(spec) is None:
+            texts[name] = evaluate_lm_loss(model, spec, rows, device_context)
         else:
-            predictions[name] = predict(model, spec, rows, device_context, most=limit)
-            metrics[name] = compute_metrics(spec, rows, predictions[name], n_bootstrap=0)
+            predictions[name] = predict(model, spec, rows, device_context, max_rows=limit)
+            metrics[name] = compute_metrics(spec, rows, predictions[name])
     return TaskEvaluation(EvalResults(metrics, texts), predictions)
-
-
-@torch.no_grad()
-def _text_loss(model: GPT, spec: TaskSpec, rows: Sequence[EncodedExample], device_context: DeviceContext) -> float:
-    """Compute the mean loss of a task of text, in nats per target."""
-    module = TaskLoss(model, {spec.name: spec}, lm_weight=0, dropout=0, class_weights={})
-    total, count, was_training = 0.0, 0.0, model.training
-    model.eval()
-    for first in range(0, len(rows), 16):
-        batch = collate(spec.name, rows[first : first + 16], scored=False).slice_rows(
-            slice(None), device_context.device
-        )
-        with parallel.autocast(device_context):
-            nats, n = module(batch)
-        total, count = total + float(nats), count + float(n)
-    model.train(was_training)
-    return total / count if count else float("nan")
 
 
 def pretraining_loss(model: GPT, artifacts: FinetuneArtifacts, device_context: DeviceContext) -> float | None:
@@ -421,12 +406,6 @@ def _model_writer(run: RunDirectory, settings: FinetuneSettings, artifacts: Fine
                 head=None if classifier is None else classifier.head,
             )
         save_pretrained(folder, model.config, weights, artifacts.tokenizer, facts, classifier)
-        write_tasks(folder / run_layout.TASKS, artifacts.specs)
+        write_atomic(folder / run_layout.TASKS, tasks_to_json(artifacts.specs.values()))
 
     return write
-
-
-def write_tasks(path: Path, specs: Mapping[str, TaskSpec]) -> None:
-    """Write the tasks, with the labels found in their rows, as run directory and checkpoints have them."""
-    tables = [spec.model_dump(mode="json") for spec in specs.values()]
-    write_atomic(path, json.dumps(tables, indent=1, ensure_ascii=False) + "\n")

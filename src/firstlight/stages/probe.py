@@ -1,4 +1,4 @@
-"""``probe``: what each layer of a model knows of a task, by a linear classifier on its hidden states."""
+"""``probe``: linear probes, the accuracy of a linear classifier on the hidden states of every layer."""
 
 from pathlib import Path
 from typing import Literal
@@ -7,10 +7,10 @@ import torch
 
 from firstlight import parallel, progress
 from firstlight.errors import UsageError
-from firstlight.finetuning import Preprocessor, load_task, read_spec
-from firstlight.finetuning.probe import ProbeResult, features
-from firstlight.finetuning.probe import probe as fit_layers
+from firstlight.finetuning import Preprocessor, head_of, kind_of, load_task, read_spec
+from firstlight.finetuning.probe import ProbeResult, features, fit_probes
 from firstlight.lm import LM
+from firstlight.stages.probe_images import probe_images
 from firstlight.tokenizer import Pixels
 
 
@@ -24,42 +24,42 @@ def probe(
     seed: int = 1337,
     rows: int = 10_000,
 ) -> ProbeResult:
-    """Fit a linear classifier on the hidden states of every layer of a model that stays as it is.
+    """Fit a linear classifier on the hidden states of every layer of a frozen model.
 
     Args:
         run: a run, checkpoint or Hugging Face directory.
-        task: a TASK.toml of classification or of pairs; of a model of images, labelled images to score on, by
-            default the valid split of its run.
-        data: folder of the task's data folder.
+        task: a TASK.toml of classification or pairs; of a model of images, labelled images to evaluate on, by default
+            the validation split of its run.
+        data: folder that contains the task's data folder.
         pool: mean over positions, or the last position.
         device: auto, cpu, cuda, cuda:N or mps.
         seed: of the rows that are drawn.
-        rows: images to fit on, and to score on, at most.
+        rows: limit of images to fit on, and to evaluate on.
 
     Raises:
-        UsageError: another kind of task.
+        UsageError: the task is of another kind.
         CorpusError: a row cannot be read.
     """
     device_context = parallel.resolve_hardware(parallel.HardwareSettings.model_validate({"device": device}))
     lm = LM.load_fp32(run).to(device_context)
     if isinstance(lm.codec, Pixels):
-        from firstlight.stages.probe_images import probe_images
-
-        return probe_images(lm, run, task, pool=pool, most=rows)
+        return probe_images(lm, run, task, pool=pool, max_images=rows)
     if lm.tokenizer is None:
-        raise UsageError("has no tokenizer, so it reads no text", where=run)
+        raise UsageError("has no tokenizer, so it cannot read text", where=run)
     if task is None:
-        raise UsageError("names no task", where="probe", expected="RUN TASK.toml")
-    found = load_task(read_spec(Path(task), data=None if data is None else Path(data)), seed=seed)
-    spec = found.spec
-    if spec.kind not in ("classification", "pair"):
-        raise UsageError("is no task of classes", where=task, found=spec.kind, expected="classification or pair")
-    for note in found.notes:
+        raise UsageError("no task is given", where="probe", expected="RUN TASK.toml")
+    spec = read_spec(Path(task), data=None if data is None else Path(data))
+    head = head_of(spec)
+    if not kind_of(spec).sequence_classification or head is None or not head.has_classes:
+        raise UsageError("is not a task of classes", where=task, found=spec.kind, expected="classification or pair")
+    dataset = load_task(spec, seed=seed)
+    spec = dataset.spec
+    for note in dataset.notes:
         progress.notice(f"{spec.name}: {note}")
-    transform = Preprocessor(spec, lm.tokenizer, lm.config.block_size)
-    train, valid = transform(found.train), transform(found.valid)
-    labels, true = (torch.tensor([row.label for row in part]) for part in (train, valid))
-    seen, unseen = (features(lm.model, part, device_context, pool) for part in (train, valid))
-    layers = fit_layers(seen, labels, unseen, true, len(spec.labels))
+    preprocess = Preprocessor(spec, lm.tokenizer, lm.config.block_size)
+    train, valid = preprocess(dataset.train), preprocess(dataset.valid)
+    labels, true = (torch.tensor([row.label for row in rows]) for rows in (train, valid))
+    train_states, valid_states = (features(lm.model, rows, device_context, pool) for rows in (train, valid))
+    layers = fit_probes(train_states, labels, valid_states, true, len(spec.labels))
     majority = float((true == labels.mode().values).float().mean())
     return ProbeResult(str(run), spec.name, pool, len(train), majority, layers)

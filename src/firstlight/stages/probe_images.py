@@ -1,7 +1,7 @@
-"""``probe`` of a model of images: what each layer knows of the classes, beside what the pixels alone say.
+"""``probe`` of a model of images: linear probes of its layers for the images' classes, and of the raw pixels.
 
-The images that the classifier is fitted on are of the run's own training split. No class is told to the model: the
-start token stands before each image. The last pixel is not read, since nothing follows it.
+The classifiers are fitted on images of the run's own training split. The model is not given the class: each image
+starts with the start token. The last pixel is not an input, since nothing is predicted after it.
 """
 
 from pathlib import Path
@@ -11,8 +11,8 @@ import torch
 
 from firstlight.corpus import CorpusSettings, ImageSettings, open_images
 from firstlight.errors import UsageError
-from firstlight.finetuning.preprocess import EncodedExample
-from firstlight.finetuning.probe import Pool, ProbeResult, features, probe, raw_pixels
+from firstlight.finetuning import EncodedExample
+from firstlight.finetuning.probe import Pool, ProbeResult, features, fit_probes, fit_raw_pixels
 from firstlight.lm import LM
 from firstlight.stages.evaluate import find_token_store
 from firstlight.stages.images import image_codec
@@ -21,15 +21,15 @@ from firstlight.stages.sequences import row_of
 from firstlight.tokenizer import Pixels
 
 
-def probe_images(lm: LM, run: str | Path, images: str | Path | None, *, pool: Pool, most: int) -> ProbeResult:
+def probe_images(lm: LM, run: str | Path, images: str | Path | None, *, pool: Pool, max_images: int) -> ProbeResult:
     """Fit a linear classifier on every layer's hidden states, and on pixels.
 
     Args:
-        lm: a model of images, which lies in its run.
+        lm: a model of images, in its run.
         run: as the user gave it.
-        images: labelled images to score on; by default the run's valid split.
+        images: labelled images to evaluate on; by default the run's validation split.
         pool: mean over positions, or the last position.
-        most: images to fit on, and to score on.
+        max_images: limit of images to fit on, and to evaluate on.
 
     Raises:
         UsageError: the images have no classes, or the run's store is gone.
@@ -39,32 +39,32 @@ def probe_images(lm: LM, run: str | Path, images: str | Path | None, *, pool: Po
         raise UsageError("was trained on images without classes", where=run)
     store = find_token_store(lm, needed=True)
     if store is None:
-        raise UsageError("lies in no run whose images could be taken", where=run, expected="a run with its token store")
-    seen = _some(split_rows(store.train, pixels.sequence_length), most)
+        raise UsageError("has no training images", where=run, expected="a run with its token store")
+    train = _sample(split_rows(store.train, pixels.sequence_length), max_images)
     if images is None:
-        unseen, name = _some(split_rows(store.valid, pixels.sequence_length), most), "valid split"
+        valid, name = _sample(split_rows(store.valid, pixels.sequence_length), max_images), "valid split"
     else:
-        unseen, name = _some(_read(str(images), pixels), most), str(images)
-    labels, true = (torch.from_numpy(part[:, 0] - pixels.start_id - 1) for part in (seen, unseen))
-    states = [features(lm.model, _rows(part, pixels), lm.device_context, pool) for part in (seen, unseen)]
+        valid, name = _sample(_read(str(images), pixels), max_images), str(images)
+    labels, true = (torch.from_numpy(part[:, 0] - pixels.start_id - 1) for part in (train, valid))
+    states = [features(lm.model, _rows(part, pixels), lm.device_context, pool) for part in (train, valid)]
     n = len(pixels.classes)
-    layers = probe(states[0], labels, states[1], true, n)
-    plain = [torch.from_numpy(_flat(part, pixels)) for part in (seen, unseen)]
+    layers = fit_probes(states[0], labels, states[1], true, n)
+    pixel_values = [torch.from_numpy(_flat(part, pixels)) for part in (train, valid)]
     majority = float((true == labels.mode().values).float().mean())
-    raw = raw_pixels(plain[0], labels, plain[1], true, n)
-    return ProbeResult(str(run), name, pool, len(seen), majority, layers, raw)
+    raw = fit_raw_pixels(pixel_values[0], labels, pixel_values[1], true, n)
+    return ProbeResult(str(run), name, pool, len(train), majority, layers, raw)
 
 
-def _some(rows: np.ndarray, most: int) -> np.ndarray:
-    """Return evenly spread rows, as int64."""
-    return rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(np.int64)].astype(np.int64)
+def _sample(rows: np.ndarray, max_rows: int) -> np.ndarray:
+    """Return evenly spaced rows, as int64."""
+    return rows[np.linspace(0, len(rows) - 1, min(max_rows, len(rows))).astype(np.int64)].astype(np.int64)
 
 
 def _read(name: str, pixels: Pixels) -> np.ndarray:
     settings = ImageSettings(size=pixels.size, colors="palette" if pixels.palette else "grey")
     found = open_images([name], settings, CorpusSettings())
     if not found.classes:
-        raise UsageError("has no labels", where=name, expected="sub-folders, or a file of labels beside it")
+        raise UsageError("has no labels", where=name, expected="sub-folders, or a file of labels next to it")
     return np.stack([row_of(document, pixels) for document in found.corpus])
 
 
@@ -75,6 +75,6 @@ def _rows(images: np.ndarray, pixels: Pixels) -> list[EncodedExample]:
 
 
 def _flat(images: np.ndarray, pixels: Pixels) -> np.ndarray:
-    """Return pixels as numbers, one a level of grey, three a colour: (N, P) float32."""
+    """Return pixels as numbers, one per grey level or three per colour: (N, P) float32."""
     decoded = pixels.decode(images[:, 1:])
     return (decoded if pixels.palette else decoded[..., 0]).reshape(len(images), -1).astype(np.float32)

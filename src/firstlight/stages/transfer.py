@@ -1,4 +1,4 @@
-"""``transfer``: does one task help another? Each alone, after and with the other, and its head on the other's rows."""
+"""``transfer``: transfer between two tasks: each alone, after and with the other, and its head on the other's rows."""
 
 import json
 from collections.abc import Sequence
@@ -10,8 +10,7 @@ from firstlight import progress
 from firstlight.config import read_toml
 from firstlight.errors import UsageError
 from firstlight.files import write_atomic
-from firstlight.files.run_layout import TASKS
-from firstlight.finetuning import Preprocessor, TaskSpec, compute_metrics, load_task, predict
+from firstlight.finetuning import Preprocessor, compute_metrics, load_task, predict, read_tasks
 from firstlight.lm import LM
 from firstlight.stages.finetune import finetune
 
@@ -20,18 +19,18 @@ _N_BOOTSTRAP = 1000
 
 @dataclass(frozen=True, slots=True)
 class TransferRow:
-    """One cell of the report.
+    """One evaluation.
 
     Attributes:
-        task: whose valid rows are judged.
-        trained: on what, in words.
+        task: on whose validation rows.
+        trained_on: the tasks that the model was trained on.
         metric: the task's own.
         value: of it.
         low, high: its 95 % interval.
     """
 
     task: str
-    trained: str
+    trained_on: str
     metric: str
     value: float
     low: float
@@ -40,7 +39,7 @@ class TransferRow:
 
 @dataclass(frozen=True, slots=True)
 class TransferResult:
-    """What one task did for another."""
+    """Metrics of two tasks, by what the model was trained on."""
 
     out: Path
     rows: list[TransferRow]
@@ -51,43 +50,43 @@ class TransferResult:
 
 
 def transfer(
-    start_from: str | Path, tasks: Sequence[str | Path], *, out: str | Path, overrides: Sequence[str] = (), **more: Any
+    init_from: str | Path, tasks: Sequence[str | Path], *, out: str | Path, overrides: Sequence[str] = (), **more: Any
 ) -> TransferResult:
-    """Fine-tune on two tasks alone, one after the other and together, and judge each on its valid rows.
+    """Fine-tune on two tasks alone, one after the other and together, and evaluate each on its validation rows.
 
-    Where both have the same labels, each one's head is judged on the other's rows too. Runs that are there already
-    are used again, so that a report that was cut off goes on.
+    Where both have the same labels, each one's head is also evaluated on the other's rows. Runs that exist are used
+    again, so that an interrupted command can be resumed.
 
     Args:
-        start_from: the pre-trained model.
+        init_from: the pre-trained model.
         tasks: two TASK.toml files.
         out: folder of the runs, and of transfer.json.
-        overrides: ``key=value`` words.
-        more: as of ``finetune``.
+        overrides: ``key=value`` settings.
+        more: arguments of ``finetune``.
 
     Raises:
         UsageError: not two tasks.
         FirstlightError: as ``finetune``.
     """
     if len(tasks) != 2:
-        raise UsageError("compares two tasks", where="transfer", found=len(tasks), expected="two TASK.toml files")
+        raise UsageError("needs two tasks", where="transfer", found=len(tasks), expected="two TASK.toml files")
     folder, rows = Path(out), []
 
-    def tuned(name: str, start: str | Path, on: Sequence[str | Path]) -> Path:
+    def tune(name: str, start: str | Path, on: Sequence[str | Path]) -> Path:
         result = finetune(start, on, out=folder / name, resume=True, overrides=overrides, **more)
         if not result.finished:
             raise KeyboardInterrupt
-        for task, f in result.valid.items():
-            if "low" in f:
-                rows.append(TransferRow(task, name, f["metric"], f["value"], f["low"], f["high"]))
+        for task, m in result.valid.items():
+            if "low" in m:
+                rows.append(TransferRow(task, name, m["metric"], m["value"], m["low"], m["high"]))
         return folder / name
 
     a, b = tasks
     names = [Path(t).stem for t in tasks]
-    alone = {name: tuned(name, start_from, [task]) for name, task in zip(names, tasks, strict=True)}
-    tuned(f"{names[0]}-with-{names[1]}", start_from, [a, b])
-    tuned(f"{names[0]}-after-{names[1]}", alone[names[1]], [a])
-    tuned(f"{names[1]}-after-{names[0]}", alone[names[0]], [b])
+    alone = {name: tune(name, init_from, [task]) for name, task in zip(names, tasks, strict=True)}
+    tune(f"{names[0]}-with-{names[1]}", init_from, [a, b])
+    tune(f"{names[0]}-after-{names[1]}", alone[names[1]], [a])
+    tune(f"{names[1]}-after-{names[0]}", alone[names[0]], [b])
     rows += _across(alone)
     result = TransferResult(folder, rows)
     write_atomic(folder / "transfer.json", json.dumps(result.to_json(), indent=1) + "\n")
@@ -95,28 +94,24 @@ def transfer(
 
 
 def _across(runs: dict[str, Path]) -> list[TransferRow]:
-    """Judge each run's head on the other's valid rows, where their labels are the same."""
+    """Evaluate each run's head on the other's validation rows, where their labels are the same."""
     specs = {}
     for name, run in runs.items():
-        (table,) = json.loads((run / TASKS).read_text(encoding="utf-8"))
-        specs[name] = TaskSpec.model_validate(table)
+        (specs[name],) = read_tasks(run).values()
     (one, first), (two, second) = specs.items()
     if first.labels != second.labels or first.kind != second.kind or not first.labels:
-        progress.notice(f"{one} and {two} have other labels: neither's head can judge the other's rows")
+        progress.notice(f"{one} and {two} have different labels: their heads are not evaluated on each other's rows")
         return []
     found = []
     for trained, on in ((one, two), (two, one)):
         lm = LM.load_fp32(runs[trained])
         assert lm.tokenizer is not None
-        head, spec = specs[trained].name, specs[on]
+        spec = specs[on]
         rows = Preprocessor(spec, lm.tokenizer, lm.config.block_size)(
             load_task(spec, seed=read_toml(runs[on] / "run.toml")["run"]["seed"]).valid
         )
-        asked = spec.model_copy(update={"name": head})
-        figures = compute_metrics(
-            asked, rows, predict(lm.model, asked, rows, lm.device_context), n_bootstrap=_N_BOOTSTRAP
-        )
-        found.append(
-            TransferRow(spec.name, f"{trained} alone", figures.metric, figures.value, figures.low, figures.high)
-        )
+        other_head = spec.model_copy(update={"name": specs[trained].name})
+        predictions = predict(lm.model, other_head, rows, lm.device_context)
+        m = compute_metrics(other_head, rows, predictions, n_bootstrap=_N_BOOTSTRAP)
+        found.append(TransferRow(spec.name, f"{trained} alone", m.metric, m.value, m.low, m.high))
     return found

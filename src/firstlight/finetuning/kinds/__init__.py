@@ -1,0 +1,111 @@
+"""Task kinds: the table of what a ``kind`` in a TASK.toml means.
+
+A new kind is an entry here, or a ``TaskKind`` of your own that a TASK.toml names as ``package.module:NAME``.
+"""
+
+from functools import cache
+
+from firstlight.config import load_object
+from firstlight.errors import ConfigError
+from firstlight.finetuning.kinds.heads import (
+    ClassificationHead,
+    MultipleChoiceHead,
+    RegressionHead,
+    TokenClassificationHead,
+    pool,
+    pooled_states,
+    row_losses,
+)
+from firstlight.finetuning.kinds.inputs import (
+    ChatInput,
+    ChoicesInput,
+    EmptyTextError,
+    PlainTextInput,
+    TextInput,
+    TextPairInput,
+    TokensInput,
+)
+from firstlight.finetuning.kinds.interface import InputFormat, LabelEncoder, TaskHead, TaskKind
+from firstlight.finetuning.spec import TaskSpec
+
+__all__ = [
+    "KINDS",
+    "EmptyTextError",
+    "InputFormat",
+    "LabelEncoder",
+    "TaskHead",
+    "TaskKind",
+    "check_spec",
+    "head_of",
+    "kind_of",
+    "pool",
+    "pooled_states",
+    "row_losses",
+]
+
+KINDS: dict[str, TaskKind] = {
+    "classification": TaskKind(TextInput(), ClassificationHead(), sequence_classification=True),
+    "pair": TaskKind(TextPairInput(), ClassificationHead(), sequence_classification=True),
+    "regression": TaskKind(TextInput(), RegressionHead(), sequence_classification=True),
+    "similarity": TaskKind(TextPairInput(both_orders=True), RegressionHead(), labelled_head=ClassificationHead()),
+    "multiple_choice": TaskKind(ChoicesInput(), MultipleChoiceHead()),
+    "token_classification": TaskKind(TokensInput(), TokenClassificationHead()),
+    "text": TaskKind(PlainTextInput(), None),
+    "chat": TaskKind(ChatInput(), None),
+}
+
+
+def kind_of(spec: TaskSpec) -> TaskKind:
+    """Return the kind of a task.
+
+    Raises:
+        UnknownName: it is neither in the table nor written ``package.module:NAME``.
+        ConfigError: it cannot be loaded, or is not a ``TaskKind``.
+    """
+    return _load(spec.kind)
+
+
+def head_of(spec: TaskSpec) -> TaskHead | None:
+    """Return the head of a task; None where the language model's own loss is learned. Raises as ``kind_of``."""
+    kind = kind_of(spec)
+    named = spec.label_values or spec.labels
+    return kind.labelled_head if named and kind.labelled_head is not None else kind.head
+
+
+@cache
+def _load(name: str) -> TaskKind:
+    found: TaskKind = load_object(name, KINDS, kind="task kind", interface=_problem, where="kind")
+    return found
+
+
+def _problem(found: object) -> str | None:
+    return None if isinstance(found, TaskKind) else f"it is {type(found).__name__}, not a firstlight TaskKind"
+
+
+def check_spec(spec: TaskSpec) -> None:
+    """Check the settings of a task against its kind.
+
+    Raises:
+        ConfigError: the kind is unknown, a column is missing, or a setting does not fit the kind.
+    """
+    kind, head = kind_of(spec), head_of(spec)
+    problem = None if spec.data.format == "folders" else _columns_problem(spec, kind)
+    if problem is None and spec.pool != "last" and (head is None or head.is_per_token):
+        problem = f"pool {spec.pool} does not fit a task of kind {spec.kind}, whose head does not read whole texts"
+    if problem is None and spec.class_weights != "none" and (head is None or not head.has_classes):
+        problem = f"class_weights {spec.class_weights} do not fit a task of kind {spec.kind} without classes"
+    if problem is None and spec.metric != "auto" and (head is None or spec.metric not in head.metrics):
+        fitting = f"; expected one of {', '.join(head.metrics)}" if head is not None else ""
+        problem = f"metric {spec.metric} does not fit a task of kind {spec.kind}{fitting}"
+    if problem is not None:
+        raise ConfigError(problem)
+
+
+def _columns_problem(spec: TaskSpec, kind: TaskKind) -> str | None:
+    missing = [[c for c in columns if getattr(spec.columns, c) is None] for columns in kind.inputs.columns]
+    if not missing or not all(missing):
+        return None
+    if len(missing) == 1:
+        return f"a task of kind {spec.kind} needs columns.{missing[0][0]}"
+    alternatives = [" and ".join(f"columns.{c}" for c in columns) for columns in kind.inputs.columns]
+    return f"a task of kind {spec.kind} needs {', or '.join(alternatives)}"

@@ -1,0 +1,71 @@
+"""Task files: TASK.toml as people write it, and tasks.json in runs and checkpoints, with the labels found in train."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from firstlight.config import merge, read_toml, resolve
+from firstlight.errors import CheckpointError, ConfigError, UsageError
+from firstlight.files.run_layout import TASKS
+from firstlight.finetuning.kinds import check_spec
+from firstlight.finetuning.spec import TaskSpec
+
+
+def read_spec(path: Path, *, data: Path | None = None, overrides: Mapping[str, Any] | None = None) -> TaskSpec:
+    """Read a TASK.toml.
+
+    Args:
+        path: of the file.
+        data: the folder that contains ``data.folder``; by default that of the TOML.
+        overrides: tables merged over the file's.
+
+    Raises:
+        UsageError: the file is missing or not TOML.
+        ConfigError: a key is unknown, missing or has a wrong value; names file and key.
+    """
+    table = merge({"name": path.stem}, read_toml(path), overrides or {})
+    try:
+        spec = resolve(TaskSpec, table)
+        check_spec(spec)
+    except UsageError as error:
+        raise ConfigError(
+            error.problem,
+            where=f"{path}: {error.where}" if error.where else path,
+            found=error.found,
+            expected=error.expected,
+            fix=error.fix,
+        ) from error
+    base = path.parent if data is None else data
+    files = spec.data.model_copy(update={"folder": str(base / spec.data.folder)})
+    return spec.model_copy(update={"data": files})
+
+
+def change_spec(spec: TaskSpec, overrides: Mapping[str, Any]) -> TaskSpec:
+    """Return a task with other settings.
+
+    Raises:
+        ConfigError: as ``read_spec``.
+    """
+    changed = resolve(TaskSpec, merge(spec.model_dump(), overrides))
+    check_spec(changed)
+    return changed
+
+
+def tasks_to_json(specs: Iterable[TaskSpec]) -> str:
+    """Return the text of tasks.json."""
+    return json.dumps([spec.model_dump(mode="json") for spec in specs], indent=1, ensure_ascii=False) + "\n"
+
+
+def read_tasks(folder: Path) -> dict[str, TaskSpec]:
+    """Read the tasks.json of a run or checkpoint.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    path = folder / TASKS
+    try:
+        specs = [TaskSpec.model_validate(table) for table in json.loads(path.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"cannot be read: {error}", where=path) from error
+    return {spec.name: spec for spec in specs}
