@@ -91,7 +91,7 @@ def nanogpt(args: argparse.Namespace, folder: Path) -> None:
         run(python, NANOGPT, checkout, "write", folder / "ckpt.pt", folder / "out.npy", bias, json.dumps(IDS))
         imported, path = read_model(str(folder / "ckpt.pt"))
         print_row(f"nanoGPT's ckpt.pt in, bias={bias}", np.load(folder / "out.npy"), ours(imported.to_lm(path)))
-    lm = random_model("gpt2", n_layer=2, n_head=5, n_embd=20, gelu="erf")
+    lm = random_model("gpt2", n_layer=2, n_head=5, n_embd=20, mlp="gelu")
     get_exporter("nanogpt").export(lm, folder / "ours.pt")
     run(python, NANOGPT, checkout, "read", folder / "ours.pt", folder / "out.npy", "", json.dumps(IDS))
     print_row("nanoGPT's ckpt.pt out", np.load(folder / "out.npy"), ours(lm))

@@ -87,7 +87,7 @@ def generate(shape: Shape, texts: Texts, step: Callable[[], None], ways: Ways) -
         prompts = torch.randint(shape.n_vocab, (texts.batch, texts.prompt)).tolist()
         decoding = BatchDecoder(model, prompts, texts.new)
         for _ in range(texts.new):
-            decoding.push(sample_tokens(decoding.logits(), settings, None).tolist())
+            decoding.append(sample_tokens(decoding.next_logits(), settings, None).tolist())
         step()
 
 

@@ -14,7 +14,7 @@ from firstlight.types import Document
 V, BLOCK = 263, 23
 SHAPES: dict[str, dict[str, Any]] = {
     "gpt1": dict(n_layer=2, n_head=3, n_embd=21),
-    "gpt2": dict(n_layer=1, n_head=1, n_embd=10, d_ff=37, tie_embeddings=False, gelu="erf"),
+    "gpt2": dict(n_layer=1, n_head=1, n_embd=10, d_ff=37, tie_embeddings=False, mlp="gelu"),
     "gpt3": dict(n_layer=2, n_head=3, n_embd=15, window=5),
     "llama": dict(n_layer=2, n_head=3, n_embd=27, d_head=8, d_ff=50, tie_embeddings=False),
     "modern": dict(

@@ -94,7 +94,7 @@ def test_llmc_takes_its_tokenizer_from_beside(tmp_path):
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("bias", [True, False])
 def test_nanogpt(tmp_path, bias, compiled):
-    made = model("gpt2", gelu="erf", **ODD)
+    made = model("gpt2", mlp="gelu", **ODD)
     if not bias:
         with torch.no_grad():
             for name, p in made.named_parameters():
@@ -102,11 +102,11 @@ def test_nanogpt(tmp_path, bias, compiled):
                     p.zero_()
     lm = import_lm(write_nanogpt(tmp_path / "ckpt.pt", made, bias=bias, compiled=compiled))
     same(lm, made)
-    assert lm.config.gelu == "erf" and lm.tokenizer is None
+    assert lm.config.mlp == "gelu" and lm.tokenizer is None
 
 
 def test_nanogpt_has_its_characters_from_meta_pkl(tmp_path):
-    write_nanogpt(tmp_path / "ckpt.pt", model("gpt2", gelu="erf", **ODD))
+    write_nanogpt(tmp_path / "ckpt.pt", model("gpt2", mlp="gelu", **ODD))
     write_meta(tmp_path / "meta.pkl", "\n abcdefghijklmnopqrstuvwxyz0123456789"[:V])
     lm = import_lm(tmp_path / "ckpt.pt")
     assert lm.tokenizer.encode("b a\n") == [3, 1, 2, 0]

@@ -32,7 +32,7 @@ def test_out_and_in_again_is_the_same(tmp_path, family, tied):
     found = import_lm(tmp_path / "m.gguf")
     assert torch.equal(logits(found), logits(made))
     assert found.tokenizer.hash == made.tokenizer.hash
-    assert found.config.tied is tied and found.config.complete(300).choices == made.config.choices
+    assert found.config.tied is tied and found.config.complete(300).defaults == made.config.defaults
 
 
 @pytest.mark.parametrize("scaling", [{"factor": 4.0}, {"factor": 8.0, "original": 1024}])
@@ -248,7 +248,7 @@ def test_what_llama_cpp_has_not_is_refused(tmp_path, family, kind, message):
 
 def test_the_exact_gelu_and_a_foreign_cut_are_refused(tmp_path):
     with pytest.raises(UsageError, match="tanh"):
-        get_exporter("gguf").export(lm("gpt2", "bpe", gelu="erf"), tmp_path / "m.gguf")
+        get_exporter("gguf").export(lm("gpt2", "bpe", mlp="gelu"), tmp_path / "m.gguf")
     letters = [chr(c) for c in range(33, 127)]
     odd = byte_level(Table([*letters, "Ġ", "<|endoftext|>", "ab"], 95), [("a", "b")], [r"\d|\D"])
     with pytest.raises(UsageError, match="does not support the pre-tokenizer"):

@@ -28,7 +28,7 @@ def test_megatron(tmp_path, family, tied):
     found = import_lm(tmp_path)
     assert torch.equal(logits(found), logits(made))
     assert found.tokenizer.encode(TEXT) == made.tokenizer.encode(TEXT)
-    assert found.config.gelu == made.config.gelu and found.config.tied is tied
+    assert found.config.mlp == made.config.mlp and found.config.tied is tied
 
 
 def test_megatron_stands_group_by_group(tmp_path):
@@ -43,9 +43,9 @@ def test_megatron_stands_group_by_group(tmp_path):
 
 
 def test_megatron_has_the_exact_gelu_too(tmp_path):
-    made = lm("gpt2", "byte", gelu="erf", **SHAPES["gpt2"])
+    made = lm("gpt2", "byte", mlp="gelu", **SHAPES["gpt2"])
     get_exporter("megatron").export(made, tmp_path)
-    assert import_lm(tmp_path).config.gelu == "erf"
+    assert import_lm(tmp_path).config.mlp == "gelu"
 
 
 def test_a_megatron_checkpoint_that_is_none(tmp_path):
@@ -58,7 +58,7 @@ def test_a_megatron_checkpoint_that_is_none(tmp_path):
 
 @pytest.mark.parametrize("kind", ["char", "byte"])
 def test_nanogpt(tmp_path, kind):
-    made = lm("gpt2", kind, gelu="erf", n_layer=2, n_head=3, n_embd=18)
+    made = lm("gpt2", kind, mlp="gelu", n_layer=2, n_head=3, n_embd=18)
     files = get_exporter("nanogpt").export(made, tmp_path / "out" / "ckpt.pt")
     found = import_lm(tmp_path / "out" / "ckpt.pt")
     assert torch.equal(logits(found), logits(made))
@@ -73,7 +73,7 @@ def test_nanogpt(tmp_path, kind):
 
 
 def test_nanogpt_takes_a_folder_as_its_own_out_dir(tmp_path):
-    made = lm("gpt2", "char", gelu="erf", n_layer=1, n_head=3, n_embd=18)
+    made = lm("gpt2", "char", mlp="gelu", n_layer=1, n_head=3, n_embd=18)
     files = get_exporter("nanogpt").export(made, tmp_path / "out")
     assert files["checkpoint"] == str(tmp_path / "out" / "ckpt.pt")
     assert torch.equal(logits(import_lm(tmp_path / "out")), logits(made))

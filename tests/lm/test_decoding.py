@@ -33,11 +33,11 @@ def cached(model: GPT, texts: list[list[int]], lengths: list[int]) -> list[list[
     decoder, out = BatchDecoder(model, texts, max(lengths)), [list[int]() for _ in texts]
     while decoder.active:
         active = decoder.active
-        tokens = decoder.logits().argmax(-1).tolist()
+        tokens = decoder.next_logits().argmax(-1).tolist()
         for i, token in zip(active, tokens, strict=True):
             out[i].append(token)
-        decoder.push(tokens, {i for i in active if len(out[i]) == lengths[i]})
-        assert all(decoder.rows[i] == texts[i] + out[i] for i in active)
+        decoder.append(tokens, {i for i in active if len(out[i]) == lengths[i]})
+        assert all(decoder.sequences[i] == texts[i] + out[i] for i in active)
     return out
 
 
@@ -66,11 +66,11 @@ def test_logits_are_those_of_the_whole_context(family):
     model = gpt(family, V, block_size=40)
     decoder = BatchDecoder(model, prompts(), 10)
     for token in range(10):
-        logits = decoder.logits()
-        for i, row in enumerate(decoder.rows):
+        logits = decoder.next_logits()
+        for i, row in enumerate(decoder.sequences):
             with torch.no_grad():
                 torch.testing.assert_close(logits[i], model(torch.tensor([row]))[0, -1], atol=2e-5, rtol=1e-4)
-        decoder.push([token] * 6)
+        decoder.append([token] * 6)
 
 
 def test_ended_texts_leave_the_cache_a_quarter_at_a_time():
@@ -94,8 +94,8 @@ def test_only_the_last_position_goes_through_the_head_and_one_position_through_t
     model.norm.register_forward_hook(lambda module, inputs, out: seen.append(tuple(out.shape[:2])))
     decoder = BatchDecoder(model, [[1, 2, 3, 4], [5]], 3)
     for _ in range(3):
-        assert decoder.logits().shape == (2, V)
-        decoder.push([1, 2])
+        assert decoder.next_logits().shape == (2, V)
+        decoder.append([1, 2])
     assert seen == [(2, 4), (2, 1), (2, 1)]
 
 
@@ -110,9 +110,9 @@ def test_a_context_that_slides_says_so_once():
     model = gpt("gpt2", V, block_size=8)
     assert _notices(model, [[1] * 3], 6) == []
     (told,) = _notices(model, [[1] * 3, [2]], 30)
-    assert told == "the text is longer than the model's 8 tokens: its context slides"
+    assert told == "the text is longer than the block size of 8 tokens: its context slides"
     cut, slid = _notices(model, [[1] * 12, [3] * 9], 2)
-    assert cut == "the prompt has 12 tokens, the model sees 8: its beginning is left out"
+    assert cut == "the prompt has 12 tokens, the model's block size is 8: its start is left out"
     assert slid == told
 
 
@@ -135,9 +135,9 @@ def test_the_model_keeps_its_mode_and_drops_nothing(training):
 def test_half_precision_has_a_cache_of_its_own_type():
     model = gpt("modern", V).to(torch.bfloat16)
     decoder = BatchDecoder(model, [[1, 2, 3]], 4)
-    logits = [decoder.logits()]
-    decoder.push([4])
-    logits.append(decoder.logits())
+    logits = [decoder.next_logits()]
+    decoder.append([4])
+    logits.append(decoder.next_logits())
     assert all(x.dtype == torch.float32 for x in logits)
     with torch.no_grad():
         torch.testing.assert_close(

@@ -38,18 +38,18 @@ def test_small_batches_change_nothing(monkeypatch):
     settings = SAMPLED.model_copy(update={"num_samples": 3})
     whole = model.generate(PROMPTS, settings)
     for rows in (1, 2, 7):
-        monkeypatch.setattr(lm_module, "_ROWS", rows)
+        monkeypatch.setattr(lm_module, "_MAX_BATCH", rows)
         assert model.generate(PROMPTS, settings) == whole
 
 
 def test_texts_written_at_once_are_bounded_by_the_memory_of_their_caches(monkeypatch):
     model = lm("modern", "byte")  # 3 layers, 2 key and value heads of width 4
     monkeypatch.setattr(lm_module, "_CACHE_BYTES", {"cpu": 5 * (2 * 3 * 2 * 4) * 20 * 4})
-    assert model._rows_at_once(20) == 5
-    assert model._rows_at_once(10) == 10
-    assert model._rows_at_once(10_000) == 3, "no text has more positions than the block size"
+    assert model._batch_size(20) == 5
+    assert model._batch_size(10) == 10
+    assert model._batch_size(10_000) == 3, "no text has more positions than the block size"
     monkeypatch.setattr(lm_module, "_CACHE_BYTES", {"cpu": 1})
-    assert model._rows_at_once(20) == 1
+    assert model._batch_size(20) == 1
 
 
 def test_num_samples_follow_each_prompt_in_turn():
@@ -94,7 +94,7 @@ def test_each_end_token_ends():
     model = LM(model.model, model.tokenizer, eos_ids=[free.ids[4]])
     assert model.tokenizer.eot_id in model.eos_ids
     made = model.generate("The sun", GREEDY)[0]
-    assert (made.finish_reason, made.ids) == ("end", free.ids[: free.ids.index(free.ids[4])])
+    assert (made.finish_reason, made.ids) == ("eos", free.ids[: free.ids.index(free.ids[4])])
 
 
 @pytest.mark.parametrize("block", [1, 2, 5])
@@ -103,7 +103,7 @@ def test_more_tokens_than_the_block_has(block):
     events: list[progress.Event] = []
     with progress.listen(events.append):
         made = model.generate("The", GenerateSettings(max_new_tokens=30, seed=1))[0]
-    assert len(made.ids) == 30 or made.finish_reason == "end"
+    assert len(made.ids) == 30 or made.finish_reason == "eos"
     assert any("slides" in event.text for event in events)
 
 
@@ -142,10 +142,10 @@ def test_a_model_without_words_says_so():
 def test_a_token_that_the_model_lacks_is_refused_by_name():
     short = LM(gpt("gpt2", 200), tokenizer("byte"))
     assert short.generate("a", GREEDY)[0].ids
-    with pytest.raises(CompatibilityError, match=r"a token that the model does not .*ids below 200"):
+    with pytest.raises(CompatibilityError, match=r"a token that the model does not have .*ids below 200"):
         short.generate("子", GREEDY)
     assert short.generate("", GREEDY)[0].ids, "a text begins behind a line end where there is no end-of-text"
-    with pytest.raises(CompatibilityError, match="a token that the model does not"):
+    with pytest.raises(CompatibilityError, match="a token that the model does not have"):
         short.score([("a", "子")])
 
 
@@ -165,4 +165,4 @@ def test_a_model_that_is_not_finite_says_so():
 
 
 def test_generated_is_plain():
-    assert asdict(lm("gpt2", "byte").generate("a", GREEDY)[0]).keys() == {"prompt", "text", "ids", "ended_by"}
+    assert asdict(lm("gpt2", "byte").generate("a", GREEDY)[0]).keys() == {"prompt", "text", "ids", "finish_reason"}

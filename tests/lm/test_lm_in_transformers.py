@@ -37,7 +37,7 @@ def test_transformers_gives_the_same_ids_and_greedy_text(tmp_path, family, kind)
         made = model.generate(**ids, max_new_tokens=N, do_sample=False)[0].tolist()
         mine = ours.generate(prompt, GenerateSettings(max_new_tokens=N, temperature=0))[0]
         n = ids["input_ids"].shape[1]
-        end = [ours.tokenizer.eot_id] if mine.finish_reason == "end" else []
+        end = [ours.tokenizer.eot_id] if mine.finish_reason == "eos" else []
         assert made[n:] == mine.ids + end
         whole, beginning = (words.decode(i, skip_special_tokens=True) for i in (made, made[:n]))
         assert whole.startswith(beginning)
@@ -48,7 +48,7 @@ def test_transformers_gives_the_same_ids_and_greedy_text(tmp_path, family, kind)
 
 @pytest.mark.parametrize("family", ["gpt2", "gpt3"])
 def test_the_exact_gelu_is_transformers_gelu(tmp_path, family):
-    ours = lm(family, "byte", gelu="erf")
+    ours = lm(family, "byte", mlp="gelu")
     ours.save(tmp_path)
     theirs, ids = _theirs(tmp_path)[0], torch.arange(40, 60)[None]
     with torch.no_grad():
@@ -56,7 +56,7 @@ def test_the_exact_gelu_is_transformers_gelu(tmp_path, family):
         torch.testing.assert_close(mine, theirs(ids).logits, rtol=0, atol=1e-4)
         tanh = lm(family, "byte").model(ids)
     assert (mine - tanh).abs().max() > 1e-4, "the two forms must differ for this to show anything"
-    assert LM.load_fp32(tmp_path).config.gelu == "erf"
+    assert LM.load_fp32(tmp_path).config.mlp == "gelu"
 
 
 STRETCHED = [{"factor": 4.0}, {"factor": 8.0, "original": 20}, {"factor": 2.5, "original": 64, "low": 0.5, "high": 3.0}]
@@ -103,7 +103,7 @@ def test_transformers_stops_at_end_of_text_as_we_do(tmp_path):
         ours.model.embed.weight[[eot, first[5]]] = rows
     ours.save(tmp_path)
     mine = ours.generate("The sun", GenerateSettings(max_new_tokens=N, temperature=0))[0]
-    assert mine.finish_reason == "end"
+    assert mine.finish_reason == "eos"
     model, words = _theirs(tmp_path)
     made = model.generate(**words("The sun", return_tensors="pt"), max_new_tokens=N, do_sample=False)[0].tolist()
     assert made[len("The sun") :] == [*mine.ids, eot]

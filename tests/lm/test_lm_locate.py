@@ -69,7 +69,7 @@ def test_a_checkpoint_that_is_not_whole_is_passed_over_and_that_is_said(run, har
     (event,) = events
     assert event.level == "warning"
     assert "step-00000005" in event.text
-    assert event.text.endswith("another checkpoint of the run is taken")
+    assert event.text.endswith("using another checkpoint of the run")
 
 
 @pytest.mark.parametrize("pointer", [b"", b"\n", b"../..", b"nothere", b"\xff\xfe"])
@@ -82,10 +82,10 @@ def test_a_pointer_that_points_nowhere_is_passed_over(run, pointer):
 def test_a_run_without_a_whole_checkpoint_says_how_to_get_one(run):
     for folder in (run / "checkpoints").iterdir():
         (folder / "manifest.json").unlink()
-    with progress.listen(lambda event: None), pytest.raises(CheckpointError, match="no whole checkpoint.*--resume"):
+    with progress.listen(lambda event: None), pytest.raises(CheckpointError, match="no intact checkpoint.*--resume"):
         locate(run)
     shutil.rmtree(run / "checkpoints")
-    with progress.listen(lambda event: None), pytest.raises(CheckpointError, match="no whole checkpoint"):
+    with progress.listen(lambda event: None), pytest.raises(CheckpointError, match="no intact checkpoint"):
         locate(run)
 
 
@@ -109,7 +109,7 @@ def test_what_is_no_model_says_what_is_expected(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.txt").write_text("hello")
     for name in ("empty", "text.txt"):
-        with pytest.raises(UsageError, match=r"is no model .*config\.json"):
+        with pytest.raises(UsageError, match=r"not a model .*config\.json"):
             locate(tmp_path / name)
 
 
@@ -168,7 +168,7 @@ def test_a_hub_that_gives_nothing_is_one_message(monkeypatch, tmp_path, error):
         raise error
 
     _hub(monkeypatch, download)
-    with pytest.raises(CheckpointError, match="someone/thing: is no folder here, and cannot be fetched from the hub"):
+    with pytest.raises(CheckpointError, match="someone/thing: not a folder here, and cannot be downloaded"):
         locate("someone/thing")
 
 
@@ -187,5 +187,5 @@ def test_the_errors_of_the_hubs_library_are_of_the_kinds_that_are_caught():
 def test_without_the_hubs_library_the_extra_is_named(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(MissingExtra, match=r"runs/mine is no folder here, .*firstlight\[hub\]"):
+    with pytest.raises(MissingExtra, match=r"runs/mine is not a folder here: .*firstlight\[hub\]"):
         locate("runs/mine")

@@ -134,50 +134,50 @@ def _flip(folder: Path) -> None:
 
 
 HARM = {
-    "no config": (lambda f: (f / "config.json").unlink(), "is no model"),
-    "config is no JSON": (lambda f: (f / "config.json").write_text("{'a': 1}"), "config.json: is unreadable"),
-    "config is no UTF-8": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe{}"), "config.json: is unreadable"),
-    "config is a list": (lambda f: (f / "config.json").write_text("[]"), "config.json: holds no table"),
-    "config nests deep": (lambda f: (f / "config.json").write_text("[" * 200_000), "config.json: is unreadable"),
-    "another kind": (lambda f: change(f / "config.json", model_type="bert"), "another kind .*'bert'.*gpt2"),
-    "no kind": (lambda f: (f / "config.json").write_text("{}"), "another kind"),
-    "lacks a key": (lambda f: (f / "config.json").write_text('{"model_type": "gpt2"}'), "lacks a key .*n_layer"),
-    "text for a number": (lambda f: change(f / "config.json", n_layer="three"), "describes no model: n_layer"),
-    "null for a number": (lambda f: change(f / "config.json", n_embd=None), "describes no model"),
-    "a negative size": (lambda f: change(f / "config.json", n_layer=-1), "describes no model: n_layer"),
-    "sizes that do not fit": (lambda f: change(f / "config.json", n_head=5), "no multiple of n_head=5"),
-    "a feature": (lambda f: change(f / "config.json", activation_function="relu"), "activation_function: uses a"),
+    "no config": (lambda f: (f / "config.json").unlink(), "not a model"),
+    "config is no JSON": (lambda f: (f / "config.json").write_text("{'a': 1}"), "config.json: unreadable"),
+    "config is no UTF-8": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe{}"), "config.json: unreadable"),
+    "config is a list": (lambda f: (f / "config.json").write_text("[]"), "config.json: not a JSON object"),
+    "config nests deep": (lambda f: (f / "config.json").write_text("[" * 200_000), "config.json: unreadable"),
+    "another kind": (lambda f: change(f / "config.json", model_type="bert"), "unsupported model type .*'bert'.*gpt2"),
+    "no kind": (lambda f: (f / "config.json").write_text("{}"), "unsupported model type"),
+    "lacks a key": (lambda f: (f / "config.json").write_text('{"model_type": "gpt2"}'), "missing key .*n_layer"),
+    "text for a number": (lambda f: change(f / "config.json", n_layer="three"), "invalid configuration: n_layer"),
+    "null for a number": (lambda f: change(f / "config.json", n_embd=None), "invalid configuration"),
+    "a negative size": (lambda f: change(f / "config.json", n_layer=-1), "invalid configuration: n_layer"),
+    "sizes that do not fit": (lambda f: change(f / "config.json", n_head=5), "not a multiple of n_head=5"),
+    "a feature": (lambda f: change(f / "config.json", activation_function="relu"), "activation_function: unsupported"),
     "quantised": (lambda f: change(f / "config.json", quantization_config={"bits": 4}), "quantised"),
-    "no weights": (lambda f: (f / WEIGHTS).unlink(), "holds no weights"),
-    "empty weights": (lambda f: (f / WEIGHTS).write_bytes(b""), "model.safetensors: cannot be read"),
+    "no weights": (lambda f: (f / WEIGHTS).unlink(), "no weights"),
+    "empty weights": (lambda f: (f / WEIGHTS).write_bytes(b""), "model.safetensors: unreadable"),
     "cut weights": (
         lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:-99]),
-        "model.safetensors: cannot be read",
+        "model.safetensors: unreadable",
     ),
-    "a pickle": (lambda f: (f / WEIGHTS).write_bytes(b"\x80\x04" + b"x" * 500), "model.safetensors: cannot be read"),
-    "a folder for weights": (lambda f: ((f / WEIGHTS).unlink(), (f / WEIGHTS).mkdir()), "holds no weights"),
+    "a pickle": (lambda f: (f / WEIGHTS).write_bytes(b"\x80\x04" + b"x" * 500), "model.safetensors: unreadable"),
+    "a folder for weights": (lambda f: ((f / WEIGHTS).unlink(), (f / WEIGHTS).mkdir()), "no weights"),
     "a missing weight": (
         lambda f: _drop(f, "transformer.h.1.mlp.c_fc.weight"),
-        "m: transformer.h.1.mlp.c_fc.weight: a weight is",
+        "m: transformer.h.1.mlp.c_fc.weight: missing weight",
     ),
     "another shape": (
         lambda f: change(f / "config.json", n_inner=7),
-        r"mlp.c_fc.weight: .*another shape .*\(96, 24\).*\(7, 24\)",
+        r"mlp.c_fc.weight: .*shape does not match .*\(96, 24\).*\(7, 24\)",
     ),
     "another vocabulary": (
         lambda f: change(f / "config.json", vocab_size=300),
-        r"wte.*another shape .*\(257, 24\).*\(300, 24\)",
+        r"wte.*shape does not match .*\(257, 24\).*\(300, 24\)",
     ),
-    "more layers": (lambda f: change(f / "config.json", n_layer=4), "transformer.h.3.*a weight is missing"),
-    "an index that is no JSON": (lambda f: (shards(f), (f / INDEX).write_text("{")), "index.json: is unreadable"),
-    "an index without a map": (lambda f: (shards(f), (f / INDEX).write_text("{}")), "index.json: is no index"),
-    "an index of numbers": (lambda f: (shards(f), (f / INDEX).write_text('{"weight_map": {"a": 1}}')), "is no index"),
-    "an index of lists": (lambda f: (shards(f), (f / INDEX).write_text('{"weight_map": [1]}')), "is no index"),
-    "a shard is missing": (lambda f: (f / shards(f)["transformer.wte.weight"]).unlink(), "beside it .*model-2-of-2"),
-    "a shard above": (lambda f: _outside(f, "../outside.safetensors"), r"not beside it \(found ../outside"),
-    "a shard elsewhere": (lambda f: _outside(f, str(f.parent / "outside.safetensors")), "not beside it"),
-    "a shard by backslash": (lambda f: _outside(f, "..\\outside.safetensors"), "not beside it"),
-    "a flipped bit": (_flip, "model.safetensors: bytes differ from the manifest.*another checkpoint"),
+    "more layers": (lambda f: change(f / "config.json", n_layer=4), "transformer.h.3.*missing weight"),
+    "an index that is no JSON": (lambda f: (shards(f), (f / INDEX).write_text("{")), "index.json: unreadable"),
+    "an index without a map": (lambda f: (shards(f), (f / INDEX).write_text("{}")), "index.json: not an index"),
+    "an index of numbers": (lambda f: (shards(f), (f / INDEX).write_text('{"weight_map": {"a": 1}}')), "not an index"),
+    "an index of lists": (lambda f: (shards(f), (f / INDEX).write_text('{"weight_map": [1]}')), "not an index"),
+    "a shard is missing": (lambda f: (f / shards(f)["transformer.wte.weight"]).unlink(), "same folder .*model-2-of-2"),
+    "a shard above": (lambda f: _outside(f, "../outside.safetensors"), r"not in the same folder \(found ../outside"),
+    "a shard elsewhere": (lambda f: _outside(f, str(f.parent / "outside.safetensors")), "not in the same folder"),
+    "a shard by backslash": (lambda f: _outside(f, "..\\outside.safetensors"), "not in the same folder"),
+    "a flipped bit": (_flip, "model.safetensors: does not match the SHA-256.*another checkpoint"),
     "a file of the manifest is gone": (lambda f: (write_manifest(f), (f / CARD).unlink()), "README.md: missing"),
 }
 
@@ -262,7 +262,7 @@ def test_load_moves_and_casts_and_at_keeps(saved, monkeypatch):
 def test_angles_of_positions_stay_exact_in_half_precision(tmp_path, family):
     lm(family, "byte").save(tmp_path)
     full, half = LM.load_fp32(tmp_path), LM.load_fp32(tmp_path)
-    load.cast(half.model, torch.bfloat16)
+    load.cast_parameters(half.model, torch.bfloat16)
     for (name, a), (_, b) in zip(full.model.named_buffers(), half.model.named_buffers(), strict=True):
         assert b.dtype == torch.float32, name
         assert torch.equal(a, b)

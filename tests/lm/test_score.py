@@ -22,7 +22,7 @@ def logprobs(model: GPT, ids: list[int]) -> np.ndarray:
     return p[torch.arange(len(ids) - 1), torch.tensor(ids[1:])].numpy()
 
 
-def use_custom_backward(model: LM, before: list[int], after: list[int]) -> Score:
+def reference_score(model: LM, before: list[int], after: list[int]) -> Score:
     ids = (before + after)[-(model.config.block_size + 1) :]
     with torch.no_grad():
         greedy = model.model(torch.tensor([ids[:-1]]))[0].argmax(-1).tolist()
@@ -56,7 +56,7 @@ def test_scores_are_those_computed_by_hand(family):
     cuts = [(a.rstrip(), a[len(a.rstrip()) :] + b) for a, b in PAIRS]
     for one, (a, b) in zip(found, cuts, strict=True):
         if b:
-            assert same(one, use_custom_backward(model, encode(a) or [eot], encode(b)))
+            assert same(one, reference_score(model, encode(a) or [eot], encode(b)))
     assert found[0].logprob == pytest.approx(found[1].logprob, abs=1e-5), "white space belongs to what follows"
     assert found[5] == Score(0.0, 0, True)
 
@@ -106,8 +106,8 @@ def test_the_border_is_where_the_whole_text_begins_to_differ():
     whole = encode("The sun")
     assert encode("The s") + encode("un") != whole
     shared = next(i for i, (a, b) in enumerate(zip(encode("The s"), whole, strict=False)) if a != b)
-    assert same(model.score([("The s", "un")])[0], use_custom_backward(model, whole[:shared], whole[shared:]))
-    assert same(model.score([("T", "he")])[0], use_custom_backward(model, [model.tokenizer.eot_id], encode("The")))
+    assert same(model.score([("The s", "un")])[0], reference_score(model, whole[:shared], whole[shared:]))
+    assert same(model.score([("T", "he")])[0], reference_score(model, [model.tokenizer.eot_id], encode("The")))
     assert encode("The")[0] != encode("T")[0]
 
 
@@ -121,14 +121,14 @@ def test_batches_by_length_change_nothing(sizes, tokens):
     model = MODEL
     generator = np.random.default_rng(len(sizes))
     pairs = [(generator.integers(0, V, a).tolist(), generator.integers(0, V, b).tolist()) for a, b in sizes]
-    old = score._TOKENS, score._NUMBERS
+    old = score._TOKENS, score._MAX_LOGITS
     try:
-        score._TOKENS, score._NUMBERS = tokens, 3 * V
+        score._TOKENS, score._MAX_LOGITS = tokens, 3 * V
         together = score.score_ids(model, pairs, CPU)
-        score._TOKENS, score._NUMBERS = 1, 1 << 20
+        score._TOKENS, score._MAX_LOGITS = 1, 1 << 20
         alone = [score.score_ids(model, [pair], CPU)[0] for pair in pairs]
     finally:
-        score._TOKENS, score._NUMBERS = old
+        score._TOKENS, score._MAX_LOGITS = old
     assert all(same(a, b) for a, b in zip(together, alone, strict=True))
 
 
@@ -160,11 +160,11 @@ def test_scoring_leaves_the_mode_and_uses_no_dropout():
     model.model.train()
     assert model.score(PAIRS) == wanted
     ids = np.arange(40)
-    windows = [w.nats for w in score_windows(model.model, ids, stride=3, device_context=CPU)]
+    windows = [w.nll for w in score_windows(model.model, ids, stride=3, device_context=CPU)]
     assert model.model.training
     model.model.eval()
     assert all(
-        np.array_equal(a.nats, b)
+        np.array_equal(a.nll, b)
         for a, b in zip(score_windows(model.model, ids, stride=3, device_context=CPU), windows, strict=True)
     )
 
@@ -173,14 +173,14 @@ def test_scoring_leaves_the_mode_and_uses_no_dropout():
 @settings(max_examples=40, deadline=None)
 def test_every_target_is_scored_once_with_the_context_that_is_promised(n, stride, rows):
     ids = np.random.default_rng(n).integers(0, V, n).astype(np.int32)
-    nats, at = [], 0
+    nll, at = [], 0
     for window in score_windows(MODEL, ids, stride=stride, device_context=CPU, rows=rows):
-        assert window.first == at
-        assert len(window.nats) > 0
-        at += len(window.nats)
-        nats.append(window.nats)
+        assert window.start == at
+        assert len(window.nll) > 0
+        at += len(window.nll)
+        nll.append(window.nll)
     assert at == max(0, n - 1)
-    for target, found in enumerate(np.concatenate(nats) if nats else []):
+    for target, found in enumerate(np.concatenate(nll) if nll else []):
         begin = 0 if target < 16 else stride * -(-(target + 1 - 16) // stride)
         assert target - begin >= (16 - stride if begin else 0)
         wanted = -logprobs(MODEL, ids[begin : target + 2].tolist())[-1]
@@ -194,7 +194,7 @@ def test_a_smaller_stride_never_gives_less_context(few, many):
     def context(stride: int) -> np.ndarray:
         sizes = []
         for number, window in enumerate(score_windows(MODEL, ids, stride=stride, device_context=CPU)):
-            sizes += [window.first + i - number * stride + 1 for i in range(len(window.nats))]
+            sizes += [window.start + i - number * stride + 1 for i in range(len(window.nll))]
         return np.array(sizes)
 
     assert (context(few) >= context(many)).all()
@@ -210,9 +210,9 @@ class _Split:
 def test_disjoint_windows_are_those_of_the_valid_loss(n):
     ids = np.random.default_rng(n).integers(0, V, n).astype(np.int32)
     valid = validate(MODEL, Windows(_Split(ids), block_size=16), None, CPU, rows=3)
-    nats = np.concatenate([w.nats for w in score_windows(MODEL, ids, stride=16, device_context=CPU)])
-    assert len(nats) == valid.targets
-    assert nats.astype(np.float64).mean() == pytest.approx(valid.loss, rel=1e-6)
+    nll = np.concatenate([w.nll for w in score_windows(MODEL, ids, stride=16, device_context=CPU)])
+    assert len(nll) == valid.targets
+    assert nll.astype(np.float64).mean() == pytest.approx(valid.loss, rel=1e-6)
 
 
 def test_half_precision_scores_about_the_same():
@@ -229,5 +229,5 @@ def test_half_precision_scores_about_the_same():
 def test_the_text_of_a_whole_corpus_is_scored_in_one_go():
     ids = np.array(tokenizer("byte").encode(TEXT), dtype=np.int32)
     model = lm("gpt2", "byte", block_size=32)
-    found = np.concatenate([w.nats for w in score_windows(model.model, ids, stride=32, device_context=CPU)])
+    found = np.concatenate([w.nll for w in score_windows(model.model, ids, stride=32, device_context=CPU)])
     assert len(found) == len(ids) - 1

@@ -11,14 +11,14 @@ def write(
 ) -> tuple[TextStreamer, list[str]]:
     """Push ids until the text ends; return it and its pieces as they became sure."""
     words = tokenizer(kind)
-    writing, pieces = TextStreamer(words, prompt or [words.eot_id], stops, {words.eot_id}), []
+    streamer, pieces = TextStreamer(words, prompt or [words.eot_id], stops, {words.eot_id}), []
     for token in ids:
-        writing.push(token)
-        pieces.append(writing.take())
-        if writing.finish_reason:
+        streamer.put(token)
+        pieces.append(streamer.take())
+        if streamer.finish_reason:
             break
-    writing.finish()
-    return writing, [*pieces, writing.take()]
+    streamer.end()
+    return streamer, [*pieces, streamer.take()]
 
 
 def cut(text: str, stops: list[str]) -> str:
@@ -39,88 +39,88 @@ STOPS = st.lists(st.text("ab子说。\n", max_size=4), max_size=3)
 def test_a_text_ends_at_the_stop_that_is_complete_first(kind, text, stops):
     ids = tokenizer(kind).encode(text)
     text = tokenizer(kind).decode(ids)  # characters that were not trained on are gone
-    writing, pieces = write(kind, ids, stops)
-    assert writing.text == "".join(pieces) == cut(text, stops)
-    assert writing.finish_reason == ("stop" if cut(text, stops) != text else None)
-    assert writing.ids == ids[: len(writing.ids)]
+    streamer, pieces = write(kind, ids, stops)
+    assert streamer.text == "".join(pieces) == cut(text, stops)
+    assert streamer.finish_reason == ("stop" if cut(text, stops) != text else None)
+    assert streamer.ids == ids[: len(streamer.ids)]
 
 
 def test_a_stop_is_found_across_tokens_and_inside_one():
     ids = tokenizer("byte").encode("one\n\ntwo")
-    writing, pieces = write("byte", ids, ["\n\n"])
-    assert (writing.text, writing.finish_reason, len(writing.ids)) == ("one", "stop", 5)
+    streamer, pieces = write("byte", ids, ["\n\n"])
+    assert (streamer.text, streamer.finish_reason, len(streamer.ids)) == ("one", "stop", 5)
     assert pieces == ["o", "n", "e", "", "", ""], "the first line end is held back"
     bpe = tokenizer("bpe")
     (inside,) = [t for t in [" the"] if len(bpe.encode(t)) == 1]
-    writing, _ = write("bpe", bpe.encode(f"sun{inside} sea"), ["th"])
-    assert writing.text == "sun "
-    assert bpe.decode(writing.ids) == "sun the", "the ids keep the token that completed the stop"
+    streamer, _ = write("bpe", bpe.encode(f"sun{inside} sea"), ["th"])
+    assert streamer.text == "sun "
+    assert bpe.decode(streamer.ids) == "sun the", "the ids keep the token that completed the stop"
 
 
 def test_of_two_stops_in_one_token_the_one_that_is_complete_first_counts():
     bpe = tokenizer("bpe")
     assert len(bpe.encode(" the")) == 1
-    writing, _ = write("bpe", bpe.encode("sun the"), [" the", "h"])
-    assert writing.text == "sun t"
+    streamer, _ = write("bpe", bpe.encode("sun the"), [" the", "h"])
+    assert streamer.text == "sun t"
     by_bytes, _ = write("byte", tokenizer("byte").encode("sun the"), [" the", "h"])
-    assert by_bytes.text == writing.text
+    assert by_bytes.text == streamer.text
 
 
 def test_what_was_held_back_is_given_when_it_is_no_stop():
     ids = tokenizer("byte").encode("ab\nc\n")
-    writing, pieces = write("byte", ids, ["\n\n"])
+    streamer, pieces = write("byte", ids, ["\n\n"])
     assert pieces == ["a", "b", "", "\nc", "", "\n"]
-    assert writing.finish_reason is None
+    assert streamer.finish_reason is None
 
 
 def test_chinese_bytes_are_held_back_until_a_character_is_whole():
     ids = tokenizer("byte").encode("子曰")
-    writing, pieces = write("byte", ids, [])
+    streamer, pieces = write("byte", ids, [])
     assert pieces == ["", "", "子", "", "", "曰", ""]
-    writing, pieces = write("byte", ids[:5], [])
+    streamer, pieces = write("byte", ids[:5], [])
     assert pieces == ["", "", "子", "", "", "\ufffd"]
-    writing, _ = write("byte", ids, ["曰"])
-    assert (writing.text, writing.finish_reason) == ("子", "stop")
+    streamer, _ = write("byte", ids, ["曰"])
+    assert (streamer.text, streamer.finish_reason) == ("子", "stop")
 
 
 def test_a_broken_character_at_the_end_can_complete_a_stop():
-    writing, _ = write("byte", tokenizer("byte").encode("a子")[:3], ["\ufffd"])
-    assert (writing.text, writing.finish_reason) == ("a", "stop")
+    streamer, _ = write("byte", tokenizer("byte").encode("a子")[:3], ["\ufffd"])
+    assert (streamer.text, streamer.finish_reason) == ("a", "stop")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_end_of_text_ends_and_is_no_id_of_the_text(kind):
     words = tokenizer(kind)
     ids = words.encode("The sun")
-    writing, _ = write(kind, [*ids, words.eot_id, *ids], ["zzz"])
-    assert (writing.ids, writing.finish_reason) == (ids, "end")
-    assert writing.text == words.decode(ids)
+    streamer, _ = write(kind, [*ids, words.eot_id, *ids], ["zzz"])
+    assert (streamer.ids, streamer.finish_reason) == (ids, "eos")
+    assert streamer.text == words.decode(ids)
 
 
 def test_end_of_text_gives_what_was_held_back():
     words = tokenizer("byte")
-    writing, _ = write("byte", [*words.encode("ab"), words.eot_id], ["bc"])
-    assert (writing.text, writing.finish_reason) == ("ab", "end")
+    streamer, _ = write("byte", [*words.encode("ab"), words.eot_id], ["bc"])
+    assert (streamer.text, streamer.finish_reason) == ("ab", "eos")
 
 
 def test_a_word_is_written_as_it_stands_after_the_prompt():
     words = tokenizer("word")
     whole = words.encode("The sun goes down, and rises")
     for n in range(len(whole) + 1):
-        writing, pieces = write("word", whole[n:], [], prompt=whole[:n] or [words.eot_id])
-        assert words.decode(whole[:n]) + writing.text == words.decode(whole)
-    assert writing.text == ""
+        streamer, pieces = write("word", whole[n:], [], prompt=whole[:n] or [words.eot_id])
+        assert words.decode(whole[:n]) + streamer.text == words.decode(whole)
+    assert streamer.text == ""
 
 
 def test_ids_that_the_tokenizer_does_not_know_stand_for_nothing():
     words = tokenizer("byte")
-    writing, _ = write("byte", [65, words.vocab_size, words.vocab_size + 700, 66], [])
-    assert (writing.text, writing.ids) == (words.decode([65, 66]), [65, words.vocab_size, words.vocab_size + 700, 66])
+    streamer, _ = write("byte", [65, words.vocab_size, words.vocab_size + 700, 66], [])
+    assert (streamer.text, streamer.ids) == (words.decode([65, 66]), [65, words.vocab_size, words.vocab_size + 700, 66])
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_pieces_together_are_the_text(kind):
     words = tokenizer(kind)
     ids = words.encode(TEXT)
-    writing, pieces = write(kind, ids, ["never"])
-    assert writing.text == "".join(pieces) == words.decode(ids)
+    streamer, pieces = write(kind, ids, ["never"])
+    assert streamer.text == "".join(pieces) == words.decode(ids)

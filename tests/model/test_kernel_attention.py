@@ -20,7 +20,7 @@ def drawn(*shape: int, seed: int, dtype: torch.dtype = torch.float64) -> torch.T
 def test_value_and_gradients_equal_torchs(B: int, H: int, T: int, D: int) -> None:
     # As the model hands them over: (B, T, H, D) in memory.
     ours, plain = ([drawn(B, T, H, D, seed=i).transpose(1, 2).requires_grad_() for i in range(3)] for _ in range(2))
-    y = attention.causal_attention(*ours, 0.7)
+    y = attention.blocked_causal_attention(*ours, 0.7)
     wanted = F.scaled_dot_product_attention(*plain, is_causal=True, scale=0.7)
     torch.testing.assert_close(y, wanted, rtol=1e-12, atol=1e-12)
     slope = drawn(B, T, H, D, seed=4).transpose(1, 2)
@@ -30,7 +30,7 @@ def test_value_and_gradients_equal_torchs(B: int, H: int, T: int, D: int) -> Non
 
 def test_large_scores_stay_finite() -> None:
     q = (1e4 * drawn(1, 2, 70, 4, seed=0, dtype=torch.float32)).requires_grad_()
-    y = attention.causal_attention(q, q, q, 1.0)
+    y = attention.blocked_causal_attention(q, q, q, 1.0)
     y.sum().backward()
     assert y.isfinite().all()
     assert q.grad is not None and q.grad.isfinite().all()
@@ -49,9 +49,9 @@ def test_large_scores_stay_finite() -> None:
 )
 def test_short_texts_of_ungrouped_heads_suit(shape: tuple[int, ...], K: int, dtype: torch.dtype, yes: bool) -> None:
     q, k = torch.zeros(shape, dtype=dtype), torch.zeros(shape[0], K, *shape[2:], dtype=dtype)
-    assert attention.suits(q, k) is yes
+    assert attention.use_blocked_attention(q, k) is yes
     with torch.no_grad():
-        assert attention.suits(q, k) is False
+        assert attention.use_blocked_attention(q, k) is False
 
 
 @pytest.mark.parametrize("family", ["gpt1", "gpt2", "gpt3", "llama", "modern"])
@@ -62,8 +62,8 @@ def test_a_model_learns_the_same_either_way(family: str, monkeypatch: pytest.Mon
     model.double()
     ids = torch.randint(50, (2, 71))
     grads = []
-    for way in (attention.suits, lambda *_: False):
-        monkeypatch.setattr(model_attention, "suits", way)
+    for way in (attention.use_blocked_attention, lambda *_: False):
+        monkeypatch.setattr(model_attention, "use_blocked_attention", way)
         model.zero_grad()
         model.loss(ids[:, :-1], ids[:, 1:]).sum.backward()
         grads.append([p.grad for p in model.parameters()])
@@ -73,8 +73,10 @@ def test_a_model_learns_the_same_either_way(family: str, monkeypatch: pytest.Mon
 
 def test_blocks_are_taken_in_training(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[torch.Size] = []
-    real = model_attention.causal_attention
-    monkeypatch.setattr(model_attention, "causal_attention", lambda q, *rest: seen.append(q.shape) or real(q, *rest))
+    real = model_attention.blocked_causal_attention
+    monkeypatch.setattr(
+        model_attention, "blocked_causal_attention", lambda q, *rest: seen.append(q.shape) or real(q, *rest)
+    )
     model = GPT(ModelConfig(family="gpt2", n_layer=2, n_head=2, n_embd=32, vocab_size=50, block_size=80, dropout=0.1))
     ids = torch.randint(50, (2, 71))
     model.train()

@@ -42,7 +42,7 @@ def turn_case(rows, T, width):
 
 CASES = {"rms_norm": norm_case, "apply_rotary": turn_case}
 every_pass = pytest.mark.parametrize("name", CASES)
-FUNCTIONS = {"rms_norm": "_RMSNorm", "apply_rotary": "_Turn"}
+FUNCTIONS = {"rms_norm": "_RMSNorm", "apply_rotary": "_ApplyRotary"}
 
 
 @every_pass

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from firstlight.model import GPT, ModelConfig, linear_cross_entropy, linear_nll
-from firstlight.model import loss as room
+from firstlight.model import loss as loss_module
 
 
 def case(rows: int, T: int, vocabulary: int) -> tuple[torch.Tensor, ...]:
@@ -36,7 +36,7 @@ def test_value_and_gradients_at_any_chunk_border(rows, T, vocabulary, chunk, wei
     ours = [t.clone().requires_grad_() for t in (hidden, head)]
     theirs = [t.clone().requires_grad_() for t in (hidden, head)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(room, "_chunk", lambda *_: chunk)
+        patch.setattr(loss_module, "_chunk_rows", lambda *_: chunk)
         loss = linear_cross_entropy(*ours, targets, weights)
         nats, wanted = plain(*theirs, targets, weights)
         torch.testing.assert_close(loss.sum, wanted, rtol=1e-12, atol=1e-12)
@@ -51,9 +51,9 @@ def test_value_and_gradients_at_any_chunk_border(rows, T, vocabulary, chunk, wei
 
 def test_a_chunk_is_bounded_by_its_bytes_and_never_tiny() -> None:
     rows = torch.empty(5000, 2)
-    assert room._chunk(rows, torch.empty(50_257, 2)) * 50_257 * 4 <= 24 << 20
-    assert room._chunk(rows, torch.empty(2_000_000, 2)) == 16
-    assert room._chunk(rows, torch.empty(65, 2)) == 5000
+    assert loss_module._chunk_rows(rows, torch.empty(50_257, 2)) * 50_257 * 4 <= 24 << 20
+    assert loss_module._chunk_rows(rows, torch.empty(2_000_000, 2)) == 16
+    assert loss_module._chunk_rows(rows, torch.empty(65, 2)) == 5000
 
 
 @pytest.mark.parametrize("vocabulary", [50, 3000])

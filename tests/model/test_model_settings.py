@@ -12,11 +12,11 @@ class Root(Settings):
 
 
 REFUSED = {
-    "width no multiple of heads": (dict(n_embd=10, n_head=3), "n_embd=10 is no multiple of n_head=3"),
-    "heads no multiple of kv heads": (dict(n_head=6, n_kv_head=4), "n_head=6 is no multiple of n_kv_head=4"),
+    "width no multiple of heads": (dict(n_embd=10, n_head=3), "n_embd=10 is not a multiple of n_head=3"),
+    "heads no multiple of kv heads": (dict(n_head=6, n_kv_head=4), "n_head=6 is not a multiple of n_kv_head=4"),
     "an odd head with rope": (dict(n_embd=9, n_head=3), "even d_head, not 3"),
-    "dropout in llama": (dict(family="llama", dropout=0.1), "dropout has no place in the family llama"),
-    "grouped heads in gpt2": (dict(family="gpt2", n_kv_head=2), "grouped-query attention has no place"),
+    "dropout in llama": (dict(family="llama", dropout=0.1), "family llama does not support dropout"),
+    "grouped heads in gpt2": (dict(family="gpt2", n_kv_head=2), "does not support grouped-query attention"),
     "another head width in gpt3": (dict(family="gpt3", d_head=32), "needs n_head"),
     "an untied gpt1": (dict(family="gpt1", tie_embeddings=False), "gpt1 ties"),
     "another MLP in gpt1": (dict(family="gpt1", d_ff=100), "gpt1 has an MLP of 4 n_embd"),

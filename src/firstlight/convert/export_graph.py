@@ -55,16 +55,14 @@ class ExportableGPT(nn.Module):
             past_key_values: of each layer, for the P previous positions; P may be 0.
         """
         gpt = self.gpt
-        x = gpt.embed(input_ids)
-        if gpt.positions is not None:
-            x = x + gpt.positions(position_ids)
-        angles = None if gpt.rotary is None else gpt.rotary(position_ids)
+        x = gpt.positions.embed(gpt.embed(input_ids), position_ids)
+        rotation = gpt.positions.rotation(position_ids)
         T = input_ids.shape[1]
         dense = causal_mask(attention_mask, T, None)
         local = causal_mask(attention_mask, T, gpt.config.window) if gpt.config.family == "gpt3" else dense
         cache = _FunctionalCache(past_key_values)
         for layer, block in enumerate(gpt.blocks):
-            x = block(x, angles, local if gpt.config.is_local(layer) else dense, cache)
+            x = block(x, rotation, local if gpt.config.is_local(layer) else dense, cache)
         return gpt.logits(gpt.norm(x)), cache.present
 
 
@@ -87,7 +85,7 @@ class _FunctionalCache:
         self._past = past
         self.present: list[KeyValue] = []
 
-    def extend(self, layer: int, k: Tensor, v: Tensor) -> KeyValue:
+    def update(self, layer: int, k: Tensor, v: Tensor) -> KeyValue:
         """Append keys and values of one layer; return those of all positions."""
         past_k, past_v = self._past[layer]
         self.present.append((torch.cat((past_k, k), 2), torch.cat((past_v, v), 2)))

@@ -37,6 +37,8 @@ class Exporter:
         suffix: suffix that the file's name must have, if any.
         is_folder: whether the format is a folder of files.
         name_in_folder: name of the file if the user specifies a folder: a path without a suffix.
+        any_architecture: whether ``write`` also supports models that no transformers class can express: those with
+            other positions, norms or MLPs than their family's.
     """
 
     title: str
@@ -46,6 +48,7 @@ class Exporter:
     suffix: str | None = None
     is_folder: bool = False
     name_in_folder: str | None = None
+    any_architecture: bool = False
 
     def check(self, out: Path, dtype: str | None = None) -> None:
         """Check the arguments of ``export``, before the model is loaded.
@@ -74,7 +77,11 @@ class Exporter:
             MissingExtra: a library that writes the format is not installed.
             StorageError: the disk is full or read-only.
         """
+        from firstlight.model import hf_mismatch  # loads torch, which a list of the formats does not need
+
         self.check(out, dtype)
+        if not self.any_architecture and (mismatch := hf_mismatch(lm.config)) is not None:
+            raise UsageError(f"{self.title} does not support {mismatch}", where=lm.source)
         dtype = dtype or next(iter(self.dtypes), None)
         with _written_together(out, folder=self._to_folder(out)) as folder:
             name = self.name_in_folder if self._to_folder(out) else out.name

@@ -134,7 +134,7 @@ def _args(c: ModelConfig) -> dict[str, Any]:
         "add_qkv_bias": not c.rotary,
         "qk_layernorm": c.family == "modern",
         "untie_embeddings_and_output_weights": not c.tied,
-        "openai_gelu": not c.gated and c.gelu == "tanh",
+        "openai_gelu": c.choice("mlp") == "gelu_tanh",
         "transformer_impl": "local",
         "tensor_model_parallel_size": 1,
         "pipeline_model_parallel_size": 1,
@@ -169,7 +169,7 @@ def _config(file: Path, args: Mapping[str, Any], weights: dict[str, Tensor]) -> 
     if sizes["n_layer"] > len(weights):
         raise CheckpointError("fewer weights than its layers need", where=file, found=len(weights))
     if not rotary:
-        return model_config(file, **sizes, gelu="tanh" if args.get("openai_gelu") else "erf")
+        return model_config(file, **sizes, mlp="gelu_tanh" if args.get("openai_gelu") else "gelu")
     kv = get("num_query_groups", int) if args.get("group_query_attention") else sizes["n_head"]
     return model_config(
         file, **sizes, n_kv_head=kv, d_head=get("kv_channels", int), rope_theta=float(args.get("rotary_base", 10_000))

@@ -58,7 +58,7 @@ def read(path: Path) -> ImportedModel:
         for name, tensor in state_dict_of(checkpoint.get("model"), path).items()
     }
     config = model_config(
-        path, family="gpt2", gelu="erf", tie_embeddings=True, **{key: args[key] for key in _MODEL_ARGS}
+        path, family="gpt2", mlp="gelu", tie_embeddings=True, **{key: args[key] for key in _MODEL_ARGS}
     )
     weights = {
         name: finite_fp32(f"{path}: {name}", tensor.t() if name.endswith(_CONV1D) and tensor.ndim == 2 else tensor)
@@ -122,7 +122,7 @@ def write(lm: LM, path: Path, dtype: str | None = None) -> dict[str, Path]:
     unsupported = _unsupported(config)
     if unsupported is not None:
         raise UsageError(f"nanoGPT does not support {unsupported}", where=lm.source, fix="Choose another format.")
-    if config.gelu == "tanh":
+    if config.choice("mlp") == "gelu_tanh":
         progress.notice("nanoGPT uses the exact GELU, this model the tanh approximation: logits will differ slightly")
     weights = {
         name: (tensor.t() if name.endswith(_CONV1D) else tensor).detach().float().cpu().contiguous()

@@ -104,8 +104,8 @@ def text_likelihood(lm: LM, stream: EncodedText, *, stride: int) -> tuple[Likeli
     sums, counts, text_nats, n_bytes = [], [], 0.0, 0
     with progress.task("evaluate", len(stream.ids) - 1, "tokens") as task:
         for window in score_windows(lm.model, stream.ids, stride=stride, device_context=lm.device_context):
-            nats = window.nats.astype(np.float64)
-            targets = stream.ids[1 + window.first : 1 + window.first + len(nats)]
+            nats = window.nll.astype(np.float64)
+            targets = stream.ids[1 + window.start : 1 + window.start + len(nats)]
             sums.append(nats.sum())
             counts.append(len(nats))
             if lengths is not None:

@@ -1,4 +1,4 @@
-"""A model and its tokenizer (none, for sequences that are no text) as one thing: load, save, score, generate."""
+"""A model and its tokenizer (or codec, for sequences that are not text) as one object: load, save, score, generate."""
 
 from firstlight.lm.lm import LM, Generated
 from firstlight.lm.load import build_model, download_from_hub, locate, read_config, read_tokenizer
@@ -15,6 +15,7 @@ __all__ = [
     "Score",
     "WindowNLL",
     "build_model",
+    "text_files",
     "download_from_hub",
     "locate",
     "read_config",
@@ -22,5 +23,4 @@ __all__ = [
     "sample_tokens",
     "save_pretrained",
     "score_windows",
-    "text_files",
 ]

@@ -1,10 +1,10 @@
-"""Token by token with a key-value cache, several texts at once; a context that overflows slides.
+"""Batched autoregressive decoding with a key-value cache; contexts beyond the block size slide.
 
-Texts are padded at the left, so that all end in the same column of the cache. A text whose context has grown to
-the block size goes on from the last half of it, which is read anew: one such pass every half block, in place of
-one a token that an exact sliding window would need with absolute positions. Each text slides by its own length, so
-what is written beside it changes nothing in it. Ended texts leave the cache, a quarter of its rows at a time; the
-price is a copy of the cache, for a moment held twice.
+Sequences are padded at the left, so that all end in the same column of the cache. A sequence whose context reaches the
+block size continues from the last half of it, which is prefilled anew: one such pass every half block, instead of one
+for each token, which an exact sliding window needs with absolute positions. Each sequence slides by its own length, so
+it does not depend on the others in its batch. Finished sequences leave the cache a quarter of its rows at a time; the
+price is a copy of the cache, which for a moment exists twice.
 """
 
 from collections.abc import Collection, Sequence
@@ -15,125 +15,131 @@ from jaxtyping import Float
 from torch import Tensor
 
 from firstlight import progress
-from firstlight.lm.forward import evaluating
-from firstlight.model import GPT, Cache, ModelConfig, new_cache
+from firstlight.lm.score import eval_mode
+from firstlight.model import GPT, ModelConfig, StaticCache, new_cache
 
 
 class BatchDecoder:
-    """The state of some texts that are being written.
+    """The state of a batch of sequences that are being generated.
 
     Args:
-        model: in any mode; left in the mode it was in.
-        prompts: ids of each text so far, none of them empty.
-        room: tokens that will be written at most, which bounds the cache.
+        model: in any mode, which is restored.
+        prompts: ids of each sequence so far, none empty.
+        max_new_tokens: tokens that will be generated at most, which limits the cache.
 
     Attributes:
-        rows: ids of each text, prompt included.
-        live: numbers of the texts that are still written.
+        sequences: ids of each sequence, with the prompt.
+        active: indices of the sequences that are not finished.
     """
 
     def __init__(self, model: GPT, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
-        self._model, self._room = model, max_new_tokens
-        self._block = model.config.block_size
+        self._model, self._remaining = model, max_new_tokens
+        self._block_size = model.config.block_size
         self._weight = next(model.parameters())
-        self.rows = [list(ids) for ids in prompts]
-        self.active = list(range(len(self.rows)))
-        self._held = self.active  # as they stand in the cache, ended ones among them
-        longest = max(map(len, self.rows))
-        self._begins = [max(0, len(row) - self._block) for row in self.rows]
-        self._cache: Cache | None = None
-        self._slid = False
-        if longest > self._block:
-            progress.notice(f"the prompt has {longest} tokens, the model sees {self._block}: its beginning is left out")
+        self.sequences = [list(ids) for ids in prompts]
+        self.active = list(range(len(self.sequences)))
+        self._cached = self.active  # in the order of the cache's rows, some of them finished
+        longest = max(map(len, self.sequences))
+        self._starts = [max(0, len(ids) - self._block_size) for ids in self.sequences]  # of the contexts
+        self._cache: StaticCache | None = None
+        self._has_slid = False
+        if longest > self._block_size:
+            progress.notice(
+                f"the prompt has {longest} tokens, the model's block size is {self._block_size}: its start is left out"
+            )
 
     @torch.inference_mode()
-    def logits(self) -> Float[Tensor, "B V"]:
-        """Return the logits of the next token of each live text, in the order of ``active``."""
+    def next_logits(self) -> Float[Tensor, "B V"]:
+        """Compute the logits of the next token of each active sequence, in the order of ``active``."""
         if self._cache is None:
-            self._cache, last = self._read([self.rows[i][self._begins[i] :] for i in self.active], self._room - 1)
+            contexts = [self.sequences[i][self._starts[i] :] for i in self.active]
+            self._cache, last = self._prefill(contexts, self._remaining - 1)
         else:
-            last = self._hidden([self.rows[i][-1:] for i in self._held], self._cache)
-        if len(self.active) < len(self._held):
-            last = last[[at for at, i in enumerate(self._held) if i in self.active]]
+            last = self._last_hidden([self.sequences[i][-1:] for i in self._cached], self._cache)
+        if len(self.active) < len(self._cached):
+            last = last[[row for row, i in enumerate(self._cached) if i in self.active]]
         return self._model.logits(last).float()
 
     @torch.inference_mode()
-    def push(self, tokens: Sequence[int], ended: Collection[int] = ()) -> None:
-        """Add one token to each live text, and write no further at those that have ``ended``; ``active`` may change."""
+    def append(self, tokens: Sequence[int], finished: Collection[int] = ()) -> None:
+        """Append a token to each active sequence, then remove ``finished`` ones from ``active``."""
         for i, token in zip(self.active, tokens, strict=True):
-            self.rows[i].append(token)
-        self._room -= 1
-        self.active = [i for i in self.active if i not in ended]
-        if self._cache is None or not self.active or not self._room:
+            self.sequences[i].append(token)
+        self._remaining -= 1
+        self.active = [i for i in self.active if i not in finished]
+        if self._cache is None or not self.active or not self._remaining:
             return
-        full = [i for i in self.active if self._length(i) > self._block]
-        spare = 4 * len(self.active) <= 3 * len(self._held)
-        if full or spare or self._cache.length >= self._cache.size:
-            self._rearrange(self._cache, full)
+        full = [i for i in self.active if self._context_length(i) > self._block_size]
+        has_unused_rows = 4 * len(self.active) <= 3 * len(self._cached)
+        if full or has_unused_rows or self._cache.length >= self._cache.max_length:
+            self._rebuild_cache(self._cache, full)
 
-    def _length(self, i: int) -> int:
-        """Return the tokens of a text's context, the last one included, which is not yet in the cache."""
-        return len(self.rows[i]) - self._begins[i]
+    def _context_length(self, i: int) -> int:
+        """Count the tokens of a sequence's context, with the last one, which is not cached yet."""
+        return len(self.sequences[i]) - self._starts[i]
 
-    def _new(self, rows: int, size: int) -> Cache:
-        return new_cache(self._model.config, rows, size, self._weight.device, self._weight.dtype)
+    def _new_cache(self, batch_size: int, max_length: int) -> StaticCache:
+        return new_cache(self._model.config, batch_size, max_length, self._weight.device, self._weight.dtype)
 
-    def _read(self, contexts: Sequence[Sequence[int]], max_new_tokens: int) -> tuple[Cache, Float[Tensor, "B C"]]:
-        """Read contexts into a new cache with room for more tokens; return it and the last hidden states."""
+    def _prefill(
+        self, contexts: Sequence[Sequence[int]], n_new_tokens: int
+    ) -> tuple[StaticCache, Float[Tensor, "B C"]]:
+        """Run contexts through the model into a new cache with space for more; return it and the last hidden states."""
         longest = max(map(len, contexts))
-        cache = self._new(len(contexts), longest + max_new_tokens)
-        pads = [longest - len(ids) for ids in contexts]
-        cache.pad = _pad(pads, self._weight.device)
-        return cache, self._hidden([[0] * pad + list(ids) for pad, ids in zip(pads, contexts, strict=True)], cache)
+        cache = self._new_cache(len(contexts), longest + n_new_tokens)
+        padding = [longest - len(ids) for ids in contexts]
+        cache.pad = _pad(padding, self._weight.device)
+        padded = [[0] * n + list(ids) for n, ids in zip(padding, contexts, strict=True)]
+        return cache, self._last_hidden(padded, cache)
 
-    def _hidden(self, ids: Sequence[Sequence[int]], cache: Cache) -> Float[Tensor, "B C"]:
-        with evaluating(self._model):
+    def _last_hidden(self, ids: Sequence[Sequence[int]], cache: StaticCache) -> Float[Tensor, "B C"]:
+        with eval_mode(self._model):
             return self._model.hidden(torch.tensor(ids, device=self._weight.device), cache=cache)[:, -1]
 
-    def _rearrange(self, cache: Cache, full: list[int]) -> None:
-        """Keep live texts only; those whose context is full start from its last half, and come last."""
-        if full and not self._slid:
-            progress.notice(f"the text is longer than the model's {self._block} tokens: its context slides")
-            self._slid = True
-        rows = len(self._held)
-        stay = [at for at, i in enumerate(self._held) if i in self.active and i not in full]
-        self.active = self._held = [self._held[at] for at in stay] + full
+    def _rebuild_cache(self, cache: StaticCache, full: list[int]) -> None:
+        """Keep active sequences only; those with a full context restart from its last half, in the last rows."""
+        if full and not self._has_slid:
+            progress.notice(f"the text is longer than the block size of {self._block_size} tokens: its context slides")
+            self._has_slid = True
+        n_rows = len(self._cached)
+        kept = [row for row, i in enumerate(self._cached) if i in self.active and i not in full]
+        self.active = self._cached = [self._cached[row] for row in kept] + full
         for i in full:
-            self._begins[i] = len(self.rows[i]) - max(1, self._block // 2)
-        # The last token is the next step's, for these texts as for the others.
-        contexts = [self.rows[i][self._begins[i] : -1] for i in full]
-        fresh = None
+            self._starts[i] = len(self.sequences[i]) - max(1, self._block_size // 2)
+        # The last token belongs to the next step, as for the other sequences.
+        contexts = [self.sequences[i][self._starts[i] : -1] for i in full]
+        prefilled = None
         if full:
-            fresh = self._read(contexts, 0)[0] if contexts[0] else self._new(len(full), 1)
-        self._cache = self._join(cache, rows, stay, fresh)
+            prefilled = self._prefill(contexts, 0)[0] if contexts[0] else self._new_cache(len(full), 1)
+        self._cache = self._merge(cache, n_rows, kept, prefilled)
 
-    def _join(self, cache: Cache, rows: int, stay: list[int], fresh: Cache | None) -> Cache:
-        """Return one cache, as narrow as the live texts allow: ``stay`` of the rows of one, and all of a fresh one."""
+    def _merge(self, cache: StaticCache, n_rows: int, kept: list[int], prefilled: StaticCache | None) -> StaticCache:
+        """Merge the ``kept`` rows of a cache and all of a prefilled one, as short as the active sequences allow."""
         config = self._model.config
-        lengths = [self._length(i) - 1 for i in self.active]
-        width = max(lengths)
-        joined = self._new(len(self.active), width + self._room)
-        for layer in range(config.n_layer if width else 0):
-            old = [tuple(t[stay] for t in _contents(cache, rows, config, layer))] if stay else []
-            new = [_contents(fresh, len(self.active) - len(stay), config, layer)] if fresh is not None else []
-            k, v = (torch.cat([_wide(t, width) for t in parts]) for parts in zip(*old, *new, strict=True))
-            joined.extend(layer, k, v)
-        joined.advance(width)
-        joined.pad = _pad([width - n for n in lengths], self._weight.device)
-        return joined
+        lengths = [self._context_length(i) - 1 for i in self.active]
+        longest = max(lengths)
+        merged = self._new_cache(len(self.active), longest + self._remaining)
+        for layer in range(config.n_layer if longest else 0):
+            old = [tuple(t[kept] for t in _contents(cache, n_rows, config, layer))] if kept else []
+            new = [_contents(prefilled, len(self.active) - len(kept), config, layer)] if prefilled is not None else []
+            k, v = (torch.cat([_fit(t, longest) for t in parts]) for parts in zip(*old, *new, strict=True))
+            merged.update(layer, k, v)
+        merged.advance(longest)
+        merged.pad = _pad([longest - n for n in lengths], self._weight.device)
+        return merged
 
 
-def _pad(pads: list[int], device: torch.device) -> Tensor | None:
-    return torch.tensor(pads, device=device) if any(pads) else None
+def _pad(padding: list[int], device: torch.device) -> Tensor | None:
+    return torch.tensor(padding, device=device) if any(padding) else None
 
 
-def _contents(cache: Cache, rows: int, config: ModelConfig, layer: int) -> tuple[Tensor, Tensor]:
-    """Return keys and values of a layer: adding no position to a cache gives all that it holds."""
-    nothing = torch.empty(rows, config.kv_heads, 0, config.head_dim)
-    return cache.extend(layer, nothing, nothing)
+def _contents(cache: StaticCache, n_rows: int, config: ModelConfig, layer: int) -> tuple[Tensor, Tensor]:
+    """Return the cached keys and values of a layer, by appending no position."""
+    empty = torch.empty(n_rows, config.kv_heads, 0, config.head_dim)
+    return cache.update(layer, empty, empty)
 
 
-def _wide(x: Float[Tensor, "B K S D"], width: int) -> Tensor:
-    """Return the last ``width`` columns, with empty ones at the left where there are fewer."""
-    x = x[:, :, -width:]
-    return F.pad(x, (0, 0, width - x.shape[2], 0))
+def _fit(x: Float[Tensor, "B K S D"], length: int) -> Tensor:
+    """Return the last ``length`` positions, padded at the left where there are fewer."""
+    x = x[:, :, -length:]
+    return F.pad(x, (0, 0, length - x.shape[2], 0))

@@ -1,44 +1,44 @@
-"""A model and its tokenizer as one thing."""
+"""A model together with its tokenizer: load, save, score, generate."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 
 from firstlight import parallel, progress
 from firstlight.errors import CompatibilityError, UsageError
-from firstlight.lm import save
+from firstlight.lm import load
+from firstlight.lm.decoding import BatchDecoder
 from firstlight.lm.sampling import GenerateSettings, RowRng, sample_tokens
+from firstlight.lm.save import save_pretrained
+from firstlight.lm.score import Score, score_ids
+from firstlight.lm.streamer import IdStreamer, TextStreamer
 from firstlight.model import GPT, ModelConfig, to_hf_state_dict
-from firstlight.tokenizer import Tokenizer
+from firstlight.model.quantized import to_int8
+from firstlight.tokenizer import Codec, Tokenizer
 
-if TYPE_CHECKING:
-    from firstlight.lm.score import Score
-    from firstlight.lm.streamer import IdStreamer, TextStreamer
-    from firstlight.tokenizer import Codec
-
-_ROWS = 64  # texts written at once
+_MAX_BATCH = 64  # sequences generated at once
 _CACHE_BYTES = {"cpu": 1 << 30, "cuda": 8 << 30}  # of their keys and values
 
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """One text that was written.
+    """A generated text.
 
     Attributes:
-        prompt: what it goes on from.
-        text: what was written, up to a stop text and without it.
-        ids: the tokens written, the last of a stop included, end-of-text not.
-        ended_by: end-of-text, a stop text, or the limit of tokens.
+        prompt: what it continues.
+        text: up to a stop string and without it.
+        ids: generated tokens, with the last one of a stop string, without end-of-text.
+        finish_reason: end-of-text, a stop string, or the limit of tokens.
     """
 
     prompt: str
     text: str
     ids: list[int]
-    finish_reason: Literal["end", "stop", "length"]
+    finish_reason: Literal["eos", "stop", "length"]
 
 
 class LM:
@@ -46,11 +46,11 @@ class LM:
 
     Args:
         model: on its device.
-        tokenizer: None for sequences that are no text.
-        device_context: precision of scoring; by default fp32 where the model is.
+        tokenizer: None for sequences that are not text.
+        device_context: device and precision of scoring; by default fp32 where the model is.
         source: where it was loaded from.
-        ends: tokens at which a text ends, beside the tokenizer's end-of-text.
-        codec: what the ids mean of sequences that are no text.
+        eos_ids: tokens that end a text, besides the tokenizer's end-of-text.
+        codec: the meaning of the ids of sequences that are not text.
     """
 
     def __init__(
@@ -61,14 +61,14 @@ class LM:
         device_context: parallel.DeviceContext | None = None,
         source: Path | None = None,
         eos_ids: Iterable[int] = (),
-        codec: "Codec | None" = None,
+        codec: Codec | None = None,
     ) -> None:
         self.model, self.tokenizer, self.source, self.codec = model, tokenizer, source, codec
         self.device_context = device_context or parallel.DeviceContext(
             next(model.parameters()).device, "fp32", False, torch.get_num_threads(), 0, 1, {}
         )
-        words = self.vocab
-        self.eos_ids = frozenset(eos_ids) | (frozenset() if words is None or words.eot_id < 0 else {words.eot_id})
+        eot_id = -1 if self.vocab is None else self.vocab.eot_id
+        self.eos_ids = frozenset(eos_ids) | (frozenset() if eot_id < 0 else {eot_id})
 
     @property
     def config(self) -> ModelConfig:
@@ -76,21 +76,19 @@ class LM:
         return self.model.config
 
     @property
-    def vocab(self) -> "Tokenizer | Codec | None":
-        """The tokenizer, or what the ids mean of sequences that are no text."""
+    def vocab(self) -> Tokenizer | Codec | None:
+        """The tokenizer, or the codec of sequences that are not text."""
         return self.tokenizer or self.codec
 
     @classmethod
     def load_fp32(cls, name: str | Path) -> "LM":
-        """Load onto the CPU in fp32, leaving this process's threads and precision as they are.
+        """Load onto the CPU in fp32, without changing this process's threads and precision.
 
         Raises:
-            UsageError: ``name`` means no model.
-            CheckpointError: it is damaged, or of a family that is not supported.
+            UsageError: ``name`` is not a model.
+            CheckpointError: it is damaged, or of an unsupported model type.
             TokenizerError: its tokenizer is damaged.
         """
-        from firstlight.lm import load  # training from new weights reads no model
-
         folder = load.locate(name)
         config, table = load.read_config(folder)
         tokenizer = load.read_tokenizer(folder)
@@ -99,7 +97,7 @@ class LM:
         if tokenizer is not None and tokenizer.vocab_size > (model.config.vocab_size or 0):
             progress.warn(
                 f"{folder}: the tokenizer has {tokenizer.vocab_size:,} tokens, the model {model.config.vocab_size:,}: "
-                "it cannot read a text with one of the others"
+                "texts with one of the others cannot be read"
             )
         return cls(model.eval(), tokenizer, source=folder, eos_ids=load.read_eos_ids(folder, table), codec=codec)
 
@@ -107,225 +105,228 @@ class LM:
     def load(cls, name: str | Path, *, device: str = "auto", precision: str = "auto", int8: bool = False) -> "LM":
         """Load a run (its best checkpoint, else its latest), a checkpoint, a Hugging Face directory or a hub name.
 
-        The weights are in the precision that is asked for or found; ``to`` keeps them as they are. With ``int8``
-        matrices are in eight bits and the rest in fp32: such a model writes and scores, and is not saved.
+        The weights are cast to the precision; ``to`` leaves them as they are. With ``int8`` matrices are quantised and
+        the rest is in fp32: such a model generates and scores, and cannot be saved.
 
         Raises:
-            UsageError: ``name`` means no model, or this machine lacks the device or precision; or int8 and another.
-            CheckpointError: it is damaged, or of a family that is not supported.
+            UsageError: ``name`` is not a model, or this machine lacks the device or precision; or int8 and another.
+            CheckpointError: it is damaged, or of an unsupported model type.
             TokenizerError: its tokenizer is damaged.
         """
         hardware = parallel.HardwareSettings.model_validate({"device": device, "precision": precision})
         device_context = parallel.resolve_hardware(hardware)
         if int8 and precision not in ("auto", "fp32"):
-            raise UsageError("int8 leaves no room for another precision", found=precision, expected="auto or fp32")
-        from firstlight.lm import load
-
-        read = cls.load_fp32(name)
+            raise UsageError("int8 cannot be combined with another precision", found=precision, expected="auto or fp32")
+        lm = cls.load_fp32(name)
         if int8:
-            return read.quantize_int8().to(device_context)
-        load.cast(read.model, device_context.dtype)
-        return read.to(device_context)
+            return lm.quantize_int8().to(device_context)
+        load.cast_parameters(lm.model, device_context.dtype)
+        return lm.to(device_context)
 
     def quantize_int8(self) -> "LM":
-        """Put the matrices into eight bits, in place: faster writing, nearly the same numbers."""
-        from firstlight.model.quantized import to_int8
-
+        """Quantise the matrices to int8, in place: faster generation, slightly different numbers."""
         to_int8(self.model)
         return self
 
     def to(self, device_context: parallel.DeviceContext) -> "LM":
-        """Move to a device; scoring then computes as training does there, in its precision from these weights."""
+        """Move to a device; scoring then computes in its precision, as training does."""
         self.model.to(device_context.device)
         self.device_context = device_context
         return self
 
     def save(self, folder: str | Path, facts: Mapping[str, Any] | None = None) -> None:
-        """Write a Hugging Face directory; the weights as they are, in fp32.
+        """Write a Hugging Face directory, in fp32.
+
+        Args:
+            folder: created if missing.
+            facts: further rows of the model card.
 
         Raises:
-            UsageError: the matrices are in int8, of which there is no exact way back.
+            UsageError: the model is quantised to int8, which is not exact.
         """
         embed: torch.nn.Module = self.model.embed
         if not isinstance(embed, torch.nn.Embedding) and not self.model.factors:
-            raise UsageError("is in int8, which is not saved", where=self.source, fix="Load it without int8.")
+            raise UsageError("int8 models cannot be saved", where=self.source, fix="Load it without int8.")
         weights = {name: tensor.float().cpu() for name, tensor in to_hf_state_dict(self.model).items()}
-        save.save_pretrained(Path(folder), self.config, weights, self.tokenizer, facts or {}, codec=self.codec)
+        save_pretrained(Path(folder), self.config, weights, self.tokenizer, facts or {}, codec=self.codec)
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of a text, behind the token that begins every text of this model, if it has one.
+        """Encode a text, preceded by the model's begin-of-text token, if it has one.
 
-        Of an empty text they are that token, or end-of-text, after which a new text begins.
+        An empty text becomes that token, or end-of-text, after which a new text starts.
 
         Raises:
             UsageError: this model has no tokenizer.
-            CompatibilityError: the text has a token that the model does not.
+            CompatibilityError: the text has a token that the model does not have.
         """
-        tokenizer = self._words()
+        tokenizer = self._require_tokenizer()
         begin = [] if tokenizer.begin_id is None else [tokenizer.begin_id]
-        return self._known([*begin, *tokenizer.encode(text)] or [self.start_id])
+        return self._check_ids([*begin, *tokenizer.encode(text)] or [self.start_id])
 
     @cached_property
     def start_id(self) -> int:
-        """The token that stands before a text: its own begin-of-text, end-of-text of the one before, else a line end.
+        """The token before a text: begin-of-text, else end-of-text of the text before, else a line break.
 
-        A model from elsewhere may have been trained without end-of-text, which then lies behind its vocabulary.
+        An imported model may have been trained without end-of-text, which then has an id beyond its vocabulary.
 
         Raises:
             UsageError: this model has no tokenizer.
         """
-        words, V = self._words(), self.config.vocab_size or 0
-        found = [words.eot_id if words.begin_id is None else words.begin_id, *words.encode("\n")[:1], 0]
-        return next(i for i in found if i < V)
+        tokenizer, V = self._require_tokenizer(), self.config.vocab_size or 0
+        first = tokenizer.eot_id if tokenizer.begin_id is None else tokenizer.begin_id
+        return next(i for i in [first, *tokenizer.encode("\n")[:1], 0] if i < V)
 
-    def _words(self) -> Tokenizer:
+    def _require_tokenizer(self) -> Tokenizer:
         if self.tokenizer is None:
-            raise UsageError("the model has no tokenizer, so it reads and writes no text", where=self.source)
+            raise UsageError("the model has no tokenizer, so it cannot read or generate text", where=self.source)
         return self.tokenizer
 
-    def _known(self, ids: list[int]) -> list[int]:
+    def _check_ids(self, ids: list[int]) -> list[int]:
         V = self.config.vocab_size or 0
         if ids and max(ids) >= V:
             raise CompatibilityError(
-                "the tokenizer has a token that the model does not",
+                "the tokenizer has a token that the model does not have",
                 where=self.source,
-                found=f"{self._words().tokens()[max(ids)]!r}, id {max(ids)}",
+                found=f"{self._require_tokenizer().tokens()[max(ids)]!r}, id {max(ids)}",
                 expected=f"ids below {V}",
                 fix="Use the model's own tokenizer, or a text without this token.",
             )
         return ids
 
     def generate(self, prompts: str | Sequence[str], settings: GenerateSettings | None = None) -> list[Generated]:
-        """Write on from each prompt, ``num_samples`` texts each.
+        """Continue each prompt, ``num_samples`` times.
 
-        A text depends on the seed, its prompt and its place in the answer, never on the other texts.
+        A text depends on the seed, its prompt and its index in the result, never on the other texts.
 
         Raises:
             UsageError: this model has no tokenizer.
-            CompatibilityError: a prompt has a token that the model does not.
+            CompatibilityError: a prompt has a token that the model does not have.
             CheckpointError: the model's logits are not finite.
         """
         settings = settings or GenerateSettings()
-        asked = [prompts] if isinstance(prompts, str) else list(prompts)
-        asked = [prompt for prompt in asked for _ in range(settings.num_samples)]
-        ids = [self.encode(prompt) for prompt in asked]
-        texts = [self._text(prompt, settings) for prompt in ids]
-        self._write_all(texts, ids, settings)
+        prompts = [prompts] if isinstance(prompts, str) else prompts
+        repeated = [prompt for prompt in prompts for _ in range(settings.num_samples)]
+        ids = [self.encode(prompt) for prompt in repeated]
+        streamers = [self._text_streamer(prompt, settings) for prompt in ids]
+        self._generate_batches(streamers, ids, settings)
         return [
-            Generated(prompt, text.text, text.ids, text.finish_reason or "length")
-            for prompt, text in zip(asked, texts, strict=True)
+            Generated(prompt, streamer.text, streamer.ids, streamer.finish_reason or "length")
+            for prompt, streamer in zip(repeated, streamers, strict=True)
         ]
 
     def generate_ids(
         self, prompts: Sequence[Sequence[int]], settings: GenerateSettings | None = None, *, below: int | None = None
     ) -> list[list[int]]:
-        """Write on from each prompt, which is not empty, ``num_samples`` times; return what was written.
+        """Continue each prompt of ids, which is not empty, ``num_samples`` times; return the new ids.
 
         Args:
             prompts: ids.
             settings: all but ``stop``.
-            below: choose among the ids below this one only.
+            below: sample among the ids below this one only.
 
         Raises:
             CheckpointError: the model's logits are not finite.
         """
-        from firstlight.lm.streamer import IdStreamer
-
         settings = settings or GenerateSettings()
-        asked = [list(prompt) for prompt in prompts for _ in range(settings.num_samples)]
-        written = [IdStreamer(self.eos_ids) for _ in asked]
-        self._write_all(written, asked, settings, below)
-        return [one.ids for one in written]
+        repeated = [list(prompt) for prompt in prompts for _ in range(settings.num_samples)]
+        streamers = [IdStreamer(self.eos_ids) for _ in repeated]
+        self._generate_batches(streamers, repeated, settings, below)
+        return [streamer.ids for streamer in streamers]
 
-    def _write_all(
+    def _generate_batches(
         self,
-        texts: "Sequence[TextStreamer | IdStreamer]",
-        ids: list[list[int]],
+        streamers: Sequence[TextStreamer | IdStreamer],
+        prompts: list[list[int]],
         settings: GenerateSettings,
         below: int | None = None,
     ) -> None:
-        # Prompts of like lengths stand together, so that little is padded.
-        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+        # Batches have prompts of similar length, so that there is little padding.
+        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         while order:
-            rows = self._rows_at_once(len(ids[order[-1]]) + settings.max_new_tokens)
-            part, order = order[-rows:], order[:-rows]
-            for _ in self._write([texts[i] for i in part], [ids[i] for i in part], settings, part, below):
+            size = self._batch_size(len(prompts[order[-1]]) + settings.max_new_tokens)
+            batch, order = order[-size:], order[:-size]
+            steps = self._generate([streamers[i] for i in batch], [prompts[i] for i in batch], settings, batch, below)
+            for _ in steps:
                 pass
 
     def stream(self, prompt: str, settings: GenerateSettings | None = None) -> Iterator[str]:
-        """Write on from ``prompt`` and yield the text piece by piece; joined, it is what ``generate`` gives first.
+        """Continue ``prompt``, yielding text as it is generated; joined, it is the first text of ``generate``.
 
         Raises:
             UsageError, CompatibilityError, CheckpointError: as ``generate``.
         """
         settings = settings or GenerateSettings()
         ids = self.encode(prompt)
-        text = self._text(ids, settings)
-        for _ in self._write([text], [ids], settings, [0]):
-            if piece := text.take():
-                yield piece
+        streamer = self._text_streamer(ids, settings)
+        for _ in self._generate([streamer], [ids], settings, [0]):
+            if new := streamer.take():
+                yield new
 
-    def _text(self, ids: list[int], settings: GenerateSettings) -> "TextStreamer":
-        from firstlight.lm.streamer import TextStreamer  # at the first text
+    def _text_streamer(self, ids: list[int], settings: GenerateSettings) -> TextStreamer:
+        return TextStreamer(self._require_tokenizer(), ids, settings.stop, self.eos_ids)
 
-        return TextStreamer(self._words(), ids, settings.stop, self.eos_ids)
-
-    def _write(
+    def _generate(
         self,
-        texts: "Sequence[TextStreamer | IdStreamer]",
+        streamers: Sequence[TextStreamer | IdStreamer],
         prompts: list[list[int]],
         settings: GenerateSettings,
-        numbers: list[int],
+        rng_rows: list[int],
         below: int | None = None,
     ) -> Iterator[None]:
-        """Let texts grow together, a token each a turn, until all have ended; ``numbers`` are their places."""
-        from firstlight.lm.decoding import BatchDecoder  # at the first text: many runs write none
+        """Add a token to each unfinished sequence and yield, until all are finished.
 
+        Args:
+            streamers: receive the tokens.
+            prompts: of each sequence.
+            settings: of generation.
+            rng_rows: the random stream of each sequence.
+            below: sample among the ids below this one only.
+        """
         decoder = BatchDecoder(self.model, prompts, settings.max_new_tokens)
-        dice = RowRng(settings.seed, numbers) if settings.temperature > 0 else None
-        for turn in range(1, settings.max_new_tokens + 1):
-            logits = decoder.logits()[:, :below]
+        rng = RowRng(settings.seed, rng_rows) if settings.temperature > 0 else None
+        for step in range(1, settings.max_new_tokens + 1):
+            logits = decoder.next_logits()[:, :below]
             active = decoder.active
-            uniform = None if dice is None else dice.roll([numbers[i] for i in active])
+            uniform = None if rng is None else rng.uniform([rng_rows[i] for i in active])
             tokens = sample_tokens(logits, settings, uniform).tolist()
             for i, token in zip(active, tokens, strict=True):
-                texts[i].push(token)
-            ended = {i for i in active if texts[i].finish_reason or turn == settings.max_new_tokens}
-            for i in ended:
-                texts[i].finish()
+                streamers[i].put(token)
+            finished = {i for i in active if streamers[i].finish_reason or step == settings.max_new_tokens}
+            for i in finished:
+                streamers[i].end()
             yield
-            if len(ended) == len(active):
+            if len(finished) == len(active):
                 return
-            decoder.push(tokens, ended)
+            decoder.append(tokens, finished)
 
-    def _rows_at_once(self, length: int) -> int:
-        """Return how many texts of a length may be written at once, by what their keys and values need."""
+    def _batch_size(self, length: int) -> int:
+        """Return how many sequences of a length fit the memory for their keys and values."""
         c, weight = self.config, next(self.model.parameters())
-        row = 2 * c.n_layer * c.kv_heads * c.head_dim * min(length, c.block_size) * weight.element_size()
-        return max(1, min(_ROWS, _CACHE_BYTES.get(weight.device.type, 1 << 30) // row))
+        row_bytes = 2 * c.n_layer * c.kv_heads * c.head_dim * min(length, c.block_size) * weight.element_size()
+        return max(1, min(_MAX_BATCH, _CACHE_BYTES.get(weight.device.type, 1 << 30) // row_bytes))
 
-    def score(self, pairs: Sequence[tuple[str, str]]) -> "list[Score]":
-        """Return how likely each continuation is after its context; an empty context begins a text.
+    def score(self, pairs: Sequence[tuple[str, str]]) -> list[Score]:
+        """Score each continuation given its context; with an empty context, as the start of a text.
 
-        Text is cut at the border as it is when written in one go: what is scored are the tokens of context +
-        continuation from the first one on that the context alone does not begin with. White space at a context's end
-        belongs to the continuation. Contexts longer than the model sees lose their beginning.
+        Text is tokenised as a whole, as when it is generated: scored are the tokens of context + continuation from
+        the first one that is not a token of the context alone. White space at the end of a context belongs to the
+        continuation. Contexts longer than the block size lose their start.
 
         Raises:
             UsageError: this model has no tokenizer.
-            CompatibilityError: a text has a token that the model does not.
+            CompatibilityError: a text has a token that the model does not have.
         """
-        from firstlight.lm.score import score_ids
-
         return score_ids(
-            self.model, [self._border(context, continuation) for context, continuation in pairs], self.device_context
+            self.model,
+            [self._split_at_border(context, continuation) for context, continuation in pairs],
+            self.device_context,
         )
 
-    def _border(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        tokenizer = self._words()
-        # Byte-level BPE writes a space at the beginning of a word.
-        kept = context.rstrip()
-        before, whole = tokenizer.encode(kept), self._known(tokenizer.encode(context + continuation))
+    def _split_at_border(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        tokenizer = self._require_tokenizer()
+        # Byte-level BPE merges a space with the word after it.
+        before = tokenizer.encode(context.rstrip())
+        whole = self._check_ids(tokenizer.encode(context + continuation))
         n = next(
             (i for i, (a, b) in enumerate(zip(before, whole, strict=False)) if a != b), min(len(before), len(whole))
         )

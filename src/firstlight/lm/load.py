@@ -1,11 +1,11 @@
-"""A model directory as transformers has it: found by name, read, built."""
+"""Finding and reading model directories: runs, checkpoints, Hugging Face directories and hub names."""
 
 import contextlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, get_args
 
 import pydantic
 import torch
@@ -17,11 +17,8 @@ from firstlight import tokenizer as tokenizers
 from firstlight.errors import CheckpointError, MissingExtra, TokenizerError, UsageError, nearest
 from firstlight.files import MANIFEST, sha256, verify_manifest
 from firstlight.lm.save import CONFIG, GENERATION, WEIGHTS
-from firstlight.model import GPT, HEADS_FILE, ModelConfig, from_hf_state_dict, skip_init
-from firstlight.tokenizer import CODECS, Tokenizer
-
-if TYPE_CHECKING:
-    from firstlight.tokenizer import Codec
+from firstlight.model import GPT, HEADS_FILE, ModelConfig, Part, from_hf_config, from_hf_state_dict, skip_init
+from firstlight.tokenizer import CODECS, Codec, Tokenizer
 
 _INDEX = "model.safetensors.index.json"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -38,22 +35,22 @@ _HUB_FILES = [
     "chat_template.jinja",
     *CODECS,
 ]
-_FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+_FLOAT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 def locate(name: str | Path) -> Path:
-    """Return the model directory that ``name`` means.
+    """Find the model directory that ``name`` refers to.
 
-    A run means its best checkpoint, else its latest, else its newest whole one; a checkpoint or Hugging Face
-    directory means itself; ``owner/name`` that is no folder is fetched from the hub.
+    A run refers to its best checkpoint, else its latest, else its newest intact one; a checkpoint or Hugging Face
+    directory to itself; ``owner/name`` that is not a folder is downloaded from the hub.
 
     Raises:
-        UsageError: it means none of these.
-        CheckpointError: a run without a whole checkpoint, or the hub gives nothing.
+        UsageError: it is none of these.
+        CheckpointError: a run without an intact checkpoint, or the download fails.
         MissingExtra: it may be a hub name, and the library for that is not installed.
     """
     path = Path(name)
-    with contextlib.suppress(RuntimeError):  # a user that is not there
+    with contextlib.suppress(RuntimeError):  # an unknown user
         path = path.expanduser()
     if (path / CONFIG).is_file():
         return path
@@ -61,7 +58,7 @@ def locate(name: str | Path) -> Path:
         return _checkpoint_of(path)
     if path.exists():
         raise UsageError(
-            "is no model",
+            "not a model",
             where=path,
             expected="a run, a checkpoint, or a folder with config.json and model.safetensors",
         )
@@ -85,48 +82,64 @@ def _checkpoint_of(run: Path) -> Path:
         problems = _problems(checkpoint)
         if not problems:
             return checkpoint
-        progress.warn(f"{problems[0]}: another checkpoint of the run is taken")
+        progress.warn(f"{problems[0]}: using another checkpoint of the run")
     raise CheckpointError(
-        "has no whole checkpoint", where=run, fix=f"Go on with it: firstlight pretrain {run / 'run.toml'} --resume"
+        "no intact checkpoint", where=run, fix=f"Resume the run: firstlight pretrain {run / 'run.toml'} --resume"
     )
 
 
 def _problems(folder: Path) -> list[str]:
-    """Return what is wrong with a checkpoint by names and sizes; its training state may have been taken away."""
+    """List problems of a checkpoint by names and sizes; its training state may have been deleted."""
     trainer = str(folder / "trainer")
     return [problem for problem in verify_manifest(folder, contents=False) if not problem.startswith(trainer)]
 
 
 def download_from_hub(name: str, also: Sequence[str] = ()) -> Path:
-    """Fetch a model from the hub, as far as it is not here already.
+    """Download a model from the hub, unless it is cached.
 
     Args:
         name: ``owner/name``.
         also: patterns of further files.
 
     Raises:
-        CheckpointError: the hub gives nothing.
+        CheckpointError: the download fails, or the model names Python code.
         MissingExtra: the library for that is not installed.
     """
     try:
-        from huggingface_hub import snapshot_download
+        from huggingface_hub import snapshot_download  # optional
     except ImportError as error:
-        raise MissingExtra(f"{name} is no folder here, and a model of that name on the hub", "hub") from error
+        raise MissingExtra(f"{name} is not a folder here: downloading it from the hub", "hub") from error
     try:
-        return Path(snapshot_download(name, allow_patterns=[*_HUB_FILES, *also]))
-    except (OSError, ValueError) as error:  # the library's own errors are of these kinds
+        folder = Path(snapshot_download(name, allow_patterns=[*_HUB_FILES, *also]))
+    except (OSError, ValueError) as error:  # the base classes of the library's errors
         raise CheckpointError(
-            f"is no folder here, and cannot be fetched from the hub: {error}",
+            f"not a folder here, and cannot be downloaded from the hub: {error}",
             where=name,
             fix="Check the name and the connection.",
         ) from error
+    _refuse_code(folder / CONFIG)
+    return folder
+
+
+def _refuse_code(path: Path) -> None:
+    """Refuse a downloaded config.json that would import ``package.module:Class`` from this machine."""
+    table = _read_json(path) or {}
+    for key in get_args(Part):
+        value = table.get(key)
+        if isinstance(value, str) and ":" in value:
+            raise CheckpointError(
+                "names Python code, which is not run for downloaded models",
+                where=f"{path}: {key}",
+                found=value,
+                fix="If you trust it, load the folder by its path.",
+            )
 
 
 def read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
-    """Return the model's shape, and config.json as it stands.
+    """Read a model's shape, and config.json as it is.
 
     Raises:
-        CheckpointError: missing, unreadable, or of a family that is not supported.
+        CheckpointError: missing, unreadable, or of an unsupported model type.
     """
     path = folder / CONFIG
     table = _read_json(path)
@@ -134,43 +147,41 @@ def read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
         raise CheckpointError("missing", where=path)
     if table.get("quantization_config") is not None:
         raise CheckpointError(
-            "is of a quantised model, which is not read", where=path, fix="Take the unquantised model."
+            "quantised models are not supported", where=path, fix="Use the model before quantisation."
         )
-    from firstlight.model import from_hf_config  # a run that begins anew reads no model
-
     try:
         return from_hf_config(table, where=path), table
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))
         reason = first["msg"].removeprefix("Value error, ")
-        raise CheckpointError(f"describes no model: {key + ': ' if key else ''}{reason}", where=path) from error
+        raise CheckpointError(f"invalid configuration: {key + ': ' if key else ''}{reason}", where=path) from error
     except (TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"describes no model: {error}", where=path) from error
+        raise CheckpointError(f"invalid configuration: {error}", where=path) from error
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
-    """Return the table in a file, or None where there is none."""
+    """Read the object in a JSON file, or return None if there is no file."""
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (ValueError, OSError, RecursionError) as error:
-        raise CheckpointError(f"is unreadable: {error}", where=path) from error
+        raise CheckpointError(f"unreadable: {error}", where=path) from error
     if not isinstance(table, dict):
-        raise CheckpointError("holds no table", where=path)
+        raise CheckpointError("not a JSON object", where=path)
     return table
 
 
 def read_eos_ids(folder: Path, config: Mapping[str, Any]) -> set[int]:
-    """Return the tokens at which transformers ends a text of this model."""
+    """Read the tokens at which transformers ends generation with this model."""
     value = (_read_json(folder / GENERATION) or {}).get("eos_token_id")
     value = config.get("eos_token_id") if value is None else value
     return {i for i in (value if isinstance(value, list) else [value]) if isinstance(i, int)}
 
 
 def read_tokenizer(folder: Path) -> Tokenizer | None:
-    """Return the tokenizer beside a model, or None where there is none.
+    """Load the tokenizer of a model directory, or return None if there is none.
 
     Raises:
         TokenizerError: it is damaged.
@@ -180,40 +191,41 @@ def read_tokenizer(folder: Path) -> Tokenizer | None:
     try:
         return tokenizers.load(folder)
     except TokenizerError:
-        # One without an end-of-text token is given one; another problem is raised again.
+        # The import adds a missing end-of-text token; it raises any other problem again.
         return tokenizers.import_tokenizer(folder)
 
 
-def read_codec(folder: Path, config: ModelConfig) -> "Codec | None":
-    """Return what the ids mean of a model of sequences that are no text, or None where no file says it.
+def read_codec(folder: Path, config: ModelConfig) -> Codec | None:
+    """Read the codec of a model of sequences that are not text, or return None if there is none.
 
     Raises:
         TokenizerError: the file is damaged.
-        CheckpointError: the model is another one's.
+        CheckpointError: it does not match the model.
     """
     codec = tokenizers.read_codec(folder) if any((folder / name).is_file() for name in CODECS) else None
     if codec is not None and (
         codec.vocab_size != config.vocab_size or config.block_size < (codec.sequence_length or 1) - 1
     ):
         raise CheckpointError(
-            "does not fit the model beside it",
+            "does not match the model in the same folder",
             where=folder / codec.FILE,
-            found=f"{codec.vocab_size} ids, the model {config.vocab_size}",
+            found=f"{codec.vocab_size} ids",
+            expected=f"{config.vocab_size} ids",
         )
     return codec
 
 
 def read_weights(folder: Path, config: ModelConfig) -> dict[str, Tensor]:
-    """Return the weights in our names, in fp32; a checkpoint of a run is compared with its manifest, byte for byte.
+    """Read the weights under our names, in fp32; a checkpoint of a run is checked against its manifest's SHA-256.
 
     Raises:
-        CheckpointError: a file is missing or damaged, or its tensors do not fit ``config``.
+        CheckpointError: a file is missing or damaged, or its tensors do not match ``config``.
     """
     files = _weight_files(folder)
     if (folder / MANIFEST).is_file():
-        problems = _problems(folder) or _differing([folder / CONFIG, *files])
+        problems = _problems(folder) or _changed([folder / CONFIG, *files])
         if problems:
-            raise CheckpointError(problems[0], fix="Take another checkpoint of the run, or train it again.")
+            raise CheckpointError(problems[0], fix="Use another checkpoint of the run, or train it again.")
     state = {name: tensor for file in files for name, tensor in _tensors(file)}
     try:
         return from_hf_state_dict(config, state)
@@ -224,7 +236,7 @@ def read_weights(folder: Path, config: ModelConfig) -> dict[str, Tensor]:
 
 
 def build_model(config: ModelConfig, weights: Mapping[str, Tensor]) -> GPT:
-    """Build a model around weights, which it takes as they are, without a copy."""
+    """Build a model that uses ``weights`` as they are, without a copy."""
     with skip_init():
         model = GPT(config)
         for name, tensor in weights.items():
@@ -234,10 +246,10 @@ def build_model(config: ModelConfig, weights: Mapping[str, Tensor]) -> GPT:
     return model
 
 
-def _differing(files: list[Path]) -> list[str]:
+def _changed(files: list[Path]) -> list[str]:
     listed = json.loads((files[0].parent / MANIFEST).read_text(encoding="utf-8"))["files"]
     return [
-        f"{file}: bytes differ from the manifest's SHA-256"
+        f"{file}: does not match the SHA-256 in the manifest"
         for file in files
         if file.name in listed and listed[file.name]["sha256"] != sha256(file)
     ]
@@ -249,31 +261,31 @@ def _weight_files(folder: Path) -> list[Path]:
     index = folder / _INDEX
     table = _read_json(index)
     if table is None:
-        raise CheckpointError("holds no weights", where=folder, expected=f"{WEIGHTS} or {_INDEX}")
+        raise CheckpointError("no weights", where=folder, expected=f"{WEIGHTS} or {_INDEX}")
     try:
         names = sorted(set(table["weight_map"].values()))
         # A name with a path in it could read any file of this machine.
         bad = next((n for n in names if Path(n).name != n or not (folder / n).is_file()), None)
     except (KeyError, AttributeError, TypeError) as error:
-        raise CheckpointError("is no index of weights", where=index) from error
+        raise CheckpointError("not an index of weights", where=index) from error
     if bad is not None:
-        raise CheckpointError("names a file that is not beside it", where=index, found=bad)
+        raise CheckpointError("names a file that is not in the same folder", where=index, found=bad)
     return [folder / name for name in names]
 
 
 def _tensors(file: Path) -> Iterator[tuple[str, Tensor]]:
     try:
         with safe_open(file, framework="pt") as opened:
-            for name in opened.keys():  # noqa: SIM118 - a safetensors file is no dict
+            for name in opened.keys():  # noqa: SIM118 - not a dict
                 tensor = opened.get_tensor(name)
-                # Masks that old checkpoints carry along are no weights.
-                if tensor.dtype in _FLOATS:
+                # Old checkpoints contain attention masks, which are not weights.
+                if tensor.dtype in _FLOAT_DTYPES:
                     yield name, tensor.float()
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"cannot be read: {error}", where=file) from error
+        raise CheckpointError(f"unreadable: {error}", where=file) from error
 
 
-def cast(model: torch.nn.Module, dtype: torch.dtype) -> None:
-    """Put parameters into ``dtype``; buffers, such as the angles of positions, stay exact."""
+def cast_parameters(model: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Cast parameters to ``dtype``; buffers, such as rotary angles, stay in fp32."""
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)

@@ -1,11 +1,11 @@
-"""A model directory as transformers has it: written."""
+"""Writing a model directory: weights, config.json, tokenizer and model card, as transformers loads them."""
 
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
@@ -14,29 +14,26 @@ from torch import Tensor
 from firstlight import tokenizer as tokenizers
 from firstlight.errors import StorageError
 from firstlight.files import atomic_file, write_atomic
-from firstlight.model import HEADS_FILE, ModelConfig, count_parameters, to_hf_config
-from firstlight.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    from firstlight.tokenizer import Codec
+from firstlight.model import HEADS_FILE, ModelConfig, count_parameters, hf_mismatch, to_hf_config
+from firstlight.tokenizer import Codec, Tokenizer
 
 CONFIG, GENERATION, WEIGHTS, CARD = "config.json", "generation_config.json", "model.safetensors", "README.md"
 
 
 @dataclass(frozen=True, slots=True)
 class Classifier:
-    """The one head of a model that transformers has a class for.
+    """The only head of a model, for which transformers has a class.
 
     Attributes:
         head: name of the head.
-        labels: of its outputs; empty for one score.
+        labels: of its outputs; empty for a single score.
     """
 
     head: str
     labels: Sequence[str]
 
-    def apply(self, table: dict[str, Any], pad_id: int | None) -> dict[str, Any]:
-        """Return the config.json of the class that reads the last token of a text."""
+    def update_config(self, table: dict[str, Any], pad_id: int | None) -> dict[str, Any]:
+        """Return the config.json of the sequence classifier, which reads the last token of a text."""
         base = table["architectures"][0].removesuffix("LMHeadModel").removesuffix("ForCausalLM")
         names = list(self.labels) or ["LABEL_0"]
         return {
@@ -56,38 +53,34 @@ def save_pretrained(
     tokenizer: Tokenizer | None,
     facts: Mapping[str, Any],
     classifier: Classifier | None = None,
-    codec: "Codec | None" = None,
+    codec: Codec | None = None,
 ) -> None:
     """Write a directory that transformers loads without conversion.
 
-    Heads of tasks lie in a file beside the weights. Where there is one that transformers has a class for, the directory
-    loads as that class; as a causal language model it loads all the same.
+    Heads of fine-tuned tasks are in a separate file. Where there is one that transformers has a class for, the
+    directory loads as that class, and as a causal language model all the same. A model that no transformers class can
+    express (``firstlight.model.hf_mismatch``) is written for ``LM.load`` only.
 
     Args:
-        folder: made where it is missing.
+        folder: created if missing.
         config: complete.
-        weights: in transformers' names.
-        tokenizer: written beside, or None for sequences that are no text.
-        facts: what the model card says, by name.
-        classifier: the head that transformers' class has, if any.
-        codec: what the ids mean where there is no tokenizer; written beside.
+        weights: as of ``to_hf_state_dict``.
+        tokenizer: None for sequences that are not text.
+        facts: rows of the model card, by name.
+        classifier: the head that transformers has a class for, if any.
+        codec: the meaning of the ids where there is no tokenizer.
     """
-    words = tokenizer or codec
-    # A model from elsewhere may lack end-of-text: it then lies behind the vocabulary.
-    known = words is not None and 0 <= words.eot_id < (config.vocab_size or 0)
-    eot_id = words.eot_id if words is not None and known else None
-    table = to_hf_config(config, eot_id=eot_id)
+    table, generation = _config_tables(config, tokenizer or codec)
     heads = {name: tensor for name, tensor in weights.items() if name.startswith("heads.")}
     body = {name: tensor for name, tensor in weights.items() if name not in heads}
     if heads:
         _write_weights(folder / HEADS_FILE, heads)
     if classifier is not None:
-        table = classifier.apply(table, None if tokenizer is None else tokenizer.pad_id)
+        table = classifier.update_config(table, None if tokenizer is None else tokenizer.pad_id)
         body["score.weight"] = heads[f"heads.{classifier.head}.weight"]
     _write_weights(folder / WEIGHTS, body)
-    write_atomic(folder / CONFIG, json.dumps(table, indent=1) + "\n")
-    generation = {"bos_token_id": eot_id, "eos_token_id": eot_id, "max_length": config.block_size}
-    write_atomic(folder / GENERATION, json.dumps(generation, indent=1) + "\n")
+    write_atomic(folder / CONFIG, _json(table))
+    write_atomic(folder / GENERATION, _json(generation))
     if tokenizer is not None:
         tokenizer.save(folder, model_max_length=config.block_size)
     if codec is not None:
@@ -96,17 +89,9 @@ def save_pretrained(
 
 
 def text_files(config: ModelConfig, tokenizer: Tokenizer | None) -> dict[str, str]:
-    """Build what accompanies the weights in other formats: config.json, generation_config.json and the tokenizer.
-
-    Returns:
-        The content of each file by its name.
-    """
-    # The tokenizer of an imported model may lack end-of-text; its id is then beyond the vocabulary.
-    known = tokenizer is not None and tokenizer.eot_id < (config.vocab_size or 0)
-    eot_id = tokenizer.eot_id if tokenizer is not None and known else None
-    generation = {"bos_token_id": eot_id, "eos_token_id": eot_id, "max_length": config.block_size}
-    tables = {CONFIG: to_hf_config(config, eot_id=eot_id), GENERATION: generation}
-    files = {name: json.dumps(table, indent=1) + "\n" for name, table in tables.items()}
+    """Return config.json, generation_config.json and the tokenizer's files as text, by name, for other formats."""
+    table, generation = _config_tables(config, tokenizer)
+    files = {CONFIG: _json(table), GENERATION: _json(generation)}
     if tokenizer is not None:
         with tempfile.TemporaryDirectory() as folder:
             tokenizer.save(Path(folder), model_max_length=config.block_size)
@@ -114,30 +99,42 @@ def text_files(config: ModelConfig, tokenizer: Tokenizer | None) -> dict[str, st
     return files
 
 
+def _config_tables(config: ModelConfig, vocab: Tokenizer | Codec | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    # An imported model may lack end-of-text, which then has an id beyond its vocabulary.
+    has_eot = vocab is not None and 0 <= vocab.eot_id < (config.vocab_size or 0)
+    eot_id = vocab.eot_id if vocab is not None and has_eot else None
+    generation = {"bos_token_id": eot_id, "eos_token_id": eot_id, "max_length": config.block_size}
+    return to_hf_config(config, eot_id=eot_id), generation
+
+
+def _json(table: Mapping[str, Any]) -> str:
+    return json.dumps(table, indent=1) + "\n"
+
+
 def _write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
-    """Write beside and rename: a model that was loaded from ``path`` may still read its weights there."""
-    held = {name: tensor.detach().contiguous() for name, tensor in weights.items()}
+    """Write a temporary file and rename it: a model that was loaded from ``path`` may still read its weights there."""
+    contiguous = {name: tensor.detach().contiguous() for name, tensor in weights.items()}
     with atomic_file(path) as temporary:
         try:
-            save_file(held, temporary, metadata={"format": "pt"})
-        except SafetensorError as error:  # it gives the system's refusals as text
+            save_file(contiguous, temporary, metadata={"format": "pt"})
+        except SafetensorError as error:  # which wraps errors of the operating system
             raise StorageError(f"cannot be written: {error}", where=path) from error
 
 
 def _card(config: ModelConfig, table: Mapping[str, Any], tokenizer: Tokenizer | None, facts: Mapping[str, Any]) -> str:
-    c, count = config, count_parameters(config)
+    c, count, mismatch = config, count_parameters(config), hf_mismatch(config)
     rows = {
         "family": f"{c.family} ({table['architectures'][0]})",
         "parameters": f"{count.total:,} ({count.embedding:,} of them embeddings and head)",
         "shape": f"{c.n_layer} layers, {c.n_head} heads, width {c.n_embd}, block size {c.block_size}",
         "tokenizer": "none" if tokenizer is None else f"{tokenizer.kind}, {tokenizer.vocab_size:,} tokens",
+        **({} if mismatch is None else {"transformers": f"cannot load this model: {mismatch}"}),
         **{str(name): str(value) for name, value in facts.items()},
     }
     lines = "\n".join(f"| {_cell(name)} | {_cell(value)} |" for name, value in rows.items())
-    name = ", AutoTokenizer" if tokenizer is not None else ""
-    load = '\ntokenizer = AutoTokenizer.from_pretrained("THIS_FOLDER")' if tokenizer is not None else ""
+    library = "transformers" if mismatch is None else "firstlight"
     return f"""---
-library_name: transformers
+library_name: {library}
 pipeline_tag: text-generation
 tags: [firstlight]
 ---
@@ -148,13 +145,23 @@ tags: [firstlight]
 {lines}
 
 ```python
-from transformers import AutoModelForCausalLM{name}
-
-model = AutoModelForCausalLM.from_pretrained("THIS_FOLDER"){load}
+{_load_example(tokenizer is not None) if mismatch is None else _FIRSTLIGHT_EXAMPLE}
 ```
 
-It writes what is likely after what it was trained on, which may be wrong, biased, or copied from it.
+It generates what is likely given its training data, which may be wrong, biased, or copied from it.
 """
+
+
+_FIRSTLIGHT_EXAMPLE = 'from firstlight.lm import LM\n\nmodel = LM.load("THIS_FOLDER")'
+
+
+def _load_example(has_tokenizer: bool) -> str:
+    name = ", AutoTokenizer" if has_tokenizer else ""
+    load = '\ntokenizer = AutoTokenizer.from_pretrained("THIS_FOLDER")' if has_tokenizer else ""
+    return (
+        f"from transformers import AutoModelForCausalLM{name}\n\n"
+        f'model = AutoModelForCausalLM.from_pretrained("THIS_FOLDER"){load}'
+    )
 
 
 def _cell(text: str) -> str:

@@ -1,5 +1,6 @@
-"""How likely a text is: continuations after their contexts, and long texts by windows that overlap or not."""
+"""Log-likelihoods: of continuations given their contexts, and of long texts in windows, overlapping or not."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -10,21 +11,20 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from firstlight import parallel
-from firstlight.lm.forward import evaluating
 from firstlight.model import GPT
 
 _TOKENS = 8192  # of one forward pass
-_NUMBERS = 1 << 22  # logits held at once
+_MAX_LOGITS = 1 << 22  # numbers at once
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How likely a continuation is.
+    """The log-likelihood of a continuation.
 
     Attributes:
-        logprob: sum of log P of its tokens, in nats.
-        n_tokens: how many it has.
-        is_greedy: each of its tokens is the likeliest one at its place.
+        logprob: sum of the log-probabilities of its tokens, in nats.
+        n_tokens: its number of tokens.
+        is_greedy: whether each of its tokens is the most likely one.
     """
 
     logprob: float
@@ -34,96 +34,110 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class WindowNLL:
-    """What one window scored: -log P of targets ``first`` to ``first + len(nats)`` of the text."""
+    """The negative log-likelihoods that one window adds: those of targets ``start`` to ``start + len(nll)``."""
 
-    first: int
-    nats: np.ndarray
+    start: int
+    nll: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
-    """The last ``n`` of some ids are scored, for the pair ``number``."""
+class _Chunk:
+    """Ids of which the last ``n`` are scored, for the pair with the index ``pair``."""
 
-    number: int
+    pair: int
     ids: Sequence[int]
     n: int
+
+
+@contextlib.contextmanager
+def eval_mode(model: GPT) -> Iterator[None]:
+    """Put ``model`` into evaluation mode (no dropout), and back."""
+    if not model.training:
+        yield
+        return
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train()
 
 
 @torch.no_grad()
 def score_ids(
     model: GPT, pairs: Sequence[tuple[list[int], list[int]]], device_context: parallel.DeviceContext
 ) -> list[Score]:
-    """Return how likely each continuation is after its context, which is not empty.
+    """Score each continuation given its context, which is not empty.
 
-    Of a context that is too long for the model the beginning is left out. A continuation that is longer than the
-    model sees is scored piece by piece, each piece with at least half a block before it.
+    A context that is too long loses its start. A continuation longer than the block size is scored in chunks, each
+    with at least half a block of context.
     """
-    parts = [part for i, (before, after) in enumerate(pairs) for part in _parts(model, i, before, after)]
-    # Rows of like lengths stand together; what is padded at the right is never seen from the left.
-    parts.sort(key=lambda part: len(part.ids))
+    chunks = [chunk for i, (before, after) in enumerate(pairs) for chunk in _chunks(model, i, before, after)]
+    # Batches have rows of similar length; padding at the right is never attended to.
+    chunks.sort(key=lambda chunk: len(chunk.ids))
     sums, greedy = np.zeros(len(pairs)), np.ones(len(pairs), dtype=bool)
-    while parts:
-        rows = max(1, _TOKENS // len(parts[-1].ids))
-        batch, parts = parts[-rows:], parts[:-rows]
-        logprobs, likeliest = _score_parts(model, batch, device_context)
-        numbers = np.repeat([part.number for part in batch], [part.n for part in batch])
-        np.add.at(sums, numbers, logprobs)
-        np.logical_and.at(greedy, numbers, likeliest)
+    while chunks:
+        rows = max(1, _TOKENS // len(chunks[-1].ids))
+        batch, chunks = chunks[-rows:], chunks[:-rows]
+        logprobs, is_greedy = _score_batch(model, batch, device_context)
+        index = np.repeat([chunk.pair for chunk in batch], [chunk.n for chunk in batch])
+        np.add.at(sums, index, logprobs)
+        np.logical_and.at(greedy, index, is_greedy)
     return [
         Score(float(total), len(after), bool(is_greedy))
         for total, (_, after), is_greedy in zip(sums, pairs, greedy, strict=True)
     ]
 
 
-def _parts(model: GPT, number: int, before: list[int], after: list[int]) -> Iterator[_Part]:
+def _chunks(model: GPT, pair: int, before: list[int], after: list[int]) -> Iterator[_Chunk]:
     T = model.config.block_size
     step = len(after) if len(after) <= T else max(1, T // 2)
     ids = before + after
-    for first in range(0, len(after), max(1, step)):
-        n = min(step, len(after) - first)
-        end = len(before) + first + n
-        yield _Part(number, ids[max(0, end - T - 1) : end], n)
+    for start in range(0, len(after), max(1, step)):
+        n = min(step, len(after) - start)
+        end = len(before) + start + n
+        yield _Chunk(pair, ids[max(0, end - T - 1) : end], n)
 
 
-def _score_parts(
-    model: GPT, parts: Sequence[_Part], device_context: parallel.DeviceContext
+def _score_batch(
+    model: GPT, batch: Sequence[_Chunk], device_context: parallel.DeviceContext
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return log P of the targets of all parts, end to end, and whether each was the likeliest token."""
+    """Compute the log-probabilities of the targets of all chunks, concatenated, and whether each is the most likely."""
     device = next(model.parameters()).device
-    longest = max(len(part.ids) for part in parts)
-    ids = torch.tensor([[*part.ids, *[0] * (longest - len(part.ids))] for part in parts], device=device)
-    rows = torch.tensor([row for row, part in enumerate(parts) for _ in range(part.n)], device=device)
-    at = torch.tensor([i for part in parts for i in range(len(part.ids) - part.n, len(part.ids))], device=device)
-    with evaluating(model), parallel.autocast(device_context):
-        hidden = model.hidden(ids[:, :-1])[rows, at - 1]  # (N, C)
-        size = max(1, _NUMBERS // (model.config.vocab_size or 1))
-        chunks = zip(torch.split(hidden, size), torch.split(ids[rows, at], size), strict=True)
-        found = [_judged(model.logits(h).float(), targets) for h, targets in chunks]
-    logprobs, likeliest = (torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True))
-    return logprobs.astype(np.float64), likeliest
+    longest = max(len(chunk.ids) for chunk in batch)
+    ids = torch.tensor([[*chunk.ids, *[0] * (longest - len(chunk.ids))] for chunk in batch], device=device)
+    rows = torch.tensor([row for row, chunk in enumerate(batch) for _ in range(chunk.n)], device=device)
+    columns = [i for chunk in batch for i in range(len(chunk.ids) - chunk.n, len(chunk.ids))]
+    targets = torch.tensor(columns, device=device)
+    with eval_mode(model), parallel.autocast(device_context):
+        hidden = model.hidden(ids[:, :-1])[rows, targets - 1]  # (N, C)
+        size = max(1, _MAX_LOGITS // (model.config.vocab_size or 1))
+        parts = zip(torch.split(hidden, size), torch.split(ids[rows, targets], size), strict=True)
+        scored = [_score_logits(model.logits(h).float(), wanted) for h, wanted in parts]
+    logprobs, is_greedy = (torch.cat(found).cpu().numpy() for found in zip(*scored, strict=True))
+    return logprobs.astype(np.float64), is_greedy
 
 
-def _judged(logits: Float[Tensor, "N V"], targets: Int[Tensor, " N"]) -> tuple[Tensor, Tensor]:
-    nats = F.cross_entropy(logits, targets, reduction="none")
-    return -nats, logits.argmax(-1) == targets
+def _score_logits(logits: Float[Tensor, "N V"], targets: Int[Tensor, " N"]) -> tuple[Tensor, Tensor]:
+    nll = F.cross_entropy(logits, targets, reduction="none")
+    return -nll, logits.argmax(-1) == targets
 
 
 @torch.no_grad()
 def score_windows(
     model: GPT, ids: np.ndarray, *, stride: int, device_context: parallel.DeviceContext, rows: int | None = None
 ) -> Iterator[WindowNLL]:
-    """Yield -log P of ids[1:], each once: a window moves on by ``stride`` and scores what is new in it.
+    """Yield the negative log-likelihoods of ids[1:], each once, in windows that advance by ``stride``.
 
-    With ``stride`` equal to the block size windows are disjoint and cheapest, as the valid loss has them; a smaller
-    one gives every token but the first ones at least ``block_size - stride`` tokens of context before it, at
+    With ``stride`` equal to the block size windows are disjoint and cheapest, as for the validation loss; a smaller
+    one gives every token after the first window at least ``block_size - stride`` tokens of context, at
     block_size / stride times the cost.
 
     Args:
-        model: in any mode; left in the mode it was in.
+        model: in any mode, which is restored.
         ids: the text, 1-D; the first one is context only.
         stride: 1 to the block size.
         device_context: precision.
-        rows: windows of one forward pass, or None for as many as suit the block size.
+        rows: windows of one forward pass; None: as many as suit the block size.
     """
     T = model.config.block_size
     assert 1 <= stride <= T
@@ -134,12 +148,12 @@ def score_windows(
     rows = rows or max(1, _TOKENS // T)
     device = next(model.parameters()).device
     for first in range(0, n_windows, rows):
-        begins = np.arange(first, min(first + rows, n_windows)) * stride
-        # What stands after the end is padding, which no position before it sees.
-        at = np.minimum(begins[:, None] + np.arange(min(T, n - int(begins[0])) + 1), n)
-        block = torch.from_numpy(np.asarray(ids[at], dtype=np.int64)).to(device)
-        with evaluating(model), parallel.autocast(device_context):
-            nats = model.token_nll(block[:, :-1], block[:, 1:]).float().cpu().numpy()
-        for begin, row in zip(begins.tolist(), nats, strict=True):
-            new = 0 if begin == 0 else T - stride
-            yield WindowNLL(begin + new, row[new : min(T, n - begin)])
+        starts = np.arange(first, min(first + rows, n_windows)) * stride
+        # Beyond the end is padding, which no earlier position attends to.
+        index = np.minimum(starts[:, None] + np.arange(min(T, n - int(starts[0])) + 1), n)
+        block = torch.from_numpy(np.asarray(ids[index], dtype=np.int64)).to(device)
+        with eval_mode(model), parallel.autocast(device_context):
+            nll = model.token_nll(block[:, :-1], block[:, 1:]).float().cpu().numpy()
+        for start, row in zip(starts.tolist(), nll, strict=True):
+            new = 0 if start == 0 else T - stride
+            yield WindowNLL(start + new, row[new : min(T, n - start)])

@@ -1,97 +1,97 @@
-"""One text while it is written: ids become text, and it ends at end-of-text or at a stop text; or ids alone."""
+"""Streamers: generated ids become text as they arrive, until end-of-text or a stop string."""
 
 from collections.abc import Collection, Sequence
 from typing import Literal
 
 from firstlight.tokenizer import Tokenizer
 
-_CONTEXT = 16  # last tokens of a prompt that may decide how the first new one is written
+_CONTEXT = 16  # last tokens of a prompt that may affect how the first new one is decoded
 
 
 class TextStreamer:
-    """A text that grows by tokens.
+    """Text that grows by tokens.
 
-    What may be the beginning of a stop text is held back until it is sure. A text ends with the stop that is
-    complete first, wherever tokens begin and end.
+    What may be the start of a stop string is held back until that is decided. Generation stops at the stop string that
+    is complete first, wherever token boundaries are.
 
     Args:
-        tokenizer: of its ids.
-        prompt: ids that it goes on from; they decide whether a word-level token is written with a space before it.
-        stops: texts that end it; they are not part of it.
-        ends: tokens that end it.
+        tokenizer: of the ids.
+        prompt: ids that the text continues; they decide whether a word-level token is preceded by a space.
+        stop: strings that end the text, and are not part of it.
+        eos_ids: tokens that end it.
 
     Attributes:
-        ids: tokens written, the last of a stop text included, one of ``eos_ids`` not.
-        ended_by: end-of-text, a stop text, or None while it grows.
+        ids: generated tokens, with the last one of a stop string, without those of ``eos_ids``.
+        finish_reason: ``eos``, ``stop``, or None while the text grows.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, prompt: Sequence[int], stops: Sequence[str], eos_ids: Collection[int]
+        self, tokenizer: Tokenizer, prompt: Sequence[int], stop: Sequence[str], eos_ids: Collection[int]
     ) -> None:
         self._decoder = tokenizer.decoder()
-        self._known, self._eos_ids = tokenizer.vocab_size, eos_ids
-        self._stops = [stop for stop in stops if stop]
-        self._held, self._pieces, self._taken = "", list[str](), 0
+        self._vocab_size, self._eos_ids = tokenizer.vocab_size, eos_ids
+        self._stop = [text for text in stop if text]
+        self._pending, self._pieces, self._n_taken = "", list[str](), 0
         self.ids: list[int] = []
-        self.finish_reason: Literal["end", "stop"] | None = None
+        self.finish_reason: Literal["eos", "stop"] | None = None
         for token in prompt[-_CONTEXT:]:
             self._decoder.push(token)
         self._decoder.flush()
 
     @property
     def text(self) -> str:
-        """What was written so far and is sure."""
+        """The text so far, without what is held back."""
         return "".join(self._pieces)
 
-    def push(self, token: int) -> None:
-        """Take the next token."""
-        assert self.finish_reason is None, "an ended text takes no more"
+    def put(self, token: int) -> None:
+        """Add the next token."""
+        assert self.finish_reason is None, "a finished text takes no tokens"
         if token in self._eos_ids:
-            self.finish_reason = "end"
+            self.finish_reason = "eos"
             return
         self.ids.append(token)
-        # A model may have more ids than its tokenizer, to make its matrices even: they stand for nothing.
-        if token < self._known:
+        # A model may have more ids than its tokenizer, which pad its matrices and mean nothing.
+        if token < self._vocab_size:
             self._add(self._decoder.push(token))
 
-    def finish(self) -> None:
-        """Add what was held back; nothing after a stop text."""
+    def end(self) -> None:
+        """Add what was held back, unless a stop string ended the text."""
         if self.finish_reason != "stop":
             self._add(self._decoder.flush())
-            self._pieces.append(self._held)
-            self._held = ""
+            self._pieces.append(self._pending)
+            self._pending = ""
 
     def take(self) -> str:
-        """Return what has become sure since the last call."""
-        new, self._taken = self._pieces[self._taken :], len(self._pieces)
+        """Return the text that is new since the last call."""
+        new, self._n_taken = self._pieces[self._n_taken :], len(self._pieces)
         return "".join(new)
 
     def _add(self, new: str) -> None:
-        text = self._held + new
-        found = [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]
+        text = self._pending + new
+        found = [(start + len(stop), start) for stop in self._stop if (start := text.find(stop)) >= 0]
         if found:
-            self.finish_reason, self._held = "stop", ""
+            self.finish_reason, self._pending = "stop", ""
             self._pieces.append(text[: min(found)[1]])
             return
-        held = max((n for stop in self._stops for n in range(1, len(stop)) if text.endswith(stop[:n])), default=0)
-        self._held = text[len(text) - held :]
-        self._pieces.append(text[: len(text) - held])
+        n = max((n for stop in self._stop for n in range(1, len(stop)) if text.endswith(stop[:n])), default=0)
+        self._pending = text[len(text) - n :]
+        self._pieces.append(text[: len(text) - n])
 
 
 class IdStreamer:
-    """Ids that are no text while they are written; one of ``eos_ids`` ends them, and is none of them."""
+    """Ids of sequences that are not text; one of ``eos_ids`` ends them, and is not among them."""
 
     def __init__(self, eos_ids: Collection[int]) -> None:
         self._eos_ids = eos_ids
         self.ids: list[int] = []
-        self.finish_reason: Literal["end"] | None = None
+        self.finish_reason: Literal["eos"] | None = None
 
-    def push(self, token: int) -> None:
-        """Take the next id."""
+    def put(self, token: int) -> None:
+        """Add the next id."""
         if token in self._eos_ids:
-            self.finish_reason = "end"
+            self.finish_reason = "eos"
         else:
             self.ids.append(token)
 
-    def finish(self) -> None:
-        """Nothing is held back."""
+    def end(self) -> None:
+        """Do nothing: no id is held back."""

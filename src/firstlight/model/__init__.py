@@ -19,8 +19,8 @@ from firstlight.model.kernels.linear import linear
 from firstlight.model.loss import Loss, linear_cross_entropy, linear_nll
 from firstlight.model.mlp import MLP
 from firstlight.model.norms import Norm
-from firstlight.model.parts import MLPS, NORMS, POSITIONS
-from firstlight.model.positions import PositionScheme, scale_rope
+from firstlight.model.parts import MLPS, NORMS, POSITIONS, Part
+from firstlight.model.positions import PositionScheme, RotaryPositions, scale_rope
 from firstlight.model.skip_init import skip_init
 
 __all__ = [
@@ -39,8 +39,10 @@ __all__ = [
     "ModelConfig",
     "Norm",
     "ParameterCount",
+    "Part",
     "PositionScheme",
     "RopeScaling",
+    "RotaryPositions",
     "StaticCache",
     "count_parameters",
     "flops_per_token",

@@ -206,7 +206,7 @@ def fused_splits(model: GPT) -> Mapping[str, Sequence[int]]:
     """Return the rows of each part of the fused matrices, by parameter name, which an optimiser may treat apart."""
     c = model.config
     D = c.head_dim
-    splits = {"attention.qkv.weight": (c.n_head * D, c.kv_heads * D, c.kv_heads * D)}
+    splits: dict[str, tuple[int, ...]] = {"attention.qkv.weight": (c.n_head * D, c.kv_heads * D, c.kv_heads * D)}
     splits |= {f"mlp.{name}": rows for name, rows in mlp_class(c).fused_splits(c).items()}
     names = dict(model.named_parameters())
     return {
@@ -217,7 +217,7 @@ def fused_splits(model: GPT) -> Mapping[str, Sequence[int]]:
 def _positions(
     ids: Tensor, before: int, starts: Tensor | None, cache: StaticCache | None
 ) -> tuple[Tensor, Tensor, Bool[Tensor, "B 1 _T S"] | None]:
-    """Return the positions of the T queries and of the S keys, and which keys documents or padding allow, if not all."""
+    """Return the positions of T queries and S keys, and which keys documents or padding allow, if not all."""
     _, T = ids.shape
     index = torch.arange(before + T, device=ids.device)
     if starts is not None:

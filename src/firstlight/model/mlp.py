@@ -7,6 +7,7 @@ Uncompiled on a CPU, activation and second linear layer are one autograd functio
 only, and recomputes its output in the backward pass: about a fifth less memory for a GPT-2 block, for one more pass
 over it. A compiler makes the same choice by itself.
 """
+# ruff: noqa: ARG002, ARG003 - the interface's own methods ignore their arguments
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol, cast

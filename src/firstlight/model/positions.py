@@ -3,6 +3,7 @@
 To add one, write a subclass of ``PositionScheme`` and a line in ``parts.POSITIONS``, or name it from outside as
 ``model.positions = "package.module:Class"``.
 """
+# ruff: noqa: ARG002, ARG004 - the interface's own methods ignore their arguments
 
 import math
 from typing import ClassVar

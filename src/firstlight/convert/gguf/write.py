@@ -63,7 +63,7 @@ def _architecture(lm: LM) -> str:
     architecture = next((name for name, family in FAMILIES.items() if family == lm.config.family), None)
     if architecture is None:
         raise UsageError(f"llama.cpp has no model of the family {lm.config.family}", where=lm.source, fix=_FIX)
-    if lm.config.gelu == "erf":
+    if lm.config.choice("mlp") == "gelu":
         raise UsageError("llama.cpp's gpt2 supports only the tanh approximation of GELU", where=lm.source, fix=_FIX)
     return architecture
 

@@ -22,7 +22,7 @@ from firstlight.convert.export_graph import fp32_model, suppress_warnings
 from firstlight.convert.formats import Exporter
 from firstlight.convert.keras.names import FOLDER, layer_name, to_keras
 from firstlight.lm import LM, text_files
-from firstlight.model import GPT
+from firstlight.model import GPT, RotaryPositions
 
 
 def write(lm: LM, path: Path, dtype: str | None = None) -> dict[str, Path]:
@@ -90,7 +90,7 @@ class _KerasBuilder:
             local = ops.expand_dims(ops.logical_and(distance >= 0, distance < c.window), 1)
         for layer in range(c.n_layer):
             x = self._block(f"blocks.{layer}", x, angles, local if c.is_local(layer) else dense)
-        if c.choices["norm_position"] == "pre":
+        if c.defaults.norm_position == "pre":
             x = self._norm("norm")(x)
         logits = embed(x, reverse=True) if c.tied else self._layer("Dense", "head", c.vocab_size, use_bias=False)(x)
         model = self._keras.Model(ids, logits, name="firstlight")
@@ -100,15 +100,15 @@ class _KerasBuilder:
 
     def _arrays(self) -> dict[str, list[Tensor]]:
         arrays = to_keras(self._config, self._gpt.state_dict())
-        if self._gpt.rotary is not None:
-            arrays |= {"rotary_cos": [self._gpt.rotary.cos], "rotary_sin": [self._gpt.rotary.sin]}
+        if isinstance(self._gpt.positions, RotaryPositions):
+            arrays |= {"rotary_cos": [self._gpt.positions.cos], "rotary_sin": [self._gpt.positions.sin]}
         return arrays
 
     def _layer(self, kind: str, module: str, *sizes: Any, **options: Any) -> Any:
         return getattr(self._keras.layers, kind)(*sizes, name=layer_name(module), dtype="float32", **options)
 
     def _norm(self, module: str) -> Any:
-        kind = "LayerNormalization" if self._config.choices["norm"] == "layernorm" else "RMSNormalization"
+        kind = "LayerNormalization" if self._config.choice("norm") == "layernorm" else "RMSNormalization"
         return self._layer(kind, module, epsilon=self._config.eps)
 
     def _angles(self, positions: Any) -> tuple[Any, Any]:
@@ -123,7 +123,7 @@ class _KerasBuilder:
 
     def _block(self, module: str, x: Any, angles: tuple[Any, Any] | None, mask: Any) -> Any:
         norm1, norm2 = self._norm(f"{module}.norm1"), self._norm(f"{module}.norm2")
-        if self._config.choices["norm_position"] == "post":
+        if self._config.defaults.norm_position == "post":
             x = norm1(x + self._attention(f"{module}.attention", x, angles, mask))
             return norm2(x + self._mlp(f"{module}.mlp", x))
         x = x + self._attention(f"{module}.attention", norm1(x), angles, mask)
@@ -138,7 +138,7 @@ class _KerasBuilder:
             return self._layer("EinsumDense", f"{module}.{part}", "btc,chd->bthd", shape, bias_axes=biases["q"])(x)
 
         q, k, v = heads("q", c.n_head), heads("k", c.kv_heads), heads("v", c.kv_heads)  # (B, T, H or K, D)
-        if c.choices["qk_norm"]:
+        if c.defaults.qk_norm:
             q, k = self._norm(f"{module}.q_norm")(q), self._norm(f"{module}.k_norm")(k)
         if angles is not None:
             q, k = self._rotate(q, *angles), self._rotate(k, *angles)
@@ -158,7 +158,7 @@ class _KerasBuilder:
         if c.gated:
             hidden = ops.silu(self._layer("Dense", f"{module}.gate", c.ffn_dim, use_bias=False)(x)) * up
         else:
-            hidden = ops.gelu(up, approximate=c.gelu == "tanh")
+            hidden = ops.gelu(up, approximate=c.choice("mlp") == "gelu_tanh")
         return self._layer("Dense", f"{module}.down", c.n_embd, use_bias=has_bias)(hidden)
 
 

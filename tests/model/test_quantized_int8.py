@@ -36,7 +36,7 @@ def test_each_number_is_at_most_half_a_step_away_and_a_row_of_zeros_stays() -> N
     weight = torch.randn(5, 9, generator=torch.Generator().manual_seed(0))
     weight[2] = 0
     matrix = Int8Embedding(torch.nn.Parameter(weight))
-    assert matrix.whole.dtype == torch.int8
+    assert matrix.quantized.dtype == torch.int8
     step = weight.abs().amax(1, keepdim=True) / 127
     assert ((matrix.weight - weight).abs() <= step / 2 + 1e-7).all()
     assert torch.equal(matrix.weight[2], torch.zeros(9))
