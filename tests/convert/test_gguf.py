@@ -161,8 +161,8 @@ def test_keys_may_be_left_out_as_in_old_files(tmp_path):
 WRONG = {
     "another architecture": ({"general.architecture": "mamba"}, "unsupported architecture.*mamba"),
     "layers beyond the file": ({"llama.block_count": 10**12}, "fewer weights"),
-    "positions beyond reason": ({"llama.context_length": 10**12}, "absurd number of positions"),
-    "width unlike the tensors": ({"llama.embedding_length": 16}, "another shape"),
+    "positions beyond reason": ({"llama.context_length": 10**12}, "too many positions"),
+    "width unlike the tensors": ({"llama.embedding_length": 16}, "shape does not match"),
     "heads that do not divide": ({"llama.attention.head_count": 3}, "invalid model config"),
     "a text for a number": ({"llama.feed_forward_length": "many"}, "invalid model config.*d_ff"),
     "scaled positions": ({"llama.rope.scaling.type": "yarn"}, "unsupported RoPE scaling"),

@@ -324,7 +324,7 @@ def test_one_task_beside_another(world, run) -> None:
         (["base", "mood.toml", "finetune.lm_wight=1"], "Did you mean finetune.lm_weight"),
         (["base", "mood.toml", "finetune.adapter.base=nf4"], "set kind to lora"),
         (["base", "mood.toml", "--preset", "gpt7"], "unknown preset 'gpt7'"),
-        (["text.txt", "mood.toml"], "is no model"),
+        (["text.txt", "mood.toml"], "not a model"),
     ],
 )
 def test_what_cannot_be_meant_ends_with_2_and_one_line(words, told, world, run) -> None:
