@@ -34,7 +34,7 @@ def test_out_to_gguf_and_in_again(tmp_path, model, capsys):
 
 
 def test_a_tokenizer_can_be_named(tmp_path, model, capsys):
-    made = lm("gpt2", "byte", gelu="erf")
+    made = lm("gpt2", "byte", mlp="gelu")
     made.save(tmp_path / "gpt2")
     assert run(["export", str(tmp_path / "gpt2"), str(tmp_path / "ckpt.pt"), "--to", "nanogpt", "--json"]) == 0
     capsys.readouterr()
