@@ -24,7 +24,7 @@ def test_an_axis_of_anything_holds_it_and_has_ticks(values: list[float], log: bo
     axis = Axis.over(np.array(values), log=log, pad=0.05, from_zero=from_zero)
     assert axis.low < axis.high
     assert all(axis.low <= v <= axis.high for v in values)
-    places = axis.places(np.array(sorted(values)))
+    places = axis.positions(np.array(sorted(values)))
     assert np.all((places >= 0) & (places <= 1))
     assert np.all(np.diff(places) >= 0)
     ticks = axis.ticks(about)
@@ -59,14 +59,14 @@ def test_logarithmic_ticks():
     assert [label for _, label in Axis(1, 1e12, log=True).ticks(5)] == ["1", "100", "10k", "1M", "100M", "10G", "1T"]
 
 
-def test_a_logarithmic_axis_needs_positive_figures():
+def test_logarithmic_axis_needs_positive_values():
     assert Axis.over(np.array([1.0, 10.0]), log=True, pad=0).log
     assert not Axis.over(np.array([0.0, 10.0]), log=True, pad=0).log
     axis = Axis.over(np.array([1.0, 100.0]), log=True, pad=0)
-    assert axis.place(10.0) == pytest.approx(0.5)
+    assert axis.position(10.0) == pytest.approx(0.5)
 
 
-def test_from_zero_begins_at_zero_unless_a_figure_is_negative():
+def test_from_zero_starts_at_zero_unless_a_value_is_negative():
     assert Axis.over(np.array([5.0, 6.0]), log=False, pad=0.05, from_zero=True).low == 0
     assert Axis.over(np.array([-5.0, 6.0]), log=False, pad=0.05, from_zero=True).low < -5
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from firstlight.report import Level, Mark, Series, line_chart
-from firstlight.report.chart import MOST_POINTS, downsample, numbers
+from firstlight.report.chart import MAX_POINTS, downsample, to_floats
 
 ANY = st.floats(allow_nan=True, allow_infinity=True)
 
@@ -52,35 +52,35 @@ def test_a_lone_spike_among_a_million_is_drawn():
     y[654_321] = 9.0
     chart = line_chart("loss", [Series("train", np.arange(1_000_000), y)])
     series = data(chart)["series"][0]
-    assert len(series["x"]) <= MOST_POINTS
+    assert len(series["x"]) <= MAX_POINTS
     assert series["y"][series["x"].index(654_321)] == 9.0
     assert len(chart) < 60_000
 
 
-def test_figures_that_are_not_finite_are_gaps_and_marks():
+def test_non_finite_values_are_gaps_and_marks():
     chart = line_chart("loss", [Series("train", [1, 2, 3, 4, 5], [1.0, 2.0, "NaN", 2.0, "Infinity"])])
     root = svg(chart)
     path = next(e for e in root.iter() if e.tag == "path" and "line" in e.get("class", ""))
     assert path.get("d", "").count("M") == 2  # before and after the gap
     holes = [e for e in root.iter() if e.get("class") == "hole"]
     assert [e.find("title").text for e in holes] == ["3: NaN", "5: ∞"]  # type: ignore[union-attr]
-    assert "Not finite 2 times, at step 3, 5." in chart
+    assert "2 non-finite values, at step 3, 5." in chart
     assert data(chart)["series"][0]["x"] == [1, 2, 4]
 
 
-def test_only_figures_that_are_not_finite_are_shown_too():
+def test_only_non_finite_values():
     chart = line_chart("loss", [Series("train", [1, 2], ["NaN", "NaN"])])
-    assert "Not finite 2 times" in chart
+    assert "2 non-finite values" in chart
     assert "No figures" not in chart
 
 
-def test_a_million_holes_are_counted_not_drawn():
+def test_many_non_finite_values_are_counted():
     chart = line_chart("loss", [Series("train", np.arange(1_000_000), np.full(1_000_000, np.nan))])
-    assert "Not finite 1,000,000 times, at step 0, 1, 2, 3, 4 and 999,995 more." in chart
+    assert "1,000,000 non-finite values, at step 0, 1, 2, 3, 4 and 999,995 more." in chart
     assert len(chart) < 30_000
 
 
-def test_what_is_no_figure_is_neither_a_point_nor_a_hole():
+def test_none_is_neither_a_point_nor_a_gap():
     chart = line_chart("loss", [Series("train", [1, 2, 3], [1.0, None, 3.0])])
     assert "Not finite" not in chart
     assert data(chart)["series"][0]["x"] == [1, 3]
@@ -88,7 +88,7 @@ def test_what_is_no_figure_is_neither_a_point_nor_a_hole():
 
 def test_an_empty_chart_says_so():
     for series in ([], [Series("train", [], [])], [Series("train", [1, 2], [None, None])]):
-        assert "No figures were recorded" in line_chart("loss", series)
+        assert "No data was logged" in line_chart("loss", series)
 
 
 def test_marks_are_drawn_within_the_axis_and_share_a_line_where_they_would_cover_each_other():
@@ -102,7 +102,7 @@ def test_marks_are_drawn_within_the_axis_and_share_a_line_where_they_would_cover
     assert [(e.text, e.get("x")) for e in flags] == [("1–2", "50.00%")]
 
 
-def test_a_mark_just_beyond_the_last_figure_is_drawn():
+def test_mark_just_beyond_the_last_value_is_drawn():
     marks = [Mark(105, "failed", bad=True, label="1"), Mark(120, "far", label="2")]
     chart = line_chart("loss", [Series("train", [0, 100], [1.0, 2.0])], marks=marks)
     assert data(chart)["x"][1] == 105
@@ -118,24 +118,24 @@ def test_ten_thousand_marks_stay_small():
     assert min(b - a for a, b in zip(places, places[1:], strict=False)) > 2
 
 
-def test_levels_widen_the_axis_and_their_words_keep_apart():
+def test_levels_widen_the_axis_and_labels_do_not_overlap():
     chart = line_chart("loss", [Series("a", [0, 1], [1.0, 2.0])], levels=[Level(8.0, "uniform"), Level(7.9, "unigram")])
     assert data(chart)["y"][1] > 8
     words = {e.text: e.get("dy") for e in svg(chart).iter() if e.get("class") == "level" and e.tag == "text"}
     assert words["unigram"] == "1.15em"
 
 
-def test_the_lowest_point_is_marked_and_told():
+def test_minimum_is_marked():
     chart = line_chart("loss", [Series("valid", [10, 20, 30], [3.0, 2.5, 2.75], "dots", mark_min=True)])
-    assert "lowest 2.5000 at 20" in chart
-    least = next(e for e in svg(chart).iter() if e.get("class") == "least")
+    assert "min 2.5000 at 20" in chart
+    least = next(e for e in svg(chart).iter() if e.get("class") == "minimum")
     assert least.get("d", "").startswith("M500.0 ")
 
 
 NASTY = "</script><script>alert(1)</script>\"'&<b>"
 
 
-def test_words_are_escaped_everywhere():
+def test_text_is_escaped():
     chart = line_chart(
         NASTY,
         [Series(NASTY, [1, 2], [1.0, "NaN"])],
@@ -156,7 +156,7 @@ def test_words_are_escaped_everywhere():
     st.lists(st.tuples(ANY, st.one_of(ANY, st.none(), st.sampled_from(["NaN", "-Infinity"]))), max_size=12),
     st.booleans(),
 )
-def test_no_figures_break_a_chart(points: list, log: bool):
+def test_no_values_break_a_chart(points: list, log: bool):
     series = Series("a", [x for x, _ in points], [y for _, y in points], "dots", mark_min=True)
     chart = line_chart("t", [series], log_x=log, log_y=log, marks=[Mark(x, "m", label="1") for x, _ in points[:3]])
     if "<svg" in chart:
@@ -166,4 +166,4 @@ def test_no_figures_break_a_chart(points: list, log: bool):
 
 @pytest.mark.parametrize("bad", [1e301, 10**400, "inf"])
 def test_what_is_too_large_to_draw_counts_as_infinite(bad: object):
-    assert numbers([1.0, bad]).tolist() == [1.0, math.inf]  # type: ignore[list-item]
+    assert to_floats([1.0, bad]).tolist() == [1.0, math.inf]  # type: ignore[list-item]

@@ -48,14 +48,14 @@ def test_columns_keep_what_is_not_finite_and_go_by_step(run: Path):
     assert loss.since(1990).steps.tolist() == [1990, 2000]
 
 
-def test_a_column_answers_over_its_finite_figures():
+def test_column_statistics_ignore_non_finite_values():
     column = Column(np.array([1.0, 2, 3, 4]), np.array([math.nan, 5, 2, math.inf]))
-    assert column.least() == (3, 2.0)
-    assert column.most() == 5.0
+    assert column.min() == (3, 2.0)
+    assert column.max() == 5.0
     assert column.median() == 3.5
     assert column.last() == math.inf
     none = Column(np.array([1.0]), np.array([math.nan]))
-    assert (none.least(), none.most(), none.median()) == (None, None, None)
+    assert (none.min(), none.max(), none.median()) == (None, None, None)
 
 
 def test_lines_that_are_broken_are_counted_and_the_rest_is_read(run: Path):
@@ -104,7 +104,7 @@ def test_many_lines_at_once_give_what_each_alone_gives(lines: list[str]):
         ({}, False),
     ],
 )
-def test_only_figures_become_a_column(tmp_path: Path, value: object, there: bool):
+def test_only_numbers_become_a_column(tmp_path: Path, value: object, there: bool):
     lines = [{"step": 1, "loss": 1.0}, {"step": 2, "loss": value}]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert len(read_run(tmp_path).column("loss")) == 1 + there

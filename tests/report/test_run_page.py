@@ -1,4 +1,4 @@
-"""The page of a run: whole, self-contained, escaped, and there whatever the run's files hold."""
+"""The HTML report: complete, self-contained, escaped, and rendered whatever the files of the run contain."""
 
 import base64
 import hashlib
@@ -24,7 +24,7 @@ EVENT_HANDLER = re.compile(r"^on")
 
 
 class Page(HTMLParser):
-    """Checks that elements close in order, and keeps what there is."""
+    """Parses a page, checks that elements are closed in order, and keeps its content."""
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -68,7 +68,7 @@ def page_of(run: Path) -> tuple[str, Page]:
     assert path == run / "report.html"
     html = path.read_text(encoding="utf-8")
     page = Page(html)
-    # Nothing that a run's files hold may bring code or a request into the page.
+    # No content of a run's files may add code or a request to the page.
     for tag, attrs in page.tags:
         assert tag not in {"img", "iframe", "object", "embed", "link", "base", "form", "image", "use"}
         assert not any(EVENT_HANDLER.match(name) or name in ("style", "src", "action") for name in attrs)
@@ -83,30 +83,37 @@ def edit(path: Path, change: Callable[[dict], object]) -> None:
     path.write_text(json.dumps(table))
 
 
-def test_the_verdict_says_what_how_long_how_good_and_beside_what(run: Path):
+def test_summary_names_model_data_time_metrics_and_baselines(run: Path):
     _, page = page_of(run)
     text = " ".join(page.text.split()).replace("\u00a0", " ")
-    for words in (
+    for expected in (
         "demo finished",
-        "A GPT of the family modern with 6.9 M parameters, trained on python-docs, zh-novels/红楼梦.txt "
+        "A GPT (family modern) with 6.9 M parameters, trained on python-docs, zh-novels/红楼梦.txt "
         "(14.5 MB of training text) for 2,000 steps in 10 min 41 s on AMD EPYC 9554.",
-        "Its best valid loss is 2.5023 : perplexity 12.2 , 1.326 bits per byte, where unigram has 6.41 (2.640 bits) "
-        "and uniform has 8.32 (3.430 bits).".replace(" :", ":").replace(" ,", ","),
-        "It ended after the steps that were set.",
+        "Best validation loss: 2.5023, perplexity 12.2, 1.326 bits per byte (unigram baseline: 6.41, 2.640 bits, "
+        "uniform baseline: 8.32, 3.430 bits).",
+        "Training reached its limit of steps.",
         "2 losses were not finite",
         "best, at step 1,700",
         "last, at step 2,000",
-        "3.94 passes over the text",
+        "3.94 epochs",
     ):
-        assert words in text
+        assert expected in text
 
 
-def test_everything_asked_for_is_on_the_page(run: Path):
+def test_page_has_every_section(run: Path):
     html, page = page_of(run)
     text = page.text.replace("\u00a0", " ")
-    for heading in ("Loss", "Loss, close up", "Learning rate", "Gradient norm", "Speed", "Model FLOPs utilisation"):
+    for heading in (
+        "Loss",
+        "Loss, zoomed in",
+        "Learning rate",
+        "Gradient norm",
+        "Throughput",
+        "Model FLOPs utilisation (MFU)",
+    ):
         assert f'<span class="name">{heading}</span>' in html
-    for words in (
+    for expected in (
         "going on from step-00000620",
         "train.steps changed from 1000 to 2000",
         "zh-novels/红楼梦.txt:88",  # events
@@ -115,16 +122,16 @@ def test_everything_asked_for_is_on_the_page(run: Path):
         "4.2 M",
         "14.5 MB",
         "byte-level BPE",
-        "4,096 tokens",  # data
+        "4,096",  # data
         "Qwen3ForCausalLM",
         "6,885,120",  # model
-        '[optim.schedule]\nname = "wsd"',  # settings as they stand
+        '[optim.schedule]\nname = "wsd"',  # settings, unparsed
         "2.13.0+cpu",
         "auto: cpu is exact in fp32",  # environment
         "a" * 64,
         "b" * 64,
         "c" * 64,
-        "d" * 64,  # contract
+        "d" * 64,  # compatibility hashes
         "firstlight pretrain",
         "--resume train.steps=4000",
         "firstlight verify-resume",
@@ -132,14 +139,14 @@ def test_everything_asked_for_is_on_the_page(run: Path):
         "AutoModelForCausalLM.from_pretrained(folder)",
         f"{run}/checkpoints/step-00001700",
     ):
-        assert words in text
-    assert "Not there" not in text
-    assert "Damaged" not in text
+        assert expected in text
+    assert "Missing files" not in text
+    assert "Damaged files" not in text
     flags = re.findall(r'class="flag( bad)?" x="[\d.]+%"[^>]*>([^<]+)<', html)
     assert flags == [("", "1–2"), (" bad", "3"), (" bad", "4")]
 
 
-def test_only_our_script_and_style_may_run(run: Path):
+def test_content_security_policy_allows_only_our_script_and_style(run: Path):
     _, page = page_of(run)
     policy = next(a["content"] for a in page.attributes("meta") if a.get("http-equiv") == "Content-Security-Policy")
     assert policy is not None
@@ -152,12 +159,12 @@ def test_only_our_script_and_style_may_run(run: Path):
         assert rules[name] == f"'sha256-{digest}'"
 
 
-def test_nothing_names_another_place(run: Path):
+def test_page_has_no_external_urls(run: Path):
     html, _ = page_of(run)
     assert not re.search(r"https?:|//[a-z]|url\(|@import|fetch\(|XMLHttpRequest|import\(", html)
 
 
-def test_what_a_user_wrote_is_text_and_nothing_else(run: Path):
+def test_content_of_files_is_escaped(run: Path):
     run = run.rename(run.with_name("<b>nasty & co"))
     lines = [{"step": 5, "prompt": NASTY, "text": NASTY}, {"step": NASTY, "prompt": [NASTY], "text": {"a": NASTY}}]
     (run / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -177,7 +184,7 @@ def test_what_a_user_wrote_is_text_and_nothing_else(run: Path):
     assert "␀" in page.text
 
 
-def test_commands_survive_a_strange_path(tmp_path: Path, make_run: Callable[..., Path]):
+def test_paths_in_commands_are_quoted(tmp_path: Path, make_run: Callable[..., Path]):
     run = make_run(tmp_path / "it's; rm $HOME")
     _, page = page_of(run)
     assert f"""firstlight pretrain '{tmp_path}/it'"'"'s; rm $HOME' --resume\n""" in page.text
@@ -188,23 +195,23 @@ def test_commands_survive_a_strange_path(tmp_path: Path, make_run: Callable[...,
     )  # in double quotes, since the path has a single one
 
 
-def test_a_sample_keeps_its_first_line_break_and_its_tabs(tmp_path: Path, make_run: Callable[..., Path]):
+def test_sample_keeps_leading_line_breaks_and_tabs(tmp_path: Path, make_run: Callable[..., Path]):
     html, _ = page_of(make_run(tmp_path / "x", samples=["\n\n\tindented"]))
     assert (
         '<pre class="text" dir="auto" tabindex="0">\n\n\n\tindented</pre>' in html
-    )  # a parser drops the first of them
+    )  # HTML parsers drop the first line break
 
 
-def test_long_and_many_samples_are_cut_with_the_count(tmp_path: Path, make_run: Callable[..., Path]):
+def test_long_and_many_samples_are_truncated(tmp_path: Path, make_run: Callable[..., Path]):
     html, page = page_of(make_run(tmp_path / "x", samples=[f"{i}" + "长" * 100_000 for i in range(300)]))
     assert "9 of 300 samples" in page.text
     assert "94,003 more characters" in page.text
     assert len(html.encode()) < 300_000
     assert re.findall(r"<h4>Step ([\d,]+)</h4>", html)[0] == "6"
-    assert "What it writes at step 2,000" in page.text
+    assert "Sample at step 2,000" in page.text
 
 
-def test_a_thousand_events_are_counted_by_kind(run: Path):
+def test_many_events_are_counted_by_kind(run: Path):
     line = json.dumps({"time": "2026-01-01T00:00:00", "step": 7, "kind": "not-finite", "text": "left out"}) + "\n"
     (run / "events.jsonl").write_text(line * 1000)
     html, page = page_of(run)
@@ -228,7 +235,7 @@ def test_a_thousand_events_are_counted_by_kind(run: Path):
     ],
 )
 @pytest.mark.parametrize("damage", ["missing", "garbage", "empty table"])
-def test_a_file_less_is_a_page_that_names_it(run: Path, name: str, damage: str):
+def test_missing_and_damaged_files_are_listed(run: Path, name: str, damage: str):
     if damage == "missing":
         (run / name).unlink()
     else:
@@ -237,16 +244,16 @@ def test_a_file_less_is_a_page_that_names_it(run: Path, name: str, damage: str):
     if damage == "empty table" and name != "run.toml":
         return
     text = " ".join(page.text.split())
-    beginning = "Not there: " if damage == "missing" else "Damaged, and so left out here: "
-    assert f"{beginning}{name}" in text
+    label = "Missing files: " if damage == "missing" else "Damaged files, left out here: "
+    assert f"{label}{name}" in text
 
 
-def test_an_empty_and_an_absent_run_have_a_page(tmp_path: Path):
+def test_empty_and_absent_runs_have_a_page(tmp_path: Path):
     for run in (tmp_path, tmp_path / "absent"):
         _, page = page_of(run)
         for name in ("run.toml", "metrics.jsonl", "samples.jsonl", "checkpoints"):
             assert name in page.text
-        assert "No valid loss was recorded" in page.text
+        assert "No validation loss was logged" in page.text
 
 
 JSON = st.recursive(
@@ -257,7 +264,7 @@ JSON = st.recursive(
 
 
 def shapes(draw: Callable[[st.SearchStrategy], object], value: object) -> object:
-    """Replace parts of a table by anything, the names staying."""
+    """Replace values of a table by arbitrary ones; keys are kept."""
     if draw(st.integers(0, 5)) == 0:
         return draw(JSON)
     if isinstance(value, dict):
@@ -267,7 +274,7 @@ def shapes(draw: Callable[[st.SearchStrategy], object], value: object) -> object
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(st.data())
-def test_no_contents_make_it_fail(whole_run: Path, data: st.DataObject):
+def test_no_content_makes_it_fail(whole_run: Path, data: st.DataObject):
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         shutil.copytree(whole_run, run)
@@ -292,20 +299,20 @@ def test_no_contents_make_it_fail(whole_run: Path, data: st.DataObject):
 @pytest.mark.parametrize(
     ("state", "event", "word", "sentence"),
     [
-        ({"status": "finished", "stopped_by": "convergence"}, None, "finished", "valid loss gained no more"),
+        ({"status": "finished", "stopped_by": "convergence"}, None, "finished", "validation loss no longer improved"),
         ({"status": "finished", "stopped_by": "minutes"}, None, "finished", "time limit"),
         (
             {"status": "stopped", "stopped_by": "SIGTERM"},
             None,
             "stopped",
-            "interrupted (SIGTERM), was saved, and can go on",
+            "interrupted (SIGTERM); a checkpoint was saved and the run can be resumed",
         ),
-        ({"status": "running", "step": 3}, None, "running", "was running when this page was written"),
-        ({"status": "running", "step": 3}, "failed", "failed", "It failed: spike: loss 99"),
-        ({}, None, "unknown", "No file says how it ended"),
+        ({"status": "running", "step": 3}, None, "running", "in progress when this page was written"),
+        ({"status": "running", "step": 3}, "failed", "failed", "Training failed: spike: loss 99"),
+        ({}, None, "unknown", "it is unknown how training ended"),
     ],
 )
-def test_how_it_ended(run: Path, state: dict, event: str | None, word: str, sentence: str):
+def test_state_of_the_run(run: Path, state: dict, event: str | None, word: str, sentence: str):
     (run / "state.json").write_text(json.dumps(state))
     if event is not None:
         with (run / "events.jsonl").open("a") as file:
@@ -315,27 +322,27 @@ def test_how_it_ended(run: Path, state: dict, event: str | None, word: str, sent
     assert sentence in page.text
 
 
-def test_figures_that_mean_no_learning_are_called_that(run: Path):
+def test_warning_if_not_better_than_a_baseline(run: Path):
     edit(run / "evaluation.json", lambda t: t["baselines"]["unigram"].update(loss=2.4))
     _, page = page_of(run)
-    assert "no better than counting tokens" in page.text
+    assert "not better than the unigram baseline" in page.text
 
 
-def test_a_valid_loss_that_rose_again_is_remarked(tmp_path: Path, make_run: Callable[..., Path]):
+def test_warning_about_overfitting(tmp_path: Path, make_run: Callable[..., Path]):
     lines = [{"step": s, "valid_loss": v} for s, v in ((100, 3.0), (200, 2.5), (300, 2.8))]
     _, page = page_of(make_run(tmp_path / "x", lines=lines))
-    assert "rose again after step 200, to 2.8000 at the end" in page.text
+    assert "increased after step 200, to 2.8000 at the end" in page.text
     steady = [{"step": s, "valid_loss": v} for s, v in ((100, 3.0), (200, 2.5), (300, 2.501))]
     _, page = page_of(make_run(tmp_path / "y", lines=steady))
-    assert "rose again" not in page.text
+    assert "overfits" not in page.text
 
 
-def test_a_foreign_store_is_called_that(run: Path):
+def test_mismatch_with_the_token_store_is_reported(run: Path):
     _, page = page_of(run)
-    assert page.text.count("the token store says the same") == 2
+    assert page.text.count("matches the token store") == 2
     edit(run / "data/manifest.json", lambda t: t.update(tokenizer="e" * 64))
     _, page = page_of(run)
-    assert page.text.count("The token store says another") == 1
+    assert page.text.count("Does not match the token store") == 1
 
 
 @pytest.mark.parametrize(
@@ -347,7 +354,7 @@ def test_a_foreign_store_is_called_that(run: Path):
         ("x", "Ask: ", "'Ask: '"),
     ],
 )
-def test_the_prompt_to_try_is_in_the_runs_language(
+def test_example_prompt_is_in_the_language_of_the_run(
     tmp_path: Path, make_run: Callable[..., Path], sample: str, prompt: str, expected: str
 ):
     run = make_run(tmp_path / "x", samples=[sample])
@@ -366,13 +373,13 @@ def test_the_prompt_to_try_is_in_the_runs_language(
         ({"type": "Unigram", "vocab": []}, None, "Unigram"),
     ],
 )
-def test_the_kind_of_tokenizer(run: Path, model: dict, before: dict | None, kind: str):
+def test_kind_of_tokenizer(run: Path, model: dict, before: dict | None, kind: str):
     edit(run / "tokenizer/tokenizer.json", lambda t: t.update(model=model, pre_tokenizer=before))
     html, _ = page_of(run)
     assert f"<dt>tokenizer</dt><dd>{kind}</dd>" in html
 
 
-def test_it_is_written_whole_or_not_at_all(run: Path, monkeypatch: pytest.MonkeyPatch):
+def test_report_is_written_atomically(run: Path, monkeypatch: pytest.MonkeyPatch):
     first = write_run_report(run).read_bytes()
 
     def refuse(self: Path, target: Path) -> Path:
@@ -385,7 +392,7 @@ def test_it_is_written_whole_or_not_at_all(run: Path, monkeypatch: pytest.Monkey
     assert [p.name for p in run.iterdir() if p.name.startswith(".part-")] == []
 
 
-def test_a_long_run_is_a_small_page_soon(run: Path):
+def test_long_run_has_a_small_page(run: Path):
     line = '{"step": %d, "tokens": %d, "seconds": 1.5, "loss": %.4f, "lr": 0.01, "grad_norm": 0.5, "mfu": 0.4}\n'
     with (run / "metrics.jsonl").open("w") as file:
         file.writelines(line % (i, 8192 * i, 2 + (i * 7919 % 1000) / 1000) for i in range(1, 200_001))

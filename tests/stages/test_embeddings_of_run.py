@@ -95,8 +95,8 @@ def test_what_is_covered_is_told_and_kept(monkeypatch: pytest.MonkeyPatch) -> No
     assert any("of the corpus's" in line and "'bird'" in line for line in said)
     assert any("of the training text" in line for line in said)
     page = (run / "report.html").read_text(encoding="utf-8")
-    assert "embeddings began as" in page
-    assert "training text covered" in page
+    assert "embeddings initialised from" in page
+    assert "training tokens covered" in page
     assert read_toml(run / "run.toml")["tokenizer"]["words"] == "vectors"
     assert json.loads((run / "contract.json").read_text())["embeddings"]
 

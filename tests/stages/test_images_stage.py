@@ -79,7 +79,7 @@ def test_the_report_shows_pictures(made: Path):
     found = [b64decode(data) for data in re.findall(r'src="data:image/png;base64,([^"]+)"', page)]
     assert found == [(made / "run" / name).read_bytes() for name in ("completions.png", "samples.png")]
     assert all(min(Image.open(io.BytesIO(data)).size) > 60 for data in found)
-    for words in ("bits per dimension", "position", "16 levels of grey", "6 × 6 pixels", "firstlight probe"):
+    for words in ("bits per dimension", "position", "16 grey levels", "6 × 6 pixels", "firstlight probe"):
         assert words in page
     assert "bits per byte" not in page
 
@@ -113,7 +113,7 @@ def test_a_completion_keeps_what_was_given(made: Path, tmp_path: Path):
     assert np.array_equal(last, shown)
     first = grid[2:side, 2:side][5::11, 5::11]
     assert np.array_equal(first[:3], shown[:3])
-    assert (first[3:] == images.UNKNOWN).all()
+    assert (first[3:] == images.MASKED_COLOR).all()
     whole = images.complete_images(
         lm, made / "t10k-images-idx3-ubyte.gz", out=tmp_path / "g.png", num_samples=1, keep=0.9
     )
@@ -237,7 +237,7 @@ def test_without_pillow_a_run_ends_well_and_drawing_says_what_to_install(
     result = firstlight.pretrain([path], out=tmp_path / "run", overrides=SMALL)
     assert result.finished
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert "which needs Pillow" in page
+    assert "No images: that needs Pillow" in page
     assert "img-src" not in page
     with pytest.raises(MissingExtra, match=r"firstlight\[images\]"):
         images.sample_images(firstlight.load(tmp_path / "run", device="cpu"), out=tmp_path / "g.png")

@@ -1,7 +1,7 @@
-"""Figures and pages to HTML: one self-contained file a run, made from the plain files of its directory.
+"""HTML reports of runs: one self-contained file per run, rendered from the files of its directory.
 
-A page loads nothing from anywhere, reads on a telephone and on paper, and says of each figure
-which file it comes from. Nothing here touches a model: what no file records is left out by name.
+A page loads no external resources, works on phones and in print, and names the file that each value comes from.
+Nothing here loads a model: what no file records is left out, and listed as missing.
 """
 
 from firstlight.report.chart import Level, Mark, Series, line_chart

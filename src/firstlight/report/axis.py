@@ -1,4 +1,4 @@
-"""One axis of a chart: its range, linear or logarithmic, and round ticks with short labels."""
+"""A chart axis: linear or logarithmic range, round ticks and short labels."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """A range of values that is never empty, and where on it a value lies."""
+    """A range of values, never empty, that maps values to positions between 0 and 1."""
 
     low: float
     high: float
@@ -24,58 +24,58 @@ class Axis:
         """Return an axis that covers ``values``.
 
         Args:
-            values: finite numbers; none at all gives 0 to 1.
+            values: finite numbers; empty gives 0 to 1.
             log: logarithmic, unless a value is not positive.
-            pad: share of the range left free at both ends.
-            from_zero: begin a linear axis at 0 where no value is negative.
+            pad: padding at both ends, as a fraction of the range.
+            from_zero: start a linear axis at 0 if no value is negative.
         """
         if not len(values):
             return cls(0.0, 1.0, log=False)
         low, high = float(np.min(values)), float(np.max(values))
         if log and low > 1e-300:
             a, b = math.log10(low), math.log10(high)
-            room = (b - a) * pad if b - a > 1e-9 else 0.1
-            return cls(10 ** max(a - room, -307.0), 10 ** min(b + room, 307.0), log=True)
+            margin = (b - a) * pad if b - a > 1e-9 else 0.1
+            return cls(10 ** max(a - margin, -307.0), 10 ** min(b + margin, 307.0), log=True)
         if from_zero and low >= 0:
             return cls(0.0, high * (1 + pad) if high > 1e-300 else 1.0, log=False)
         span = high - low
         if span <= max(1e-9 * max(abs(low), abs(high)), 1e-300):
-            room = 0.05 * max(abs(low), abs(high)) or 0.5
-            return cls(low - room, high + room, log=False) if room > 1e-300 else cls(-0.5, 0.5, log=False)
+            margin = 0.05 * max(abs(low), abs(high)) or 0.5
+            return cls(low - margin, high + margin, log=False) if margin > 1e-300 else cls(-0.5, 0.5, log=False)
         return cls(low - pad * span, high + pad * span, log=False)
 
-    def places(self, values: Array) -> Array:
-        """Return where values lie: 0 at the low end, 1 at the high end."""
+    def positions(self, values: Array) -> Array:
+        """Map values to positions: 0 at the low end, 1 at the high end."""
         if self.log:
             low, high = math.log10(self.low), math.log10(self.high)
             return np.asarray(np.clip((np.log10(values) - low) / (high - low), 0, 1))
         return np.asarray(np.clip((values - self.low) / (self.high - self.low), 0, 1))
 
-    def place(self, value: float) -> float:
-        """Return where one value lies."""
-        return float(self.places(np.array([value], dtype=np.float64))[0])
+    def position(self, value: float) -> float:
+        """Map one value to its position."""
+        return float(self.positions(np.array([value], dtype=np.float64))[0])
 
-    def ticks(self, about: int) -> list[tuple[float, str]]:
-        """Return about ``about`` round values within the range, with their labels."""
-        values = self._log_ticks(about) if self.log else []
+    def ticks(self, n_ticks: int) -> list[tuple[float, str]]:
+        """Return approximately ``n_ticks`` round values within the range, with their labels."""
+        values = self._log_ticks(n_ticks) if self.log else []
         if len(values) < 2:
-            values = _round_values(self.low, self.high, about)
+            values = _round_values(self.low, self.high, n_ticks)
         return list(zip(values, labels(values), strict=True))
 
-    def _log_ticks(self, about: int) -> list[float]:
+    def _log_ticks(self, n_ticks: int) -> list[float]:
         first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
         decades = last - first
-        every = max(1, -(-decades // (about + 1)))
-        heads = (1, 2, 5) if decades <= 2 else (1,)
-        values = [head * 10.0**k for k in range(first, last + 1, every) for head in heads]
+        every = max(1, -(-decades // (n_ticks + 1)))
+        factors = (1, 2, 5) if decades <= 2 else (1,)
+        values = [factor * 10.0**k for k in range(first, last + 1, every) for factor in factors]
         return [v for v in values if self.low <= v <= self.high]
 
 
 def labels(values: list[float]) -> list[str]:
-    """Write ticks shortly, all with the same unit and no more digits than tell them apart."""
+    """Format ticks with one common unit and no more digits than needed to distinguish them."""
     largest = max((abs(v) for v in values), default=0.0)
     if len(values) > 2 and all(v > 0 for v in values) and largest / min(values) >= 99:
-        return [_alone(v) for v in values]
+        return [_format_alone(v) for v in values]
     if largest < 1e-3 or largest >= 1e15:
         for digits in range(3, 17):
             texts = ["0" if v == 0 else _scientific(v, digits) for v in values]
@@ -93,7 +93,7 @@ def labels(values: list[float]) -> list[str]:
     return ["0" if v == 0 else f"{text}{unit}" for v, text in zip(values, texts, strict=True)]
 
 
-def _alone(value: float) -> str:
+def _format_alone(value: float) -> str:
     if value >= 1e15 or value < 1e-3:
         return _scientific(value)
     scale, unit = next(((s, u) for s, u in _UNITS if value >= s), (1.0, ""))
@@ -105,12 +105,12 @@ def _scientific(value: float, digits: int = 3) -> str:
     return f"{head.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
-def _round_values(low: float, high: float, about: int) -> list[float]:
-    raw = (high - low) / about
+def _round_values(low: float, high: float, n_ticks: int) -> list[float]:
+    raw = (high - low) / n_ticks
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * (1 - 1e-9))
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    # Multiplying by a whole number, and rounding, keeps 0.30000000000000004 away.
+    # Multiplying by an integer and rounding avoids 0.30000000000000004.
     digits = max(0, 1 - math.floor(math.log10(step)))
     values = [round(k * step, digits) if digits < 300 else k * step for k in range(first, last + 1)]
-    return values if len(values) > 1 else _round_values(low, high, 2 * about)
+    return values if len(values) > 1 else _round_values(low, high, 2 * n_ticks)

@@ -1,4 +1,4 @@
-"""The curves of a run, what happened along them, and what it wrote on the way."""
+"""The curves of a run, its events, and its samples."""
 
 import json
 import math
@@ -13,13 +13,13 @@ from markupsafe import Markup
 from firstlight.report import non_text, tasks
 from firstlight.report.chart import Level, Mark, Series, line_chart
 from firstlight.report.run_files import Column, RunFiles, Table, find
-from firstlight.report.text import printable, thinned, words
-from firstlight.report.units import figure, number
+from firstlight.report.text import printable, thin, to_text
+from firstlight.report.units import format_number, to_float
 
-_BAD = {"rollback", "not-finite", "failed", "spike", "damaged"}
-_MOST_EVENTS, _MOST_SAMPLES, _MOST_EVALUATIONS = 200, 9, 40
-_LAST_CHARACTERS, _EARLIER_CHARACTERS = 6000, 2000
-_LARGEST_BASELINE = 100.0  # nats; no vocabulary comes near it, and a damaged figure would squash the curves
+_BAD_KINDS = {"rollback", "not-finite", "failed", "spike", "damaged"}
+_MAX_EVENTS, _MAX_SAMPLES, _MAX_EVALUATIONS = 200, 9, 40
+_MAX_CHARACTERS_LAST, _MAX_CHARACTERS = 6000, 2000
+_MAX_BASELINE = 100.0  # nats; far above that of any vocabulary: a damaged value would squash the curves
 _SOURCE = "metrics.jsonl"
 
 _Look = Literal["line", "faint", "dots"]
@@ -28,7 +28,7 @@ _Line = tuple[str, Column, _Look]
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened: its number in the curves, when, and what."""
+    """An event: its number in the curves, its step, kind, description and time."""
 
     number: int
     step: str
@@ -40,7 +40,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A text that the model wrote; ``left_out`` counts the characters that are not shown."""
+    """A generated sample; ``left_out`` counts the characters that are not shown."""
 
     step: str
     prompt: str
@@ -49,40 +49,39 @@ class Sample:
 
 
 def charts(files: RunFiles) -> list[Markup]:
-    """Draw the curves that have figures; the loss always."""
+    """Draw the curves that were logged; always the loss."""
     marks = _marks(files.events)
     plain = [Mark(m.x, m.text, m.bad) for m in marks]
-    lines, of, nats = _loss_lines(files), tasks.counts(files), tasks.unit(files)
-    drawn = [_loss_chart("Loss", nats, lines, marks, _baselines(files))]
-    start = _settled(files)
+    lines, of, unit = _loss_lines(files), tasks.unit_of_count(files), tasks.loss_unit(files)
+    drawn = [_loss_chart("Loss", unit, lines, marks, _baselines(files))]
+    start = _zoom_start(files)
     if start is not None:
         drawn.append(
-            _loss_chart("Loss, close up", nats, [(name, c.since(start), look) for name, c, look in lines], plain)
+            _loss_chart("Loss, zoomed in", unit, [(name, c.since(start), look) for name, c, look in lines], plain)
         )
-    for name, heading, unit, log in (
+    for name, heading, label, log in (
         ("lr", "Learning rate", "", False),
         ("grad_norm", "Gradient norm", "before clipping", True),
-        (f"{of}s_per_second", "Speed", f"{of}s a second", False),
-        ("mfu", "Model FLOPs utilisation", "share of the peak", False),
+        (f"{of}s_per_second", "Throughput", f"{of}s per second", False),
+        ("mfu", "Model FLOPs utilisation (MFU)", "fraction of peak", False),
     ):
         column = files.column(name)
         if len(column):
-            label = heading.lower() if name != "mfu" else "MFU"
-            one = Series(label, column.steps, column.values)
+            series = Series(heading.lower() if name != "mfu" else "MFU", column.steps, column.values)
             drawn.append(
-                line_chart(heading, [one], y_label=unit, log_y=log, from_zero=not log, marks=plain, source=_SOURCE)
+                line_chart(heading, [series], y_label=label, log_y=log, from_zero=not log, marks=plain, source=_SOURCE)
             )
     return drawn
 
 
 def _loss_lines(files: RunFiles) -> list[_Line]:
     valid = files.column("valid_loss")
-    language = number(find(files.settings, "finetune", "lm_weight")) if tasks.counts(files) == "row" else None
-    training = "training loss" if not language else f"training loss, with {figure(language)} × the language model's"
+    language = to_float(find(files.settings, "finetune", "lm_weight")) if tasks.unit_of_count(files) == "row" else None
+    training = "training loss" if not language else f"training loss + {format_number(language)} × language-model loss"
     return [
         (training, files.column("loss"), "faint" if len(valid) else "line"),
-        ("valid loss", valid, "dots"),
-        ("valid loss of averaged weights", files.column("valid_loss_average"), "dots"),
+        ("validation loss", valid, "dots"),
+        ("validation loss of EMA weights", files.column("valid_loss_average"), "dots"),
     ]
 
 
@@ -90,15 +89,15 @@ def _loss_chart(
     title: str, unit: str, lines: list[_Line], marks: Sequence[Mark], levels: Sequence[Level] = ()
 ) -> Markup:
     series = [
-        Series(name, column.steps, column.values, look, mark_min=name == "valid loss")
+        Series(name, column.steps, column.values, look, mark_min=name == "validation loss")
         for name, column, look in lines
         if len(column)
     ]
     return line_chart(title, series, y_label=unit, levels=levels, marks=marks, source=_SOURCE)
 
 
-def _settled(files: RunFiles) -> float | None:
-    """Return the step from which a close-up pays: a fifth of the way, where the fall before dwarfs the rest."""
+def _zoom_start(files: RunFiles) -> float | None:
+    """Return the step at which a zoomed-in chart starts, or None if the first fifth does not dwarf the rest."""
     loss = files.column("loss") if len(files.column("loss")) else files.column("valid_loss")
     if len(loss) < 20:
         return None
@@ -110,63 +109,63 @@ def _settled(files: RunFiles) -> float | None:
 def _baselines(files: RunFiles) -> list[Level]:
     found = []
     for name in ("uniform", "unigram", "position"):
-        loss = number(find(files.evaluation, "baselines", name, "loss"))
-        if loss is not None and 0 < loss < _LARGEST_BASELINE:
-            found.append(Level(loss, f"{name} {figure(loss, 2)}"))
+        loss = to_float(find(files.evaluation, "baselines", name, "loss"))
+        if loss is not None and 0 < loss < _MAX_BASELINE:
+            found.append(Level(loss, f"{name} {format_number(loss, 2)}"))
     return found
 
 
 def _marks(events: list[Table]) -> list[Mark]:
     found = []
     for n, event in enumerate(events, 1):
-        step = number(event.get("step"))
+        step = to_float(event.get("step"))
         if step is not None and math.isfinite(step):
-            kind = words(event.get("kind"), 40)
-            found.append(Mark(step, f"{kind}: {words(event.get('text'), 200)}", kind in _BAD, str(n)))
+            kind = to_text(event.get("kind"), 40)
+            found.append(Mark(step, f"{kind}: {to_text(event.get('text'), 200)}", kind in _BAD_KINDS, str(n)))
     return found
 
 
 def events(files: RunFiles) -> list[Event]:
-    """Return the first and the last events where there are too many for a page."""
+    """Return all events, or the first and the last ones if there are too many."""
     found = []
     numbered = list(enumerate(files.events, 1))
-    half = _MOST_EVENTS // 2
-    for n, event in numbered if len(numbered) <= _MOST_EVENTS else [*numbered[:half], *numbered[-half:]]:
-        step, kind = number(event.get("step")), words(event.get("kind"), 40)
-        time = words(event["time"], 40).replace("T", " ") if "time" in event else ""
+    half = _MAX_EVENTS // 2
+    for n, event in numbered if len(numbered) <= _MAX_EVENTS else [*numbered[:half], *numbered[-half:]]:
+        step, kind = to_float(event.get("step")), to_text(event.get("kind"), 40)
+        time = to_text(event["time"], 40).replace("T", " ") if "time" in event else ""
         shown = "–" if step is None else f"{step:,.10g}"
-        found.append(Event(n, shown, kind, words(event.get("text"), 1000), time, kind in _BAD))
+        found.append(Event(n, shown, kind, to_text(event.get("text"), 1000), time, kind in _BAD_KINDS))
     return found
 
 
 def events_summary(files: RunFiles) -> str:
-    """Count the events by kind; empty where all are listed anyway."""
-    if len(files.events) <= _MOST_EVENTS:
+    """Count the events by kind; empty if all of them are listed."""
+    if len(files.events) <= _MAX_EVENTS:
         return ""
-    kinds = Counter(words(event.get("kind"), 40) for event in files.events).most_common(10)
+    kinds = Counter(to_text(event.get("kind"), 40) for event in files.events).most_common(10)
     counts = ", ".join(f"{n:,} {kind}" for kind, n in kinds)
-    return f"{len(files.events):,} events ({counts}); the first and the last {_MOST_EVENTS // 2} are listed."
+    return f"{len(files.events):,} events ({counts}); the first and the last {_MAX_EVENTS // 2} are listed."
 
 
 def samples(files: RunFiles) -> list[Sample]:
-    """Return some samples over the run, the newest last and at greater length."""
-    if non_text.unit(files) == "dim":  # shown as pictures
+    """Return samples spread over the run, the latest last and at greater length."""
+    if non_text.unit(files) == "dim":  # shown as images
         return []
-    chosen = thinned(files.samples, _MOST_SAMPLES)
+    chosen = thin(files.samples, _MAX_SAMPLES)
     return [
-        _sample(table, _LAST_CHARACTERS if i == len(chosen) - 1 else _EARLIER_CHARACTERS)
+        _sample(table, _MAX_CHARACTERS_LAST if i == len(chosen) - 1 else _MAX_CHARACTERS)
         for i, table in enumerate(chosen)
     ]
 
 
-def _sample(table: Table, most: int) -> Sample:
-    step = number(table.get("step"))
+def _sample(table: Table, max_length: int) -> Sample:
+    step = to_float(table.get("step"))
     prompt, text = (_text(table.get(name)) for name in ("prompt", "text"))
     return Sample(
         "?" if step is None else f"{step:,.10g}",
-        printable(prompt[:most]),
-        printable(text[:most]),
-        max(0, len(prompt) - most) + max(0, len(text) - most),
+        printable(prompt[:max_length]),
+        printable(text[:max_length]),
+        max(0, len(prompt) - max_length) + max(0, len(text) - max_length),
     )
 
 
@@ -175,17 +174,15 @@ def _text(value: object) -> str:
 
 
 def evaluations(files: RunFiles) -> list[tuple[str, ...]]:
-    """Return rows of step, valid loss, perplexity and bits; some of them where there are many."""
+    """Return rows of step, validation loss, perplexity and bits, thinned out if there are many."""
     valid = files.column("valid_loss")
-    wanted = thinned(range(len(valid)), _MOST_EVALUATIONS)
-    beside = [_by_step(files.column(name)) for name in ("perplexity", non_text.key(files))]
+    indices = thin(range(len(valid)), _MAX_EVALUATIONS)
+    other_columns = [_by_step(files.column(name)) for name in ("perplexity", non_text.key(files))]
     rows = []
-    for i in wanted:
+    for i in indices:
         step = float(valid.steps[i])
-        others = (table.get(step) for table in beside)
-        rows.append(
-            (f"{step:,.10g}", figure(float(valid.values[i])), *("–" if v is None else figure(v) for v in others))
-        )
+        others = ("–" if (value := column.get(step)) is None else format_number(value) for column in other_columns)
+        rows.append((f"{step:,.10g}", format_number(float(valid.values[i])), *others))
     return rows
 
 

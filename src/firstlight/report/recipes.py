@@ -1,4 +1,4 @@
-"""How to repeat a run, go on with it, and use what came out of it: commands to copy."""
+"""Commands to copy: reproduce a run, resume it, and use the model."""
 
 import re
 import shlex
@@ -10,7 +10,7 @@ from firstlight.report.run_files import RunFiles, find
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Commands, what they do, and what to know before."""
+    """A heading, commands, and a note."""
 
     heading: str
     code: str
@@ -18,26 +18,26 @@ class Recipe:
 
 
 def recipes(files: RunFiles) -> list[Recipe]:
-    """Return the recipes for a run, with its own paths in them."""
+    """Return the recipes for a run, with its own paths."""
     run = str(files.run)
     quoted, again = shlex.quote(run), shlex.quote(f"{run.rstrip('/')}-again")
     toml = shlex.quote(f"{run.rstrip('/')}/run.toml")
     step = summary.last_step(files)
     more = f"firstlight pretrain {quoted} --resume train.steps={2 * step}" if step else ""
-    named = ", ".join(summary.sources(files)[:5])
+    sources = ", ".join(summary.sources(files)[:5])
     found = [
         Recipe(
-            "The same run again",
+            "Reproduce the run",
             f"firstlight pretrain {toml} --out {again}",
-            "run.toml holds every setting, resolved. On the same device, versions and threads the weights come out "
-            "the same, bit for bit; the corpus must be there" + (f": {named}." if named else "."),
+            "run.toml has every setting, resolved. With the same device, library versions and threads the weights are "
+            "bit-identical. The corpus must be available" + (f": {sources}." if sources else "."),
         ),
         Recipe(
-            "Go on with it",
+            "Resume training",
             f"firstlight pretrain {quoted} --resume" + (f"\n{more}" if more else ""),
-            "From its newest checkpoint." + (" The second line also moves the end." if more else ""),
+            "From the latest checkpoint." + (" The second command also trains for longer." if more else ""),
         ),
-        Recipe("Prove that stop and resume changes nothing", f"firstlight verify-resume {toml}"),
+        Recipe("Verify that resuming is bit-identical", f"firstlight verify-resume {toml}"),
         *_uses(files, quoted),
     ]
     if files.codec and files.checkpoint is not None:
@@ -45,13 +45,13 @@ def recipes(files: RunFiles) -> list[Recipe]:
         code = (
             f"from transformers import AutoModelForCausalLM\n\nmodel = AutoModelForCausalLM.from_pretrained({folder})"
         )
-        found.append(Recipe("Load it in transformers, without Firstlight", code, "It has ids, and no tokenizer."))
+        found.append(Recipe("Load with transformers", code, "The model takes ids; there is no tokenizer."))
     elif files.checkpoint is not None:
         found.append(
             Recipe(
-                "Load it in transformers, without Firstlight",
+                "Load with transformers",
                 _TRANSFORMERS.format(folder=repr(f"{run.rstrip('/')}/{files.checkpoint}"), prompt=repr(prompt(files))),
-                "A checkpoint is an ordinary Hugging Face directory.",
+                "A checkpoint is a Hugging Face model directory.",
             )
         )
     return found
@@ -62,21 +62,21 @@ def _uses(files: RunFiles, run: str) -> list[Recipe]:
     if unit == "dim":
         draw = f"firstlight generate {run} --image half.png --out grid.png\nfirstlight generate {run} --out drawn.png"
         return [
-            Recipe("Let it draw", draw, "From the upper half of an image; or of each class."),
-            Recipe("Ask what its layers know of the classes", f"firstlight probe {run}"),
+            Recipe("Generate images", draw, "Complete the upper half of an image; or samples of each class."),
+            Recipe("Fit a linear probe to each layer", f"firstlight probe {run}"),
         ]
     if unit == "token":
         return [
-            Recipe("Let it write", f'firstlight generate {run} --ids "1 2 3"'),
-            Recipe("Measure it on other ids", f"firstlight evaluate {run} --text other.npy"),
+            Recipe("Generate", f'firstlight generate {run} --ids "1 2 3"'),
+            Recipe("Evaluate on other ids", f"firstlight evaluate {run} --text other.npy"),
         ]
     return [
         Recipe(
-            "Let it write",
+            "Generate text",
             f"firstlight generate {run} {shlex.quote(prompt(files))}",
-            "Without a prompt: a conversation, line by line.",
+            "Without a prompt: interactive, line by line.",
         ),
-        Recipe("Measure it on another text", f"firstlight evaluate {run} --text other.txt"),
+        Recipe("Evaluate on another text", f"firstlight evaluate {run} --text other.txt"),
     ]
 
 
@@ -91,10 +91,10 @@ print(tokenizer.decode(model.generate(**inputs, max_new_tokens=100, do_sample=Tr
 
 
 def prompt(files: RunFiles) -> str:
-    """Return a beginning in the language of the run: its own prompt, else the first word of its last sample."""
-    asked = find(files.settings, "train", "sample_prompt")
-    if isinstance(asked, str) and asked.strip() and len(asked) <= 60:
-        return asked
+    """Return a prompt in the language of the run: its sample prompt, else the first word of its last sample."""
+    setting = find(files.settings, "train", "sample_prompt")
+    if isinstance(setting, str) and setting.strip() and len(setting) <= 60:
+        return setting
     text = find(files.samples[-1], "text") if files.samples else None
     word = re.search(r"[^\W\d_]{2,}", text) if isinstance(text, str) else None
     if word is None:

@@ -1,4 +1,4 @@
-"""Read the plain files of a run directory; what is missing or unreadable is empty, and named."""
+"""Read the files of a run directory for the report; missing or unreadable files are listed, never raised."""
 
 import json
 import math
@@ -11,17 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from firstlight.report.units import number
+from firstlight.files import MANIFEST, run_layout
+from firstlight.report.units import to_float
+from firstlight.runs import RunDirectory
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Table = Mapping[str, Any]
 
-_LINES_AT_ONCE = 2000
+_CHUNK_LINES = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One figure over the run; both arrays have the same length, and not-finite figures stay in."""
+    """One metric over the steps of a run; both arrays have the same length, and non-finite values are kept."""
 
     steps: Array
     values: Array
@@ -30,45 +32,45 @@ class Column:
         return len(self.steps)
 
     def last(self) -> float | None:
-        """Return the newest figure."""
+        """Return the latest value, or None."""
         return float(self.values[-1]) if len(self) else None
 
     def since(self, step: float) -> "Column":
-        """Return the part from a step on."""
+        """Return the part from ``step`` on."""
         later = self.steps >= step
         return Column(self.steps[later], self.values[later])
 
     def last_step(self) -> float | None:
-        """Return the newest step."""
+        """Return the latest step, or None."""
         return float(self.steps[-1]) if len(self) else None
 
     def n_finite(self) -> int:
-        """Count the finite figures."""
+        """Count the finite values."""
         return int(np.count_nonzero(np.isfinite(self.values)))
 
     def median(self) -> float | None:
-        """Return the median of the finite figures."""
+        """Return the median of the finite values."""
         finite = self.values[np.isfinite(self.values)]
         with np.errstate(over="ignore"):
             return float(np.median(finite)) if len(finite) else None
 
     def at(self, step: float) -> float | None:
-        """Return the figure of a step, the newest where there are several."""
+        """Return the value at a step, the latest one if there are several."""
         found = np.flatnonzero(self.steps == step)
         return float(self.values[found[-1]]) if len(found) else None
 
-    def most(self) -> float | None:
-        """Return the highest finite figure."""
+    def max(self) -> float | None:
+        """Return the highest finite value."""
         finite = self.values[np.isfinite(self.values)]
         return float(np.max(finite)) if len(finite) else None
 
-    def least(self) -> tuple[int, float] | None:
-        """Return step and value of the lowest finite figure."""
+    def min(self) -> tuple[int, float] | None:
+        """Return step and value of the lowest finite value."""
         finite = np.flatnonzero(np.isfinite(self.values))
         if not len(finite):
             return None
-        at = int(finite[np.argmin(self.values[finite])])
-        return int(self.steps[at]), float(self.values[at])
+        index = int(finite[np.argmin(self.values[finite])])
+        return int(self.steps[index]), float(self.values[index])
 
 
 EMPTY = Column(np.empty(0), np.empty(0))
@@ -76,19 +78,19 @@ EMPTY = Column(np.empty(0), np.empty(0))
 
 @dataclass(slots=True)
 class RunFiles:
-    """What a run directory says; every table may be empty.
+    """The contents of a run directory; every table may be empty.
 
     Attributes:
-        settings_text: run.toml as it stands.
+        settings_text: run.toml, unparsed.
         metrics: columns of metrics.jsonl by name.
         tasks: labelled tasks of a fine-tuning run.
-        codec: what ids mean that are no text: pixels.json or ids.json.
-        config: config.json of the checkpoint that RUN means.
-        manifest_name: where the token store's manifest lies; outside the run where the store was made before.
-        checkpoint: that checkpoint's folder, relative to the run: ``best``, else ``latest``, else the newest.
-        weights: numbers in its model.safetensors, or None.
+        codec: pixels.json or ids.json, of a run on ids that are not text.
+        config: config.json of ``checkpoint``.
+        manifest_name: path of the token store's manifest; outside the run if ``run.store`` is set.
+        checkpoint: the checkpoint that RUN stands for, relative to the run: ``best``, else ``latest``, else the newest.
+        weights: number of elements in its model.safetensors, or None.
         present: files that exist, relative to the run.
-        problems: what could not be read, one clause a file.
+        problems: one clause per file that could not be read.
     """
 
     run: Path
@@ -115,55 +117,66 @@ class RunFiles:
     problems: list[str] = field(default_factory=list)
 
     def column(self, name: str) -> Column:
-        """Return a column of metrics.jsonl; an empty one where it was never recorded."""
+        """Return a column of metrics.jsonl; empty if it was never logged."""
         return self.metrics.get(name, EMPTY)
 
 
 def find(table: object, *path: str) -> Any:
-    """Return what stands in nested tables under these keys; None where something on the way is no table."""
+    """Return the value at a path of keys in nested tables, or None."""
     for key in path:
         table = table.get(key) if isinstance(table, Mapping) else None
     return table
 
 
 def read_run(run: Path) -> RunFiles:
-    """Read everything that a report needs; never fails on what a file holds."""
+    """Read all files that the report needs; never fails on what a file contains."""
+    files = read_metrics(run)
+    directory = RunDirectory(run)
+    files.environment = _table(files, directory.environment_file)
+    files.contract = _table(files, directory.compatibility_file)
+    files.coverage = _table(files, directory.embeddings / "coverage.json")
+    store = find(files.settings, "run", "store")
+    manifest = (Path(store) if isinstance(store, str) else directory.data) / MANIFEST
+    files.manifest_name = _name(files, manifest)
+    files.manifest = _table(files, manifest)
+    files.tokenizer = _table(files, directory.tokenizer / "tokenizer.json")
+    files.tasks = _tables(files, directory.tasks_file)
+    files.samples = list(_lines(files, directory.samples))
+    files.events = list(_lines(files, directory.events))
+    return files
+
+
+def read_metrics(run: Path) -> RunFiles:
+    """Read settings, state, metrics, evaluation and checkpoints only: what a list of runs needs."""
     files = RunFiles(run)
-    files.settings_text = _text(files, "run.toml")
+    directory = RunDirectory(run)
+    files.settings_text = _text(files, directory.settings_file)
     try:
         files.settings = tomllib.loads(files.settings_text)
     except (ValueError, RecursionError) as error:  # a TOMLDecodeError is a ValueError; so is a number too long
         files.problems.append(f"run.toml is not valid TOML: {error}")
-    for name in ("evaluation", "environment", "contract", "state"):
-        setattr(files, name, _table(files, f"{name}.json"))
-    files.coverage = _table(files, "embeddings/coverage.json")
-    store = find(files.settings, "run", "store")
-    folder = files.run / "data" if not isinstance(store, str) else Path(store)
-    files.manifest_name = "data/manifest.json" if not isinstance(store, str) else str(folder / "manifest.json")
-    files.manifest = _table(files, files.manifest_name, folder / "manifest.json")
-    files.tokenizer = _table(files, "tokenizer/tokenizer.json")
-    files.codec = _table(files, "tokenizer/pixels.json") or _table(files, "tokenizer/ids.json")
-    files.tasks = _tables(files, "tasks.json")
-    files.samples = list(_lines(files, "samples.jsonl"))
-    files.events = list(_lines(files, "events.jsonl"))
-    files.metrics = _columns(_lines(files, "metrics.jsonl"))
-    _checkpoint(files)
+    files.state = _table(files, directory.state_file)
+    files.evaluation = _table(files, directory.evaluation_file)
+    files.codec = _table(files, directory.tokenizer / "pixels.json") or _table(files, directory.tokenizer / "ids.json")
+    files.metrics = _columns(_lines(files, directory.metrics))
+    _read_checkpoints(files, directory)
     return files
 
 
-def _checkpoint(files: RunFiles) -> None:
+def _read_checkpoints(files: RunFiles, directory: RunDirectory) -> None:
     try:
-        found = [p.name for p in (files.run / "checkpoints").glob("step-*") if (p / "config.json").is_file()]
+        found = [p.name for p in directory.checkpoints.glob("step-*") if (p / "config.json").is_file()]
     except OSError as error:
         files.problems.append(f"checkpoints cannot be read: {error.strerror}")
         found = []
     files.checkpoints = sorted(found, key=lambda name: (len(name), name))
-    pointers = [_text(files, name).strip() for name in ("best", "latest")]
+    pointers = [_text(files, files.run / name).strip() for name in (run_layout.BEST, run_layout.LATEST)]
     name = next((p for p in pointers if p in files.checkpoints), files.checkpoints[-1] if files.checkpoints else None)
     if name is not None:
-        files.checkpoint = f"checkpoints/{name}"
-        files.config = _table(files, f"{files.checkpoint}/config.json")
-        files.weights = _count_weights(files.run / files.checkpoint / "model.safetensors")
+        checkpoint = directory.checkpoints / name
+        files.checkpoint = _name(files, checkpoint)
+        files.config = _table(files, checkpoint / "config.json")
+        files.weights = _count_weights(checkpoint / "model.safetensors")
 
 
 def _count_weights(path: Path) -> int | None:
@@ -179,20 +192,26 @@ def _count_weights(path: Path) -> int | None:
         return None
 
 
-def _text(files: RunFiles, name: str, path: Path | None = None) -> str:
+def _name(files: RunFiles, path: Path) -> str:
+    """Return a path relative to the run, or as it is if it is outside."""
+    return path.relative_to(files.run).as_posix() if path.is_relative_to(files.run) else str(path)
+
+
+def _text(files: RunFiles, path: Path) -> str:
+    name = _name(files, path)
     try:
-        text = (path or files.run / name).read_text(encoding="utf-8", errors="replace")
+        text = path.read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, NotADirectoryError):
         return ""
-    except (OSError, ValueError) as error:  # a ValueError is a name that no file can have
+    except (OSError, ValueError) as error:  # a ValueError: not a possible file name
         files.problems.append(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}")
         return ""
     files.present.append(name)
     return text
 
 
-def _table(files: RunFiles, name: str, path: Path | None = None) -> Table:
-    text = _text(files, name, path)
+def _table(files: RunFiles, path: Path) -> Table:
+    name, text = _name(files, path), _text(files, path)
     if name not in files.present:
         return {}
     try:
@@ -201,31 +220,31 @@ def _table(files: RunFiles, name: str, path: Path | None = None) -> Table:
         files.problems.append(f"{name} is not valid JSON")
         return {}
     if not isinstance(table, dict):
-        files.problems.append(f"{name} holds no table")
+        files.problems.append(f"{name} is not a JSON object")
         return {}
     return table
 
 
-def _tables(files: RunFiles, name: str) -> list[Table]:
-    """Give the tables of a JSON list; a run without labelled tasks has none."""
-    text = _text(files, name)
+def _tables(files: RunFiles, path: Path) -> list[Table]:
+    """Read a JSON list of objects; empty if the file does not exist."""
+    text = _text(files, path)
     try:
         found = json.loads(text) if text else []
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, list):
-        files.problems.append(f"{name} holds no list")
+        files.problems.append(f"{_name(files, path)} is not a JSON list")
         return []
     return [table for table in found if isinstance(table, dict)]
 
 
-def _lines(files: RunFiles, name: str) -> Iterator[Table]:
-    """Give the tables of a .jsonl file; a half-written or foreign line is counted, not hidden."""
-    bad = 0
+def _lines(files: RunFiles, path: Path) -> Iterator[Table]:
+    """Yield the objects of a .jsonl file; half-written and other bad lines are counted as a problem."""
+    name, bad = _name(files, path), 0
     try:
-        with (files.run / name).open(encoding="utf-8", errors="replace") as file:
+        with path.open(encoding="utf-8", errors="replace") as file:
             files.present.append(name)
-            while lines := list(islice(file, _LINES_AT_ONCE)):
+            while lines := list(islice(file, _CHUNK_LINES)):
                 for table in _parsed(lines):
                     if table is None:
                         bad += 1
@@ -240,10 +259,10 @@ def _lines(files: RunFiles, name: str) -> Iterator[Table]:
 
 
 def _parsed(lines: list[str]) -> list[Table | None]:
-    """Return the table of each line that is not blank, None where it holds none.
+    """Parse each non-blank line; None for one that is not a JSON object.
 
-    All lines at once are parsed in half the time, so that is tried first; broken lines that make a list
-    together are told by their number or their ends.
+    Parsing all lines as one list takes half the time, so that is tried first. Broken lines that form a valid list
+    together are detected by their number and their ends.
     """
     lines = [stripped for line in lines if (stripped := line.strip())]
     if all(line[0] == "{" and line[-1] == "}" for line in lines):
@@ -265,41 +284,41 @@ def _parsed_alone(line: str) -> Table | None:
 
 
 def _columns(lines: Iterator[Table]) -> dict[str, Column]:
-    """Turn lines into columns, some thousand at a time: there may be millions."""
+    """Convert lines to columns in chunks, as there may be millions of lines."""
     steps: dict[str, list[Array]] = {}
     values: dict[str, list[Array]] = {}
-    while tables := list(islice(lines, _LINES_AT_ONCE)):
-        alike: dict[tuple[str, ...], list[Iterable[Any]]] = {}
+    while tables := list(islice(lines, _CHUNK_LINES)):
+        rows_by_names: dict[tuple[str, ...], list[Iterable[Any]]] = {}
         for table in tables:
-            alike.setdefault(tuple(table), []).append(table.values())
-        for names, rows in alike.items():
+            rows_by_names.setdefault(tuple(table), []).append(table.values())
+        for names, rows in rows_by_names.items():
             if "step" not in names:
                 continue
             columns = dict(zip(names, zip(*rows, strict=True), strict=True))
-            step, _ = _figures(columns["step"])
-            finite = np.isfinite(step)
+            step, _ = _to_floats(columns["step"])
+            has_step = np.isfinite(step)
             for name, column in columns.items():
-                figures, there = _figures(column)
-                there = there & finite
-                if there.any():
-                    steps.setdefault(name, []).append(step[there])
-                    values.setdefault(name, []).append(figures[there])
-    return {name: _joined(steps[name], values[name]) for name in steps}
+                floats, is_number = _to_floats(column)
+                valid = is_number & has_step
+                if valid.any():
+                    steps.setdefault(name, []).append(step[valid])
+                    values.setdefault(name, []).append(floats[valid])
+    return {name: _concatenate(steps[name], values[name]) for name in steps}
 
 
-def _joined(steps: list[Array], values: list[Array]) -> Column:
+def _concatenate(steps: list[Array], values: list[Array]) -> Column:
     step, value = np.concatenate(steps), np.concatenate(values)
     order = np.argsort(step, kind="stable")
     return Column(step[order], value[order])
 
 
-def _figures(column: Sequence[Any]) -> tuple[Array, Array]:
-    """Return figures as float64, and which of them are figures at all."""
+def _to_floats(column: Sequence[Any]) -> tuple[Array, Array]:
+    """Convert a column to float64, with a mask of the entries that are numbers."""
     if set(map(type, column)) <= {float, int}:
         try:
             return np.array(column, dtype=np.float64), np.ones(len(column), dtype=bool)
         except OverflowError:
             pass
-    read = [number(value) for value in column]
-    there = np.array([value is not None for value in read], dtype=bool)
-    return np.array([math.nan if value is None else value for value in read], dtype=np.float64), there
+    numbers = [to_float(value) for value in column]
+    is_number = np.array([value is not None for value in numbers], dtype=bool)
+    return np.array([math.nan if value is None else value for value in numbers], dtype=np.float64), is_number

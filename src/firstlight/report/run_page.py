@@ -1,8 +1,7 @@
-"""A run as one HTML page: what was trained on what, how it ended, how good it is, and how to repeat it.
+"""The HTML report of a run: data, model, metrics, curves, samples, settings, and how to reproduce it.
 
-The page is drawn from the run's plain files alone, a few hundred kilobytes whatever their length. A
-file that is missing or damaged takes its part of the page with it and is named, since a report
-matters most where something went wrong.
+The page is rendered from the files of the run directory and stays a few hundred kilobytes however long they are. A
+missing or damaged file leaves out its part of the page and is listed, since reports matter most for failed runs.
 """
 
 import time
@@ -14,27 +13,28 @@ from firstlight.report import curves, facts, non_text, recipes, summary, tasks
 from firstlight.report.run_files import RunFiles, read_run
 from firstlight.report.template_env import environment
 from firstlight.report.text import printable
+from firstlight.runs import RunDirectory
 
-_MOST_SETTINGS = 100_000
+_MAX_SETTINGS = 100_000
 
 
 def write_run_report(run: Path) -> Path:
     """Write ``report.html`` into a run directory and return its path.
 
-    What the run's files lack or hold wrongly is said on the page, never raised.
+    Missing and damaged files are listed on the page, never raised.
 
     Raises:
-        StorageError: the page itself cannot be written.
+        StorageError: the page cannot be written.
     """
-    path = run / "report.html"
+    path = RunDirectory(run).report
     write_atomic(path, run_page(read_run(run)))
     return path
 
 
 def run_page(files: RunFiles) -> str:
-    """Return the page of a run as HTML."""
+    """Render the report of a run as HTML."""
     scores = summary.scores(files)
-    settings, pictures = files.settings_text, non_text.pictures(files)
+    settings, image_grids = files.settings_text, non_text.image_grids(files)
     page = (
         environment()
         .get_template("page.html")
@@ -47,7 +47,7 @@ def run_page(files: RunFiles) -> str:
             remarks=summary.remarks(files, scores),
             problems=files.problems,
             missing=facts.missing(files),
-            key_figures=summary.key_figures(files),
+            key_metrics=summary.key_metrics(files),
             tasks=tasks.views(files),
             forgetting=tasks.forgetting(files),
             charts=curves.charts(files),
@@ -56,7 +56,7 @@ def run_page(files: RunFiles) -> str:
             events_summary=curves.events_summary(files),
             samples=curves.samples(files),
             n_samples=len(files.samples),
-            pictures=pictures,
+            image_grids=image_grids,
             unit=non_text.UNITS[non_text.unit(files)],
             data_rows=facts.data_rows(files),
             data_facts=facts.data_facts(files),
@@ -65,10 +65,10 @@ def run_page(files: RunFiles) -> str:
             checkpoint=files.checkpoint,
             checkpoints=files.checkpoints,
             training_facts=facts.training_facts(files),
-            settings=settings[:_MOST_SETTINGS],
-            settings_left_out=max(0, len(settings) - _MOST_SETTINGS),
+            settings=settings[:_MAX_SETTINGS],
+            settings_left_out=max(0, len(settings) - _MAX_SETTINGS),
             environment_facts=facts.environment_facts(files),
-            contract=facts.contract(files),
+            compatibility=facts.compatibility(files),
             recipes=recipes.recipes(files),
             version=_version(),
             written=time.strftime("%Y-%m-%d %H:%M:%S %z"),
@@ -80,5 +80,5 @@ def run_page(files: RunFiles) -> str:
 def _version() -> str:
     try:
         return metadata.version("firstlight")
-    except metadata.PackageNotFoundError:  # run from a source tree that is not installed
+    except metadata.PackageNotFoundError:  # a source tree that is not installed
         return ""

@@ -1,30 +1,30 @@
-"""What a run came to, in words and key figures: what was trained, how it ended, how good it is beside baselines."""
+"""The summary of a run: what was trained, how it ended, its key metrics and the baselines."""
 
 import math
 from dataclasses import dataclass
 
 from firstlight.report import non_text, tasks
 from firstlight.report.run_files import RunFiles, find
-from firstlight.report.text import Fact, words
-from firstlight.report.units import count, duration, figure, number, percent, size
+from firstlight.report.text import Fact, to_text
+from firstlight.report.units import format_bytes, format_count, format_duration, format_number, format_percent, to_float
 
 FAMILIES = {"openai-gpt": "gpt1", "gpt2": "gpt2", "gpt_neo": "gpt3", "llama": "llama", "qwen3": "modern"}
 _ENDINGS = {
-    "steps": "It ended after the steps that were set",
-    "tokens": "It ended after the tokens that were set",
-    "epochs": "It ended after the passes over the data that were set",
-    "auto": "It ended where it was planned to",
-    "minutes": "It ended at its time limit",
-    "convergence": "It ended because the valid loss gained no more",
-    "stop_after": "It was stopped as asked, was saved, and can go on",
-    "SIGINT": "It was interrupted (SIGINT), was saved, and can go on",
-    "SIGTERM": "It was interrupted (SIGTERM), was saved, and can go on",
+    "steps": "Training reached its limit of steps",
+    "tokens": "Training reached its limit of tokens",
+    "epochs": "Training reached its limit of epochs",
+    "auto": "Training reached its automatic limit of steps",
+    "minutes": "Training reached its time limit",
+    "convergence": "Training stopped early: the validation loss no longer improved",
+    "stop_after": "Training was stopped at train.stop_after; a checkpoint was saved and the run can be resumed",
+    "SIGINT": "Training was interrupted (SIGINT); a checkpoint was saved and the run can be resumed",
+    "SIGTERM": "Training was interrupted (SIGTERM); a checkpoint was saved and the run can be resumed",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How a run stands: one word, ``good``, ``open`` or ``bad``, and a sentence without its full stop."""
+    """The state of a run: a word, its tone (``good``, ``open`` or ``bad``) and a sentence without full stop."""
 
     word: str
     tone: str
@@ -33,11 +33,12 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A row of the comparison.
+    """A row of the table of losses.
 
     Attributes:
         bits: per byte, token or dimension.
-        bar: its length in percent of the longest, or None without a figure for all.
+        bar: length in percent of the longest bar, or None without a value for every row.
+        ours: the trained model, not a baseline.
     """
 
     name: str
@@ -55,9 +56,9 @@ def title(files: RunFiles) -> str:
 
 
 def last_step(files: RunFiles) -> int | None:
-    """Return the step that the run has reached."""
+    """Return the latest step of the run."""
     found = [
-        number(find(files.state, "step")),
+        to_float(find(files.state, "step")),
         files.column("loss").last_step(),
         files.column("valid_loss").last_step(),
     ]
@@ -66,172 +67,163 @@ def last_step(files: RunFiles) -> int | None:
 
 
 def status(files: RunFiles) -> Status:
-    """Return how the run stands, from state.json and the last event."""
+    """Return the state of the run, from state.json and the last event."""
     word, by = find(files.state, "status"), find(files.state, "stopped_by")
     last = files.events[-1] if files.events else {}
     if word == "failed" or (word != "finished" and find(last, "kind") == "failed"):
-        reason = words(find(last, "text") if find(last, "kind") == "failed" else by, 300)
-        return Status("failed", "bad", f"It failed: {reason}")
+        reason = to_text(find(last, "text") if find(last, "kind") == "failed" else by, 300)
+        return Status("failed", "bad", f"Training failed: {reason}")
     if word in ("finished", "stopped"):
-        ending = _ENDINGS.get(str(by), f"It was ended by {words(by, 100)}")
+        ending = _ENDINGS.get(str(by), f"Training was stopped by {to_text(by, 100)}")
         return Status(word, "good" if word == "finished" else "open", ending)
     if word == "running":
-        return Status("running", "open", "It was running when this page was written, or was cut off without a word")
-    return Status("unknown", "open", "No file says how it ended")
+        return Status("running", "open", "Training was in progress when this page was written, or was killed")
+    return Status("unknown", "open", "state.json is missing: it is unknown how training ended")
 
 
 def parameters(files: RunFiles) -> float | None:
-    """Return how many parameters the model has, from evaluation.json or the checkpoint's header."""
-    found = number(find(files.evaluation, "parameters"))
+    """Return the number of parameters, from evaluation.json or the checkpoint's safetensors header."""
+    found = to_float(find(files.evaluation, "parameters"))
     return found if found is not None else files.weights
 
 
 def sources(files: RunFiles) -> list[str]:
-    """Name what the run was trained on."""
-    made = find(files.manifest, "sources")
-    names = [find(source, "name") for source in made] if isinstance(made, list) else []
+    """Return the names of the corpus's sources."""
+    recorded = find(files.manifest, "sources")
+    names = [find(source, "name") for source in recorded] if isinstance(recorded, list) else []
     if not any(isinstance(name, str) for name in names):
         corpus, store = find(files.settings, "run", "corpus"), find(files.settings, "run", "store")
         names = corpus if isinstance(corpus, list) and corpus else [store]
-    return [words(name, 200) for name in names if isinstance(name, str)]
+    return [to_text(name, 200) for name in names if isinstance(name, str)]
 
 
 def opening(files: RunFiles) -> str:
-    """Say what was trained on what, for how long."""
+    """Describe in one sentence what was trained, on what, and for how long."""
     family = FAMILIES.get(str(find(files.config, "model_type"))) or find(files.settings, "model", "family")
-    kind = f"A GPT of the family {words(family, 40)}" if isinstance(family, str) else "A GPT"
+    kind = f"A GPT (family {to_text(family, 40)})" if isinstance(family, str) else "A GPT"
     n = parameters(files)
-    kind += f" with {count(n)} parameters" if n is not None else ""
+    kind += f" with {format_count(n)} parameters" if n is not None else ""
     start = find(files.settings, "run", "init_from")
-    kind += f", starting from {words(start, 200)}," if isinstance(start, str) and start else ","
+    kind += f", initialised from {to_text(start, 200)}," if isinstance(start, str) and start else ","
     names = sources(files)
     on = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    text_bytes = number(find(files.manifest, "train_bytes"))
+    text_bytes = to_float(find(files.manifest, "train_bytes"))
     if non_text.unit(files) == "byte":
-        on += f" ({size(text_bytes)} of training text)" if on and text_bytes is not None else ""
+        on += f" ({format_bytes(text_bytes)} of training text)" if on and text_bytes is not None else ""
     else:
-        n = number(find(files.manifest, "train_documents"))
+        n = to_float(find(files.manifest, "train_documents"))
         what = "image" if non_text.unit(files) == "dim" else "sequence"
-        on += f" ({count(n)} {what}{'s' * (n != 1)})" if on and n is not None else ""
+        on += f" ({format_count(n)} {what}{'s' * (n != 1)})" if on and n is not None else ""
     step, seconds = last_step(files), _seconds(files)
     long = f" for {step:,} step{'' if step == 1 else 's'}" if step is not None else ""
-    long += f" in {duration(seconds)}" if seconds is not None else ""
+    long += f" in {format_duration(seconds)}" if seconds is not None else ""
     device = find(files.environment, "device_name") or find(files.environment, "device")
-    long += f" on {words(device, 80)}" if isinstance(device, str) and long else ""
+    long += f" on {to_text(device, 80)}" if isinstance(device, str) and long else ""
     if not on and not long:
-        return f"{kind.rstrip(',')}; what it was trained on is not recorded."
+        return f"{kind.rstrip(',')}; its training data is not recorded."
     return f"{kind} trained{f' on {on}' if on else ''}{long}."
 
 
 def scores(files: RunFiles) -> list[Score]:
-    """Return the model at its best and at its end, then the baselines."""
+    """Return the model's best and last evaluation, then the baselines."""
     rows = []
     best, end = best_score(files), _final(files)
     if best is not None:
         rows.append(best)
-    if (
-        best is not None
-        and end is not None
-        and end.loss != best.loss
-        and files.column("valid_loss").least() is not None
-    ):
+    if best is not None and end is not None and end.loss != best.loss and files.column("valid_loss").min() is not None:
         rows.append(end)
     for name, note in (
-        ("position", "knows only how frequent each value is at each place"),
-        ("unigram", "knows only how frequent each token is"),
-        ("uniform", "knows nothing: all tokens alike"),
+        ("position", "frequency of each value at each position"),
+        ("unigram", "frequency of each token"),
+        ("uniform", "all tokens equally likely"),
     ):
         table = find(files.evaluation, "baselines", name)
-        loss = number(find(table, "loss"))
+        loss = to_float(find(table, "loss"))
         if loss is not None:
-            ppl, bits = number(find(table, "perplexity")), number(find(table, non_text.key(files)))
+            ppl, bits = to_float(find(table, "perplexity")), to_float(find(table, non_text.key(files)))
             rows.append(Score(name, note, loss, ppl if ppl is not None else _exp(loss), bits, ours=False))
     return _with_bars(rows)
 
 
 def best_score(files: RunFiles) -> Score | None:
-    """Return the lowest valid loss of the run, or the only one that evaluation.json knows."""
-    least = files.column("valid_loss").least()
-    return _final(files) if least is None else _at(files, *least, f"best, at step {least[0]:,}")
+    """Return the lowest validation loss of the run, or the one in evaluation.json."""
+    lowest = files.column("valid_loss").min()
+    return _final(files) if lowest is None else _at(files, *lowest, f"best, at step {lowest[0]:,}")
 
 
 def remarks(files: RunFiles, rows: list[Score]) -> list[str]:
-    """Return what a colleague should not overlook in the figures."""
+    """Return warnings: no better than a baseline, overfitting, non-finite losses."""
     found = []
     ours = next((row for row in rows if row.ours), None)
     unigram = next((row for row in rows if row.name == "unigram"), None)
     if ours and unigram and ours.loss >= unigram.loss:
-        found.append(
-            "This is no better than counting tokens: the model has learnt nothing that a unigram does not know."
-        )
+        found.append("The model is not better than the unigram baseline, which only knows token frequencies.")
     position = next((row for row in rows if row.name == "position"), None)
     if ours and position and ours.loss >= position.loss:
-        found.append("This is no better than pixels that know nothing of each other, only their own place.")
+        found.append("The model is not better than the position baseline, which treats pixels as independent.")
     valid = files.column("valid_loss")
-    last, least = valid.last(), valid.least()
-    if last is not None and least is not None and last > least[1] + max(0.01 * abs(least[1]), 1e-9):
+    last, lowest = valid.last(), valid.min()
+    if last is not None and lowest is not None and last > lowest[1] + max(0.01 * abs(lowest[1]), 1e-9):
         found.append(
-            f"The valid loss rose again after step {least[0]:,}, to {figure(last)} at the end, while training went on: "
-            "the model began to learn its text by heart. Commands that take this run use the best checkpoint."
+            f"The validation loss increased after step {lowest[0]:,}, to {format_number(last)} at the end: the model "
+            "overfits. Commands that take this run use the best checkpoint."
         )
     bad = sum(int(len(c) - c.n_finite()) for c in (files.column("loss"), valid))
     if bad:
-        found.append(f"{bad:,} loss{' was' if bad == 1 else 'es were'} not finite; the curves show where.")
+        found.append(f"{bad:,} loss{' was' if bad == 1 else 'es were'} not finite; the curves mark the steps.")
     return found
 
 
-def key_figures(files: RunFiles) -> list[Fact]:
-    """Return the figures that stand in large type; those that no file holds are left out."""
+def key_metrics(files: RunFiles) -> list[Fact]:
+    """Return the key metrics; those that are not recorded are left out."""
     best = best_score(files)
-    of = tasks.counts(files)
-    facts = tasks.key_figures(files)
+    of = tasks.unit_of_count(files)
+    facts = tasks.key_metrics(files)
     if best is not None:
-        facts.append(Fact("valid loss", figure(best.loss), f"{tasks.unit(files)}, {best.note}"))
+        facts.append(Fact("validation loss", format_number(best.loss), f"{tasks.loss_unit(files)}, {best.note}"))
         if best.perplexity is not None:
-            vocabulary = number(find(files.manifest, "vocab_size"))
-            facts.append(
-                Fact("perplexity", figure(best.perplexity, 2), f"chance: {vocabulary:,.0f}" if vocabulary else "")
-            )
+            vocab_size = to_float(find(files.manifest, "vocab_size"))
+            note = f"uniform: {vocab_size:,.0f}" if vocab_size else ""
+            facts.append(Fact("perplexity", format_number(best.perplexity, 2), note))
         if best.bits is not None:
             unit = non_text.unit(files)
-            note = {"byte": "comparable across tokenizers", "dim": "a dimension is a pixel"}.get(unit, "")
-            facts.append(Fact(f"bits per {non_text.UNITS[unit]}", figure(best.bits, 3), note))
+            note = {"byte": "comparable across tokenizers", "dim": "one dimension is one pixel"}.get(unit, "")
+            facts.append(Fact(f"bits per {non_text.UNITS[unit]}", format_number(best.bits, 3), note))
     if (n := parameters(files)) is not None:
-        facts.append(Fact("parameters", count(n)))
+        facts.append(Fact("parameters", format_count(n)))
     if (tokens := _tokens(files)) is not None:
-        text = number(find(files.manifest, "train_tokens"))
-        passes = f"{figure(tokens / text, 2)} passes over the text" if text else ""
-        facts.append(Fact(f"{of}s seen", count(tokens), passes))
+        text = to_float(find(files.manifest, "train_tokens"))
+        epochs = f"{format_number(tokens / text, 2)} epochs" if text else ""
+        facts.append(Fact(f"training {of}s", format_count(tokens), epochs))
     if (seconds := _seconds(files)) is not None:
         step = last_step(files)
-        facts.append(Fact("time", duration(seconds), f"{step:,} steps" if step is not None else ""))
+        facts.append(Fact("training time", format_duration(seconds), f"{step:,} steps" if step is not None else ""))
     if (rate := files.column(f"{of}s_per_second").median()) is not None:
         mfu = files.column("mfu").median()
-        facts.append(
-            Fact(f"{of}s a second", count(rate), f"median; MFU {percent(mfu)}" if mfu is not None else "median")
-        )
-    if (memory := files.column("memory_bytes").most()) is not None:
-        facts.append(Fact("memory", size(memory), "at most"))
+        note = "median" if mfu is None else f"median; MFU {format_percent(mfu)}"
+        facts.append(Fact(f"{of}s per second", format_count(rate), note))
+    if (memory := files.column("memory_bytes").max()) is not None:
+        facts.append(Fact("peak memory", format_bytes(memory)))
     return facts
 
 
 def _final(files: RunFiles) -> Score | None:
-    """Return the newest valid loss that was measured; a run that was cut off has trained on since."""
+    """Return the latest validation loss; an interrupted run may have been trained further."""
     valid = files.column("valid_loss")
     step, loss = valid.last_step(), valid.last()
     if step is not None and loss is not None:
         return _at(files, step, loss, f"last, at step {step:,.10g}")
     table = find(files.evaluation, "valid")
-    loss = number(find(table, "loss"))
+    loss = to_float(find(table, "loss"))
     if loss is None:
         return None
-    perplexity, bits = number(find(table, "perplexity")), number(find(table, non_text.key(files)))
-    return Score("this model", "as last measured", loss, _perplexity(files, perplexity, loss), bits)
+    perplexity, bits = to_float(find(table, "perplexity")), to_float(find(table, non_text.key(files)))
+    return Score("this model", "last evaluation", loss, _perplexity(files, perplexity, loss), bits)
 
 
 def _perplexity(files: RunFiles, found: float | None, loss: float) -> float | None:
-    """Return the exponential of a loss on tokens; a head's loss has none."""
-    if tasks.counts(files) == "row":
+    """Return the perplexity of a loss on tokens; a classification loss has none."""
+    if tasks.unit_of_count(files) == "row":
         return None
     return _exp(loss) if found is None else found
 
@@ -242,6 +234,7 @@ def _at(files: RunFiles, step: float, loss: float, note: str) -> Score:
 
 
 def _with_bars(rows: list[Score]) -> list[Score]:
+    """Set the lengths of the bars: by bits if every row has them, else by loss."""
     bits = [row.bits for row in rows]
     lengths = [b for b in bits if b is not None] if None not in bits else [row.loss for row in rows]
     longest = max(lengths, default=0.0)
@@ -254,14 +247,14 @@ def _with_bars(rows: list[Score]) -> list[Score]:
 
 
 def _seconds(files: RunFiles) -> float | None:
-    state, column = number(find(files.state, "seconds")), files.column("seconds").most()
+    state, column = to_float(find(files.state, "seconds")), files.column("seconds").max()
     found = [v for v in (state, column) if v is not None and math.isfinite(v)]
     return max(found) if found else None
 
 
 def _tokens(files: RunFiles) -> float | None:
-    found = number(find(files.state, "result", "tokens"))
-    return found if found is not None else files.column("tokens").most()
+    found = to_float(find(files.state, "result", "tokens"))
+    return found if found is not None else files.column("tokens").max()
 
 
 def _exp(loss: float) -> float:

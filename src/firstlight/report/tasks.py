@@ -1,39 +1,39 @@
-"""Labelled tasks of a fine-tuning run: metrics, confusion, calibration, the worst errors, what was forgotten."""
+"""Labelled tasks of a fine-tuning run: metrics, confusion matrix, calibration, worst errors, forgetting."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from firstlight.report.run_files import RunFiles, find
-from firstlight.report.text import Fact, words
-from firstlight.report.units import figure, number, percent
+from firstlight.report.text import Fact, to_text
+from firstlight.report.units import format_number, format_percent, to_float
 
-_MOST_CLASSES = 30
+_MAX_CLASSES = 30
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A cell of a confusion: its count, its share of the true class, and whether it is a right answer."""
+    """A cell of a confusion matrix: its count, its fraction of the true class, and whether it is on the diagonal."""
 
     count: int
-    share: float
-    right: bool
+    fraction: float
+    correct: bool
 
 
 @dataclass(frozen=True, slots=True)
 class TaskView:
-    """One task on one side of its data.
+    """One task on one split, formatted.
 
     Attributes:
-        name: the task's, and the side.
-        metric: its own metric with value and interval, in words.
-        others: further metrics in words.
-        labels: of rows and columns of the confusion.
-        confusion: rows of cells, or none.
-        calibration: confidence, share that was right, rows; in words.
-        calibration_error: in words, or empty.
-        worst: where, true, said, probability; in words.
-        notes: what was noticed in the data.
+        name: of the task and the split.
+        metric: its main metric with value and interval.
+        others: further metrics.
+        labels: of rows and columns of the confusion matrix.
+        confusion: rows of cells, or empty.
+        calibration: confidence, accuracy and number of examples per bin.
+        calibration_error: expected calibration error, or empty.
+        worst: location, true label, predicted label and probability of the most confident errors.
+        notes: warnings about the data.
     """
 
     name: str
@@ -47,98 +47,101 @@ class TaskView:
     notes: list[str]
 
 
-def counts(files: RunFiles) -> str:
-    """Return what the run's loss and its counters are of: rows where heads answer, else tokens."""
+def unit_of_count(files: RunFiles) -> str:
+    """Return what loss and counters are per: ``row`` for runs with task heads, else ``token``."""
     kinds = {str(find(task, "kind")) for task in files.tasks}
     return "row" if kinds - {"text", "chat"} else "token"
 
 
-def unit(files: RunFiles) -> str:
-    """Return what a loss is counted in: some heads' is squared error, not nats."""
-    return "nats a token" if counts(files) == "token" else "mean over rows"
+def loss_unit(files: RunFiles) -> str:
+    """Return the unit of the loss; that of some heads is a squared error, not nats."""
+    return "nats per token" if unit_of_count(files) == "token" else "mean over rows"
 
 
-def key_figures(files: RunFiles) -> list[Fact]:
-    """Return each task's own metric, on test where it was measured there, else on valid."""
+def key_metrics(files: RunFiles) -> list[Fact]:
+    """Return the main metric of each task, on the test split if evaluated there, else on the validation split."""
     facts = []
     tables = find(files.evaluation, "tasks")
     for name in tables if isinstance(tables, Mapping) else ():
-        side = "test" if find(files.evaluation, "test", name) else "valid"
-        table = find(files.evaluation, "test" if side == "test" else "tasks", name)
-        value, low, high = (number(find(table, key)) for key in ("value", "low", "high"))
-        note = f"{words(find(table, 'metric'), 40)}, {side}"
-        note += f"; 95 %: {figure(low)} to {figure(high)}" if low is not None and high is not None else ""
-        facts.append(Fact(words(name, 60), _figure(value), note))
+        split = "test" if find(files.evaluation, "test", name) else "validation"
+        table = find(files.evaluation, "test" if split == "test" else "tasks", name)
+        value, low, high = (to_float(find(table, key)) for key in ("value", "low", "high"))
+        note = f"{to_text(find(table, 'metric'), 40)}, {split}"
+        if low is not None and high is not None:
+            note += f"; 95% CI {format_number(low)} to {format_number(high)}"
+        facts.append(Fact(to_text(name, 60), _number(value), note))
     return facts
 
 
 def views(files: RunFiles) -> list[TaskView]:
-    """Return every task on valid, then on test."""
-    labels = {str(find(task, "name")): [words(name, 60) for name in find(task, "labels") or []] for task in files.tasks}
+    """Return every task on the validation split, then on the test split."""
+    labels = {
+        str(find(task, "name")): [to_text(name, 60) for name in find(task, "labels") or []] for task in files.tasks
+    }
     found = []
-    for key, side in (("tasks", "valid"), ("test", "test")):
+    for key, split in (("tasks", "validation"), ("test", "test")):
         tables = find(files.evaluation, key)
         for name, table in (tables or {}).items() if isinstance(tables, Mapping) else ():
-            notes = find(files.evaluation, "notes", name) if side == "valid" else None
-            found.append(_view(f"{words(name, 60)}, {side}", table, labels.get(name, []), notes))
+            notes = find(files.evaluation, "notes", name) if split == "validation" else None
+            found.append(_view(f"{to_text(name, 60)}, {split}", table, labels.get(name, []), notes))
     return found
 
 
 def forgetting(files: RunFiles) -> str:
-    """Say how the loss on the pre-training text changed, or nothing where that was not measured."""
-    before = number(find(files.evaluation, "forgetting", "before"))
-    after = number(find(files.evaluation, "forgetting", "after"))
+    """Describe how the loss on the pre-training data changed; empty if it was not measured."""
+    before = to_float(find(files.evaluation, "forgetting", "before"))
+    after = to_float(find(files.evaluation, "forgetting", "after"))
     if before is None or after is None:
         return ""
     return (
-        f"On the valid split that the model was pre-trained with, its loss was {figure(before)} before and is "
-        f"{figure(after)} after: {figure(after - before)} nats a token were forgotten."
+        f"Forgetting: the loss on the validation split of pre-training was {format_number(before)} before fine-tuning "
+        f"and is {format_number(after)} after, a change of {format_number(after - before)} nats per token."
     )
 
 
 def _view(name: str, table: Any, labels: list[str], notes: Any) -> TaskView:
-    value, low, high = (number(find(table, key)) for key in ("value", "low", "high"))
-    n = number(find(table, "n"))
-    metric = words(find(table, "metric"), 40)
-    said = f"{metric} {_figure(value)}"
+    value, low, high = (to_float(find(table, key)) for key in ("value", "low", "high"))
+    n = to_float(find(table, "n"))
+    metric = to_text(find(table, "metric"), 40)
+    main = f"{metric} {_number(value)}"
     if low is not None and high is not None:
-        said += f" (95 % interval {_figure(low)} to {_figure(high)})"
-    said += f" on {int(n):,} answers" if n is not None else ""
+        main += f" (95% CI {_number(low)} to {_number(high)})"
+    main += f", n = {int(n):,}" if n is not None else ""
     others = find(table, "others")
     further = ", ".join(
-        f"{words(k, 40)} {_figure(number(v))}"
+        f"{to_text(k, 40)} {_number(to_float(v))}"
         for k, v in (others if isinstance(others, Mapping) else {}).items()
         if k != metric
     )
     bins = find(table, "calibration", "bins") or []
-    error = number(find(table, "calibration", "error"))
+    error = to_float(find(table, "calibration", "error"))
     return TaskView(
         name,
-        said,
+        main,
         further,
         labels,
         _confusion(find(table, "confusion")),
-        [(percent(b[0]), percent(b[1]), f"{int(b[2]):,}") for b in bins],
-        "" if error is None else percent(error),
+        [(format_percent(b[0]), format_percent(b[1]), f"{int(b[2]):,}") for b in bins],
+        "" if error is None else format_percent(error),
         [
             (
-                words(find(w, "where"), 200),
-                words(find(w, "true"), 60),
-                words(find(w, "predicted"), 60),
-                "" if number(find(w, "probability")) is None else percent(find(w, "probability")),
+                to_text(find(w, "where"), 200),
+                to_text(find(w, "true"), 60),
+                to_text(find(w, "predicted"), 60),
+                "" if to_float(find(w, "probability")) is None else format_percent(find(w, "probability")),
             )
             for w in find(table, "worst") or []
         ],
-        [words(note, 500) for note in notes or []],
+        [to_text(note, 500) for note in notes or []],
     )
 
 
-def _figure(value: float | None) -> str:
-    return "–" if value is None else figure(value)
+def _number(value: float | None) -> str:
+    return "–" if value is None else format_number(value)
 
 
 def _confusion(table: Any) -> list[list[Cell]]:
-    if not isinstance(table, list) or len(table) > _MOST_CLASSES:
+    if not isinstance(table, list) or len(table) > _MAX_CLASSES:
         return []
     return [
         [Cell(int(count), count / max(1, sum(row)), i == j) for j, count in enumerate(row)]

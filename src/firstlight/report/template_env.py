@@ -1,4 +1,4 @@
-"""The Jinja environment of this room's templates: escaping always on, a missing name is an error."""
+"""The Jinja environment of the report templates: autoescaping, and undefined names are errors."""
 
 import base64
 import hashlib
@@ -7,12 +7,12 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from firstlight.report.units import figure
+from firstlight.report.units import format_number
 
 
 @cache
 def environment() -> Environment:
-    """Return the environment, with ``style``, ``script``, and the hashes that let only those two through."""
+    """Return the environment, with ``style``, ``script``, and their hashes for the content security policy."""
     environment = Environment(
         loader=PackageLoader("firstlight.report", "templates"),
         autoescape=True,
@@ -20,7 +20,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["figure"] = figure
+    environment.filters["number"] = format_number
     for name, file in (("style", "style.css"), ("script", "script.js")):
         source = _source(environment, file)
         environment.globals[name] = Markup(source)  # noqa: S704 - our own package data
@@ -30,7 +30,7 @@ def environment() -> Environment:
 
 def _source(environment: Environment, name: str) -> str:
     assert environment.loader is not None
-    # A browser makes line ends LF before it hashes.
+    # Browsers normalise line ends to LF before they hash.
     return environment.loader.get_source(environment, name)[0].replace("\r\n", "\n")
 
 

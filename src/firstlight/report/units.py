@@ -1,4 +1,4 @@
-"""Numbers as people read them: 1.2 M, 3 min 12 s, 600 kB. A non-breaking space joins number and unit."""
+"""Format numbers for people: 1.2 M, 3 min 12 s, 600 kB, with a non-breaking space before the unit."""
 
 import math
 
@@ -6,8 +6,8 @@ _SPACE = "\u00a0"
 _NOT_FINITE = {"nan", "inf", "+inf", "-inf", "infinity", "+infinity", "-infinity"}
 
 
-def number(value: object) -> float | None:
-    """Return a figure of a JSON file as a float, also one written as a string since it is not finite; else None."""
+def to_float(value: object) -> float | None:
+    """Convert a JSON value to a float, or None; non-finite numbers are strings in JSON."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int | float):
@@ -20,20 +20,20 @@ def number(value: object) -> float | None:
     return None
 
 
-def count(value: float) -> str:
-    """Write a count: exact below 10,000, then in k, M, G, T."""
-    return _odd(value) or (f"{value:,.0f}" if abs(value) < 10_000 else _scaled(value, ["", "k", "M", "G", "T"]))
+def format_count(value: float) -> str:
+    """Format a count: exact below 10,000, above in k, M, G, T."""
+    return _non_finite(value) or (f"{value:,.0f}" if abs(value) < 10_000 else _scaled(value, ["", "k", "M", "G", "T"]))
 
 
-def size(n_bytes: float) -> str:
-    """Write a size in bytes."""
-    return _odd(n_bytes) or _scaled(n_bytes, ["B", "kB", "MB", "GB", "TB", "PB"])
+def format_bytes(n_bytes: float) -> str:
+    """Format a size in bytes."""
+    return _non_finite(n_bytes) or _scaled(n_bytes, ["B", "kB", "MB", "GB", "TB", "PB"])
 
 
-def duration(seconds: float) -> str:
-    """Write a time span by its two largest units."""
-    if odd := _odd(seconds):
-        return odd
+def format_duration(seconds: float) -> str:
+    """Format a duration with its two largest units."""
+    if text := _non_finite(seconds):
+        return text
     if seconds < 9.95:
         return f"{seconds:.1f}{_SPACE}s"
     whole = round(seconds)
@@ -42,22 +42,22 @@ def duration(seconds: float) -> str:
     return " ".join(f"{n}{_SPACE}{unit}" for n, unit in parts[first : first + 2] if n)
 
 
-def figure(value: float, digits: int = 4) -> str:
-    """Write a measured figure with ``digits`` after the point; fewer where it is large, all that count where tiny."""
-    if odd := _odd(value):
-        return odd
+def format_number(value: float, digits: int = 4) -> str:
+    """Format a measured value with ``digits`` decimals; fewer if it is large, three significant ones if tiny."""
+    if text := _non_finite(value):
+        return text
     if abs(value) >= 1e6 or 0 < abs(value) < 10 ** (1 - digits):
         return f"{value:.3g}"
     before = len(str(int(abs(value))))
     return f"{value:,.{max(0, digits + 1 - before)}f}"
 
 
-def percent(share: float) -> str:
-    """Write a share between 0 and 1."""
-    return _odd(share) or f"{100 * share:.1f}{_SPACE}%"
+def format_percent(ratio: float) -> str:
+    """Format a ratio between 0 and 1 as a percentage."""
+    return _non_finite(ratio) or f"{100 * ratio:.1f}{_SPACE}%"
 
 
-def _odd(value: float) -> str:
+def _non_finite(value: float) -> str:
     if math.isnan(value):
         return "NaN"
     return "" if math.isfinite(value) else "−∞" if value < 0 else "∞"
@@ -65,7 +65,7 @@ def _odd(value: float) -> str:
 
 def _scaled(value: float, units: list[str]) -> str:
     for unit in units:
-        # The bound is where rounding would show 1,000.
+        # 999.5 and above would be rounded to 1,000.
         if abs(value) < 999.5 or unit == units[-1]:
             break
         value /= 1000

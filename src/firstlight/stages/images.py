@@ -11,7 +11,7 @@ from firstlight.corpus import read_images
 from firstlight.errors import UsageError
 from firstlight.files import write_atomic
 from firstlight.lm import LM, GenerateSettings
-from firstlight.report.pictures import UNKNOWN, grid, png
+from firstlight.report.image_grid import MASKED_COLOR, encode_png, image_grid
 from firstlight.stages.generate import settings_of
 from firstlight.stages.sequence_samples import generate_images
 from firstlight.store import TokenStore
@@ -70,7 +70,7 @@ def complete_images(
     documents = read_images(str(image), pixels.size, colored=bool(pixels.palette), limit=_MAX_IMAGES)
     originals = np.stack([pixels.encode(np.asarray(document.content)) for document in documents])
     rows, ids = _complete(model, pixels, originals, [first_token] * len(originals), keep, generation)
-    write_atomic(Path(out), png(grid(rows)))
+    write_atomic(Path(out), encode_png(image_grid(rows)))
     return ImageGrid(Path(out), [document.source for document in documents], len(ids), ids.tolist())
 
 
@@ -89,7 +89,7 @@ def sample_images(model: LM, *, out: str | Path, class_name: str | None = None, 
     pixels = image_codec(model)
     names: Sequence[str | None] = (pixels.classes or [None]) if class_name is None else [class_name]
     rows, ids = _sample(model, pixels, [pixels.first(name) for name in names], _settings(settings))
-    write_atomic(Path(out), png(grid(rows)))
+    write_atomic(Path(out), encode_png(image_grid(rows)))
     return ImageGrid(Path(out), [name or "" for name in names], len(ids), ids.tolist())
 
 
@@ -103,11 +103,11 @@ def write_report_images(run: Path, model: LM, store: TokenStore, *, seed: int) -
     valid = store.valid.tokens.reshape(-1, pixels.sequence_length)[:_N_COMPLETED].astype(np.int64)
     settings = GenerateSettings(seed=seed, num_samples=_N_COMPLETIONS)
     rows, _ = _complete(model, pixels, valid[:, 1:], valid[:, 0].tolist(), 0.5, settings)
-    write_atomic(run / COMPLETIONS, png(grid(rows)))
+    write_atomic(run / COMPLETIONS, encode_png(image_grid(rows)))
     names = pixels.classes[:_N_SAMPLES] or (None,) * 2
     settings = settings.model_copy(update={"num_samples": _N_SAMPLES})
     rows, _ = _sample(model, pixels, [pixels.first(name) for name in names], settings)
-    write_atomic(run / SAMPLES, png(grid(rows)))
+    write_atomic(run / SAMPLES, encode_png(image_grid(rows)))
 
 
 def image_codec(model: LM) -> Pixels:
@@ -139,7 +139,7 @@ def _complete(
     ids = generate_images(model, pixels, np.repeat(first_tokens, n).tolist(), settings, prefixes)
     generated, complete = pixels.decode(ids[:, 1:]), pixels.decode(originals)
     halves = complete.copy()
-    halves[:, given // pixels.size :] = UNKNOWN
+    halves[:, given // pixels.size :] = MASKED_COLOR
     return [[halves[i], *generated[i * n : (i + 1) * n], complete[i]] for i in range(len(complete))], ids
 
 

@@ -1,15 +1,15 @@
 "use strict";
 (() => {
-  // Read-out: the pointer, or the arrow keys, choose a step, and the legends of all charts over it say their figures.
-  const figure = (v) => {
+  // The pointer or the arrow keys select a step; the legends of all charts with that x axis show their values at it.
+  const format = (v) => {
     const size = Math.abs(v);
     if (size !== 0 && (size < 1e-3 || size >= 1e9)) return v.toExponential(3);
     return v.toLocaleString("en", size >= 1e4 ? { maximumFractionDigits: 0 } : { maximumSignificantDigits: 5 });
   };
-  const place = (v, [low, high, log]) =>
+  const position = (v, [low, high, log]) =>
     log ? Math.log(v / low) / Math.log(high / low) : (v - low) / (high - low);
-  const value = (share, [low, high, log]) =>
-    log ? low * Math.pow(high / low, share) : low + share * (high - low);
+  const value = (ratio, [low, high, log]) =>
+    log ? low * Math.pow(high / low, ratio) : low + ratio * (high - low);
   const nearest = (list, x) => {
     let a = 0, b = list.length - 1;
     while (b - a > 1) {
@@ -38,19 +38,19 @@
   const show = (label, x) => {
     for (const chart of charts) {
       const { data, element, cursor, where, out } = chart;
-      const share = data.label === label && x !== null ? place(x, data.x) : NaN;
-      const inside = share >= -1e-9 && share <= 1 + 1e-9;
+      const ratio = data.label === label && x !== null ? position(x, data.x) : NaN;
+      const inside = ratio >= -1e-9 && ratio <= 1 + 1e-9;
       cursor.classList.toggle("on", inside);
       element.classList.toggle("reading", inside);
-      where.textContent = inside ? `${label} ${figure(x)}` : "";
+      where.textContent = inside ? `${label} ${format(x)}` : "";
       if (inside) {
-        cursor.setAttribute("x1", `${100 * share}%`);
-        cursor.setAttribute("x2", `${100 * share}%`);
+        cursor.setAttribute("x1", `${100 * ratio}%`);
+        cursor.setAttribute("x2", `${100 * ratio}%`);
       }
       data.series.forEach((series, i) => {
         if (!inside || !series.x.length) { out[i].textContent = ""; return; }
         const at = nearest(series.x, x);
-        out[i].textContent = figure(series.y[at]) + (series.x[at] === x ? "" : ` at ${figure(series.x[at])}`);
+        out[i].textContent = format(series.y[at]) + (series.x[at] === x ? "" : ` at ${format(series.x[at])}`);
       });
     }
   };
@@ -82,7 +82,7 @@
     });
   }
 
-  // Copy: a button on every block of commands.
+  // A copy button on every block of commands.
   const select = (node) => {
     const range = document.createRange();
     range.selectNodeContents(node);
@@ -108,7 +108,7 @@
     block.parentNode.insertBefore(button, block);
   }
 
-  // On paper everything is open.
+  // Open all details for printing.
   let opened = [];
   window.addEventListener("beforeprint", () => {
     opened = [...document.querySelectorAll("details:not([open])")];
