@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from firstlight.cli.app import build
-from firstlight.cli.arguments import split_words
+from firstlight.cli.arguments import split_arguments
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("README*.md"), *ROOT.glob("docs/**/*.md")])
@@ -60,7 +60,7 @@ def _check_settings(words: list[str], held: list[str]) -> None:
         "tokenizer": TokenizerTrainSettings,
         "tokenizer vectors": VectorsTrainSettings,
     }
-    _, settings = split_words(held)
+    _, settings = split_arguments(held)
     root = roots.get(" ".join(words[1:3])) or roots.get(words[1], PretrainSettings)
     resolve(root, parse_overrides(settings))
 

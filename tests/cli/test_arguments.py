@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from firstlight.cli.arguments import corpus_settings, named_as_options, split_words, standard_input
+from firstlight.cli.arguments import corpus_settings, map_errors_to_options, split_arguments, read_stdin
 from firstlight.config import parse_overrides
 from firstlight.errors import ConfigError, UsageError
 
@@ -29,15 +29,15 @@ def test_settings_are_told_from_inputs(tmp_path: Path, monkeypatch: pytest.Monke
         "=",
         "*.t?t",
     ]
-    inputs, settings = split_words(words)
+    inputs, settings = split_arguments(words)
     assert settings == ["optim.lr=1e-3", "seed=4", "model.n-layer=2", "c=d"]
     assert inputs == ["text.txt", "a=b", "-", "x/y=z", "s3://a?b=c", "=", "*.t?t"]
-    assert split_words(None) == ([], [])
+    assert split_arguments(None) == ([], [])
 
 
 def test_a_value_may_be_longer_than_any_file_name():
     word = f"train.sample_prompt={'once upon a time ' * 500}"
-    assert split_words([word, "a=\0"]) == ([], [word, "a=\0"])
+    assert split_arguments([word, "a=\0"]) == ([], [word, "a=\0"])
 
 
 @given(st.text(), st.text())
@@ -57,17 +57,17 @@ def test_options_that_were_not_given_set_nothing():
 
 
 def test_an_error_names_the_option_that_was_typed():
-    with pytest.raises(UsageError) as caught, named_as_options({"hardware.device": "--device"}):
+    with pytest.raises(UsageError) as caught, map_errors_to_options({"hardware.device": "--device"}):
         raise ConfigError("unrecognised device", where="hardware.device", found="x", fix="Set hardware.device=cpu.")
     assert caught.value.message == "--device: unrecognised device (found x). Set --device cpu."
-    with pytest.raises(ConfigError, match="^optim.lr: is bad$"), named_as_options({"hardware.device": "--device"}):
+    with pytest.raises(ConfigError, match="^optim.lr: is bad$"), map_errors_to_options({"hardware.device": "--device"}):
         raise ConfigError("is bad", where="optim.lr")
 
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
 def test_standard_input_is_utf_8(mark: bytes, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(mark + "né\r\n".encode()), encoding="latin-1"))
-    assert standard_input() == "né\r\n"
+    assert read_stdin() == "né\r\n"
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"ab\xff"), encoding="latin-1"))
     with pytest.raises(UsageError, match="offset 2"):
-        standard_input()
+        read_stdin()

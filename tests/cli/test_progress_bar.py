@@ -6,7 +6,7 @@ import pytest
 
 from firstlight import progress
 from firstlight.cli import progress_bar
-from firstlight.cli.progress_bar import Drawing
+from firstlight.cli.progress_bar import ProgressBar
 
 
 class Clock:
@@ -27,7 +27,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def test_short_work_leaves_no_line(clock: Clock, capsys: pytest.CaptureFixture[str]):
-    with Drawing() as drawing, progress.listen(drawing), progress.task("encode", 10, "B") as task:
+    with ProgressBar() as drawing, progress.listen(drawing), progress.task("encode", 10, "B") as task:
         for _ in range(10):
             task.advance()
             clock.now += 0.4
@@ -35,7 +35,7 @@ def test_short_work_leaves_no_line(clock: Clock, capsys: pytest.CaptureFixture[s
 
 
 def test_long_work_gets_a_line_every_few_seconds(clock: Clock, capsys: pytest.CaptureFixture[str]):
-    with Drawing() as drawing, progress.listen(drawing), progress.task("encode", 20_000_000, "B") as task:
+    with ProgressBar() as drawing, progress.listen(drawing), progress.task("encode", 20_000_000, "B") as task:
         for _ in range(20):
             task.advance(1_000_000)
             clock.now += 1
@@ -48,7 +48,7 @@ def test_long_work_gets_a_line_every_few_seconds(clock: Clock, capsys: pytest.Ca
 
 
 def test_training_shows_its_first_step_and_its_last(clock: Clock, capsys: pytest.CaptureFixture[str]):
-    with Drawing() as drawing, progress.listen(drawing), progress.task("train", 30, "steps") as task:
+    with ProgressBar() as drawing, progress.listen(drawing), progress.task("train", 30, "steps") as task:
         for step in range(30):
             task.advance(text=f"loss {step}")
             clock.now += 0.1
@@ -56,7 +56,7 @@ def test_training_shows_its_first_step_and_its_last(clock: Clock, capsys: pytest
 
 
 def test_the_same_work_done_twice_is_told_twice(clock: Clock, capsys: pytest.CaptureFixture[str]):
-    with Drawing() as drawing, progress.listen(drawing):
+    with ProgressBar() as drawing, progress.listen(drawing):
         for _ in range(2):
             with progress.task("read") as task:
                 clock.now += 6
@@ -67,12 +67,12 @@ def test_the_same_work_done_twice_is_told_twice(clock: Clock, capsys: pytest.Cap
 
 
 def test_notices_and_warnings(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    with Drawing() as drawing, progress.listen(drawing):
+    with ProgressBar() as drawing, progress.listen(drawing):
         progress.notice("used again")
         progress.warn("look out")
     assert capsys.readouterr().err.splitlines() == ["used again", "warning: look out"]
     monkeypatch.setenv("RANK", "1")
-    with Drawing() as drawing, progress.listen(drawing), progress.task("train", 3, "steps") as task:
+    with ProgressBar() as drawing, progress.listen(drawing), progress.task("train", 3, "steps") as task:
         progress.notice("used again")
         progress.warn("look out")
         task.advance(text="loss 1")
@@ -84,7 +84,7 @@ def test_an_error_is_one_line_after_all_progress(
     forced: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("FORCE_COLOR", "1" if forced else "")
-    with Drawing() as drawing, progress.listen(drawing):
+    with ProgressBar() as drawing, progress.listen(drawing):
         task = progress.Task("train", 10, "steps")
         task.advance(text="loss 1")
         drawing.error("file:3: is bad\nin [two] lines")
@@ -96,7 +96,7 @@ def test_an_error_is_one_line_after_all_progress(
 
 def test_bars_in_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
-    with Drawing() as drawing, progress.listen(drawing):
+    with ProgressBar() as drawing, progress.listen(drawing):
         with progress.task("encode", 2_000, "B") as outer:
             outer.advance(1_000)
             progress.notice("[made] before")
@@ -111,20 +111,20 @@ def test_bars_in_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
 
 def test_styles_only_where_there_is_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("NO_COLOR")
-    Drawing().error("is bad")
+    ProgressBar().error("is bad")
     assert capsys.readouterr().err == "error: is bad\n"
     monkeypatch.setenv("FORCE_COLOR", "1")
-    Drawing().error("is bad")
+    ProgressBar().error("is bad")
     assert capsys.readouterr().err == "\x1b[1;31merror: is bad\x1b[0m\n"
     monkeypatch.setenv("TERM", "dumb")
-    Drawing().error("is bad")
+    ProgressBar().error("is bad")
     assert capsys.readouterr().err == "error: is bad\n"
 
 
 def test_rich_is_not_loaded_before_the_first_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.setitem(sys.modules, "rich.progress", None)
     monkeypatch.setenv("FORCE_COLOR", "1")
-    with Drawing() as drawing, progress.listen(drawing):
+    with ProgressBar() as drawing, progress.listen(drawing):
         progress.notice("no bar yet")
         with pytest.raises(ImportError), progress.task("encode", 3) as task:
             task.advance()

@@ -1,4 +1,4 @@
-"""The application: its commands, and what becomes of an error."""
+"""The application: registers the commands, runs one, and reports errors."""
 
 import contextlib
 import io
@@ -12,8 +12,20 @@ from typing import Annotated, Any
 
 import typer
 
-from firstlight.cli import convert, data, doctor, evaluate, finetune, generate, pretrain, tokenizer
-from firstlight.cli.progress_bar import Drawing
+from firstlight.cli import (
+    convert,
+    data,
+    doctor,
+    evaluate,
+    finetune,
+    generate,
+    presets,
+    pretrain,
+    runs,
+    settings,
+    tokenizer,
+)
+from firstlight.cli.progress_bar import ProgressBar
 from firstlight.errors import Failure, FirstlightError
 from firstlight.files import storage_errors
 from firstlight.progress import listen
@@ -21,8 +33,8 @@ from firstlight.progress import listen
 _INTERRUPTED = 130
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         from firstlight import __version__
 
         print(f"firstlight {__version__}")
@@ -31,75 +43,75 @@ def _version(asked: bool) -> None:
 
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; works in any position.")] = False,
 ) -> None:
-    """Pre-train, adapt, understand and use your own GPT.
+    """Pre-train, fine-tune and use GPT models.
 
-    A TOML file and a corpus go in; a run directory comes out.
+    Training writes a run directory: Hugging Face checkpoints, metrics in plain files, an HTML report.
 
     Example: firstlight quickstart
     """
 
 
 def build() -> typer.Typer:
-    """Return the application with every command."""
+    """Build the application with all commands."""
     app = typer.Typer(
         name="firstlight",
         no_args_is_help=True,
-        add_completion=False,
+        add_completion=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
     )
     app.callback()(_options)
-    for room in (pretrain, finetune, generate, evaluate, data, tokenizer, convert, doctor):
-        room.register(app)
+    for module in (pretrain, finetune, generate, evaluate, data, tokenizer, convert, settings, presets, runs, doctor):
+        module.register(app)
     return app
 
 
-def run(words: Sequence[str]) -> int:
-    """Run one command line and return its exit code; every error becomes a message on stderr."""
-    words, debug = _take_debug(list(words))
-    with _quiet_ranks(), Drawing() as drawing, listen(drawing), _warnings_as_lines(drawing, debug):
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code; errors are reported on stderr."""
+    arguments, debug = _take_debug(list(arguments))
+    with _silence_other_ranks(), ProgressBar() as display, listen(display), _print_warnings_as_lines(display, debug):
         try:
-            code = _call(words)
+            code = _call(arguments)
         except KeyboardInterrupt:
             code = _INTERRUPTED
         except FirstlightError as error:
-            code = _tell(drawing, error, debug)
+            code = _report_error(display, error, debug)
         except BrokenPipeError:
             code = 1
         except OSError as error:
-            code = _tell_system(drawing, error, debug)
-        except Exception as error:  # noqa: BLE001 - the last net: a bug of ours becomes one line
-            known = _out_of_memory(error)
-            code = _tell_bug(drawing, error, debug) if known is None else _tell(drawing, known, debug)
+            code = _report_os_error(display, error, debug)
+        except Exception as error:  # noqa: BLE001 - the last resort: a bug is reported in one line
+            failure = _out_of_memory(error)
+            code = _report_bug(display, error, debug) if failure is None else _report_error(display, failure, debug)
         if code == _INTERRUPTED:
-            drawing.line("interrupted")
+            display.line("interrupted")
     return code
 
 
-def _call(words: list[str]) -> int:
+def _call(arguments: list[str]) -> int:
     command = typer.main.get_command(build())
     try:
-        result = command.main(args=words, prog_name="firstlight", standalone_mode=False)
+        result = command.main(args=arguments, prog_name="firstlight", standalone_mode=False)
     except typer.Abort:
         return _INTERRUPTED
     except typer.Exit as error:
         return int(error.exit_code)
-    except SystemExit as error:  # typer's answer to a broken pipe
+    except SystemExit as error:  # raised by typer on a broken pipe
         return error.code if isinstance(error.code, int) else 1
     except Exception as error:
-        # Typer has had its own usage errors and click's, in turn; both can format themselves.
+        # Usage errors are typer's or click's, depending on typer's version; both have this method.
         if not hasattr(error, "format_message"):
             raise
-        _tell_usage(error)
+        _report_usage_error(error)
         return int(getattr(error, "exit_code", 2))
     return result if isinstance(result, int) else 0
 
 
-def _tell_usage(error: Any) -> None:
+def _report_usage_error(error: Any) -> None:
     message = str(error.format_message()).strip()
     if type(error).__name__ == "NoArgsIsHelpError":
         print(message, file=sys.stderr)
@@ -110,44 +122,44 @@ def _tell_usage(error: Any) -> None:
     print(f"error: {message}{'' if message.endswith(('.', '?')) else '.'} Help: {path} --help", file=sys.stderr)
 
 
-def _tell(drawing: Drawing, error: FirstlightError, debug: bool) -> int:
+def _report_error(display: ProgressBar, error: FirstlightError, debug: bool) -> int:
     _trace(error, debug)
-    drawing.error(error.message)
+    display.error(error.message)
     return error.exit_code
 
 
-def _tell_system(drawing: Drawing, error: OSError, debug: bool) -> int:
-    """Tell what the operating system refused, in the words of the storage errors where they know it."""
+def _report_os_error(display: ProgressBar, error: OSError, debug: bool) -> int:
+    """Report an error of the operating system, as a storage error if it is one."""
     _trace(error, debug)
     try:
         with storage_errors(Path(str(error.filename or "disk"))):
             raise error
     except FirstlightError as known:
-        drawing.error(known.message)
+        display.error(known.message)
     except OSError:
-        drawing.error(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        display.error(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     return 1
 
 
 def _out_of_memory(error: Exception) -> Failure | None:
-    """Return what to say where memory was too small; torch says so in several ways."""
+    """Return the error to report if memory was exhausted; torch has several messages for that."""
     text = str(error)
     if not isinstance(error, MemoryError) and not ("out of memory" in text or "not enough memory" in text):
         return None
-    known = Failure(
+    failure = Failure(
         "out of memory",
         found=" ".join(text.split())[:120] or None,
-        fix="Take a smaller model, train.micro_batch=1, or a machine with more memory.",
+        fix="Use a smaller model, train.micro_batch=1, or a machine with more memory.",
     )
-    known.__cause__ = error
-    return known
+    failure.__cause__ = error
+    return failure
 
 
-def _tell_bug(drawing: Drawing, error: Exception, debug: bool) -> int:
+def _report_bug(display: ProgressBar, error: Exception, debug: bool) -> int:
     _trace(error, debug)
     what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
     hint = "" if debug else "; run again with --debug and report it with the traceback"
-    drawing.error(f"internal error: {what}{hint}")
+    display.error(f"internal error: {what}{hint}")
     return 1
 
 
@@ -156,16 +168,16 @@ def _trace(error: BaseException, debug: bool) -> None:
         traceback.print_exception(error, file=sys.stderr)
 
 
-def _take_debug(words: list[str]) -> tuple[list[str], bool]:
-    """Take ``--debug`` from wherever it stands before a lone ``--``."""
-    end = words.index("--") if "--" in words else len(words)
-    kept = [word for word in words[:end] if word != "--debug"]
-    return [*kept, *words[end:]], len(kept) < end or os.environ.get("FIRSTLIGHT_DEBUG", "") not in ("", "0")
+def _take_debug(arguments: list[str]) -> tuple[list[str], bool]:
+    """Remove ``--debug`` from the arguments before ``--``, and return whether it was there."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    kept = [argument for argument in arguments[:end] if argument != "--debug"]
+    return [*kept, *arguments[end:]], len(kept) < end or os.environ.get("FIRSTLIGHT_DEBUG", "") not in ("", "0")
 
 
 @contextlib.contextmanager
-def _quiet_ranks() -> Iterator[None]:
-    """Of several processes, let only the first print results."""
+def _silence_other_ranks() -> Iterator[None]:
+    """Discard standard output in all ranks but the first."""
     if os.environ.get("RANK", "0") == "0":
         yield
         return
@@ -174,11 +186,11 @@ def _quiet_ranks() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _warnings_as_lines(drawing: Drawing, debug: bool) -> Iterator[None]:
-    """Show Python's warnings as one line each, without the source line that raised them."""
+def _print_warnings_as_lines(display: ProgressBar, debug: bool) -> Iterator[None]:
+    """Print each Python warning as one line, without the source line that raised it."""
     if debug:
         yield
         return
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: drawing.line(" ".join(f"note: {message}".split()))
+        warnings.showwarning = lambda message, *_, **__: display.line(" ".join(f"note: {message}".split()))
         yield

@@ -1,38 +1,39 @@
-"""What the words of a command line mean, and the text that comes by standard input."""
+"""Parse command-line arguments: inputs and settings, options that are settings, standard input, completion."""
 
 import json
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import resources
 from pathlib import Path
 
 from firstlight.errors import UsageError
 
-# Dashes are no part of our keys, but whoever types one means a setting, and is told the right name.
+# Keys have no dashes, but an argument with one is meant as a setting: its error names the right key.
 _KEY = re.compile(r"[A-Za-z_][\w.-]*")
 
 
-def split_words(words: Iterable[str] | None) -> tuple[list[str], list[str]]:
-    """Tell inputs from ``key=value`` words; a file that exists is an input whatever its name."""
+def split_arguments(arguments: Iterable[str] | None) -> tuple[list[str], list[str]]:
+    """Split arguments into inputs and ``key=value`` settings; an existing file is an input whatever its name."""
     inputs: list[str] = []
     settings: list[str] = []
-    for word in words or ():
-        key, equals, _ = word.partition("=")
-        is_setting = bool(equals) and _KEY.fullmatch(key) is not None and not _exists(word)
-        (settings if is_setting else inputs).append(word)
+    for argument in arguments or ():
+        key, equals, _ = argument.partition("=")
+        is_setting = bool(equals) and _KEY.fullmatch(key) is not None and not _exists(argument)
+        (settings if is_setting else inputs).append(argument)
     return inputs, settings
 
 
 def corpus_settings(text_field: str | None, on_bad_bytes: str | None) -> list[str]:
-    """Return the options that every reading command has as ``key=value`` words."""
+    """Convert the options of commands that read a corpus to ``key=value`` settings."""
     given = {"corpus.text_field": text_field, "corpus.on_bad_bytes": on_bad_bytes}
     return [f"{key}={_quoted(value)}" for key, value in given.items() if value is not None]
 
 
 @contextmanager
-def named_as_options(options: Mapping[str, str]) -> Iterator[None]:
-    """Name the option in the error of a setting that was given by one: ``{"hardware.device": "--device"}``."""
+def map_errors_to_options(options: Mapping[str, str]) -> Iterator[None]:
+    """Let errors of settings name the option that set them: ``{"hardware.device": "--device"}``."""
     try:
         yield
     except UsageError as error:
@@ -43,26 +44,35 @@ def named_as_options(options: Mapping[str, str]) -> Iterator[None]:
         raise UsageError(error.problem, where=option, found=error.found, expected=error.expected, fix=fix) from error
 
 
-def standard_input() -> str:
-    """Return all of standard input, which is UTF-8 whatever the terminal's own encoding.
+def read_stdin() -> str:
+    """Read standard input as UTF-8, whatever the encoding of the terminal.
 
     Raises:
-        UsageError: it is not.
+        UsageError: it is not valid UTF-8.
     """
     try:
-        # Windows' shells put a byte order mark before what they pipe.
+        # utf-8-sig: Windows shells prepend a byte order mark to piped text.
         return sys.stdin.buffer.read().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UsageError("is not UTF-8", where="standard input", found=f"a bad byte at offset {error.start}") from error
+        found = f"an invalid byte at offset {error.start}"
+        raise UsageError("not valid UTF-8", where="standard input", found=found) from error
 
 
-def _exists(word: str) -> bool:
+def complete_preset(incomplete: str) -> list[str]:
+    """Return the names of presets that start with the text typed so far, for shell completion."""
+    packages = resources.files("firstlight.stages.presets")
+    files = {path.name for package in packages.iterdir() if package.is_dir() for path in package.iterdir()}
+    names = [name.removesuffix(".toml") for name in files if name.endswith(".toml")]
+    return sorted(name for name in names if name.startswith(incomplete))
+
+
+def _exists(argument: str) -> bool:
     try:
-        return Path(word).exists()
-    except (OSError, ValueError):  # such as a value too long for any file's name
+        return Path(argument).exists()
+    except (OSError, ValueError):  # such as a value too long for a file name
         return False
 
 
 def _quoted(text: str) -> str:
-    """Write a TOML string, so that no text can be taken for a number or for another key."""
+    """Quote a text as a TOML string, so that it cannot be read as a number or as another key."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

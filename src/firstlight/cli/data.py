@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from firstlight.cli.arguments import corpus_settings, split_words
+from firstlight.cli.arguments import corpus_settings, split_arguments
 from firstlight.cli.output import JsonOption, print_pairs, print_result, print_table
 from firstlight.errors import StoreError, UsageError
 
@@ -57,7 +57,7 @@ def prepare(
     """
     from firstlight.stages import data as stage
 
-    inputs, settings = split_words(words)
+    inputs, settings = split_arguments(words)
     if not inputs:
         raise UsageError("no corpus", fix="Name files, folders or a named corpus.")
     settings += corpus_settings(text_field, on_bad_bytes)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from firstlight.cli.arguments import named_as_options
+from firstlight.cli.arguments import map_errors_to_options
 from firstlight.cli.output import JsonOption, format_bytes, print_result, print_table
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def evaluate(
     """
     from firstlight.stages.evaluate import evaluate as stage
 
-    with named_as_options({"hardware.device": "--device", "stride": "--stride"}):
+    with map_errors_to_options({"hardware.device": "--device", "stride": "--stride"}):
         result = stage(run, text or (), stride=stride, device=device, int8=int8)
     print_result(result, as_json, _print_scores)
 

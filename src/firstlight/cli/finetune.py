@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from firstlight.cli.arguments import named_as_options, split_words
+from firstlight.cli.arguments import map_errors_to_options, split_arguments
 from firstlight.cli.output import JsonOption, print_result, print_table
 from firstlight.config import parse_overrides
 from firstlight.errors import UsageError
@@ -57,7 +57,7 @@ def finetune(
 
     Example: firstlight finetune runs/mine examples/tasks/sst2.toml --data data/tasks --out runs/sst2
     """
-    inputs, settings = split_words(arguments)
+    inputs, settings = split_arguments(arguments)
     start, tasks = (inputs[0] if inputs else None), inputs[1:]
     from firstlight.stages import finetune as stage
 
@@ -114,7 +114,7 @@ def predict(
     from firstlight.stages.predict import predict as stage
 
     count = 0
-    with named_as_options({"hardware.device": "--device"}):
+    with map_errors_to_options({"hardware.device": "--device"}):
         for result in stage(run, file, task=task, out=out, device=device, settings=parse_overrides(arguments or [])):
             count += 1
             if out is None:
@@ -152,7 +152,7 @@ def probe(
         raise UsageError("unknown choice", where="--pool", found=pool, expected="mean or last")
     from firstlight.stages.probe import probe as stage
 
-    with named_as_options({"hardware.device": "--device"}):
+    with map_errors_to_options({"hardware.device": "--device"}):
         found = stage(run, task, data=data, pool="mean" if pool == "mean" else "last", device=device, rows=rows)
     print_result(found, as_json, _print_probe)
 
@@ -182,7 +182,7 @@ def transfer(
 
     Example: firstlight transfer runs/mine sst2.toml emotion.toml --out runs/sst2-emotion
     """
-    inputs, settings = split_words(arguments)
+    inputs, settings = split_arguments(arguments)
     if not inputs:
         raise UsageError("no model is given", where="transfer", expected="RUN A.toml B.toml")
     from firstlight.stages.transfer import transfer as stage

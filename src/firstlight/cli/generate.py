@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from firstlight.cli.arguments import named_as_options, standard_input
+from firstlight.cli.arguments import map_errors_to_options, read_stdin
 from firstlight.cli.output import JsonOption, print_result
 from firstlight.errors import UsageError
 
@@ -85,12 +85,12 @@ def generate(  # noqa: PLR0913 - an argument an option
         "num_samples": num_samples,
         "stop": stop or None,
     }
-    with named_as_options({key: f"--{key.replace('_', '-')}" for key in settings}):
+    with map_errors_to_options({key: f"--{key.replace('_', '-')}" for key in settings}):
         stage.settings_of(settings)  # wrong settings are told before a model is loaded
     if prompt is not None and prompts is not None:
         raise UsageError("a prompt and a file of prompts", expected="one of them", fix="Leave out PROMPT or --prompts.")
     many = stage.prompts_of(prompts) if prompts is not None else None
-    with named_as_options({"hardware.device": "--device"}):
+    with map_errors_to_options({"hardware.device": "--device"}):
         model = stage.load(run, device=device, int8=int8)
     if model.codec is not None:
         if prompt is not None or many is not None:
@@ -175,7 +175,7 @@ def _converse(model: "LM", settings: dict[str, Any]) -> None:
 
 
 def _read_prompts() -> list[str]:
-    lines = [line for line in standard_input().splitlines() if line.strip()]
+    lines = [line for line in read_stdin().splitlines() if line.strip()]
     if not lines:
         raise UsageError("no prompt", fix='Give one: firstlight generate RUN "The ", or a line of standard input.')
     return lines

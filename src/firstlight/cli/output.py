@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -10,6 +11,8 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 T = TypeVar("T")
+
+_PIPE_WIDTH = 1000  # of tables in files and pipes: rows are not wrapped
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
@@ -48,18 +51,29 @@ def print_pairs(rows: Mapping[str, object]) -> None:
         print(f"{name:>{width}}  {value}")
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, n_text: int = 1) -> None:
-    """Print a table; the first ``n_text`` columns are left-aligned text, the others right-aligned numbers."""
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], *, n_text: int = 1, align: str | None = None
+) -> None:
+    """Print a table, wrapped to the width of a terminal; in a file or pipe every row is one line.
+
+    Args:
+        columns: headings.
+        rows: cells.
+        n_text: the first columns, left-aligned as text; the others are right-aligned as numbers.
+        align: instead of ``n_text``, ``l`` or ``r`` for each column; the remaining ones are ``r``.
+    """
+    align = "l" * n_text if align is None else align
     from rich.console import Console  # loaded when the first table is printed
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index < n_text else "right", overflow="fold")
+        table.add_column(column, justify="left" if align[index : index + 1] == "l" else "right", overflow="fold")
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
-    Console(highlight=False).print(table)
+    width = None if sys.stdout.isatty() else _PIPE_WIDTH
+    Console(highlight=False, width=width).print(table)
 
 
 def format_bytes(n_bytes: float) -> str:
@@ -69,3 +83,14 @@ def format_bytes(n_bytes: float) -> str:
             return f"{n_bytes:,.0f} B" if unit == "B" else f"{n_bytes:,.1f} {unit}"
         n_bytes /= 1000
     return f"{n_bytes:,.1f} TB"
+
+
+def format_duration(seconds: float | None) -> str:
+    """Format a duration, such as ``1.5 ms``, ``12.0 s``, ``3.4 min``; ``open`` for None."""
+    if seconds is None:
+        return "open"
+    if seconds < 1:
+        return f"{1000 * seconds:,.1f} ms"
+    if seconds < 120:
+        return f"{seconds:,.1f} s"
+    return f"{seconds / 60:,.1f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"

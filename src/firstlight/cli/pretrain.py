@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from firstlight.cli.arguments import corpus_settings, split_words
-from firstlight.cli.output import JsonOption, format_bytes, print_pairs, print_result
+from firstlight.cli.arguments import corpus_settings, split_arguments
+from firstlight.cli.output import JsonOption, format_bytes, format_duration, print_pairs, print_result
 from firstlight.errors import UsageError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def pretrain(
 
     Example: firstlight pretrain mytext.txt --out runs/mine model.n_layer=4 train.steps=500
     """
-    inputs, settings = split_words(words)
+    inputs, settings = split_arguments(words)
     settings += corpus_settings(text_field, on_bad_bytes)
     if dry_run and resume:
         raise UsageError("a dry run goes on with nothing", where="--dry-run --resume", fix="Leave out one of them.")
@@ -86,7 +86,7 @@ def quickstart(words: CorpusArgument = None, out: OutOption = None, as_json: Jso
     """
     from firstlight.stages.quickstart import quickstart as stage
 
-    inputs, settings = split_words(words)
+    inputs, settings = split_arguments(words)
     result = stage(inputs, out=out or Path("runs/quickstart"), overrides=settings)
     print_result(result, as_json, _print_trained)
     if as_json:
@@ -147,7 +147,7 @@ def _print_trained(result: "PretrainResult") -> None:
 
 def _print_plan(plan: dict[str, Any]) -> None:
     epochs = "open" if plan["epochs"] is None else f"{plan['epochs']:.2f}"
-    total, step = _duration(plan["total_seconds"]), _duration(plan["step_seconds"])
+    total, step = format_duration(plan["total_seconds"]), format_duration(plan["step_seconds"])
     print_pairs(
         {
             "parameters": f"{plan['parameters']:,} ({plan['embedding_parameters']:,} of them embeddings and head)",
@@ -164,13 +164,3 @@ def _print_plan(plan: dict[str, Any]) -> None:
 
 def _count(value: float | None) -> str:
     return "open" if value is None else f"{value:,.0f}"
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "open"
-    if seconds < 1:
-        return f"{1000 * seconds:,.1f} ms"
-    if seconds < 120:
-        return f"{seconds:,.1f} s"
-    return f"{seconds / 60:,.1f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"

@@ -1,4 +1,4 @@
-"""Draw progress on stderr: bars in a terminal, a plain line now and then elsewhere."""
+"""Show progress on stderr: bars in a terminal, otherwise a plain line every few seconds."""
 
 import os
 import sys
@@ -15,22 +15,22 @@ _SECONDS_BETWEEN_LINES = 5.0
 _SUFFIXES = ("", "k", "M", "G", "T")
 
 
-class Drawing:
+class ProgressBar:
     """A listener for progress events.
 
-    In a terminal (or under FORCE_COLOR) tasks are bars that vanish when they are done; elsewhere a task
-    that takes long gets a plain line every few seconds. Rich is imported with the first bar only.
+    In a terminal (or with FORCE_COLOR) tasks are bars that disappear when they are done; otherwise a long task prints
+    a line every few seconds. Rich is imported when the first bar is shown.
     """
 
     def __init__(self) -> None:
         self._live = _is_terminal()
         self._progress: Progress | None = None
         self._bars: dict[str, TaskID] = {}
-        self._told: dict[str, float] = {}
-        self._begun: dict[str, float] = {}
+        self._last_line: dict[str, float] = {}
+        self._started: dict[str, float] = {}
         self._main = os.environ.get("RANK", "0") == "0"
 
-    def __enter__(self) -> "Drawing":
+    def __enter__(self) -> "ProgressBar":
         return self
 
     def __exit__(
@@ -39,7 +39,7 @@ class Drawing:
         self._stop()
 
     def __call__(self, event: Event) -> None:
-        """Draw one event."""
+        """Show one event."""
         if not event.task:
             self._notice(event)
         elif not self._main:
@@ -50,7 +50,7 @@ class Drawing:
             self._plain(event)
 
     def line(self, text: str, style: str = "dim") -> None:
-        """Write one line on stderr, above any bar."""
+        """Print one line on stderr, above any bar."""
         if self._progress is not None:
             self._progress.console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
             return
@@ -58,10 +58,10 @@ class Drawing:
         styled = self._live and "NO_COLOR" not in os.environ
         print(f"\x1b[{codes[style]}m{text}\x1b[0m" if styled else text, file=sys.stderr, flush=True)
 
-    def error(self, sentence: str) -> None:
-        """Write the one message that a failed command ends with."""
+    def error(self, message: str) -> None:
+        """Print the error message of a failed command."""
         self._stop()
-        self.line(" ".join(f"error: {sentence}".splitlines()), "bold red")
+        self.line(" ".join(f"error: {message}".splitlines()), "bold red")
 
     def _notice(self, event: Event) -> None:
         if event.level == "warning":
@@ -99,18 +99,18 @@ class Drawing:
 
     def _plain(self, event: Event) -> None:
         now = time.monotonic()
-        begun = self._begun.setdefault(event.task, now)
-        # Training shows its first step at once; other work only where it takes long.
-        first = begun - _SECONDS_BETWEEN_LINES if event.task == "train" and event.text else begun
-        last = self._told.get(event.task, first)
+        started = self._started.setdefault(event.task, now)
+        # Training prints its first step immediately; other tasks only if they take long.
+        first = started - _SECONDS_BETWEEN_LINES if event.task == "train" and event.text else started
+        last = self._last_line.get(event.task, first)
         if event.finished:
-            wanted = event.task in self._told
-            self._told.pop(event.task, None)
-            self._begun.pop(event.task, None)
+            wanted = event.task in self._last_line
+            self._last_line.pop(event.task, None)
+            self._started.pop(event.task, None)
         else:
             wanted = now - last >= _SECONDS_BETWEEN_LINES
             if wanted:
-                self._told[event.task] = now
+                self._last_line[event.task] = now
         if wanted:
             done = " done" if event.finished and event.task != "train" else ""
             self.line(f"{event.task}: {_amount(event)}{done}{f'  {event.text}' if event.text else ''}")
@@ -133,7 +133,7 @@ def _progress() -> "Progress":
 
 
 def _amount(event: Event) -> str:
-    """Say how far a task is: ``3.2 of 10.0 MB``, ``120 of 2,000 steps``, ``17 documents``."""
+    """Format how far a task is: ``3.2 of 10.0 MB``, ``120 of 2,000 steps``, ``17 documents``."""
     scale, suffix = 1.0, ""
     largest = max(event.done, event.total or 0)
     if event.unit == "B":

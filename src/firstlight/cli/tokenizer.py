@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from firstlight.cli import vectors
-from firstlight.cli.arguments import split_words, standard_input
+from firstlight.cli.arguments import read_stdin, split_arguments
 from firstlight.cli.output import JsonOption, print_pairs, print_result, print_table
 from firstlight.errors import UsageError
 
@@ -54,7 +54,7 @@ def train(
     """
     from firstlight.stages import tokenizer as stage
 
-    inputs, settings = split_words(words)
+    inputs, settings = split_arguments(words)
     if not inputs:
         raise UsageError("no corpus", fix="Name files, folders or a named corpus.")
     print_result(stage.train(inputs, out=out, overrides=settings), as_json, _print_facts)
@@ -98,7 +98,7 @@ def encode(
     """
     from firstlight.stages import tokenizer as stage
 
-    result = stage.encode(path, standard_input() if text == "-" else text)
+    result = stage.encode(path, read_stdin() if text == "-" else text)
     print_result(result, as_json, lambda result: print(" ".join(map(str, result.ids))))
 
 
@@ -112,7 +112,7 @@ def decode(
     """
     from firstlight.stages import tokenizer as stage
 
-    words = (standard_input() if ids == ["-"] else " ".join(ids)).replace(",", " ").split()
+    words = (read_stdin() if ids == ["-"] else " ".join(ids)).replace(",", " ").split()
     numbers = []
     for word in words:
         if not word.isdecimal() or len(word) > _LONGEST_ID:

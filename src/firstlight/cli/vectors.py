@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from firstlight.cli.arguments import split_words
+from firstlight.cli.arguments import split_arguments
 from firstlight.cli.output import JsonOption, print_pairs, print_result, print_table
 from firstlight.errors import UsageError
 
@@ -45,7 +45,7 @@ def train(
     """
     from firstlight.stages import vectors as stage
 
-    inputs, settings = split_words(words)
+    inputs, settings = split_arguments(words)
     if not inputs:
         raise UsageError("no corpus", fix="Name files, folders or a named corpus.")
     print_result(stage.train(inputs, out=out, overrides=settings), as_json, _print_facts)

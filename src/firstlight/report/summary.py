@@ -114,7 +114,7 @@ def opening(files: RunFiles) -> str:
         n = to_float(find(files.manifest, "train_documents"))
         what = "image" if non_text.unit(files) == "dim" else "sequence"
         on += f" ({format_count(n)} {what}{'s' * (n != 1)})" if on and n is not None else ""
-    step, seconds = last_step(files), _seconds(files)
+    step, seconds = last_step(files), training_seconds(files)
     long = f" for {step:,} step{'' if step == 1 else 's'}" if step is not None else ""
     long += f" in {format_duration(seconds)}" if seconds is not None else ""
     device = find(files.environment, "device_name") or find(files.environment, "device")
@@ -191,11 +191,11 @@ def key_metrics(files: RunFiles) -> list[Fact]:
             facts.append(Fact(f"bits per {non_text.UNITS[unit]}", format_number(best.bits, 3), note))
     if (n := parameters(files)) is not None:
         facts.append(Fact("parameters", format_count(n)))
-    if (tokens := _tokens(files)) is not None:
+    if (tokens := training_tokens(files)) is not None:
         text = to_float(find(files.manifest, "train_tokens"))
         epochs = f"{format_number(tokens / text, 2)} epochs" if text else ""
         facts.append(Fact(f"training {of}s", format_count(tokens), epochs))
-    if (seconds := _seconds(files)) is not None:
+    if (seconds := training_seconds(files)) is not None:
         step = last_step(files)
         facts.append(Fact("training time", format_duration(seconds), f"{step:,} steps" if step is not None else ""))
     if (rate := files.column(f"{of}s_per_second").median()) is not None:
@@ -246,13 +246,15 @@ def _with_bars(rows: list[Score]) -> list[Score]:
     ]
 
 
-def _seconds(files: RunFiles) -> float | None:
+def training_seconds(files: RunFiles) -> float | None:
+    """Return the training time over all resumes."""
     state, column = to_float(find(files.state, "seconds")), files.column("seconds").max()
     found = [v for v in (state, column) if v is not None and math.isfinite(v)]
     return max(found) if found else None
 
 
-def _tokens(files: RunFiles) -> float | None:
+def training_tokens(files: RunFiles) -> float | None:
+    """Return the number of tokens, or rows of tasks, trained on."""
     found = to_float(find(files.state, "result", "tokens"))
     return found if found is not None else files.column("tokens").max()
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from firstlight.config import Settings
+from firstlight.config import Settings, TaggedUnion
 from firstlight.errors import UsageError, nearest
 from firstlight.stages.data import PrepareSettings
 from firstlight.stages.finetune_settings import FinetuneSettings
@@ -111,28 +111,31 @@ def _walk(cls: type[BaseModel], instance: BaseModel | None, prefix: str) -> Iter
         key = f"{prefix}{name}"
         default = field.get_default(call_default_factory=True) if instance is None else getattr(instance, name)
         tables = _tables(field.annotation)
+        union = next((item for item in field.metadata if isinstance(item, TaggedUnion)), None)
         if not tables:
             yield _leaf(key, field, default)
-        elif field.discriminator is None:
+        elif union is not None:
+            yield from _walk_union(key, union, {name: union.member(tables[0], name) for name in union.table}, default)
+        else:
             for table in tables:
                 yield from _walk(table, default if isinstance(default, table) else None, f"{key}.")
-        else:
-            yield from _walk_choices(key, str(field.discriminator), tables, default)
 
 
-def _walk_choices(key: str, tag: str, tables: Sequence[type[BaseModel]], default: Any) -> Iterator[SettingInfo]:
-    """Yield the tag of a tagged union, then the settings of each entry; those that all entries have come once."""
-    names = [str(typing.get_args(table.model_fields[tag].annotation)[0]) for table in tables]
-    chosen = getattr(default, tag, None)
-    yield SettingInfo(f"{key}.{tag}", chosen, " | ".join(names), f"which of them the table {key} configures")
+def _walk_union(
+    key: str, union: TaggedUnion, tables: Mapping[str, type[BaseModel]], default: Any
+) -> Iterator[SettingInfo]:
+    """Yield the name of a tagged union, then the settings of its members; those that all members have come once."""
+    values = " | ".join([*tables, "package.module:Class"])
+    description = f"the {union.kind} that [{key}] configures"
+    yield SettingInfo(f"{key}.name", getattr(default, "name", None), values, description)
     found = [
-        replace(setting, only_with=(f"{key}.{tag}={name}",))
-        for table, name in zip(tables, names, strict=True)
+        replace(setting, only_with=(f"{key}.name={name}",))
+        for name, table in tables.items()
         for setting in _walk(table, default if isinstance(default, table) else None, f"{key}.")
-        if setting.key != f"{key}.{tag}"
+        if setting.key != f"{key}.name"
     ]
     for setting in _merge(found, "only_with"):
-        yield replace(setting, only_with=()) if len(setting.only_with) == len(names) else setting
+        yield replace(setting, only_with=()) if len(setting.only_with) == len(tables) else setting
 
 
 def _merge(settings: Iterable[SettingInfo], field: Literal["commands", "only_with"]) -> list[SettingInfo]:

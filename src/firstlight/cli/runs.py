@@ -1,0 +1,117 @@
+"""The commands ``runs`` and ``runs diff``."""
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from firstlight.cli.output import JsonOption, format_bytes, format_duration, print_result, print_table
+
+if TYPE_CHECKING:
+    from firstlight.stages.list_runs import RunComparison, RunSummary
+
+
+class _RunsGroup(TyperGroup):
+    """A group whose command is ``list`` if the first argument is not the name of another one."""
+
+    default_command = "list"
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Insert the default command."""
+        if not args or (args[0] not in self.commands and args[0] != "--help"):
+            args = [self.default_command, *args]
+        return super().parse_args(ctx, args)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    group = typer.Typer(
+        cls=_RunsGroup,
+        help="List runs with their state and metrics, or compare two.\n\n"
+        "firstlight runs [DIR] is short for firstlight runs list [DIR].\n\nExample: firstlight runs",
+    )
+    group.command("list")(list_runs)
+    group.command("diff")(diff)
+    app.add_typer(group, name="runs")
+
+
+def list_runs(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder that holds the run directories.")] = Path(
+        "runs"
+    ),
+    as_json: JsonOption = False,
+) -> None:
+    """List the runs below a folder, the latest first.
+
+    State: running, finished, stopped (can be resumed), failed, or incomplete (killed; can be resumed).
+
+    Example: firstlight runs list runs
+    """
+    from firstlight.stages import list_runs as stage
+
+    print_result({"runs": stage.list_runs(folder)}, as_json, _print_runs)
+
+
+def diff(
+    first: Annotated[Path, typer.Argument(metavar="A", help="A run directory.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Another run directory.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Compare the settings and metrics of two runs.
+
+    Example: firstlight runs diff runs/a runs/b
+    """
+    from firstlight.stages import list_runs as stage
+
+    print_result(stage.compare_runs(first, second), as_json, _print_comparison)
+
+
+def _print_runs(result: "dict[str, list[RunSummary]]") -> None:
+    if not result["runs"]:
+        print("no runs")
+        return
+    columns = ("run", "kind", "state", "steps", "valid loss", "bits", "parameters", "size", "time", "last change")
+    print_table(columns, [(run.name, *_cells(run).values()) for run in result["runs"]], align="lll")
+    for run in result["runs"]:
+        for problem in run.problems:
+            print(f"{run.name}: {problem}")
+
+
+def _cells(run: "RunSummary") -> dict[str, str]:
+    bits = next(iter(run.bits.items()), None)
+    modified = None if run.modified is None else datetime.fromtimestamp(run.modified)  # noqa: DTZ006 - local time
+    return {
+        "kind": run.kind or "–",
+        "state": run.state,
+        "steps": _optional(run.steps, ","),
+        "valid loss": _optional(run.valid_loss, ".4f"),
+        "bits": "–" if bits is None else f"{bits[1]:.4f}/{bits[0].removeprefix('bits_per_')}",
+        "parameters": _optional(run.parameters, ","),
+        "size": format_bytes(run.size_bytes),
+        "time": "–" if run.seconds is None else format_duration(run.seconds),
+        "last change": "–" if modified is None else f"{modified:%Y-%m-%d %H:%M}",
+    }
+
+
+def _format_setting(value: object) -> str:
+    return "–" if value is None else value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _optional(value: float | None, spec: str) -> str:
+    return "–" if value is None else format(value, spec)
+
+
+def _print_comparison(result: "RunComparison") -> None:
+    first, second = result.first, result.second
+    names = (str(first.path), str(second.path))
+    if result.settings:
+        rows = [(key, *map(_format_setting, values)) for key, values in result.settings.items()]
+        print_table(("setting", *names), rows, n_text=3)
+        print()
+    else:
+        print("the settings are the same\n")
+    cells = [_cells(first), _cells(second)]
+    print_table(("metric", *names), [(key, cells[0][key], cells[1][key]) for key in cells[0]])

@@ -1,0 +1,181 @@
+"""``runs``: list the run directories below a folder with their state and metrics, and compare two of them."""
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from firstlight.config import flatten
+from firstlight.errors import UsageError
+from firstlight.files import run_layout
+from firstlight.report import non_text
+from firstlight.report.run_files import RunFiles, read_metrics
+from firstlight.report.summary import best_score, last_step, parameters, training_seconds, training_tokens
+from firstlight.runs import RunDirectory
+
+State = Literal["running", "finished", "stopped", "failed", "incomplete"]
+
+_MAX_DEPTH = 4  # of run directories below the folder that is listed
+_RUN_FILES = (run_layout.SETTINGS, run_layout.STATE, run_layout.METRICS, run_layout.LOCK, run_layout.CHECKPOINTS)
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """One run directory; values that its files do not have are None.
+
+    Attributes:
+        kind: pretrain or finetune, by its settings.
+        state: running (a process holds its lock), finished, stopped (can be resumed), failed, or incomplete (killed).
+        valid_loss: the lowest validation loss.
+        bits: per byte, per token or per dimension at that step, by name: ``{"bits_per_byte": 1.32}``.
+        size_bytes: of all its files.
+        seconds: training time, over all resumes.
+        modified: time of the last change of its metrics or state, in seconds since the epoch.
+        problems: files that could not be read.
+    """
+
+    path: Path
+    name: str
+    kind: str | None
+    state: State
+    steps: int | None
+    tokens: int | None
+    valid_loss: float | None
+    bits: dict[str, float]
+    parameters: int | None
+    size_bytes: int
+    seconds: float | None
+    modified: float | None
+    problems: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        return {**asdict(self), "path": str(self.path)}
+
+
+@dataclass(frozen=True, slots=True)
+class RunComparison:
+    """Two runs: the settings that differ, as ``{key: (first, second)}`` with None where not set, and both summaries."""
+
+    first: RunSummary
+    second: RunSummary
+    settings: dict[str, tuple[Any, Any]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        return {"runs": [self.first.to_json(), self.second.to_json()], "settings": self.settings}
+
+
+def list_runs(folder: str | Path = "runs") -> list[RunSummary]:
+    """Summarise every run directory below a folder, or the folder itself if it is a run; the latest first.
+
+    Damaged and half-written runs are listed with what can be read of them.
+
+    Raises:
+        UsageError: the folder does not exist.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UsageError("no such folder", where=folder, fix="Name another: firstlight runs DIR")
+    found = [summarize_run(path, path.relative_to(folder).as_posix()) for path in _run_directories(folder, _MAX_DEPTH)]
+    return sorted(found, key=lambda run: (-(run.modified or 0.0), run.name))
+
+
+def compare_runs(first: str | Path, second: str | Path) -> RunComparison:
+    """Compare the settings and metrics of two runs.
+
+    Raises:
+        UsageError: one of them is not a run directory.
+    """
+    paths = [_run_directory(path) for path in (first, second)]
+    settings = [flatten(read_metrics(path).settings) for path in paths]
+    keys = dict.fromkeys([*settings[0], *settings[1]])
+    differing = {
+        key: (settings[0].get(key), settings[1].get(key))
+        for key in keys
+        if settings[0].get(key) != settings[1].get(key)
+    }
+    return RunComparison(summarize_run(paths[0]), summarize_run(paths[1]), differing)
+
+
+def summarize_run(path: Path, name: str | None = None) -> RunSummary:
+    """Summarise a run directory from its files; never fails on what they contain."""
+    directory, files = RunDirectory(path), read_metrics(path)
+    best = best_score(files)
+    bits = {} if best is None or best.bits is None else {non_text.key(files): best.bits}
+    return RunSummary(
+        path=path,
+        name=directory.name if name in (None, ".") else str(name),
+        kind=directory.kind,
+        state=_state(directory, files),
+        steps=last_step(files),
+        tokens=_integer(training_tokens(files)),
+        valid_loss=None if best is None else best.loss,
+        bits=bits,
+        parameters=_integer(parameters(files)),
+        size_bytes=_size(path),
+        seconds=training_seconds(files),
+        modified=_modified(directory),
+        problems=files.problems,
+    )
+
+
+def _run_directories(folder: Path, depth: int) -> Iterator[Path]:
+    """Yield the run directories at or below a folder; run directories are not searched for others."""
+    if any((folder / name).exists() for name in _RUN_FILES):
+        yield folder
+        return
+    if depth == 0:
+        return
+    try:
+        below = sorted(path for path in folder.iterdir() if path.is_dir())
+    except OSError:
+        return
+    for path in below:
+        yield from _run_directories(path, depth - 1)
+
+
+def _run_directory(path: str | Path) -> Path:
+    path = Path(path)
+    path = path.parent if path.name == run_layout.SETTINGS else path
+    if not any((path / name).exists() for name in _RUN_FILES):
+        raise UsageError("not a run directory", where=path, fix="List the runs: firstlight runs")
+    return path
+
+
+def _state(directory: RunDirectory, files: RunFiles) -> State:
+    if directory.is_locked():
+        return "running"
+    status = files.state.get("status")
+    if status == "finished":
+        return "finished"
+    if status == "stopped":
+        return "stopped"
+    return "failed" if status == "failed" else "incomplete"
+
+
+def _integer(value: float | None) -> int | None:
+    return None if value is None or not math.isfinite(value) else int(value)
+
+
+def _size(path: Path) -> int:
+    total = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(folder, name)).st_size  # noqa: PTH118 - of many files, faster
+            except OSError:  # removed meanwhile
+                continue
+    return total
+
+
+def _modified(directory: RunDirectory) -> float | None:
+    times = []
+    for path in (directory.metrics, directory.state_file, directory.settings_file):
+        try:
+            times.append(path.stat().st_mtime)
+        except OSError:
+            continue
+    return max(times, default=None)
