@@ -40,8 +40,10 @@ def check(words: list[str]) -> None:
         return
     command, rest = typer.main.get_command(build()), words[1:]
     while hasattr(command, "commands") and rest and not rest[0].startswith("-"):
-        assert rest[0] in command.commands, f"no such command: {' '.join(words)}"
-        command, rest = command.commands[rest[0]], rest[1:]
+        default = getattr(command, "default_command", None)
+        assert rest[0] in command.commands or default, f"no such command: {' '.join(words)}"
+        known = rest[0] in command.commands
+        command, rest = command.commands[rest[0] if known else default], rest[known:]
     if "--help" in rest or "--version" in rest:
         return
     context = command.make_context(words[-1], list(rest))

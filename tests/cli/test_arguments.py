@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from firstlight.cli.arguments import corpus_settings, map_errors_to_options, split_arguments, read_stdin
+from firstlight.cli.arguments import corpus_settings, map_errors_to_options, read_stdin, split_arguments
 from firstlight.config import parse_overrides
 from firstlight.errors import ConfigError, UsageError
 

@@ -11,7 +11,7 @@ from small_world import Call
 from firstlight import __version__
 from firstlight.cli.app import build
 
-GROUPS = ("data", "tokenizer", "tokenizer vectors")
+GROUPS = ("data", "runs", "tokenizer", "tokenizer vectors")
 
 
 def commands() -> dict[str, object]:
@@ -42,9 +42,13 @@ def test_the_commands_are_those_of_the_design():
             "generate",
             "import",
             "predict",
+            "presets",
             "pretrain",
             "probe",
             "quickstart",
+            "runs diff",
+            "runs list",
+            "settings",
             "tokenizer compare",
             "tokenizer decode",
             "tokenizer encode",
@@ -83,7 +87,7 @@ def test_every_option_and_argument_is_explained(name: str):
 
 def test_no_words_of_the_list_of_commands_are_cut(call: Call, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("COLUMNS", "80")
-    for words in ((), ("data",), ("tokenizer",), ("tokenizer", "vectors")):
+    for words in ((), ("data",), ("runs",), ("tokenizer",), ("tokenizer", "vectors")):
         assert "..." not in call(*words, "--help").out.partition("Commands:")[2]
 
 

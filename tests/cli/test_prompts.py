@@ -66,7 +66,7 @@ def test_a_file_of_prompts_and_several_samples(world: Path, call: Call):
 
 
 @pytest.mark.parametrize(
-    ("data", "says"), [(b"", "no prompt"), (b"\n \n", "no prompt"), (b"a\n\xff\n", "standard input: is not UTF-8")]
+    ("data", "says"), [(b"", "no prompt"), (b"\n \n", "no prompt"), (b"a\n\xff\n", "standard input: not valid UTF-8")]
 )
 def test_standard_input_without_a_prompt(
     data: bytes, says: str, world: Path, call: Call, monkeypatch: pytest.MonkeyPatch
