@@ -1,8 +1,9 @@
-"""Encoding of one text by Firstlight, tokenizers and tiktoken: MB/s, with the same ids.
+"""Compare encoding of one text by Firstlight, tokenizers and tiktoken: MB/s, with equal token ids.
 
 python benchmarks/encode.py TEXT FOLDER ROUNDS
 """
 
+import argparse
 import json
 import statistics
 import sys
@@ -31,38 +32,41 @@ def _tokenizers(folder: Path, pieces: list[str]) -> Callable[[], Any]:
     return lambda: [i for e in loaded.encode_batch_fast(pieces) for i in e.ids]
 
 
-def _tiktoken(made: tokenizer.Tokenizer, pattern: str, pieces: list[str]) -> Callable[[], Any]:
+def _tiktoken(trained: tokenizer.Tokenizer, pattern: str, pieces: list[str]) -> Callable[[], Any]:
     import tiktoken
 
-    ranks = {made.decode_bytes([i]): i for i in range(made.vocab_size) if i != made.eot_id}
+    ranks = {trained.decode_bytes([i]): i for i in range(trained.vocab_size) if i != trained.eot_id}
     loaded = tiktoken.Encoding("bench", pat_str=PATTERNS[pattern], mergeable_ranks=ranks, special_tokens={})
     return lambda: [i for ids in loaded.encode_ordinary_batch(pieces, num_threads=2) for i in ids]
 
 
 def main() -> None:
-    """Train a BPE on the text, then encode it in turn."""
-    text = Path(sys.argv[1]).read_text(encoding="utf-8")[: 64 << 20]
-    rounds = int(sys.argv[3])
+    """Train a BPE tokenizer on the text, then measure each system in turn."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("text", type=Path, help="text file; its first 64 million characters are used")
+    parser.add_argument("folder", type=Path, help="folder for the tokenizer")
+    parser.add_argument("rounds", type=int, help="repetitions of each measurement")
+    args = parser.parse_args()
+    text = args.text.read_text(encoding="utf-8")[: 64 << 20]
     pieces = [text[i : i + 5000] for i in range(0, len(text), 5000)]
     settings = TokenizerSettings(vocab_size=16_384)
     began = time.perf_counter()
-    made = tokenizer.train([Document(p, "text") for p in pieces], settings)
+    trained = tokenizer.train([Document(p, "text") for p in pieces], settings)
     size = len(text.encode("utf-8")) / 1e6
     training = size / (time.perf_counter() - began)
-    made.save(Path(sys.argv[2]))
-    folder = Path(sys.argv[2])
-    # Loaded afresh for each round: all three remember the words that they have seen.
-    systems: dict[str, Callable[[], Callable[[], Any]]] = {"Firstlight": lambda: _firstlight(folder, pieces)}
+    trained.save(args.folder)
+    # Loaded again for each round, since all three cache the words that they have seen.
+    systems: dict[str, Callable[[], Callable[[], Any]]] = {"Firstlight": lambda: _firstlight(args.folder, pieces)}
     try:
         import tiktoken  # noqa: F401
 
-        systems["tiktoken"] = lambda: _tiktoken(made, settings.pattern, pieces)
+        systems["tiktoken"] = lambda: _tiktoken(trained, settings.pattern, pieces)
     except ImportError:
-        print("tiktoken is not installed: left out", file=sys.stderr)
-    systems["tokenizers"] = lambda: _tokenizers(folder, pieces)
+        print("skipped: tiktoken, which is not installed", file=sys.stderr)
+    systems["tokenizers"] = lambda: _tokenizers(args.folder, pieces)
     seconds: dict[str, list[float]] = {name: [] for name in systems}
     ids = {}
-    for _ in range(rounds):
+    for _ in range(args.rounds):
         for name, load in systems.items():
             encode = load()
             began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Systems in turn: A B C A B C …, each in a process that waits while the others work."""
+"""Run systems interleaved, A B C A B C …, each in its own process, which waits while the others run."""
 
 import json
 import os
@@ -16,47 +16,47 @@ HERE = Path(__file__).parent
 
 @dataclass
 class System:
-    """A system at work.
+    """A system to measure, with its worker process.
 
     Attributes:
-        name: as the table shows it.
-        command: starts its worker.
-        environment: what it needs beside the caller's.
+        name: in the tables.
+        command: command line of its worker.
+        environment: additional environment variables.
     """
 
     name: str
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
     process: "subprocess.Popen[str] | None" = None
-    # A file, since a pipe that nobody empties would hold the system up once it is full.
-    told: IO[str] = field(default_factory=lambda: tempfile.TemporaryFile("w+"))  # noqa: SIM115 - lives with it
+    # A file, since a pipe that is not read would block the system once it is full.
+    log: IO[str] = field(default_factory=lambda: tempfile.TemporaryFile("w+"))  # noqa: SIM115 - closed with the object
     warm_seconds: float = 0.0
 
     def start(self) -> None:
-        """Start the worker and wait until it is warm.
+        """Start the worker and wait until it has warmed up.
 
         Raises:
-            RuntimeError: it ended; the end of what it printed says why.
+            RuntimeError: it exited; the message has the end of its output.
         """
         self.process = subprocess.Popen(
             self.command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self.told,
+            stderr=self.log,
             text=True,
             env={**os.environ, **self.environment},
         )
         self.warm_seconds = self._answer()["warm_seconds"]
 
-    def ask(self, n: int) -> dict[str, Any]:
-        """Let it take n steps; return its answer."""
+    def run_steps(self, n: int) -> dict[str, Any]:
+        """Run n steps; return the seconds and the peak memory."""
         assert self.process is not None and self.process.stdin is not None
         self.process.stdin.write(f"{n}\n")
         self.process.stdin.flush()
         return self._answer()
 
     def stop(self) -> None:
-        """End the worker."""
+        """Kill the worker."""
         if self.process is not None:
             self.process.kill()
             self.process.communicate()
@@ -65,17 +65,17 @@ class System:
         assert self.process is not None and self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            self.told.seek(0)
-            raise RuntimeError(f"{self.name} ended:\n{self.told.read()[-2000:]}")
+            self.log.seek(0)
+            raise RuntimeError(f"{self.name} exited:\n{self.log.read()[-2000:]}")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
 
-def in_turn(systems: Sequence[System], n: int, rounds: int) -> dict[str, dict[str, Any]]:
-    """Let all systems take n steps in turn, several rounds; a system that cannot start is named and left out.
+def run_interleaved(systems: Sequence[System], n: int, rounds: int) -> dict[str, dict[str, Any]]:
+    """Run n steps of each system in turn, for several rounds; a system that cannot start is reported and skipped.
 
     Returns:
-        For each system that ran: seconds of each round, peak memory, and seconds to be warm.
+        Of each system that ran: the seconds of each round, peak memory, and seconds to warm up.
     """
     running = []
     try:
@@ -85,17 +85,17 @@ def in_turn(systems: Sequence[System], n: int, rounds: int) -> dict[str, dict[st
                 running.append(system)
             except (RuntimeError, OSError) as error:
                 system.stop()
-                print(f"left out: {error}", file=sys.stderr, flush=True)
-        told: dict[str, list[dict[str, Any]]] = {system.name: [] for system in running}
+                print(f"skipped: {error}", file=sys.stderr, flush=True)
+        results: dict[str, list[dict[str, Any]]] = {system.name: [] for system in running}
         for number in range(rounds):
             for system in running:
-                told[system.name].append(system.ask(n))
-            last = ", ".join(f"{s.name} {told[s.name][-1]['seconds']:.2f} s" for s in running)
+                results[system.name].append(system.run_steps(n))
+            last = ", ".join(f"{s.name} {results[s.name][-1]['seconds']:.2f} s" for s in running)
             print(f"  round {number + 1}: {last}", file=sys.stderr, flush=True)
         return {
             system.name: {
-                "seconds": [a["seconds"] for a in told[system.name]],
-                "peak_bytes": told[system.name][-1]["peak_bytes"],
+                "seconds": [a["seconds"] for a in results[system.name]],
+                "peak_bytes": results[system.name][-1]["peak_bytes"],
                 "warm_seconds": system.warm_seconds,
             }
             for system in running
@@ -105,7 +105,7 @@ def in_turn(systems: Sequence[System], n: int, rounds: int) -> dict[str, dict[st
             system.stop()
 
 
-def ratio(of: Sequence[float], to: Sequence[float]) -> str:
-    """Return the median, and the range, of ``to / of`` round by round: how many times faster ``of`` is."""
-    ratios = [b / a for a, b in zip(of, to, strict=True)]
+def speedup(seconds: Sequence[float], baseline: Sequence[float]) -> str:
+    """Format the median and the range, over rounds, of how many times faster a system is than a baseline."""
+    ratios = [b / a for a, b in zip(seconds, baseline, strict=True)]
     return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"

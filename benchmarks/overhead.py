@@ -1,10 +1,10 @@
-"""What a run spends beside its steps: seconds spent in the feed, in saving, evaluating and sampling.
+"""Measure what a run spends outside its steps: waiting for data, saving, evaluating and sampling.
 
 python benchmarks/overhead.py TEXT RUN
 """
 
+import argparse
 import json
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,20 +15,24 @@ from firstlight.train import periodic
 
 
 def timed(holder: Any, name: str, spent: dict[str, list[float]]) -> None:
-    """Let each call of a function note the seconds that it takes."""
-    plain: Callable[..., Any] = getattr(holder, name)
+    """Replace a function by one that records the seconds of each call."""
+    original: Callable[..., Any] = getattr(holder, name)
 
-    def noting(*given: Any) -> Any:
+    def wrapper(*args: Any) -> Any:
         began = time.perf_counter()
-        answer = plain(*given)
+        answer = original(*args)
         spent.setdefault(name, []).append(time.perf_counter() - began)
         return answer
 
-    setattr(holder, name, noting)
+    setattr(holder, name, wrapper)
 
 
 def main() -> None:
-    """Train the preset for characters, with a checkpoint every 50 steps, and print the shares."""
+    """Train the preset for characters, with a checkpoint every 50 steps, and print the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("text", type=Path, help="text file to train on")
+    parser.add_argument("run", type=Path, help="run directory to write")
+    args = parser.parse_args()
     ensure_allocator()
     from firstlight.stages import pretrain
     from firstlight.train import loop
@@ -39,20 +43,19 @@ def main() -> None:
     timed(loop, "train_step", spent)
     for name in ("save", "evaluate", "sample"):
         timed(periodic, name, spent)
-    text, out = sys.argv[1:]
     pretrain.pretrain(
-        [text],
-        out=Path(out),
+        [str(args.text)],
+        out=args.run,
         preset="shakespeare-char-cpu",
         overrides=["train.steps=600", "train.checkpoint_every=50", "train.eval_every=100", "train.sample_every=200"],
     )
-    steps = spent["train_step"][1:]  # the first one warms up
+    steps = spent["train_step"][1:]  # without the first one, which warms up
     mean = sum(steps) / len(steps)
-    # The last save waits for the disk, as it must; the others are what a run stalls by.
+    # The last save waits for the disk; the others are what the loop waits for.
     stalls = spent["save"][:-1]
     answer = {
         "a step, ms": round(1e3 * mean, 2),
-        "waiting for data, share of a step": f"{sum(spent['take'][1:]) / len(steps) / mean:.2%}",
+        "waiting for data, fraction of a step": f"{sum(spent['take'][1:]) / len(steps) / mean:.2%}",
         "a checkpoint's stall, steps": round(sum(stalls) / len(stalls) / mean, 2),
         "an evaluation, steps": round(sum(spent["evaluate"]) / len(spent["evaluate"]) / mean, 1),
         "a sample, steps": round(sum(spent["sample"]) / len(spent["sample"]) / mean, 1),

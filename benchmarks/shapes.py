@@ -1,4 +1,4 @@
-"""Shapes that training is compared at: GPT-2's architecture, batches of equal size; and work of generation."""
+"""Model shapes, batches and generation workloads of the benchmarks; the architecture is GPT-2's."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,12 +6,12 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A model and a batch.
+    """A model shape and a batch.
 
     Attributes:
-        name: short.
+        name: on the command line and in tables.
         n_vocab: tokens of the vocabulary.
-        steps: optimiser steps of one round, a few seconds' worth.
+        steps: optimizer steps per round, which take a few seconds.
     """
 
     name: str
@@ -20,34 +20,34 @@ class Shape:
     n_embd: int
     block_size: int
     batch: int
-    n_vocab: int
+    vocab_size: int
     steps: int
 
     @property
     def tokens(self) -> int:
-        """Tokens of one step."""
+        """Tokens per step."""
         return self.block_size * self.batch
 
     @property
     def parameters(self) -> int:
-        """Numbers of the matrices that a new token is multiplied with."""
-        return 12 * self.n_layer * self.n_embd**2 + self.n_vocab * self.n_embd
+        """Weights of the matrix products of one token."""
+        return 12 * self.n_layer * self.n_embd**2 + self.vocab_size * self.n_embd
 
     @property
     def flops(self) -> float:
-        """Model FLOPs of one step: six a weight of a matrix product, and causal attention."""
+        """Model FLOPs per step: six per weight of a matrix product, and causal attention."""
         attention = 12 * self.n_layer * self.n_embd * (self.block_size + 1) / 2
         return self.tokens * (6 * self.parameters + attention)
 
 
 @dataclass(frozen=True, slots=True)
-class Texts:
-    """What is written at once, greedily.
+class GenerationWorkload:
+    """Greedy generation of one batch.
 
     Attributes:
-        batch: texts.
-        prompt: tokens that each begins with.
-        new: tokens that each gets.
+        batch: number of texts.
+        prompt: prompt tokens of each.
+        new: new tokens of each.
     """
 
     batch: int
@@ -56,16 +56,16 @@ class Texts:
 
 
 @dataclass(frozen=True, slots=True)
-class Ways:
-    """How a system is to work.
+class RunOptions:
+    """Options of a system.
 
     Attributes:
-        checkout: nanoGPT's or llm.c's folder.
-        compiled: through torch.compile.
-        recompute: activations are computed anew in the backward pass (Firstlight).
-        int8: matrices are in eight bits (Firstlight, writing).
+        checkout: folder of nanoGPT or llm.c.
+        compiled: whether to use torch.compile.
+        recompute: whether to use activation checkpointing (Firstlight).
+        int8: whether weights are in int8 (Firstlight, generation).
         device: cpu or cuda.
-        precision: fp32 or bf16, of the products.
+        precision: fp32 or bf16, of matrix products.
     """
 
     checkout: Path | None = None
@@ -93,7 +93,11 @@ SHAPES = {
         Shape("gpu-1.5b-8192", 48, 25, 1600, 8192, 1, 50304, 5),
     )
 }
-# Those of the speed tables on a CPU; "256x16" is for memory, the rest for a GPU.
-TIMED = ["char-4x128", "char-6x384", "gpt2-124m-256", "gpt2-124m-1024"]
-ON_A_GPU = ["gpu-124m-1024", "gpu-1.5b-1024", "gpu-350m-1024", "gpu-124m-8192", "gpu-1.5b-8192", "gpu-350m-8192"]
-GENERATED = {"batch 1": Texts(1, 64, 96), "batch 8": Texts(8, 64, 96), "first token after 900": Texts(1, 900, 1)}
+# Shapes of the CPU's speed tables; "256x16" is for the memory table, the others are for a GPU.
+CPU_SHAPES = ["char-4x128", "char-6x384", "gpt2-124m-256", "gpt2-124m-1024"]
+GPU_SHAPES = ["gpu-124m-1024", "gpu-1.5b-1024", "gpu-350m-1024", "gpu-124m-8192", "gpu-1.5b-8192", "gpu-350m-8192"]
+GENERATION_WORKLOADS = {
+    "batch 1": GenerationWorkload(1, 64, 96),
+    "batch 8": GenerationWorkload(8, 64, 96),
+    "first token after 900": GenerationWorkload(1, 900, 1),
+}

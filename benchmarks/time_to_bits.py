@@ -1,11 +1,11 @@
-"""Time to bits per byte on a BPE corpus: a tuned nanoGPT beside the preset words-cpu, on the same ids.
+"""Time to bits per byte on a BPE corpus: a tuned nanoGPT and the preset words-cpu, on the same token ids.
 
     python benchmarks/time_to_bits.py --nanogpt ../nanoGPT --text novels.txt --rounds 3
 
-Text, tokenizer and store are made once, before. Then both train as whole processes, in turn: nanoGPT's train.py on
-those ids with the settings below (the best learning rate of those tried, see docs/benchmarks.md), uncompiled;
-Firstlight's command on the store. The time is taken at which Firstlight has nanoGPT's last loss. Words after ``--`` go
-to nanoGPT where they begin with two dashes, else to Firstlight.
+Tokenizer and store are prepared once. Then both train as whole processes, interleaved: nanoGPT's train.py on the same
+ids with the settings below (the best learning rate of those tried, see docs/benchmarks.md), not compiled; Firstlight's
+command on the store. The result is the time at which Firstlight reaches nanoGPT's final loss. Arguments after ``--``
+are passed to nanoGPT if they start with two dashes, else to Firstlight.
 """
 
 import argparse
@@ -51,21 +51,21 @@ TUNED = [
 
 
 def prepare(text: Path, folder: Path) -> tuple[TokenStore, float]:
-    """Make tokenizer and store; return the store and its valid split's tokens a byte."""
+    """Prepare tokenizer and store; return the store and the tokens per byte of its validation split."""
     command = [sys.executable, "-m", "firstlight"]
     tokenizer, store = str(folder / "bpe"), folder / "store"
     vocabulary = f"tokenizer.vocab_size={VOCABULARY}"
-    for words in (
+    for arguments in (
         ["tokenizer", "train", str(text), "--out", tokenizer, vocabulary],
         ["data", "prepare", str(text), "--tokenizer", tokenizer, "--out", str(store), "data.valid_ratio=0.05"],
     ):
-        subprocess.run([*command, *words], capture_output=True, check=True)
+        subprocess.run([*command, *arguments], capture_output=True, check=True)
     opened = TokenStore.open(store)
     return opened, opened.valid.n_tokens / opened.valid.n_bytes
 
 
-def nanogpt(checkout: Path, python: str, store: TokenStore, words: list[str]) -> dict[str, float]:
-    """Train nanoGPT on the store's ids; return its seconds and the last valid loss that it printed."""
+def nanogpt(checkout: Path, python: str, store: TokenStore, arguments: list[str]) -> dict[str, float]:
+    """Train nanoGPT on the store's ids; return its seconds and its final validation loss."""
     data = checkout / "data" / "firstlight_words"
     data.mkdir(exist_ok=True)
     for name, split in (("train", store.train), ("val", store.valid)):
@@ -74,7 +74,7 @@ def nanogpt(checkout: Path, python: str, store: TokenStore, words: list[str]) ->
     with tempfile.TemporaryDirectory() as out:
         began = time.perf_counter()
         done = subprocess.run(
-            [python, "train.py", "--dataset=firstlight_words", *TUNED, *words, f"--out_dir={out}"],
+            [python, "train.py", "--dataset=firstlight_words", *TUNED, *arguments, f"--out_dir={out}"],
             cwd=checkout,
             capture_output=True,
             text=True,
@@ -86,13 +86,13 @@ def nanogpt(checkout: Path, python: str, store: TokenStore, words: list[str]) ->
     return {"seconds": seconds, "valid_loss": float(re.findall(r"val loss ([0-9.]+)", done.stdout)[-1])}
 
 
-def firstlight(store: TokenStore, words: list[str]) -> dict[str, Any]:
-    """Run the preset; return its seconds and its curve: seconds and valid losses."""
+def firstlight(store: TokenStore, arguments: list[str]) -> dict[str, Any]:
+    """Run the preset; return its seconds and its curve of seconds and validation losses."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         command = [sys.executable, "-m", "firstlight", "pretrain", str(store.directory), "--preset", "words-cpu"]
         began = time.perf_counter()
-        done = subprocess.run([*command, "--out", str(out), *words], capture_output=True, text=True, check=False)
+        done = subprocess.run([*command, "--out", str(out), *arguments], capture_output=True, text=True, check=False)
         seconds = time.perf_counter() - began
         if done.returncode:
             raise SystemExit(done.stderr)
@@ -102,41 +102,41 @@ def firstlight(store: TokenStore, words: list[str]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run the rounds and print a table and, with --json, every figure."""
+    """Run the rounds and print the results; --json writes all of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nanogpt", type=Path, help="a checkout; without it Firstlight runs alone")
-    parser.add_argument("--python", default=sys.executable, help="the interpreter that has nanoGPT's needs")
+    parser.add_argument("--nanogpt", type=Path, help="a checkout of nanoGPT; without it only Firstlight runs")
+    parser.add_argument("--python", default=sys.executable, help="interpreter with the requirements of nanoGPT")
     parser.add_argument("--text", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="write every figure here")
-    parser.add_argument("words", nargs="*", help="further settings, behind --")
-    asked = parser.parse_args()
-    theirs_words = [w for w in asked.words if w.startswith("--")]
-    ours_words = [w for w in asked.words if not w.startswith("--")]
+    parser.add_argument("--json", type=Path, help="write all results here")
+    parser.add_argument("arguments", nargs="*", help="further settings, after --")
+    args = parser.parse_args()
+    theirs_words = [w for w in args.arguments if w.startswith("--")]
+    ours_words = [w for w in args.arguments if not w.startswith("--")]
     rounds: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
-        store, tokens_per_byte = prepare(asked.text, Path(folder))
+        store, tokens_per_byte = prepare(args.text, Path(folder))
         bits = tokens_per_byte / math.log(2)
-        for number in range(asked.rounds):
+        for number in range(args.rounds):
             ours = firstlight(store, ours_words)
-            told = (
+            message = (
                 f"round {number + 1}: Firstlight {ours['seconds']:.1f} s to {ours['valid_loss'] * bits:.3f} bits/byte"
             )
             rounds.append({"firstlight": ours, "bits_per_nat": bits})
-            if asked.nanogpt is not None:
-                theirs = nanogpt(asked.nanogpt, asked.python, store, theirs_words)
+            if args.nanogpt is not None:
+                theirs = nanogpt(args.nanogpt, args.python, store, theirs_words)
                 reached = next((s for s, loss in ours["curve"] if loss <= theirs["valid_loss"]), math.nan)
                 rounds[-1] |= {"nanogpt": theirs, "seconds_to_it": reached, "ratio": theirs["seconds"] / reached}
-                told += (
-                    f"; nanoGPT {theirs['seconds']:.1f} s to {theirs['valid_loss'] * bits:.3f}, which Firstlight had "
-                    f"after {reached:.1f} s: ratio {theirs['seconds'] / reached:.2f}"
+                message += (
+                    f"; nanoGPT {theirs['seconds']:.1f} s to {theirs['valid_loss'] * bits:.3f}, which Firstlight "
+                    f"reached after {reached:.1f} s: ratio {theirs['seconds'] / reached:.2f}"
                 )
-            print(told, flush=True)
-    if asked.nanogpt is not None:
+            print(message, flush=True)
+    if args.nanogpt is not None:
         ratios = [r["ratio"] for r in rounds]
         print(f"median ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
-    if asked.json is not None:
-        asked.json.write_text(json.dumps(rounds, indent=1) + "\n", encoding="utf-8")
+    if args.json is not None:
+        args.json.write_text(json.dumps(rounds, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

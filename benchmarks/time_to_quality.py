@@ -1,6 +1,6 @@
-"""Time to a valid loss: nanoGPT's CPU recipe on Shakespeare's characters beside the preset shakespeare-char-cpu.
+"""Time to a validation loss: nanoGPT's CPU recipe on Shakespeare's characters and the preset shakespeare-char-cpu.
 
-Both run as whole processes, in turn, several rounds, on the same machine:
+Both run as whole processes, interleaved, for several rounds:
 
     python benchmarks/time_to_quality.py --nanogpt ../nanoGPT --text input.txt --rounds 3
 
@@ -37,7 +37,7 @@ RECIPE = [
 
 
 def nanogpt(checkout: Path) -> dict[str, float]:
-    """Run the recipe; return its seconds and the last valid loss that it printed."""
+    """Run the recipe; return its seconds and its final validation loss."""
     with tempfile.TemporaryDirectory() as out:
         began = time.perf_counter()
         done = subprocess.run(
@@ -52,8 +52,8 @@ def nanogpt(checkout: Path) -> dict[str, float]:
     return {"seconds": seconds, "valid_loss": float(losses[-1])}
 
 
-def firstlight(text: Path, words: list[str]) -> dict[str, float]:
-    """Run the preset; return its seconds, the seconds to the target, and the last valid loss."""
+def firstlight(text: Path, arguments: list[str]) -> dict[str, float]:
+    """Run the preset; return its seconds, the seconds to the target, and the final validation loss."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         command = [
@@ -66,7 +66,7 @@ def firstlight(text: Path, words: list[str]) -> dict[str, float]:
             "shakespeare-char-cpu",
             "--out",
             str(out),
-            *words,
+            *arguments,
         ]
         began = time.perf_counter()
         subprocess.run(command, capture_output=True, check=True)
@@ -78,17 +78,17 @@ def firstlight(text: Path, words: list[str]) -> dict[str, float]:
 
 
 def main() -> None:
-    """Run the rounds and print a table and, with --json, every figure."""
+    """Run the rounds and print the results; --json writes all of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nanogpt", type=Path, required=True, help="a checkout with its data prepared")
     parser.add_argument("--text", type=Path, required=True, help="tinyshakespeare's input.txt")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="write every figure here")
-    parser.add_argument("words", nargs="*", help="key=value settings for Firstlight")
-    asked = parser.parse_args()
+    parser.add_argument("--json", type=Path, help="write all results here")
+    parser.add_argument("arguments", nargs="*", help="key=value settings for Firstlight")
+    args = parser.parse_args()
     rounds: list[dict[str, Any]] = []
-    for number in range(asked.rounds):
-        rounds.append({"nanogpt": nanogpt(asked.nanogpt), "firstlight": firstlight(asked.text, asked.words)})
+    for number in range(args.rounds):
+        rounds.append({"nanogpt": nanogpt(args.nanogpt), "firstlight": firstlight(args.text, args.arguments)})
         theirs, ours = rounds[-1]["nanogpt"], rounds[-1]["firstlight"]
         print(
             f"round {number + 1}: nanoGPT {theirs['seconds']:.1f} s to {theirs['valid_loss']:.3f}; "
@@ -99,9 +99,9 @@ def main() -> None:
         )
     ratios = [r["nanogpt"]["seconds"] / r["firstlight"]["seconds_to_target"] for r in rounds]
     spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-    print(f"nanoGPT's whole time over ours to {TARGET}: median {spread}")
-    if asked.json is not None:
-        asked.json.write_text(json.dumps(rounds, indent=1) + "\n", encoding="utf-8")
+    print(f"nanoGPT's total time relative to Firstlight's time to {TARGET}: median {spread}")
+    if args.json is not None:
+        args.json.write_text(json.dumps(rounds, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What is compared: each module's ``train`` takes steps for ever, and calls ``step`` after each.
+"""The systems that are compared: each module has ``train``, an endless loop that calls ``step`` after each step.
 
-Some have ``generate``, which writes texts greedily for ever, with a key-value cache where the system has one.
+Some have ``generate``, an endless loop of greedy generation, with a key-value cache if the system has one.
 """

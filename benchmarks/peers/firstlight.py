@@ -1,4 +1,4 @@
-"""Firstlight: the command ``pretrain`` itself, with its data, log and checkpoints; gpt2 family and AdamW."""
+"""Firstlight: the command ``pretrain`` with its data, logging and checkpoints; family gpt2 and AdamW."""
 
 import random
 import tempfile
@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from shapes import Shape, Texts, Ways
+from shapes import GenerationWorkload, RunOptions, Shape
 
 from firstlight.parallel.allocator import ensure_allocator
 
 
-def train(shape: Shape, step: Callable[[], None], ways: Ways) -> None:
-    """Pre-train on random words, as many as the vocabulary has, through the command's own way."""
-    ensure_allocator()  # starts this command again, once: before torch is imported
+def train(shape: Shape, step: Callable[[], None], options: RunOptions) -> None:
+    """Pre-train on random words of a vocabulary of the given size, with the command's own code."""
+    ensure_allocator()  # restarts this process once, so before torch is imported
     from firstlight.stages import pretrain
     from firstlight.train import periodic
 
@@ -33,7 +33,7 @@ def train(shape: Shape, step: Callable[[], None], ways: Ways) -> None:
             out=Path(folder) / "run",
             overrides=[
                 f"tokenizer.kind={kind}",
-                f"tokenizer.vocab_size={shape.n_vocab if kind == 'word' else 'auto'}",
+                f"tokenizer.vocab_size={shape.vocab_size if kind == 'word' else 'auto'}",
                 "model.family=gpt2",
                 f"model.n_layer={shape.n_layer}",
                 f"model.n_head={shape.n_head}",
@@ -46,16 +46,16 @@ def train(shape: Shape, step: Callable[[], None], ways: Ways) -> None:
                 "train.sample_every=0",
                 "train.checkpoint_every=1000",
                 "optim.name=adamw",
-                f"hardware.compile={'on' if ways.compiled else 'off'}",
-                f"train.activation_checkpointing={str(ways.recompute).lower()}",
-                f"hardware.device={ways.device}",
-                f"hardware.precision={ways.precision}",
+                f"hardware.compile={'on' if options.compiled else 'off'}",
+                f"train.activation_checkpointing={str(options.recompute).lower()}",
+                f"hardware.device={options.device}",
+                f"hardware.precision={options.precision}",
             ],
         )
 
 
-def generate(shape: Shape, texts: Texts, step: Callable[[], None], ways: Ways) -> None:
-    """Write texts by the decoding of ``firstlight generate``, from random weights."""
+def generate(shape: Shape, workload: GenerationWorkload, step: Callable[[], None], options: RunOptions) -> None:
+    """Generate with the decoder of ``firstlight generate``, with random weights."""
     ensure_allocator()
     import torch
 
@@ -73,31 +73,31 @@ def generate(shape: Shape, texts: Texts, step: Callable[[], None], ways: Ways) -
             n_head=shape.n_head,
             n_embd=shape.n_embd,
             block_size=shape.block_size,
-            vocab_size=shape.n_vocab,
+            vocab_size=shape.vocab_size,
         )
     ).eval()
     model.init_weights()
-    if ways.int8:
+    if options.int8:
         to_int8(model)
-    model.to(ways.device)
-    if ways.precision == "bf16":
+    model.to(options.device)
+    if options.precision == "bf16":
         model.to(torch.bfloat16)
     settings = GenerateSettings(temperature=0)
     while True:
-        prompts = torch.randint(shape.n_vocab, (texts.batch, texts.prompt)).tolist()
-        decoding = BatchDecoder(model, prompts, texts.new)
-        for _ in range(texts.new):
+        prompts = torch.randint(shape.vocab_size, (workload.batch, workload.prompt)).tolist()
+        decoding = BatchDecoder(model, prompts, workload.new)
+        for _ in range(workload.new):
             decoding.append(sample_tokens(decoding.next_logits(), settings, None).tolist())
         step()
 
 
 def _write(path: Path, shape: Shape) -> str:
-    """Write a text whose tokenizer has exactly the shape's vocabulary; two of it are special."""
-    source, n = random.Random(0), shape.n_vocab - 2
-    if shape.n_vocab < 1000:
+    """Write a text whose tokenizer has exactly the shape's vocabulary size, with two special tokens."""
+    source, n = random.Random(0), shape.vocab_size - 2
+    if shape.vocab_size < 1000:
         letters = [chr(ord("0") + i) for i in range(n)]
         path.write_text("".join([*letters, *source.choices(letters, k=500_000)]), encoding="ascii")
         return "char"
-    words = [f"w{i}" for i in range(n)]
-    path.write_text(" ".join([*words, *source.choices(words, k=500_000)]), encoding="ascii")
+    arguments = [f"w{i}" for i in range(n)]
+    path.write_text(" ".join([*arguments, *source.choices(arguments, k=500_000)]), encoding="ascii")
     return "word"

@@ -1,19 +1,19 @@
-"""Keras: KerasHub's GPT-2 on the backend that KERAS_BACKEND names, trained by train_on_batch."""
+"""Keras: KerasHub's GPT-2 on the backend of KERAS_BACKEND, trained with train_on_batch."""
 
 from collections.abc import Callable
 
 import numpy as np
-from shapes import Shape, Ways
+from shapes import RunOptions, Shape
 
 
-def train(shape: Shape, step: Callable[[], None], ways: Ways) -> None:
-    """Take steps with AdamW and gradients clipped at 1; Keras compiles on JAX and TensorFlow by itself."""
-    del ways
+def train(shape: Shape, step: Callable[[], None], options: RunOptions) -> None:
+    """Train with AdamW and gradients clipped at 1; on JAX and TensorFlow Keras compiles by default."""
+    del options
     import keras
     import keras_hub
 
     backbone = keras_hub.models.GPT2Backbone(
-        vocabulary_size=shape.n_vocab,
+        vocabulary_size=shape.vocab_size,
         num_layers=shape.n_layer,
         num_heads=shape.n_head,
         hidden_dim=shape.n_embd,
@@ -29,7 +29,7 @@ def train(shape: Shape, step: Callable[[], None], ways: Ways) -> None:
     )
     source = np.random.default_rng(0)
     while True:
-        ids = source.integers(shape.n_vocab, size=(shape.batch, shape.block_size + 1))
+        ids = source.integers(shape.vocab_size, size=(shape.batch, shape.block_size + 1))
         inputs = {"token_ids": ids[:, :-1], "padding_mask": np.ones_like(ids[:, :-1])}
         float(np.asarray(model.train_on_batch(inputs, ids[:, 1:])).ravel()[0])
         step()

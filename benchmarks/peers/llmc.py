@@ -1,4 +1,4 @@
-"""llm.c: its train_gpt2.c from a checkout, built as a library with OpenMP, stepped as its main does (not clipped)."""
+"""llm.c: train_gpt2.c of a checkout, built as a library with OpenMP, with the steps of its main (no clipping)."""
 
 import ctypes
 import subprocess
@@ -7,24 +7,24 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from shapes import Shape, Ways
+from shapes import RunOptions, Shape
 
 _MAGIC, _VERSION = 20240326, 3
-_MOST = 1 << 16  # more bytes than its struct GPT2 has
+_STRUCT_BYTES = 1 << 16  # at least sizeof(GPT2)
 
 
-def train(shape: Shape, step: Callable[[], None], ways: Ways) -> None:
-    """Take steps from random weights."""
-    assert ways.checkout is not None, "--checkout names llm.c's folder"
+def train(shape: Shape, step: Callable[[], None], options: RunOptions) -> None:
+    """Train from random weights."""
+    assert options.checkout is not None, "pass llm.c's folder as --checkout"
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "llmc.so"
         flags = ["-Ofast", "-march=native", "-fopenmp", "-DOMP", "-DTESTING", "-shared", "-fPIC", "-w"]
-        command = ["cc", *flags, str(ways.checkout / "train_gpt2.c"), "-lm", "-o", str(library)]
-        subprocess.run(command, check=True, cwd=ways.checkout)
+        command = ["cc", *flags, str(options.checkout / "train_gpt2.c"), "-lm", "-o", str(library)]
+        subprocess.run(command, check=True, cwd=options.checkout)
         code = ctypes.CDLL(str(library))
         weights = Path(folder) / "weights.bin"
         _write(weights, shape)
-        model = ctypes.create_string_buffer(_MOST)
+        model = ctypes.create_string_buffer(_STRUCT_BYTES)
         code.gpt2_build_from_checkpoint(model, str(weights).encode())
         weights.unlink()
     # Learning rate, betas, epsilon and decay, in the order of gpt2_update.
@@ -32,7 +32,7 @@ def train(shape: Shape, step: Callable[[], None], ways: Ways) -> None:
     size = [ctypes.c_size_t(n) for n in (shape.batch, shape.block_size)]
     source, count = np.random.default_rng(0), 0
     while True:
-        ids = source.integers(shape.n_vocab, size=shape.tokens + 1, dtype=np.int32)
+        ids = source.integers(shape.vocab_size, size=shape.tokens + 1, dtype=np.int32)
         x, y = (np.ascontiguousarray(part).ctypes.data_as(ctypes.c_void_p) for part in (ids[:-1], ids[1:]))
         code.gpt2_forward(model, x, y, *size)
         code.gpt2_zero_grad(model)
@@ -43,10 +43,19 @@ def train(shape: Shape, step: Callable[[], None], ways: Ways) -> None:
 
 
 def _write(path: Path, shape: Shape) -> None:
-    """Write a checkpoint of random numbers in its layout."""
-    padded = (shape.n_vocab + 127) // 128 * 128
+    """Write a checkpoint of random weights in llm.c's format."""
+    padded = (shape.vocab_size + 127) // 128 * 128
     header = np.zeros(256, dtype=np.int32)
-    header[:8] = [_MAGIC, _VERSION, shape.block_size, shape.n_vocab, shape.n_layer, shape.n_head, shape.n_embd, padded]
+    header[:8] = [
+        _MAGIC,
+        _VERSION,
+        shape.block_size,
+        shape.vocab_size,
+        shape.n_layer,
+        shape.n_head,
+        shape.n_embd,
+        padded,
+    ]
     width = shape.n_embd
     n = (padded + shape.block_size) * width + shape.n_layer * (12 * width**2 + 13 * width) + 2 * width
     numbers = np.random.default_rng(0).standard_normal(n, dtype=np.float32) * np.float32(0.02)

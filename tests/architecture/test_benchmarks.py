@@ -1,5 +1,6 @@
-"""The benchmark suite itself: its worker obeys, its tables go where their marks are, its scripts start."""
+"""The benchmark scripts: all import, the worker serves requests, and tables are written between their markers."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -19,7 +20,23 @@ def bench(monkeypatch):
     return bench
 
 
-def test_a_worker_takes_the_steps_that_it_is_told_to() -> None:
+SCRIPTS = sorted(path.stem for path in BENCHMARKS.glob("*.py"))
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_every_script_imports_and_describes_itself(name: str, monkeypatch, capsys) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    module = importlib.import_module(name)
+    if not hasattr(module, "main"):
+        return
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", "--help"])
+    with pytest.raises(SystemExit) as caught:
+        module.main()
+    assert caught.value.code == 0
+    assert module.__doc__.splitlines()[0] in capsys.readouterr().out
+
+
+def test_a_worker_runs_the_requested_steps() -> None:
     command = [sys.executable, str(BENCHMARKS / "worker.py"), "firstlight", "gpu-tiny"]
     done = subprocess.run(command, input="2\n1\n", capture_output=True, text=True, timeout=120, check=True)
     first, *answers = [json.loads(line) for line in done.stdout.splitlines()]
@@ -55,22 +72,22 @@ def test_the_steps_to_a_loss_are_read_off_a_curve(monkeypatch) -> None:
     assert vectors_help.drawing(curves).count("<polyline") == 2
 
 
-def test_tables_go_between_their_marks_and_an_unknown_one_is_refused(bench, tmp_path, monkeypatch) -> None:
+def test_tables_are_written_between_their_markers(bench, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(bench, "DOCS", tmp_path)
     page = tmp_path / "benchmarks.md"
     page.write_text("before\n<!-- a -->\nold\n<!-- end of a -->\nafter\n")
     bench.write_docs({"a": "new"})
     assert page.read_text() == "before\n<!-- a -->\nnew\n<!-- end of a -->\nafter\n"
-    with pytest.raises(SystemExit, match="has no mark <!-- b -->"):
+    with pytest.raises(SystemExit, match="has no marker <!-- b -->"):
         bench.write_docs({"b": "new"})
     page.write_text("before\n<!-- a -->\nold\nafter\n")
-    with pytest.raises(SystemExit, match="has no mark <!-- end of a -->"):
+    with pytest.raises(SystemExit, match="has no marker <!-- end of a -->"):
         bench.write_docs({"a": "new"})
     assert page.read_text().endswith("after\n"), "nothing of the page is lost"
 
 
-def test_the_page_has_a_mark_for_every_table(bench) -> None:
+def test_the_page_has_every_table_as_measured(bench) -> None:
     results = json.loads(bench.RESULTS.read_text())
     page = (ROOT / "docs" / "benchmarks.md").read_text()
     for name, table in bench.tables(results).items():
-        assert f"<!-- {name} -->\n{table}\n<!-- end of {name} -->" in page, f"{name} is not what was measured"
+        assert f"<!-- {name} -->\n{table}\n<!-- end of {name} -->" in page, f"{name} differs from the results"

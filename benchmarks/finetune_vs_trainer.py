@@ -1,15 +1,15 @@
-"""Fine-tuning by LoRA beside transformers' Trainer with peft: same model, rows, batch, steps, rate and adapters.
+"""Compare LoRA fine-tuning with transformers' Trainer and peft: same model, rows, batch size, steps, rate, adapters.
 
-    python benchmarks/finetune_beside_trainer.py DIR examples/tasks/sst2.toml --data DATA --rows 1024 --seeds 3
+    python benchmarks/finetune_vs_trainer.py DIR examples/tasks/sst2.toml --data DATA --rows 1024 --seeds 3
 
-DIR is a Hugging Face directory. Both run as whole processes in turn, one epoch from start-up to the accuracy on the
-valid rows: ``firstlight finetune --preset lora``, and this file with --trainer, which has dynamic padding and Trainer's
-own fused AdamW. Trainer is given the ids of Firstlight's rows in their order (texts between two end-of-text tokens, the
-last one read by the head), the same first weights of head and adapters, and the same learning rates: what is left
-between the two is arithmetic, and that Firstlight's fused matrices share the half of an adapter that reads. With
---own-start Trainer draws order and weights from the seed and has its own warm-up, which begins at a rate of 0 and is a
-step later. The last column is how far the losses of a step lie apart, as a mean over the steps. The intervals are
-bootstrap ones of 95 % over the valid rows; what a seed does is no part of them.
+DIR is a Hugging Face directory. Both run as whole processes, interleaved, for one epoch, from start-up to the accuracy
+on the validation rows: ``firstlight finetune --preset lora``, and this file with --trainer, which uses dynamic padding
+and Trainer's fused AdamW. Trainer gets the token ids of Firstlight's rows in the same order (texts between two
+end-of-text tokens, the last of which the head reads), the same initial weights of head and adapters, and the same
+learning rates. The remaining differences are rounding, and that Firstlight's fused matrices share lora_A. With
+--own-start Trainer uses its own order and initial weights by seed, and its own warm-up, which starts at a rate of 0
+and is one step later. The last column is the mean absolute difference of the training losses per step. Intervals are
+95 % bootstrap intervals over the validation rows, and do not include variation over seeds.
 """
 
 import argparse
@@ -49,7 +49,7 @@ SYSTEMS = ("Firstlight", "transformers + peft")
 
 @dataclass(frozen=True, slots=True)
 class TrainContext:
-    """What both are asked to do."""
+    """Settings of one comparison."""
 
     model: Path
     task: Path
@@ -59,15 +59,15 @@ class TrainContext:
     seed: int
     own_start: bool
 
-    def words(self) -> list[str]:
-        """Return what this file is called with to do it by Trainer."""
+    def arguments(self) -> list[str]:
+        """Return the arguments of this script for running Trainer."""
         named = {"--data": self.data, "--rows": self.rows, "--rate": self.rate, "--seed": self.seed}
-        words = [str(word) for pair in named.items() for word in pair]
-        return [str(self.model), str(self.task), *words, *(["--own-start"] if self.own_start else [])]
+        arguments = [str(word) for pair in named.items() for word in pair]
+        return [str(self.model), str(self.task), *arguments, *(["--own-start"] if self.own_start else [])]
 
 
 def firstlight(ctx: TrainContext, out: Path) -> dict[str, Any]:
-    """Run the command; return its figures, and the training loss of every step."""
+    """Run the command; return its metrics, and the training loss of every step."""
     limited = out.parent / ctx.task.name
     lines = [line for line in ctx.task.read_text(encoding="utf-8").splitlines() if not line.startswith("test =")]
     limited.write_text("\n".join([f"max_train_rows = {ctx.rows}", *lines, ""]), encoding="utf-8")
@@ -85,14 +85,14 @@ def firstlight(ctx: TrainContext, out: Path) -> dict[str, Any]:
     )
     if done.returncode:
         raise SystemExit(done.stderr)
-    told: dict[str, Any] = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))["tasks"][ctx.task.stem]
+    result: dict[str, Any] = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))["tasks"][ctx.task.stem]
     steps = map(json.loads, (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
-    return told | {"losses": [step["loss"] for step in steps if "lr" in step]}
+    return result | {"losses": [step["loss"] for step in steps if "lr" in step]}
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What Firstlight begins with: its model, the rows of training in their order, and those it is judged by."""
+    """Firstlight's initial state: its model, the training rows in order, and the validation rows."""
 
     model: GPT
     labels: int
@@ -100,8 +100,8 @@ class Start:
     valid: list[dict[str, Any]]
 
 
-def start_of(ctx: TrainContext) -> Start:
-    """Build what ``firstlight finetune`` builds from the same settings."""
+def build_start(ctx: TrainContext) -> Start:
+    """Build the same as ``firstlight finetune`` from the same settings."""
     spec = read_spec(ctx.task, data=ctx.data, overrides={"max_train_rows": ctx.rows})
     read, lm = load_task(spec, seed=ctx.seed), LM.load_fp32(ctx.model)
     assert lm.tokenizer is not None, "checked by the run before"
@@ -125,7 +125,7 @@ def _example(row: EncodedExample) -> dict[str, Any]:
 def trainer(ctx: TrainContext) -> dict[str, Any]:
     """Train with transformers and peft in this process; return accuracy, its interval and the loss of every step.
 
-    ``handed`` are the seconds that building Firstlight's start took: none of Trainer's.
+    ``setup_seconds`` is the time to build Firstlight's initial state, which is not Trainer's.
     """
     import peft
     import torch
@@ -139,18 +139,18 @@ def trainer(ctx: TrainContext) -> dict[str, Any]:
     )
 
     began = time.perf_counter()
-    start = start_of(ctx)
-    handed = time.perf_counter() - began
+    start = build_start(ctx)
+    setup_seconds = time.perf_counter() - began
     set_seed(ctx.seed)
     tokenizer = AutoTokenizer.from_pretrained(ctx.model)
     body = AutoModelForSequenceClassification.from_pretrained(ctx.model, num_labels=start.labels, dtype=torch.float32)
-    # Trainer's head reads the last token that is no padding; the end-of-text before it is a text's own, so a pad of
-    # its own is needed.
+    # Trainer's head reads the last token that is not padding. Texts end with end-of-text, so padding needs another
+    # token.
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
         tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
         body.resize_token_embeddings(len(tokenizer))
     body.config.pad_token_id = tokenizer.pad_token_id
-    adapted = peft.get_peft_model(
+    peft_model = peft.get_peft_model(
         body,
         peft.LoraConfig(
             task_type="SEQ_CLS", r=TABLE.adapter.r, lora_alpha=TABLE.adapter.alpha, target_modules="all-linear"
@@ -158,10 +158,10 @@ def trainer(ctx: TrainContext) -> dict[str, Any]:
     )
     optimizer = scheduler = None
     if not ctx.own_start:
-        _hand_over(start.model, adapted)
-        learning = [p for p in adapted.parameters() if p.requires_grad]
+        _copy_initial_weights(start.model, peft_model)
+        trainable = [p for p in peft_model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
-            learning, lr=ctx.rate, betas=PRESET["optim"]["betas"], weight_decay=0.0, fused=True
+            trainable, lr=ctx.rate, betas=PRESET["optim"]["betas"], weight_decay=0.0, fused=True
         )
         n, plan = len(start.train) // BATCH, ScheduleSettings.model_validate(PRESET["optim"]["schedule"])
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(min(step, n - 1), n, plan))
@@ -186,7 +186,7 @@ def trainer(ctx: TrainContext) -> dict[str, Any]:
             train_sampling_strategy="random" if ctx.own_start else "sequential",
         )
         worker = Trainer(
-            model=adapted,
+            model=peft_model,
             args=arguments,
             train_dataset=start.train,
             data_collator=DataCollatorWithPadding(tokenizer),
@@ -194,14 +194,20 @@ def trainer(ctx: TrainContext) -> dict[str, Any]:
         )
         worker.train()
         logits = worker.predict(start.valid).predictions
-    said, true = np.asarray(logits).argmax(-1), np.asarray([row["labels"] for row in start.valid])
-    low, high = bootstrap_interval(METRICS["accuracy"], said, true)
+    predicted, labels = np.asarray(logits).argmax(-1), np.asarray([row["labels"] for row in start.valid])
+    low, high = bootstrap_interval(METRICS["accuracy"], predicted, labels)
     losses = [entry["loss"] for entry in worker.state.log_history if "loss" in entry]
-    return {"value": METRICS["accuracy"](said, true), "low": low, "high": high, "losses": losses, "handed": handed}
+    return {
+        "value": METRICS["accuracy"](predicted, labels),
+        "low": low,
+        "high": high,
+        "losses": losses,
+        "setup_seconds": setup_seconds,
+    }
 
 
-def _hand_over(ours: GPT, theirs: Any) -> None:
-    """Copy the first weights of head and adapters; where we have one matrix, each of theirs gets its adapter."""
+def _copy_initial_weights(ours: GPT, theirs: Any) -> None:
+    """Copy the initial weights of head and adapters; a fused matrix's lora_A is copied to each of its parts."""
     parameters = dict(theirs.named_parameters())
     head = next(iter(ours.heads.values()))
     parameters["base_model.model.score.modules_to_save.default.weight"].data.copy_(head.weight)
@@ -215,18 +221,18 @@ def _hand_over(ours: GPT, theirs: Any) -> None:
 
 
 def timed(system: str, ctx: TrainContext) -> tuple[float, dict[str, Any]]:
-    """Run one system as a process; return its seconds and figures."""
+    """Run one system as a process; return its seconds and metrics."""
     began = time.perf_counter()
     if system == SYSTEMS[0]:
         with tempfile.TemporaryDirectory() as folder:
-            told = firstlight(ctx, Path(folder) / "run")
+            result = firstlight(ctx, Path(folder) / "run")
     else:
-        command = [sys.executable, __file__, *ctx.words(), "--trainer"]
+        command = [sys.executable, __file__, *ctx.arguments(), "--trainer"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(done.stderr)
-        told = json.loads(done.stdout.splitlines()[-1])
-    return time.perf_counter() - began - told.get("handed", 0.0), told
+        result = json.loads(done.stdout.splitlines()[-1])
+    return time.perf_counter() - began - result.get("setup_seconds", 0.0), result
 
 
 def main() -> None:
@@ -235,35 +241,36 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("task", type=Path, help="a task of kind classification")
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--rows", type=int, default=1024, help="of train")
-    parser.add_argument("--rate", type=float, default=3e-4, help="the preset's by default")
+    parser.add_argument("--rows", type=int, default=1024, help="number of training rows")
+    parser.add_argument("--rate", type=float, default=3e-4, help="learning rate")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument(
-        "--own-start", action="store_true", help="Trainer draws order, head and adapters itself, with its own warm-up"
+        "--own-start", action="store_true", help="Trainer uses its own order, initial weights and warm-up"
     )
     parser.add_argument("--trainer", action="store_true", help="only Trainer, in this process; prints JSON")
     parser.add_argument("--seed", type=int, default=1, help="of --trainer")
-    asked = parser.parse_args()
-    given = (asked.model, asked.task, asked.data, asked.rows, asked.rate)
-    if asked.trainer:
-        print(json.dumps(trainer(TrainContext(*given, asked.seed, asked.own_start))))
+    args = parser.parse_args()
+    given = (args.model, args.task, args.data, args.rows, args.rate)
+    if args.trainer:
+        print(json.dumps(trainer(TrainContext(*given, args.seed, args.own_start))))
         return
     print(
-        "| seed | system | seconds | accuracy | 95 % interval | losses apart |\n|---|---|---|---|---|---|", flush=True
+        "| seed | system | seconds | accuracy | 95 % interval | difference of losses |\n|---|---|---|---|---|---|",
+        flush=True,
     )
     ratios = []
-    for seed in range(1, asked.seeds + 1):
+    for seed in range(1, args.seeds + 1):
         seconds, losses = {}, {}
         for system in SYSTEMS:
-            seconds[system], told = timed(system, TrainContext(*given, seed, asked.own_start))
-            losses[system] = told["losses"]
-            apart = ""
+            seconds[system], result = timed(system, TrainContext(*given, seed, args.own_start))
+            losses[system] = result["losses"]
+            difference = ""
             if system != SYSTEMS[0]:
                 both = [losses[name] for name in SYSTEMS]
-                apart = f"{statistics.mean(abs(a - b) for a, b in zip(*both, strict=True)):.4f}"
+                difference = f"{statistics.mean(abs(a - b) for a, b in zip(*both, strict=True)):.4f}"
             print(
-                f"| {seed} | {system} | {seconds[system]:.0f} | {told['value']:.3f} | "
-                f"{told['low']:.3f}–{told['high']:.3f} | {apart} |",
+                f"| {seed} | {system} | {seconds[system]:.0f} | {result['value']:.3f} | "
+                f"{result['low']:.3f}–{result['high']:.3f} | {difference} |",
                 flush=True,
             )
         ratios.append(seconds[SYSTEMS[1]] / seconds[SYSTEMS[0]])
