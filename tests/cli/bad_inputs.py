@@ -286,9 +286,9 @@ EVALUATE = [
     Case("evaluate run --text empty.txt", 1, ("empty.txt: holds no text",)),
     Case("evaluate run --text bad.txt", 1, ("bad.txt: byte 5: is not UTF-8",)),
     Case("evaluate run --stride 0", 2, ("--stride", "greater than or equal to 1")),
-    Case("evaluate run --stride 100", 2, ("--stride: is longer than the model sees", "found 100", "at most 16")),
+    Case("evaluate run --stride 100", 2, ("--stride: exceeds the model's block size", "found 100", "at most 16")),
     Case("evaluate run --device cuda", 2, ("--device: this machine has no CUDA device", "--device cpu")),
-    Case("evaluate model", 2, ("model: the model belongs to no run", "--text"), apart),
+    Case("evaluate model", 2, ("model: the model is not in a run", "--text"), apart),
     Case("evaluate run --txt text.txt", 2, ("no such option: --txt", "--text")),
 ]
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from firstlight.evaluation import baseline_likelihoods, baselines, count
+from firstlight.evaluation import baseline_likelihoods, count_ids
 
 
 def test_counts_are_those_of_bincount(tmp_path, monkeypatch):
@@ -14,19 +14,19 @@ def test_counts_are_those_of_bincount(tmp_path, monkeypatch):
     ids = np.random.default_rng(0).integers(0, 50, 40).astype(np.int32)
     ids[-1] = 80
     ids.tofile(tmp_path / "ids")
-    assert np.array_equal(count(np.memmap(tmp_path / "ids", np.int32)), np.bincount(ids))
-    assert count(np.zeros(0, np.int32)).tolist() == []
+    assert np.array_equal(count_ids(np.memmap(tmp_path / "ids", np.int32)), np.bincount(ids))
+    assert count_ids(np.zeros(0, np.int32)).tolist() == []
 
 
 def test_uniform_and_unigram_by_hand():
     train, seen = np.array([5, 0, 2]), np.array([1, 0, 0, 3])
-    found = baselines(4, train, seen)
+    found = baseline_likelihoods(4, train, seen, None)
     assert found.keys() == {"uniform", "unigram"}
-    assert found["uniform"] == pytest.approx(math.log(4))
+    assert found["uniform"].loss == pytest.approx(math.log(4))
     # With one added to each of 4 ids: 6, 1, 3, 1 of 11.
-    assert found["unigram"] == pytest.approx((math.log(11 / 6) + 3 * math.log(11)) / 4)
-    assert baselines(4, None, seen).keys() == {"uniform"}
-    assert baselines(4, train, np.zeros(4)) == {}
+    assert found["unigram"].loss == pytest.approx((math.log(11 / 6) + 3 * math.log(11)) / 4)
+    assert baseline_likelihoods(4, None, seen, None).keys() == {"uniform"}
+    assert baseline_likelihoods(4, train, np.zeros(4), None) == {}
 
 
 def test_bits_per_byte_leave_end_of_text_out():

@@ -24,12 +24,12 @@ def test_each_place_has_shares_of_its_own(monkeypatch: pytest.MonkeyPatch, chunk
 
 
 def test_figures_say_bytes_only_where_there_are_some():
-    assert Likelihood.of(1.0, 2.0, 4).figures() == {
+    assert Likelihood.from_loss(1.0, 2.0, 4).metrics() == {
         "loss": 1.0,
         "perplexity": math.e,
         "bits_per_byte": 2 / math.log(2) / 4,
     }
-    assert Likelihood.of(1.0, 0.0, 0).figures("dim") == {
+    assert Likelihood.from_loss(1.0, 0.0, 0).metrics("dim") == {
         "loss": 1.0,
         "perplexity": math.e,
         "bits_per_dim": 1 / math.log(2),

@@ -113,7 +113,7 @@ def test_a_run_on_a_store_elsewhere_finds_its_valid_split(world, monkeypatch):
     (result,) = evaluate(world / "by-store").texts
     assert result.model.loss == pytest.approx(logged(world / "by-store")["valid_loss"], rel=1e-6)
     shutil.rmtree(world / "store")
-    with pytest.raises(UsageError, match="belongs to no run"):
+    with pytest.raises(UsageError, match="is not in a run"):
         evaluate(world / "by-store")
 
 
@@ -124,7 +124,7 @@ def test_a_checkpoint_named_from_inside_finds_its_run(world, monkeypatch):
 
 def test_a_model_apart_needs_a_text(world):
     LM.load_fp32(world / "run").save(world / "model")
-    with pytest.raises(UsageError, match=r"belongs to no run .*--text"):
+    with pytest.raises(UsageError, match=r"is not in a run .*--text"):
         evaluate(world / "model")
     (result,) = evaluate(world / "model", [str(world / "text.txt")]).texts
     assert result.baselines.keys() == {"uniform"}, "without a training text there is no unigram model"
@@ -168,5 +168,5 @@ def test_a_model_without_tokenizer_reads_no_text(world):
     lm = LM.load_fp32(world / "run")
     with pytest.raises(UsageError, match="has no tokenizer"):
         evaluate(LM(lm.model, None), [str(world / "text.txt")])
-    with pytest.raises(UsageError, match="belongs to no run"):
+    with pytest.raises(UsageError, match="is not in a run"):
         evaluate(LM(lm.model, None))

@@ -124,7 +124,7 @@ def test_a_document_whose_end_is_missing_is_kept(tokenizers):
 
 
 def test_pixels_are_no_text(tokenizers):
-    with pytest.raises(UsageError, match=r"image.png: a document is no text"):
+    with pytest.raises(UsageError, match=r"image.png: a document is not text"):
         encode_text("x", [Document(np.zeros(3), "image.png")], tokenizers["byte"])
 
 
@@ -219,4 +219,4 @@ def test_what_is_not_finite_is_shown(tokenizers):
     assert math.isnan(found.perplexity)
     assert math.isnan(found.bits_per_byte)
     assert all(map(math.isnan, interval))
-    assert Likelihood.of(800.0, 1.0, 1).perplexity == math.inf
+    assert Likelihood.from_loss(800.0, 1.0, 1).perplexity == math.inf

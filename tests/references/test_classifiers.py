@@ -7,12 +7,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from firstlight.finetuning import DELIMITER, EXTRACT, PAD, START, special_tokens
+from firstlight.finetuning import DELIMITER, EXTRACT, PAD, START, TaskSpec, special_tokens
 from firstlight.lm import LM, Classifier, save_pretrained
 from firstlight.model import GPT, ModelConfig, to_hf_state_dict
 from firstlight.tokenizer import TokenizerSettings, train
 from firstlight.types import Document
 
+PAIR = TaskSpec.model_validate({"name": "t", "kind": "pair", "data": {"train": "x.csv"}})
 FAMILIES = ["gpt1", "gpt2", "gpt3", "llama", "modern"]
 
 
@@ -20,7 +21,7 @@ FAMILIES = ["gpt1", "gpt2", "gpt3", "llama", "modern"]
 def tokenizer():
     text = "the day was fine and the film was dull " * 40
     made = train([Document(text, "x")], TokenizerSettings(vocab_size=270))
-    return made.extended(special_tokens([spec("pair")]), around=(START, DELIMITER, EXTRACT), kept={"pad_token": PAD})
+    return made.extended(special_tokens([PAIR]), around=(START, DELIMITER, EXTRACT), kept={"pad_token": PAD})
 
 
 def save(folder: Path, family: str, tokenizer, labels: list[str]) -> GPT:

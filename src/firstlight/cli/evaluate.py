@@ -24,23 +24,25 @@ def evaluate(
         typer.Option(
             "--text",
             help="File, folder or named corpus; ids or images for a model of those; may be repeated; by default the "
-            "run's valid split.",
+            "run's validation split.",
             show_default=False,
         ),
     ] = None,
     stride: Annotated[
         int | None,
-        typer.Option(min=1, help="Tokens that each window moves on; by default the block size.", show_default=False),
+        typer.Option(
+            min=1, help="Tokens between the starts of two windows; by default the block size.", show_default=False
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     int8: Annotated[
-        bool, typer.Option("--int8", help="Put the matrices into eight bits: what generate --int8 writes with.")
+        bool, typer.Option("--int8", help="Quantize the matrices to eight bits, as generate --int8 does.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Score a model on a text.
+    """Compute loss, perplexity and bits per byte of a model on a text.
 
-    Loss, perplexity and bits per byte (token, dimension), beside what a uniform and a unigram model score.
+    Prints them with those of a uniform and a unigram model. Ids and images have bits per token or dimension.
 
     Example: firstlight evaluate runs/mine --text other.txt --stride 64
     """
@@ -67,5 +69,5 @@ def _print_scores(found: "EvaluateResult") -> None:
 
 
 def _row(name: str, score: "Likelihood", unit: str) -> tuple[str, ...]:
-    bits = score.figures(unit).get(f"bits_per_{unit}")
+    bits = score.metrics(unit).get(f"bits_per_{unit}")
     return name, f"{score.loss:.4f}", f"{score.perplexity:,.2f}", "" if bits is None else f"{bits:.4f}"

@@ -1,6 +1,6 @@
-"""Perplexity, bits per byte, and the baselines that give them a meaning."""
+"""Perplexity and bits per byte of a model, and of baselines without context."""
 
-from firstlight.evaluation.baselines import baseline_likelihoods, baselines, count, position_baseline
+from firstlight.evaluation.baselines import baseline_likelihoods, count_ids, position_baseline
 from firstlight.evaluation.likelihood import Likelihood
 from firstlight.evaluation.perplexity import EncodedText, encode_text, join_ids, row_likelihood, text_likelihood
 
@@ -8,8 +8,7 @@ __all__ = [
     "EncodedText",
     "Likelihood",
     "baseline_likelihoods",
-    "baselines",
-    "count",
+    "count_ids",
     "encode_text",
     "join_ids",
     "position_baseline",

@@ -1,4 +1,4 @@
-"""The likelihood of a text: loss, perplexity, and bits per byte, which is comparable across tokenizers."""
+"""The likelihood of texts and of rows of equal length under a model, in windows and batches."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ from firstlight.statistics import ratio_interval
 from firstlight.types import Document, Encoder
 
 _BATCH_CHARACTERS = 1 << 20
-_ROW_TOKENS = 8192  # of one forward pass
+_BATCH_TOKENS = 8192  # of one forward pass
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedText:
-    """A text as one row of ids, with end-of-text before and after each document.
+    """A text as a sequence of ids, with end-of-text before and after each document.
 
     Attributes:
-        name: what the text is called.
+        name: of the text.
         ids: 1-D; the first is context only.
         n_bytes: UTF-8 bytes of the text.
     """
@@ -32,30 +32,32 @@ class EncodedText:
     n_bytes: int
 
 
-def encode_text(name: str, documents: Iterable[Document], encoder: Encoder, between: int | None = None) -> EncodedText:
-    """Encode documents into one stream; the ids of a long one that comes in pieces are those of the whole.
+def encode_text(
+    name: str, documents: Iterable[Document], encoder: Encoder, separator: int | None = None
+) -> EncodedText:
+    """Encode documents into one sequence; a long document that arrives in pieces is encoded as a whole.
 
     Args:
-        name: what the text is called.
+        name: of the text.
         documents: in order.
         encoder: the tokenizer.
-        between: the token before and after each document, where it is not end-of-text.
+        separator: the token before and after each document; by default end-of-text.
 
     Raises:
-        UsageError: a document is no text.
+        UsageError: a document is not text.
     """
-    between = encoder.eot_id if between is None else between
-    parts, n_bytes = [np.array([between], dtype=np.int32)], 0
+    separator = encoder.eot_id if separator is None else separator
+    parts, n_bytes = [np.array([separator], dtype=np.int32)], 0
     for pieces in _pieces(documents, encoder.split_point):
         n_bytes += sum(len(text.encode("utf-8", "surrogatepass")) for text, _ in pieces)
         ids, counts = encoder.encode_batch([text for text, _ in pieces])
         ends = counts.cumsum()[[last for _, last in pieces]]
-        parts.append(np.insert(ids, ends, between))
+        parts.append(np.insert(ids, ends, separator))
     return EncodedText(name, np.concatenate(parts), n_bytes)
 
 
 def join_ids(name: str, documents: Iterable[Document], eot_id: int) -> EncodedText:
-    """Join documents that are ids already into one stream, with ``eot_id`` before and after each."""
+    """Join documents of ids into one sequence, with ``eot_id`` before and after each."""
     end = np.array([eot_id], dtype=np.int32)
     parts = [end]
     for document in documents:
@@ -65,16 +67,16 @@ def join_ids(name: str, documents: Iterable[Document], eot_id: int) -> EncodedTe
 
 
 def _pieces(documents: Iterable[Document], cut: Callable[[str], int]) -> Iterator[list[tuple[str, bool]]]:
-    """Group texts by the megabyte, each with whether it is the last of its document."""
+    """Group texts by the megabyte, each with whether it is the last piece of its document."""
     batch: list[tuple[str, bool]] = []
     held, size, least, ready, unfinished = list[str](), 0, 0, 0, False
     for document in documents:
         if not isinstance(document.content, str):
-            raise UsageError("a document is no text", where=document.source)
+            raise UsageError("a document is not text", where=document.source)
         held.append(document.content)
         size += len(document.content)
         unfinished = document.continues
-        # After a search in vain the text must double before the next one, so that searching stays linear.
+        # After a failed search the text must double before the next one, so that the search is linear in total.
         if document.continues and size < least:
             continue
         text = "".join(held)
@@ -92,20 +94,20 @@ def _pieces(documents: Iterable[Document], cut: Callable[[str], int]) -> Iterato
         yield batch
 
 
-def text_likelihood(lm: LM, stream: EncodedText, *, stride: int) -> tuple[Likelihood, tuple[float, float] | None]:
-    """Return the likelihood of a stream under a model, and the 95 % interval of its loss over windows.
+def text_likelihood(lm: LM, text: EncodedText, *, stride: int) -> tuple[Likelihood, tuple[float, float] | None]:
+    """Compute the likelihood of a text under a model, and the 95 % interval of its loss over windows.
 
     Args:
         lm: the model.
-        stream: at least two ids.
-        stride: tokens that each window moves on by.
+        text: at least two ids.
+        stride: tokens between the starts of two windows.
     """
     lengths = None if lm.tokenizer is None else lm.tokenizer.byte_lengths()
     sums, counts, text_nats, n_bytes = [], [], 0.0, 0
-    with progress.task("evaluate", len(stream.ids) - 1, "tokens") as task:
-        for window in score_windows(lm.model, stream.ids, stride=stride, device_context=lm.device_context):
+    with progress.task("evaluate", len(text.ids) - 1, "tokens") as task:
+        for window in score_windows(lm.model, text.ids, stride=stride, device_context=lm.device_context):
             nats = window.nll.astype(np.float64)
-            targets = stream.ids[1 + window.start : 1 + window.start + len(nats)]
+            targets = text.ids[1 + window.start : 1 + window.start + len(nats)]
             sums.append(nats.sum())
             counts.append(len(nats))
             if lengths is not None:
@@ -113,25 +115,25 @@ def text_likelihood(lm: LM, stream: EncodedText, *, stride: int) -> tuple[Likeli
                 n_bytes += int(lengths[targets].sum())
             task.advance(len(nats))
     loss = float(np.sum(sums) / np.sum(counts))
-    return Likelihood.of(loss, text_nats, n_bytes), ratio_interval(np.array(sums), np.array(counts))
+    return Likelihood.from_loss(loss, text_nats, n_bytes), ratio_interval(np.array(sums), np.array(counts))
 
 
 def row_likelihood(lm: LM, rows: np.ndarray) -> tuple[Likelihood, tuple[float, float] | None]:
-    """Return the likelihood of rows of one length, each a document of its own, and the 95 % interval of the loss.
+    """Compute the likelihood of documents of one length, and the 95 % interval of the loss over documents.
 
     Args:
         lm: the model.
         rows: (N, 1 + T) ids; the first of each row is context only.
     """
     T = rows.shape[1] - 1
-    at_once = max(1, _ROW_TOKENS // T)
+    batch_rows = max(1, _BATCH_TOKENS // T)
     sums: list[np.ndarray] = []
     device = next(lm.model.parameters()).device
     was_training = lm.model.training
     lm.model.eval()
     with progress.task("evaluate", rows.size - len(rows), "tokens") as task:
-        for first in range(0, len(rows), at_once):
-            ids = torch.from_numpy(rows[first : first + at_once].astype(np.int64)).to(device)
+        for first in range(0, len(rows), batch_rows):
+            ids = torch.from_numpy(rows[first : first + batch_rows].astype(np.int64)).to(device)
             with parallel.autocast(lm.device_context):
                 nats = lm.model.token_nll(ids[:, :-1], ids[:, 1:])
             sums.append(nats.double().sum(1).cpu().numpy())
@@ -139,4 +141,4 @@ def row_likelihood(lm: LM, rows: np.ndarray) -> tuple[Likelihood, tuple[float, f
     lm.model.train(was_training)
     per_row = np.concatenate(sums)
     loss = float(per_row.sum() / (len(rows) * T))
-    return Likelihood.of(loss, 0.0, 0), ratio_interval(per_row, np.full(len(rows), T))
+    return Likelihood.from_loss(loss, 0.0, 0), ratio_interval(per_row, np.full(len(rows), T))

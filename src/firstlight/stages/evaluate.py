@@ -1,6 +1,6 @@
-"""``evaluate``: loss, perplexity and bits per byte on any text, beside what models without context score.
+"""``evaluate``: loss, perplexity and bits per byte of a model on any text, with those of baselines without context.
 
-Of ids and images that are no text: bits per token, or per dimension.
+For ids and images, which are not text: bits per token, or per dimension.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,23 +14,29 @@ from firstlight import parallel, progress
 from firstlight.config import read_toml
 from firstlight.corpus import CorpusSettings, open_corpus
 from firstlight.errors import StoreError, UsageError
-from firstlight.evaluation import EncodedText, baseline_likelihoods, count, encode_text, text_likelihood
+from firstlight.evaluation import EncodedText, baseline_likelihoods, count_ids, encode_text, text_likelihood
 from firstlight.files import MANIFEST
 from firstlight.lm import LM
-from firstlight.stages.score_sequences import TextResult, no_text, score_sequences
+from firstlight.stages.score_sequences import TextResult, no_text_error, score_sequences
 from firstlight.store import TokenStore, unigram_counts
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluateResult:
-    """What was evaluated, with which stride, and what came out."""
+    """The likelihood metrics of a model.
+
+    Attributes:
+        model: its directory.
+        stride: tokens between the starts of two windows.
+        texts: metrics of each text.
+    """
 
     model: Path
     stride: int
     texts: list[TextResult]
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON object; of what is no text, without bytes."""
+        """Return a JSON object."""
         return {"model": self.model, "stride": self.stride, "texts": [text.to_json() for text in self.texts]}
 
 
@@ -42,17 +48,17 @@ def evaluate(
     device: str = "auto",
     int8: bool = False,
 ) -> EvaluateResult:
-    """Score texts, or the valid split of the run that the model belongs to.
+    """Compute the likelihood of texts, or of the validation split of the model's run.
 
     Args:
-        model: where a model lies, or a loaded one.
-        text: files, folders or named corpora, of ids or images for a model of those; each is scored by itself.
-        stride: tokens that each window moves on by; by default the block size.
+        model: a run, checkpoint or model directory, or a loaded model.
+        text: files, folders or named corpora, of ids or images for a model of those; each is scored separately.
+        stride: tokens between the starts of two windows; by default the block size.
         device: auto, cpu, cuda, cuda:N or mps.
-        int8: score with the matrices in eight bits.
+        int8: quantize the matrices to eight bits.
 
     Raises:
-        UsageError: no text is given and the model belongs to no run; or a stride beyond the block size.
+        UsageError: no text is given and the model has no run; or the stride exceeds the block size.
         CompatibilityError: the run's token store was made with another tokenizer.
     """
     lm = model if isinstance(model, LM) else _load(model, device)
@@ -60,28 +66,29 @@ def evaluate(
     step = lm.config.block_size if stride is None else stride
     if not 1 <= step <= lm.config.block_size:
         raise UsageError(
-            "is longer than the model sees" if step > 0 else "moves on by nothing",
+            "exceeds the model's block size" if step > 0 else "is not positive",
             where="stride",
             found=step,
             expected=f"at least 1, at most {lm.config.block_size}",
         )
-    found = find_token_store(lm, needed=not text)
+    store = find_token_store(lm, needed=not text)
     if lm.codec is not None:
-        return EvaluateResult(lm.source or Path(), step, list(score_sequences(lm, lm.codec, text, found, step)))
-    counts = None if found is None else unigram_counts(found.train)
-    return EvaluateResult(lm.source or Path(), step, [_score(lm, s, step, counts) for s in _streams(lm, text, found)])
+        return EvaluateResult(lm.source or Path(), step, list(score_sequences(lm, lm.codec, text, store, step)))
+    counts = None if store is None else unigram_counts(store.train)
+    texts = [_score(lm, encoded, step, counts) for encoded in _encode_texts(lm, text, store)]
+    return EvaluateResult(lm.source or Path(), step, texts)
 
 
 def _load(model: str | Path, device: str) -> LM:
-    """Load a model whose weights keep their precision, so that it scores as it did in training."""
+    """Load a model with weights in fp32, so that its loss is that of training."""
     device_context = parallel.resolve_hardware(parallel.HardwareSettings.model_validate({"device": device}))
     return LM.load_fp32(model).to(device_context)
 
 
 def find_token_store(lm: LM, *, needed: bool) -> TokenStore | None:
-    """Return the token store of the run that a checkpoint lies in; where it is not ``needed``, only a fitting one."""
-    words = lm.vocab
-    if lm.source is None or words is None:
+    """Open the token store of a checkpoint's run; where it is not ``needed``, a missing or other one is None."""
+    vocab = lm.vocab
+    if lm.source is None or vocab is None:
         return None
     run = lm.source.resolve().parent.parent
     folder = run / "data"
@@ -90,31 +97,31 @@ def find_token_store(lm: LM, *, needed: bool) -> TokenStore | None:
     if not (folder / MANIFEST).is_file():
         return None
     try:
-        store = TokenStore.open(folder, tokenizer_hash=words.hash if needed else None)
+        store = TokenStore.open(folder, tokenizer_hash=vocab.hash if needed else None)
     except StoreError as error:
         if needed:
             raise
-        progress.warn(f"the text that the run was trained on is left out: {error}")
+        progress.warn(f"the run's training text cannot be read and is not used: {error}")
         return None
-    return store if store.tokenizer_hash == words.hash else None
+    return store if store.tokenizer_hash == vocab.hash else None
 
 
-def _streams(lm: LM, text: Sequence[str], store: TokenStore | None) -> Iterator[EncodedText]:
+def _encode_texts(lm: LM, text: Sequence[str], store: TokenStore | None) -> Iterator[EncodedText]:
     if text:
         if lm.tokenizer is None:
-            raise UsageError("the model has no tokenizer, so it reads no text", where=lm.source)
+            raise UsageError("the model has no tokenizer, so it cannot read text", where=lm.source)
         for source in open_corpus(list(text), CorpusSettings()).sources:
             yield encode_text(source.name, source.documents(), lm.tokenizer, lm.start_id)
     elif store is not None:
         yield EncodedText("valid split", np.asarray(store.valid.tokens), store.valid.n_bytes)
     else:
-        raise no_text(lm)
+        raise no_text_error(lm)
 
 
-def _score(lm: LM, stream: EncodedText, stride: int, counts: np.ndarray | None) -> TextResult:
-    if len(stream.ids) < 2 or not stream.n_bytes:
-        raise UsageError("holds no text to score", where=stream.name)
-    own, interval = text_likelihood(lm, stream, stride=stride)
+def _score(lm: LM, text: EncodedText, stride: int, counts: np.ndarray | None) -> TextResult:
+    if len(text.ids) < 2 or not text.n_bytes:
+        raise UsageError("contains no text to score", where=text.name)
+    likelihood, interval = text_likelihood(lm, text, stride=stride)
     lengths = None if lm.tokenizer is None else lm.tokenizer.byte_lengths()
-    others = baseline_likelihoods(lm.config.vocab_size or 1, counts, count(stream.ids[1:]), lengths)
-    return TextResult(stream.name, len(stream.ids) - 1, stream.n_bytes, own, others, interval)
+    baselines = baseline_likelihoods(lm.config.vocab_size or 1, counts, count_ids(text.ids[1:]), lengths)
+    return TextResult(text.name, len(text.ids) - 1, text.n_bytes, likelihood, baselines, interval)

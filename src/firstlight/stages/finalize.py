@@ -4,7 +4,7 @@ from pathlib import Path
 
 from firstlight import progress
 from firstlight.errors import FirstlightError
-from firstlight.evaluation import Likelihood, baseline_likelihoods, count
+from firstlight.evaluation import Likelihood, baseline_likelihoods, count_ids
 from firstlight.lm import LM
 from firstlight.model import count_parameters
 from firstlight.runs import RunDirectory, write_json
@@ -30,7 +30,7 @@ def evaluate_run(
         counts = {"n_tokens": valid.targets} | ({"n_bytes": valid.text_bytes} if valid.text_bytes else {})
         evaluation = {
             "valid": {"loss": valid.loss, "perplexity": valid.perplexity, **valid.bits, **counts},
-            "baselines": {name: known.figures(valid.unit) for name, known in baselines(artifacts).items()},
+            "baselines": {name: known.metrics(valid.unit) for name, known in baselines(artifacts).items()},
             "parameters": count_parameters(ctx.state.model.config).total,
         }
         write_json(run.evaluation_file, evaluation)
@@ -42,7 +42,7 @@ def baselines(artifacts: PretrainArtifacts) -> dict[str, Likelihood]:
     """Compute what models without context score on the validation split."""
     store, codec = artifacts.store, artifacts.codec
     if codec is None or codec.sequence_length is None:
-        seen = count(store.train.tokens), count(store.valid.tokens)
+        seen = count_ids(store.train.tokens), count_ids(store.valid.tokens)
         return baseline_likelihoods(store.vocab_size, *seen, artifacts.vocab.byte_lengths())
     return image_baselines(codec, *(split_rows(split, codec.sequence_length) for split in (store.train, store.valid)))
 

@@ -1,4 +1,4 @@
-"""What a model scores: of one text, and of ids and images that are no text."""
+"""Likelihood metrics of one text, and of ids and images, which are not text."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -12,7 +12,7 @@ from firstlight.evaluation import (
     EncodedText,
     Likelihood,
     baseline_likelihoods,
-    count,
+    count_ids,
     join_ids,
     position_baseline,
     row_likelihood,
@@ -26,11 +26,16 @@ from firstlight.tokenizer import Codec, Ids, Pixels
 
 @dataclass(frozen=True, slots=True)
 class TextResult:
-    """What a model scores on one text.
+    """Likelihood metrics of a model on one text.
 
     Attributes:
-        interval: of the loss, or None for a single window.
-        unit: what bits are counted for: a byte; where ids stand for none, a token or a dimension ("dim").
+        name: of the text.
+        n_tokens: number of targets.
+        n_bytes: UTF-8 bytes of the text.
+        model: metrics of the model.
+        baselines: metrics of models without context, by name.
+        interval: 95 % interval of the loss, or None for a single window.
+        unit: of bits per unit: byte; where ids do not stand for bytes, token or dimension ("dim").
     """
 
     name: str
@@ -42,19 +47,19 @@ class TextResult:
     unit: str = "byte"
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON object; of what is no text, without bytes."""
-        held = {field.name: getattr(self, field.name) for field in fields(self)}
+        """Return a JSON object; without bytes where ids do not stand for bytes."""
+        table = {field.name: getattr(self, field.name) for field in fields(self)}
         if self.unit == "byte":
-            return {key: value for key, value in held.items() if key != "unit"}
-        del held["n_bytes"]
-        baselines = {name: known.figures(self.unit) for name, known in self.baselines.items()}
-        return {**held, "model": self.model.figures(self.unit), "baselines": baselines}
+            return {key: value for key, value in table.items() if key != "unit"}
+        del table["n_bytes"]
+        baselines = {name: likelihood.metrics(self.unit) for name, likelihood in self.baselines.items()}
+        return {**table, "model": self.model.metrics(self.unit), "baselines": baselines}
 
 
-def no_text(lm: LM) -> UsageError:
-    """Return the error for a model that belongs to no run, and no text was named."""
+def no_text_error(lm: LM) -> UsageError:
+    """Return the error for a model without a run, where no text is given."""
     return UsageError(
-        "the model belongs to no run whose valid split could be taken", where=lm.source, fix="Name a text with --text."
+        "the model is not in a run with a validation split", where=lm.source, fix="Name a text with --text."
     )
 
 
@@ -65,74 +70,73 @@ def score_sequences(
 
     Args:
         lm: the model.
-        codec: what its ids mean.
-        names: files, folders or globs of the model's kind; images are brought to its form.
+        codec: the meaning of its ids.
+        names: files, folders or globs of the model's kind; images are resized and quantized as the model's were.
         store: of the model's run, or None.
-        stride: of ids, tokens that each window moves on by.
+        stride: of ids, tokens between the starts of two windows.
 
     Raises:
-        UsageError: another kind of corpus, or nothing to score.
-        CorpusError: a file is damaged, or holds ids that the model does not know.
+        UsageError: the corpus is of another kind, or there is nothing to score.
+        CorpusError: a file is damaged, or contains unknown ids.
     """
     if not names and store is None:
-        raise no_text(lm)
+        raise no_text_error(lm)
     if isinstance(codec, Pixels):
         train = None if store is None else split_rows(store.train, codec.sequence_length)
         for name, rows in _images(codec, names, store):
-            own, interval = row_likelihood(lm, rows)
-            yield TextResult(
-                name, rows.size - len(rows), 0, own, image_baselines(codec, train, rows), interval, codec.UNIT
-            )
+            likelihood, interval = row_likelihood(lm, rows)
+            baselines = image_baselines(codec, train, rows)
+            yield TextResult(name, rows.size - len(rows), 0, likelihood, baselines, interval, codec.UNIT)
         return
     counts = None if store is None else unigram_counts(store.train)
-    for stream in _streams(codec, names, store):
-        if len(stream.ids) < 2:
-            raise UsageError("holds nothing to score", where=stream.name)
-        own, interval = text_likelihood(lm, stream, stride=stride)
-        others = baseline_likelihoods(codec.vocab_size, counts, count(stream.ids[1:]), None)
-        yield TextResult(stream.name, len(stream.ids) - 1, 0, own, others, interval, codec.UNIT)
+    for ids in _id_sequences(codec, names, store):
+        if len(ids.ids) < 2:
+            raise UsageError("contains nothing to score", where=ids.name)
+        likelihood, interval = text_likelihood(lm, ids, stride=stride)
+        baselines = baseline_likelihoods(codec.vocab_size, counts, count_ids(ids.ids[1:]), None)
+        yield TextResult(ids.name, len(ids.ids) - 1, 0, likelihood, baselines, interval, codec.UNIT)
 
 
 def image_baselines(pixels: Pixels, train: np.ndarray | None, rows: np.ndarray) -> dict[str, Likelihood]:
-    """Return what models would score that know nothing, how frequent values are, and that at each place.
+    """Compute the baselines of images: uniform, unigram, and frequencies at each position.
 
     Args:
-        pixels: what ids mean.
-        train: (N, 1 + P) rows of ids, or None where they are not known.
+        pixels: the meaning of the ids.
+        train: (N, 1 + P) rows of ids, or None where they are unknown.
         rows: (M, 1 + P) that are scored.
     """
-    seen = None if train is None else count(train[:, 1:].reshape(-1))
-    found = baseline_likelihoods(pixels.n_values, seen, count(rows[:, 1:].reshape(-1)), None)
-    return (
-        found if train is None else {**found, "position": position_baseline(train[:, 1:], rows[:, 1:], pixels.n_values)}
-    )
+    train_counts = None if train is None else count_ids(train[:, 1:].reshape(-1))
+    found = baseline_likelihoods(pixels.n_values, train_counts, count_ids(rows[:, 1:].reshape(-1)), None)
+    if train is not None:
+        found["position"] = position_baseline(train[:, 1:], rows[:, 1:], pixels.n_values)
+    return found
 
 
-def split_rows(split: Split, sequence: int) -> np.ndarray:
-    """Return the documents of a split as rows (N, sequence), where all have one length."""
-    return split.tokens.reshape(-1, sequence)
+def split_rows(split: Split, sequence_length: int) -> np.ndarray:
+    """Return the documents of a split as rows (N, sequence_length), where all have one length."""
+    return split.tokens.reshape(-1, sequence_length)
 
 
 def _images(pixels: Pixels, names: Sequence[str], store: TokenStore | None) -> Iterator[tuple[str, np.ndarray]]:
     for name in names:
-        _require(name, "images")
+        _check_kind(name, "images")
         found = open_sequences("images", [name], CorpusSettings(), IdSettings(), ImageSettings(), known=pixels)
         yield name, np.stack([np.asarray(document.content) for document in found.sources[0].documents()])
     if not names and store is not None:
         yield "valid split", split_rows(store.valid, pixels.sequence_length)
 
 
-def _streams(ids: Ids, names: Sequence[str], store: TokenStore | None) -> Iterator[EncodedText]:
+def _id_sequences(codec: Ids, names: Sequence[str], store: TokenStore | None) -> Iterator[EncodedText]:
     for name in names:
-        _require(name, "ids")
-        settings = IdSettings(vocab_size=ids.n_ids)
-        found = open_sequences("ids", [name], CorpusSettings(), settings, ImageSettings(), known=ids)
-        yield join_ids(name, found.sources[0].documents(), ids.eot_id)
+        _check_kind(name, "ids")
+        settings = IdSettings(vocab_size=codec.n_ids)
+        found = open_sequences("ids", [name], CorpusSettings(), settings, ImageSettings(), known=codec)
+        yield join_ids(name, found.sources[0].documents(), codec.eot_id)
     if not names and store is not None:
         yield EncodedText("valid split", np.asarray(store.valid.tokens), 0)
 
 
-def _require(name: str, kind: str) -> None:
+def _check_kind(name: str, kind: str) -> None:
     found = infer_kind([name])
     if found != kind:
-        raise UsageError(f"the model is one of {kind}", where=name, found=found)
+        raise UsageError(f"the model was trained on {kind}", where=name, found=found)
