@@ -107,7 +107,7 @@ def test_other_ids_are_evaluated(made: Path, tmp_path: Path, capsys: pytest.Capt
     assert command(["evaluate", run]) == 0
     assert "bits/token" in capsys.readouterr().out
     (tmp_path / "a.txt").write_text("text", encoding="utf-8")
-    with pytest.raises(UsageError, match="the model is one of ids .found text"):
+    with pytest.raises(UsageError, match="the model was trained on ids .found text"):
         firstlight.evaluate(run, [str(tmp_path / "a.txt")])
     np.save(tmp_path / "high.npy", np.array([1, 12]))
     with pytest.raises(CorpusError, match="high.npy: place 1: holds an id outside the vocabulary"):
@@ -132,7 +132,7 @@ def test_a_store_made_before_trains_too(made: Path, tmp_path: Path, capsys: pyte
     )
     assert again.valid_loss < result.valid_loss
     np.save(tmp_path / "other.npy", np.arange(3000) % 20)
-    with pytest.raises(CompatibilityError, match="the starting model was trained with another tokenizer"):
+    with pytest.raises(CompatibilityError, match="the model to start from was trained with another tokenizer"):
         firstlight.pretrain(
             [str(tmp_path / "other.npy")],
             out=tmp_path / "no",

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from firstlight import progress
 from firstlight.errors import StoreError, TokenizerError, UsageError
-from firstlight.evaluation import count
+from firstlight.evaluation import count_ids
 from firstlight.files import write_atomic
 from firstlight.model import GPT
 from firstlight.model.factorized_embedding import factorize_embedding, init_from_vectors
@@ -105,7 +105,7 @@ def prepare_vectors(
             raise TokenizerError("has a vector for no token of the vocabulary", where=source)
         named = [text or token for text, token in zip(surfaces(tokenizer), tokenizer.tokens(), strict=True)]
         counts = np.zeros(tokenizer.vocab_size, dtype=np.int64)
-        seen = count(store.train.tokens)
+        seen = count_ids(store.train.tokens)
         counts[: len(seen)] = seen
         covered = coverage(mapped, named, counts, tokenizer.unk_id)
         progress.notice(f"{source}: {covered.sentence()}")
