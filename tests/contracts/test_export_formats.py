@@ -17,7 +17,7 @@ from firstlight.lm import LM
 
 ROOT = Path(__file__).parents[2]
 # A format that does not support the model of the others needs an entry.
-SHAPES = {"nanogpt": {"family": "gpt2", "kind": "char", "gelu": "erf", "n_layer": 1}}
+SHAPES = {"nanogpt": {"family": "gpt2", "kind": "char", "mlp": "gelu", "n_layer": 1}}
 # Formats without an importer.
 NOT_IMPORTED = {"onnx", "pt2"}
 

@@ -340,7 +340,7 @@ def test_archives_that_are_damaged(tmp_path, archive):
     config_json, weights = "firstlight/config.json", "model.weights.h5"
     bad = tmp_path / "m.keras"
     refused(packed(bad, archive, **{config_json: None}), "has no config of Firstlight")
-    refused(packed(bad, archive, **{config_json: b"{}"}), "holds a model of another kind")
+    refused(packed(bad, archive, **{config_json: b"{}"}), "unsupported model type")
     refused(packed(bad, archive, **{weights: None}), "not a readable Keras model")
     refused(packed(bad, archive, zipfile.ZIP_LZMA), "unsupported compression")
     bomb = packed(bad, archive, zipfile.ZIP_DEFLATED, **{weights: bytes(1 << 24)})
