@@ -1,7 +1,4 @@
-"""An optimizer and a schedule from outside Firstlight.
-
-PYTHONPATH=examples/extensions firstlight pretrain text.txt optim.name=lion:Lion optim.schedule.name=lion:inverse_sqrt
-"""
+"""Lion (Chen et al. 2023): the sign of interpolated momentum, with decoupled weight decay."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,11 +7,11 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from firstlight.optim import OptimizerSettings, ScheduleSettings
+from firstlight.optim import OptimizerSettings
 
 
 class Lion(OptimizerSettings):
-    """Settings of Lion (Chen et al. 2023)."""
+    """Settings of Lion, and how to build it."""
 
     lr: float = Field(1e-4, gt=0, description="learning rate; about a tenth of AdamW's")
     weight_decay: float = Field(1.0, ge=0, description="of matrices and embeddings; about ten times AdamW's")
@@ -34,12 +31,12 @@ class Lion(OptimizerSettings):
         return LionOptimizer([g for g in groups if g["params"]], lr=self.lr, betas=self.betas)
 
     def state_shapes(self, name: str, parameter: nn.Parameter) -> dict[str, tuple[int, ...]]:
-        """Return the momentum."""
+        """Return the momentum, which is all the state there is."""
         return {"exp_avg": tuple(parameter.shape)}
 
 
 class LionOptimizer(torch.optim.Optimizer):
-    """Sign of interpolated momentum, with decoupled weight decay."""
+    """The update rule."""
 
     def __init__(self, params: Any, lr: float, betas: tuple[float, float]) -> None:
         super().__init__(params, {"lr": lr, "betas": betas})
@@ -58,8 +55,3 @@ class LionOptimizer(torch.optim.Optimizer):
                 p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.add_(torch.lerp(p.grad, momentum, update_beta).sign_(), alpha=-group["lr"])
                 momentum.lerp_(p.grad, 1 - momentum_beta)
-
-
-def inverse_sqrt(progress: float, settings: ScheduleSettings, scale: float = 10.0) -> float:
-    """Fall as the inverse square root of the steps after warm-up; ``optim.schedule.options.scale`` says how fast."""
-    return (1 + scale * progress) ** -0.5
