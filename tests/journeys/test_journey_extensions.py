@@ -7,7 +7,7 @@ from pathlib import Path
 
 from journey_files import same_bytes
 
-EXTENSIONS = Path(__file__).parents[2] / "examples" / "extensions"
+EXAMPLES = Path(__file__).parents[2] / "docs" / "howto" / "examples"
 TRACKER = """
 import json
 
@@ -26,10 +26,11 @@ class Lines:
 def test_an_optimizer_a_schedule_and_a_tracker_from_outside(tiny, run, tmp_path):
     package = tmp_path / "packages" / "mine"
     package.mkdir(parents=True)
-    shutil.copy(EXTENSIONS / "lion.py", package / "lion.py")
+    for name in ("lion.py", "inverse_sqrt.py"):
+        shutil.copy(EXAMPLES / name, package / name)
     (package / "lines.py").write_text(TRACKER)
     words = [*tiny, "train.steps=20", "optim.name=mine.lion:Lion", "optim.lr=1e-3"]
-    words += ["optim.schedule.name=mine.lion:inverse_sqrt", "optim.schedule.options.scale=3"]
+    words += ["optim.schedule.name=mine.inverse_sqrt:inverse_sqrt", "optim.schedule.options.scale=3"]
     words += ["train.trackers=['mine.lines:Lines']"]
     path = {"PYTHONPATH": os.pathsep.join([str(package.parent), *filter(None, [os.environ.get("PYTHONPATH")])])}
 

@@ -9,14 +9,15 @@ import pytest
 
 from firstlight.optim.schedule import schedule_function
 
-LION = Path(__file__).parents[2] / "examples" / "extensions" / "lion.py"
+EXAMPLES = Path(__file__).parents[2] / "docs" / "howto" / "examples"
 
 
 @pytest.fixture
 def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A package named ``outside`` with one module, ``outside.lion``; as if none of it had ever been imported."""
+    """A package named ``outside`` of two examples, as if it had never been imported."""
     (tmp_path / "outside").mkdir()
-    shutil.copy(LION, tmp_path / "outside" / "lion.py")
+    for name in ("lion.py", "inverse_sqrt.py"):
+        shutil.copy(EXAMPLES / name, tmp_path / "outside" / name)
     monkeypatch.syspath_prepend(str(tmp_path))
     yield tmp_path / "outside"
     for name in [name for name in sys.modules if name.partition(".")[0] == "outside"]:

@@ -12,6 +12,9 @@ from firstlight.errors import ConfigError
 from firstlight.optim import OPTIMIZER, Muon, Optimizer, OptimizerSettings, build_optimizer, lr_factor, state_tensors
 
 
+INVERSE_SQRT = "outside.inverse_sqrt:inverse_sqrt"
+
+
 class Root(Settings):
     optim: Annotated[OptimizerSettings, OPTIMIZER] = Muon()
 
@@ -89,7 +92,7 @@ def test_a_class_that_builds_no_optimizer_is_refused(outside: Path) -> None:
 
 def test_a_schedule_of_another_package(outside: Path) -> None:
     def factors(**table: Any) -> list[float]:
-        schedule = resolve(Root, {"optim": {"schedule": {"name": "outside.lion:inverse_sqrt", **table}}}).optim.schedule
+        schedule = resolve(Root, {"optim": {"schedule": {"name": INVERSE_SQRT, **table}}}).optim.schedule
         return [lr_factor(step, 10, schedule) for step in (0, 5, 10)]
 
     assert factors() == pytest.approx([1, 6**-0.5, 11**-0.5])
@@ -97,4 +100,8 @@ def test_a_schedule_of_another_package(outside: Path) -> None:
     with pytest.raises(ConfigError, match=r"optim\.schedule\.options.*'sclae'"):
         factors(options={"sclae": 3})
     with pytest.raises(ConfigError, match="needs a number of steps"):
-        lr_factor(0, None, resolve(Root, {"optim": {"schedule": {"name": "outside.lion:inverse_sqrt"}}}).optim.schedule)
+        lr_factor(
+            0,
+            None,
+            resolve(Root, {"optim": {"schedule": {"name": INVERSE_SQRT}}}).optim.schedule,
+        )
