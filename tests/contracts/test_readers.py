@@ -1,4 +1,4 @@
-"""What every reader owes, plain and under every compression; a new entry of READERS is met here by itself."""
+"""The contract of corpus readers, for every entry of READERS under every compression, and for one from outside."""
 
 import bz2
 import csv
@@ -9,8 +9,10 @@ import json
 import lzma
 import os
 import random
+import subprocess
+import sys
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow
@@ -18,17 +20,8 @@ import pyarrow.parquet
 import pytest
 import zstandard
 
-from firstlight.corpus import READERS, CorpusSettings, Tally, open_corpus
-from firstlight.corpus.readers import (
-    read_csv,
-    read_html,
-    read_json,
-    read_jsonl,
-    read_parquet,
-    read_text,
-    read_tsv,
-)
-from firstlight.errors import CorpusError
+from firstlight.corpus import READERS, CorpusSettings, Tally, infer_kind, open_corpus
+from firstlight.errors import ConfigError, CorpusError, MissingExtra
 from firstlight.types import Document
 
 TEXTS = ["First, plain.", "Zweitens: ä — 中文 🙂", 'with "quotes", commas; and a colon:', "twice", "twice"]
@@ -50,19 +43,22 @@ def parquet(texts: list[str], column: str = "text", row_group: int = 2) -> bytes
     return out.getvalue()
 
 
+TEXT_SUFFIXES = READERS[".txt"].suffixes
 # How a file with these documents looks; a reader without an entry fails test_every_reader_is_tested.
-WRITERS: dict[Callable[..., Iterator[Document]], Callable[[list[str]], bytes]] = {
-    read_text: lambda texts: "\n".join(texts).encode(),
-    read_jsonl: lambda texts: "".join(json.dumps({"id": i, "text": t}) + "\n" for i, t in enumerate(texts)).encode(),
-    read_json: lambda texts: json.dumps([{"id": i, "text": t} for i, t in enumerate(texts)]).encode(),
-    read_csv: table,
-    read_tsv: lambda texts: "".join(["id\ttext\n", *(f"{i}\t{t}\n" for i, t in enumerate(texts))]).encode(),
-    read_parquet: parquet,
-    read_html: lambda texts: (
+FORMATS: dict[str, Callable[[list[str]], bytes]] = {
+    ".txt": lambda texts: "\n".join(texts).encode(),
+    ".jsonl": lambda texts: "".join(json.dumps({"id": i, "text": t}) + "\n" for i, t in enumerate(texts)).encode(),
+    ".json": lambda texts: json.dumps([{"id": i, "text": t} for i, t in enumerate(texts)]).encode(),
+    ".csv": table,
+    ".tsv": lambda texts: "".join(["id\ttext\n", *(f"{i}\t{t}\n" for i, t in enumerate(texts))]).encode(),
+    ".parquet": parquet,
+    ".html": lambda texts: (
         f"<html><body>{'<br>'.join(html.escape(t, quote=False) for t in texts)}</body></html>".encode()
     ),
 }
-ONE_A_FILE = {read_text, read_html}
+# The writer of each suffix: that of its reader.
+WRITERS = {s: write for first, write in FORMATS.items() for s in READERS[first].suffixes}
+ONE_PER_FILE = {*TEXT_SUFFIXES, ".html", ".htm"}
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "": lambda data: data,
     ".gz": gzip.compress,
@@ -71,8 +67,8 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     ".zst": lambda data: zstandard.ZstdCompressor().compress(data),
 }
 # One suffix a reader; the others of the same reader differ in nothing but the table.
-SUFFIXES = {reader: suffix for suffix, reader in reversed(READERS.items())}
-every_reader = pytest.mark.parametrize("suffix", SUFFIXES.values())
+SUFFIXES = list(FORMATS)
+every_reader = pytest.mark.parametrize("suffix", SUFFIXES)
 every_compression = pytest.mark.parametrize("packing", COMPRESS)
 
 
@@ -83,7 +79,7 @@ def make(folder: Path, suffix: str, packing: str, data: bytes) -> Path:
 
 
 def read(path: Path, suffix: str, settings: CorpusSettings = MANY, tally: Tally | None = None) -> list[Document]:
-    return list(READERS[suffix](path, settings, tally or Tally()))
+    return list(READERS[suffix].read(path, settings, tally or Tally()))
 
 
 def texts_of(documents: list[Document]) -> list[str]:
@@ -97,7 +93,7 @@ def texts_of(documents: list[Document]) -> list[str]:
 
 
 def expected(suffix: str, texts: list[str] = TEXTS) -> list[str]:
-    return ["\n".join(texts)] if READERS[suffix] in ONE_A_FILE else texts
+    return ["\n".join(texts)] if suffix in ONE_PER_FILE else texts
 
 
 def noise(n: int) -> list[str]:
@@ -107,13 +103,22 @@ def noise(n: int) -> list[str]:
 
 
 def test_every_reader_is_tested():
-    assert set(READERS.values()) == set(WRITERS)
+    assert set(READERS) == set(WRITERS)
+
+
+def test_an_optional_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    optional = {suffix: READERS[suffix].extra for suffix in SUFFIXES if READERS[suffix].extra is not None}
+    assert optional == {".parquet": "parquet"}
+    path = make(tmp_path, ".parquet", "", parquet(TEXTS))
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingExtra, match=r"firstlight\[parquet\]"):
+        read(path, ".parquet")
 
 
 @pytest.mark.parametrize("suffix", READERS)
 @every_compression
 def test_documents_come_back_with_their_place(tmp_path: Path, suffix: str, packing: str):
-    path = make(tmp_path, suffix, packing, WRITERS[READERS[suffix]](TEXTS))
+    path = make(tmp_path, suffix, packing, WRITERS[suffix](TEXTS))
     source = open_corpus([str(path)]).sources[0]
     documents = list(source.documents())
     assert texts_of(documents) == expected(suffix)
@@ -123,14 +128,14 @@ def test_documents_come_back_with_their_place(tmp_path: Path, suffix: str, packi
 
 @every_reader
 def test_a_second_reading_gives_the_same(tmp_path: Path, suffix: str):
-    path = make(tmp_path, suffix, ".gz", WRITERS[READERS[suffix]](TEXTS))
+    path = make(tmp_path, suffix, ".gz", WRITERS[suffix](TEXTS))
     source = open_corpus([str(path)]).sources[0]
     assert list(source.documents()) == list(source.documents())
 
 
 @every_reader
 def test_places_differ_between_documents(tmp_path: Path, suffix: str):
-    path = make(tmp_path, suffix, "", WRITERS[READERS[suffix]](TEXTS))
+    path = make(tmp_path, suffix, "", WRITERS[suffix](TEXTS))
     places = [d.source for d in read(path, suffix)]
     assert len(set(places)) == len(places)
 
@@ -157,7 +162,7 @@ def test_nothing_compressed_holds_no_text(tmp_path: Path, suffix: str, packing: 
 @pytest.mark.parametrize("packing", [p for p in COMPRESS if p])
 @pytest.mark.parametrize("cut", [0.5, -3])
 def test_a_cut_file_is_named(tmp_path: Path, suffix: str, packing: str, cut: float):
-    path = make(tmp_path, suffix, packing, WRITERS[READERS[suffix]](noise(2000)))
+    path = make(tmp_path, suffix, packing, WRITERS[suffix](noise(2000)))
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * cut) if cut > 0 else int(cut)])
     with pytest.raises(CorpusError, match="damaged or truncated") as caught:
@@ -183,12 +188,12 @@ def test_a_missing_file_is_named(tmp_path: Path, suffix: str):
 
 def bad_bytes(suffix: str) -> tuple[bytes, int]:
     """A file with one byte of Latin-1, and its offset."""
-    data = WRITERS[READERS[suffix]](["good", "caf\x00", "end"])
+    data = WRITERS[suffix](["good", "caf\x00", "end"])
     place = data.replace(b"\\u0000", b"\x00").index(b"\x00")
     return data.replace(b"\\u0000", b"\x00").replace(b"\x00", b"\xe9"), place
 
 
-@pytest.mark.parametrize("suffix", [s for s in SUFFIXES.values() if s != ".parquet"])
+@pytest.mark.parametrize("suffix", [s for s in SUFFIXES if s != ".parquet"])
 @pytest.mark.parametrize("packing", ["", ".xz"])
 def test_bad_bytes_are_refused_replaced_or_skipped(tmp_path: Path, suffix: str, packing: str):
     data, place = bad_bytes(suffix)
@@ -212,20 +217,20 @@ def test_bad_bytes_in_parquet_are_named(tmp_path: Path):
         read(tmp_path / "file.parquet", ".parquet")
 
 
-@pytest.mark.parametrize("suffix", [s for s in SUFFIXES.values() if s != ".parquet"])
+@pytest.mark.parametrize("suffix", [s for s in SUFFIXES if s != ".parquet"])
 @pytest.mark.parametrize("newlines", ["lf", "keep"])
 def test_a_byte_order_mark_and_crlf_change_no_document(tmp_path: Path, suffix: str, newlines: str):
     texts = ["one", "two"]
-    data = b"\xef\xbb\xbf" + WRITERS[READERS[suffix]](texts).replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+    data = b"\xef\xbb\xbf" + WRITERS[suffix](texts).replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
     path = make(tmp_path, suffix, "", data)
-    kept = ["\ufeffone\r\ntwo"] if READERS[suffix] is read_text else expected(suffix, texts)
+    kept = ["\ufeffone\r\ntwo"] if suffix in TEXT_SUFFIXES else expected(suffix, texts)
     found = read(path, suffix, CorpusSettings(newlines=newlines))
     assert texts_of(found) == (kept if newlines == "keep" else expected(suffix, texts))
 
 
-@pytest.mark.parametrize("suffix", [s for r, s in SUFFIXES.items() if r not in ONE_A_FILE])
+@pytest.mark.parametrize("suffix", [s for s in SUFFIXES if s not in ONE_PER_FILE])
 def test_a_missing_field_is_named_with_the_nearest(tmp_path: Path, suffix: str):
-    path = make(tmp_path, suffix, "", WRITERS[READERS[suffix]](TEXTS))
+    path = make(tmp_path, suffix, "", WRITERS[suffix](TEXTS))
     with pytest.raises(CorpusError, match="'txt'") as caught:
         read(path, suffix, CorpusSettings(text_field="txt"))
     assert str(path) in str(caught.value.where)
@@ -234,9 +239,9 @@ def test_a_missing_field_is_named_with_the_nearest(tmp_path: Path, suffix: str):
     assert "id, text" in str(caught.value.found)
 
 
-@pytest.mark.parametrize("suffix", [s for r, s in SUFFIXES.items() if r not in ONE_A_FILE])
+@pytest.mark.parametrize("suffix", [s for s in SUFFIXES if s not in ONE_PER_FILE])
 def test_another_field_is_read(tmp_path: Path, suffix: str):
-    data = WRITERS[READERS[suffix]](TEXTS).replace(b"text", b"body") if suffix != ".parquet" else parquet(TEXTS, "body")
+    data = WRITERS[suffix](TEXTS).replace(b"text", b"body") if suffix != ".parquet" else parquet(TEXTS, "body")
     path = make(tmp_path, suffix, "", data)
     assert texts_of(read(path, suffix, CorpusSettings(text_field="body"))) == TEXTS
 
@@ -252,7 +257,7 @@ def big_file(folder: Path, suffix: str) -> Path:
         content = pyarrow.table({"text": [LINE] * COPIES})
         pyarrow.parquet.write_table(content, path, compression="none", use_dictionary=False, row_group_size=COPIES)
         return path
-    write = WRITERS[READERS[suffix]]
+    write = WRITERS[suffix]
     two, three = write([LINE] * 2), write([LINE] * 3)
     at, more = len(os.path.commonprefix([two, three])), len(three) - len(two)
     path = folder / f"big{suffix}.gz"
@@ -270,7 +275,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, suffix: str):
     characters, arrow = 0, 0
     tracemalloc.start()
     try:
-        for document in READERS[suffix](path, MANY, Tally()):
+        for document in READERS[suffix].read(path, MANY, Tally()):
             characters += len(document.content)
             arrow = max(arrow, pyarrow.total_allocated_bytes())
         peak = tracemalloc.get_traced_memory()[1]
@@ -278,3 +283,151 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, suffix: str):
         tracemalloc.stop()
     assert characters >= COPIES * (len(LINE) - 1)
     assert peak + arrow < 10 << 20
+
+
+# ---- A reader from another package
+
+SUBTITLES = '''
+from firstlight.corpus.decode import decode_chunks, split_stream
+from firstlight.errors import CorpusError
+from firstlight.files.compression import open_compressed
+from firstlight.types import Document
+
+
+class Subtitles:
+    """One document per subtitle."""
+
+    suffixes = (".srt",)
+    extra = None
+
+    def read(self, path, settings, tally):
+        with open_compressed(path) as file:
+            for block in split_stream(decode_chunks(file, str(path), settings, tally, strip_bom=True), "\\n\\n"):
+                number, times, *lines = block.strip("\\n").split("\\n")
+                if "-->" not in times:
+                    raise CorpusError("has no times", where=f"{path}: subtitle {number}")
+                yield Document("\\n".join(lines), f"{path}: subtitle {number}")
+
+
+class Broken(Subtitles):
+    def read(self, path, settings, tally):
+        yield Document("one", str(path))
+        raise KeyError("two")
+
+
+class Numbers(Subtitles):
+    def read(self, path, settings, tally):
+        yield 17
+
+
+class WithArguments(Subtitles):
+    def __init__(self, option):
+        pass
+
+
+class NoSuffix(Subtitles):
+    suffixes = "srt"
+
+
+class OtherRead(Subtitles):
+    def read(self, path):
+        yield from ()
+
+
+instance = Subtitles()
+'''
+TALK = "1\n00:00:01,0 --> 00:00:02,0\nHello.\n\n2\n00:00:02,0 --> 00:00:03,0\nTwo\nlines.\n"
+
+
+@pytest.fixture
+def subtitles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of subtitles, and a package ``subtitles`` that reads them."""
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "subtitles.py").write_text(SUBTITLES)
+    monkeypatch.syspath_prepend(str(tmp_path / "code"))
+    monkeypatch.delitem(sys.modules, "subtitles", raising=False)
+    folder = tmp_path / "films"
+    folder.mkdir()
+    (folder / "a.srt").write_text(TALK)
+    (folder / "b.srt.gz").write_bytes(gzip.compress(TALK.replace("Hello", "Bye").encode()))
+    (folder / "poster.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["Subtitles", "instance"])
+def test_an_external_reader_reads_files_folders_and_globs(subtitles: Path, name: str):
+    settings = CorpusSettings(readers=[f"subtitles:{name}"])
+    for names in ([str(subtitles)], [f"{subtitles}/*.srt*"], [f"{subtitles}/a.srt", f"{subtitles}/b.srt.gz"]):
+        assert infer_kind(names, settings) == "text"
+        documents = [(d.content, d.source) for d in open_corpus(names, settings)]
+        assert [text for text, _ in documents] == ["Hello.", "Two\nlines.", "Bye.", "Two\nlines."]
+        assert documents[1][1] == f"{subtitles}/a.srt: subtitle 2"
+    assert infer_kind([str(subtitles)]) == "images"
+    assert ".srt" not in READERS
+
+
+def test_an_external_reader_may_replace_a_builtin_one(subtitles: Path):
+    (subtitles.parent / "code" / "subtitles.py").write_text(SUBTITLES.replace('".srt"', '".txt"'))
+    (subtitles / "c.txt").write_text(TALK)
+    [first, _] = open_corpus([str(subtitles / "c.txt")], CorpusSettings(readers=["subtitles:Subtitles"]))
+    assert first.content == "Hello."
+
+
+def test_errors_of_an_external_reader_name_it_and_the_file(subtitles: Path):
+    for name, problem in (
+        ("Broken", r"films/a.srt: subtitles:Broken failed: KeyError: 'two'"),
+        ("Numbers", r"films/a.srt: subtitles:Numbers yielded something else than a Document of text .found int"),
+    ):
+        with pytest.raises(CorpusError, match=problem):
+            list(open_corpus([str(subtitles / "a.srt")], CorpusSettings(readers=[f"subtitles:{name}"])))
+    (subtitles / "a.srt").write_text("1\nno times\nHello.\n")
+    with pytest.raises(CorpusError, match="a.srt: subtitle 1: has no times"):
+        list(open_corpus([str(subtitles / "a.srt")], CorpusSettings(readers=["subtitles:Subtitles"])))
+
+
+@pytest.mark.parametrize(
+    ("reference", "problem"),
+    [
+        ("subtitles:Nothing", "cannot be loaded"),
+        ("nowhere:Reader", "cannot be loaded"),
+        ("subtitles:OtherRead", "its read does not accept"),
+        ("subtitles:Document", "lacks suffixes, extra, read"),
+        ("subtitles:WithArguments", "cannot be constructed"),
+        ("subtitles:NoSuffix", "declares invalid suffixes"),
+    ],
+)
+def test_what_is_not_a_reader_is_refused_before_it_is_called(subtitles: Path, reference: str, problem: str):
+    with pytest.raises(ConfigError, match=problem) as caught:
+        open_corpus([str(subtitles)], CorpusSettings(readers=[reference]))
+    assert reference in caught.value.message
+    assert "corpus.readers" in caught.value.message
+
+
+def test_the_fingerprint_covers_the_code_of_an_external_reader(subtitles: Path):
+    settings = CorpusSettings(readers=["subtitles:Subtitles"])
+    before = open_corpus([str(subtitles)], settings).sources[0].fingerprint()
+    (subtitles.parent / "code" / "subtitles.py").write_text(SUBTITLES + "# changed\n")
+    assert open_corpus([str(subtitles)], settings).sources[0].fingerprint() != before
+    plain = CorpusSettings()
+    assert plain.model_dump(exclude={"readers"}).keys() == plain.model_dump().keys() - {"readers"}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["data", "prepare", "films", "--out", "store", "tokenizer.kind=byte"],
+        ["tokenizer", "train", "films", "--out", "made", "tokenizer.kind=byte"],
+        ["pretrain", "films", "--out", "run", "--dry-run", "tokenizer.kind=byte", "model.block_size=8"],
+    ],
+)
+def test_the_command_line_takes_an_external_reader(
+    subtitles: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+):
+    (subtitles / "a.srt").write_text(TALK * 40)
+    monkeypatch.chdir(subtitles.parent)
+    command = [*command, 'corpus.readers=["subtitles:Subtitles"]']
+    environment = {**os.environ, "PYTHONPATH": f"{subtitles.parent / 'code'}:{os.environ.get('PYTHONPATH', '')}"}
+    done = subprocess.run(
+        [sys.executable, "-m", "firstlight", *command], capture_output=True, text=True, timeout=300, env=environment
+    )
+    assert done.returncode == 0, done.stderr

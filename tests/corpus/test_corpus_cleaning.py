@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from firstlight import progress
 from firstlight.corpus import Corpus, CorpusSettings, Source, Tally, open_corpus
 from firstlight.corpus import corpus as module
-from firstlight.corpus.raw_source import Raw
+from firstlight.corpus.raw_source import RawSource
 from firstlight.errors import CorpusError
 from firstlight.types import Document
 
@@ -26,7 +26,7 @@ def source_of(documents: list[list[str]], **settings: Any) -> Source:
             for i, piece in enumerate(pieces):
                 yield Document(piece, f"s:{number}", {"n": number}, i + 1 < len(pieces))
 
-    return Source(Raw("s", read, 100, lambda: "id"), CorpusSettings.model_validate(settings))
+    return Source(RawSource("s", read, 100, lambda: "id"), CorpusSettings.model_validate(settings))
 
 
 def kept(source: Source) -> list[str]:
@@ -113,7 +113,7 @@ def test_nothing_is_read_beyond_the_limit():
         yield Document("def", "s", continues=True)
         raise AssertionError("read too far")
 
-    source = Source(Raw("s", read, 100, lambda: ""), CorpusSettings(max_bytes=6))
+    source = Source(RawSource("s", read, 100, lambda: ""), CorpusSettings(max_bytes=6))
     assert [(d.content, d.continues) for d in source.documents()] == [("abc", True), ("def", False)]
 
 
@@ -158,7 +158,7 @@ def test_arrays_pass():
         yield Document(array, "s")
 
     for settings, n in ((CorpusSettings(min_characters=100), 2), (CorpusSettings(max_bytes=10), 1)):
-        source = Source(Raw("s", read, 0, lambda: ""), settings)
+        source = Source(RawSource("s", read, 0, lambda: ""), settings)
         assert [d.content is array for d in source.documents()] == [True] * n
 
 
@@ -208,14 +208,14 @@ def test_bad_bytes_are_reported_once(tmp_path: Path):
         for _ in range(2):
             assert kept(source) == ["one \ufffd, \ufffd, \ufffd, \ufffd"]
     [warning] = [e for e in events if e.level == "warning"]
-    assert "4 bytes are no UTF-8 and were replaced" in warning.text
+    assert "4 bytes are not UTF-8 and were replaced" in warning.text
     assert f"a.txt: byte 4, {tmp_path}" in warning.text
 
 
 def test_few_places_are_kept_of_many():
     tally = Tally()
     for i in range(100):
-        tally.bad(f"f: byte {i}")
+        tally.add_bad_bytes(f"f: byte {i}")
     other = Tally(bad_bytes=["f: byte 100"])
     tally.add(other)
     assert tally.bad_bytes == [f"f: byte {i}" for i in range(20)]
@@ -239,7 +239,7 @@ def test_a_fingerprint_changes_with_bytes_names_and_settings(tmp_path: Path):
 
 def test_a_fingerprint_is_computed_once():
     calls = []
-    source = Source(Raw("s", lambda *_: iter(()), 0, lambda: str(calls.append(1))), CorpusSettings())
+    source = Source(RawSource("s", lambda *_: iter(()), 0, lambda: str(calls.append(1))), CorpusSettings())
     assert source.fingerprint() == source.fingerprint()
     assert calls == [1]
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from firstlight.corpus.decode import parts, pieces
+from firstlight.corpus.decode import decode_chunks, split_stream
 from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.tally import Tally
 from firstlight.errors import CorpusError
@@ -29,7 +29,9 @@ sizes = st.integers(1, 9)
 
 
 def cut(data: bytes, size: int, tally: Tally | None = None, **settings: str) -> list[str]:
-    return list(pieces(io.BytesIO(data), "f", CorpusSettings.model_validate(settings), tally or Tally(), size=size))
+    return list(
+        decode_chunks(io.BytesIO(data), "f", CorpusSettings.model_validate(settings), tally or Tally(), size=size)
+    )
 
 
 def clean(text: str) -> str:
@@ -106,14 +108,14 @@ crumbs = st.lists(st.sampled_from(["a", "b", "ab", "aba|", "|", "\n"]), max_size
 def test_parts_are_those_of_the_whole_text(text: str, size: int, separator: str):
     stream = [text[i : i + size] for i in range(0, len(text), size)]
     whole = text.split(separator)
-    assert list(parts(iter(stream), separator)) == (whole if whole[-1] else whole[:-1])
+    assert list(split_stream(iter(stream), separator)) == (whole if whole[-1] else whole[:-1])
 
 
 @pytest.mark.parametrize("separator", ["\n", "<|endoftext|>"])
 def test_one_long_part_costs_linear_time(separator: str):
     def seconds(n: int) -> float:
         before = time.process_time()
-        [whole] = parts(iter(["x" * 1000] * n), separator)
+        [whole] = split_stream(iter(["x" * 1000] * n), separator)
         assert len(whole) == 1000 * n
         return time.process_time() - before
 

@@ -59,7 +59,7 @@ def test_python_docs_are_the_topics_of_help():
     assert source.tally.characters > 300_000
     assert source.n_bytes == sum(len(t.encode()) for t in documents.values())
     assert source.fingerprint() == open_corpus(["python-docs"]).sources[0].fingerprint()
-    assert python_docs().identity() != python_code().identity()
+    assert python_docs().content_hash() != python_code().content_hash()
 
 
 def test_a_python_without_its_reference_says_so(monkeypatch: pytest.MonkeyPatch):

@@ -50,15 +50,15 @@ def test_raw_numbers_are_little_endian_and_of_the_type_that_is_set(tmp_path: Pat
     path.write_bytes(np.arange(50).astype("<i4").tobytes())
     assert read(path, dtype="int32") == [("", list(range(50)))]
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(CorpusError, match="is no whole number of int32.*ids.dtype"):
+    with pytest.raises(CorpusError, match="is not a whole number of int32.*ids.dtype"):
         read(path, dtype="int32")
 
 
 def test_the_place_of_a_bad_id_is_named(tmp_path: Path):
     for array, place in (
-        (np.array([1, 2, 100, 200]), "place 2"),
-        (np.array([1, -1]), "place 1"),
-        (np.array([[1, 2, 3], [4, 5, 2**40]]), "row 1, place 2"),
+        (np.array([1, 2, 100, 200]), "index 2"),
+        (np.array([1, -1]), "index 1"),
+        (np.array([[1, 2, 3], [4, 5, 2**40]]), "row 1, column 2"),
     ):
         np.save(tmp_path / "a.npy", array)
         with pytest.raises(CorpusError, match="outside the vocabulary .found .*; expected 0 to 99") as caught:
@@ -88,7 +88,7 @@ def test_rows_that_are_longer_than_a_piece(tmp_path: Path):
 
 
 def test_the_vocabulary_must_be_said(tmp_path: Path):
-    with pytest.raises(UsageError, match="ids.vocab_size: is needed for ids"):
+    with pytest.raises(UsageError, match="ids.vocab_size: is required for ids"):
         open_ids(["a.npy"], IdSettings(), CorpusSettings())
 
 

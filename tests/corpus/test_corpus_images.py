@@ -10,7 +10,7 @@ import pytest
 from arrays import idx, little_memory, mnist, png
 
 from firstlight.corpus import CorpusSettings, Images, ImageSettings, open_images
-from firstlight.corpus.image_ops import fitted, read_picture
+from firstlight.corpus.image_ops import center_crop_resize, read_image
 from firstlight.errors import CorpusError, UsageError
 
 
@@ -66,14 +66,14 @@ def test_folders_of_pictures_are_classes(tmp_path: Path):
     assert opened(tmp_path / "pets", labels="none").classes == ()
     assert opened(f"{tmp_path}/pets/*/*.png").classes == ()
     png(tmp_path / "pets/4.png", np.zeros((3, 3, 3)))
-    with pytest.raises(CorpusError, match="4.png: lies beside the folders of the classes"):
+    with pytest.raises(CorpusError, match="4.png: is next to the folders of the classes"):
         opened(tmp_path / "pets")
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK"])
 def test_every_mode_of_a_picture(tmp_path: Path, mode: str):
     path = png(tmp_path / ("a.jpg" if mode == "CMYK" else "a.png"), np.full((4, 4, 3), 255), mode)
-    found = read_picture(path)
+    found = read_image(path)
     assert found.dtype == np.uint8
     assert found.shape == ((4, 4) if mode in ("1", "L") else (4, 4, 3))
     assert found.min() >= 250
@@ -83,13 +83,13 @@ def test_transparent_is_white_sixteen_bits_are_eight_and_cameras_are_turned(tmp_
     from PIL import Image
 
     Image.new("RGBA", (2, 2), (9, 9, 9, 0)).save(tmp_path / "clear.png")
-    assert read_picture(tmp_path / "clear.png").min() == 255
+    assert read_image(tmp_path / "clear.png").min() == 255
     Image.fromarray(np.full((2, 2), 40_000, np.uint16)).save(tmp_path / "deep.png")
-    assert read_picture(tmp_path / "deep.png").tolist() == [[156, 156], [156, 156]]
+    assert read_image(tmp_path / "deep.png").tolist() == [[156, 156], [156, 156]]
     turned = Image.Exif()
     turned[274] = 6
     Image.fromarray(np.zeros((2, 5), np.uint8)).save(tmp_path / "turned.jpg", exif=turned)
-    assert read_picture(tmp_path / "turned.jpg").shape == (5, 2)
+    assert read_image(tmp_path / "turned.jpg").shape == (5, 2)
 
 
 @pytest.mark.parametrize(("side", "size"), [(4, 2), (6, 4), (5, 3), (2, 4), (3, 3), (7, 1)])
@@ -98,9 +98,9 @@ def test_areas_are_averaged(side: int, size: int):
     square = image[:, 1:-1].astype(float)
     fine = square.repeat(size, 0).repeat(size, 1)  # each new pixel is side × side of these
     wanted = fine.reshape(size, side, size, side).mean((1, 3))
-    assert np.abs(fitted(image, size) - wanted).max() <= 0.51
+    assert np.abs(center_crop_resize(image, size) - wanted).max() <= 0.51
     colored = np.repeat(image[:, :, None], 3, 2)
-    assert np.array_equal(fitted(colored, size)[:, :, 1], fitted(image, size))
+    assert np.array_equal(center_crop_resize(colored, size)[:, :, 1], center_crop_resize(image, size))
 
 
 def test_what_does_not_fit_together(tmp_path: Path):
@@ -115,12 +115,12 @@ def test_what_does_not_fit_together(tmp_path: Path):
         opened(tmp_path / "a" / name, tmp_path / "b" / name, size=6)
     with pytest.raises(UsageError, match="image.labels: no such file"):
         opened(tmp_path / "a" / name, labels="nothere")
-    with pytest.raises(UsageError, match="belongs to one source"):
+    with pytest.raises(UsageError, match="is for one source"):
         opened(tmp_path / "a" / name, tmp_path / "b" / name, labels="x")
     (tmp_path / "short").write_bytes(idx(np.zeros(19)))
-    with pytest.raises(CorpusError, match="are no labels of these images .found shape .19,. .*expected 20 integers"):
+    with pytest.raises(CorpusError, match="not hold the labels of these images .found shape .19,. .*20 integers"):
         opened(tmp_path / "a" / name, labels=str(tmp_path / "short"))
-    with pytest.raises(CorpusError, match="holds no images .*These are labels"):
+    with pytest.raises(CorpusError, match="does not hold images .*It looks like labels"):
         opened(tmp_path / "a" / "train-labels-idx1-ubyte.gz")
     np.save(tmp_path / "f.npy", np.zeros((3, 4, 4)))
     with pytest.raises(CorpusError, match="3 × 4 × 4 numbers of type float64; expected .*uint8"):

@@ -7,8 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from firstlight.corpus import CorpusSettings, Tally
-from firstlight.corpus.readers import read_html
-from firstlight.corpus.readers.markup import _visible
+from firstlight.corpus.readers.markup import HtmlReader, _visible
 
 PIECES = [
     "<p>",
@@ -83,7 +82,7 @@ def test_no_blank_edges_and_no_two_blank_lines(page: list[str]):
 def test_a_page_without_text_is_an_empty_document(tmp_path: Path):
     path = tmp_path / "a.html"
     path.write_text("<html><body><img src=x></body></html>")
-    [document] = read_html(path, CorpusSettings(), Tally())
+    [document] = HtmlReader().read(path, CorpusSettings(), Tally())
     assert (document.content, document.continues) == ("", False)
 
 
@@ -91,7 +90,7 @@ def test_a_long_page_is_one_document_in_pieces(tmp_path: Path):
     path = tmp_path / "a.html"
     with path.open("w") as file:
         file.writelines(f"<p>paragraph {i} of many, which together fill some pieces\n" for i in range(40_000))
-    documents = list(read_html(path, CorpusSettings(), Tally()))
+    documents = list(HtmlReader().read(path, CorpusSettings(), Tally()))
     assert len(documents) > 1
     assert [d.continues for d in documents] == [True] * (len(documents) - 1) + [False]
     text = "".join(str(d.content) for d in documents)

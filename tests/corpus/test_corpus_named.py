@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from firstlight.corpus import CorpusSettings, catalogue, open_corpus
-from firstlight.corpus import named as module
+from firstlight.corpus import CorpusSettings, load_catalogue, open_corpus
+from firstlight.corpus import named as named_module
 from firstlight.corpus import raw_source as raw_module
+from firstlight.corpus import sources as module
 from firstlight.errors import CorpusError
 
 
@@ -31,7 +32,7 @@ def offer(monkeypatch: pytest.MonkeyPatch, web: Any, data: bytes, **entry: Any) 
     name = entry.pop("name", "mine.txt")
     web.files[f"/{name}"] = data
     item = {"url": f"{web.url}/{name}", "name": name} | {k: entry.pop(k) for k in ("member", "sha256") if k in entry}
-    monkeypatch.setattr(module, "catalogue", lambda: {"mine": {"files": [item], **entry}})
+    monkeypatch.setattr(module, "load_catalogue", lambda: {"mine": {"files": [item], **entry}})
 
 
 def read(name: str = "mine", **settings: Any) -> list[str]:
@@ -39,13 +40,13 @@ def read(name: str = "mine", **settings: Any) -> list[str]:
 
 
 def test_the_catalogue_is_whole():
-    for name, entry in catalogue().items():
+    for name, entry in load_catalogue().items():
         assert {"home", "licence", "files"} <= set(entry) <= {"home", "licence", "files", "split"}, name
         for item in entry["files"]:
             assert set(item) <= {"url", "name", "sha256", "member"}, name
             assert re.fullmatch(r"https://[^/]+/.+", item["url"]), name
             assert re.fullmatch(r"[0-9a-f]{64}", item.get("sha256", "0" * 64)), name
-    targets = [item["name"] for entry in catalogue().values() for item in entry["files"]]
+    targets = [item["name"] for entry in load_catalogue().values() for item in entry["files"]]
     assert len(targets) == len(set(targets))
 
 
@@ -157,7 +158,7 @@ def test_what_another_process_unpacked_meanwhile_is_taken(monkeypatch: pytest.Mo
         (cache / "mine-a.txt").write_text("theirs")
         yield
 
-    monkeypatch.setattr(module, "alone_with", late)
+    monkeypatch.setattr(named_module, "exclusive_lock", late)
     assert read() == ["theirs"]
 
 

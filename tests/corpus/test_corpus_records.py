@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firstlight.corpus import CorpusSettings, Tally
-from firstlight.corpus.readers import read_json, read_jsonl, read_parquet
+from firstlight.corpus.readers.records import JsonLinesReader, JsonReader, ParquetReader
 from firstlight.errors import CorpusError, MissingExtra
 from firstlight.files.json_stream import JsonStream
 
@@ -28,18 +28,18 @@ def write(folder: Path, name: str, text: str) -> Path:
 
 
 def lines(path: Path, tally: Tally | None = None, **settings: str) -> list[str]:
-    found = read_jsonl(path, CorpusSettings.model_validate(settings), tally or Tally())
+    found = JsonLinesReader().read(path, CorpusSettings.model_validate(settings), tally or Tally())
     return [str(d.content) for d in found]
 
 
 def entries(path: Path, tally: Tally | None = None, **settings: str) -> list[str]:
-    found = read_json(path, CorpusSettings.model_validate(settings), tally or Tally())
+    found = JsonReader().read(path, CorpusSettings.model_validate(settings), tally or Tally())
     return [str(d.content) for d in found]
 
 
 def test_blank_lines_are_none_and_strings_are_texts(tmp_path: Path):
     path = write(tmp_path, "a.jsonl", '\n{"text": "one"}\n  \n"two"\n')
-    found = list(read_jsonl(path, CorpusSettings(), Tally()))
+    found = list(JsonLinesReader().read(path, CorpusSettings(), Tally()))
     assert [(d.content, d.source) for d in found] == [("one", f"{path}:2"), ("two", f"{path}:4")]
 
 
@@ -55,7 +55,7 @@ def test_a_bad_line_is_named(tmp_path: Path, bad: str):
 @pytest.mark.parametrize(
     ("record", "problem"),
     [
-        ({"text": 3}, "field 'text' is no text (found int; expected a string)"),
+        ({"text": 3}, "field 'text' is not text (found int; expected a string)"),
         ({"texts": "x"}, "has no field 'text' (found fields texts). Name the field: --text-field texts"),
         ({}, "has no field 'text' (found no fields). Name the field: --text-field NAME"),
         (["x"], "has no field 'text' (found list; expected a record)"),
@@ -191,11 +191,11 @@ def test_parquet_nested_null_and_missing(tmp_path: Path):
     rows = [{"a": {"b": "one", "c": 1}, "n": None}, {"a": None, "n": None}, {"a": {"b": "two", "c": 2}, "n": None}]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path, row_group_size=1)
     tally = Tally()
-    found = list(read_parquet(path, CorpusSettings(text_field="a.b"), tally))
+    found = list(ParquetReader().read(path, CorpusSettings(text_field="a.b"), tally))
     assert [(d.content, d.source) for d in found] == [("one", f"{path}: row 1"), ("two", f"{path}: row 3")]
     assert tally.dropped == {"null": 1}
-    with pytest.raises(CorpusError, match="field 'a.c' is no text"):
-        list(read_parquet(path, CorpusSettings(text_field="a.c"), Tally()))
+    with pytest.raises(CorpusError, match="field 'a.c' is not text"):
+        list(ParquetReader().read(path, CorpusSettings(text_field="a.c"), Tally()))
 
 
 @pytest.mark.parametrize("kind", ["string", "large_string", "dictionary"])
@@ -207,7 +207,7 @@ def test_parquet_string_types(tmp_path: Path, kind: str):
     }
     path = tmp_path / "a.parquet"
     pyarrow.parquet.write_table(pyarrow.table({"text": pyarrow.array(["a", "b\r\n"]).cast(kinds[kind])}), path)
-    assert [d.content for d in read_parquet(path, CorpusSettings(), Tally())] == ["a", "b\n"]
+    assert [d.content for d in ParquetReader().read(path, CorpusSettings(), Tally())] == ["a", "b\n"]
 
 
 @pytest.mark.parametrize("kept", [0, 10, 0.5])
@@ -217,7 +217,7 @@ def test_a_cut_parquet_is_named(tmp_path: Path, kept: float):
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * kept) if kept < 1 else int(kept)])
     with pytest.raises(CorpusError, match="not a readable Parquet file") as caught:
-        list(read_parquet(path, CorpusSettings(), Tally()))
+        list(ParquetReader().read(path, CorpusSettings(), Tally()))
     assert caught.value.where == str(path)
 
 
@@ -233,4 +233,4 @@ def test_pyarrow_is_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(builtins, "__import__", no_pyarrow)
     with pytest.raises(MissingExtra, match=r"firstlight\[parquet\]"):
-        list(read_parquet(path, CorpusSettings(), Tally()))
+        list(ParquetReader().read(path, CorpusSettings(), Tally()))

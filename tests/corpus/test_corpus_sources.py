@@ -12,7 +12,7 @@ import pytest
 
 from firstlight import progress
 from firstlight.corpus import CorpusSettings, corpus_names, open_corpus
-from firstlight.corpus.sources import find
+from firstlight.corpus.sources import resolve_source
 from firstlight.errors import CorpusError, UsageError
 
 
@@ -53,7 +53,7 @@ def test_a_folder_without_text_says_what_it_holds(here: Path, content: dict[str,
     (here / "folder").mkdir()
     put(here / "folder", **content)
     with pytest.raises(CorpusError, match="holds no file that can be read as text") as caught:
-        find("folder")
+        resolve_source("folder")
     assert caught.value.found == found
 
 
@@ -64,7 +64,7 @@ def test_patterns(here: Path):
     assert [t for _, t in read("a/*")] == ["1", "3"]
     assert notices("a/*") == ["a/*: 1 of 3 files left out, no reader for .png"]
     with pytest.raises(UsageError, match=r"a/\*\.csv: matches no file"):
-        find("a/*.csv")
+        resolve_source("a/*.csv")
 
 
 def test_files_of_unknown_suffix_alone_are_text(here: Path):
@@ -106,7 +106,7 @@ def test_home_is_expanded(here: Path, monkeypatch: pytest.MonkeyPatch):
 def test_a_name_that_stands_for_nothing(here: Path, name: str, fix: str):
     put(here, input_txt="", books__chapter1_txt="")
     with pytest.raises(UsageError, match="no such file, folder or corpus") as caught:
-        find(name)
+        resolve_source(name)
     assert fix in str(caught.value.fix)
     assert caught.value.exit_code == 2
     assert len(str(caught.value)) < 500

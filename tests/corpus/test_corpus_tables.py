@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from firstlight.corpus import CorpusSettings, Tally, open_corpus
-from firstlight.corpus.readers import read_csv, read_tsv
+from firstlight.corpus.readers import READERS
 from firstlight.errors import CorpusError
 from firstlight.types import Document
 
@@ -13,8 +13,7 @@ from firstlight.types import Document
 def read(folder: Path, suffix: str, content: str, **settings: str) -> list[Document]:
     path = folder / f"a{suffix}"
     path.write_bytes(content.encode())
-    reader = {".csv": read_csv, ".tsv": read_tsv}[suffix]
-    return list(reader(path, CorpusSettings.model_validate(settings), Tally()))
+    return list(READERS[suffix].read(path, CorpusSettings.model_validate(settings), Tally()))
 
 
 def pairs(documents: list[Document]) -> list[tuple[str, str]]:

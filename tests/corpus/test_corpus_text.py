@@ -8,14 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firstlight.corpus import CorpusSettings, Tally, open_corpus
-from firstlight.corpus.decode import PIECE
-from firstlight.corpus.readers import read_text
-from firstlight.corpus.readers.text import as_one
+from firstlight.corpus.decode import CHUNK_BYTES
+from firstlight.corpus.readers.text import TextReader, as_one_document
 from firstlight.types import Document
 
 
 def read(path: Path, **settings: str) -> list[Document]:
-    return list(read_text(path, CorpusSettings.model_validate(settings), Tally()))
+    return list(TextReader().read(path, CorpusSettings.model_validate(settings), Tally()))
 
 
 def pairs(documents: list[Document]) -> list[tuple[str, str]]:
@@ -24,7 +23,7 @@ def pairs(documents: list[Document]) -> list[tuple[str, str]]:
 
 def test_a_long_file_is_one_document_in_pieces(tmp_path: Path):
     path = tmp_path / "a.txt"
-    text = "0123456789\n" * (PIECE // 4)
+    text = "0123456789\n" * (CHUNK_BYTES // 4)
     path.write_text(text)
     documents = read(path)
     assert [d.continues for d in documents] == [True, True, False]
@@ -34,7 +33,7 @@ def test_a_long_file_is_one_document_in_pieces(tmp_path: Path):
 
 @given(st.lists(st.text(min_size=1)))
 def test_pieces_of_one_document_hang_together(texts: list[str]):
-    found = list(as_one(iter(texts), "s"))
+    found = list(as_one_document(iter(texts), "s"))
     assert [d.content for d in found] == (texts or [""])
     assert [d.continues for d in found] == [True] * (len(found) - 1) + [False]
 

@@ -77,7 +77,7 @@ def test_folders_and_patterns():
 def test_mixtures_are_refused():
     png(Path("both/a.png"), np.zeros((2, 2)))
     Path("both/a.txt").write_text("text", encoding="utf-8")
-    with pytest.raises(CorpusError, match=r"both: may be text or images .found 1 files of text, 1 images"):
+    with pytest.raises(CorpusError, match=r"both: may be text or images .found 1 text files, 1 images"):
         infer_kind(["both"])
     np.save("ids.npy", np.arange(3))
     with pytest.raises(UsageError, match="text, ids or images .found ids.npy: ids, both/a.png: images"):
@@ -86,7 +86,7 @@ def test_mixtures_are_refused():
 
 def test_a_damaged_array_is_named_at_once():
     Path("x.npy").write_bytes(b"no array")
-    with pytest.raises(CorpusError, match="x.npy: is no .npy file"):
+    with pytest.raises(CorpusError, match="x.npy: is not an .npy file"):
         infer_kind(["x.npy"])
     Path("y.npy").write_bytes(b"\x93NUMPY\x01\0\xff\xff{")
     with pytest.raises(CorpusError, match="y.npy: has an invalid .npy header"):

@@ -110,7 +110,7 @@ def test_other_ids_are_evaluated(made: Path, tmp_path: Path, capsys: pytest.Capt
     with pytest.raises(UsageError, match="the model was trained on ids .found text"):
         firstlight.evaluate(run, [str(tmp_path / "a.txt")])
     np.save(tmp_path / "high.npy", np.array([1, 12]))
-    with pytest.raises(CorpusError, match="high.npy: place 1: holds an id outside the vocabulary"):
+    with pytest.raises(CorpusError, match="high.npy: index 1: has an id outside the vocabulary"):
         firstlight.evaluate(run, [str(tmp_path / "high.npy")])
 
 
@@ -148,7 +148,7 @@ def test_nanogpts_files_train(tmp_path: Path):
 
 
 def test_what_is_missing_is_said_before_anything_is_made(made: Path, tmp_path: Path):
-    with pytest.raises(UsageError, match="ids.vocab_size: is needed"):
+    with pytest.raises(UsageError, match="ids.vocab_size: is required"):
         firstlight.pretrain([str(made / "walk.npy")], out=tmp_path / "run", overrides=SMALL)
     assert not (tmp_path / "run").exists()
     (tmp_path / "a.txt").write_text("text", encoding="utf-8")

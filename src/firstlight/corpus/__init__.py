@@ -5,14 +5,15 @@ from firstlight.corpus.detect_kind import Kind, infer_kind
 from firstlight.corpus.download import cache_dir, fetch
 from firstlight.corpus.ids import open_ids
 from firstlight.corpus.images import Images, open_images, read_images
-from firstlight.corpus.named import catalogue
-from firstlight.corpus.readers import READERS
+from firstlight.corpus.named import load_catalogue
+from firstlight.corpus.readers import READERS, Reader
 from firstlight.corpus.settings import CorpusSettings, IdSettings, ImageSettings
 from firstlight.corpus.sources import corpus_names
 from firstlight.corpus.tally import Tally
 
 __all__ = [
     "READERS",
+    "Reader",
     "Corpus",
     "CorpusSettings",
     "IdSettings",
@@ -22,7 +23,7 @@ __all__ = [
     "Source",
     "Tally",
     "cache_dir",
-    "catalogue",
+    "load_catalogue",
     "corpus_names",
     "fetch",
     "infer_kind",

@@ -1,8 +1,8 @@
-"""A corpus: sources of documents, cleaned, counted, readable again and again.
+"""A corpus: sources of documents that are filtered, counted and can be read repeatedly.
 
-A long document arrives in pieces and leaves in pieces. To judge it, no more of it is held than
-``min_characters`` ask for; with ``dedup`` it goes through a temporary file, since only its end
-says whether it was seen before. Deduplication holds 16 bytes a document.
+A long document arrives in pieces and leaves in pieces. To filter it, no more of it is held than ``min_characters``;
+with ``dedup`` it goes through a temporary file, since only its end tells whether it was seen before. Deduplication
+holds 16 bytes per document.
 """
 
 import hashlib
@@ -14,9 +14,10 @@ from itertools import chain
 from pathlib import Path
 
 from firstlight import progress
-from firstlight.corpus.raw_source import Raw
+from firstlight.corpus.raw_source import RawSource
+from firstlight.corpus.readers import hash_readers, load_readers
 from firstlight.corpus.settings import CorpusSettings
-from firstlight.corpus.sources import find
+from firstlight.corpus.sources import resolve_source
 from firstlight.corpus.tally import Tally
 from firstlight.errors import CorpusError
 from firstlight.files import storage_errors
@@ -26,15 +27,15 @@ _SPOOL_BYTES = 8 << 20
 
 
 class Source:
-    """One name of a corpus: its documents, as often as asked for.
+    """The documents of one name on the command line.
 
     Attributes:
         name: as the user gave it.
-        n_bytes: about how much text it holds, in UTF-8 bytes; 0 where that is not known.
-        tally: what the last reading kept and dropped.
+        n_bytes: approximate size of its text in UTF-8; 0 if unknown.
+        tally: what was kept and dropped when it was last read.
     """
 
-    def __init__(self, raw: Raw, settings: CorpusSettings) -> None:
+    def __init__(self, raw: RawSource, settings: CorpusSettings) -> None:
         self._raw, self._settings = raw, settings
         self._fingerprint: str | None = None
         self._has_warned = False
@@ -43,45 +44,48 @@ class Source:
         self.tally = Tally()
 
     def head(self, n_bytes: int) -> "Source":
-        """Return the same source, ended after ``n_bytes`` of text."""
-        most = min(n_bytes, self._settings.max_bytes or n_bytes)
-        return Source(self._raw, self._settings.model_copy(update={"max_bytes": most}))
+        """Return the same source, limited to its first ``n_bytes`` of text."""
+        limit = min(n_bytes, self._settings.max_bytes or n_bytes)
+        return Source(self._raw, self._settings.model_copy(update={"max_bytes": limit}))
 
     def fingerprint(self) -> str:
-        """Return a SHA-256 over the bytes read and the settings that change what is made of them; computed once."""
+        """Return a SHA-256 over the bytes and the settings of reading; computed once."""
         if self._fingerprint is None:
-            table = {"bytes": self._raw.identity(), "settings": self._settings.model_dump(mode="json")}
+            settings = self._settings.model_dump(mode="json", exclude={"readers"})
+            if self._settings.readers:
+                settings["readers"] = hash_readers(self._settings.readers)
+            table = {"bytes": self._raw.content_hash(), "settings": settings}
             self._fingerprint = hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
         return self._fingerprint
 
     def documents(self) -> Iterator[Document]:
-        """Yield the documents that are kept; the same ones each time.
+        """Yield the documents that pass the filter; the same ones each time.
 
         Raises:
-            CorpusError: a file or record cannot be read as the settings ask, or nothing is kept at all.
+            CorpusError: a file or record cannot be read, or no document is kept.
         """
         self.tally = tally = Tally()
-        judge = _Judge(self._settings)
+        document_filter = _DocumentFilter(self._settings)
         stream = self._raw.read(self._settings, tally)
         left = self._settings.max_bytes
         for first in stream:
             tally.seen += 1
             rest = _rest(stream) if first.continues else None
-            reason, kept = judge.of_one(first) if rest is None else judge.of_many(first, rest)
+            reason, kept = document_filter.check(first) if rest is None else document_filter.check_pieces(first, rest)
             if reason:
                 tally.drop(reason)
                 continue
-            begun = False
+            started = False
             for document in kept:
                 if left is not None:
-                    document, left = _cut(document, left)
-                if begun or len(document.content):
-                    begun = True
+                    document, left = _truncate(document, left)
+                if started or len(document.content):
+                    started = True
                     tally.characters += len(document.content)
                     yield document
                 if left == 0:
                     break
-            if begun:
+            if started:
                 tally.documents += 1
             else:
                 tally.drop("beyond corpus.max_bytes")
@@ -90,99 +94,99 @@ class Source:
         self._report(tally)
 
     def _report(self, tally: Tally) -> None:
-        """Say once what was wrong with the bytes, however often they are read."""
+        """Warn about bad bytes, once, however often the source is read."""
         if tally.documents == 0:
             dropped = ", ".join(f"{n} {reason}" for reason, n in tally.dropped.items())
             raise CorpusError("holds no text", where=self.name, found=dropped or "no document")
         if tally.n_bad and not self._has_warned:
             self._has_warned = True
-            done = "replaced" if self._settings.on_bad_bytes == "replace" else "left out"
-            places = ", ".join(tally.bad_bytes[:3]) + (", …" if len(tally.bad_bytes) > 3 else "")
-            progress.warn(f"{self.name}: {tally.n_bad} bytes are no UTF-8 and were {done}, at {places}")
+            action = "replaced" if self._settings.on_bad_bytes == "replace" else "skipped"
+            locations = ", ".join(tally.bad_bytes[:3]) + (", …" if len(tally.bad_bytes) > 3 else "")
+            progress.warn(f"{self.name}: {tally.n_bad} bytes are not UTF-8 and were {action}, at {locations}")
 
 
-class _Judge:
-    """Says of one document after another why it is dropped, or "" and its pieces."""
+class _DocumentFilter:
+    """Filters documents by length and content; returns the reason to drop one ("" to keep it), and its pieces."""
 
     def __init__(self, settings: CorpusSettings) -> None:
-        self._least = settings.min_characters
+        self._min_characters = settings.min_characters
         self._seen: set[bytes] | None = set() if settings.dedup == "exact" else None
 
-    def of_one(self, document: Document) -> tuple[str, Iterable[Document]]:
-        """Judge a document that came whole."""
+    def check(self, document: Document) -> tuple[str, Iterable[Document]]:
+        """Filter a document that is in one piece."""
         text = document.content
         if len(text) == 0:
             return "empty", ()
         if isinstance(text, str):
             if text.isspace():
                 return "empty", ()
-            if len(text) < self._least:
-                return self._short(), ()
+            if len(text) < self._min_characters:
+                return self._too_short(), ()
         if self._seen is not None:
             data = text.encode("utf-8") if isinstance(text, str) else text.tobytes()
-            if self._is_known(hashlib.blake2b(data, digest_size=16)):
+            if self._seen_before(hashlib.blake2b(data, digest_size=16)):
                 return "seen before", ()
         return "", (document,)
 
-    def of_many(self, first: Document, rest: Iterator[Document]) -> tuple[str, Iterable[Document]]:
-        """Judge a document that comes in pieces; to drop one takes all of ``rest``."""
+    def check_pieces(self, first: Document, rest: Iterator[Document]) -> tuple[str, Iterable[Document]]:
+        """Filter a document in several pieces; all of ``rest`` is consumed to drop it."""
         if not isinstance(first.content, str):
             return "", chain([first], rest)
         held, characters, is_blank = [first], len(first.content), _is_blank(str(first.content))
-        while (is_blank or characters < self._least) and held[-1].continues:
+        while (is_blank or characters < self._min_characters) and held[-1].continues:
             held.append(next(rest))
             characters += len(held[-1].content)
             is_blank = is_blank and _is_blank(str(held[-1].content))
         if is_blank:
             return "empty", ()
-        if characters < self._least:
-            return self._short(), ()
-        return ("", chain(held, rest)) if self._seen is None else self._unseen(chain(held, rest))
+        if characters < self._min_characters:
+            return self._too_short(), ()
+        return ("", chain(held, rest)) if self._seen is None else self._check_duplicate(chain(held, rest))
 
-    def _unseen(self, pieces: Iterator[Document]) -> tuple[str, Iterable[Document]]:
-        spool, digest = _Spool(), hashlib.blake2b(digest_size=16)
+    def _check_duplicate(self, pieces: Iterator[Document]) -> tuple[str, Iterable[Document]]:
+        spool, digest = _SpooledDocument(), hashlib.blake2b(digest_size=16)
         for piece in pieces:
             data = str(piece.content).encode("utf-8")
             digest.update(data)
-            spool.put(piece, data)
-        if self._is_known(digest):
+            spool.append(piece, data)
+        if self._seen_before(digest):
             spool.close()
             return "seen before", ()
         return "", spool.pieces()
 
-    def _is_known(self, digest: "hashlib.blake2b") -> bool:
+    def _seen_before(self, digest: "hashlib.blake2b") -> bool:
         key = digest.digest()
         assert self._seen is not None
         known = key in self._seen
         self._seen.add(key)
         return known
 
-    def _short(self) -> str:
-        return f"shorter than {self._least} characters"
+    def _too_short(self) -> str:
+        return f"shorter than {self._min_characters} characters"
 
 
-class _Spool:
-    """Keeps the pieces of one document, on disk where they are many."""
+class _SpooledDocument:
+    """The pieces of one document, in memory or, if it is long, on disk."""
 
     def __init__(self) -> None:
         self._file = tempfile.SpooledTemporaryFile(_SPOOL_BYTES, prefix="firstlight-")  # noqa: SIM115 - closed by pieces
         self._frames: list[tuple[Document, int]] = []
 
-    def put(self, piece: Document, data: bytes) -> None:
-        """Keep a piece, whose text is ``data`` in UTF-8."""
+    def append(self, piece: Document, data: bytes) -> None:
+        """Add a piece, whose text is ``data`` in UTF-8."""
         with storage_errors(Path(tempfile.gettempdir())):
             self._file.write(data)
         self._frames.append((replace(piece, content=""), len(data)))
 
     def pieces(self) -> Iterator[Document]:
-        """Give all pieces back, once."""
+        """Yield all pieces, once."""
         self._file.seek(0)
         with self._file:
             for frame, size in self._frames:
                 yield replace(frame, content=self._file.read(size).decode("utf-8"))
 
     def close(self) -> None:
-        """Forget them."""
+        """Discard the pieces."""
         self._file.close()
 
 
@@ -199,8 +203,8 @@ def _is_blank(text: str) -> bool:
     return not text or text.isspace()
 
 
-def _cut(document: Document, left: int) -> tuple[Document, int]:
-    """Return a document no longer than ``left`` bytes of UTF-8, and what is left after it."""
+def _truncate(document: Document, left: int) -> tuple[Document, int]:
+    """Truncate a document to ``left`` bytes of UTF-8; return it and the bytes that are left after it."""
     if not isinstance(document.content, str):
         left = max(0, left - document.content.nbytes)
         return replace(document, continues=document.continues and left > 0), left
@@ -211,14 +215,14 @@ def _cut(document: Document, left: int) -> tuple[Document, int]:
 
 
 class Corpus:
-    """Several sources in order."""
+    """Sources in order; iterating yields the documents of all of them."""
 
     def __init__(self, sources: list[Source]) -> None:
         self.sources = sources
 
     @property
     def tally(self) -> Tally:
-        """The sources' tallies added up."""
+        """Sum of the sources' tallies."""
         total = Tally()
         for source in self.sources:
             total.add(source.tally)
@@ -230,11 +234,13 @@ class Corpus:
 
 
 def open_corpus(names: Sequence[str], settings: CorpusSettings | None = None) -> Corpus:
-    """Find what each name stands for, and fetch what the cache lacks; nothing is read yet.
+    """Resolve the names to sources, downloading named corpora that are not in the cache; no document is read yet.
 
     Raises:
-        UsageError: a name stands for nothing.
+        UsageError: a name cannot be resolved.
+        ConfigError: a reader in ``settings.readers`` cannot be used.
         CorpusError: a folder without text, or a download that failed.
     """
     settings = settings or CorpusSettings()
-    return Corpus([Source(find(name), settings) for name in names])
+    readers = load_readers(settings.readers)
+    return Corpus([Source(resolve_source(name, readers), settings) for name in names])

@@ -1,13 +1,14 @@
-"""What a corpus is made of: text, token ids or images; told by suffixes, and by first bytes where these say nothing."""
+"""Infer what a corpus is made of (text, token ids or images) from suffixes and first bytes."""
 
 import glob
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Literal
 
-from firstlight.corpus.readers import READERS
+from firstlight.corpus.readers import READERS, load_readers
+from firstlight.corpus.settings import CorpusSettings
 from firstlight.errors import CorpusError, MissingExtra, UsageError
 from firstlight.files.compression import inner_suffix, open_compressed
 
@@ -15,19 +16,20 @@ Kind = Literal["text", "ids", "images"]
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 ARRAY_SUFFIXES = (".npy", ".bin")
-_FIRST = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
-# Images among which a few texts lie, such as a licence, are no text.
-_FEW = 10
+_IMAGE_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
+# A folder with this many images per text, such as a licence, is a folder of images.
+_IMAGES_PER_TEXT = 10
 
 
-def infer_kind(names: Sequence[str]) -> Kind:
-    """Return what a corpus is made of.
+def infer_kind(names: Sequence[str], settings: CorpusSettings | None = None) -> Kind:
+    """Infer what a corpus is made of; ``settings.readers`` may add suffixes of text.
 
     Raises:
         UsageError: it mixes kinds.
-        CorpusError: a folder that may be text as well as images, or a file whose beginning cannot be read.
+        CorpusError: a folder that may be text or images, or a file whose header cannot be read.
     """
-    kinds = {name: _kind_of_name(name) for name in names}
+    text_suffixes = READERS if settings is None else load_readers(settings.readers)
+    kinds = {name: _infer_name_kind(name, text_suffixes) for name in names}
     if len(set(kinds.values())) > 1:
         raise UsageError(
             "a corpus is text, ids or images",
@@ -37,60 +39,56 @@ def infer_kind(names: Sequence[str]) -> Kind:
     return next(iter(kinds.values()), "text")
 
 
-def list_files(name: str, suffixes: Sequence[str]) -> list[Path]:
-    """Return the file that a name is, or those of a folder or a pattern that have one of ``suffixes``."""
+def list_files(name: str, suffixes: Container[str] | None = None) -> list[Path]:
+    """List a file, or the files of a folder (without hidden ones) or glob that have one of ``suffixes``, sorted."""
     path = expand_user(name)
     if path.is_file():
         return [path]
-    return [file for file in _listed(path) if inner_suffix(file) in suffixes]
+    if path.is_dir():
+        files = []
+        for folder, below, found in os.walk(path):
+            below[:] = [entry for entry in below if not entry.startswith(".")]
+            files += [Path(folder) / file for file in found if not file.startswith(".")]
+    else:  # Path.glob does not accept absolute patterns
+        files = [Path(p) for p in glob.glob(str(path), recursive=True)]  # noqa: PTH207
+    return sorted(file for file in files if (suffixes is None or inner_suffix(file) in suffixes) and file.is_file())
 
 
 def expand_user(name: str) -> Path:
-    """Return a name as a path, ``~`` replaced by the user's own folder where there is one."""
+    """Return a name as a path, ``~`` replaced by the user's home folder if there is one."""
     try:
         return Path(name).expanduser()
     except RuntimeError:
         return Path(name)
 
 
-def _listed(path: Path) -> list[Path]:
-    """Return the files below a folder, hidden ones left out, or those that match a pattern."""
-    if not path.is_dir():
-        return sorted(Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file())  # noqa: PTH207
-    found = []
-    for folder, below, files in os.walk(path):
-        below[:] = [entry for entry in below if not entry.startswith(".")]
-        found += [Path(folder) / file for file in files if not file.startswith(".")]
-    return sorted(found)
-
-
 def is_image_file(path: Path) -> bool:
-    """Tell a PNG or JPEG by its suffix, or by its first bytes."""
+    """Whether a file is a PNG or JPEG, by its suffix or its first bytes."""
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return True
     with open_compressed(path) as file:
-        return file.read(8).startswith(_FIRST)
+        return file.read(8).startswith(_IMAGE_MAGIC)
 
 
-def _kind_of_name(name: str) -> Kind:
+def _infer_name_kind(name: str, text_suffixes: Container[str]) -> Kind:
     path = expand_user(name)
     try:
         if path.is_file():
-            return infer_file_kind(path)
+            return infer_file_kind(path, text_suffixes)
         if not path.is_dir() and not any(c in name for c in "*?["):
             return "text"
-        files = _listed(path)
+        files = list_files(name)
     except OSError:  # such as a name that is too long for any file
         return "text"
     counts = Counter(inner_suffix(file) for file in files)
-    text = sum(n for suffix, n in counts.items() if suffix in READERS)
-    images = sum(counts[suffix] for suffix in IMAGE_SUFFIXES)
+    text = sum(n for suffix, n in counts.items() if suffix in text_suffixes)
+    images = sum(counts[suffix] for suffix in IMAGE_SUFFIXES if suffix not in text_suffixes)
     if images and images >= text:
-        if images <= _FEW * text:
+        if images <= _IMAGES_PER_TEXT * text:
             raise CorpusError(
                 "may be text or images",
                 where=name,
-                found=f"{text} files of text, {images} images",
+                found=f"{text} text files, {images} images",
                 fix="Name the files of one kind, such as 'FOLDER/**/*.png'.",
             )
         return "images"
@@ -98,26 +96,27 @@ def _kind_of_name(name: str) -> Kind:
     return infer_file_kind(arrays[0]) if arrays else "text"
 
 
-def infer_file_kind(path: Path) -> Kind:
-    """Return what a file is: text, ids, or one or many images."""
+def infer_file_kind(path: Path, text_suffixes: Container[str] = READERS) -> Kind:
+    """Infer what a file is: text, ids, or one or more images."""
     suffix = inner_suffix(path)
-    if suffix in READERS:
+    if suffix in text_suffixes:
         return "text"
     if suffix == ".bin" or path.suffix.lower() in IMAGE_SUFFIXES:
         return "ids" if suffix == ".bin" else "images"
-    from firstlight.files.arrays import NPY_MAGIC, is_idx, read_idx_header, read_npy_header  # no file of text gets here
+    # Loads numpy, which files of text do not need.
+    from firstlight.files.arrays import NPY_MAGIC, is_idx, read_idx_header, read_npy_header
 
     try:
         with open_compressed(path) as file:
-            first = file.read(8)
-            if first[: len(NPY_MAGIC)] == NPY_MAGIC:
-                return "ids" if len(read_npy_header(file, path, first).shape) <= 2 else "images"
-            if is_idx(first):
-                return "ids" if len(read_idx_header(file, path, first).shape) == 2 else "images"
+            start = file.read(8)
+            if start[: len(NPY_MAGIC)] == NPY_MAGIC:
+                return "ids" if len(read_npy_header(file, path, start).shape) <= 2 else "images"
+            if is_idx(start):
+                return "ids" if len(read_idx_header(file, path, start).shape) == 2 else "images"
     except (CorpusError, MissingExtra):
         if suffix == ".npy":
             raise
-        return "text"  # whoever reads it says what is wrong
+        return "text"  # whoever reads it reports what is wrong
     if suffix == ".npy":
-        raise CorpusError("is no .npy file", where=path, found=repr(first), expected=repr(NPY_MAGIC))
-    return "images" if first.startswith(_FIRST) else "text"
+        raise CorpusError("is not an .npy file", where=path, found=repr(start), expected=repr(NPY_MAGIC))
+    return "images" if start.startswith(_IMAGE_MAGIC) else "text"

@@ -51,7 +51,7 @@ def fetch_checked(url: str, target: Path, expected: str | None = None, *, pause:
     """Do as ``fetch``; return the SHA-256 that was found, so that nobody need compute it again."""
     recorded = target.with_name(f"{target.name}.sha256")
     if not target.is_file():
-        with alone_with(target):
+        with exclusive_lock(target):
             if not target.is_file():
                 return _download(url, target, expected or _known(recorded), recorded, pause)
     # A file that is there is only read, so that a cache may be shared and read-only.
@@ -65,7 +65,7 @@ def fetch_checked(url: str, target: Path, expected: str | None = None, *, pause:
 
 
 @contextlib.contextmanager
-def alone_with(target: Path) -> Iterator[None]:
+def exclusive_lock(target: Path) -> Iterator[None]:
     """Make the folder of ``target`` and let one process at a time into the context.
 
     Raises:

@@ -6,7 +6,7 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
-from firstlight.corpus.raw_source import Raw, files_identity, text_identity
+from firstlight.corpus.raw_source import RawSource, hash_files, hash_text
 from firstlight.corpus.readers import text_documents
 from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.tally import Tally
@@ -16,7 +16,7 @@ from firstlight.types import Document
 _LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "lib2to3", "turtledemo"}
 
 
-def python_code() -> Raw:
+def python_code() -> RawSource:
     """Return the standard library's sources without its tests: one document a file, or as ``text_split`` says."""
     root = Path(sysconfig.get_paths()["stdlib"])
     files = [
@@ -41,10 +41,10 @@ def python_code() -> Raw:
                 io.BytesIO(data), f"python-code/{path.relative_to(root).as_posix()}", settings, tally
             )
 
-    return Raw("python-code", read, sum(p.stat().st_size for p in files), lambda: files_identity(files))
+    return RawSource("python-code", read, sum(p.stat().st_size for p in files), lambda: hash_files(files))
 
 
-def python_docs() -> Raw:
+def python_docs() -> RawSource:
     """Return the reference text of ``pydoc``: one document a topic, or as ``text_split`` says.
 
     Raises:
@@ -63,4 +63,4 @@ def python_docs() -> Raw:
             yield from text_documents(io.BytesIO(text.encode("utf-8")), f"python-docs/{name}", settings, tally)
 
     n_bytes = sum(len(text.encode("utf-8")) for text in topics.values())
-    return Raw("python-docs", read, n_bytes, lambda: text_identity(json.dumps(topics)))
+    return RawSource("python-docs", read, n_bytes, lambda: hash_text(json.dumps(topics)))

@@ -1,4 +1,4 @@
-"""A record's text, and the error for a field that is not there."""
+"""Extract the text of a record, and report fields that are missing."""
 
 import re
 from collections.abc import Sequence
@@ -8,18 +8,18 @@ from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.tally import Tally
 from firstlight.errors import CorpusError, nearest
 
-_NAMED = 12
-_LONG = 40
-_HALF = re.compile("[\ud800-\udfff]")
+_MAX_SHOWN = 12
+_MAX_NAME = 40
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
-def text_of(record: Any, settings: CorpusSettings, tally: Tally, where: str) -> str | None:
-    """Return a record's text as valid text with the line ends asked for; a bare string is its own.
+def extract_text(record: Any, settings: CorpusSettings, tally: Tally, where: str) -> str | None:
+    """Return the text of a record, valid and with normalised line ends; a record may also be the text itself.
 
-    None stands for a field that is null: the record is counted as dropped.
+    None means that the field is null; the record is then counted as dropped.
 
     Raises:
-        CorpusError: the field is missing or holds no string, or half a surrogate pair and ``on_bad_bytes`` is "error".
+        CorpusError: the field is missing or not a string, or has half a surrogate pair and ``on_bad_bytes`` is "error".
     """
     value = record if isinstance(record, str) else _value(record, settings.text_field, where)
     if value is None:
@@ -28,17 +28,19 @@ def text_of(record: Any, settings: CorpusSettings, tally: Tally, where: str) -> 
         return None
     if not isinstance(value, str):
         raise CorpusError(
-            f"field {settings.text_field!r} is no text", where=where, found=type(value).__name__, expected="a string"
+            f"field {settings.text_field!r} is not text", where=where, found=type(value).__name__, expected="a string"
         )
     if settings.newlines == "lf" and "\r" in value:
         value = value.replace("\r\n", "\n").replace("\r", "\n")
-    return value if value.isascii() else _valid(value, settings, tally, where)
+    return value if value.isascii() else _replace_surrogates(value, settings, tally, where)
 
 
-def missing_field(kind: str, name: str, known: Sequence[str], where: object) -> CorpusError:
-    """Return the error for a field (or column) that is not among the known ones, with the nearest that is."""
+def missing_field_error(kind: str, name: str, known: Sequence[str], where: object) -> CorpusError:
+    """Return the error for an unknown field (or column), suggesting the nearest known one."""
     near = nearest(name, known) or next(iter(known), "NAME")
-    shown = [k if len(k) <= _LONG else f"{k[:_LONG]}…" for k in known[:_NAMED]] + ["…"] * (len(known) > _NAMED)
+    shown = [k if len(k) <= _MAX_NAME else f"{k[:_MAX_NAME]}…" for k in known[:_MAX_SHOWN]] + ["…"] * (
+        len(known) > _MAX_SHOWN
+    )
     return CorpusError(
         f"has no {kind} {name!r}",
         where=where,
@@ -57,24 +59,24 @@ def _value(record: Any, field: str, where: str) -> Any:
         if not isinstance(value, dict):
             raise CorpusError(f"has no field {field!r}", where=where, found=type(value).__name__, expected="a record")
         if part not in value:
-            raise missing_field("field", part, list(value), where)
+            raise missing_field_error("field", part, list(value), where)
         value = value[part]
     return value
 
 
-def _valid(text: str, settings: CorpusSettings, tally: Tally, where: str) -> str:
-    """JSON can write half a surrogate pair, which no UTF-8 can hold."""
+def _replace_surrogates(text: str, settings: CorpusSettings, tally: Tally, where: str) -> str:
+    """Handle half surrogate pairs, which JSON can write but UTF-8 cannot encode."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         if settings.on_bad_bytes == "error":
             raise CorpusError(
-                "holds half a surrogate pair, which is no text",
+                "has half a surrogate pair, which is not valid text",
                 where=where,
                 found=f"\\u{ord(text[error.start]):04x}",
-                fix="Mend the record, or go on with --on-bad-bytes replace (or skip).",
+                fix="Fix the record, or continue with --on-bad-bytes replace (or skip).",
             ) from error
-        text, halves = _HALF.subn("\ufffd" if settings.on_bad_bytes == "replace" else "", text)
-        tally.n_bad += halves
-        tally.bad(where)
+        text, n_replaced = _SURROGATES.subn("\ufffd" if settings.on_bad_bytes == "replace" else "", text)
+        tally.n_bad += n_replaced
+        tally.add_bad_bytes(where)
     return text

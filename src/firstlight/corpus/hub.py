@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from firstlight.corpus.fields import text_of
-from firstlight.corpus.raw_source import Raw, files_identity, text_identity
+from firstlight.corpus.fields import extract_text
+from firstlight.corpus.raw_source import RawSource, hash_files, hash_text
 from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.tally import Tally
 from firstlight.errors import CorpusError, MissingExtra, UsageError
@@ -18,7 +18,7 @@ from firstlight.types import Document
 PREFIX = "hf:"
 
 
-def hub(name: str) -> Raw:
+def hub_source(name: str) -> RawSource:
     """Return the source ``hf:NAME[:CONFIG][@SPLIT]``; without a split, ``train``. A stream knows no slices of one.
 
     Raises:
@@ -45,11 +45,11 @@ def hub(name: str) -> Raw:
     def read(settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
         for number, record in enumerate(rows(), start=1):
             where = f"{name}: row {number}"
-            text = text_of(record, settings, tally, where)
+            text = extract_text(record, settings, tally, where)
             if text is not None:
                 yield Document(text, where)
 
     folder = Path(dataset)
     files = [p for p in sorted(folder.rglob("*")) if p.is_file()] if folder.is_dir() else []
-    identity = (lambda: text_identity(f"{name} {files_identity(files)}")) if files else (lambda: text_identity(name))
-    return Raw(name, read, sum(p.stat().st_size for p in files), identity)
+    identity = (lambda: hash_text(f"{name} {hash_files(files)}")) if files else (lambda: hash_text(name))
+    return RawSource(name, read, sum(p.stat().st_size for p in files), identity)

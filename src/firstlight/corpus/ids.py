@@ -1,6 +1,6 @@
-"""Sequences of token ids that were made elsewhere: ``.npy`` (1-D, or 2-D with a sequence a row) and raw ``.bin``.
+"""Read sequences of token ids prepared by other programs: ``.npy`` (1-D, or 2-D with a sequence per row), raw ``.bin``.
 
-They are read as a stream, never whole. Rows and places are counted from 0, as NumPy does.
+They are streamed, never read whole. Rows and columns are counted from 0, as in NumPy.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ import numpy as np
 
 from firstlight.corpus.corpus import Corpus, Source
 from firstlight.corpus.detect_kind import ARRAY_SUFFIXES, list_files
-from firstlight.corpus.raw_source import Raw, files_identity
+from firstlight.corpus.raw_source import RawSource, hash_files
 from firstlight.corpus.settings import CorpusSettings, IdSettings
 from firstlight.corpus.tally import Tally
 from firstlight.errors import CorpusError, UsageError
@@ -22,22 +22,22 @@ from firstlight.types import Document
 
 
 def open_ids(names: Sequence[str], settings: IdSettings, reading: CorpusSettings) -> Corpus:
-    """Find the files of each name; nothing is read yet.
+    """Open the files of each name; no id is read yet.
 
     Raises:
-        UsageError: it is not said how many ids there are.
+        UsageError: ``vocab_size`` is not set.
     """
     if settings.vocab_size is None:
         raise UsageError(
-            "is needed for ids",
+            "is required for ids",
             where="ids.vocab_size",
-            expected="how many there are: one more than the highest",
+            expected="the number of ids: one more than the highest",
             fix="Add ids.vocab_size=N",
         )
-    return Corpus([Source(_raw(name, settings), reading) for name in names])
+    return Corpus([Source(_id_source(name, settings), reading) for name in names])
 
 
-def _raw(name: str, settings: IdSettings) -> Raw:
+def _id_source(name: str, settings: IdSettings) -> RawSource:
     files = list_files(name, ARRAY_SUFFIXES)
 
     def read(_settings: CorpusSettings, _tally: Tally) -> Iterator[Document]:
@@ -45,56 +45,58 @@ def _raw(name: str, settings: IdSettings) -> Raw:
             yield from read_ids(path, settings)
 
     def identity() -> str:
-        table = {"files": files_identity(files), "ids": settings.model_dump(mode="json")}
+        table = {"files": hash_files(files), "ids": settings.model_dump(mode="json")}
         return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
 
-    return Raw(name, read, estimate_size(files), identity)
+    return RawSource(name, read, estimate_size(files), identity)
 
 
 def read_ids(path: Path, settings: IdSettings) -> Iterator[Document]:
-    """Yield a document a row, a long one in pieces.
+    """Yield a document per row, a long one in pieces.
 
     Raises:
-        CorpusError: the file is damaged, or an id lies outside the vocabulary; names its place.
+        CorpusError: the file is damaged, or an id is outside the vocabulary; names its index.
     """
     assert settings.vocab_size is not None
     if inner_suffix(path) == ".bin":
-        yield from _raw_numbers(path, settings)
+        yield from _read_raw(path, settings)
         return
     with open_compressed(path) as file:
         header = read_array_header(file, path)
         if header.dtype.kind not in "iu" or len(header.shape) not in (1, 2):
             raise CorpusError(
-                "holds no ids",
+                "holds no token ids",
                 where=path,
                 found=f"{len(header.shape)} axes of type {header.dtype}",
-                expected="integers, 1-D, or 2-D with a sequence a row",
+                expected="integers, 1-D, or 2-D with a sequence per row",
             )
         row = header.shape[-1]
         yield from _rows(path, iter_chunks(file, path, header), row if len(header.shape) == 2 else None, settings)
 
 
-def _raw_numbers(path: Path, settings: IdSettings) -> Iterator[Document]:
-    """Read a file without a header, as nanoGPT writes: its length says how many ids it holds."""
+def _read_raw(path: Path, settings: IdSettings) -> Iterator[Document]:
+    """Read a file without a header, as nanoGPT writes it."""
     dtype = np.dtype(settings.dtype).newbyteorder("<")
     with open_compressed(path) as file:
 
-        def parts() -> Iterator[np.ndarray]:
+        def chunks() -> Iterator[np.ndarray]:
             while data := file.read(dtype.itemsize << 20):
                 if len(data) % dtype.itemsize:
                     raise CorpusError(
-                        f"is no whole number of {dtype.name}", where=path, fix="Set ids.dtype, or write the file again."
+                        f"is not a whole number of {dtype.name}",
+                        where=path,
+                        fix="Set ids.dtype, or write the file again.",
                     )
                 yield np.frombuffer(data, dtype)
 
-        yield from _rows(path, parts(), None, settings)
+        yield from _rows(path, chunks(), None, settings)
 
 
-def _rows(path: Path, parts: Iterator[np.ndarray], width: int | None, settings: IdSettings) -> Iterator[Document]:
-    """Cut a stream of numbers into rows of ``width``, or leave it one row; a row that spans parts goes on in pieces."""
+def _rows(path: Path, chunks: Iterator[np.ndarray], width: int | None, settings: IdSettings) -> Iterator[Document]:
+    """Split a stream of ids into rows of ``width`` (None: one row); a row that spans chunks comes in pieces."""
     at, held = 0, None
-    for part in parts:
-        ids = _checked(part, path, at, width, settings)
+    for chunk in chunks:
+        ids = _check_ids(chunk, path, at, width, settings)
         while len(ids):
             room = len(ids) if width is None else width - at % width
             piece, ids = ids[:room], ids[room:]
@@ -108,18 +110,18 @@ def _rows(path: Path, parts: Iterator[np.ndarray], width: int | None, settings: 
         yield Document(held.content, held.source)
 
 
-def _checked(part: np.ndarray, path: Path, at: int, width: int | None, settings: IdSettings) -> np.ndarray:
-    """Return ids as int32, none of them outside the vocabulary."""
+def _check_ids(chunk: np.ndarray, path: Path, at: int, width: int | None, settings: IdSettings) -> np.ndarray:
+    """Convert ids to int32, checking that they are in the vocabulary."""
     V = settings.vocab_size or 0
-    if len(part) and (part.min() < 0 or part.max() >= V):
-        bad = int(np.flatnonzero((part < 0) | (part >= V))[0])
-        place = at + bad
-        where = f"place {place}" if width is None else f"row {place // width}, place {place % width}"
+    if len(chunk) and (chunk.min() < 0 or chunk.max() >= V):
+        bad = int(np.flatnonzero((chunk < 0) | (chunk >= V))[0])
+        index = at + bad
+        where = f"index {index}" if width is None else f"row {index // width}, column {index % width}"
         raise CorpusError(
-            "holds an id outside the vocabulary",
+            "has an id outside the vocabulary",
             where=f"{path}: {where}",
-            found=int(part[bad]),
+            found=int(chunk[bad]),
             expected=f"0 to {V - 1}",
-            fix="Raise ids.vocab_size, or mend the file.",
+            fix="Raise ids.vocab_size, or fix the file.",
         )
-    return part.astype(np.int32)
+    return chunk.astype(np.int32)

@@ -1,4 +1,4 @@
-"""One image: read by Pillow, cut to a square about its middle, brought to a size by averaging areas."""
+"""Read an image with Pillow, center-crop it to a square, and resize it by averaging areas."""
 
 import struct
 import zlib
@@ -10,15 +10,15 @@ import numpy as np
 from firstlight.errors import CorpusError, MissingExtra
 
 # More pixels than any camera's image; a file of a few bytes may claim any number.
-_MOST_PIXELS = 100_000_000
+_MAX_PIXELS = 100_000_000
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 
 
-def read_picture(path: Path) -> np.ndarray:
-    """Return a PNG or JPEG, upright, what is transparent on white: (H, W) if grey, else (H, W, 3), uint8.
+def read_image(path: Path) -> np.ndarray:
+    """Read a PNG or JPEG, upright and on a white background: (H, W) uint8 if it is grey, else (H, W, 3).
 
     Raises:
-        CorpusError: it is damaged, or of another format, or larger than any image.
+        CorpusError: it is damaged, of another format, or too large.
         MissingExtra: Pillow is not installed.
     """
     try:
@@ -26,11 +26,11 @@ def read_picture(path: Path) -> np.ndarray:
     except ImportError as error:
         raise MissingExtra("reading PNG and JPEG", "images") from error
     try:
-        with Image.open(path, formats=("PNG", "JPEG")) as opened:
-            W, H = opened.size
-            if W * H > _MOST_PIXELS:
+        with Image.open(path, formats=("PNG", "JPEG")) as file:
+            W, H = file.size
+            if W * H > _MAX_PIXELS:
                 raise CorpusError("is too large", where=path, found=f"{W} × {H} pixels")
-            image = ImageOps.exif_transpose(opened)
+            image = ImageOps.exif_transpose(file)
             if image.mode.startswith("I"):  # 16 bits a pixel, of which Pillow would keep the lowest eight
                 return (np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)
             if "A" in image.getbands() or "transparency" in image.info:
@@ -38,25 +38,25 @@ def read_picture(path: Path) -> np.ndarray:
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
             return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
     except (*_DAMAGE, Image.DecompressionBombError) as error:
-        raise CorpusError(f"is no readable PNG or JPEG: {' '.join(str(error).split())[:120]}", where=path) from error
+        raise CorpusError(f"is not a readable PNG or JPEG: {' '.join(str(error).split())[:120]}", where=path) from error
 
 
-def fitted(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Cut a square about the middle, and average areas to ``size`` pixels a side: (size, size[, 3]) uint8."""
+def center_crop_resize(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Crop the central square and resize it by averaging areas: (size, size[, 3]) uint8."""
     side = min(pixels.shape[:2])
     top, left = (pixels.shape[0] - side) // 2, (pixels.shape[1] - side) // 2
     square = pixels[top : top + side, left : left + side]
     if side == size:
         return square
-    weights = _areas(side, size)
+    weights = _area_weights(side, size)
     wide = np.tensordot(weights, square.astype(np.float32), axes=(1, 0))  # (size, side[, 3])
     small = np.swapaxes(np.tensordot(weights, wide, axes=(1, 1)), 0, 1)
     return np.asarray(np.rint(small).clip(0, 255), dtype=np.uint8)
 
 
 @lru_cache(maxsize=16)
-def _areas(side: int, size: int) -> np.ndarray:
-    """Return how much of each of ``side`` old pixels lies in each of ``size`` new ones: (size, side), rows sum to 1."""
+def _area_weights(side: int, size: int) -> np.ndarray:
+    """Return the overlap of each new pixel with each old one: (size, side), rows sum to 1."""
     edges = np.arange(size + 1) * (side / size)
     begin, end = edges[:-1, None], edges[1:, None]
     old = np.arange(side)
@@ -64,13 +64,13 @@ def _areas(side: int, size: int) -> np.ndarray:
     return np.asarray(inside / inside.sum(1, keepdims=True), dtype=np.float32)
 
 
-def as_grey(pixels: np.ndarray) -> np.ndarray:
-    """Return brightness, (H, W) uint8, of grey or coloured pixels: the weights of ITU-R BT.601."""
+def to_grayscale(pixels: np.ndarray) -> np.ndarray:
+    """Convert to brightness, (H, W) uint8, with the weights of ITU-R BT.601."""
     if pixels.ndim == 2:
         return pixels
     return np.asarray(np.rint(pixels @ np.array([0.299, 0.587, 0.114])), dtype=np.uint8)
 
 
-def as_colors(pixels: np.ndarray) -> np.ndarray:
-    """Return (H, W, 3) uint8 of grey or coloured pixels."""
+def to_rgb(pixels: np.ndarray) -> np.ndarray:
+    """Convert to (H, W, 3) uint8."""
     return pixels if pixels.ndim == 3 else np.repeat(pixels[:, :, None], 3, axis=2)

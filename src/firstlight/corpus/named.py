@@ -9,9 +9,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from firstlight.corpus.decode import parts, pieces
-from firstlight.corpus.download import alone_with, cache_dir, fetch_checked
-from firstlight.corpus.raw_source import Raw, Read, files_identity, of_files
+from firstlight.corpus.decode import decode_chunks, split_stream
+from firstlight.corpus.download import cache_dir, exclusive_lock, fetch_checked
+from firstlight.corpus.raw_source import RawSource, ReadFunction, file_source, hash_files
 from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.tally import Tally
 from firstlight.errors import CorpusError
@@ -19,12 +19,12 @@ from firstlight.files.compression import open_compressed
 from firstlight.types import Document
 
 
-def catalogue() -> dict[str, Any]:
+def load_catalogue() -> dict[str, Any]:
     """Return the named corpora that are fetched on first use."""
     return tomllib.loads((resources.files("firstlight.corpus") / "catalogue.toml").read_text(encoding="utf-8"))
 
 
-def named(name: str, entry: dict[str, Any]) -> Raw:
+def named_source(name: str, entry: dict[str, Any]) -> RawSource:
     """Fetch what the cache lacks of a catalogue entry, and return it as a source.
 
     Raises:
@@ -40,9 +40,9 @@ def named(name: str, entry: dict[str, Any]) -> Raw:
         else:
             digests[target] = digest
         files.append(target)
-    raw = of_files(name, files)
+    raw = file_source(name, files)
     read = _separated(files, entry["split"]) if "split" in entry else raw.read
-    return Raw(name, read, raw.n_bytes, lambda: files_identity(files, digests))
+    return RawSource(name, read, raw.n_bytes, lambda: hash_files(files, digests))
 
 
 def _member(archive: Path, member: str) -> Path:
@@ -50,7 +50,7 @@ def _member(archive: Path, member: str) -> Path:
     target = archive.with_name(f"{archive.stem}-{Path(member).name}.txt")
     if _is_newer(target, archive):
         return target
-    with alone_with(archive):
+    with exclusive_lock(archive):
         if _is_newer(target, archive):
             return target
         part = target.with_name(f"{target.name}.part")
@@ -70,14 +70,14 @@ def _is_newer(target: Path, archive: Path) -> bool:
     return target.is_file() and target.stat().st_mtime_ns >= archive.stat().st_mtime_ns
 
 
-def _separated(files: list[Path], separator: str) -> Read:
+def _separated(files: list[Path], separator: str) -> ReadFunction:
     """Read text files whose documents stand between separator lines."""
 
     def read(settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
         for path in files:
             with open_compressed(path) as file:
-                stream = pieces(file, str(path), settings, tally)
-                for number, text in enumerate(parts(stream, separator), start=1):
+                stream = decode_chunks(file, str(path), settings, tally)
+                for number, text in enumerate(split_stream(stream, separator), start=1):
                     # A file ends with a separator and a line end, and that line end is no document.
                     if inner := text.strip("\n"):
                         yield Document(inner, f"{path}: document {number}")

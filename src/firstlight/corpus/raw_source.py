@@ -1,4 +1,4 @@
-"""A source before cleaning: how to read it, how big it is, and what identifies its bytes."""
+"""A source before cleaning: how to read it, how big it is, and a hash of its bytes."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from firstlight import progress
-from firstlight.corpus.readers import READERS, read_text
+from firstlight.corpus.readers import READERS, Reader
 from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.tally import Tally
 from firstlight.errors import CorpusError
@@ -14,48 +14,48 @@ from firstlight.files import sha256
 from firstlight.files.compression import estimate_size, inner_suffix
 from firstlight.types import Document
 
-Read = Callable[[CorpusSettings, Tally], Iterator[Document]]
+ReadFunction = Callable[[CorpusSettings, Tally], Iterator[Document]]
 
 
 @dataclass(frozen=True, slots=True)
-class Raw:
+class RawSource:
     """A source before cleaning.
 
     Attributes:
         name: as the user gave it.
-        read: yields its documents, as often as called.
-        n_bytes: size unpacked, an estimate for compressed files; 0 where it is not known.
-        identity: returns a hash of what will be read.
+        read: yields its documents; may be called again.
+        n_bytes: size decompressed, an estimate for compressed files; 0 if unknown.
+        content_hash: returns a hash of the bytes that will be read.
     """
 
     name: str
-    read: Read
+    read: ReadFunction
     n_bytes: int
-    identity: Callable[[], str]
+    content_hash: Callable[[], str]
 
 
-def of_files(name: str, files: Sequence[Path]) -> Raw:
-    """Return a source of files, each read by its suffix.
+def file_source(name: str, files: Sequence[Path], readers: Mapping[str, Reader] = READERS) -> RawSource:
+    """Return a source of files, each read by the reader of its suffix.
 
-    Files of an unknown suffix are left out where there are others, and read as plain text where there are not.
+    Files of an unknown suffix are left out if there are others, otherwise they are read as plain text.
     """
-    known = [p for p in files if inner_suffix(p) in READERS]
+    known = [p for p in files if inner_suffix(p) in readers]
     chosen = known or list(files)
-    strange = ", ".join(sorted({inner_suffix(p) or "no suffix" for p in files if inner_suffix(p) not in READERS}))
+    unknown = ", ".join(sorted({inner_suffix(p) or "no suffix" for p in files if inner_suffix(p) not in readers}))
     if not known:
-        progress.notice(f"{name}: no reader for {strange}; read as plain text")
+        progress.notice(f"{name}: no reader for {unknown}; read as plain text")
     elif len(known) < len(files):
-        progress.notice(f"{name}: {len(files) - len(known)} of {len(files)} files left out, no reader for {strange}")
+        progress.notice(f"{name}: {len(files) - len(known)} of {len(files)} files left out, no reader for {unknown}")
 
     def read(settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
         for path in chosen:
-            yield from READERS.get(inner_suffix(path), read_text)(path, settings, tally)
+            yield from readers.get(inner_suffix(path), READERS[".txt"]).read(path, settings, tally)
 
-    return Raw(name, read, estimate_size(chosen), lambda: files_identity(chosen))
+    return RawSource(name, read, estimate_size(chosen), lambda: hash_files(chosen))
 
 
-def files_identity(files: Sequence[Path], known: Mapping[Path, str] | None = None) -> str:
-    """Return a hash of names and bytes; ``known`` are SHA-256 that need not be computed again.
+def hash_files(files: Sequence[Path], known: Mapping[Path, str] | None = None) -> str:
+    """Hash names and bytes of files; ``known`` are SHA-256 that need not be computed again.
 
     Raises:
         CorpusError: a file cannot be read.
@@ -69,6 +69,6 @@ def files_identity(files: Sequence[Path], known: Mapping[Path, str] | None = Non
     return digest.hexdigest()
 
 
-def text_identity(text: str) -> str:
-    """Return a hash of a text."""
+def hash_text(text: str) -> str:
+    """Hash a text."""
     return hashlib.sha256(text.encode("utf-8")).hexdigest()

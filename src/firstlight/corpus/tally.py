@@ -1,22 +1,22 @@
-"""What was read and what was dropped, and why."""
+"""Counts of the documents that were read, kept and dropped, and why."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-_LISTED = 20
+_MAX_LOCATIONS = 20
 
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of one reading: documents seen = documents kept + all that was dropped.
+    """Counts of one reading: documents seen = documents kept + documents dropped.
 
     Attributes:
         seen: documents found.
         documents: documents kept.
         characters: of the kept ones.
-        n_bad: bytes that were no UTF-8, and halves of surrogate pairs in JSON, whatever was done with them.
+        n_bad: bytes that were not UTF-8, and halves of surrogate pairs in JSON, whether replaced or skipped.
         dropped: reason -> documents.
-        bad_bytes: where runs of such bytes begin, the first few.
+        bad_bytes: locations where such bytes start, the first few.
     """
 
     seen: int = 0
@@ -27,13 +27,13 @@ class Tally:
     bad_bytes: list[str] = field(default_factory=list)
 
     def drop(self, reason: str) -> None:
-        """Count a document that is left out."""
+        """Count a dropped document."""
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
 
-    def bad(self, place: str) -> None:
-        """Remember a place with bytes that are no UTF-8, while there are few."""
-        if len(self.bad_bytes) < _LISTED:
-            self.bad_bytes.append(place)
+    def add_bad_bytes(self, location: str) -> None:
+        """Record the location of bytes that are not UTF-8, the first few of them."""
+        if len(self.bad_bytes) < _MAX_LOCATIONS:
+            self.bad_bytes.append(location)
 
     def add(self, other: "Tally") -> None:
         """Add another reading's counts to these."""
@@ -41,8 +41,8 @@ class Tally:
         self.documents += other.documents
         self.characters += other.characters
         self.n_bad += other.n_bad
-        for place in other.bad_bytes:
-            self.bad(place)
+        for location in other.bad_bytes:
+            self.add_bad_bytes(location)
         for reason, count in other.dropped.items():
             self.dropped[reason] = self.dropped.get(reason, 0) + count
 

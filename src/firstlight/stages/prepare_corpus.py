@@ -87,7 +87,7 @@ def prepare_store(
         UsageError: settings that have no effect on a corpus of this kind.
         CompatibilityError: ``out`` holds a store made from other inputs.
     """
-    kind = infer_kind(corpus)
+    kind = infer_kind(corpus, settings.corpus)
     _check_tables(kind, settings)
     vocab: Tokenizer | Codec
     sources: Sequence[SourceLike]

@@ -104,7 +104,7 @@ def _pixels(found: Images, settings: ImageSettings, seed: int) -> Pixels:
     if not found.colored:
         return Pixels(found.size, settings.levels, (), found.classes)
     every = max(1, sum(found.counts) // _SEEN)
-    seen = np.concatenate([image.reshape(-1, 3) for image in found.some(every)])
+    seen = np.concatenate([image.reshape(-1, 3) for image in found.sample(every)])
     if len(seen) > _PIXELS:
         seen = seen[np.random.default_rng(seed).choice(len(seen), _PIXELS, replace=False)]
     return Pixels(found.size, 0, find_palette(seen, settings.palette, seed), found.classes)

@@ -1,56 +1,131 @@
-"""Readers: a path to Documents, one file a format; the table says which suffix goes where."""
+"""Readers of text formats, one file per family of formats: a path becomes Documents.
 
-import importlib
-from collections.abc import Callable, Iterator
+``READERS`` maps each suffix to its reader. To add a format, write a class with the members of ``Reader`` and add it
+to ``_BUILTIN``; one from another package is named in the setting ``corpus.readers``, as ``package.module:Name``.
+"""
+
+import hashlib
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
-from firstlight.corpus.readers.text import read_text, text_documents
+from firstlight.config import load_object
+from firstlight.corpus.readers.markup import HtmlReader
+from firstlight.corpus.readers.records import JsonLinesReader, JsonReader, ParquetReader
+from firstlight.corpus.readers.tables import CsvReader, TsvReader
+from firstlight.corpus.readers.text import TextReader, text_documents
 from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.tally import Tally
+from firstlight.errors import ConfigError, CorpusError, FirstlightError
 from firstlight.types import Document
 
-Reader = Callable[[Path, CorpusSettings, Tally], Iterator[Document]]
 
-_CODE = (
-    ".py .pyi .c .h .cc .cpp .hpp .cu .rs .go .java .kt .scala .js .ts .jsx .tsx .rb .php .pl .lua .r .jl .sh .sql"
-    " .swift .hs .ml .tex .toml .yaml .yml .css"
+class Reader(Protocol):
+    """Reads one format; a class of readers has a constructor without arguments."""
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Suffixes of its files, in lower case, such as (".srt",); without that of a compression, which may follow."""
+        ...
+
+    @property
+    def extra(self) -> str | None:
+        """The optional dependency group of Firstlight that it needs, such as "parquet", or None."""
+        ...
+
+    def read(self, path: Path, settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
+        """Yield the documents of a file, the same ones each time, in constant memory.
+
+        Args:
+            path: the file; ``files.compression.open_compressed`` opens it decompressed.
+            settings: how to read it; ``decode_chunks`` in ``corpus.decode`` obeys them for text.
+            tally: counts the records that the reader drops, and bytes that are not UTF-8.
+
+        Raises:
+            CorpusError: the file cannot be read; names the file and line.
+        """
+        ...
+
+
+_BUILTIN: tuple[Reader, ...] = (
+    TextReader(),
+    JsonLinesReader(),
+    JsonReader(),
+    CsvReader(),
+    TsvReader(),
+    ParquetReader(),
+    HtmlReader(),
 )
+READERS: dict[str, Reader] = {suffix: reader for reader in _BUILTIN for suffix in reader.suffixes}
 
 
-def _later(file: str, name: str) -> Reader:
-    """Return a reader whose file, and what it needs, is loaded when it first reads."""
+def load_readers(references: Sequence[str]) -> Mapping[str, Reader]:
+    """Return the readers by suffix: the built-in ones, replaced or joined by those of other packages.
 
-    def read(path: Path, settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
-        yield from getattr(importlib.import_module(f"{__name__}.{file}"), name)(path, settings, tally)
+    Args:
+        references: ``package.module:Name`` of a reader, or of a class of readers.
 
-    return read
+    Raises:
+        ConfigError: one cannot be loaded, or is not a reader.
+    """
+    if not references:
+        return READERS
+    readers = dict(READERS)
+    for reference in references:
+        reader = _ExternalReader(reference)
+        readers |= dict.fromkeys(reader.suffixes, reader)
+    return readers
 
 
-read_html = _later("markup", "read_html")
-read_json, read_jsonl, read_parquet = (_later("records", f"read_{kind}") for kind in ("json", "jsonl", "parquet"))
-read_csv, read_tsv = (_later("tables", f"read_{kind}") for kind in ("csv", "tsv"))
+def hash_readers(references: Sequence[str]) -> dict[str, str]:
+    """Hash the source files of readers from other packages, since a changed reader makes other documents."""
+    return {reference: _ExternalReader(reference).source_hash() for reference in references}
 
-READERS: dict[str, Reader] = {
-    **dict.fromkeys((".txt", ".text", ".md", ".rst", ".tokens", *_CODE.split()), read_text),
-    ".jsonl": read_jsonl,
-    ".ndjson": read_jsonl,
-    ".json": read_json,
-    ".csv": read_csv,
-    ".tsv": read_tsv,
-    ".parquet": read_parquet,
-    ".html": read_html,
-    ".htm": read_html,
-}
 
-__all__ = [
-    "READERS",
-    "Reader",
-    "read_csv",
-    "read_html",
-    "read_json",
-    "read_jsonl",
-    "read_parquet",
-    "read_text",
-    "read_tsv",
-    "text_documents",
-]
+class _ExternalReader:
+    """A reader from another package; its exceptions become CorpusErrors, and what it yields is checked."""
+
+    def __init__(self, reference: str) -> None:
+        key = "corpus.readers"
+        found = load_object(reference, {}, kind="reader", interface=Reader, where=key)
+        try:
+            self._reader: Reader = found() if isinstance(found, type) else found
+        except Exception as error:  # noqa: BLE001 - the code of another package may raise anything
+            raise ConfigError(f"{reference} cannot be constructed: {error}", where=key) from error
+        self._reference = reference
+        self.suffixes, self.extra = self._reader.suffixes, self._reader.extra
+        valid = isinstance(self.suffixes, tuple) and all(
+            isinstance(suffix, str) and suffix.startswith(".") and suffix == suffix.lower() for suffix in self.suffixes
+        )
+        if not valid or not self.suffixes:
+            raise ConfigError(
+                f"{reference} declares invalid suffixes",
+                where=key,
+                found=repr(self.suffixes),
+                expected="a tuple of suffixes in lower case, such as ('.srt',)",
+            )
+
+    def read(self, path: Path, settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
+        """Yield the reader's documents."""
+        try:
+            for document in self._reader.read(path, settings, tally):
+                if not isinstance(document, Document) or not isinstance(document.content, str):
+                    raise CorpusError(
+                        f"{self._reference} yielded something else than a Document of text",
+                        where=path,
+                        found=type(document).__name__,
+                    )
+                yield document
+        except (FirstlightError, GeneratorExit):
+            raise
+        except Exception as error:  # the code of another package may raise anything
+            raise CorpusError(f"{self._reference} failed: {type(error).__name__}: {error}", where=path) from error
+
+    def source_hash(self) -> str:
+        """Return the SHA-256 of the file that defines the reader."""
+        file = inspect.getsourcefile(type(self._reader))
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
+
+
+__all__ = ["READERS", "Reader", "hash_readers", "load_readers", "text_documents"]

@@ -1,12 +1,12 @@
-"""HTML: the text that a reader would see, passed on as the page goes by."""
+"""Reader of HTML: the visible text, streamed while the page is parsed."""
 
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
-from firstlight.corpus.decode import pieces
-from firstlight.corpus.readers.text import as_one
+from firstlight.corpus.decode import decode_chunks
+from firstlight.corpus.readers.text import as_one_document
 from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.tally import Tally
 from firstlight.files.compression import open_compressed
@@ -42,41 +42,48 @@ _BLOCKS = {
     "option",
 }
 _CELLS = {"td", "th"}
-# HTML's white space; an ideographic or no-break space is seen.
+# HTML's white space; an ideographic or no-break space is visible text.
 _SPACES = str.maketrans("\t\n\r\f", "    ")
 _RUN = re.compile("  +")
 
 
-def read_html(path: Path, settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
-    """Yield the page's visible text as one document: blocks on lines of their own, a blank line around paragraphs."""
-    with open_compressed(path) as file:
-        yield from as_one(_visible(pieces(file, str(path), settings, tally, mark_goes=True)), str(path))
+class HtmlReader:
+    """HTML: the visible text as one document, blocks on lines of their own, a blank line around paragraphs."""
+
+    suffixes = (".html", ".htm")
+    extra: str | None = None
+
+    def read(self, path: Path, settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
+        """Yield the document, in pieces."""
+        with open_compressed(path) as file:
+            text = _visible(decode_chunks(file, str(path), settings, tally, strip_bom=True))
+            yield from as_one_document(text, str(path))
 
 
 def _visible(stream: Iterator[str]) -> Iterator[str]:
-    page = _Page()
+    page = _TextExtractor()
     for piece in stream:
         page.feed(piece)
-        if text := page.written():
+        if text := page.take_text():
             yield text
     page.close()
-    if text := page.written():
+    if text := page.take_text():
         yield text
 
 
-class _Page(HTMLParser):
-    """Writes visible text; white space is held until the text after it comes, since what follows decides its kind."""
+class _TextExtractor(HTMLParser):
+    """Collects visible text; white space is held back until the next text, which decides its kind."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self._out: list[str] = []
-        self._begun = False
+        self._started = False
         self._hidden = self._pre = 0
         self._newlines, self._space = 0, ""
-        self._at_pre = False  # a line end right after <pre> is no text
+        self._after_pre = False  # a line break right after <pre> is not text
 
-    def written(self) -> str:
-        """Return what was written since the last call."""
+    def take_text(self) -> str:
+        """Return the text collected since the last call."""
         text = "".join(self._out)
         self._out = []
         return text
@@ -84,30 +91,30 @@ class _Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         del attrs
         self._hidden += tag in _HIDDEN
-        self._at_pre = tag == "pre"
-        self._pre += self._at_pre
+        self._after_pre = tag == "pre"
+        self._pre += self._after_pre
         if tag == "br":
             self._newlines += 1
         elif tag in _CELLS:
             self._space = "\t"
-        self._border(tag)
+        self._break_line(tag)
 
     def handle_endtag(self, tag: str) -> None:
         self._hidden = max(0, self._hidden - (tag in _HIDDEN))
         self._pre = max(0, self._pre - (tag == "pre"))
-        self._border(tag)
+        self._break_line(tag)
 
     def handle_data(self, data: str) -> None:
         if self._hidden:
             return
         if self._pre:
-            data = data.removeprefix("\n") if self._at_pre else data
-            self._at_pre = False
-            begin = len(data) - len(data.lstrip("\n"))
-            text = data[begin:].rstrip("\n")
-            self._newlines += begin
+            data = data.removeprefix("\n") if self._after_pre else data
+            self._after_pre = False
+            start = len(data) - len(data.lstrip("\n"))
+            text = data[start:].rstrip("\n")
+            self._newlines += start
             self._write(text)
-            self._newlines += len(data) - begin - len(text)
+            self._newlines += len(data) - start - len(text)
             return
         text = data.translate(_SPACES)
         text = _RUN.sub(" ", text) if "  " in text else text
@@ -117,7 +124,7 @@ class _Page(HTMLParser):
         if text.endswith(" "):
             self._space = self._space or " "
 
-    def _border(self, tag: str) -> None:
+    def _break_line(self, tag: str) -> None:
         if tag in _PARAGRAPHS:
             self._newlines = 2
         elif tag in _BLOCKS:
@@ -126,8 +133,8 @@ class _Page(HTMLParser):
     def _write(self, text: str) -> None:
         if not text:
             return
-        if self._begun:
-            most = self._newlines if self._pre else min(self._newlines, 2)
-            self._out.append("\n" * most or self._space)
+        if self._started:
+            newlines = self._newlines if self._pre else min(self._newlines, 2)
+            self._out.append("\n" * newlines or self._space)
         self._out.append(text)
-        self._begun, self._newlines, self._space = True, 0, ""
+        self._started, self._newlines, self._space = True, 0, ""

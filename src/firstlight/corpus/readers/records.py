@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from firstlight.corpus.decode import parts, pieces
-from firstlight.corpus.fields import missing_field, text_of
+from firstlight.corpus.decode import decode_chunks, split_stream
+from firstlight.corpus.fields import extract_text, missing_field_error
 from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.tally import Tally
 from firstlight.files.compression import open_compressed
@@ -14,77 +14,95 @@ from firstlight.files.tables import iter_json_lines, iter_parquet
 from firstlight.types import Document
 
 
-def read_jsonl(path: Path, settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
-    """Yield one document a line."""
-    with open_compressed(path) as file:
-        lines = parts(pieces(file, str(path), settings, tally, mark_goes=True))
-        for number, record in iter_json_lines(lines, path):
-            where = f"{path}:{number}"
-            text = text_of(record, settings, tally, where)
+class JsonLinesReader:
+    """JSON lines: one document per line."""
+
+    suffixes = (".jsonl", ".ndjson")
+    extra: str | None = None
+
+    def read(self, path: Path, settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
+        """Yield the documents."""
+        with open_compressed(path) as file:
+            lines = split_stream(decode_chunks(file, str(path), settings, tally, strip_bom=True))
+            for number, record in iter_json_lines(lines, path):
+                where = f"{path}:{number}"
+                text = extract_text(record, settings, tally, where)
+                if text is not None:
+                    yield Document(text, where)
+
+
+class JsonReader:
+    """JSON: one document per element of a list, which is the whole file or the only list in an object.
+
+    An object that has the text field, or no list, is one document; several values one after another (JSON lines by
+    another name) are a document each. One element is in memory at a time; an object is parsed twice, first to see
+    what is in it.
+    """
+
+    suffixes = (".json",)
+    extra: str | None = None
+
+    def read(self, path: Path, settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
+        """Yield the documents."""
+        for number, record in enumerate(_records(path, settings, tally), start=1):
+            where = f"{path}: entry {number}"
+            text = extract_text(record, settings, tally, where)
             if text is not None:
                 yield Document(text, where)
 
 
-def read_json(path: Path, settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
-    """Yield one document an entry of a list, which stands alone or as the only list of an object.
-
-    An object that has the text field, or no list, is one document; several values one after another (JSON
-    lines by another name) are a document each. One entry is in memory at a time; an object is read twice,
-    first to see what is in it.
-    """
-    for number, record in enumerate(_entries(path, settings, tally), start=1):
-        where = f"{path}: entry {number}"
-        text = text_of(record, settings, tally, where)
-        if text is not None:
-            yield Document(text, where)
-
-
-def _entries(path: Path, settings: CorpusSettings, tally: Tally) -> Iterator[Any]:
+def _records(path: Path, settings: CorpusSettings, tally: Tally) -> Iterator[Any]:
     only_list = _only_list(path, settings)
     with open_compressed(path) as file:
-        values = JsonStream(pieces(file, str(path), settings, tally, mark_goes=True), path)
+        stream = JsonStream(decode_chunks(file, str(path), settings, tally, strip_bom=True), path)
         if only_list is not None:
-            for key in values.iter_keys():
+            for key in stream.iter_keys():
                 if key == only_list:
-                    yield from values.iter_items()
+                    yield from stream.iter_items()
                 else:
-                    values.value()
-        elif values.peek() == "[":
-            yield from values.iter_items()
-        while values.peek():
-            yield values.value()
+                    stream.value()
+        elif stream.peek() == "[":
+            yield from stream.iter_items()
+        while stream.peek():
+            yield stream.value()
 
 
 def _only_list(path: Path, settings: CorpusSettings) -> str | None:
-    """Return the key of the list that an object stands around, if that is what the file is."""
+    """Return the key of the only list in an object, if the file is an object of records."""
     with open_compressed(path) as file:
-        # Bad bytes are counted by the reading that follows.
-        values = JsonStream(pieces(file, str(path), settings, Tally(), mark_goes=True), path)
-        if values.peek() != "{":
+        # Bad bytes are counted when the file is read again.
+        stream = JsonStream(decode_chunks(file, str(path), settings, Tally(), strip_bom=True), path)
+        if stream.peek() != "{":
             return None
         lists, is_record = [], False
-        for key in values.iter_keys():
+        for key in stream.iter_keys():
             is_record = is_record or key in (settings.text_field, settings.text_field.split(".")[0])
-            if values.peek() == "[":
+            if stream.peek() == "[":
                 lists.append(key)
-                for _ in values.iter_items():
+                for _ in stream.iter_items():
                     continue
             else:
-                values.value()
-        return lists[0] if len(lists) == 1 and not is_record and not values.peek() else None
+                stream.value()
+        return lists[0] if len(lists) == 1 and not is_record and not stream.peek() else None
 
 
-def read_parquet(path: Path, settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
-    """Yield one document a row; some hundred rows are in memory at a time, never a whole row group."""
-    field = settings.text_field
+class ParquetReader:
+    """Parquet: one document per row; some hundred rows are in memory at a time, never a whole row group."""
 
-    def select(columns: list[str]) -> list[str]:
-        if field not in columns and field.split(".")[0] not in columns:
-            raise missing_field("column", field, columns, path)
-        return [field]
+    suffixes = (".parquet",)
+    extra: str | None = "parquet"
 
-    for row, record in iter_parquet(path, select=select):
-        where = f"{path}: row {row}"
-        text = text_of(record, settings, tally, where)
-        if text is not None:
-            yield Document(text, where)
+    def read(self, path: Path, settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
+        """Yield the documents."""
+        field = settings.text_field
+
+        def select(columns: list[str]) -> list[str]:
+            if field not in columns and field.split(".")[0] not in columns:
+                raise missing_field_error("column", field, columns, path)
+            return [field]
+
+        for row, record in iter_parquet(path, select=select):
+            where = f"{path}: row {row}"
+            text = extract_text(record, settings, tally, where)
+            if text is not None:
+                yield Document(text, where)

@@ -1,39 +1,50 @@
-"""Plain text and source code: a file is one document, streamed in pieces, or is split at lines.
+"""Reader of plain text and source code: a file is one document, streamed in pieces, or is split at lines.
 
-A line, and a paragraph of ``blank-lines``, is held whole.
+A line, or a paragraph of ``blank-lines``, is held in memory whole.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from firstlight.corpus.decode import parts, pieces
+from firstlight.corpus.decode import decode_chunks, split_stream
 from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.tally import Tally
 from firstlight.files.compression import open_compressed
 from firstlight.types import Document
 
+_CODE = (
+    ".py .pyi .c .h .cc .cpp .hpp .cu .rs .go .java .kt .scala .js .ts .jsx .tsx .rb .php .pl .lua .r .jl .sh .sql"
+    " .swift .hs .ml .tex .toml .yaml .yml .css"
+)
 
-def read_text(path: Path, settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
-    """Yield the file as one document in pieces, or one document a paragraph or line, as ``text_split`` says."""
-    with open_compressed(path) as file:
-        yield from text_documents(file, str(path), settings, tally)
+
+class TextReader:
+    """Plain text and source code: one document per file, paragraph or line, as ``text_split`` says."""
+
+    suffixes = (".txt", ".text", ".md", ".rst", ".tokens", *_CODE.split())
+    extra: str | None = None
+
+    def read(self, path: Path, settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
+        """Yield the documents; one that is a whole file comes in pieces."""
+        with open_compressed(path) as file:
+            yield from text_documents(file, str(path), settings, tally)
 
 
 def text_documents(file: BinaryIO, name: str, settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
-    """Yield the documents of an open text file; ``name`` is what sources and messages call it."""
-    stream = pieces(file, name, settings, tally)
+    """Yield the documents of an open text file; ``name`` is its name in sources and messages."""
+    stream = decode_chunks(file, name, settings, tally)
     if settings.text_split == "file":
-        yield from as_one(stream, name)
+        yield from as_one_document(stream, name)
     elif settings.text_split == "lines":
-        for number, line in enumerate(parts(stream), start=1):
+        for number, line in enumerate(split_stream(stream), start=1):
             yield Document(line, f"{name}:{number}")
     else:
-        yield from _paragraphs(parts(stream), name)
+        yield from _paragraphs(split_stream(stream), name)
 
 
-def as_one(stream: Iterator[str], source: str) -> Iterator[Document]:
-    """Yield the pieces of one document, each but the last marked as going on."""
+def as_one_document(stream: Iterator[str], source: str) -> Iterator[Document]:
+    """Yield the pieces of one document, each but the last marked as continued."""
     held = next(stream, None)
     for piece in stream:
         yield Document(held or "", source, continues=True)
