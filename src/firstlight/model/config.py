@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
-from pydantic_core.core_schema import ValidationInfo
 
 from firstlight.config import Settings
 from firstlight.errors import FirstlightError
@@ -116,7 +115,7 @@ class ModelConfig(Settings):
 
     @field_validator(*get_args(Part))
     @classmethod
-    def _check_part(cls, name: str | None, info: ValidationInfo) -> str | None:
+    def _check_part(cls, name: str | None, info: Any) -> str | None:  # a ValidationInfo, which is not checkable
         part: Any = info.field_name
         try:
             if name is not None:

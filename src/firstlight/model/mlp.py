@@ -10,7 +10,7 @@ over it. A compiler makes the same choice by itself.
 # ruff: noqa: ARG002, ARG003 - the interface's own methods ignore their arguments
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,7 @@ from firstlight.model.kernels.norm_rope import use_custom_backward
 from firstlight.model.parts import load_part
 
 
+@runtime_checkable
 class Activation(Protocol):
     """An activation with a backward pass that starts from its input."""
 
