@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from firstlight.finetuning import KINDS
 from firstlight.report.run_files import RunFiles, find
 from firstlight.report.text import Fact, to_text
 from firstlight.report.units import format_number, format_percent, to_float
@@ -49,8 +50,9 @@ class TaskView:
 
 def unit_of_count(files: RunFiles) -> str:
     """Return what loss and counters are per: ``row`` for runs with task heads, else ``token``."""
-    kinds = {str(find(task, "kind")) for task in files.tasks}
-    return "row" if kinds - {"text", "chat"} else "token"
+    # A kind that is not in the table is one from outside the package, which a page does not import.
+    kinds = [KINDS.get(str(find(task, "kind"))) for task in files.tasks]
+    return "row" if any(kind is None or kind.head is not None for kind in kinds) else "token"
 
 
 def loss_unit(files: RunFiles) -> str:
