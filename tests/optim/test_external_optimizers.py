@@ -11,7 +11,6 @@ from firstlight.config import Settings, resolve
 from firstlight.errors import ConfigError
 from firstlight.optim import OPTIMIZER, Muon, Optimizer, OptimizerSettings, build_optimizer, lr_factor, state_tensors
 
-
 INVERSE_SQRT = "outside.inverse_sqrt:inverse_sqrt"
 
 
