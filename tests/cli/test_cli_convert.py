@@ -1,4 +1,4 @@
-"""The commands import and export, as typed."""
+"""The commands import and export."""
 
 import json
 import pickle
@@ -19,12 +19,12 @@ def model(tmp_path):
     return tmp_path / "model"
 
 
-def test_out_to_gguf_and_in_again(tmp_path, model, capsys):
+def test_gguf_round_trip(tmp_path, model, capsys):
     assert run(["export", str(model), str(tmp_path / "m.gguf"), "--to", "gguf"]) == 0
     assert "m.gguf" in capsys.readouterr().out
     assert run(["import", str(tmp_path / "m.gguf"), str(tmp_path / "back"), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["format"] == "GGUF" and told["family"] == "modern" and told["vocab_size"] == 300
+    result = json.loads(capsys.readouterr().out)
+    assert result["format"] == "GGUF" and result["family"] == "modern" and result["vocab_size"] == 300
     a, b = LM.load_fp32(model), LM.load_fp32(tmp_path / "back")
     assert all(
         torch.equal(x, y) for x, y in zip(a.model.state_dict().values(), b.model.state_dict().values(), strict=True)
@@ -33,7 +33,7 @@ def test_out_to_gguf_and_in_again(tmp_path, model, capsys):
     assert "imported from" in (tmp_path / "back" / "README.md").read_text()
 
 
-def test_a_tokenizer_can_be_named(tmp_path, model, capsys):
+def test_tokenizer_option(tmp_path, model, capsys):
     made = lm("gpt2", "byte", mlp="gelu")
     made.save(tmp_path / "gpt2")
     assert run(["export", str(tmp_path / "gpt2"), str(tmp_path / "ckpt.pt"), "--to", "nanogpt", "--json"]) == 0
@@ -47,7 +47,7 @@ def test_a_tokenizer_can_be_named(tmp_path, model, capsys):
     assert "the tokenizer does not match the model" in capsys.readouterr().err
 
 
-def test_prepared_data_becomes_a_store_that_trains(tmp_path, capsys):
+def test_token_files_become_a_store_that_trains(tmp_path, capsys):
     data = tmp_path / "shakespeare_char"
     data.mkdir()
     text = "to be or not to be\n" * 200
@@ -59,7 +59,7 @@ def test_prepared_data_becomes_a_store_that_trains(tmp_path, capsys):
     assert run(["import", str(data), str(tmp_path / "store")]) == 0
     assert "3,000 tokens" in capsys.readouterr().out
     assert TokenStore.open(tmp_path / "store").train.n_tokens == 3000
-    words = [
+    arguments = [
         "model.n_layer=1",
         "model.n_head=1",
         "model.n_embd=16",
@@ -68,14 +68,14 @@ def test_prepared_data_becomes_a_store_that_trains(tmp_path, capsys):
         "train.batch_tokens=64",
         "hardware.device=cpu",
     ]
-    assert run(["pretrain", str(tmp_path / "store"), "--out", str(tmp_path / "run"), *words]) == 0
+    assert run(["pretrain", str(tmp_path / "store"), "--out", str(tmp_path / "run"), *arguments]) == 0
     (data / "meta.pkl").unlink()
     capsys.readouterr()
     assert run(["import", str(data), str(tmp_path / "other")]) == 2
     assert "token files without their tokenizer" in capsys.readouterr().err
 
 
-def test_what_is_there_is_left_alone(tmp_path, model, capsys):
+def test_existing_files_are_kept(tmp_path, model, capsys):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").write_text("mine")
     assert run(["import", str(model), str(tmp_path / "full")]) == 2
@@ -85,8 +85,8 @@ def test_what_is_there_is_left_alone(tmp_path, model, capsys):
     assert (tmp_path / "full" / "x").read_text() == "mine"
 
 
-def test_mistakes_are_told(tmp_path, model, capsys):
-    for words, code, message in (
+def test_usage_errors(tmp_path, model, capsys):
+    for arguments, code, message in (
         (["export", str(model), str(tmp_path / "x"), "--to", "gguff"], 2, "Did you mean 'gguf'"),
         (["export", str(tmp_path / "none"), str(tmp_path / "x"), "--to", "gguf"], 2, "no such run or model"),
         (
@@ -97,6 +97,6 @@ def test_mistakes_are_told(tmp_path, model, capsys):
         (["import", str(tmp_path / "none"), str(tmp_path / "x")], 2, "no such run or model"),
         (["import", str(model), str(tmp_path / "x"), "--tokenizer", "none"], 2, "no such file"),
     ):
-        assert run(words) == code
+        assert run(arguments) == code
         err = capsys.readouterr().err
         assert message in err and err.count("\n") == 1

@@ -1,4 +1,4 @@
-"""Small files of every foreign format, written here from their own definitions and not by the code under test."""
+"""Write small files of every external format, from the definitions of the formats and not with the tested code."""
 
 import json
 import pickle

@@ -1,4 +1,4 @@
-"""GGUF in and out: round trips, what gguf's own reader and transformers see, every type of weights, refusals."""
+"""GGUF: round trips, comparison with the gguf package and transformers, every quantized type, unsupported files."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ SHAPES = {
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_out_and_in_again_is_the_same(tmp_path, family, tied):
+def test_round_trip(tmp_path, family, tied):
     made = lm(family, "bpe", tie_embeddings=tied, **SHAPES[family])
     get_exporter("gguf").export(made, tmp_path / "m.gguf")
     found = import_lm(tmp_path / "m.gguf")
@@ -36,14 +36,14 @@ def test_out_and_in_again_is_the_same(tmp_path, family, tied):
 
 
 @pytest.mark.parametrize("scaling", [{"factor": 4.0}, {"factor": 8.0, "original": 1024}])
-def test_stretched_positions_go_out_and_come_in(tmp_path, scaling):
+def test_rope_scaling_round_trip(tmp_path, scaling):
     made = lm("llama", "bpe", block_size=2048, rope_scaling=scaling, d_head=32, rope_theta=500.0)
     get_exporter("gguf").export(made, tmp_path / "m.gguf")
     assert import_lm(tmp_path / "m.gguf").config.rope_scaling == made.config.rope_scaling
 
 
 @pytest.mark.parametrize(("kind", "step"), [("f16", 2**-11), ("q8_0", 1 / 254)])
-def test_fewer_bits_are_near(tmp_path, kind, step):
+def test_quantization_error(tmp_path, kind, step):
     made = lm("modern", "bpe", n_embd=64, n_head=2, n_kv_head=1, d_ff=64)
     get_exporter("gguf").export(made, tmp_path / "m.gguf", kind)
     for name, tensor in import_lm(tmp_path / "m.gguf").model.state_dict().items():
@@ -56,7 +56,7 @@ def test_fewer_bits_are_near(tmp_path, kind, step):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_transformers_reads_what_is_written(tmp_path, family, monkeypatch):
+def test_transformers_loads_the_file(tmp_path, family, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     # It knows no width of heads but n_embd / n_head in a llama, 128 in a qwen3, and 1,024 positions in a gpt2.
     fitting = {
@@ -72,7 +72,7 @@ def test_transformers_reads_what_is_written(tmp_path, family, monkeypatch):
         torch.testing.assert_close(made.model(ids), theirs(ids).logits, rtol=0, atol=1e-4)
 
 
-def test_the_library_sees_the_same_tensors_and_keys(tmp_path):
+def test_the_gguf_package_reads_the_same(tmp_path):
     made = lm("llama", "bpe", **SHAPES["llama"])
     get_exporter("gguf").export(made, tmp_path / "m.gguf")
     theirs, ours = GGUFReader(tmp_path / "m.gguf"), GGUFFile(tmp_path / "m.gguf")
@@ -87,7 +87,7 @@ QUANTISED = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5
 
 
 @pytest.mark.parametrize("name", QUANTISED)
-def test_every_type_of_weights_is_read_as_the_library_does(tmp_path, name):
+def test_every_quantized_type_is_dequantized(tmp_path, name):
     """Random bytes are weights in any of these types, but for scales that are no finite halves."""
     kind, rng = Kind[name], np.random.default_rng(0)
     shape = (3, 512)
@@ -151,7 +151,7 @@ def file_with(path, **changed) -> None:
     writing.close()
 
 
-def test_keys_may_be_left_out_as_in_old_files(tmp_path):
+def test_optional_keys(tmp_path):
     file_with(tmp_path / "m.gguf")
     made = import_lm(tmp_path / "m.gguf")
     assert (made.config.kv_heads, made.config.head_dim, made.config.rope_theta) == (2, 4, 10_000)
@@ -214,7 +214,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_cannot_be_read_is_told_in_one_line(tmp_path, name):
+def test_unsupported_files(tmp_path, name):
     changed, message = WRONG[name]
     file_with(tmp_path / "m.gguf", **changed)
     with pytest.raises(FirstlightError, match=message) as caught:
@@ -222,7 +222,7 @@ def test_what_cannot_be_read_is_told_in_one_line(tmp_path, name):
     assert "m.gguf" in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_cut_file_is_told_wherever_it_is_cut(tmp_path):
+def test_truncated_files(tmp_path):
     file_with(tmp_path / "m.gguf")
     whole = (tmp_path / "m.gguf").read_bytes()
     for end in range(5, len(whole) - 1, 97):
@@ -240,13 +240,13 @@ def test_a_cut_file_is_told_wherever_it_is_cut(tmp_path):
         ("modern", "word", "only byte-level BPE"),
     ],
 )
-def test_what_llama_cpp_has_not_is_refused(tmp_path, family, kind, message):
+def test_unsupported_models(tmp_path, family, kind, message):
     with pytest.raises(UsageError, match=message):
         get_exporter("gguf").export(lm(family, kind), tmp_path / "m.gguf")
     assert not list(tmp_path.iterdir())
 
 
-def test_the_exact_gelu_and_a_foreign_cut_are_refused(tmp_path):
+def test_exact_gelu_and_unknown_pre_tokenizers_are_refused(tmp_path):
     with pytest.raises(UsageError, match="tanh"):
         get_exporter("gguf").export(lm("gpt2", "bpe", mlp="gelu"), tmp_path / "m.gguf")
     letters = [chr(c) for c in range(33, 127)]
@@ -255,7 +255,7 @@ def test_the_exact_gelu_and_a_foreign_cut_are_refused(tmp_path):
         get_exporter("gguf").export(LM(gpt("llama", 97), odd), tmp_path / "m.gguf")
 
 
-def test_a_model_may_have_more_rows_than_tokens(tmp_path):
+def test_models_with_a_padded_vocabulary(tmp_path):
     words = tokenizer("bpe")
     made = LM(gpt("llama", words.vocab_size + 6), words)
     get_exporter("gguf").export(made, tmp_path / "m.gguf")
@@ -265,7 +265,7 @@ def test_a_model_may_have_more_rows_than_tokens(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["bpe", "byte"])
-def test_its_own_tokens_are_not_found_in_texts(tmp_path, kind):
+def test_special_tokens_in_text_are_encoded_as_text(tmp_path, kind):
     made = lm("gpt2", kind)
     get_exporter("gguf").export(made, tmp_path / "m.gguf")
     again = import_lm(tmp_path / "m.gguf").tokenizer

@@ -1,8 +1,8 @@
-"""Damaged and hostile files of every format: one clear line each, no code run, nothing allocated that is not there.
+"""Damaged and malicious files of every format: one-line errors, no code is run, and memory stays bounded.
 
-Files that are right are changed at random: bytes flipped, numbers in headers made huge or negative, parts cut, doubled
-or exchanged. Every reader must either read the result or say what is wrong; anything else that is raised fails the
-test, and so does memory beyond what the files hold.
+Valid files are changed at random: bits flipped, numbers in headers made huge or negative, parts cut, inserted or
+swapped. Every importer must read the result or raise a FirstlightError; any other exception fails the test, and so does
+memory far beyond the size of the files.
 """
 
 import os
@@ -92,7 +92,7 @@ def _llama(**shape) -> Callable:
 
 
 # By name: what makes a file or folder, and what reads it.
-FORMS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], object]]] = {
+CASES: dict[str, tuple[Callable[[Path], Path], Callable[[Path], object]]] = {
     "llama2c": (lambda f: write_llama2c(f / "m.bin", _llama()), load_model),
     "llama2c-1": (lambda f: write_llama2c(f / "m.bin", _llama(), 1), load_model),
     "llama2c-2": (lambda f: write_llama2c(f / "m.bin", _llama(), 2), load_model),
@@ -171,7 +171,7 @@ def little_memory():
 
 def attack(name: str, folder: Path, rounds: int, seed: int) -> int:
     """Change a file of the form again and again; return how many of the results were refused."""
-    make, load = FORMS[name]
+    make, load = CASES[name]
     (folder / "right").mkdir()
     target = make(folder / "right").relative_to(folder / "right")
     files = sorted(p.relative_to(folder / "right") for p in (folder / "right").rglob("*") if p.is_file())
@@ -202,13 +202,13 @@ def attack(name: str, folder: Path, rounds: int, seed: int) -> int:
     return refused
 
 
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("name", CASES)
 def test_damaged_files_are_refused_in_one_line(tmp_path, name):
     assert attack(name, tmp_path, 60, 0) > 5
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("name", CASES)
 def test_a_hundred_thousand_damaged_files_are_refused(tmp_path, name):
-    rounds = -(-100_000 // len(FORMS))
+    rounds = -(-100_000 // len(CASES))
     assert attack(name, tmp_path, rounds, 1) > rounds // 20

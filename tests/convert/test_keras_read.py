@@ -1,4 +1,4 @@
-"""Models out of Keras: ours, KerasHub's GPT-2, and files that lie about themselves."""
+"""Models from Keras: exported by Firstlight, KerasHub's GPT-2, and damaged or malicious files."""
 
 import importlib.util
 import json
@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from odd_models import FAMILIES, lm
+from random_models import FAMILIES, lm
 
 from firstlight.convert import get_exporter, get_importer
 from firstlight.errors import CheckpointError, FirstlightError, MissingExtra, TokenizerError
@@ -96,7 +96,7 @@ def logits(model: LM, ids) -> np.ndarray:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_ours_come_back_bit_for_bit(tmp_path, family):
+def test_exported_files_round_trip_exactly(tmp_path, family):
     model = lm(family)
     get_exporter("keras").export(model, tmp_path / "m.keras")
     back = get_importer("keras").load(tmp_path / "m.keras").to_lm(tmp_path)

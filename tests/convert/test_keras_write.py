@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from odd_models import BLOCK, FAMILIES, lm, text
+from random_models import BLOCK, FAMILIES, lm, text
 
 from firstlight.convert import get_exporter, get_importer
 from firstlight.convert.keras.write import import_keras
@@ -64,7 +64,7 @@ def test_the_same_logits(files, family):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["torch", "jax", "tensorflow"])
-def test_every_backend_loads_it_without_our_code(files, backend):
+def test_every_backend_loads_it_without_firstlight(files, backend):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
     for family, path in files.items():
@@ -80,7 +80,7 @@ def test_every_backend_loads_it_without_our_code(files, backend):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Keras's own, as it reads its learning rate
 @pytest.mark.parametrize("family", ["gpt2", "modern"])
-def test_it_trains_on_in_keras_and_comes_back(files, tmp_path, family):
+def test_training_in_keras_and_import(files, tmp_path, family):
     loaded, keras = load(files[family]), import_keras()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     loaded.compile(keras.optimizers.SGD(0.1), loss)
@@ -95,7 +95,7 @@ def test_it_trains_on_in_keras_and_comes_back(files, tmp_path, family):
     torch.testing.assert_close(expected(back, torch.from_numpy(ids)), torch.from_numpy(found), atol=1e-4, rtol=0)
 
 
-def test_what_lies_in_it(files):
+def test_members_of_the_archive(files):
     with zipfile.ZipFile(files["modern"]) as archive:
         assert {name for name in archive.namelist() if name.startswith("firstlight/")} == {
             f"firstlight/{name}"
@@ -106,7 +106,7 @@ def test_what_lies_in_it(files):
 
 
 @pytest.mark.slow
-def test_keras_is_loaded_without_a_trace(tmp_path):
+def test_import_keras_leaves_no_trace(tmp_path):
     code = (
         "import os\nfrom firstlight.convert.keras.write import import_keras\n"
         "keras = import_keras()\n"
@@ -118,7 +118,7 @@ def test_keras_is_loaded_without_a_trace(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_cannot_be_written(tmp_path, monkeypatch):
+def test_unsupported_exports(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"expected \.keras"):
         get_exporter("keras").export(lm("gpt2"), tmp_path / "m.h5")
     with pytest.raises(UsageError, match="int8"):

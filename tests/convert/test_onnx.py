@@ -8,7 +8,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from odd_models import BLOCK, FAMILIES, V, lm, text, tokenizer
+from random_models import BLOCK, FAMILIES, V, lm, text, tokenizer
 
 from firstlight import tokenizer as tokenizers
 from firstlight.convert import get_exporter
@@ -163,7 +163,7 @@ def test_large_weights_lie_in_a_file_beside(tmp_path, monkeypatch):
     close(session(ids, session.empty(2))[0], expected(model, ids))
 
 
-def test_what_cannot_be_written(tmp_path, monkeypatch):
+def test_unsupported_exports(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="int8"):
         get_exporter("onnx").export(lm("modern").quantize_int8(), tmp_path / "m")
     monkeypatch.setitem(sys.modules, "onnxscript", None)

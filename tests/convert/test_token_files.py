@@ -1,4 +1,4 @@
-"""Token stores from other programs' ids: nanoGPT's, llm.c's and Megatron-LM's files."""
+"""Token stores from token files of nanoGPT, llm.c and Megatron-LM."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def lengths_of(store: TokenStore, side: str) -> list[int]:
     return np.diff(split.bounds).tolist()
 
 
-def test_nanogpt_has_bare_ids_in_two_files(tmp_path, encoder):
+def test_nanogpt_token_files(tmp_path, encoder):
     (tmp_path / "data").mkdir()
     ids(5, 9, 3).tofile(tmp_path / "data" / "train.bin")
     ids(4, 2).tofile(tmp_path / "data" / "val.bin")
@@ -40,14 +40,14 @@ def test_nanogpt_has_bare_ids_in_two_files(tmp_path, encoder):
     assert store.valid.n_bytes == 4 and store.tokenizer_hash == encoder.hash
 
 
-def test_text_behind_the_last_end_is_a_document(tmp_path, encoder):
+def test_tokens_after_the_last_end_of_text_are_a_document(tmp_path, encoder):
     (np.concatenate([ids(5), [1, 2, 3]])).astype("<u2").tofile(tmp_path / "train.bin")
     ids(4).tofile(tmp_path / "val.bin")
     store = import_token_files(tmp_path, tmp_path / "store", encoder, 0.1)
     assert lengths_of(store, "train") == [5, 3]
 
 
-def test_llmc_has_shards_with_headers(tmp_path, encoder):
+def test_llmc_shards(tmp_path, encoder):
     for name, part in (("x_train_000002", ids(3)), ("x_train_000001", ids(5, 9)), ("x_val_000000", ids(4))):
         header = np.zeros(256, "<i4")
         header[:3] = 20240520, 1, len(part)
@@ -62,7 +62,7 @@ def test_llmc_has_shards_with_headers(tmp_path, encoder):
 
 
 @pytest.mark.parametrize("named", ["all.bin", "all.idx", "all"])
-def test_megatron_has_one_pair_for_both_splits(tmp_path, encoder, named):
+def test_megatron_pair_for_both_splits(tmp_path, encoder, named):
     lengths = [7] * 20
     ids(*lengths).astype("<i4").tofile(tmp_path / "all.bin")
     write_index(tmp_path / "all.idx", np.array(lengths), np.dtype("<i4"))
@@ -72,14 +72,14 @@ def test_megatron_has_one_pair_for_both_splits(tmp_path, encoder, named):
 
 
 @pytest.mark.parametrize(("lengths", "ratio"), [([100], 0.2), ([3, 50], 0.1), ([9, 1, 1], 0.5), ([4, 4], 0.9)])
-def test_a_split_keeps_every_token_and_something_on_both_sides(tmp_path, encoder, lengths, ratio):
+def test_split_keeps_every_token(tmp_path, encoder, lengths, ratio):
     ids(*lengths).tofile(tmp_path / "train.bin")
     store = import_token_files(tmp_path / "train.bin", tmp_path / "store", encoder, ratio)
     assert np.array_equal(np.concatenate([store.train.tokens, store.valid.tokens]), ids(*lengths))
     assert len(store.train.tokens) > 1 and len(store.valid.tokens) > 1
 
 
-def test_what_is_wrong_is_told(tmp_path, encoder):
+def test_damaged_token_files(tmp_path, encoder):
     with pytest.raises(UsageError, match="no token files for training"):
         import_token_files(tmp_path, tmp_path / "store", encoder, 0.1)
     (tmp_path / "train.bin").write_bytes(b"abc")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from odd_models import BLOCK, EACH, lm, text, tokenizer
+from random_models import BLOCK, EACH, lm, text, tokenizer
 
 from firstlight.convert import get_exporter
 from firstlight.errors import UsageError
@@ -50,7 +50,7 @@ def test_the_same_logits_for_any_rows_and_positions(written):
 
 
 @pytest.mark.slow
-def test_it_loads_without_our_code(tmp_path):
+def test_it_loads_without_firstlight(tmp_path):
     get_exporter("pt2").export(lm("modern"), tmp_path / "m.pt2")
     code = (
         "import sys, torch; graph = torch.export.load(sys.argv[1]); print(len(graph.graph.nodes));"
@@ -62,7 +62,7 @@ def test_it_loads_without_our_code(tmp_path):
     assert int(answer.stdout) > 50
 
 
-def test_what_cannot_be_written(tmp_path):
+def test_unsupported_exports(tmp_path):
     with pytest.raises(UsageError, match=r"expected \.pt2"):
         get_exporter("pt2").export(lm("gpt2"), tmp_path / "m.pt")
     with pytest.raises(UsageError, match="int8"):

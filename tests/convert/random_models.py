@@ -1,4 +1,4 @@
-"""Small models of every family in shapes that fit nothing twice, with random weights and a tokenizer."""
+"""Small models of every family with unusual shapes, random weights and a tokenizer."""
 
 from functools import cache
 from typing import Any

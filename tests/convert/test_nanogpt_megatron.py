@@ -1,4 +1,4 @@
-"""nanoGPT and Megatron-LM: out and in again with odd shapes, and what cannot go."""
+"""nanoGPT and Megatron-LM: export and import of unusual shapes, and unsupported models."""
 
 import pickle
 
@@ -31,7 +31,7 @@ def test_megatron(tmp_path, family, tied):
     assert found.config.mlp == made.config.mlp and found.config.tied is tied
 
 
-def test_megatron_stands_group_by_group(tmp_path):
+def test_megatron_orders_qkv_by_query_group(tmp_path):
     """By hand: of two groups with two queries each and heads of two, the rows are q0 q1 k0 v0 q2 q3 k1 v1."""
     made = LM(gpt("llama", 9, n_layer=1, n_head=4, n_kv_head=2, n_embd=4, d_head=2), None)
     qkv = made.model.state_dict()["blocks.0.attention.qkv.weight"]
@@ -42,13 +42,13 @@ def test_megatron_stands_group_by_group(tmp_path):
     assert torch.equal(held["decoder.layers.0.self_attention.linear_qkv.weight"], wanted)
 
 
-def test_megatron_has_the_exact_gelu_too(tmp_path):
+def test_megatron_exact_gelu(tmp_path):
     made = lm("gpt2", "byte", mlp="gelu", **SHAPES["gpt2"])
     get_exporter("megatron").export(made, tmp_path)
     assert import_lm(tmp_path).config.mlp == "gelu"
 
 
-def test_a_megatron_checkpoint_that_is_none(tmp_path):
+def test_an_invalid_megatron_checkpoint(tmp_path):
     tracker = tmp_path / "latest_checkpointed_iteration.txt"
     for text in ("../../etc", "release", "iter", "7"):
         tracker.write_text(text)
@@ -72,7 +72,7 @@ def test_nanogpt(tmp_path, kind):
     assert read_meta(tmp_path / "out" / "meta.pkl").eot_id == made.tokenizer.eot_id
 
 
-def test_nanogpt_takes_a_folder_as_its_own_out_dir(tmp_path):
+def test_nanogpt_export_to_a_folder(tmp_path):
     made = lm("gpt2", "char", mlp="gelu", n_layer=1, n_head=3, n_embd=18)
     files = get_exporter("nanogpt").export(made, tmp_path / "out")
     assert files["checkpoint"] == str(tmp_path / "out" / "ckpt.pt")
@@ -80,7 +80,7 @@ def test_nanogpt_takes_a_folder_as_its_own_out_dir(tmp_path):
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["ckpt.pt", "meta.pkl"]
 
 
-def test_nanogpt_is_told_of_the_other_gelu_and_takes_only_its_own_shape(tmp_path):
+def test_nanogpt_refuses_other_architectures(tmp_path):
     for shape, message in (
         ({"family": "modern"}, "family modern"),
         ({"family": "gpt2", "tie_embeddings": False}, "a head that is not tied"),

@@ -1,4 +1,4 @@
-"""Files of torch.save: no code runs, nothing is allocated that the file does not hold."""
+"""Files of torch.save: no code runs, and nothing larger than the file is allocated."""
 
 import io
 import os
@@ -34,7 +34,7 @@ def test_code_is_not_run(tmp_path, zipped):
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_bare_pickle_and_a_meta_pkl_run_no_code(tmp_path):
+def test_code_in_plain_pickles_is_not_run(tmp_path):
     (tmp_path / "x.bin").write_bytes(pickle.dumps(Bomb(tmp_path / "ran")))
     with pytest.raises(CheckpointError):
         read_model(str(tmp_path / "x.bin"))
@@ -57,7 +57,7 @@ def test_a_compressed_zip_is_refused_before_it_grows(tmp_path):
         load(tmp_path / "b.pt")
 
 
-def test_the_older_layout_may_not_claim_more_than_the_file(tmp_path):
+def test_legacy_layout_with_a_storage_larger_than_the_file(tmp_path):
     torch.save({"x": torch.zeros(4)}, tmp_path / "a.pt", _use_new_zipfile_serialization=False)
     assert torch.equal(load(tmp_path / "a.pt")["x"], torch.zeros(4))
     whole = (tmp_path / "a.pt").read_bytes()
@@ -70,7 +70,7 @@ def test_the_older_layout_may_not_claim_more_than_the_file(tmp_path):
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_tensor_that_repeats_itself_is_refused(tmp_path, zipped):
+def test_expanded_tensors_are_refused(tmp_path, zipped):
     torch.save({"x": torch.zeros(1).expand(1 << 20)}, tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
     with pytest.raises(CheckpointError, match="larger than (its storage|the file)"):
         load(tmp_path / "a.pt")
@@ -82,7 +82,7 @@ def test_a_tensor_that_repeats_itself_is_refused(tmp_path, zipped):
         load(tmp_path / "c.pt")
 
 
-def test_what_is_no_checkpoint_of_nanogpt_is_told(tmp_path):
+def test_files_that_are_not_nanogpt_checkpoints(tmp_path):
     torch.save({"model": {}, "model_args": {"n_layer": 1}}, tmp_path / "a.pt")
     with pytest.raises(CheckpointError, match="not a checkpoint of nanoGPT.*n_embd"):
         read_model(str(tmp_path / "a.pt"))
@@ -102,7 +102,7 @@ def test_what_is_no_checkpoint_of_nanogpt_is_told(tmp_path):
         read_model(str(path))
 
 
-def test_a_meta_pkl_of_other_things_is_told(tmp_path):
+def test_invalid_meta_pkl(tmp_path):
     assert read_meta(write_meta(tmp_path / "meta.pkl", "ba")).encode("ab") == [1, 0]
     for held, message in (
         ([1], "does not contain itos"),

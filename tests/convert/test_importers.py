@@ -1,4 +1,4 @@
-"""Models from other programs: written by hand in each format, read, and giving the logits of the original."""
+"""Import of other programs' models: files written by hand in each format give the logits of the original."""
 
 import json
 import struct
@@ -46,7 +46,7 @@ def test_llama2c(tmp_path, version, tied):
 
 
 @pytest.mark.parametrize("group", [2, 4])
-def test_llama2c_in_eight_bits_is_near(tmp_path, group):
+def test_llama2c_int8(tmp_path, group):
     made = model("llama", n_layer=1, n_head=2, n_kv_head=2, n_embd=16, d_ff=20, norm_eps=1e-5)
     lm = import_lm(write_llama2c(tmp_path / "m.bin", made, 2, group))
     for name, tensor in lm.model.state_dict().items():
@@ -55,7 +55,7 @@ def test_llama2c_in_eight_bits_is_near(tmp_path, group):
         assert (tensor - exact).abs().max() <= exact.abs().max() / 127 / 2 + 1e-6, name
 
 
-def test_llama2c_takes_its_tokenizer_from_beside(tmp_path):
+def test_llama2c_tokenizer_in_the_same_folder(tmp_path):
     made = model("llama", n_layer=1, n_head=2, n_kv_head=2, n_embd=16, d_ff=20, norm_eps=1e-5)
     write_llama2c(tmp_path / "m.bin", made)
     write_llama2c_tokenizer(tmp_path / "tokenizer.bin", pieces())
@@ -63,7 +63,7 @@ def test_llama2c_takes_its_tokenizer_from_beside(tmp_path):
 
 
 @pytest.mark.data
-def test_the_real_stories260k_writes_what_its_readme_says(shared_data):
+def test_stories260k_generates_the_text_of_its_readme(shared_data):
     lm = import_lm(shared_data / "weights" / "stories260K.bin")
     readme = (shared_data / "weights" / "stories260K.md").read_text()
     wanted = readme.partition("-t 0.0\n")[2].partition("\n```")[0]
@@ -84,7 +84,7 @@ def test_llmc(tmp_path, bf16):
         assert torch.equal(tensor, made.state_dict()[name].bfloat16().float()), name
 
 
-def test_llmc_takes_its_tokenizer_from_beside(tmp_path):
+def test_llmc_tokenizer_in_the_same_folder(tmp_path):
     made = model("gpt2", **ODD)
     write_llmc(tmp_path / "x.bin", made)
     write_llmc_tokenizer(tmp_path / "gpt2_tokenizer.bin", [*(bytes([b]) for b in range(256)), b"ab", b"<end>"], 257)
@@ -105,7 +105,7 @@ def test_nanogpt(tmp_path, bias, compiled):
     assert lm.config.mlp == "gelu" and lm.tokenizer is None
 
 
-def test_nanogpt_has_its_characters_from_meta_pkl(tmp_path):
+def test_nanogpt_characters_of_meta_pkl(tmp_path):
     write_nanogpt(tmp_path / "ckpt.pt", model("gpt2", mlp="gelu", **ODD))
     write_meta(tmp_path / "meta.pkl", "\n abcdefghijklmnopqrstuvwxyz0123456789"[:V])
     lm = import_lm(tmp_path / "ckpt.pt")
@@ -128,7 +128,7 @@ def test_gpt2(tmp_path):
 
 
 @pytest.mark.data
-def test_gpt1_and_gpt2_bring_their_own_tokenizers(tmp_path, shared_data):
+def test_tokenizers_of_gpt1_and_gpt2(tmp_path, shared_data):
     for name, write, files in (
         ("gpt1", write_gpt1, ("encoder_bpe_40000.json", "vocab_40000.bpe")),
         ("gpt2", write_gpt2, ("encoder.json", "vocab.bpe")),
@@ -142,21 +142,21 @@ def test_gpt1_and_gpt2_bring_their_own_tokenizers(tmp_path, shared_data):
 @pytest.mark.parametrize("old", [False, True])
 @pytest.mark.parametrize("shards", [1, 3])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_hugging_face_before_safetensors(tmp_path, family, shards, old):
+def test_hugging_face_bin_files(tmp_path, family, shards, old):
     made = model(family)
     same(import_lm(write_hf_bin(tmp_path, made, shards=shards, old=old)), made)
 
 
-def test_a_hugging_face_directory_and_a_file_in_it(tmp_path):
+def test_a_file_in_a_hugging_face_directory(tmp_path):
     made = model("modern")
     write_hf_bin(tmp_path, made)
     same(import_lm(tmp_path / "pytorch_model.bin"), made)
 
 
-# What is wrong is told
+# Damaged and unsupported files
 
 
-def test_what_is_no_model_is_told_with_what_would_be(tmp_path):
+def test_unrecognised_files(tmp_path):
     (tmp_path / "x").write_bytes(b"hello, world, this is a text")
     with pytest.raises(UsageError, match="unrecognised model format.*GGUF"):
         read_model(str(tmp_path / "x"))
@@ -180,7 +180,7 @@ WRONG_LLAMA2C = {
 
 
 @pytest.mark.parametrize("name", WRONG_LLAMA2C)
-def test_a_damaged_llama2c_file_is_told(tmp_path, name):
+def test_damaged_llama2c_files(tmp_path, name):
     path = write_llama2c(tmp_path / "m.bin", model("llama", n_layer=1, n_head=2, n_kv_head=2, n_embd=16, d_ff=20))
     path.write_bytes(WRONG_LLAMA2C[name](path.read_bytes()))
     with pytest.raises((CheckpointError, UsageError)) as caught:
@@ -188,7 +188,7 @@ def test_a_damaged_llama2c_file_is_told(tmp_path, name):
     assert str(path) in str(caught.value)
 
 
-def test_a_gpt1_release_that_lacks_numbers_is_told(tmp_path):
+def test_incomplete_gpt1_releases(tmp_path):
     folder = write_gpt1(tmp_path, model("gpt1", n_layer=1, n_head=1, n_embd=8))
     np.save(folder / "params_9.npy", np.zeros(1, np.float32))
     with pytest.raises(CheckpointError, match="does not match params_shapes"):
@@ -201,7 +201,7 @@ def test_a_gpt1_release_that_lacks_numbers_is_told(tmp_path):
         import_lm(folder)
 
 
-def test_a_gpt2_release_is_believed_only_where_it_fits(tmp_path):
+def test_inconsistent_gpt2_releases(tmp_path):
     folder = write_gpt2(tmp_path, model("gpt2", n_layer=1, n_head=1, n_embd=8))
     sizes = json.loads((folder / "hparams.json").read_text())
     (folder / "hparams.json").write_text(json.dumps({**sizes, "n_layer": 10**9}))
@@ -220,7 +220,7 @@ def test_a_gpt2_release_is_believed_only_where_it_fits(tmp_path):
         import_lm(folder)
 
 
-def test_llmc_of_another_version_and_of_another_size(tmp_path):
+def test_llmc_with_a_wrong_version_or_size(tmp_path):
     path = write_llmc(tmp_path / "x.bin", model("gpt2", n_layer=1, n_head=1, n_embd=8))
     whole = path.read_bytes()
     path.write_bytes(whole[:4] + struct.pack("<i", 7) + whole[8:])
@@ -234,7 +234,7 @@ def test_llmc_of_another_version_and_of_another_size(tmp_path):
         import_lm(path)
 
 
-def test_the_exact_gelu_of_nanogpt_is_not_the_tanh_of_llmc(tmp_path):
+def test_nanogpt_has_exact_gelu_and_llmc_tanh(tmp_path):
     made = model("gpt2", **ODD)
     a, b = import_lm(write_nanogpt(tmp_path / "c.pt", made)), import_lm(write_llmc(tmp_path / "c.bin", made))
     assert {k: v.shape for k, v in hf_weights(a.model).items()} == {k: v.shape for k, v in hf_weights(b.model).items()}
