@@ -10,8 +10,6 @@ import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "firstlight"
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -103,8 +101,3 @@ def test_public_names_are_sorted_and_there():
             listed += 1
             assert getattr(module, public, None) is not None, f"{name} has no {public}"
     assert listed > 50
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
-def test_every_module_says_what_it_is_for(path: Path):
-    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
