@@ -6,7 +6,7 @@ from tiny_lm import lm
 import firstlight
 from firstlight.errors import ConfigError, UsageError
 from firstlight.lm import GenerateSettings
-from firstlight.stages.generate import Conversation, generate, prompts_of, settings_of, stream
+from firstlight.stages.generate import Conversation, generate, read_prompts, resolve_settings, stream
 
 
 @pytest.fixture
@@ -26,9 +26,9 @@ def test_a_path_and_a_loaded_model_write_the_same(saved):
 
 
 def test_what_is_none_keeps_its_default():
-    assert settings_of({"top_k": None, "temperature": 0.5}) == GenerateSettings(temperature=0.5)
+    assert resolve_settings({"top_k": None, "temperature": 0.5}) == GenerateSettings(temperature=0.5)
     with pytest.raises(ConfigError, match="temprature"):
-        settings_of({"temprature": 1})
+        resolve_settings({"temprature": 1})
 
 
 def test_a_conversation_has_what_was_said_before_as_context(saved):
@@ -54,29 +54,29 @@ def test_a_reply_that_is_broken_off_keeps_what_was_written(saved):
 @pytest.mark.parametrize("data", [b"one\ntwo\n", b"\xef\xbb\xbfone\r\n\r\ntwo", b"one\n  \ntwo"])
 def test_prompts_are_lines(tmp_path, data):
     (tmp_path / "p").write_bytes(data)
-    assert prompts_of(tmp_path / "p") == ["one", "two"]
+    assert read_prompts(tmp_path / "p") == ["one", "two"]
 
 
 def test_only_line_ends_end_a_prompt(tmp_path):
     (tmp_path / "p").write_text("one\u2028still one\x0cand one\ntwo", encoding="utf-8")
-    assert prompts_of(tmp_path / "p") == ["one\u2028still one\x0cand one", "two"]
+    assert read_prompts(tmp_path / "p") == ["one\u2028still one\x0cand one", "two"]
 
 
 @pytest.mark.parametrize(
     ("data", "words"),
-    [(b"", "holds no prompt"), (b"\n \n", "holds no prompt"), (b"ab\n\xffc", "is not UTF-8 .*offset 3")],
+    [(b"", "no prompts"), (b"\n \n", "no prompts"), (b"ab\n\xffc", "is not UTF-8 .*offset 3")],
 )
 def test_a_file_without_prompts_is_refused(tmp_path, data, words):
     (tmp_path / "p").write_bytes(data)
     with pytest.raises(UsageError, match=words):
-        prompts_of(tmp_path / "p")
+        read_prompts(tmp_path / "p")
 
 
 def test_a_missing_file_of_prompts_is_refused(tmp_path):
     for name in ("nothing", ".", "p/q"):
         (tmp_path / "p").write_text("x")
         with pytest.raises(UsageError, match="no such file"):
-            prompts_of(tmp_path / name)
+            read_prompts(tmp_path / name)
 
 
 def test_int8_writes_text_scores_nearly_the_same_and_is_not_saved(saved, tmp_path):
@@ -96,7 +96,7 @@ def test_int8_writes_text_scores_nearly_the_same_and_is_not_saved(saved, tmp_pat
 def test_int8_keeps_fp32_beside_it_where_the_place_would_take_bf16(saved, monkeypatch):
     """As on a GPU, where auto is bf16: norms in bf16 beside matrices that give fp32 would not fit together."""
     device_context = firstlight.load(saved, device="cpu", precision="bf16").device_context
-    monkeypatch.setattr("firstlight.parallel.resolve", lambda _: device_context)
+    monkeypatch.setattr("firstlight.parallel.resolve_hardware", lambda _: device_context)
     small = firstlight.load(saved, int8=True)
     assert {p.dtype.itemsize for p in small.model.parameters()} == {4}
     assert small.generate("ab", GenerateSettings(max_new_tokens=5, temperature=0))[0].ids

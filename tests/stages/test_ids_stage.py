@@ -86,7 +86,7 @@ def test_it_writes_ids_on(made: Path, capsys: pytest.CaptureFixture[str]):
     assert command([*words, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["samples"][0]["ids"] == samples[0].ids
     for bad in ("1 12", "1 -2", "x", "²"):
-        with pytest.raises(UsageError, match="none of the model's ids .*0 to 11"):
+        with pytest.raises(UsageError, match="not one of the model's ids .*0 to 11"):
             generate_ids(made / "run", bad)
     assert command(["generate", str(made / "run"), "text"]) == 2
     assert command(["generate", str(made / "run"), "--image", "a.png"]) == 2

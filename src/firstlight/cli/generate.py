@@ -86,10 +86,10 @@ def generate(  # noqa: PLR0913 - an argument an option
         "stop": stop or None,
     }
     with map_errors_to_options({key: f"--{key.replace('_', '-')}" for key in settings}):
-        stage.settings_of(settings)  # wrong settings are told before a model is loaded
+        stage.resolve_settings(settings)  # wrong settings are told before a model is loaded
     if prompt is not None and prompts is not None:
         raise UsageError("a prompt and a file of prompts", expected="one of them", fix="Leave out PROMPT or --prompts.")
-    many = stage.prompts_of(prompts) if prompts is not None else None
+    many = stage.read_prompts(prompts) if prompts is not None else None
     with map_errors_to_options({"hardware.device": "--device"}):
         model = stage.load(run, device=device, int8=int8)
     if model.codec is not None:

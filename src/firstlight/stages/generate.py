@@ -1,4 +1,4 @@
-"""``generate``: a model writes on from a prompt, from many, through a conversation, or from ids that are no text."""
+"""The ``generate`` command: continue prompts, a conversation, or sequences of ids that are not text."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from firstlight.tokenizer import Ids
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One text that a model wrote: ``text`` is what follows ``prompt``."""
+    """A generated text: ``text`` is the continuation of ``prompt``."""
 
     prompt: str
     text: str
@@ -23,88 +23,87 @@ class Sample:
 def load(model: str | Path, *, device: str = "auto", precision: str = "auto", int8: bool = False) -> LM:
     """Load a model: a run (its best checkpoint, else its latest), a checkpoint, a Hugging Face directory, a hub name.
 
-    With ``int8`` its matrices are put into eight bits: it writes faster, nearly the same.
+    With ``int8`` its matrices are quantised: generation is faster, the numbers differ slightly.
 
     Raises:
-        UsageError: nothing is there.
-        CheckpointError: damaged, or of a family that is not supported.
+        UsageError: it is not a model.
+        CheckpointError: it is damaged, or of an unsupported model type.
     """
     return LM.load(model, device=device, precision=precision, int8=int8)
 
 
 def generate(model: str | Path | LM, prompts: str | Sequence[str] = "", **settings: Any) -> list[Sample]:
-    """Write on from each prompt.
+    """Continue each prompt.
 
     Args:
-        model: where a model lies, or a loaded one.
-        prompts: one or several; an empty one begins a text.
+        model: a path or name as of ``load``, or a loaded model.
+        prompts: one or several; an empty one starts a text.
         settings: fields of GenerateSettings: max_new_tokens, temperature, top_k, top_p, min_p, seed, num_samples, stop.
 
     Returns:
         The samples, ``num_samples`` for each prompt in turn.
     """
     loaded = model if isinstance(model, LM) else load(model)
-    asked = [prompts] if isinstance(prompts, str) else list(prompts)
-    chosen = settings_of(settings)
-    return [Sample(made.prompt, made.text, len(made.ids)) for made in loaded.generate(asked, chosen)]
+    generated = loaded.generate(prompts, resolve_settings(settings))
+    return [Sample(found.prompt, found.text, len(found.ids)) for found in generated]
 
 
 @dataclass(frozen=True, slots=True)
 class IdSample:
-    """A sequence that a model wrote: ``ids`` are what follows ``prompt``."""
+    """A generated sequence: ``ids`` are the continuation of ``prompt``."""
 
     prompt: list[int]
     ids: list[int]
 
 
 def generate_ids(model: str | Path | LM, prompt: str | Sequence[int] = (), **settings: Any) -> list[IdSample]:
-    """Write ids on from others.
+    """Continue a sequence of ids.
 
     Args:
-        model: where a model of ids lies, or a loaded one.
-        prompt: ids, or words that are ids; none begin a sequence.
+        model: a path or name as of ``load``, or a loaded model; of ids.
+        prompt: ids, or text with ids; empty: start a sequence.
         settings: as of ``generate``.
 
     Raises:
-        UsageError: another kind of model, or words that are none of its ids.
+        UsageError: the model is not a model of ids, or the prompt has something else.
     """
     loaded = model if isinstance(model, LM) else load(model)
     codec = loaded.codec
     if not isinstance(codec, Ids):
-        raise UsageError("is no model of ids", where=loaded.source, fix="Give a prompt, or --image for images.")
-    begin = join_ids(prompt, codec.n_ids)
-    # A document begins after the end of the one before.
-    written = loaded.generate_ids([[codec.eot_id, *begin]], settings_of(settings))
-    return [IdSample(begin, ids) for ids in written]
+        raise UsageError("not a model of ids", where=loaded.source, fix="Give a prompt, or --image for images.")
+    start = parse_ids(prompt, codec.n_ids)
+    # A document starts after the end of the one before.
+    generated = loaded.generate_ids([[codec.eot_id, *start]], resolve_settings(settings))
+    return [IdSample(start, ids) for ids in generated]
 
 
-def join_ids(given: str | Sequence[int], n_ids: int) -> list[int]:
-    """Return ids that were typed with spaces or commas between them.
+def parse_ids(prompt: str | Sequence[int], n_ids: int) -> list[int]:
+    """Parse ids separated by spaces or commas.
 
     Raises:
-        UsageError: a word is none of the ids.
+        UsageError: something is not one of the model's ids.
     """
-    words = given.replace(",", " ").split() if isinstance(given, str) else [str(i) for i in given]
-    bad = next((word for word in words if not word.isascii() or not word.isdigit() or int(word) >= n_ids), None)
+    parts = prompt.replace(",", " ").split() if isinstance(prompt, str) else [str(i) for i in prompt]
+    bad = next((part for part in parts if not part.isascii() or not part.isdigit() or int(part) >= n_ids), None)
     if bad is not None:
-        raise UsageError("is none of the model's ids", where="--ids", found=bad[:40], expected=f"0 to {n_ids - 1}")
-    return [int(word) for word in words]
+        raise UsageError("not one of the model's ids", where="--ids", found=bad[:40], expected=f"0 to {n_ids - 1}")
+    return [int(part) for part in parts]
 
 
 def stream(model: LM, prompt: str, **settings: Any) -> Iterator[str]:
-    """Write on from ``prompt`` and yield the text piece by piece."""
-    return model.stream(prompt, settings_of(settings))
+    """Continue ``prompt``, yielding text as it is generated."""
+    return model.stream(prompt, resolve_settings(settings))
 
 
 class Conversation:
-    """Line by line with a model that goes on with a text: what was said before is its context."""
+    """A conversation, line by line, with a model that continues text; earlier lines are the context."""
 
     def __init__(self, model: LM, **settings: Any) -> None:
-        self._model, self._settings = model, settings_of(settings)
+        self._model, self._settings = model, resolve_settings(settings)
         self.text = ""
 
     def reply(self, line: str) -> Iterator[str]:
-        """Add ``line`` to the context and yield what the model writes after it."""
+        """Add ``line`` to the context and yield the continuation."""
         if self.text and not self.text.endswith("\n"):
             self.text += "\n"
         self.text += line
@@ -113,30 +112,30 @@ class Conversation:
             yield piece
 
 
-def prompts_of(path: str | Path) -> list[str]:
-    """Read prompts from a file, one a line; empty lines are left out.
+def read_prompts(path: str | Path) -> list[str]:
+    """Read prompts from a file, one per line, without empty lines.
 
     Raises:
-        UsageError: the file is missing, is no UTF-8, or holds no prompt.
+        UsageError: the file is missing, is not UTF-8, or has no prompt.
     """
     try:
-        # utf-8-sig: some editors put a byte order mark; other characters than LF may stand in a prompt.
+        # utf-8-sig: some editors write a byte order mark; a prompt may contain other line separators than LF.
         lines = Path(path).read_bytes().decode("utf-8-sig").replace("\r\n", "\n").split("\n")
     except OSError as error:
         missing = isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError)
         raise UsageError(
             "no such file" if missing else f"cannot be read: {error.strerror}",
             where=path,
-            expected="a text file with a prompt a line",
+            expected="a text file with one prompt per line",
         ) from error
     except UnicodeDecodeError as error:
         raise UsageError("is not UTF-8", where=path, found=f"a bad byte at offset {error.start}") from error
     prompts = [line for line in lines if line.strip()]
     if not prompts:
-        raise UsageError("holds no prompt", where=path, expected="a prompt a line")
+        raise UsageError("no prompts", where=path, expected="one prompt per line")
     return prompts
 
 
-def settings_of(given: Mapping[str, Any]) -> GenerateSettings:
-    """Return settings of generation; what is None keeps its default."""
+def resolve_settings(given: Mapping[str, Any]) -> GenerateSettings:
+    """Build settings of generation; values of None keep their default."""
     return resolve(GenerateSettings, {key: value for key, value in given.items() if value is not None})

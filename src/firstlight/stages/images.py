@@ -12,7 +12,7 @@ from firstlight.errors import UsageError
 from firstlight.files import write_atomic
 from firstlight.lm import LM, GenerateSettings
 from firstlight.report.image_grid import MASKED_COLOR, encode_png, image_grid
-from firstlight.stages.generate import settings_of
+from firstlight.stages.generate import resolve_settings
 from firstlight.stages.sequence_samples import generate_images
 from firstlight.store import TokenStore
 from firstlight.tokenizer import Pixels
@@ -122,7 +122,7 @@ def image_codec(model: LM) -> Pixels:
 
 
 def _settings(given: Mapping[str, Any]) -> GenerateSettings:
-    return settings_of({**given, "num_samples": given.get("num_samples") or _N_SAMPLES})
+    return resolve_settings({**given, "num_samples": given.get("num_samples") or _N_SAMPLES})
 
 
 def _complete(
