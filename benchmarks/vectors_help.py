@@ -62,7 +62,7 @@ def prepare(text: Sequence[Path], vectors: Path, out: Path, vocabulary: str) -> 
     """Prepare tokenizer and store."""
     store = out / "store"
     if not (store / "manifest.json").is_file():
-        arguments = ["tokenizer.kind=word", f"tokenizer.words={vectors}", f"tokenizer.vocab_size={vocabulary}"]
+        arguments = ["tokenizer.kind=word", f"tokenizer.vocab_source={vectors}", f"tokenizer.vocab_size={vocabulary}"]
         run("tokenizer", "train", *text, "--out", out / "words", *arguments)
         run("data", "prepare", *text, "--tokenizer", out / "words", "--out", store, "data.valid_ratio=0.05")
     return store
@@ -72,11 +72,11 @@ def shuffled(vectors: Path, out: Path) -> Path:
     """Write the vocabulary's vectors, randomly reassigned to other words."""
     file = out / "shuffled.safetensors"
     if not file.is_file():
-        read = vectors_of.read(
+        read = vectors_of.read_vectors(
             vectors, frozenset(form for t in load(out / "words").tokens() for form in (t, t.lower()))
         )
         order = np.random.default_rng(0).permutation(len(read))
-        vectors_of.write(vectors_of.WordVectors(read.words, read.matrix[order], file), file)
+        vectors_of.write_vectors(vectors_of.WordVectors(read.words, read.matrix[order], file), file)
     return file
 
 

@@ -148,12 +148,12 @@ PRETRAIN = [
     Case(
         "pretrain text.txt --out new tokenizer.vocab_size=5000",
         1,
-        ("tokenizer.vocab_size: the text allows no vocabulary of that size", "found 5000", "at most 290"),
+        ("tokenizer.vocab_size: the text is too short for a vocabulary of that size", "found 5000", "at most 290"),
     ),
     Case(
         "pretrain text.txt --out new tokenizer.kind=word tokenizer.vocab_size=5000",
         1,
-        ("tokenizer.vocab_size: the text has fewer different words", "found 5000", "at most 14"),
+        ("tokenizer.vocab_size: too few distinct words in the text", "found 5000", "at most 14"),
     ),
     Case(
         "pretrain text.txt --out new tokenizer.kind=byte model.block_size=100000",
@@ -235,7 +235,11 @@ PRETRAIN = [
 QUICKSTART = [
     Case("quickstart missing.txt --out new", 2, ("missing.txt: no such file",)),
     Case("quickstart empty.txt --out new", 1, ("empty.txt: holds no text",)),
-    Case("quickstart text.txt --out new", 1, ("tokenizer.vocab_size: the text allows no vocabulary", "at most 290")),
+    Case(
+        "quickstart text.txt --out new",
+        1,
+        ("tokenizer.vocab_size: the text is too short for a vocabulary", "at most 290"),
+    ),
     Case("quickstart text.txt --out new model.n_layers=2", 2, ("Did you mean model.n_layer?",)),
     Case("quickstart odd.jsonl --out run", 1, ("run: holds a run on other data", "odd.jsonl")),
     Case("quickstart --preset nano", 2, ("no such option: --preset", "quickstart --help")),
@@ -306,7 +310,7 @@ DATA = [
     Case("data prepare text.txt --out new tokenizer.vocab_size=200", 2, ("tokenizer.vocab_size", "257", "found 200")),
     Case("data prepare text.txt --out new tokenizer.vocab_size=9000", 1, ("tokenizer.vocab_size", "at most 290")),
     Case("data prepare text.txt --out new --tokenizer nothere", 1, ("nothere: no tokenizer here",)),
-    Case("data prepare text.txt --out new --tokenizer text.txt", 1, ("text.txt: is no readable tokenizer.json",)),
+    Case("data prepare text.txt --out new --tokenizer text.txt", 1, ("text.txt: is not a readable tokenizer.json",)),
     Case("data prepare text.txt --out text.txt", 2, ("text.txt: is a file", "another --out")),
     Case("data prepare text.txt --out mine", 2, ("mine: exists and is not a token store", "found data")),
     Case("data prepare text.txt --out chars", 2, ("chars: exists and is not a token store", "tokenizer.json")),
@@ -329,7 +333,7 @@ DATA = [
     Case("data verify store", 1, ("store/manifest.json: missing", "never finished"), remove("store/manifest.json")),
     Case("data verify store", 1, ("manifest.json: its contents differ",), change_manifest),
     Case("data verify store", 1, ("store: made with the tokenizer",), foreign_tokenizer("store/tokenizer")),
-    Case("data verify store", 1, ("tokenizer.json: is no readable",), write("store/tokenizer/tokenizer.json", "{")),
+    Case("data verify store", 1, ("tokenizer.json: is not a readable",), write("store/tokenizer/tokenizer.json", "{")),
     Case("data verify run", 1, (f"{MODEL}/model.safetensors: bytes differ",), flip(f"{MODEL}/model.safetensors")),
 ]
 
@@ -346,16 +350,21 @@ TOKENIZER = [
     Case("tokenizer train text.txt --out chars tokenizer.kind=byte", 1, ("chars: holds another tokenizer already",)),
     Case("tokenizer import nothere --out new", 2, ("nothere: no such file or folder",)),
     Case("tokenizer import pictures --out new", 1, ("pictures: no tokenizer here",)),
-    Case("tokenizer import text.txt --out new", 1, ("text.txt: is no readable tokenizer.json",)),
+    Case("tokenizer import text.txt --out new", 1, ("text.txt: is not a readable tokenizer.json",)),
     Case("tokenizer import ranks.tiktoken --out new", 1, ("ranks.tiktoken", "cl100k")),
     Case("tokenizer import store --out chars", 1, ("chars: holds another tokenizer already", "another --out")),
     Case("tokenizer show nothere", 2, ("nothere: no such file or folder", "firstlight tokenizer train")),
     Case("tokenizer show pictures", 1, ("pictures: no tokenizer here",)),
     Case("tokenizer show chars", 1, ("chars/tokenizer.json",), write("chars/tokenizer.json", "{")),
-    Case("tokenizer show chars", 1, ("tokenizer_config.json: is no JSON",), write("chars/tokenizer_config.json", "{")),
+    Case(
+        "tokenizer show chars",
+        1,
+        ("tokenizer_config.json: is not valid JSON",),
+        write("chars/tokenizer_config.json", "{"),
+    ),
     Case("tokenizer encode chars", 2, ("missing argument 'TEXT'",)),
     Case("tokenizer encode nothere hi", 2, ("nothere: no such file or folder",)),
-    Case("tokenizer decode chars 9999", 1, ("an id lies outside the vocabulary", "found 9999", "0 to 17")),
+    Case("tokenizer decode chars 9999", 1, ("id outside the vocabulary", "found 9999", "0 to 17")),
     Case("tokenizer decode chars abc", 2, ("abc: is no id", "whole numbers")),
     Case("tokenizer decode chars 99999999999999999999999", 2, ("is no id",)),
     Case("tokenizer decode chars -- -1", 2, ("-1: is no id",)),
@@ -371,26 +380,32 @@ TOKENIZER = [
     Case(
         "tokenizer vectors train text.txt --out new.vec vectors.min_count=9999 vectors.method=glove",
         1,
-        ("vectors.min_count: the text has too few words", "found 9999", "Lower vectors.min_count"),
+        ("vectors.min_count: the text has too few frequent words", "found 9999", "Lower vectors.min_count"),
     ),
-    Case("tokenizer vectors eval good.vec", 2, ("nothing to judge by", "--similarity")),
+    Case("tokenizer vectors eval good.vec", 2, ("no evaluation data", "--similarity")),
     Case("tokenizer vectors eval nothere --similarity text.txt", 1, ("nothere: no such file",)),
-    Case("tokenizer vectors eval cut.vec --similarity text.txt", 1, ("cut.vec:3: has another number of words",)),
+    Case("tokenizer vectors eval cut.vec --similarity text.txt", 1, ("cut.vec:3: the number of words differs",)),
     Case(
         "tokenizer vectors eval evil.kv --similarity text.txt",
         1,
         ("evil.kv: names code, which is not run", "os.system"),
     ),
-    Case("tokenizer vectors eval good.vec --similarity text.txt", 1, ("text.txt:2: is no pair with a score",)),
-    Case("tokenizer vectors eval good.vec --analogies text.txt", 1, ("text.txt:1: is no question of four words",)),
-    Case(f"pretrain text.txt --out new {SMALL} model.embeddings=cut.vec", 1, ("cut.vec:3: has another number",)),
+    Case("tokenizer vectors eval good.vec --similarity text.txt", 1, ("text.txt:2: is not a word pair with a score",)),
+    Case(
+        "tokenizer vectors eval good.vec --analogies text.txt",
+        1,
+        ("text.txt:1: is not an analogy question of four words",),
+    ),
+    Case(
+        f"pretrain text.txt --out new {SMALL} model.embeddings=cut.vec", 1, ("cut.vec:3: the number of words differs",)
+    ),
     Case(
         f"pretrain text.txt --out new {SMALL} model.embeddings=evil.kv", 1, ("evil.kv: names code, which is not run",)
     ),
     Case(
-        "pretrain text.txt --out new tokenizer.words=good.vec",
+        "pretrain text.txt --out new tokenizer.vocab_source=good.vec",
         2,
-        ("tokenizer: words from vectors are for kind=word",),
+        ("tokenizer: vocab_source applies to kind=word",),
     ),
 ]
 

@@ -59,7 +59,7 @@ def table_of(text: str) -> dict[str, Any]:
     """Read the one line of JSON that a command printed, as strict readers do."""
 
     def refuse(word: str) -> None:
-        raise AssertionError(f"{word} is no JSON")
+        raise AssertionError(f"{word} is not valid JSON")
 
     assert text.count("\n") == 1
     table = json.loads(text, parse_constant=refuse)

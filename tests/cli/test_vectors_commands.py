@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from small_world import RUN_SETTINGS, Call
 
-from firstlight.vectors import read
+from firstlight.vectors import read_vectors
 
 PAIRS = "the\tcat\t3\nsat\ton\t5\nmat\tbird\t1\nthe\tmoon\t9\n"
 QUESTIONS = ": places\nthe cat on mat\n: gram\nsat cat the moon\n"
@@ -23,7 +23,7 @@ def test_train_judge_and_begin(method: str, world: Path, call: Call) -> None:
     assert answer.code == 0, answer.err
     facts = json.loads(answer.out)
     assert (facts["n_words"], facts["width"], facts["text_words"]) == (12, 8, 2100)
-    assert len(read("new.bin.gz")) == 12
+    assert len(read_vectors("new.bin.gz")) == 12
     answer = call("tokenizer", "vectors", "eval", "new.bin.gz", "--similarity", "pairs.tsv", "--analogies", "asked.txt")
     assert answer.code == 0, answer.err
     assert "new.bin.gz: 12 words, width 8" in answer.out
@@ -32,9 +32,9 @@ def test_train_judge_and_begin(method: str, world: Path, call: Call) -> None:
         "tokenizer", "vectors", "eval", "new.bin.gz", "--similarity", "pairs.tsv", "--analogies", "asked.txt", "--json"
     )
     table = json.loads(answer.out)
-    assert (table["similarity"][0]["found"], table["similarity"][0]["skipped"]) == (3, 1)
+    assert (table["similarity"][0]["evaluated"], table["similarity"][0]["skipped"]) == (3, 1)
     assert [row["name"] for row in table["analogies"]] == ["places", "gram", "semantic", "syntactic", "total"]
-    assert table["analogies"][-1]["found"] == 1
+    assert table["analogies"][-1]["evaluated"] == 1
     settings = [w for w in RUN_SETTINGS if not w.startswith("tokenizer.")]
     answer = call(
         "pretrain",
@@ -42,7 +42,7 @@ def test_train_judge_and_begin(method: str, world: Path, call: Call) -> None:
         "--out",
         "begun",
         "tokenizer.kind=word",
-        "tokenizer.words=vectors",
+        "tokenizer.vocab_source=vectors",
         "model.embeddings=new.bin.gz",
         *settings,
     )

@@ -81,7 +81,7 @@ def load(folder: Path, kind: str) -> TaskData:
 
 
 def encode(data: TaskData, tokenizer: Tokenizer) -> tuple[Tokenizer, list[EncodedExample]]:
-    extended = tokenizer.extended(special_tokens([data.spec]))
+    extended = tokenizer.with_special_tokens(special_tokens([data.spec]))
     return extended, Preprocessor(data.spec, extended, 48)(data.train)
 
 

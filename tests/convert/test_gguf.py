@@ -14,7 +14,7 @@ from firstlight.convert import get_exporter
 from firstlight.convert.gguf.file import GGUFFile
 from firstlight.errors import CheckpointError, FirstlightError, UsageError
 from firstlight.lm import LM
-from firstlight.tokenizer import Table, byte_level
+from firstlight.tokenizer import VocabTable, build_byte_level_bpe
 
 FAMILIES = ("gpt2", "llama", "modern")
 SHAPES = {
@@ -189,7 +189,7 @@ WRONG = {
             "tokenizer.ggml.pre": "gpt-2",
             "tokenizer.ggml.eos_token_id": 9,
         },
-        "no such token",
+        "end-of-text id is outside",
     ),
     "a token twice": (
         {
@@ -198,7 +198,7 @@ WRONG = {
             "tokenizer.ggml.pre": "gpt-2",
             "tokenizer.ggml.eos_token_id": 0,
         },
-        "twice",
+        "duplicate",
     ),
     "a merge of nothing": (
         {
@@ -208,7 +208,7 @@ WRONG = {
             "tokenizer.ggml.eos_token_id": 0,
             "tokenizer.ggml.merges": ["a b"],
         },
-        "merges what is no token",
+        "merge that is not in the vocabulary",
     ),
 }
 
@@ -250,7 +250,7 @@ def test_exact_gelu_and_unknown_pre_tokenizers_are_refused(tmp_path):
     with pytest.raises(UsageError, match="tanh"):
         get_exporter("gguf").export(lm("gpt2", "bpe", mlp="gelu"), tmp_path / "m.gguf")
     letters = [chr(c) for c in range(33, 127)]
-    odd = byte_level(Table([*letters, "Ġ", "<|endoftext|>", "ab"], 95), [("a", "b")], [r"\d|\D"])
+    odd = build_byte_level_bpe(VocabTable([*letters, "Ġ", "<|endoftext|>", "ab"], 95), [("a", "b")], [r"\d|\D"])
     with pytest.raises(UsageError, match="does not support the pre-tokenizer"):
         get_exporter("gguf").export(LM(gpt("llama", 97), odd), tmp_path / "m.gguf")
 

@@ -108,7 +108,7 @@ def test_invalid_meta_pkl(tmp_path):
         ([1], "does not contain itos"),
         ({"itos": {1: "a"}}, "does not contain itos"),
         ({"itos": {0: "abc"}}, "not single characters"),
-        ({"itos": {0: "a", 1: "a"}}, "twice"),
+        ({"itos": {0: "a", 1: "a"}}, "duplicate"),
     ):
         (tmp_path / "meta.pkl").write_bytes(pickle.dumps(held))
         with pytest.raises(Exception, match=message):

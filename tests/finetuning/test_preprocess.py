@@ -18,7 +18,9 @@ def plain() -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def marked(plain: Tokenizer) -> Tokenizer:
-    return plain.extended(special_tokens([spec("classification"), spec("chat")]), kept={"pad_token": PAD})
+    return plain.with_special_tokens(
+        special_tokens([spec("classification"), spec("chat")]), extra_config={"pad_token": PAD}
+    )
 
 
 def tokens(made: Tokenizer, row) -> list[list[str]]:
@@ -87,7 +89,7 @@ def test_the_chat_template_builds_what_was_trained_on(
     from transformers import AutoTokenizer
 
     made = marked if with_roles else plain
-    made = made.extended([], kept={"chat_template": chat_template(made)})
+    made = made.with_special_tokens([], extra_config={"chat_template": chat_template(made)})
     made.save(tmp_path)
     theirs = AutoTokenizer.from_pretrained(tmp_path)
     messages = [{"role": "user", "content": "the day"}, {"role": "assistant", "content": "was fine"}]
@@ -130,11 +132,11 @@ def test_pairs_of_any_length_fit_and_the_longer_part_gives_first(a: int, b: int,
     (row,) = Preprocessor(spec("pair", truncation=truncation), made, T)([Example((first, second), 0, "x")])
     ids = row.sequences[0].tolist()
     assert len(ids) == min(T, sum(sizes) + 3)
-    at = ids.index(made.id_of(DELIMITER))
+    at = ids.index(made.token_to_id(DELIMITER))
     kept = [at - 1, len(ids) - at - 2]
     if sum(sizes) + 3 > T:
         longer, shorter = (0, 1) if sizes[0] >= sizes[1] else (1, 0)
         assert kept[shorter] == sizes[shorter] or abs(kept[0] - kept[1]) <= 1
 
 
-_SHARED = tokenizer().extended(special_tokens([spec("pair")]))
+_SHARED = tokenizer().with_special_tokens(special_tokens([spec("pair")]))

@@ -25,7 +25,7 @@ FAMILIES = ["gpt1", "gpt2", "gpt3", "llama", "modern"]
 
 @pytest.fixture(scope="module")
 def marked() -> Tokenizer:
-    return tokenizer().extended(special_tokens([spec("classification")]))
+    return tokenizer().with_special_tokens(special_tokens([spec("classification")]))
 
 
 def with_head(tokens: Tokenizer, task: TaskSpec, family: str = "gpt2") -> GPT:

@@ -8,7 +8,7 @@ from tokenizers.processors import TemplateProcessing
 from firstlight.evaluation import encode_text, text_likelihood
 from firstlight.lm import LM, GenerateSettings
 from firstlight.model import to_hf_state_dict
-from firstlight.tokenizer import END_OF_TEXT, Tokenizer, characters
+from firstlight.tokenizer import END_OF_TEXT, Tokenizer, build_char_level
 from firstlight.types import Document
 
 
@@ -42,7 +42,7 @@ def test_it_is_kept_when_the_model_is_saved(tmp_path):
 
 
 def test_a_model_without_end_of_text_begins_behind_a_line_end(tmp_path):
-    words = characters("ab\n")
+    words = build_char_level("ab\n")
     lm = LM(gpt("gpt2", 3), words)
     assert words.eot_id == 3 and lm.start_id == 2 and lm.encode("") == [2]
     lm.save(tmp_path)
@@ -52,5 +52,5 @@ def test_a_model_without_end_of_text_begins_behind_a_line_end(tmp_path):
     stream = encode_text("x", [Document("ab", "x"), Document("ba", "x")], words, read.start_id)
     assert stream.ids.tolist() == [2, 0, 1, 2, 1, 0, 2]
     assert text_likelihood(read, stream, stride=32)[0].loss > 0
-    without = LM(gpt("gpt2", 2), characters("ab"))
+    without = LM(gpt("gpt2", 2), build_char_level("ab"))
     assert without.start_id == 0, "nor has it line ends"

@@ -21,7 +21,9 @@ FAMILIES = ["gpt1", "gpt2", "gpt3", "llama", "modern"]
 def tokenizer():
     text = "the day was fine and the film was dull " * 40
     made = train([Document(text, "x")], TokenizerSettings(vocab_size=270))
-    return made.extended(special_tokens([PAIR]), around=(START, DELIMITER, EXTRACT), kept={"pad_token": PAD})
+    return made.with_special_tokens(
+        special_tokens([PAIR]), template=(START, DELIMITER, EXTRACT), extra_config={"pad_token": PAD}
+    )
 
 
 def save(folder: Path, family: str, tokenizer, labels: list[str]) -> GPT:
@@ -46,7 +48,7 @@ def test_the_class_gives_the_same_logits(family: str, labels: list[str], tokeniz
     texts = ["the day was fine", "dull", "the film and the day was dull"]
     batch = their_tokenizer(texts, return_tensors="pt", padding=True)
     found = theirs(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-    marks = [tokenizer.id_of(token) for token in (START, EXTRACT)]
+    marks = [tokenizer.token_to_id(token) for token in (START, EXTRACT)]
     for row, text in enumerate(texts):
         ids = torch.tensor([[marks[0], *tokenizer.encode(text), marks[1]]])
         ours = model.heads["mood"](model.hidden(ids)[:, -1])

@@ -139,7 +139,7 @@ def test_verify_names_everything_that_is_wrong():
 def test_a_damaged_tokenizer_is_no_store_without_one():
     prepare()
     Path("store/tokenizer/tokenizer.json").write_text("{", encoding="utf-8")
-    with pytest.raises(TokenizerError, match="no readable"):
+    with pytest.raises(TokenizerError, match="not a readable"):
         data.inspect("store")
 
 

@@ -88,7 +88,7 @@ def test_frozen_vectors_do_not_move_until_they_may() -> None:
 def test_what_is_covered_is_told_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr("firstlight.progress.notice", lambda text, level="info": said.append(text))
-    run = train("run", "tokenizer.kind=word", "tokenizer.words=vectors").run
+    run = train("run", "tokenizer.kind=word", "tokenizer.vocab_source=vectors").run
     table = json.loads((run / "embeddings" / "coverage.json").read_text(encoding="utf-8"))
     assert table["types"] == {"exact": 6, "lower": 1, "pieces": 0, "none": 1}
     assert table["missing"][0][0] == "<unk>"
@@ -97,7 +97,7 @@ def test_what_is_covered_is_told_and_kept(monkeypatch: pytest.MonkeyPatch) -> No
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "embeddings initialised from" in page
     assert "training tokens covered" in page
-    assert read_toml(run / "run.toml")["tokenizer"]["words"] == "vectors"
+    assert read_toml(run / "run.toml")["tokenizer"]["vocab_source"] == "vectors"
     assert json.loads((run / "contract.json").read_text())["embeddings"]
 
 
@@ -144,7 +144,7 @@ def test_a_run_that_was_cut_off_before_its_settings_were_written_starts_again() 
 def test_run_files_of_before_are_still_valid() -> None:
     pretrain(["text.txt"], out="old", overrides=[*SETTINGS, "train.stop_after=2"])
     toml = Path("old/run.toml")
-    lines = [line for line in toml.read_text().splitlines() if not line.startswith(("embeddings", "words"))]
+    lines = [line for line in toml.read_text().splitlines() if not line.startswith(("embeddings", "vocab_source"))]
     toml.write_text("\n".join(lines) + "\n")
     assert pretrain(["old"], resume=True, overrides=["train.stop_after=0"]).finished
 
@@ -159,10 +159,10 @@ def test_a_dry_run_counts_as_the_run_would_and_writes_nothing() -> None:
     ("words", "error", "says"),
     [
         (["model.embeddings=none.txt"], TokenizerError, "none.txt: no such file"),
-        (["model.embeddings=text.txt"], TokenizerError, "text.txt:1: holds no word vectors"),
+        (["model.embeddings=text.txt"], TokenizerError, "text.txt:1: is not a file of word vectors"),
         (["model.embeddings=chinese.txt"], TokenizerError, "a vector for no token"),
-        (["tokenizer.kind=word", "tokenizer.words=vectors"], UsageError, "no word vectors to take words from"),
-        (["tokenizer.kind=word", "tokenizer.words=none.txt"], TokenizerError, "none.txt: no such file"),
+        (["tokenizer.kind=word", "tokenizer.vocab_source=vectors"], UsageError, "no word vectors to take words from"),
+        (["tokenizer.kind=word", "tokenizer.vocab_source=none.txt"], TokenizerError, "none.txt: no such file"),
     ],
 )
 def test_what_cannot_be_begun_from(words: list[str], error: type[FirstlightError], says: str) -> None:

@@ -15,7 +15,7 @@ from firstlight.stages import data
 from firstlight.stages.generate import generate_ids
 from firstlight.stages.verify_resume import verify_resume
 from firstlight.store import TokenStore
-from firstlight.tokenizer import Ids
+from firstlight.tokenizer import IdCodec
 
 IDS = [*SMALL, "model.block_size=16", "ids.vocab_size=12"]
 
@@ -43,7 +43,7 @@ def test_a_run_has_ids_and_no_tokenizer(made: Path):
     assert not list(checkpoint.glob("tokenizer*"))
     assert read(checkpoint / "config.json")["eos_token_id"] == 12
     assert "AutoTokenizer" not in (checkpoint / "README.md").read_text(encoding="utf-8")
-    store = TokenStore.open(run / "data", tokenizer_hash=Ids(12).hash)
+    store = TokenStore.open(run / "data", tokenizer_hash=IdCodec(12).hash)
     assert (store.vocab_size, store.eot_id, store.sequence_length) == (13, 12, None)
 
 

@@ -21,7 +21,7 @@ from firstlight.stages import images
 from firstlight.stages.sequence_samples import generate_images
 from firstlight.stages.verify_resume import verify_resume
 from firstlight.store import TokenStore
-from firstlight.tokenizer import Pixels
+from firstlight.tokenizer import PixelCodec
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -45,7 +45,7 @@ def test_a_row_is_an_image_and_the_block_has_its_pixels(made: Path):
     run = made / "run"
     store = TokenStore.open(run / "data")
     pixels = LM.load_fp32(run).codec
-    assert isinstance(pixels, Pixels)
+    assert isinstance(pixels, PixelCodec)
     assert (pixels.size, pixels.levels, pixels.classes) == (6, 16, ("0", "1", "2"))
     assert (store.sequence_length, store.vocab_size, store.eot_id) == (37, 20, -1)
     assert store.tokenizer_hash == pixels.hash
@@ -96,7 +96,7 @@ def test_a_completion_keeps_what_was_given(made: Path, tmp_path: Path):
     given = pixels.encode(image)[:18].tolist()
     for ids in found.ids:
         assert len(ids) == 37
-        assert ids[0] == pixels.first("2")
+        assert ids[0] == pixels.class_id("2")
         assert ids[1:19] == given
         assert max(ids[1:]) < pixels.n_values
     assert (
@@ -195,7 +195,7 @@ def test_colours_have_a_palette(tmp_path: Path):
     result = firstlight.pretrain([str(pets)], out=tmp_path / "run", overrides=overrides)
     assert result.bits_per_dim is not None
     codec = LM.load_fp32(tmp_path / "run").codec
-    assert isinstance(codec, Pixels)
+    assert isinstance(codec, PixelCodec)
     assert (len(codec.palette), codec.classes, codec.vocab_size) == (8, ("cats", "dogs"), 11)
     lm = firstlight.load(tmp_path / "run", device="cpu")
     drawn = images.sample_images(lm, out=tmp_path / "g.png", num_samples=2)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from firstlight.vectors import WordVectors, write
+from firstlight.vectors import WordVectors, write_vectors
 
 TEXT = "The cat sat on the mat and the cat saw a bird there .\n" * 60
 SETTINGS = [
@@ -27,4 +27,4 @@ SETTINGS = [
 def make_vectors(path: Path, width: int) -> None:
     words = ["the", "cat", "sat", "mat", "on", "and", "elsewhere"]
     matrix = np.random.default_rng(1).normal(size=(len(words), width)).astype(np.float32)
-    write(WordVectors(words, matrix, path), path)
+    write_vectors(WordVectors(words, matrix, path), path)

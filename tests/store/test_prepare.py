@@ -292,12 +292,12 @@ def test_one_weight_a_source(tmp_path: Path) -> None:
 
 
 def test_what_is_no_text(tmp_path: Path) -> None:
-    class Pixels(Texts):
+    class PixelCodec(Texts):
         def documents(self) -> Iterator[Document]:
             yield Document(np.zeros(4), "image.png")
 
     with pytest.raises(StoreError, match="image.png: a document is no text"):
-        make(tmp_path / "s", Pixels(["x"]))
+        make(tmp_path / "s", PixelCodec(["x"]))
 
 
 def test_an_error_while_reading_passes_through_and_leaves_nothing(tmp_path: Path) -> None:

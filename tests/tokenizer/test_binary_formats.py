@@ -10,7 +10,14 @@ from tokenizers import Tokenizer as Inner
 from tokenizers import models, processors
 
 from firstlight.errors import TokenizerError
-from firstlight.tokenizer import Table, byte_level, characters, import_tokenizer, load, sentence_piece
+from firstlight.tokenizer import (
+    VocabTable,
+    build_byte_level_bpe,
+    build_char_level,
+    build_sentencepiece_bpe,
+    import_tokenizer,
+    load,
+)
 
 # Ids that sentencepiece 0.2.1 gives with Llama 2's tokenizer.model.
 LLAMA2 = {
@@ -97,12 +104,12 @@ def test_merges_by_score_are_what_sentence_piece_does(tmp_path, text):
 def test_a_model_file_says_which_tokens_are_special(tmp_path):
     (tmp_path / "x.model").write_bytes(model_of(pieces()))
     made = import_tokenizer(tmp_path / "x.model")
-    assert (made.eot, made.begin_id, made.unk_id) == ("</s>", 1, 0)
-    assert made.encode("[user]") == [made.id_of("[user]")], "it is found before the text is cut"
+    assert (made.eot, made.bos_id, made.unk_id) == ("</s>", 1, 0)
+    assert made.encode("[user]") == [made.token_to_id("[user]")], "it is found before the text is cut"
     assert 1 not in made.encode("<s>") and made.decode(made.encode("<s>a")) == "<s>a"
     made.save(tmp_path / "again")
     again = load(tmp_path / "again")
-    assert (again.hash, again.begin_id, again.eot_id) == (made.hash, 1, 2)
+    assert (again.hash, again.bos_id, again.eot_id) == (made.hash, 1, 2)
 
 
 @pytest.mark.parametrize("prefix", [0, 1])
@@ -114,17 +121,17 @@ def test_a_text_begins_with_a_space_only_where_the_model_says_so(tmp_path, prefi
 
 
 WRONG = {
-    "of another kind": (model_of(pieces(), kind=1), "kind BPE"),
-    "that drops spaces": (model_of(pieces(), extra_spaces=1), "normalises"),
-    "that maps characters": (model_of(pieces(), charsmap=b"x"), "normalises"),
+    "of another kind": (model_of(pieces(), kind=1), "type BPE"),
+    "that drops spaces": (model_of(pieces(), extra_spaces=1), "normalization"),
+    "that maps characters": (model_of(pieces(), charsmap=b"x"), "normalization"),
     "without bytes": (model_of([p for p in pieces() if p[2] != 6]), "256 bytes"),
-    "with a piece twice": (model_of([*pieces(), ("ab", 0.0, 1)]), "twice"),
+    "with a duplicate piece": (model_of([*pieces(), ("ab", 0.0, 1)]), "duplicate"),
     "that is cut": (model_of(pieces())[:-3], "damaged"),
     "that is a number": (b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", "damaged"),
     "whose piece is a number": (b"\x08\x7f", "damaged"),
-    "with a piece that is no text": (model_of(pieces()) + field(1, field(1, b"\xff")), "no text"),
-    "with a text for a score": (model_of(pieces()) + field(1, field(2, b"abc")), "no number"),
-    "without an end": (model_of(pieces()[:1] + pieces()[3:3]), "256 bytes|no such token"),
+    "with a piece that is no text": (model_of(pieces()) + field(1, field(1, b"\xff")), "not UTF-8"),
+    "with a text for a score": (model_of(pieces()) + field(1, field(2, b"abc")), "not a number"),
+    "without an end": (model_of(pieces()[:1] + pieces()[3:3]), "256 bytes|end-of-text id"),
 }
 
 
@@ -146,7 +153,7 @@ def test_the_real_files_of_llama_2_agree(shared_data):
     for text in TEXTS:
         assert model.encode(text) == binary.encode(text) and model.decode(model.encode(text)) == text
     # llama2.c ends a text where the next one begins.
-    assert (model.eot_id, binary.eot_id, model.begin_id, binary.begin_id) == (2, 1, 1, 1)
+    assert (model.eot_id, binary.eot_id, model.bos_id, binary.bos_id) == (2, 1, 1, 1)
 
 
 def test_llama2c_is_cut_or_none(tmp_path):
@@ -155,7 +162,7 @@ def test_llama2c_is_cut_or_none(tmp_path):
     with pytest.raises(TokenizerError, match="truncated or damaged"):
         import_tokenizer(path)
     path.write_bytes(struct.pack("<IfI", 5, 0.0, 5) + b"<unk>")
-    with pytest.raises(TokenizerError, match="is no tokenizer of llama2.c"):
+    with pytest.raises(TokenizerError, match="is not a llama2.c tokenizer"):
         import_tokenizer(path)
 
 
@@ -187,20 +194,20 @@ def test_the_token_before_every_text_is_known_and_kept(tmp_path):
         inner.post_processor = processors.TemplateProcessing(template, None, [("<s>", 0), ("</s>", 1)])
         inner.save(str(tmp_path / "tokenizer.json"))
         made = import_tokenizer(tmp_path)
-        assert made.begin_id == begin
+        assert made.bos_id == begin
         made.save(tmp_path / "again")
-        assert load(tmp_path / "again").begin_id == begin
+        assert load(tmp_path / "again").bos_id == begin
         kept = json.loads((tmp_path / "again" / "tokenizer.json").read_text())["post_processor"]
         assert (kept is None) == (begin is None), "what else stands around a text is left out"
 
 
 def test_tables_that_contradict_themselves():
     letters = [*"abc", "<end>"]
-    with pytest.raises(TokenizerError, match="no such token for end of text"):
-        byte_level(Table(letters, 9), [], ["."])
-    with pytest.raises(TokenizerError, match="merges what is no token"):
-        byte_level(Table(letters, 3), [("a", "b")], ["."])
-    with pytest.raises(TokenizerError, match="absurd length"):
-        sentence_piece(Table([*letters, "a" * 1000], 3), [0.0] * 5, prefix=True)
-    with pytest.raises(TokenizerError, match="twice"):
-        characters("aba", where=Path("meta.pkl"))
+    with pytest.raises(TokenizerError, match="end-of-text id is outside"):
+        build_byte_level_bpe(VocabTable(letters, 9), [], ["."])
+    with pytest.raises(TokenizerError, match="merge that is not in the vocabulary"):
+        build_byte_level_bpe(VocabTable(letters, 3), [("a", "b")], ["."])
+    with pytest.raises(TokenizerError, match="too long"):
+        build_sentencepiece_bpe(VocabTable([*letters, "a" * 1000], 3), [0.0] * 5, add_prefix_space=True)
+    with pytest.raises(TokenizerError, match="duplicate"):
+        build_char_level("aba", source=Path("meta.pkl"))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firstlight.errors import TokenizerError, UsageError
-from firstlight.tokenizer import Ids, Pixels, find_palette, read_codec, save_codec
+from firstlight.tokenizer import IdCodec, PixelCodec, fit_palette, load_codec, save_codec
 from firstlight.tokenizer.pixels import nearest_colors
 from firstlight.types import Encoder, IdVocabulary
 
@@ -18,7 +18,7 @@ ALL = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
 @pytest.mark.parametrize("levels", [2, 3, 16, 100, 256])
 def test_levels_of_grey(levels: int):
-    pixels = Pixels(16, levels)
+    pixels = PixelCodec(16, levels)
     ids = pixels.encode(ALL)
     assert (ids.min(), ids.max(), len(set(ids.tolist()))) == (0, levels - 1, levels)
     assert np.all(np.diff(ids) >= 0)
@@ -33,11 +33,11 @@ def test_levels_of_grey(levels: int):
 
 def test_rows_are_read_from_left_to_right_and_from_the_top():
     image = np.array([[0, 255], [128, 64]], dtype=np.uint8)
-    assert Pixels(2, 4).encode(image).tolist() == [0, 3, 2, 1]
+    assert PixelCodec(2, 4).encode(image).tolist() == [0, 3, 2, 1]
 
 
 def test_a_class_or_the_start_token_comes_first():
-    pixels = Pixels(4, 16, (), ("cat", "dog"))
+    pixels = PixelCodec(4, 16, (), ("cat", "dog"))
     assert (pixels.n_values, pixels.start_id, pixels.vocab_size, pixels.sequence_length, pixels.eot_id) == (
         16,
         16,
@@ -45,11 +45,11 @@ def test_a_class_or_the_start_token_comes_first():
         17,
         -1,
     )
-    assert [pixels.first(name) for name in ("cat", "dog", None)] == [17, 18, 16]
-    assert [pixels.label(first) for first in (17, 18, 16)] == ["cat", "dog", ""]
-    with pytest.raises(UsageError, match="dgo: is no class of these images .*Did you mean 'dog'"):
-        pixels.first("dgo")
-    assert Pixels(4, 16).first("cat") == Pixels(4, 16).start_id
+    assert [pixels.class_id(name) for name in ("cat", "dog", None)] == [17, 18, 16]
+    assert [pixels.class_name(first) for first in (17, 18, 16)] == ["cat", "dog", ""]
+    with pytest.raises(UsageError, match="dgo: is not a class of these images .*Did you mean 'dog'"):
+        pixels.class_id("dgo")
+    assert PixelCodec(4, 16).class_id("cat") == PixelCodec(4, 16).start_id
     assert pixels.byte_lengths().tolist() == [0] * 19
 
 
@@ -65,28 +65,29 @@ def test_a_palette_is_found_and_comes_back():
     dice = np.random.default_rng(0)
     centres = dice.integers(20, 236, (12, 3))
     pixels = (centres[dice.integers(0, 12, 5000)] + dice.integers(-3, 4, (5000, 3))).astype(np.uint8)
-    palette = find_palette(pixels, 12, seed=1)
-    assert palette == find_palette(pixels, 12, seed=1)
+    palette = fit_palette(pixels, 12, seed=1)
+    assert palette == fit_palette(pixels, 12, seed=1)
     distances = np.abs(np.array(palette)[:, None] - centres[None]).max(-1)
     assert distances.min(0).max() <= 20
     few = np.array([[1, 2, 3], [1, 2, 3], [9, 9, 9]], dtype=np.uint8)
-    assert find_palette(few, 512, seed=1) == ((1, 2, 3), (9, 9, 9))
-    assert len(find_palette(few[:1], 512, seed=1)) == 2
-    coded = Pixels(1, 0, ((1, 2, 3), (9, 9, 9)))
+    assert fit_palette(few, 512, seed=1) == ((1, 2, 3), (9, 9, 9))
+    assert len(fit_palette(few[:1], 512, seed=1)) == 2
+    coded = PixelCodec(1, 0, ((1, 2, 3), (9, 9, 9)))
     assert coded.decode(coded.encode(few[2:].reshape(1, 1, 3))[None]).tolist() == [[[[9, 9, 9]]]]
 
 
 @pytest.mark.parametrize(
-    "codec", [Ids(17), Pixels(28, 16, (), ("0", "1")), Pixels(8, 0, ((0, 0, 0), (9, 8, 7))), Pixels(1, 256)]
+    "codec",
+    [IdCodec(17), PixelCodec(28, 16, (), ("0", "1")), PixelCodec(8, 0, ((0, 0, 0), (9, 8, 7))), PixelCodec(1, 256)],
 )
-def test_a_file_beside_the_model_says_it_all(tmp_path: Path, codec: Ids | Pixels):
-    assert read_codec(tmp_path) is None
+def test_a_file_beside_the_model_says_it_all(tmp_path: Path, codec: IdCodec | PixelCodec):
+    assert load_codec(tmp_path) is None
     save_codec(codec, tmp_path)
-    found = read_codec(tmp_path)
+    found = load_codec(tmp_path)
     assert found == codec
     assert found is not None and found.hash == codec.hash
     table = json.loads((tmp_path / codec.FILE).read_text(encoding="utf-8"))
-    if isinstance(codec, Pixels):
+    if isinstance(codec, PixelCodec):
         assert (table["order"], table["channels"]) == ("raster", 3 if codec.palette else 1)
     numbered: IdVocabulary = codec
     assert not isinstance(numbered, Encoder)
@@ -94,15 +95,15 @@ def test_a_file_beside_the_model_says_it_all(tmp_path: Path, codec: Ids | Pixels
 
 def test_hashes_differ_where_ids_mean_other_things():
     codecs = [
-        Ids(16),
-        Ids(17),
-        Pixels(4, 16),
-        Pixels(5, 16),
-        Pixels(4, 17),
-        Pixels(4, 16, (), ("a", "b")),
-        Pixels(4, 16, (), ("b", "a")),
-        Pixels(4, 0, ((0, 0, 0), (1, 1, 1))),
-        Pixels(4, 0, ((0, 0, 0), (1, 1, 2))),
+        IdCodec(16),
+        IdCodec(17),
+        PixelCodec(4, 16),
+        PixelCodec(5, 16),
+        PixelCodec(4, 17),
+        PixelCodec(4, 16, (), ("a", "b")),
+        PixelCodec(4, 16, (), ("b", "a")),
+        PixelCodec(4, 0, ((0, 0, 0), (1, 1, 1))),
+        PixelCodec(4, 0, ((0, 0, 0), (1, 1, 2))),
     ]
     assert len({codec.hash for codec in codecs}) == len(codecs)
 
@@ -132,5 +133,5 @@ def test_hashes_differ_where_ids_mean_other_things():
 )
 def test_a_damaged_file_is_named(tmp_path: Path, name: str, text: str):
     (tmp_path / name).write_text(text, encoding="utf-8")
-    with pytest.raises(TokenizerError, match=f"{name}: says nothing of ids"):
-        read_codec(tmp_path)
+    with pytest.raises(TokenizerError, match=f"{name}: is not a valid codec file"):
+        load_codec(tmp_path)

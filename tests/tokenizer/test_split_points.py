@@ -43,7 +43,7 @@ def test_the_parts_have_the_ids_of_the_whole(trained: dict[str, Tokenizer], name
     _check(tokenizer, text, more, at)
     if name not in ("char", "byte"):
         # Every place that may be chosen, not the last one alone.
-        for match in tokenizer._cutter._place.finditer(text):  # type: ignore[union-attr]
+        for match in tokenizer._split_points._pattern.finditer(text):  # type: ignore[union-attr]
             _check(tokenizer, text, more, match.start())
 
 

@@ -13,7 +13,7 @@ from untidy import NAMES, texts, untidy
 
 
 def _joined(tokenizer: Tokenizer, ids: list[int]) -> str:
-    decoder = tokenizer.decoder()
+    decoder = tokenizer.stream_decoder()
     return "".join([decoder.push(i) for i in ids]) + decoder.flush()
 
 
@@ -59,7 +59,7 @@ def test_the_pieces_are_the_whole_for_a_text(trained: dict[str, Tokenizer], name
 
 @pytest.mark.parametrize("name", ["bpe-qwen2", "byte"])
 def test_no_broken_character_is_shown(trained: dict[str, Tokenizer], name: str) -> None:
-    decoder = trained[name].decoder()
+    decoder = trained[name].stream_decoder()
     shown = [decoder.push(i) for i in trained[name].encode("é😀字")]
     assert "".join(shown) == "é😀字"
     assert all("\ufffd" not in piece for piece in shown)
@@ -68,13 +68,13 @@ def test_no_broken_character_is_shown(trained: dict[str, Tokenizer], name: str) 
 def test_bytes_of_a_character_are_held_back() -> None:
     tokenizer = _sentence_piece()
     ids = [tokenizer.tokens().index(f"<0x{b:02X}>") for b in "字".encode()]
-    decoder = tokenizer.decoder()
+    decoder = tokenizer.stream_decoder()
     assert [decoder.push(i) for i in [*ids, tokenizer.tokens().index("cat")]] == ["", "", "", "字cat"]
 
 
 def test_special_tokens_show_nothing(trained: dict[str, Tokenizer]) -> None:
     for tokenizer in [*trained.values(), *OTHERS.values()]:
-        assert tokenizer.decoder().push(tokenizer.eot_id) == ""
+        assert tokenizer.stream_decoder().push(tokenizer.eot_id) == ""
 
 
 @pytest.mark.parametrize("name", ["word", "gpt1"])
@@ -88,7 +88,7 @@ def test_long_texts_take_no_longer_a_token(trained: dict[str, Tokenizer], name: 
         longest = max(longest, len(recent))
         return decode(recent)
 
-    decoder = tokenizer.decoder()
+    decoder = tokenizer.stream_decoder()
     decode, decoder._to_text = decoder._to_text, counted
     begun = time.perf_counter()
     text = "".join(decoder.push(i) for i in ids) + decoder.flush()

@@ -94,7 +94,7 @@ def test_a_batch_is_its_texts_end_to_end(trained: dict[str, Tokenizer], name: st
 @pytest.mark.parametrize("name", NAMES)
 def test_half_a_surrogate_pair_is_one_replacement_character(trained: dict[str, Tokenizer], name: str) -> None:
     heard: list[str] = []
-    trained[name]._told = False
+    trained[name]._warned = False
     with progress.listen(lambda event: heard.append(event.text)):
         ids = trained[name].encode_batch(["a\ud83d a", "\udc00"])[0]
     assert ids.tolist() == trained[name].encode_batch(["a\ufffd a", "\ufffd"])[0].tolist()
@@ -113,7 +113,7 @@ def test_an_id_outside_the_vocabulary_is_refused(trained: dict[str, Tokenizer], 
     for call in (
         trained[name].decode,
         trained[name].decode_bytes,
-        trained[name].decoder().push,
+        trained[name].stream_decoder().push,
     ):
         with pytest.raises(TokenizerError, match=f"found {bad}; expected 0 to {trained[name].vocab_size - 1}"):
             call(bad if call.__name__ == "push" else [0, bad])  # type: ignore[arg-type]
@@ -193,7 +193,7 @@ def test_short_ways_are_taken_only_where_they_are_right(
     tokenizer = load(tmp_path)
     assert (tokenizer.kind, tokenizer.lossless) == (kind, lossless)
     text = "e\u0301 x\ny"
-    assert tokenizer.encode(text) == tokenizer._reference([text])[0].tolist()
+    assert tokenizer.encode(text) == tokenizer._encode_with_tokenizers([text])[0].tolist()
 
 
 def test_words_of_one_letter_do_not_make_a_character_tokenizer() -> None:

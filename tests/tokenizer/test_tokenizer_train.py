@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from firstlight import progress
 from firstlight.corpus import open_corpus
 from firstlight.errors import CorpusError, TokenizerError
-from firstlight.tokenizer import PATTERNS, TokenizerSettings, auto_vocabulary, train
+from firstlight.tokenizer import PATTERNS, TokenizerSettings, auto_vocab_size, train
 from firstlight.types import Document
 from untidy import untidy
 
@@ -87,27 +87,27 @@ def test_an_automatic_vocabulary_takes_what_the_text_allows() -> None:
     ],
 )
 def test_automatic_vocabularies(n_bytes: int, characters: int, size: int) -> None:
-    assert auto_vocabulary(n_bytes, characters) == size
+    assert auto_vocab_size(n_bytes, characters) == size
 
 
 def test_an_automatic_vocabulary_counts_the_text_and_not_its_compressed_file() -> None:
     text = untidy(0, 120_000)
     sizes = [train([Document(text, "x")], TokenizerSettings(), n_bytes=told).vocab_size for told in (None, 1000, 10**8)]
-    assert sizes == [auto_vocabulary(len(text.encode()))] * 3
+    assert sizes == [auto_vocab_size(len(text.encode()))] * 3
     assert sizes[0] > 512
 
 
 @pytest.mark.parametrize("kind", ["bpe", "word", "char"])
 @pytest.mark.parametrize("documents", [[], [Document("", "x")]])
 def test_no_text(kind: str, documents: list[Document]) -> None:
-    with pytest.raises(TokenizerError, match="there is no text"):
+    with pytest.raises(TokenizerError, match="no text to train"):
         train(documents, TokenizerSettings(kind=kind, vocab_size=300))  # type: ignore[arg-type]
 
 
 def test_what_is_no_text() -> None:
     import numpy as np
 
-    with pytest.raises(TokenizerError, match="pixels.npy: a document is no text"):
+    with pytest.raises(TokenizerError, match="pixels.npy: a document is not text"):
         train([Document(np.zeros(3), "pixels.npy")], TokenizerSettings())
 
 
@@ -127,7 +127,7 @@ def test_training_stops_after_the_sample() -> None:
     with progress.listen(lambda event: heard.append(event.text)):
         tokenizer = train(documents, TokenizerSettings(kind="char", sample_bytes=20))
     assert "z" not in tokenizer.tokens()
-    assert any("MB of the text" in text for text in heard)
+    assert any("MB of text" in text for text in heard)
 
 
 def test_rare_words_are_left_out() -> None:

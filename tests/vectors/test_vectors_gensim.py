@@ -13,7 +13,7 @@ from vector_files import WORDS, same, some
 
 from firstlight.errors import FirstlightError, TokenizerError
 from firstlight.files.safe_pickle import UnsafePickleError, read_pickle, to_array
-from firstlight.vectors import read
+from firstlight.vectors import read_vectors
 
 
 def keyed():
@@ -26,25 +26,25 @@ def keyed():
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_keyed_vectors_in_every_protocol(protocol: int, tmp_path: Path) -> None:
     keyed().save(str(tmp_path / "v.kv"), pickle_protocol=protocol)
-    assert same(read(tmp_path / "v.kv"), some())
+    assert same(read_vectors(tmp_path / "v.kv"), some())
 
 
 def test_keyed_vectors_with_arrays_beside_them_and_packed(tmp_path: Path) -> None:
     keyed().save(str(tmp_path / "v.kv"), separately=["vectors"], sep_limit=0)
     assert (tmp_path / "v.kv.vectors.npy").is_file()
-    assert same(read(tmp_path / "v.kv"), some())
+    assert same(read_vectors(tmp_path / "v.kv"), some())
     (tmp_path / "v.kv.vectors.npy").unlink()
-    with pytest.raises(TokenizerError, match="in a file that is missing"):
-        read(tmp_path / "v.kv")
+    with pytest.raises(TokenizerError, match="file of its vectors is missing"):
+        read_vectors(tmp_path / "v.kv")
     keyed().save(str(tmp_path / "v.kv.gz"))
-    assert same(read(tmp_path / "v.kv.gz"), some())
+    assert same(read_vectors(tmp_path / "v.kv.gz"), some())
 
 
 def test_a_whole_word2vec_model(tmp_path: Path) -> None:
     models = pytest.importorskip("gensim.models")
     made = models.Word2Vec([["a", "b", "c"] * 5] * 4, vector_size=6, min_count=1, workers=1, seed=1)
     made.save(str(tmp_path / "m.model"))
-    found = read(tmp_path / "m.model")
+    found = read_vectors(tmp_path / "m.model")
     assert found.words == made.wv.index_to_key
     np.testing.assert_array_equal(found.matrix, made.wv.vectors)
 
@@ -68,7 +68,7 @@ def test_code_in_a_pickle_is_refused_and_not_run(protocol: int, tmp_path: Path) 
         file = tmp_path / f"{number}.kv"
         file.write_bytes(pickle.dumps(vectors, protocol=protocol))
         with pytest.raises(TokenizerError, match="names code, which is not run"):
-            read(file)
+            read_vectors(file)
     assert not trace.exists()
 
 
@@ -83,22 +83,22 @@ def thing(state: dict) -> bytes:
     [
         (b"\x80\x04", "no readable pickle"),
         (b"\x80\x04.", "no readable pickle"),
-        (b"\x80\x04K\x01.", "holds no vectors of gensim"),
-        (b"\x80\x04]q\x00.", "holds no vectors of gensim"),
+        (b"\x80\x04K\x01.", "has no gensim KeyedVectors"),
+        (b"\x80\x04]q\x00.", "has no gensim KeyedVectors"),
         (b"\x80\x02h\x05.", "no readable pickle"),
-        (b"\x80\x02(K\x01K\x02.", "holds no vectors"),
+        (b"\x80\x02(K\x01K\x02.", "no gensim KeyedVectors"),
         (b"\x80\x02u.", "no readable pickle"),
         (b"\x80\x02R.", "its stack is empty"),
         (b"\x80\x02P1\n.", "an instruction that is not followed"),
         (b"\x80\x04\x8d" + struct.pack("<Q", 1 << 62) + b"abc", "no readable pickle"),
         (b"\x80\x04B" + struct.pack("<I", 1 << 31) + b"abc", "no readable pickle"),
         (thing({}), "has no words"),
-        (thing({"index_to_key": ["a", 3]}), "words that are no text"),
-        (thing({"key_to_index": {"a": 0, "b": 2}}), "without a row of their own"),
-        (thing({"index_to_key": ["a"]}), "in a file that is missing"),
+        (thing({"index_to_key": ["a", 3]}), "words that are not strings"),
+        (thing({"key_to_index": {"a": 0, "b": 2}}), "whose rows are not"),
+        (thing({"index_to_key": ["a"]}), "file of its vectors is missing"),
         (thing({"index_to_key": ["a", "b"], "vectors": np.ones((1, 3), np.float32)}), "fewer vectors than words"),
         (thing({"index_to_key": ["a"], "vectors": np.array([{}], object)}), "no plain numbers"),
-        (thing({"index_to_key": ["a"], "vectors": np.ones((1, 3), np.int64)}), "no matrix"),
+        (thing({"index_to_key": ["a"], "vectors": np.ones((1, 3), np.int64)}), "not a matrix"),
         (b"\x80\x02}(" + b")" + b"\x85" * 100_000 + b"K\x01u.", "neither text nor number"),
     ],
     ids=range(19),
@@ -106,7 +106,7 @@ def thing(state: dict) -> bytes:
 def test_a_pickle_that_is_damaged_or_hostile(data: bytes, says: str, tmp_path: Path) -> None:
     (tmp_path / "v.kv").write_bytes(data)
     with pytest.raises(TokenizerError, match=says) as caught:
-        read(tmp_path / "v.kv")
+        read_vectors(tmp_path / "v.kv")
     assert str(tmp_path / "v.kv") in caught.value.message
     assert "\n" not in caught.value.message
 
@@ -132,7 +132,7 @@ def test_vectors_of_gensim_3_have_a_table_of_words(tmp_path: Path) -> None:
     matrix = pickle.dumps(np.eye(2, dtype=np.float32), protocol=2)[2:-1]
     table = b"}(X\x05\x00\x00\x00vocab}(" + entries + b"uX\x04\x00\x00\x00syn0" + matrix + b"u"
     (tmp_path / "old").write_bytes(b"\x80\x02cgensim.models.word2vec\nWord2Vec\n)\x81" + table + b"b.")
-    found = read(tmp_path / "old")
+    found = read_vectors(tmp_path / "old")
     assert found.words == ["one", "two"]
     np.testing.assert_array_equal(found.matrix, np.eye(2))
 
@@ -149,6 +149,6 @@ def test_a_flipped_byte_of_a_pickle_gives_vectors_or_one_error(
     held[data.draw(st.integers(0, len(held) - 1))] = data.draw(st.integers(0, 255))
     file.write_bytes(held)
     try:
-        read(file)
+        read_vectors(file)
     except FirstlightError as error:
         assert "\n" not in error.message

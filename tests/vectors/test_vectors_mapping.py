@@ -12,16 +12,18 @@ from firstlight.config import resolve
 from firstlight.errors import ConfigError, TokenizerError
 from firstlight.tokenizer import Tokenizer, TokenizerSettings, train
 from firstlight.types import Document
-from firstlight.vectors import WordVectors, coverage, known, onto, write
-from firstlight.vectors.mapping import WAYS
-from firstlight.vectors.token_text import merged, surfaces
+from firstlight.vectors import WordVectors, compute_coverage, map_to_vocab, select_words, write_vectors
+from firstlight.vectors.mapping import MATCH_KINDS
+from firstlight.vectors.token_text import iter_merges, token_texts
 
 TEXT = "The cat sat on the mat. the dog sat, un happy; unhappy 猫 l'été\n"
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    write(some(3, ["the", "cat", "un", "happy", "mat", "t", ",", "猫", "zebra", "of", "a-b"]), tmp_path / "v.txt")
+    write_vectors(
+        some(3, ["the", "cat", "un", "happy", "mat", "t", ",", "猫", "zebra", "of", "a-b"]), tmp_path / "v.txt"
+    )
     return tmp_path / "v.txt"
 
 
@@ -55,56 +57,58 @@ def joined(tokenizer: Tokenizer, first: str, second: str) -> Tokenizer:
 
 
 def way(found, tokenizer: Tokenizer, token: str) -> str:
-    return WAYS[found.ways[tokenizer.id_of(token)]]
+    return MATCH_KINDS[found.match_kinds[tokenizer.token_to_id(token)]]
 
 
 def test_tokens_have_the_vector_of_their_surface_form(file: Path) -> None:
     tokenizer = byte_level("Ġthe", "ĠThe", "cat", "Ġdog")
-    found = onto(tokenizer, file)
+    found = map_to_vocab(tokenizer, file)
     vectors = some(3, ["the", "cat"]).matrix
     for token, kind, row in (("Ġthe", "exact", 0), ("ĠThe", "lower", 0), ("cat", "exact", 1)):
         assert way(found, tokenizer, token) == kind
-        np.testing.assert_array_equal(found.matrix[tokenizer.id_of(token)], vectors[row])
+        np.testing.assert_array_equal(found.matrix[tokenizer.token_to_id(token)], vectors[row])
     assert way(found, tokenizer, "Ġdog") == "none"
     assert way(found, tokenizer, "<|endoftext|>") == "special"
     assert way(found, tokenizer, "t") == "exact"
-    assert not found.matrix[~found.known].any()
+    assert not found.matrix[~found.has_vector].any()
 
 
 def test_tokens_without_a_form_of_their_own_have_the_mean_of_their_pieces(file: Path) -> None:
     tokenizer = joined(byte_level("Ġun", "happy"), "Ġun", "happy")
-    found = onto(tokenizer, file)
+    found = map_to_vocab(tokenizer, file)
     un, happy = some(3, ["the", "cat", "un", "happy"]).matrix[2:]
     assert way(found, tokenizer, "Ġunhappy") == "pieces"
     expected = (un.astype(np.float64) * 2 + happy.astype(np.float64) * 5) / 7
-    np.testing.assert_allclose(found.matrix[tokenizer.id_of("Ġunhappy")], expected, rtol=1e-6)
+    np.testing.assert_allclose(found.matrix[tokenizer.token_to_id("Ġunhappy")], expected, rtol=1e-6)
     # "happ" has no vector, nor pieces but single letters, whose vectors are those of words of one letter.
     assert way(found, tokenizer, "happ") == "none"
 
 
 def test_pieces_of_pieces_and_signs(file: Path) -> None:
     tokenizer = joined(joined(byte_level("Ġun", "happy", "mat"), "Ġun", "happy"), "Ġunhappy", "mat")
-    found = onto(tokenizer, file)
+    found = map_to_vocab(tokenizer, file)
     un, happy, mat = some(3, ["the", "cat", "un", "happy", "mat"]).matrix[2:].astype(np.float64)
     expected = (un * 2 + happy * 5 + mat * 3) / 10
-    np.testing.assert_allclose(found.matrix[tokenizer.id_of("Ġunhappymat")], expected, rtol=1e-6)
+    np.testing.assert_allclose(found.matrix[tokenizer.token_to_id("Ġunhappymat")], expected, rtol=1e-6)
     tokenizer = joined(byte_level("x"), ",", "t")
-    found = onto(tokenizer, file)
-    np.testing.assert_allclose(found.matrix[tokenizer.id_of(",t")], found.matrix[tokenizer.id_of(",")], rtol=1e-6)
+    found = map_to_vocab(tokenizer, file)
+    np.testing.assert_allclose(
+        found.matrix[tokenizer.token_to_id(",t")], found.matrix[tokenizer.token_to_id(",")], rtol=1e-6
+    )
 
 
 def test_surfaces_of_every_kind(trained: dict[str, Tokenizer]) -> None:
     for name, tokenizer in trained.items():
-        forms = surfaces(tokenizer)
+        forms = token_texts(tokenizer)
         assert len(forms) == tokenizer.vocab_size
         assert forms[tokenizer.eot_id] is None
         for i, form in enumerate(forms):
             if form is not None and name != "word":
                 assert tokenizer.decode([i]).removeprefix(" ") == form
-    for whole, (first, second) in merged(trained["bpe-qwen2"]):
+    for whole, (first, second) in iter_merges(trained["bpe-qwen2"]):
         tokens = trained["bpe-qwen2"].tokens()
         assert tokens[whole] == tokens[first] + tokens[second]
-    assert list(merged(trained["word"])) == []
+    assert list(iter_merges(trained["word"])) == []
 
 
 def test_a_suffix_and_a_prefix_mark_no_letters(file: Path) -> None:
@@ -117,62 +121,64 @@ def test_a_suffix_and_a_prefix_mark_no_letters(file: Path) -> None:
     inner.decoder = decoders.BPEDecoder(suffix="</w>")
     inner.add_special_tokens(["<eos>"])
     tokenizer = Tokenizer(inner, eot="<eos>", unk=None)
-    assert surfaces(tokenizer) == ["c", "a", "t", "ca", "cat", None]
-    assert list(merged(tokenizer)) == [(3, (0, 1)), (4, (3, 2))]
-    assert way(onto(tokenizer, file), tokenizer, "cat</w>") == "exact"
+    assert token_texts(tokenizer) == ["c", "a", "t", "ca", "cat", None]
+    assert list(iter_merges(tokenizer)) == [(3, (0, 1)), (4, (3, 2))]
+    assert way(map_to_vocab(tokenizer, file), tokenizer, "cat</w>") == "exact"
 
 
 def test_a_word_tokenizer_takes_the_words_that_vectors_have(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr("firstlight.progress.notice", said.append)
-    settings = TokenizerSettings(kind="word", words=str(file))
-    tokenizer = train([Document(TEXT * 3, "x")], settings, select_words=known)
+    settings = TokenizerSettings(kind="word", vocab_source=str(file))
+    tokenizer = train([Document(TEXT * 3, "x")], settings, select_words=select_words)
     assert set(tokenizer.tokens()) == {"<|endoftext|>", "<unk>", "The", "cat", "the", "mat", "un", "happy", ",", "猫"}
     assert tokenizer.tokens()[2] == "the"
     told = next(line for line in said if "of the corpus's" in line)
     assert "has 8 of the corpus's 17 words" in told
     assert "'sat'" in told
-    found = onto(tokenizer, file)
-    assert [WAYS[w] for w in found.ways[:2]] == ["special", "special"]
-    assert found.known[2:].all()
+    found = map_to_vocab(tokenizer, file)
+    assert [MATCH_KINDS[w] for w in found.match_kinds[:2]] == ["special", "special"]
+    assert found.has_vector[2:].all()
 
 
 def test_a_vocabulary_of_a_given_size_is_filled_up_from_the_vectors(tmp_path: Path) -> None:
     names = [f"w{i}" for i in range(400)]
-    write(some(3, ["a-b", *names]), tmp_path / "v.txt")
-    settings = TokenizerSettings(kind="word", words=str(tmp_path / "v.txt"), vocab_size=300)
-    tokenizer = train([Document("w399 w7 other", "x")], settings, select_words=known)
+    write_vectors(some(3, ["a-b", *names]), tmp_path / "v.txt")
+    settings = TokenizerSettings(kind="word", vocab_source=str(tmp_path / "v.txt"), vocab_size=300)
+    tokenizer = train([Document("w399 w7 other", "x")], settings, select_words=select_words)
     # Those of the text first; "a-b" would be cut, so it can be no token.
     assert tokenizer.tokens()[2:5] == ["w399", "w7", "w0"]
     assert tokenizer.vocab_size == 300
-    with pytest.raises(TokenizerError, match="text and vectors have fewer words"):
-        train([Document("w399", "x")], settings.model_copy(update={"vocab_size": 500}), select_words=known)
+    with pytest.raises(TokenizerError, match="too few distinct words in text and vectors"):
+        train([Document("w399", "x")], settings.model_copy(update={"vocab_size": 500}), select_words=select_words)
 
 
 def test_words_from_vectors_are_for_words_only() -> None:
     with pytest.raises(ConfigError, match="kind=word"):
-        resolve(TokenizerSettings, {"words": "v.txt"})
-    with pytest.raises(TokenizerError, match="no model here"):
-        train([Document("a b", "x")], TokenizerSettings(kind="word", words="vectors"))
+        resolve(TokenizerSettings, {"vocab_source": "v.txt"})
+    with pytest.raises(TokenizerError, match="there is no model"):
+        train([Document("a b", "x")], TokenizerSettings(kind="word", vocab_source="vectors"))
 
 
 def test_coverage_counts_types_and_tokens_and_names_what_is_missing(file: Path) -> None:
     tokenizer = train([Document(TEXT, "x")], TokenizerSettings(kind="word"))
-    found = onto(tokenizer, file)
+    found = map_to_vocab(tokenizer, file)
     ids, _ = tokenizer.encode_batch([TEXT, "sat sat zebra"])
     counts = np.bincount(ids, minlength=tokenizer.vocab_size)
-    told = coverage(found, tokenizer.tokens(), counts, tokenizer.unk_id)
+    told = compute_coverage(found, tokenizer.tokens(), counts, tokenizer.unk_id)
     # The text has 17 words; un, happy, the (2), cat, mat, comma and 猫 have vectors, The that of its lower case.
     assert told.types == {"exact": 7, "lower": 1, "pieces": 0, "none": 10}
     assert sum(told.tokens.values()) == len(ids)
     assert told.tokens["exact"] == 8
     assert told.missing[0] == ("sat", 4)
     assert ("<unk>", 1) in told.missing
-    assert "'sat'" in told.sentence()
+    assert "'sat'" in told.summary()
     assert type(told)(**told.to_json()) == told
 
 
 def test_wide_vocabularies_take_little_more_than_their_own_vectors(tmp_path: Path) -> None:
-    write(WordVectors([f"w{i}" for i in range(5000)], np.ones((5000, 8), np.float32), Path("x")), tmp_path / "v.bin")
+    write_vectors(
+        WordVectors([f"w{i}" for i in range(5000)], np.ones((5000, 8), np.float32), Path("x")), tmp_path / "v.bin"
+    )
     tokenizer = train([Document("w1 w2 w3", "x")], TokenizerSettings(kind="word"))
-    assert onto(tokenizer, tmp_path / "v.bin").matrix.shape == (5, 8)
+    assert map_to_vocab(tokenizer, tmp_path / "v.bin").matrix.shape == (5, 8)

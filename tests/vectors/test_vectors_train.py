@@ -10,7 +10,7 @@ from firstlight import progress
 from firstlight.errors import MissingExtra, TokenizerError
 from firstlight.types import Document
 from firstlight.vectors import VectorSettings
-from firstlight.vectors.corpus_words import corpus_words
+from firstlight.vectors.corpus_words import read_corpus_words
 from firstlight.vectors.glove import cooccurrences
 from firstlight.vectors.training import train
 
@@ -29,7 +29,7 @@ def sentences(n: int, seed: int = 0) -> list[Document]:
 
 def text(*documents: str, **settings):
     wanted = VectorSettings(**{"min_count": 1, **settings})
-    return corpus_words([Document(content, "x") for content in documents], wanted, None)
+    return read_corpus_words([Document(content, "x") for content in documents], wanted, None)
 
 
 def test_words_by_number_the_commonest_first() -> None:
@@ -47,12 +47,12 @@ def test_rare_words_are_left_out_and_case_may_be() -> None:
     assert [s.tolist() for s in made.sentences()] == [[0, 1, 0], [1, 0]]
     assert text("A a b b", lower=True).words == ["a", "b"]
     assert text("a a b b c", max_words=2).words == ["a", "b"]
-    with pytest.raises(TokenizerError, match="too few words"):
+    with pytest.raises(TokenizerError, match="too few frequent words"):
         text("a b c", min_count=2)
 
 
 def test_pieces_of_a_document_are_one_text_and_long_texts_are_cut() -> None:
-    made = corpus_words(
+    made = read_corpus_words(
         [Document("a b ", "x", continues=True), Document("c d", "x"), Document("e", "y")],
         VectorSettings(min_count=1),
         None,
@@ -78,7 +78,7 @@ def test_meetings_as_counted_by_hand(window: int) -> None:
 def test_meetings_do_not_depend_on_how_the_text_is_stretched(monkeypatch: pytest.MonkeyPatch) -> None:
     made = text(*(d.content for d in sentences(40)))
     whole = cooccurrences(made, 4)
-    monkeypatch.setattr("firstlight.vectors.glove._PAIRS_AT_ONCE", 100)
+    monkeypatch.setattr("firstlight.vectors.glove._CHUNK_PAIRS", 100)
     parts = cooccurrences(made, 4)
     np.testing.assert_array_equal(whole[0], parts[0])
     np.testing.assert_allclose(whole[1], parts[1])
@@ -138,8 +138,8 @@ def test_word2vec_without_gensim_says_what_to_install(monkeypatch: pytest.Monkey
         train(iter(()), VectorSettings(method="cbow"), n_bytes=None, out=Path("a"))
 
 
-def test_one_word_after_another_cannot_meet_beyond_its_document() -> None:
-    with pytest.raises(TokenizerError, match="no two words of the text meet"):
+def test_one_word_after_another_cannot_co_occur_beyond_its_document() -> None:
+    with pytest.raises(TokenizerError, match="no two words of the text co-occur"):
         train(
             [Document("a", "x"), Document("b", "x")],
             VectorSettings(method="glove", min_count=1),

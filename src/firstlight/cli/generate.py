@@ -114,9 +114,9 @@ def _generate_non_text(
     model: "LM", ids: str | None, image_options: dict[str, Any], settings: dict[str, Any], as_json: bool
 ) -> None:
     """Generate ids, or an image grid."""
-    from firstlight.tokenizer import Pixels
+    from firstlight.tokenizer import PixelCodec
 
-    if not isinstance(model.codec, Pixels):
+    if not isinstance(model.codec, PixelCodec):
         from firstlight.stages.generate import generate_ids
 
         if image_options["image"] is not None:

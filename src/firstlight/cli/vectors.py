@@ -10,22 +10,22 @@ from firstlight.cli.output import JsonOption, print_pairs, print_result, print_t
 from firstlight.errors import UsageError
 
 if TYPE_CHECKING:
-    from firstlight.stages.vectors import VectorFacts, VectorFigures
+    from firstlight.stages.vectors import VectorsEvalResult, VectorsTrainResult
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the group of tokenizers."""
     group = typer.Typer(
         no_args_is_help=True,
-        help="Train and judge word vectors.\n\nExample: firstlight tokenizer vectors train books/ --out books.vec",
+        help="Train and evaluate word vectors.\n\nExample: firstlight tokenizer vectors train books/ --out books.vec",
     )
     group.command("train")(train)
-    group.command("eval")(judge)
+    group.command("eval")(evaluate)
     app.add_typer(group, name="vectors")
 
 
 def train(
-    words: Annotated[
+    arguments: Annotated[
         list[str],
         typer.Argument(
             metavar="CORPUS|KEY=VALUE",
@@ -39,66 +39,72 @@ def train(
 ) -> None:
     """Train word vectors on a corpus.
 
-    By word2vec's skip-gram or CBOW, or by GloVe; words are those that kind word has.
+    With word2vec (skip-gram or CBOW) or GloVe, on the words of tokenizer kind word.
 
     Example: firstlight tokenizer vectors train books/ --out books.vec vectors.method=glove vectors.epochs=25
     """
     from firstlight.stages import vectors as stage
 
-    inputs, settings = split_arguments(words)
-    if not inputs:
+    corpus, overrides = split_arguments(arguments)
+    if not corpus:
         raise UsageError("no corpus", fix="Name files, folders or a named corpus.")
-    print_result(stage.train(inputs, out=out, overrides=settings), as_json, _print_facts)
+    print_result(stage.train(corpus, out=out, overrides=overrides), as_json, _print_training)
 
 
-def _print_facts(facts: "VectorFacts") -> None:
+def _print_training(result: "VectorsTrainResult") -> None:
     print_pairs(
         {
-            "path": facts.path,
-            "method": facts.method,
-            "words": f"{facts.n_words:,}",
-            "width": facts.width,
-            "learnt from": f"{facts.text_words:,} words of text",
-            "commonest": "  ".join(facts.commonest),
+            "path": result.path,
+            "method": result.method,
+            "words": f"{result.n_words:,}",
+            "width": result.width,
+            "trained on": f"{result.text_words:,} words of text",
+            "most frequent": "  ".join(result.most_frequent),
         }
     )
 
 
-def judge(
+def evaluate(
     path: Annotated[str, typer.Argument(metavar="FILE", help="Word vectors.")],
     similarity: Annotated[
         list[Path] | None,
-        typer.Option(help="Pairs of words with people's scores, such as WordSim-353; may be repeated."),
+        typer.Option(help="Word pairs with human similarity scores, such as WordSim-353; may be repeated."),
     ] = None,
     analogies: Annotated[
-        list[Path] | None, typer.Option(help="Questions of four words, such as Google's; may be repeated.")
+        list[Path] | None, typer.Option(help="Analogy questions of four words, such as Google's; may be repeated.")
     ] = None,
-    top: Annotated[int, typer.Option(min=4, help="Words that may be answers, from the file's beginning.")] = 300_000,
+    top: Annotated[int, typer.Option(min=4, help="Use only this many of the first words for analogies.")] = 300_000,
     as_json: JsonOption = False,
 ) -> None:
-    """Judge word vectors by similarity and analogies.
+    """Evaluate word vectors on similarity and analogies.
 
-    Word similarity is told as Spearman's correlation with people's scores, analogies as accuracy.
+    Reports Spearman's correlation with human similarity scores, and the accuracy on analogies.
 
     Example: firstlight tokenizer vectors eval glove.txt --similarity wordsim353.tsv --analogies questions-words.txt
     """
     from firstlight.stages import vectors as stage
 
-    result = stage.judge(path, pairs=similarity or (), questions=analogies or (), most=top)
+    result = stage.evaluate(path, pairs=similarity or (), questions=analogies or (), restrict_vocab=top)
     print_result(result, as_json, _print_evaluation)
 
 
-def _print_evaluation(found: "VectorFigures") -> None:
-    print(f"{found.path}: {found.n_words:,} words, width {found.width}")
-    if found.similarity:
+def _print_evaluation(result: "VectorsEvalResult") -> None:
+    print(f"{result.path}: {result.n_words:,} words, width {result.width}")
+    if result.similarity:
         print()
-        cells = [(one.file, _figure(one.spearman), f"{one.found:,}", f"{one.skipped:,}") for one in found.similarity]
+        cells = [
+            (pairs.file, _format(pairs.spearman), f"{pairs.evaluated:,}", f"{pairs.skipped:,}")
+            for pairs in result.similarity
+        ]
         print_table(("similarity", "Spearman", "pairs", "skipped"), cells)
-    if found.analogies:
+    if result.analogies:
         print()
-        cells = [(one.name, _figure(one.accuracy), f"{one.found:,}", f"{one.skipped:,}") for one in found.analogies]
+        cells = [
+            (section.name, _format(section.accuracy), f"{section.evaluated:,}", f"{section.skipped:,}")
+            for section in result.analogies
+        ]
         print_table(("analogies", "accuracy", "questions", "skipped"), cells)
 
 
-def _figure(value: float | None) -> str:
+def _format(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"

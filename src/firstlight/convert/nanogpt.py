@@ -20,7 +20,7 @@ from firstlight.errors import CheckpointError, UsageError
 from firstlight.files.safe_pickle import UnsafePickleError, read_pickle
 from firstlight.lm import LM
 from firstlight.model import ModelConfig, to_hf_state_dict
-from firstlight.tokenizer import END_OF_TEXT, UNKNOWN, Tokenizer, characters
+from firstlight.tokenizer import END_OF_TEXT, UNKNOWN, Tokenizer, build_char_level
 
 META = "meta.pkl"
 _CHECKPOINT = "ckpt.pt"
@@ -106,7 +106,7 @@ def read_meta(path: Path) -> Tokenizer:
         special = (END_OF_TEXT, UNKNOWN)
         if not all(isinstance(token, str) and (len(token) == 1 or token in special) for token in tokens):
             raise CheckpointError("contains tokens that are not single characters", where=path)
-    return characters(tokens, where=path)
+    return build_char_level(tokens, source=path)
 
 
 def write(lm: LM, path: Path, dtype: str | None = None) -> dict[str, Path]:

@@ -31,7 +31,7 @@ class SpecialTokens:
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> "SpecialTokens":
         """Look the tokens up; end-of-text stands in for those that the tokenizer lacks."""
-        ids = [tokenizer.id_of(token) for token in (START, DELIMITER, EXTRACT)]
+        ids = [tokenizer.token_to_id(token) for token in (START, DELIMITER, EXTRACT)]
         return cls(*[tokenizer.eot_id if i is None else i for i in ids])
 
 
@@ -109,13 +109,13 @@ class SequenceBuilder:
 
 def role_ids(tokenizer: Tokenizer, role: str) -> list[int]:
     """Return the ids that start a message of a chat: the role's own token, else its name and a line break."""
-    own = tokenizer.id_of(f"<|{role}|>")
+    own = tokenizer.token_to_id(f"<|{role}|>")
     return tokenizer.encode(f"{role}\n") if own is None else [own]
 
 
 def chat_template(tokenizer: Tokenizer) -> str:
     """Build the Jinja template with which transformers formats chats as they were trained on."""
-    own = tokenizer.id_of("<|assistant|>") is not None
+    own = tokenizer.token_to_id("<|assistant|>") is not None
     head = "{{ '<|' + message['role'] + '|>' }}" if own else "{{ message['role'] + '\n' }}"
     ask = "<|assistant|>" if own else "assistant\n"
     turn = head + "{{ message['content'] + eos_token }}"

@@ -92,7 +92,7 @@ class LM:
         folder = load.locate(name)
         config, table = load.read_config(folder)
         tokenizer = load.read_tokenizer(folder)
-        codec = None if tokenizer is not None else load.read_codec(folder, config)
+        codec = None if tokenizer is not None else load.load_codec(folder, config)
         model = load.build_model(config, load.read_weights(folder, config))
         if tokenizer is not None and tokenizer.vocab_size > (model.config.vocab_size or 0):
             progress.warn(
@@ -160,7 +160,7 @@ class LM:
             CompatibilityError: the text has a token that the model does not have.
         """
         tokenizer = self._require_tokenizer()
-        begin = [] if tokenizer.begin_id is None else [tokenizer.begin_id]
+        begin = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
         return self._check_ids([*begin, *tokenizer.encode(text)] or [self.start_id])
 
     @cached_property
@@ -173,7 +173,7 @@ class LM:
             UsageError: this model has no tokenizer.
         """
         tokenizer, V = self._require_tokenizer(), self.config.vocab_size or 0
-        first = tokenizer.eot_id if tokenizer.begin_id is None else tokenizer.begin_id
+        first = tokenizer.eot_id if tokenizer.bos_id is None else tokenizer.bos_id
         return next(i for i in [first, *tokenizer.encode("\n")[:1], 0] if i < V)
 
     def _require_tokenizer(self) -> Tokenizer:
@@ -330,5 +330,5 @@ class LM:
         n = next(
             (i for i, (a, b) in enumerate(zip(before, whole, strict=False)) if a != b), min(len(before), len(whole))
         )
-        first = [self.start_id] if n == 0 or tokenizer.begin_id is not None else []
+        first = [self.start_id] if n == 0 or tokenizer.bos_id is not None else []
         return [*first, *whole[:n]], whole[n:]

@@ -195,14 +195,14 @@ def read_tokenizer(folder: Path) -> Tokenizer | None:
         return tokenizers.import_tokenizer(folder)
 
 
-def read_codec(folder: Path, config: ModelConfig) -> Codec | None:
+def load_codec(folder: Path, config: ModelConfig) -> Codec | None:
     """Read the codec of a model of sequences that are not text, or return None if there is none.
 
     Raises:
         TokenizerError: the file is damaged.
         CheckpointError: it does not match the model.
     """
-    codec = tokenizers.read_codec(folder) if any((folder / name).is_file() for name in CODECS) else None
+    codec = tokenizers.load_codec(folder) if any((folder / name).is_file() for name in CODECS) else None
     if codec is not None and (
         codec.vocab_size != config.vocab_size or config.block_size < (codec.sequence_length or 1) - 1
     ):

@@ -28,7 +28,7 @@ class TextStreamer:
     def __init__(
         self, tokenizer: Tokenizer, prompt: Sequence[int], stop: Sequence[str], eos_ids: Collection[int]
     ) -> None:
-        self._decoder = tokenizer.decoder()
+        self._decoder = tokenizer.stream_decoder()
         self._vocab_size, self._eos_ids = tokenizer.vocab_size, eos_ids
         self._stop = [text for text in stop if text]
         self._pending, self._pieces, self._n_taken = "", list[str](), 0

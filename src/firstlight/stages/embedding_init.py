@@ -21,9 +21,9 @@ from firstlight.runs import RunDirectory, read_json
 from firstlight.stages.settings import PretrainSettings
 from firstlight.store import TokenStore
 from firstlight.tokenizer import Tokenizer
-from firstlight.vectors import Coverage, coverage, onto
+from firstlight.vectors import Coverage, compute_coverage, map_to_vocab
 from firstlight.vectors.mapping import PIECES
-from firstlight.vectors.token_text import surfaces
+from firstlight.vectors.token_text import token_texts
 
 _ARRAYS, _COVERAGE = "start.safetensors", "coverage.json"
 
@@ -54,20 +54,20 @@ class EmbeddingVectors:
 
 
 def resolve_vocab_source(settings: PretrainSettings) -> PretrainSettings:
-    """Resolve ``tokenizer.words=vectors`` to the file of the embeddings.
+    """Resolve ``tokenizer.vocab_source=vectors`` to the file of the embeddings.
 
     Raises:
         UsageError: there is no such file, or a model to start from, which has embeddings of its own.
     """
-    if settings.model.embeddings == "random" and settings.tokenizer.words != "vectors":
+    if settings.model.embeddings == "random" and settings.tokenizer.vocab_source != "vectors":
         return settings
-    source, words = settings.model.embeddings, settings.tokenizer.words
+    source, words = settings.model.embeddings, settings.tokenizer.vocab_source
     if source == "random":
         raise UsageError(
             "there are no word vectors to take the vocabulary from",
-            where="tokenizer.words",
+            where="tokenizer.vocab_source",
             found=words,
-            fix="Set model.embeddings to their file, or tokenizer.words to a path.",
+            fix="Set model.embeddings to their file, or tokenizer.vocab_source to a path.",
         )
     if settings.run.init_from is not None:
         raise UsageError(
@@ -78,7 +78,7 @@ def resolve_vocab_source(settings: PretrainSettings) -> PretrainSettings:
         )
     tokenizer = settings.tokenizer
     if words == "vectors":
-        tokenizer = tokenizer.model_copy(update={"words": source})
+        tokenizer = tokenizer.model_copy(update={"vocab_source": source})
     return settings.model_copy(update={"tokenizer": tokenizer})
 
 
@@ -100,16 +100,16 @@ def prepare_vectors(
     """
     folder = run.embeddings
     if not (prepared and (folder / _COVERAGE).is_file()):
-        mapped = onto(tokenizer, Path(source))
-        if not mapped.known.any():
+        mapped = map_to_vocab(tokenizer, Path(source))
+        if not mapped.has_vector.any():
             raise TokenizerError("has a vector for no token of the vocabulary", where=source)
-        named = [text or token for text, token in zip(surfaces(tokenizer), tokenizer.tokens(), strict=True)]
+        named = [text or token for text, token in zip(token_texts(tokenizer), tokenizer.tokens(), strict=True)]
         counts = np.zeros(tokenizer.vocab_size, dtype=np.int64)
         seen = count_ids(store.train.tokens)
         counts[: len(seen)] = seen
-        covered = coverage(mapped, named, counts, tokenizer.unk_id)
-        progress.notice(f"{source}: {covered.sentence()}")
-        data = save({"vectors": mapped.matrix, "ways": mapped.ways})
+        covered = compute_coverage(mapped, named, counts, tokenizer.unk_id)
+        progress.notice(f"{source}: {covered.summary()}")
+        data = save({"vectors": mapped.matrix, "ways": mapped.match_kinds})
         table = {"sha256": hashlib.sha256(data).hexdigest(), **covered.to_json()}
         write_atomic(folder / _ARRAYS, data)
         write_atomic(folder / _COVERAGE, json.dumps(table, indent=1, ensure_ascii=False) + "\n")

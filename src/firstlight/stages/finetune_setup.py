@@ -147,9 +147,13 @@ def _extend_tokenizer(tokenizer: Tokenizer, specs: Sequence[TaskSpec], settings:
     around = (START, DELIMITER, EXTRACT) if is_new else (tokenizer.eot,) * 3
     kept: dict[str, Any] = {"pad_token": PAD} if PAD in added else {}
     single = len(specs) == 1 and kinds[0].sequence_classification
-    extended = tokenizer.extended(added, around=around if single else None, kept=kept)
+    extended = tokenizer.with_special_tokens(added, template=around if single else None, extra_config=kept)
     is_chat = any(kind.inputs.is_chat for kind in kinds)
-    return extended.extended([], kept={"chat_template": chat_template(extended)}) if is_chat else extended
+    return (
+        extended.with_special_tokens([], extra_config={"chat_template": chat_template(extended)})
+        if is_chat
+        else extended
+    )
 
 
 def _tokenize(data: TaskData, tokenizer: Tokenizer, block_size: int) -> Splits:

@@ -8,7 +8,7 @@ from typing import Any
 from firstlight.config import resolve
 from firstlight.errors import UsageError
 from firstlight.lm import LM, GenerateSettings
-from firstlight.tokenizer import Ids
+from firstlight.tokenizer import IdCodec
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def generate_ids(model: str | Path | LM, prompt: str | Sequence[int] = (), **set
     """
     loaded = model if isinstance(model, LM) else load(model)
     codec = loaded.codec
-    if not isinstance(codec, Ids):
+    if not isinstance(codec, IdCodec):
         raise UsageError("not a model of ids", where=loaded.source, fix="Give a prompt, or --image for images.")
     start = parse_ids(prompt, codec.n_ids)
     # A document starts after the end of the one before.

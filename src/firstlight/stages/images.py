@@ -15,7 +15,7 @@ from firstlight.report.image_grid import MASKED_COLOR, encode_png, image_grid
 from firstlight.stages.generate import resolve_settings
 from firstlight.stages.sequence_samples import generate_images
 from firstlight.store import TokenStore
-from firstlight.tokenizer import Pixels
+from firstlight.tokenizer import PixelCodec
 
 _N_COMPLETED, _N_COMPLETIONS, _N_SAMPLES = 6, 4, 8
 _MAX_IMAGES = 16  # completed at most
@@ -66,7 +66,7 @@ def complete_images(
         raise UsageError(
             "leaves nothing to complete" if keep >= 1 else "must be at least 0", where="--keep", found=keep
         )
-    first_token, generation = pixels.first(class_name), _settings(settings)
+    first_token, generation = pixels.class_id(class_name), _settings(settings)
     documents = read_images(str(image), pixels.size, colored=bool(pixels.palette), limit=_MAX_IMAGES)
     originals = np.stack([pixels.encode(np.asarray(document.content)) for document in documents])
     rows, ids = _complete(model, pixels, originals, [first_token] * len(originals), keep, generation)
@@ -88,7 +88,7 @@ def sample_images(model: LM, *, out: str | Path, class_name: str | None = None, 
     """
     pixels = image_codec(model)
     names: Sequence[str | None] = (pixels.classes or [None]) if class_name is None else [class_name]
-    rows, ids = _sample(model, pixels, [pixels.first(name) for name in names], _settings(settings))
+    rows, ids = _sample(model, pixels, [pixels.class_id(name) for name in names], _settings(settings))
     write_atomic(Path(out), encode_png(image_grid(rows)))
     return ImageGrid(Path(out), [name or "" for name in names], len(ids), ids.tolist())
 
@@ -106,17 +106,17 @@ def write_report_images(run: Path, model: LM, store: TokenStore, *, seed: int) -
     write_atomic(run / COMPLETIONS, encode_png(image_grid(rows)))
     names = pixels.classes[:_N_SAMPLES] or (None,) * 2
     settings = settings.model_copy(update={"num_samples": _N_SAMPLES})
-    rows, _ = _sample(model, pixels, [pixels.first(name) for name in names], settings)
+    rows, _ = _sample(model, pixels, [pixels.class_id(name) for name in names], settings)
     write_atomic(run / SAMPLES, encode_png(image_grid(rows)))
 
 
-def image_codec(model: LM) -> Pixels:
+def image_codec(model: LM) -> PixelCodec:
     """Return the image codec of a model.
 
     Raises:
         UsageError: it is not a model of images.
     """
-    if not isinstance(model.codec, Pixels):
+    if not isinstance(model.codec, PixelCodec):
         raise UsageError("is not a model of images", where=model.source, fix="Train one: firstlight pretrain IMAGES")
     return model.codec
 
@@ -127,7 +127,7 @@ def _settings(given: Mapping[str, Any]) -> GenerateSettings:
 
 def _complete(
     model: LM,
-    pixels: Pixels,
+    pixels: PixelCodec,
     originals: np.ndarray,
     first_tokens: Sequence[int],
     keep: float,
@@ -144,7 +144,7 @@ def _complete(
 
 
 def _sample(
-    model: LM, pixels: Pixels, first_tokens: Sequence[int], settings: GenerateSettings
+    model: LM, pixels: PixelCodec, first_tokens: Sequence[int], settings: GenerateSettings
 ) -> tuple[list[list[np.ndarray]], np.ndarray]:
     """Return a row of ``num_samples`` images for each first token, and the ids of all images."""
     n = settings.num_samples

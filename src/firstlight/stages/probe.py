@@ -11,7 +11,7 @@ from firstlight.finetuning import Preprocessor, head_of, kind_of, load_task, rea
 from firstlight.finetuning.probe import ProbeResult, features, fit_probes
 from firstlight.lm import LM
 from firstlight.stages.probe_images import probe_images
-from firstlight.tokenizer import Pixels
+from firstlight.tokenizer import PixelCodec
 
 
 def probe(
@@ -42,7 +42,7 @@ def probe(
     """
     device_context = parallel.resolve_hardware(parallel.HardwareSettings.model_validate({"device": device}))
     lm = LM.load_fp32(run).to(device_context)
-    if isinstance(lm.codec, Pixels):
+    if isinstance(lm.codec, PixelCodec):
         return probe_images(lm, run, task, pool=pool, max_images=rows)
     if lm.tokenizer is None:
         raise UsageError("has no tokenizer, so it cannot read text", where=run)

@@ -18,7 +18,7 @@ from firstlight.stages.evaluate import find_token_store
 from firstlight.stages.images import image_codec
 from firstlight.stages.score_sequences import split_rows
 from firstlight.stages.sequences import row_of
-from firstlight.tokenizer import Pixels
+from firstlight.tokenizer import PixelCodec
 
 
 def probe_images(lm: LM, run: str | Path, images: str | Path | None, *, pool: Pool, max_images: int) -> ProbeResult:
@@ -60,7 +60,7 @@ def _sample(rows: np.ndarray, max_rows: int) -> np.ndarray:
     return rows[np.linspace(0, len(rows) - 1, min(max_rows, len(rows))).astype(np.int64)].astype(np.int64)
 
 
-def _read(name: str, pixels: Pixels) -> np.ndarray:
+def _read(name: str, pixels: PixelCodec) -> np.ndarray:
     settings = ImageSettings(size=pixels.size, colors="palette" if pixels.palette else "grey")
     found = open_images([name], settings, CorpusSettings())
     if not found.classes:
@@ -68,13 +68,13 @@ def _read(name: str, pixels: Pixels) -> np.ndarray:
     return np.stack([row_of(document, pixels) for document in found.corpus])
 
 
-def _rows(images: np.ndarray, pixels: Pixels) -> list[EncodedExample]:
+def _rows(images: np.ndarray, pixels: PixelCodec) -> list[EncodedExample]:
     inputs = images[:, :-1].astype(np.int32)
     inputs[:, 0] = pixels.start_id
     return [EncodedExample((ids,), (len(ids) - 1,), None, "") for ids in inputs]
 
 
-def _flat(images: np.ndarray, pixels: Pixels) -> np.ndarray:
+def _flat(images: np.ndarray, pixels: PixelCodec) -> np.ndarray:
     """Return pixels as numbers, one per grey level or three per colour: (N, P) float32."""
     decoded = pixels.decode(images[:, 1:])
     return (decoded if pixels.palette else decoded[..., 0]).reshape(len(images), -1).astype(np.float32)

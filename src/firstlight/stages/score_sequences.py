@@ -21,7 +21,7 @@ from firstlight.evaluation import (
 from firstlight.lm import LM
 from firstlight.stages.sequences import open_sequences
 from firstlight.store import Split, TokenStore, unigram_counts
-from firstlight.tokenizer import Codec, Ids, Pixels
+from firstlight.tokenizer import Codec, IdCodec, PixelCodec
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def score_sequences(
     """
     if not names and store is None:
         raise no_text_error(lm)
-    if isinstance(codec, Pixels):
+    if isinstance(codec, PixelCodec):
         train = None if store is None else split_rows(store.train, codec.sequence_length)
         for name, rows in _images(codec, names, store):
             likelihood, interval = row_likelihood(lm, rows)
@@ -97,7 +97,7 @@ def score_sequences(
         yield TextResult(ids.name, len(ids.ids) - 1, 0, likelihood, baselines, interval, codec.UNIT)
 
 
-def image_baselines(pixels: Pixels, train: np.ndarray | None, rows: np.ndarray) -> dict[str, Likelihood]:
+def image_baselines(pixels: PixelCodec, train: np.ndarray | None, rows: np.ndarray) -> dict[str, Likelihood]:
     """Compute the baselines of images: uniform, unigram, and frequencies at each position.
 
     Args:
@@ -117,7 +117,7 @@ def split_rows(split: Split, sequence_length: int) -> np.ndarray:
     return split.tokens.reshape(-1, sequence_length)
 
 
-def _images(pixels: Pixels, names: Sequence[str], store: TokenStore | None) -> Iterator[tuple[str, np.ndarray]]:
+def _images(pixels: PixelCodec, names: Sequence[str], store: TokenStore | None) -> Iterator[tuple[str, np.ndarray]]:
     for name in names:
         _check_kind(name, "images")
         found = open_sequences("images", [name], CorpusSettings(), IdSettings(), ImageSettings(), known=pixels)
@@ -126,7 +126,7 @@ def _images(pixels: Pixels, names: Sequence[str], store: TokenStore | None) -> I
         yield "valid split", split_rows(store.valid, pixels.sequence_length)
 
 
-def _id_sequences(codec: Ids, names: Sequence[str], store: TokenStore | None) -> Iterator[EncodedText]:
+def _id_sequences(codec: IdCodec, names: Sequence[str], store: TokenStore | None) -> Iterator[EncodedText]:
     for name in names:
         _check_kind(name, "ids")
         settings = IdSettings(vocab_size=codec.n_ids)

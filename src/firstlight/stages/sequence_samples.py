@@ -8,7 +8,7 @@ from firstlight.errors import UsageError
 from firstlight.lm import LM, GenerateSettings
 from firstlight.model import ModelConfig
 from firstlight.stages.settings import PretrainSettings
-from firstlight.tokenizer import Codec, Ids, Pixels
+from firstlight.tokenizer import Codec, IdCodec, PixelCodec
 
 
 def one_document_per_row(settings: PretrainSettings, config: ModelConfig, length: int) -> ModelConfig:
@@ -31,20 +31,20 @@ def one_document_per_row(settings: PretrainSettings, config: ModelConfig, length
 
 def sample(lm: LM, codec: Codec, settings: GenerateSettings) -> str:
     """Generate a sample as text: ids; for images one image per line, starting with the id of its class."""
-    if isinstance(codec, Ids):
+    if isinstance(codec, IdCodec):
         return " ".join(map(str, lm.generate_ids([[codec.eot_id]], settings)[0]))
     rows = generate_images(lm, codec, first_tokens(codec), settings)
     return "\n".join(" ".join(map(str, row)) for row in rows.tolist())
 
 
-def first_tokens(pixels: Pixels, n: int = 10) -> list[int]:
+def first_tokens(pixels: PixelCodec, n: int = 10) -> list[int]:
     """Return the first tokens of ``n`` images: the classes in turn, or the start token."""
-    known = [pixels.first(name) for name in pixels.classes] or [pixels.start_id]
+    known = [pixels.class_id(name) for name in pixels.classes] or [pixels.start_id]
     return [known[i % len(known)] for i in range(n)]
 
 
 def generate_images(
-    lm: LM, pixels: Pixels, first: Sequence[int], settings: GenerateSettings, given: np.ndarray | None = None
+    lm: LM, pixels: PixelCodec, first: Sequence[int], settings: GenerateSettings, given: np.ndarray | None = None
 ) -> np.ndarray:
     """Generate images as rows of ids, the first token included: (N, 1 + P).
 

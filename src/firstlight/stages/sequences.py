@@ -9,7 +9,7 @@ import numpy as np
 from firstlight.corpus import Corpus, CorpusSettings, IdSettings, Images, ImageSettings, Source, open_ids, open_images
 from firstlight.errors import CompatibilityError
 from firstlight.store import SourceLike
-from firstlight.tokenizer import Codec, Ids, Pixels, find_palette
+from firstlight.tokenizer import Codec, IdCodec, PixelCodec, fit_palette
 from firstlight.types import Document
 
 _SEEN = 1000  # images in which a palette is looked for
@@ -26,7 +26,7 @@ class PixelSource:
     """
 
     source: Source
-    pixels: Pixels
+    pixels: PixelCodec
     name: str
     n_bytes: int
 
@@ -55,10 +55,10 @@ class Sequences:
     corpus: Corpus
 
 
-def row_of(document: Document, pixels: Pixels) -> np.ndarray:
+def row_of(document: Document, pixels: PixelCodec) -> np.ndarray:
     """Return the ids of an image, that of its class first."""
     assert isinstance(document.content, np.ndarray)
-    first = pixels.first(document.meta.get("label"))
+    first = pixels.class_id(document.meta.get("label"))
     return np.concatenate([[first], pixels.encode(document.content)]).astype(np.int32)
 
 
@@ -86,25 +86,25 @@ def open_sequences(
     Raises:
         CompatibilityError: that model is of another kind.
     """
-    if known is not None and isinstance(known, Pixels) != (kind == "images"):
+    if known is not None and isinstance(known, PixelCodec) != (kind == "images"):
         raise CompatibilityError("the model is one of another kind", found=known.FILE, expected=kind)
     if kind == "ids":
         corpus = open_ids(names, ids, reading)
-        return Sequences(Ids(ids.vocab_size or 0), corpus.sources, corpus)
-    if isinstance(known, Pixels):
+        return Sequences(IdCodec(ids.vocab_size or 0), corpus.sources, corpus)
+    if isinstance(known, PixelCodec):
         image = image.model_copy(update={"size": known.size, "colors": "palette" if known.palette else "grey"})
     found = open_images(names, image, reading)
-    pixels = known if isinstance(known, Pixels) else _pixels(found, image, seed)
+    pixels = known if isinstance(known, PixelCodec) else _pixels(found, image, seed)
     sources = zip(found.corpus.sources, found.counts, strict=True)
     made = [PixelSource(source, pixels, source.name, count * pixels.sequence_length) for source, count in sources]
     return Sequences(pixels, made, found.corpus)
 
 
-def _pixels(found: Images, settings: ImageSettings, seed: int) -> Pixels:
+def _pixels(found: Images, settings: ImageSettings, seed: int) -> PixelCodec:
     if not found.colored:
-        return Pixels(found.size, settings.levels, (), found.classes)
+        return PixelCodec(found.size, settings.levels, (), found.classes)
     every = max(1, sum(found.counts) // _SEEN)
     seen = np.concatenate([image.reshape(-1, 3) for image in found.sample(every)])
     if len(seen) > _PIXELS:
         seen = seen[np.random.default_rng(seed).choice(len(seen), _PIXELS, replace=False)]
-    return Pixels(found.size, 0, find_palette(seen, settings.palette, seed), found.classes)
+    return PixelCodec(found.size, 0, fit_palette(seen, settings.palette, seed), found.classes)

@@ -17,9 +17,9 @@ def cache_key(settings: TokenizerSettings, corpus: Corpus) -> dict[str, Any]:
     """Build the table that identifies a trained tokenizer: equal tables give equal tokenizers."""
     fingerprints = [source.fingerprint() for source in corpus.sources]
     table: dict[str, Any] = {"settings": settings.model_dump(mode="json"), "corpus": fingerprints}
-    if settings.words != "corpus" and Path(settings.words).is_file():
-        stat = Path(settings.words).stat()
-        table["words"] = [stat.st_size, stat.st_mtime_ns]
+    if settings.vocab_source != "corpus" and Path(settings.vocab_source).is_file():
+        stat = Path(settings.vocab_source).stat()
+        table["vocab_source"] = [stat.st_size, stat.st_mtime_ns]
     return table
 
 
@@ -35,13 +35,13 @@ def train_on_corpus(corpus: Corpus, settings: TokenizerSettings) -> Tokenizer:
     """Train a tokenizer on a corpus, or on a sample of ``settings.sample_bytes`` taken from all of its sources."""
     total = sum(source.n_bytes for source in corpus.sources)
     if total <= settings.sample_bytes or len(corpus.sources) == 1:
-        return tokenizer.train(corpus, settings, n_bytes=total, select_words=vectors.known)
+        return tokenizer.train(corpus, settings, n_bytes=total, select_words=vectors.select_words)
     # Otherwise the first sources would use up the sample. A source of unknown size counts as the mean of the others.
     mean = total / len(corpus.sources)
     sizes = [source.n_bytes or mean for source in corpus.sources]
     limits = [int(settings.sample_bytes * size / sum(sizes)) + 1 for size in sizes]
     sample = Corpus([source.head(n) for source, n in zip(corpus.sources, limits, strict=True)])
-    return tokenizer.train(sample, settings, n_bytes=total, select_words=vectors.known)
+    return tokenizer.train(sample, settings, n_bytes=total, select_words=vectors.select_words)
 
 
 def save_cached(folder: Path, trained: Tokenizer, key: Mapping[str, Any] | None) -> None:

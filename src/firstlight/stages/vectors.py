@@ -1,4 +1,4 @@
-"""``tokenizer vectors``: train word vectors, and judge them."""
+"""``tokenizer vectors``: train and evaluate word vectors."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -8,10 +8,17 @@ from typing import Any
 from firstlight.config import Settings, parse_overrides, resolve
 from firstlight.corpus import CorpusSettings, open_corpus
 from firstlight.errors import UsageError
-from firstlight.vectors import VectorSettings, read, write
-from firstlight.vectors.evaluation import Section, Similarity, analogies, similarity
-from firstlight.vectors.training import train as train_on
-from firstlight.vectors.writing import suffix_of
+from firstlight.vectors import VectorSettings, read_vectors, write_vectors
+from firstlight.vectors.evaluation import (
+    AnalogySection,
+    WordPairsResult,
+    evaluate_word_analogies,
+    evaluate_word_pairs,
+)
+from firstlight.vectors.training import train as train_vectors
+from firstlight.vectors.writers import format_suffix
+
+_N_EXAMPLES = 8
 
 
 class VectorsTrainSettings(Settings):
@@ -22,13 +29,14 @@ class VectorsTrainSettings(Settings):
 
 
 @dataclass(frozen=True, slots=True)
-class VectorFacts:
-    """What was trained.
+class VectorsTrainResult:
+    """Trained word vectors.
 
     Attributes:
         n_words: words that have a vector.
-        width: numbers of each.
-        text_words: words of text that were learnt from, of all epochs one.
+        width: dimensions of a vector.
+        text_words: words of training text per epoch.
+        most_frequent: the first words.
     """
 
     path: Path
@@ -36,73 +44,83 @@ class VectorFacts:
     n_words: int
     width: int
     text_words: int
-    commonest: list[str]
+    most_frequent: list[str]
 
 
 @dataclass(frozen=True, slots=True)
-class VectorFigures:
-    """How good vectors are; ``total`` is the last section of the analogies."""
+class VectorsEvalResult:
+    """Metrics of word vectors; the last section of the analogies of a file is ``total``."""
 
     path: Path
     n_words: int
     width: int
-    similarity: list[Similarity]
-    analogies: list[Section]
+    similarity: list[WordPairsResult]
+    analogies: list[AnalogySection]
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON object, with the accuracy of each section of analogies."""
+        """Convert to a JSON object, with the accuracy of each section of analogies."""
         sections = [{**asdict(section), "accuracy": section.accuracy} for section in self.analogies]
         return {**asdict(self), "path": str(self.path), "analogies": sections}
 
 
-def train(corpus: Sequence[str], *, out: str | Path, overrides: Sequence[str] = ()) -> VectorFacts:
+def train(corpus: Sequence[str], *, out: str | Path, overrides: Sequence[str] = ()) -> VectorsTrainResult:
     """Train word vectors on a corpus and write them.
 
     Args:
         corpus: files, folders, globs, named corpora.
-        out: the file; its suffix says the format.
-        overrides: ``key=value`` words of the tables ``vectors`` and ``corpus``.
+        out: the file; its suffix determines the format.
+        overrides: ``key=value`` arguments of the tables ``vectors`` and ``corpus``.
 
     Raises:
         UsageError: an unknown format, or word2vec without gensim.
         TokenizerError: too little text.
     """
     path = Path(out)
-    suffix_of(path)
+    format_suffix(path)
     if path.is_dir():
         raise UsageError("is a folder", where=path, expected="a file such as vectors.txt", fix="Choose another --out.")
     settings = resolve(VectorsTrainSettings, parse_overrides(overrides))
     opened = open_corpus(list(corpus), settings.corpus)
     n_bytes = sum(source.n_bytes for source in opened.sources) or None
-    made, text_words = train_on(opened, settings.vectors, n_bytes=n_bytes, out=path)
-    write(made, path)
-    return VectorFacts(path, settings.vectors.method, len(made), made.width, text_words, made.words[:8])
+    vectors, text_words = train_vectors(opened, settings.vectors, n_bytes=n_bytes, out=path)
+    write_vectors(vectors, path)
+    return VectorsTrainResult(
+        path, settings.vectors.method, len(vectors), vectors.width, text_words, vectors.words[:_N_EXAMPLES]
+    )
 
 
-def judge(
-    path: str | Path, *, pairs: Sequence[str | Path] = (), questions: Sequence[str | Path] = (), most: int = 300_000
-) -> VectorFigures:
-    """Judge word vectors on similarity of words and on analogies.
+def evaluate(
+    path: str | Path,
+    *,
+    pairs: Sequence[str | Path] = (),
+    questions: Sequence[str | Path] = (),
+    restrict_vocab: int = 300_000,
+) -> VectorsEvalResult:
+    """Evaluate word vectors on word similarity and analogies.
 
     Args:
         path: the vectors.
-        pairs: files of two words and a score a line, such as WordSim-353 and SimLex-999.
+        pairs: files of word pairs with scores, such as WordSim-353 and SimLex-999.
         questions: files of analogies, such as Google's questions-words.txt.
-        most: the first so many words take part in the analogies.
+        restrict_vocab: use only this many of the first words for analogies.
 
     Raises:
-        UsageError: nothing to judge by.
+        UsageError: no evaluation files.
         TokenizerError: a file that cannot be read.
     """
     if not pairs and not questions:
         raise UsageError(
-            "nothing to judge by", fix="Name files: --similarity wordsim353.tsv --analogies questions-words.txt"
+            "no evaluation data", fix="Specify files: --similarity wordsim353.tsv --analogies questions-words.txt"
         )
-    vectors = read(path)
-    return VectorFigures(
+    vectors = read_vectors(path)
+    return VectorsEvalResult(
         Path(path),
         len(vectors),
         vectors.width,
-        [similarity(vectors, Path(file)) for file in pairs],
-        [section for file in questions for section in analogies(vectors, Path(file), most=most)],
+        [evaluate_word_pairs(vectors, Path(file)) for file in pairs],
+        [
+            section
+            for file in questions
+            for section in evaluate_word_analogies(vectors, Path(file), restrict_vocab=restrict_vocab)
+        ],
     )

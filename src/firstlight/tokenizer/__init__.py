@@ -1,43 +1,43 @@
-"""Text to ids and back: train, load, save, import, over well-kept libraries; and what ids mean that are no text."""
+"""Tokenizers: train, load, save and import them; and codecs for token ids that are not text."""
 
-from firstlight.tokenizer.codec import Codec, Ids, read_codec, save_codec
-from firstlight.tokenizer.from_vocab import Table, byte_level, characters, sentence_piece
-from firstlight.tokenizer.import_tokenizer_files import import_tokenizer
+from firstlight.tokenizer.codec import Codec, IdCodec, load_codec, save_codec
+from firstlight.tokenizer.from_vocab import VocabTable, build_byte_level_bpe, build_char_level, build_sentencepiece_bpe
+from firstlight.tokenizer.importers import import_tokenizer
 from firstlight.tokenizer.load import load, load_vocab, save_vocab
-from firstlight.tokenizer.merges import BpeFacts
+from firstlight.tokenizer.merges import BpeComponents
 from firstlight.tokenizer.patterns import PATTERNS
-from firstlight.tokenizer.pixels import Pixels, find_palette
+from firstlight.tokenizer.pixels import PixelCodec, fit_palette
 from firstlight.tokenizer.settings import TokenizerSettings
 from firstlight.tokenizer.stream import StreamDecoder
 from firstlight.tokenizer.tokenizer import END_OF_TEXT, UNKNOWN, Tokenizer
-from firstlight.tokenizer.training import auto_vocabulary, train
+from firstlight.tokenizer.training import auto_vocab_size, train
 
 __all__ = [
     "CODECS",
     "END_OF_TEXT",
     "PATTERNS",
     "UNKNOWN",
-    "BpeFacts",
+    "BpeComponents",
     "Codec",
-    "Ids",
-    "Pixels",
+    "IdCodec",
+    "PixelCodec",
     "StreamDecoder",
-    "Table",
+    "VocabTable",
     "Tokenizer",
     "TokenizerSettings",
-    "auto_vocabulary",
-    "byte_level",
-    "characters",
-    "find_palette",
+    "auto_vocab_size",
+    "build_byte_level_bpe",
+    "build_char_level",
+    "fit_palette",
     "import_tokenizer",
     "load",
     "load_vocab",
-    "read_codec",
+    "load_codec",
     "save_codec",
     "save_vocab",
-    "sentence_piece",
+    "build_sentencepiece_bpe",
     "train",
 ]
 
-# Files that say what ids mean where there is no tokenizer.
+# File names of codecs.
 CODECS = ("pixels.json", "ids.json")

@@ -1,4 +1,4 @@
-"""What ids mean that are no text: their number (``ids.json``), or pixels (``pixels.json``), beside a model as JSON."""
+"""Codecs: the meaning of token ids that are not text, saved with a model as ``ids.json`` or ``pixels.json``."""
 
 import hashlib
 import json
@@ -11,17 +11,17 @@ import numpy as np
 
 from firstlight.errors import TokenizerError
 from firstlight.files import write_atomic
-from firstlight.tokenizer.pixels import Pixels
+from firstlight.tokenizer.pixels import PixelCodec
 
 FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Ids:
-    """Ids that were made elsewhere, and one more that ends a document.
+class IdCodec:
+    """Ids of pre-tokenized data, and one more that ends a document.
 
     Attributes:
-        n_ids: how many were made elsewhere; the one that ends a document comes after them.
+        n_ids: the number of ids in the data; the end-of-document id follows them.
     """
 
     n_ids: int
@@ -41,24 +41,24 @@ class Ids:
 
     @property
     def sequence_length(self) -> None:
-        """Documents have any length."""
+        """None: documents have any length."""
         return
 
     @property
     def hash(self) -> str:
-        """SHA-256 of what decides the ids."""
+        """SHA-256 of everything that determines the ids."""
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
 
     def byte_lengths(self) -> np.ndarray:
-        """No id stands for bytes of text: zeros (V,)."""
+        """Zeros (V,): ids have no bytes of text."""
         return np.zeros(self.vocab_size, dtype=np.int32)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the table of ids.json."""
+        """Build the table of ids.json."""
         return {"format": FORMAT, "vocab_size": self.n_ids}
 
 
-Codec = Ids | Pixels
+Codec = IdCodec | PixelCodec
 
 
 def save_codec(codec: Codec, folder: Path) -> None:
@@ -66,27 +66,27 @@ def save_codec(codec: Codec, folder: Path) -> None:
     write_atomic(folder / codec.FILE, json.dumps(codec.to_json()) + "\n")
 
 
-def read_codec(folder: Path) -> Codec | None:
-    """Return what the ids of a model or store mean that lies in ``folder``; None where no file says it.
+def load_codec(folder: Path) -> Codec | None:
+    """Load the codec of the model or store in ``folder``; None if it has none.
 
     Raises:
         TokenizerError: the file is damaged.
     """
-    for kind in (Pixels, Ids):
+    for kind in (PixelCodec, IdCodec):
         path = folder / kind.FILE
         if path.is_file():
             try:
                 table = json.loads(path.read_text(encoding="utf-8"))
                 if not isinstance(table, dict) or table.get("format") != FORMAT:
-                    raise ValueError(f"no table of format {FORMAT}")
-                return Pixels.of_json(table) if kind is Pixels else _ids(table)
+                    raise ValueError(f"not an object of format {FORMAT}")
+                return PixelCodec.from_json(table) if kind is PixelCodec else _ids(table)
             except (ValueError, KeyError, TypeError, OSError, RecursionError, OverflowError) as error:
-                raise TokenizerError(f"says nothing of ids: {error!r}", where=path) from error
+                raise TokenizerError(f"is not a valid codec file: {error!r}", where=path) from error
     return None
 
 
-def _ids(table: Mapping[str, Any]) -> Ids:
+def _ids(table: Mapping[str, Any]) -> IdCodec:
     n = table["vocab_size"]
     if type(n) is not int or not 0 < n < 2**31 - 1:
         raise ValueError(f"vocab_size {n!r}")
-    return Ids(n)
+    return IdCodec(n)

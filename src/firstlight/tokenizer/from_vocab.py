@@ -1,7 +1,7 @@
-"""Tokenizers from bare tables: byte-level BPE from tokens and merges, SentencePiece's BPE from pieces and scores.
+"""Build tokenizers from plain vocabularies: byte-level BPE from tokens and merges, SentencePiece BPE from scores.
 
-SentencePiece's BPE joins, at each turn, the two neighbours whose union has the highest score. The same comes of merges
-that are ranked by the score of what they make, which is how ``tokenizers`` has it.
+SentencePiece BPE repeatedly joins the two neighbours whose union has the highest score. Merges ranked by the score of
+the token that they make give the same result, which is how ``tokenizers`` represents it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,106 +14,109 @@ from tokenizers.processors import TemplateProcessing
 
 from firstlight.errors import TokenizerError
 from firstlight.tokenizer.tokenizer import END_OF_TEXT, UNKNOWN, Tokenizer
-from firstlight.tokenizer.tokenizer_json import CHARACTERS, is_byte_token
+from firstlight.tokenizer.tokenizer_json import CHAR_PATTERN, is_byte_token
 
-_MARK = "▁"  # a space, in SentencePiece
-_LONGEST = 512  # characters of a piece; splitting one into all pairs takes as many steps
+_SPACE = "▁"  # how SentencePiece writes a space
+_MAX_PIECE_CHARACTERS = 512  # every split of a piece is tried, so the cost grows with its length
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
-    """A vocabulary as binary files have it.
+class VocabTable:
+    """A vocabulary as binary files store it.
 
     Attributes:
         tokens: by id.
-        special: ids of tokens that no text can contain.
-        user: ids of tokens that are found in a text before it is cut.
-        eot: id of the token that ends a text.
-        begin: id of the token before every text, or None.
-        unknown: id of the token for what the vocabulary lacks, or None.
-        kept: further keys of tokenizer_config.json.
-        where: the file, for messages.
+        eot_id: the end-of-text token.
+        special_ids: tokens that never match text.
+        added_ids: tokens that are matched in a text before it is pre-tokenized.
+        bos_id: the token before every text, or None.
+        unk_id: the token for text outside the vocabulary, or None.
+        extra_config: further keys of tokenizer_config.json.
+        source: the file, for error messages.
     """
 
     tokens: Sequence[str]
-    eot: int
-    special: frozenset[int] = frozenset()
-    user: frozenset[int] = frozenset()
-    begin: int | None = None
-    unknown: int | None = None
-    kept: Mapping[str, Any] = field(default_factory=dict)
-    where: object = None
+    eot_id: int
+    special_ids: frozenset[int] = frozenset()
+    added_ids: frozenset[int] = frozenset()
+    bos_id: int | None = None
+    unk_id: int | None = None
+    extra_config: Mapping[str, Any] = field(default_factory=dict)
+    source: object = None
 
-    def vocabulary(self) -> dict[str, int]:
-        """Return ids by token.
+    def token_to_id(self) -> dict[str, int]:
+        """Map each token to its id.
 
         Raises:
-            TokenizerError: a token stands there twice, or a special one lies outside.
+            TokenizerError: a duplicate token, or a special id outside the vocabulary.
         """
         ids = {token: i for i, token in enumerate(self.tokens)}
         if len(ids) != len(self.tokens):
-            twice = next(token for i, token in enumerate(self.tokens) if ids[token] != i)
-            raise TokenizerError("has a token twice", where=self.where, found=repr(twice[:40]))
-        named = {"end of text": self.eot, "begin of text": self.begin, "unknown": self.unknown}
-        for what, i in named.items():
+            duplicate = next(token for i, token in enumerate(self.tokens) if ids[token] != i)
+            raise TokenizerError("has a duplicate token", where=self.source, found=repr(duplicate[:40]))
+        named = {"end-of-text": self.eot_id, "beginning-of-text": self.bos_id, "unknown": self.unk_id}
+        for name, i in named.items():
             if i is not None and not 0 <= i < len(ids):
                 raise TokenizerError(
-                    f"has no such token for {what}", where=self.where, found=i, expected=f"0 to {len(ids) - 1}"
+                    f"the {name} id is outside the vocabulary",
+                    where=self.source,
+                    found=i,
+                    expected=f"0 to {len(ids) - 1}",
                 )
         return ids
 
 
-def byte_level(table: Table, merges: Sequence[tuple[str, str]], patterns: Sequence[str]) -> Tokenizer:
-    """Make byte-level BPE.
+def build_byte_level_bpe(table: VocabTable, merges: Sequence[tuple[str, str]], patterns: Sequence[str]) -> Tokenizer:
+    """Build a byte-level BPE tokenizer.
 
     Args:
-        table: tokens in the printable characters that GPT-2 writes bytes in.
+        table: tokens in GPT-2's printable characters for bytes.
         merges: by rank.
-        patterns: that cut a text into words, one after the other.
+        patterns: regular expressions that split a text into words, applied in order.
 
     Raises:
-        TokenizerError: a merge makes no token, or the table contradicts itself.
+        TokenizerError: a merge whose parts or result are not tokens, or an inconsistent table.
     """
-    ids = table.vocabulary()
-    wrong = next((f"{a} {b}" for a, b in merges if not (a in ids and b in ids and a + b in ids)), None)
-    if wrong is not None:
-        raise TokenizerError("merges what is no token", where=table.where, found=repr(wrong[:80]))
+    ids = table.token_to_id()
+    bad = next((f"{a} {b}" for a, b in merges if not (a in ids and b in ids and a + b in ids)), None)
+    if bad is not None:
+        raise TokenizerError("has a merge that is not in the vocabulary", where=table.source, found=repr(bad[:80]))
     inner = Inner(models.BPE(vocab=ids, merges=list(merges)))
     splits = [pre_tokenizers.Split(Regex(pattern), behavior="isolated") for pattern in patterns]
     inner.pre_tokenizer = pre_tokenizers.Sequence(
         [*splits, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
     inner.decoder = decoders.ByteLevel()
-    return _finish(inner, table, ids)
+    return _add_special_tokens(inner, table, ids)
 
 
-def sentence_piece(table: Table, scores: Sequence[float], *, prefix: bool) -> Tokenizer:
-    """Make SentencePiece's BPE, with bytes for what the vocabulary lacks.
+def build_sentencepiece_bpe(table: VocabTable, scores: Sequence[float], *, add_prefix_space: bool) -> Tokenizer:
+    """Build a SentencePiece BPE tokenizer with byte fallback.
 
     Args:
-        table: pieces, in which ``▁`` is a space, and the 256 byte tokens ``<0x00>`` to ``<0xFF>``.
+        table: pieces, with ``▁`` for a space, and the 256 byte tokens ``<0x00>`` to ``<0xFF>``.
         scores: of each piece.
-        prefix: a text begins with a space that is not there.
+        add_prefix_space: prepend a space to every text.
 
     Raises:
-        TokenizerError: the table contradicts itself, or has no byte tokens.
+        TokenizerError: an inconsistent table, or missing byte tokens.
     """
-    ids = table.vocabulary()
-    long = next((token for token in table.tokens if len(token) > _LONGEST), None)
-    if long is not None:
+    ids = table.token_to_id()
+    too_long = next((token for token in table.tokens if len(token) > _MAX_PIECE_CHARACTERS), None)
+    if too_long is not None:
         raise TokenizerError(
-            "has a piece of absurd length",
-            where=table.where,
-            found=f"{len(long):,} characters",
-            expected=f"at most {_LONGEST}",
+            "has a piece that is too long",
+            where=table.source,
+            found=f"{len(too_long):,} characters",
+            expected=f"at most {_MAX_PIECE_CHARACTERS}",
         )
     if sum(map(is_byte_token, table.tokens)) < 256:
-        raise TokenizerError("has no tokens for the 256 bytes", where=table.where, expected="<0x00> to <0xFF>")
-    apart = table.special | table.user | {i for i, token in enumerate(table.tokens) if is_byte_token(token)}
+        raise TokenizerError("lacks tokens for the 256 bytes", where=table.source, expected="<0x00> to <0xFF>")
+    unmerged = table.special_ids | table.added_ids | {i for i, token in enumerate(table.tokens) if is_byte_token(token)}
     merges = [
         (-scores[i], i, token[:n], token[n:])
         for i, token in enumerate(table.tokens)
-        if i not in apart
+        if i not in unmerged
         for n in range(1, len(token))
         if token[:n] in ids and token[n:] in ids
     ]
@@ -124,43 +127,44 @@ def sentence_piece(table: Table, scores: Sequence[float], *, prefix: bool) -> To
             merges=[(a, b) for _, _, a, b in merges],
             byte_fallback=True,
             fuse_unk=True,
-            unk_token=None if table.unknown is None else table.tokens[table.unknown],
+            unk_token=None if table.unk_id is None else table.tokens[table.unk_id],
         )
     )
-    spaces = normalizers.Replace(" ", _MARK)
-    inner.normalizer = normalizers.Sequence([normalizers.Prepend(_MARK), spaces]) if prefix else spaces
-    steps = [decoders.Replace(_MARK, " "), decoders.ByteFallback(), decoders.Fuse()]
-    inner.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if prefix else steps)
-    return _finish(inner, table, ids)
+    spaces = normalizers.Replace(" ", _SPACE)
+    inner.normalizer = normalizers.Sequence([normalizers.Prepend(_SPACE), spaces]) if add_prefix_space else spaces
+    steps = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    inner.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if add_prefix_space else steps)
+    return _add_special_tokens(inner, table, ids)
 
 
-def characters(tokens: Sequence[str], *, where: object = None) -> Tokenizer:
-    """Make a tokenizer of characters; end-of-text and unknown follow where ``tokens`` lacks them.
+def build_char_level(tokens: Sequence[str], *, source: object = None) -> Tokenizer:
+    """Build a character-level tokenizer; end-of-text and unknown tokens are appended where ``tokens`` lacks them.
 
     Raises:
-        TokenizerError: a character stands there twice.
+        TokenizerError: a duplicate character.
     """
     all_tokens = [*tokens, *(name for name in (END_OF_TEXT, UNKNOWN) if name not in tokens)]
-    ids = Table(all_tokens, all_tokens.index(END_OF_TEXT), where=where).vocabulary()
+    ids = VocabTable(all_tokens, all_tokens.index(END_OF_TEXT), source=source).token_to_id()
     inner = Inner(models.WordLevel(vocab=ids, unk_token=UNKNOWN))
-    inner.pre_tokenizer = pre_tokenizers.Split(Regex(CHARACTERS), "isolated")
+    inner.pre_tokenizer = pre_tokenizers.Split(Regex(CHAR_PATTERN), "isolated")
     inner.decoder = decoders.Fuse()
     inner.add_special_tokens([END_OF_TEXT, UNKNOWN])
     return Tokenizer(inner, eot=END_OF_TEXT, unk=UNKNOWN)
 
 
-def _finish(inner: Inner, table: Table, ids: Mapping[str, int]) -> Tokenizer:
-    named = {table.eot, *(i for i in (table.begin, table.unknown) if i is not None)}
-    inner.add_special_tokens([table.tokens[i] for i in sorted(table.special | named)])
-    inner.add_tokens([AddedToken(table.tokens[i], normalized=False) for i in sorted(table.user - table.special)])
+def _add_special_tokens(inner: Inner, table: VocabTable, ids: Mapping[str, int]) -> Tokenizer:
+    named = {table.eot_id, *(i for i in (table.bos_id, table.unk_id) if i is not None)}
+    inner.add_special_tokens([table.tokens[i] for i in sorted(table.special_ids | named)])
+    added = sorted(table.added_ids - table.special_ids)
+    inner.add_tokens([AddedToken(table.tokens[i], normalized=False) for i in added])
     if inner.get_vocab_size() != len(ids):
-        raise TokenizerError("has tokens that cannot be told apart", where=table.where)
-    kept = dict(table.kept)
-    if table.begin is not None:
-        begin = table.tokens[table.begin]
+        raise TokenizerError("has ambiguous tokens", where=table.source)
+    extra_config = dict(table.extra_config)
+    if table.bos_id is not None:
+        bos = table.tokens[table.bos_id]
         inner.post_processor = TemplateProcessing(
-            single=[begin, "$A"], pair=[begin, "$A", begin, "$B"], special_tokens=[(begin, table.begin)]
+            single=[bos, "$A"], pair=[bos, "$A", bos, "$B"], special_tokens=[(bos, table.bos_id)]
         )
-        kept["bos_token"] = begin
-    unk = None if table.unknown is None else table.tokens[table.unknown]
-    return Tokenizer(inner, eot=table.tokens[table.eot], unk=unk, kept=kept)
+        extra_config["bos_token"] = bos
+    unk = None if table.unk_id is None else table.tokens[table.unk_id]
+    return Tokenizer(inner, eot=table.tokens[table.eot_id], unk=unk, extra_config=extra_config)

@@ -1,11 +1,11 @@
-"""How byte-level BPE cuts text into words before it merges: patterns that llama.cpp knows by name.
+"""Split patterns of byte-level BPE, by the name that llama.cpp gives them.
 
-Each is the published pattern of the model named; a tokenizer keeps its own copy in tokenizer.json.
+Each is the published pattern of the model named; a tokenizer stores its own copy in tokenizer.json.
 """
 
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-# The same, as llama.cpp writes it out for this pattern: no other letter folds to one of these.
-_WRITTEN_OUT = r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])?"
+# The same without (?i), as llama.cpp has it for this pattern: no other letter folds to one of these.
+_CONTRACTION_SUFFIX = r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])?"
 _SPACE = r"\s*[\r\n]+|\s+(?!\S)|\s+"
 _REST = rf" ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{_SPACE}"
 _UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
@@ -15,11 +15,12 @@ PATTERNS: dict[str, str] = {
     "gpt2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     # tiktoken's cl100k_base and Llama 3: numbers in groups of up to three digits
     "llama3": rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}|{_REST}",
-    # Qwen 2 and 3: each digit by itself
+    # Qwen 2 and 3: each digit separately
     "qwen2": rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}|{_REST}",
-    # tiktoken's o200k_base: a capital begins a word of its own, a contraction belongs to its word
+    # tiktoken's o200k_base: a capital starts a new word, a contraction belongs to its word
     "gpt4o": (
-        rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+{_WRITTEN_OUT}|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*{_WRITTEN_OUT}"
+        rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+{_CONTRACTION_SUFFIX}"
+        rf"|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*{_CONTRACTION_SUFFIX}"
         rf"|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_SPACE}"
     ),
 }

@@ -1,7 +1,7 @@
-"""Pixels to ids and back, as Image GPT has it (Chen et al. 2020): a row of one token a pixel, in raster order.
+"""Images to token ids and back, as in Image GPT (Chen et al. 2020): one token per pixel, in raster order.
 
-A token is a level of grey or the nearest colour of a palette. Before each row stands a token that says its class, or
-the start token where none is known; they come after the pixels' in the vocabulary: levels, start, classes.
+A token is a grey level or the nearest colour of a palette. Each image starts with the token of its class, or with the
+start token if it has none. The vocabulary is: pixel values, start token, classes.
 """
 
 import hashlib
@@ -14,20 +14,22 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from firstlight.errors import UsageError, nearest
+from firstlight import progress
+from firstlight.errors import MissingExtra, UsageError, nearest
 
-_PIXELS = 1 << 16  # compared with the palette at once
+_CHUNK_PIXELS = 1 << 16  # compared with the palette at once
+_KMEANS_BATCH = 8192
 
 
 @dataclass(frozen=True, slots=True)
-class Pixels:
-    """What the tokens of images mean.
+class PixelCodec:
+    """The meaning of the tokens of images.
 
     Attributes:
-        size: pixels a side.
-        levels: of grey; 0 where there is a palette.
-        palette: colours, or none.
-        classes: names in the order of their tokens, or none.
+        size: pixels per side.
+        levels: number of grey levels; 0 with a palette.
+        palette: RGB colours, or empty.
+        classes: names in the order of their tokens, or empty.
     """
 
     size: int
@@ -40,12 +42,12 @@ class Pixels:
 
     @property
     def n_values(self) -> int:
-        """Tokens of pixels: ids below this."""
+        """Number of pixel values; their ids come first."""
         return len(self.palette) or self.levels
 
     @property
     def start_id(self) -> int:
-        """The token before an image whose class is not told."""
+        """The first token of an image without a class."""
         return self.n_values
 
     @property
@@ -55,28 +57,28 @@ class Pixels:
 
     @property
     def eot_id(self) -> int:
-        """Nothing ends an image: all are equally long."""
+        """-1: images have a fixed length, so nothing ends them."""
         return -1
 
     @property
     def sequence_length(self) -> int:
-        """Tokens of every document: one for the class, one a pixel."""
+        """Number of tokens of every image: one for the class, one per pixel."""
         return 1 + self.size**2
 
     @property
     def hash(self) -> str:
-        """SHA-256 of what decides the ids."""
+        """SHA-256 of everything that determines the ids."""
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
 
     def byte_lengths(self) -> np.ndarray:
-        """No id stands for bytes of text: zeros (V,)."""
+        """Zeros (V,): ids have no bytes of text."""
         return np.zeros(self.vocab_size, dtype=np.int32)
 
-    def first(self, label: str | None) -> int:
-        """Return the token before an image of a class, or of none.
+    def class_id(self, label: str | None) -> int:
+        """Look up the first token of an image of a class, or of no class.
 
         Raises:
-            UsageError: there is no such class.
+            UsageError: an unknown class.
         """
         if label is None or not self.classes:
             return self.start_id
@@ -85,25 +87,25 @@ class Pixels:
         except ValueError as error:
             near = nearest(label, self.classes)
             raise UsageError(
-                "is no class of these images",
+                "is not a class of these images",
                 where=label,
                 expected=f"one of {', '.join(self.classes[:20])}",
                 fix=near and f"Did you mean {near!r}?",
             ) from error
 
-    def label(self, first: int) -> str:
-        """Return the class that a first token says, or nothing."""
-        return self.classes[first - self.start_id - 1] if first > self.start_id else ""
+    def class_name(self, first_id: int) -> str:
+        """Look up the class of an image's first token; empty for the start token."""
+        return self.classes[first_id - self.start_id - 1] if first_id > self.start_id else ""
 
     def encode(self, image: UInt8[np.ndarray, "..."]) -> Int[np.ndarray, " P"]:
-        """Return the tokens of an image's pixels, row by row: (size, size), or (size, size, 3) with a palette."""
+        """Encode the pixels of an image: (size, size), or (size, size, 3) with a palette."""
         if not self.palette:
-            # The nearest level, in whole numbers, so that an image that was decoded stays as it is.
+            # The nearest level, in integers, so that encoding a decoded image gives the same tokens.
             return ((image.astype(np.int32) * (self.levels - 1) * 2 + 255) // 510).reshape(-1)
         return nearest_colors(image.reshape(-1, 3), self.palette)
 
     def decode(self, tokens: Int[np.ndarray, "N P"]) -> UInt8[np.ndarray, "N S S 3"]:
-        """Return images of rows of pixels, in colour, or grey in three equal numbers."""
+        """Decode tokens to RGB images; grey levels have three equal channels."""
         if self.palette:
             colors = np.array(self.palette, dtype=np.uint8)
         else:
@@ -113,18 +115,18 @@ class Pixels:
         return images
 
     def to_json(self) -> dict[str, Any]:
-        """Return the table of pixels.json."""
+        """Build the table of pixels.json."""
         values = {"palette": [list(color) for color in self.palette]} if self.palette else {"levels": self.levels}
         channels = 3 if self.palette else 1
         classes = list(self.classes)
         return {"format": 1, "size": self.size, "order": "raster", "channels": channels, **values, "classes": classes}
 
     @classmethod
-    def of_json(cls, table: Mapping[str, Any]) -> "Pixels":
-        """Return what a table says.
+    def from_json(cls, table: Mapping[str, Any]) -> "PixelCodec":
+        """Parse the table of pixels.json.
 
         Raises:
-            ValueError, KeyError, TypeError: it says nothing of pixels.
+            ValueError, KeyError, TypeError: it is not a valid table.
         """
         size, levels = table["size"], table.get("levels", 0)
         palette = tuple((int(r), int(g), int(b)) for r, g, b in table.get("palette", ()))
@@ -132,43 +134,53 @@ class Pixels:
         if type(size) is not int or not 0 < size <= 1024 or table.get("order") != "raster":
             raise ValueError(f"size {size!r}, order {table.get('order')!r}")
         if not all(0 <= value <= 255 for color in palette for value in color) or len(palette) == 1:
-            raise ValueError("a palette that is none")
+            raise ValueError("invalid palette")
         if not palette and (type(levels) is not int or not 2 <= levels <= 256):
             raise ValueError(f"levels {levels!r}")
         if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-            raise ValueError("classes that are no names")
+            raise ValueError("classes must be a list of names")
         return cls(size, 0 if palette else levels, palette, tuple(classes))
 
 
 def nearest_colors(pixels: UInt8[np.ndarray, "P 3"], palette: Sequence[Sequence[int]]) -> Int[np.ndarray, " P"]:
-    """Return the nearest colour of each pixel by squared distance; of equally near ones the first."""
-    colors, squares = _columns(tuple(map(tuple, palette)))
-    found = np.empty(len(pixels), dtype=np.int32)
-    for first in range(0, len(pixels), _PIXELS):
-        part = pixels[first : first + _PIXELS].astype(np.float32)
-        # All whole numbers below 2^24, so exact, in whatever order a machine adds them up.
-        found[first : first + _PIXELS] = np.argmin(squares - 2 * part @ colors, axis=1)
-    return found
+    """Find the index of the nearest colour of each pixel, by squared distance; ties go to the first."""
+    colors, squares = _palette_columns(tuple(map(tuple, palette)))
+    indices = np.empty(len(pixels), dtype=np.int32)
+    for start in range(0, len(pixels), _CHUNK_PIXELS):
+        part = pixels[start : start + _CHUNK_PIXELS].astype(np.float32)
+        # All values are integers below 2^24, so the result is exact whatever the order of summation.
+        indices[start : start + _CHUNK_PIXELS] = np.argmin(squares - 2 * part @ colors, axis=1)
+    return indices
 
 
 @lru_cache(maxsize=4)
-def _columns(palette: tuple[tuple[int, ...], ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the colours as columns (3, n), and the square of each one's length (n,)."""
+def _palette_columns(palette: tuple[tuple[int, ...], ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Convert a palette to columns (3, n), and the squared norm of each colour (n,)."""
     colors = np.array(palette, dtype=np.float32).T
     return colors, (colors**2).sum(0)
 
 
-def find_palette(pixels: UInt8[np.ndarray, "P 3"], n: int, seed: int) -> tuple[tuple[int, int, int], ...]:
-    """Return ``n`` colours for these pixels by k-means, or all of theirs where they have no more.
+def fit_palette(pixels: UInt8[np.ndarray, "P 3"], n: int, seed: int) -> tuple[tuple[int, int, int], ...]:
+    """Fit a palette of ``n`` colours to pixels by k-means; all of their colours if there are at most ``n``.
 
     Raises:
         MissingExtra: scikit-learn is not installed.
     """
     colors = np.unique(pixels, axis=0)
     if len(colors) > n:
-        from firstlight.tokenizer.palette import centres
-
-        colors = centres(pixels, n, seed)
-    if len(colors) == 1:  # a corpus of one colour still needs two
+        colors = _kmeans_colors(pixels, n, seed)
+    if len(colors) == 1:  # a palette has at least two colours
         colors = np.concatenate([colors, 255 - colors])
     return tuple((int(r), int(g), int(b)) for r, g, b in colors)
+
+
+def _kmeans_colors(pixels: UInt8[np.ndarray, "P 3"], n: int, seed: int) -> UInt8[np.ndarray, "n 3"]:
+    """Cluster pixels into ``n`` colours: the distinct rounded cluster centres, sorted."""
+    try:
+        from sklearn.cluster import MiniBatchKMeans
+    except ImportError as error:
+        raise MissingExtra("a palette of colours", "images") from error
+    progress.notice(f"fitting a palette of {n} colours by k-means on {len(pixels):,} pixels")
+    kmeans = MiniBatchKMeans(n, random_state=seed, n_init=1, batch_size=_KMEANS_BATCH, max_iter=30)
+    centers = kmeans.fit(pixels.astype(np.float32)).cluster_centers_
+    return np.unique(np.rint(centers).clip(0, 255).astype(np.uint8), axis=0)

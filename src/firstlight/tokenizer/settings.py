@@ -1,4 +1,4 @@
-"""What a tokenizer may be asked to be."""
+"""Settings of a tokenizer: the table ``tokenizer`` of a run."""
 
 from typing import Literal
 
@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from firstlight.config import Settings
 from firstlight.tokenizer.patterns import PATTERNS
 
-LEAST, MOST = 257, 200_000
+MIN_VOCAB_SIZE, MAX_VOCAB_SIZE = 257, 200_000
 
 
 class TokenizerSettings(Settings):
@@ -18,36 +18,34 @@ class TokenizerSettings(Settings):
     )
     vocab_size: int | Literal["auto"] = Field(
         "auto",
-        description="tokens in all; auto: 512 to 32,768 by the text and its characters; char and byte have their own",
+        description="number of tokens; auto: 512 to 32,768, depending on the text; ignored by char and byte",
     )
-    pattern: str = Field("qwen2", description=f"how BPE cuts text into words: {', '.join(PATTERNS)}")
+    pattern: str = Field("qwen2", description=f"how BPE splits text into words: {', '.join(PATTERNS)}")
     path: str | None = Field(None, description="load this tokenizer instead of training one")
-    sample_bytes: int = Field(
-        256 << 20, ge=1, description="text that training looks at, taken from the beginning of every source"
-    )
-    min_frequency: int = Field(1, ge=1, description="of a word, for kind word")
-    words: str = Field(
+    sample_bytes: int = Field(256 << 20, ge=1, description="bytes of text to train on, from the start of every source")
+    min_frequency: int = Field(1, ge=1, description="kind word: minimum count of a word")
+    vocab_source: str = Field(
         "corpus",
-        description="kind word takes the corpus's; or only those in the word vectors at this path; vectors: "
-        "in those that model.embeddings names",
+        description="kind word: corpus, all words of the corpus; a path of word vectors, only words that they have; "
+        "vectors, only words that model.embeddings has",
     )
 
     @field_validator("vocab_size")
     @classmethod
-    def _in_range(cls, value: int | str) -> int | str:
-        if isinstance(value, int) and not LEAST <= value <= MOST:
-            raise ValueError(f"must lie between {LEAST} (256 bytes and end-of-text) and {MOST}")
+    def _check_vocab_size(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and not MIN_VOCAB_SIZE <= value <= MAX_VOCAB_SIZE:
+            raise ValueError(f"must be between {MIN_VOCAB_SIZE} (256 bytes and end-of-text) and {MAX_VOCAB_SIZE}")
         return value
 
     @field_validator("pattern")
     @classmethod
-    def _known(cls, value: str) -> str:
+    def _check_pattern(cls, value: str) -> str:
         if value not in PATTERNS:
             raise ValueError(f"must be one of {', '.join(PATTERNS)}")
         return value
 
     @model_validator(mode="after")
-    def _fits(self) -> "TokenizerSettings":
-        if self.words != "corpus" and self.kind != "word":
-            raise ValueError("words from vectors are for kind=word; BPE's tokens get vectors as they are")
+    def _check_vocab_source(self) -> "TokenizerSettings":
+        if self.vocab_source != "corpus" and self.kind != "word":
+            raise ValueError("vocab_source applies to kind=word only; tokens of other kinds get vectors without it")
         return self

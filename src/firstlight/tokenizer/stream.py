@@ -1,55 +1,56 @@
-"""Ids to text one by one, for text that is shown while it is written."""
+"""Decode ids to text one by one, for text that is streamed while it is generated."""
 
 import codecs
 from collections.abc import Callable
 
-_WINDOW, _KEPT = 64, 16
+_MAX_RECENT, _KEEP_RECENT = 64, 16  # ids
 
 
 class StreamDecoder:
-    """Turns ids into text one by one, holding back bytes that are no whole character yet.
+    """Decodes ids one by one, holding back the bytes of incomplete characters.
 
-    The pieces, with what ``flush`` gives, are together the text that ``Tokenizer.decode`` gives for all ids.
+    The concatenated results of ``push`` and ``flush`` equal ``Tokenizer.decode`` of all ids.
 
     Args:
-        to_bytes: ids to bytes, where the bytes of ids are simply joined; otherwise None.
-        to_text: ids to text, where they are not: it is given the last few ids again and again.
-        is_open: whether an id's text may change with what follows it, such as one byte of a character.
-        special: ids that are left out of the text.
+        to_bytes: decodes ids to bytes, where decoding is a plain concatenation; otherwise None.
+        to_text: decodes ids to text, otherwise: it is called with the last few ids again and again.
+        is_incomplete: whether an id's text may change with the next id, such as one byte of a character.
+        special_ids: ids that are skipped.
     """
 
     def __init__(
         self,
         to_bytes: Callable[[list[int]], bytes] | None,
         to_text: Callable[[list[int]], str],
-        is_open: Callable[[int], bool],
-        special: set[int],
+        is_incomplete: Callable[[int], bool],
+        special_ids: frozenset[int],
     ) -> None:
-        self._to_bytes, self._to_text, self._is_open, self._special = to_bytes, to_text, is_open, special
+        self._to_bytes, self._to_text = to_bytes, to_text
+        self._is_incomplete, self._special_ids = is_incomplete, special_ids
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self._recent: list[int] = []
-        self._shown = ""
+        self._emitted = ""
 
-    def push(self, token: int) -> str:
-        """Take one id; return the text that is sure now."""
+    def push(self, token_id: int) -> str:
+        """Add one id; return the text that is now complete."""
         if self._to_bytes is not None:
-            return self._utf8.decode(self._to_bytes([token]))
-        if token in self._special:
+            return self._utf8.decode(self._to_bytes([token_id]))
+        if token_id in self._special_ids:
             return ""
-        self._recent.append(token)
-        return "" if self._is_open(token) else self._new()
+        self._recent.append(token_id)
+        return "" if self._is_incomplete(token_id) else self._new_text()
 
     def flush(self) -> str:
-        """Return what is left, broken characters as U+FFFD."""
-        return self._utf8.decode(b"", final=True) if self._to_bytes is not None else self._new()
+        """Return the remaining text, with incomplete characters as U+FFFD."""
+        return self._utf8.decode(b"", final=True) if self._to_bytes is not None else self._new_text()
 
-    def _new(self) -> str:
+    def _new_text(self) -> str:
         text = self._to_text(self._recent)
-        new = text[len(self._shown) :]
-        self._shown = text
-        if len(self._recent) > _WINDOW:
-            # Only neighbours decide how a token is written, so a few of them stand for all before.
-            edges = range(len(self._recent) - _KEPT, 0, -1)
-            self._recent = self._recent[next((i for i in edges if not self._is_open(self._recent[i - 1])), 0) :]
-            self._shown = self._to_text(self._recent)
+        new = text[len(self._emitted) :]
+        self._emitted = text
+        if len(self._recent) > _MAX_RECENT:
+            # How a token is decoded depends on its neighbours only, so a few recent ids are enough context.
+            edges = range(len(self._recent) - _KEEP_RECENT, 0, -1)
+            self._recent = self._recent[next((i for i in edges if not self._is_incomplete(self._recent[i - 1])), 0) :]
+            self._emitted = self._to_text(self._recent)
         return new

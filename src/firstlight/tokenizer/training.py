@@ -12,26 +12,26 @@ from tokenizers import Tokenizer as Inner
 from firstlight import progress
 from firstlight.errors import TokenizerError
 from firstlight.tokenizer.bpe import train_bpe
-from firstlight.tokenizer.from_vocab import characters
-from firstlight.tokenizer.settings import LEAST, TokenizerSettings
+from firstlight.tokenizer.from_vocab import build_char_level
+from firstlight.tokenizer.settings import MIN_VOCAB_SIZE, TokenizerSettings
 from firstlight.tokenizer.tokenizer import END_OF_TEXT, UNKNOWN, Tokenizer, without_surrogates
-from firstlight.tokenizer.tokenizer_json import byte_characters
-from firstlight.tokenizer.word_pretokenizer import word_cutter
+from firstlight.tokenizer.tokenizer_json import bytes_to_unicode
+from firstlight.tokenizer.word_pretokenizer import word_pretokenizer
 from firstlight.types import Document
+
+_CHUNK_CHARACTERS = 1 << 16
+_HEAD_BYTES = 4 << 20  # read to choose a vocabulary size
+_DEFAULT_WORDS = 32_768
 
 
 class SelectWords(Protocol):
-    """Selects the words of a corpus that a file of word vectors has (``vectors.known``)."""
+    """Selects the words of a corpus that have a word vector (``vectors.select_words``)."""
 
     def __call__(
-        self, words: Sequence[str], counts: Counter[str], path: Path, *, fill: int, is_word: Callable[[str], bool]
+        self, words: Sequence[str], counts: Counter[str], path: Path, *, n_words: int, is_word: Callable[[str], bool]
     ) -> list[str]:
         """Return the selected words."""
         ...
-
-
-_STRETCH = 1 << 16
-_HEAD = 4 << 20
 
 
 def train(
@@ -41,188 +41,186 @@ def train(
     n_bytes: int | None = None,
     select_words: SelectWords | None = None,
 ) -> Tokenizer:
-    """Train the tokenizer that ``settings`` ask for; the same text gives the same tokenizer.
+    """Train the tokenizer that ``settings`` specify; the same text gives the same tokenizer.
 
     Args:
-        documents: text; pieces of a long document may follow one another.
+        documents: text; a long document may arrive as several consecutive ones.
         settings: kind and vocabulary.
-        n_bytes: size of the text where it is known, for progress and for an automatic vocabulary.
-        select_words: selects the words of a vocabulary where ``settings.words`` is the path of word vectors
-            (``vectors.known``).
+        n_bytes: size of the text if it is known, for progress and for ``vocab_size="auto"``.
+        select_words: selects the vocabulary where ``settings.vocab_source`` is a path of word vectors
+            (``vectors.select_words``).
 
     Raises:
-        TokenizerError: there is no text, or too little for the vocabulary asked for.
+        TokenizerError: no text, or too little for the requested vocabulary.
     """
     if settings.kind == "byte":
-        return _byte()
-    text = _Text(documents, settings.sample_bytes, n_bytes)
+        return _build_byte_level()
+    text = _TextChunks(documents, settings.sample_bytes, n_bytes)
     if settings.kind == "word":
-        return _word(text, settings, select_words)
-    return _bpe(text, settings) if settings.kind == "bpe" else _char(text, settings)
+        return _train_word(text, settings, select_words)
+    return _train_bpe(text, settings) if settings.kind == "bpe" else _train_char(text)
 
 
-class _Text:
-    """Iterates once over stretches of text until enough bytes were seen; a stretch ends where white space begins."""
+class _TextChunks:
+    """Iterates once over chunks of text, each starting at white space, until ``limit`` bytes were read."""
 
-    def __init__(self, documents: Iterable[Document], most: int, total: int | None) -> None:
-        self._documents, self._most, self._total = documents, most, total
+    def __init__(self, documents: Iterable[Document], limit: int, total: int | None) -> None:
+        self._documents, self._limit, self._total = documents, limit, total
         self._empty = True
-        self._stream = self._stretches()
+        self._chunks = self._read()
 
     def __iter__(self) -> Iterator[str]:
-        return self._stream
+        return self._chunks
 
-    def _stretches(self) -> Iterator[str]:
-        seen, held = 0, ""
-        with progress.task("tokenizer", None if self._total is None else min(self._total, self._most), "B") as task:
+    def _read(self) -> Iterator[str]:
+        n_bytes, pending = 0, ""
+        expected = None if self._total is None else min(self._total, self._limit)
+        with progress.task("tokenizer", expected, "B") as task:
             for document in self._documents:
                 if not isinstance(document.content, str):
                     raise TokenizerError(
-                        "a document is no text", where=document.source, fix="Prepare it without a tokenizer."
+                        "a document is not text", where=document.source, fix="Prepare it without a tokenizer."
                     )
                 size = len(document.content.encode("utf-8", "surrogatepass"))
-                seen += size
-                *whole, last = _stretches(held + without_surrogates(document.content))
-                yield from whole
-                held = last
+                n_bytes += size
+                *complete, last = _split_chunks(pending + without_surrogates(document.content))
+                yield from complete
+                pending = last
                 if last and not document.continues:
                     yield last
-                    held = ""
+                    pending = ""
                 self._empty = self._empty and size == 0
                 task.advance(size)
-                if seen >= self._most:
-                    progress.notice(f"the tokenizer is trained on {seen / 1e6:,.0f} MB of the text")
+                if n_bytes >= self._limit:
+                    progress.notice(f"training the tokenizer on the first {n_bytes / 1e6:,.0f} MB of text")
                     break
-            if held:
-                yield held
+            if pending:
+                yield pending
 
-    def vocabulary(self) -> int:
-        """Return a vocabulary that suits the text, of which the beginning is read, and held, for that."""
+    def choose_vocab_size(self) -> int:
+        """Choose a vocabulary size for the text, from its first megabytes, which are kept in memory."""
         head: list[str] = []
-        n_bytes, characters, whole = 0, set[str](), True
-        for stretch in self._stream:
-            head.append(stretch)
-            n_bytes += len(stretch.encode("utf-8"))
-            characters.update(stretch)
-            if n_bytes >= _HEAD:
-                whole = False
+        n_bytes, characters, complete = 0, set[str](), True
+        for chunk in self._chunks:
+            head.append(chunk)
+            n_bytes += len(chunk.encode("utf-8"))
+            characters.update(chunk)
+            if n_bytes >= _HEAD_BYTES:
+                complete = False
                 break
-        self._stream = chain(head, self._stream)
-        return auto_vocabulary(
-            n_bytes if whole else max(n_bytes, self._total or 0), sum(c > "\x7f" for c in characters)
-        )
+        self._chunks = chain(head, self._chunks)
+        n_bytes = n_bytes if complete else max(n_bytes, self._total or 0)
+        return auto_vocab_size(n_bytes, sum(c > "\x7f" for c in characters))
 
-    def check(self) -> None:
-        """Refuse to go on without any text."""
+    def check_not_empty(self) -> None:
+        """Raise if there was no text."""
         if self._empty:
-            raise TokenizerError(
-                "there is no text to train a tokenizer on", fix="Check the corpus: every document is empty."
-            )
+            raise TokenizerError("no text to train a tokenizer on", fix="Check the corpus: every document is empty.")
 
 
-def _stretches(text: str) -> Iterator[str]:
-    """Cut a long text before white space, since the trainer holds each stretch whole on every core."""
-    first = 0
-    while len(text) - first > _STRETCH:
-        window = (first + 1, first + _STRETCH)
-        at = max(text.rfind(" ", *window), text.rfind("\n", *window))
-        at = at if at > 0 else first + _STRETCH
-        yield text[first:at]
-        first = at
-    yield text[first:]
+def _split_chunks(text: str) -> Iterator[str]:
+    """Split a long text before white space; BPE training copies each chunk to every core."""
+    start = 0
+    while len(text) - start > _CHUNK_CHARACTERS:
+        window = (start + 1, start + _CHUNK_CHARACTERS)
+        end = max(text.rfind(" ", *window), text.rfind("\n", *window))
+        end = end if end > 0 else start + _CHUNK_CHARACTERS
+        yield text[start:end]
+        start = end
+    yield text[start:]
 
 
-def auto_vocabulary(n_bytes: int, n_characters: int = 0) -> int:
-    """Return a vocabulary for a text: a power of two from 512 to 32,768.
+def auto_vocab_size(n_bytes: int, n_characters: int = 0) -> int:
+    """Choose a vocabulary size for a text: a power of two from 512 to 32,768.
 
-    It is near the text's bytes / 500, and no smaller than all its characters, so that Chinese, which has
-    thousands, is not cut into bytes.
+    It is about the text's bytes / 500, and larger than the number of characters, so that Chinese text, which has
+    thousands, is not encoded as bytes.
 
     Args:
         n_bytes: size of the text.
-        n_characters: different characters in it, beyond ASCII.
+        n_characters: number of distinct non-ASCII characters.
     """
     size = 512
-    while size < 32_768 and (size * 2 <= n_bytes / 250 or size < n_characters + LEAST):
+    while size < 32_768 and (size * 2 <= n_bytes / 250 or size < n_characters + MIN_VOCAB_SIZE):
         size *= 2
     return size
 
 
-def _bpe(text: _Text, settings: TokenizerSettings) -> Tokenizer:
-    wanted = settings.vocab_size if isinstance(settings.vocab_size, int) else text.vocabulary()
-    inner = train_bpe(text, settings.pattern, wanted, END_OF_TEXT)
-    text.check()
-    if settings.vocab_size != "auto" and inner.get_vocab_size() < wanted:
+def _train_bpe(text: _TextChunks, settings: TokenizerSettings) -> Tokenizer:
+    vocab_size = settings.vocab_size if isinstance(settings.vocab_size, int) else text.choose_vocab_size()
+    inner = train_bpe(text, settings.pattern, vocab_size, END_OF_TEXT)
+    text.check_not_empty()
+    if settings.vocab_size != "auto" and inner.get_vocab_size() < vocab_size:
         raise TokenizerError(
-            "the text allows no vocabulary of that size",
+            "the text is too short for a vocabulary of that size",
             where="tokenizer.vocab_size",
-            found=wanted,
+            found=vocab_size,
             expected=f"at most {inner.get_vocab_size()}",
-            fix="Lower tokenizer.vocab_size, or bring more text.",
+            fix="Lower tokenizer.vocab_size, or add text.",
         )
     return Tokenizer(inner, eot=END_OF_TEXT, unk=None)
 
 
-def _byte() -> Tokenizer:
-    vocabulary = {c: b for b, c in byte_characters().items()}
-    inner = Inner(models.BPE(vocab=vocabulary, merges=[]))
+def _build_byte_level() -> Tokenizer:
+    vocab = {c: b for b, c in bytes_to_unicode().items()}
+    inner = Inner(models.BPE(vocab=vocab, merges=[]))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     inner.decoder = decoders.ByteLevel()
     inner.add_special_tokens([END_OF_TEXT])
     return Tokenizer(inner, eot=END_OF_TEXT, unk=None)
 
 
-def _char(text: _Text, settings: TokenizerSettings) -> Tokenizer:
-    del settings
-    seen: set[str] = set()
-    for piece in text:
-        seen.update(piece)
-    text.check()
-    return characters([END_OF_TEXT, UNKNOWN, *sorted(seen)])
+def _train_char(text: _TextChunks) -> Tokenizer:
+    characters: set[str] = set()
+    for chunk in text:
+        characters.update(chunk)
+    text.check_not_empty()
+    return build_char_level([END_OF_TEXT, UNKNOWN, *sorted(characters)])
 
 
-def _word(text: _Text, settings: TokenizerSettings, select_words: SelectWords | None) -> Tokenizer:
-    before = word_cutter()
+def _train_word(text: _TextChunks, settings: TokenizerSettings, select_words: SelectWords | None) -> Tokenizer:
+    pre_tokenizer = word_pretokenizer()
     counts: Counter[str] = Counter()
-    for piece in text:
-        counts.update(word for word, _ in before.pre_tokenize_str(piece))
-    text.check()
-    wanted = settings.vocab_size if isinstance(settings.vocab_size, int) else 32_768
+    for chunk in text:
+        counts.update(word for word, _ in pre_tokenizer.pre_tokenize_str(chunk))
+    text.check_not_empty()
+    fixed_size = settings.vocab_size if isinstance(settings.vocab_size, int) else None
     words = [w for w, n in sorted(counts.items(), key=lambda item: (-item[1], item[0])) if n >= settings.min_frequency]
-    if settings.words == "vectors":
+    if settings.vocab_source == "vectors":
         raise TokenizerError(
-            "there is no model here whose vectors could give the words",
-            where="tokenizer.words",
+            "there is no model whose word vectors could supply the words",
+            where="tokenizer.vocab_source",
             found="vectors",
-            fix="Give the path of the vectors.",
+            fix="Set it to the path of the vectors.",
         )
-    if settings.words != "corpus":
+    if settings.vocab_source != "corpus":
         assert select_words is not None
-        fill = wanted - 2 if isinstance(settings.vocab_size, int) else 0
-        words = select_words(words, counts, Path(settings.words), fill=fill, is_word=lambda word: _is_one(before, word))
-    if isinstance(settings.vocab_size, int) and len(words) + 2 < wanted:
-        raise TokenizerError(
-            "the text has fewer different words" if settings.words == "corpus" else "text and vectors have fewer words",
-            where="tokenizer.vocab_size",
-            found=wanted,
-            expected=f"at most {len(words) + 2}",
-            fix="Lower tokenizer.vocab_size, or bring more text.",
+        words = select_words(
+            words,
+            counts,
+            Path(settings.vocab_source),
+            n_words=0 if fixed_size is None else fixed_size - 2,
+            is_word=lambda word: [part for part, _ in pre_tokenizer.pre_tokenize_str(word)] == [word],
         )
-    vocabulary = {token: i for i, token in enumerate([END_OF_TEXT, UNKNOWN, *words[: wanted - 2]])}
-    spaced = decoders.WordPiece(prefix="##", cleanup=True)
-    # Between Han characters, and before their signs, there are no spaces.
-    joined = decoders.Replace(Regex(r"^ (?=[\p{Han}，。！？；：、”’」』）》])"), "")
-    return _word_level(vocabulary, before, decoders.Sequence([spaced, joined]))
+    if fixed_size is not None and len(words) + 2 < fixed_size:
+        source = "the text" if settings.vocab_source == "corpus" else "text and vectors together"
+        raise TokenizerError(
+            f"too few distinct words in {source}",
+            where="tokenizer.vocab_size",
+            found=fixed_size,
+            expected=f"at most {len(words) + 2}",
+            fix="Lower tokenizer.vocab_size, or add text.",
+        )
+    tokens = [END_OF_TEXT, UNKNOWN, *words[: (fixed_size or _DEFAULT_WORDS) - 2]]
+    wordpiece = decoders.WordPiece(prefix="##", cleanup=True)
+    # Han characters, and punctuation after them, are not separated by spaces.
+    join_han = decoders.Replace(Regex(r"^ (?=[\p{Han}，。！？；：、”’」』）》])"), "")
+    return _build_word_level(tokens, pre_tokenizer, decoders.Sequence([wordpiece, join_han]))
 
 
-def _is_one(before: Any, word: str) -> bool:
-    """Tell whether a word is cut no further."""
-    return [part for part, _ in before.pre_tokenize_str(word)] == [word]
-
-
-def _word_level(vocabulary: dict[str, int], before: Any, decoder: Any) -> Tokenizer:
-    inner = Inner(models.WordLevel(vocab=vocabulary, unk_token=UNKNOWN))
-    inner.pre_tokenizer = before
+def _build_word_level(tokens: Sequence[str], pre_tokenizer: Any, decoder: Any) -> Tokenizer:
+    inner = Inner(models.WordLevel(vocab={token: i for i, token in enumerate(tokens)}, unk_token=UNKNOWN))
+    inner.pre_tokenizer = pre_tokenizer
     inner.decoder = decoder
     inner.add_special_tokens([END_OF_TEXT, UNKNOWN])
     return Tokenizer(inner, eot=END_OF_TEXT, unk=UNKNOWN)

@@ -1,10 +1,10 @@
-"""What a word is: where kind word cuts a text, and where vectors are trained."""
+"""The pre-tokenizer of kind word, also used to train word vectors."""
 
 from typing import Any
 
 from tokenizers import Regex, pre_tokenizers
 
 
-def word_cutter() -> Any:
-    """Return what cuts: Han characters are words of their own; elsewhere runs of word characters, and runs of signs."""
+def word_pretokenizer() -> Any:
+    """Create a pre-tokenizer that splits off each Han character, and otherwise runs of letters and of punctuation."""
     return pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(r"\p{Han}"), "isolated"), pre_tokenizers.Whitespace()])

@@ -1,22 +1,20 @@
-"""Word vectors: read and written in the formats that others publish, put onto a vocabulary, trained, judged."""
+"""Word vectors: read and write published formats, map them to a vocabulary, train and evaluate them."""
 
-from firstlight.vectors.coverage import Coverage, coverage
-from firstlight.vectors.formats import read
-from firstlight.vectors.mapping import Mapped, onto
+from firstlight.vectors.mapping import Coverage, MappedVectors, compute_coverage, map_to_vocab, select_words
+from firstlight.vectors.readers import read_vectors
 from firstlight.vectors.settings import VectorSettings
-from firstlight.vectors.vocabulary import known
 from firstlight.vectors.word_vectors import WordVectors
-from firstlight.vectors.writing import SUFFIXES, write
+from firstlight.vectors.writers import WRITERS, write_vectors
 
 __all__ = [
-    "SUFFIXES",
+    "WRITERS",
     "Coverage",
-    "Mapped",
+    "MappedVectors",
     "VectorSettings",
     "WordVectors",
-    "coverage",
-    "known",
-    "onto",
-    "read",
-    "write",
+    "compute_coverage",
+    "map_to_vocab",
+    "read_vectors",
+    "select_words",
+    "write_vectors",
 ]

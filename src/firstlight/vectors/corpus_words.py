@@ -1,4 +1,4 @@
-"""A corpus as numbers of words, for training vectors: read once, held as four bytes a word."""
+"""A corpus as word ids, for training word vectors: read once, stored as four bytes per word."""
 
 from array import array
 from collections.abc import Iterable, Iterator
@@ -8,22 +8,22 @@ import numpy as np
 
 from firstlight import progress
 from firstlight.errors import TokenizerError
-from firstlight.tokenizer.word_pretokenizer import word_cutter
+from firstlight.tokenizer.word_pretokenizer import word_pretokenizer
 from firstlight.types import Document
 from firstlight.vectors.settings import VectorSettings
 
-_LONGEST = 10_000  # words of a sentence: gensim leaves out what lies behind
+_MAX_SENTENCE_WORDS = 10_000  # gensim ignores what follows
 
 
 @dataclass(frozen=True, slots=True)
 class CorpusWords:
-    """A text as numbers.
+    """A text as word ids.
 
     Attributes:
-        words: those that are common enough, the commonest first.
-        counts: of each (V,).
-        ids: the whole text (N,) int32; rare words are left out, and their neighbours are neighbours then.
-        starts: where each document begins in it.
+        words: those that are frequent enough, the most frequent first.
+        counts: of each word (V,).
+        ids: the whole text (N,) int32, without rare words, whose neighbours become adjacent.
+        starts: index in ``ids`` of the start of each document.
     """
 
     words: list[str]
@@ -32,51 +32,54 @@ class CorpusWords:
     starts: np.ndarray
 
     def sentences(self) -> Iterator[np.ndarray]:
-        """Yield stretches of ids that cross no document's border, of at most ten thousand."""
+        """Yield chunks of ids that do not cross documents, of at most ten thousand."""
         for first, last in zip(self.starts, [*self.starts[1:], len(self.ids)], strict=True):
-            for at in range(int(first), int(last), _LONGEST):
-                yield self.ids[at : min(at + _LONGEST, int(last))]
+            for start in range(int(first), int(last), _MAX_SENTENCE_WORDS):
+                yield self.ids[start : min(start + _MAX_SENTENCE_WORDS, int(last))]
 
 
-def corpus_words(documents: Iterable[Document], settings: VectorSettings, n_bytes: int | None) -> CorpusWords:
-    """Cut a corpus into words as the tokenizer of kind word does.
+def read_corpus_words(documents: Iterable[Document], settings: VectorSettings, n_bytes: int | None) -> CorpusWords:
+    """Split a corpus into words as the tokenizer of kind word does, and number them.
 
     Args:
-        documents: text; pieces of a long one may follow one another, and a word that is cut between them is two.
-        settings: which words are kept.
+        documents: text; a long document may arrive as several consecutive ones, and a word that is cut between two of
+            them counts as two.
+        settings: which words to keep.
         n_bytes: size of the text, for progress.
 
     Raises:
-        TokenizerError: a document that is no text, or fewer than two words that are common enough.
+        TokenizerError: a document that is not text, or fewer than two words that are frequent enough.
     """
-    cutter, seen, held = word_cutter(), dict[str, int](), array("i")
-    starts, begins = array("q"), True
+    pre_tokenizer, first_ids, raw_ids = word_pretokenizer(), dict[str, int](), array("i")
+    starts, is_new_document = array("q"), True
     with progress.task("read", n_bytes, "B") as task:
         for document in documents:
             if not isinstance(document.content, str):
-                raise TokenizerError("a document is no text", where=document.source)
-            if begins:
-                starts.append(len(held))
-            begins = not document.continues
+                raise TokenizerError("a document is not text", where=document.source)
+            if is_new_document:
+                starts.append(len(raw_ids))
+            is_new_document = not document.continues
             text = document.content.lower() if settings.lower else document.content
-            held.extend(seen.setdefault(word, len(seen)) for word, _ in cutter.pre_tokenize_str(text))
+            raw_ids.extend(
+                first_ids.setdefault(word, len(first_ids)) for word, _ in pre_tokenizer.pre_tokenize_str(text)
+            )
             task.advance(len(document.content.encode("utf-8", "surrogatepass")))
-    found, raw = list(seen), np.frombuffer(held, dtype=np.int32)
-    counts = np.bincount(raw, minlength=len(found))
-    common = sorted(
-        (i for i in range(len(found)) if counts[i] >= settings.min_count), key=lambda i: (-counts[i], found[i])
+    all_words, raw = list(first_ids), np.frombuffer(raw_ids, dtype=np.int32)
+    counts = np.bincount(raw, minlength=len(all_words))
+    frequent = sorted(
+        (i for i in range(len(all_words)) if counts[i] >= settings.min_count), key=lambda i: (-counts[i], all_words[i])
     )[: settings.max_words]
-    if len(common) < 2:
+    if len(frequent) < 2:
         raise TokenizerError(
-            "the text has too few words to train vectors",
+            "the text has too few frequent words to train vectors",
             where="vectors.min_count",
             found=settings.min_count,
-            fix="Lower vectors.min_count, or bring more text.",
+            fix="Lower vectors.min_count, or add text.",
         )
-    numbers = np.full(len(found), -1, dtype=np.int32)
-    numbers[common] = np.arange(len(common), dtype=np.int32)
-    renamed = numbers[raw]
-    kept = renamed >= 0
-    before = np.concatenate([[0], np.cumsum(kept)])  # how many are kept before each place
-    places = before[np.frombuffer(starts, dtype=np.int64)]
-    return CorpusWords([found[i] for i in common], counts[common], renamed[kept], np.unique(places))
+    new_ids = np.full(len(all_words), -1, dtype=np.int32)
+    new_ids[frequent] = np.arange(len(frequent), dtype=np.int32)
+    ids = new_ids[raw]
+    is_kept = ids >= 0
+    kept_before = np.concatenate([[0], np.cumsum(is_kept)])
+    new_starts = kept_before[np.frombuffer(starts, dtype=np.int64)]
+    return CorpusWords([all_words[i] for i in frequent], counts[frequent], ids[is_kept], np.unique(new_starts))

@@ -1,4 +1,4 @@
-"""Judge word vectors: do near words mean alike, and do differences of words carry over."""
+"""Evaluate word vectors on word similarity (Spearman correlation with human scores) and on analogies (accuracy)."""
 
 import re
 from collections.abc import Iterator
@@ -9,131 +9,136 @@ import numpy as np
 
 from firstlight.errors import TokenizerError
 from firstlight.statistics import METRICS
-from firstlight.vectors.stream import open_vectors
+from firstlight.vectors.readers import open_vectors
 from firstlight.vectors.word_vectors import WordVectors
 
-_MOST_LINE = 1 << 16
-_NUMBERS_AT_ONCE = 1 << 25  # of the table of questions by words
+_MAX_LINE_BYTES = 1 << 16
+_MAX_SCORES = 1 << 25  # size of the (questions, words) matrix computed at once
 
 
 @dataclass(frozen=True, slots=True)
-class Similarity:
-    """How well cosines rank pairs of words as people did.
+class WordPairsResult:
+    """Agreement of cosine similarities with human similarity scores.
 
     Attributes:
-        spearman: of the pairs found; None with fewer than three.
-        found: pairs both of whose words have a vector.
-        skipped: others.
+        spearman: rank correlation over the evaluated pairs; None with fewer than three.
+        evaluated: number of pairs whose words both have a vector.
+        skipped: number of other pairs.
     """
 
     file: str
     spearman: float | None
-    found: int
+    evaluated: int
     skipped: int
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
-    """Questions of one kind: how many were answered right, of those whose four words have a vector."""
+class AnalogySection:
+    """Results on one section of analogy questions; questions with a word that has no vector are skipped."""
 
     name: str
-    right: int
-    found: int
+    correct: int
+    evaluated: int
     skipped: int
 
     @property
     def accuracy(self) -> float | None:
-        """Share of right answers, or None where no question could be asked."""
-        return self.right / self.found if self.found else None
+        """Ratio of correct answers; None if all questions were skipped."""
+        return self.correct / self.evaluated if self.evaluated else None
 
 
-def similarity(vectors: WordVectors, path: Path) -> Similarity:
-    """Rank pairs of words, a line each with people's score behind them, by the cosine of their vectors.
+def evaluate_word_pairs(vectors: WordVectors, path: Path) -> WordPairsResult:
+    """Correlate the cosine similarities of word pairs with human scores, read from lines of two words and a score.
 
     Raises:
-        TokenizerError: a line that is none.
+        TokenizerError: a malformed line.
     """
     rows, scores, skipped = [], [], 0
-    for first, second, score in _pairs(path):
-        found = vectors.find(first), vectors.find(second)
-        if found[0] is None or found[1] is None:
+    for first, second, score in _read_pairs(path):
+        first_match, second_match = vectors.find(first), vectors.find(second)
+        if first_match is None or second_match is None:
             skipped += 1
             continue
-        rows.append((found[0][0], found[1][0]))
+        rows.append((first_match[0], second_match[0]))
         scores.append(score)
     if len(rows) < 3:
-        return Similarity(path.name, None, len(rows), skipped)
-    units = _units(vectors.matrix)
-    at = np.array(rows)
-    cosines = (units[at[:, 0]] * units[at[:, 1]]).sum(1)
-    return Similarity(path.name, METRICS["spearman"](cosines, np.array(scores)), len(rows), skipped)
+        return WordPairsResult(path.name, None, len(rows), skipped)
+    normalized = _normalize(vectors.matrix)
+    pairs = np.array(rows)
+    cosines = (normalized[pairs[:, 0]] * normalized[pairs[:, 1]]).sum(1)
+    return WordPairsResult(path.name, METRICS["spearman"](cosines, np.array(scores)), len(rows), skipped)
 
 
-def analogies(vectors: WordVectors, path: Path, *, most: int) -> list[Section]:
-    """Answer a is to b as c is to ? by the word nearest to b - a + c, the question's own left out (3CosAdd).
+def evaluate_word_analogies(vectors: WordVectors, path: Path, *, restrict_vocab: int) -> list[AnalogySection]:
+    """Answer "a is to b as c is to ?" with the word nearest to b - a + c, other than a, b and c (3CosAdd).
 
     Args:
-        vectors: which words there are.
-        path: questions, four words a line, in sections that begin with a colon.
-        most: only the first so many words take part, as in word2vec's own program.
+        vectors: the vectors.
+        path: questions, four words per line, in sections whose title lines start with a colon.
+        restrict_vocab: use only this many of the first words, as word2vec's evaluation does.
 
     Returns:
-        The sections; then ``semantic`` and ``syntactic`` ones together, where both are there, and ``total``.
+        The sections; then ``semantic`` and ``syntactic`` totals if there are both; then ``total``.
 
     Raises:
-        TokenizerError: a line that is none.
+        TokenizerError: a malformed line.
     """
-    part = WordVectors(vectors.words[:most], vectors.matrix[:most], vectors.source)
-    units = _units(part.matrix)
+    restricted = WordVectors(vectors.words[:restrict_vocab], vectors.matrix[:restrict_vocab], vectors.source)
+    normalized = _normalize(restricted.matrix)
     sections = []
-    for name, questions in _questions(path):
-        found = [[part.find(word) for word in question] for question in questions]
-        asked = np.array([[hit[0] for hit in hits if hit] for hits in found if all(hits)], dtype=np.int64)
-        right = _right(units, asked.reshape(-1, 4))
-        sections.append(Section(name, right, len(asked), len(questions) - len(asked)))
+    for name, questions in _read_questions(path):
+        matches = [[restricted.find(word) for word in question] for question in questions]
+        rows = np.array([[match[0] for match in found if match] for found in matches if all(found)], dtype=np.int64)
+        correct = _count_correct(normalized, rows.reshape(-1, 4))
+        sections.append(AnalogySection(name, correct, len(rows), len(questions) - len(rows)))
     syntactic = [s for s in sections if s.name.startswith("gram")]
     semantic = [s for s in sections if not s.name.startswith("gram")]
     if syntactic and semantic:
-        sections += [_sum("semantic", semantic), _sum("syntactic", syntactic)]
-        return [*sections, _sum("total", semantic + syntactic)]
-    return [*sections, _sum("total", sections)]
+        sections += [_add_up("semantic", semantic), _add_up("syntactic", syntactic)]
+        return [*sections, _add_up("total", semantic + syntactic)]
+    return [*sections, _add_up("total", sections)]
 
 
-def _right(units: np.ndarray, asked: np.ndarray) -> int:
+def _count_correct(normalized: np.ndarray, questions: np.ndarray) -> int:
     """Count the questions (N, 4) whose fourth word is the nearest one."""
-    count, size = 0, max(1, _NUMBERS_AT_ONCE // len(units))
-    for first in range(0, len(asked), size):
-        rows = asked[first : first + size]
+    count, chunk = 0, max(1, _MAX_SCORES // len(normalized))
+    for start in range(0, len(questions), chunk):
+        rows = questions[start : start + chunk]
         a, b, c, d = rows.T
-        near = (units[b] - units[a] + units[c]) @ units.T  # (n, V)
-        np.put_along_axis(near, rows[:, :3], -np.inf, 1)
-        count += int((near.argmax(1) == d).sum())
+        scores = (normalized[b] - normalized[a] + normalized[c]) @ normalized.T  # (n, V)
+        np.put_along_axis(scores, rows[:, :3], -np.inf, 1)
+        count += int((scores.argmax(1) == d).sum())
     return count
 
 
-def _sum(name: str, sections: list[Section]) -> Section:
-    return Section(name, *(sum(getattr(s, what) for s in sections) for what in ("right", "found", "skipped")))
+def _add_up(name: str, sections: list[AnalogySection]) -> AnalogySection:
+    return AnalogySection(
+        name,
+        correct=sum(s.correct for s in sections),
+        evaluated=sum(s.evaluated for s in sections),
+        skipped=sum(s.skipped for s in sections),
+    )
 
 
-def _units(matrix: np.ndarray) -> np.ndarray:
-    lengths = np.linalg.norm(matrix, axis=1, keepdims=True)
-    return np.asarray(matrix / np.maximum(lengths, np.finfo(np.float32).tiny))
+def _normalize(matrix: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(matrix, axis=1, keepdims=True)
+    return np.asarray(matrix / np.maximum(norms, np.finfo(np.float32).tiny))
 
 
-def _pairs(path: Path) -> Iterator[tuple[str, str, float]]:
-    """Yield two words and a score; SimLex-999's own table has a heading, which says where its score stands."""
-    column, begun = 2, False
-    for number, line in _lines(path):
+def _read_pairs(path: Path) -> Iterator[tuple[str, str, float]]:
+    """Yield two words and a score; in SimLex-999's file, whose header line names the column of the score."""
+    column, is_first = 2, True
+    for number, line in _read_lines(path):
         parts = re.split(r"[\t,;]", line) if re.search(r"[\t,;]", line) else line.split()
-        if not begun:
-            begun = True
+        if is_first:
+            is_first = False
             names = [part.strip().lower() for part in parts]
             if len(parts) > 2 and not _is_number(parts[2]):
                 column = names.index("simlex999") if "simlex999" in names else 2
                 continue
         if len(parts) <= column or not _is_number(parts[column]):
             raise TokenizerError(
-                "is no pair with a score",
+                "is not a word pair with a score",
                 where=f"{path}:{number}",
                 found=repr(line[:40]),
                 expected="word, word, number",
@@ -141,39 +146,40 @@ def _pairs(path: Path) -> Iterator[tuple[str, str, float]]:
         yield parts[0].strip(), parts[1].strip(), float(parts[column])
 
 
-def _questions(path: Path) -> Iterator[tuple[str, list[list[str]]]]:
-    name, held = path.stem, list[list[str]]()
-    for number, line in _lines(path):
+def _read_questions(path: Path) -> Iterator[tuple[str, list[list[str]]]]:
+    """Yield each section's name and questions."""
+    name, questions = path.stem, list[list[str]]()
+    for number, line in _read_lines(path):
         if line.startswith(":"):
-            if held:
-                yield name, held
-            name, held = line[1:].strip(), []
+            if questions:
+                yield name, questions
+            name, questions = line[1:].strip(), []
             continue
         words = line.split()
         if len(words) != 4:
             raise TokenizerError(
-                "is no question of four words",
+                "is not an analogy question of four words",
                 where=f"{path}:{number}",
                 found=repr(line[:40]),
-                expected="such as: Athens Greece Oslo Norway",
+                expected="for example: Athens Greece Oslo Norway",
             )
-        held.append(words)
-    if held:
-        yield name, held
+        questions.append(words)
+    if questions:
+        yield name, questions
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the lines that say something, with their numbers."""
+def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the lines that are neither blank nor comments, with their numbers."""
     if not path.is_file():
         raise TokenizerError("no such file", where=path)
-    with open_vectors(path) as stream:
-        while line := stream.readline(_MOST_LINE):
+    with open_vectors(path) as file:
+        while line := file.readline(_MAX_LINE_BYTES):
             try:
                 text = line.decode("utf-8-sig").strip()
             except UnicodeDecodeError:
-                stream.fail("is no UTF-8", line=True)
+                file.fail("is not UTF-8", line=True)
             if text and not text.startswith("#"):
-                yield stream.line_number, text
+                yield file.line_number, text
 
 
 def _is_number(text: str) -> bool:

@@ -1,85 +1,200 @@
-"""Put word vectors onto a tokenizer's vocabulary: by surface form, else as the mean of a token's pieces."""
+"""Map word vectors to a tokenizer's vocabulary, report their coverage of it, and select words that have vectors."""
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from firstlight import progress
 from firstlight.tokenizer.tokenizer import Tokenizer
-from firstlight.vectors.formats import read
-from firstlight.vectors.token_text import merged, surfaces
-from firstlight.vectors.word_vectors import forms
+from firstlight.vectors.readers import read_vectors
+from firstlight.vectors.token_text import iter_merges, token_texts
+from firstlight.vectors.word_vectors import spellings
 
-WAYS = ("exact", "lower", "pieces", "none", "special")
-EXACT, LOWER, PIECES, NONE, SPECIAL = range(len(WAYS))
+# How a token got its vector; PIECES: the mean of its subwords.
+MATCH_KINDS = ("exact", "lower", "pieces", "none", "special")
+EXACT, LOWER, PIECES, NONE, SPECIAL = range(len(MATCH_KINDS))
 _HAN = ("\u3400", "\u9fff")
+_MAX_LISTED = 50
+_MAX_NAMED = 8
 
 
 @dataclass(frozen=True)
-class Mapped:
+class MappedVectors:
     """A vector for each token that has one.
 
     Attributes:
-        matrix: (V, D) float32; zeros where a token has none.
-        ways: (V,) how each token came by its vector, a place in ``WAYS``.
+        matrix: (V, D) float32; zeros for tokens without a vector.
+        match_kinds: (V,) how each token got its vector, an index into ``MATCH_KINDS``.
         source: the file of the vectors.
     """
 
     matrix: np.ndarray
-    ways: np.ndarray
+    match_kinds: np.ndarray
     source: Path
 
     @property
-    def known(self) -> np.ndarray:
-        """Which tokens have a vector (V,)."""
-        return self.ways <= PIECES
+    def has_vector(self) -> np.ndarray:
+        """Mask (V,) of the tokens that have a vector."""
+        return self.match_kinds <= PIECES
 
 
-def onto(tokenizer: Tokenizer, path: Path) -> Mapped:
-    """Read the vectors that a vocabulary has a use for, and give each token its own.
+def map_to_vocab(tokenizer: Tokenizer, path: Path) -> MappedVectors:
+    """Read the vectors that a vocabulary needs, and assign one to each token.
 
-    A token's surface form is its text without the mark of a word's edge (the space before it, ``</w>``, ``▁``). It has
-    the vector of that form, else of its lower case. Else it has the mean of its pieces, the two parts that were merged
-    to make it, each weighted by its length; a part without a vector of its own stands for its own parts in turn. A
-    single letter or digit is no such piece, since its vector is that of a word of one letter.
+    A token's text, without its word-boundary marker (leading space, ``</w>``, ``▁``), is looked up as it is and then in
+    lower case. A token that is not found gets the mean of the two tokens that were merged to make it, weighted by their
+    lengths, and recursively of their parts. Single letters and digits are not used in means: their vectors are those of
+    one-letter words.
 
     Args:
-        tokenizer: of the model.
+        tokenizer: whose vocabulary to map to.
         path: the vectors.
 
     Raises:
         TokenizerError: the file cannot be read.
     """
-    texts = surfaces(tokenizer)
-    vectors = read(path, frozenset(form for text in texts if text for form in forms(text)))
-    size = len(texts)
-    matrix = np.zeros((size, vectors.width), dtype=np.float32)
-    ways = np.full(size, NONE, dtype=np.uint8)
+    texts = token_texts(tokenizer)
+    vectors = read_vectors(path, frozenset(word for text in texts if text for word in spellings(text)))
+    V = len(texts)
+    matrix = np.zeros((V, vectors.width), dtype=np.float32)
+    match_kinds = np.full(V, NONE, dtype=np.uint8)
     for i, text in enumerate(texts):
-        found = vectors.find(text) if text else None
+        match = vectors.find(text) if text else None
         if text is None:
-            ways[i] = SPECIAL
-        elif found is not None:
-            matrix[i], ways[i] = vectors.matrix[found[0]], EXACT if found[1] else LOWER
-    _add_pieces(tokenizer, texts, matrix, ways)
-    return Mapped(matrix, ways, path)
+            match_kinds[i] = SPECIAL
+        elif match is not None:
+            row, is_exact = match
+            matrix[i], match_kinds[i] = vectors.matrix[row], EXACT if is_exact else LOWER
+    _average_pieces(tokenizer, texts, matrix, match_kinds)
+    return MappedVectors(matrix, match_kinds, path)
 
 
-def _add_pieces(tokenizer: Tokenizer, texts: list[str | None], matrix: np.ndarray, ways: np.ndarray) -> None:
-    """Go through the merges in their order, so that the parts of each token are done before it."""
-    sums: dict[int, np.ndarray] = {}  # of the pieces of a token, each times its length
+def _average_pieces(tokenizer: Tokenizer, texts: list[str | None], matrix: np.ndarray, match_kinds: np.ndarray) -> None:
+    """Fill in the means of merged tokens, in the order of the merges, so that parts come before wholes."""
+    sums: dict[int, np.ndarray] = {}  # vectors of a token's pieces, each times its length
     lengths: dict[int, int] = {}
     for i, text in enumerate(texts):
-        if ways[i] in (EXACT, LOWER) and text and not (len(text) == 1 and _is_sign_of_many(text)):
+        if match_kinds[i] in (EXACT, LOWER) and text and not (len(text) == 1 and _is_letter_or_digit(text)):
             sums[i], lengths[i] = matrix[i] * len(text), len(text)
-    for i, parts in merged(tokenizer):
-        held = [part for part in parts if part in sums]
-        if i in sums or ways[i] != NONE or not held:
+    for i, parts in iter_merges(tokenizer):
+        available = [part for part in parts if part in sums]
+        if i in sums or match_kinds[i] != NONE or not available:
             continue
-        sums[i], lengths[i] = sum((sums[p] for p in held), np.zeros(matrix.shape[1])), sum(lengths[p] for p in held)
-        matrix[i], ways[i] = sums[i] / lengths[i], PIECES
+        sums[i] = sum((sums[p] for p in available), np.zeros(matrix.shape[1]))
+        lengths[i] = sum(lengths[p] for p in available)
+        matrix[i], match_kinds[i] = sums[i] / lengths[i], PIECES
 
 
-def _is_sign_of_many(character: str) -> bool:
-    """Tell a letter or digit, which says nothing alone, from a Chinese character or a punctuation mark."""
+def _is_letter_or_digit(character: str) -> bool:
+    """Whether a character is alphanumeric but not Han, whose characters have a meaning of their own."""
     return character.isalnum() and not _HAN[0] <= character <= _HAN[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How much of a vocabulary (types) and of a text (tokens) has a vector.
+
+    Attributes:
+        source: the file of the vectors.
+        width: of the vectors.
+        types: number of vocabulary entries by match kind: exact, lower, pieces, none.
+        tokens: number of tokens of the training text by match kind.
+        missing: the most frequent tokens without a vector, with their counts.
+        pieced: the most frequent tokens with the mean of their pieces.
+    """
+
+    source: str
+    width: int
+    types: dict[str, int]
+    tokens: dict[str, int]
+    missing: list[tuple[str, int]]
+    pieced: list[tuple[str, int]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Convert to a JSON object."""
+        return asdict(self)
+
+    def summary(self) -> str:
+        """Format as one line, with the most frequent missing tokens."""
+        missing = ", ".join(repr(token) for token, _ in self.missing[:_MAX_NAMED])
+        return (
+            f"of {sum(self.types.values()):,} tokens in the vocabulary, {_format_ratios(self.types)}; "
+            f"of the training text, {_format_ratios(self.tokens)}"
+            + (f"; without a vector: {missing}" if missing else "")
+        )
+
+
+def compute_coverage(mapped: MappedVectors, tokens: Sequence[str], counts: np.ndarray, unk_id: int | None) -> Coverage:
+    """Count the types and tokens that have a vector.
+
+    Args:
+        mapped: the vectors.
+        tokens: each token's text.
+        counts: how often each token occurs in the training text (V,).
+        unk_id: the token for words outside the vocabulary; it counts as missing.
+    """
+    match_kinds = mapped.match_kinds.copy()
+    if unk_id is not None:
+        match_kinds[unk_id] = NONE
+    kinds = range(SPECIAL)
+    return Coverage(
+        source=str(mapped.source),
+        width=int(mapped.matrix.shape[1]),
+        types={MATCH_KINDS[kind]: int((match_kinds == kind).sum()) for kind in kinds},
+        tokens={MATCH_KINDS[kind]: int(counts[match_kinds == kind].sum()) for kind in kinds},
+        missing=_most_frequent(match_kinds == NONE, tokens, counts),
+        pieced=_most_frequent(match_kinds == PIECES, tokens, counts),
+    )
+
+
+def _most_frequent(mask: np.ndarray, tokens: Sequence[str], counts: np.ndarray) -> list[tuple[str, int]]:
+    ids = np.flatnonzero(mask & (counts > 0))
+    order = ids[np.argsort(-counts[ids], kind="stable")][:_MAX_LISTED]
+    return [(tokens[i], int(counts[i])) for i in order]
+
+
+def _format_ratios(counts: dict[str, int]) -> str:
+    total = max(1, sum(counts.values()))
+    labels = {
+        "exact": "have a vector",
+        "lower": "have that of their lower case",
+        "pieces": "have the mean of their pieces",
+        "none": "have none",
+    }
+    return ", ".join(
+        f"{100 * counts[kind] / total:.1f} % {label}"
+        for kind, label in labels.items()
+        if counts[kind] or kind == "none"
+    )
+
+
+def select_words(
+    words: Sequence[str], counts: Counter[str], path: Path, *, n_words: int, is_word: Callable[[str], bool]
+) -> list[str]:
+    """Select the words of a corpus that have a vector, as they are or in lower case.
+
+    Args:
+        words: of the corpus, the most frequent first.
+        counts: of all words of the corpus.
+        path: the vectors.
+        n_words: number of words wanted; if the corpus has fewer, the first words of the vectors' own are appended.
+        is_word: whether the tokenizer keeps a word in one piece.
+    """
+    vectors = read_vectors(path)
+    selected = [word for word in words if vectors.find(word) is not None]
+    in_selected = frozenset(selected)
+    missing = [word for word in words if word not in in_selected]
+    n_missing, total = sum(counts[word] for word in missing), max(1, counts.total())
+    examples = f": {', '.join(map(repr, missing[:_MAX_NAMED]))}" if missing else ""
+    progress.notice(
+        f"{path} has {len(selected):,} of the corpus's {len(words):,} words; "
+        f"{100 * n_missing / total:.1f} % of the text is words without a vector{examples}"
+    )
+    if len(selected) < n_words:
+        more = (word for word in vectors.words if word not in in_selected and is_word(word))
+        selected += [word for word, _ in zip(more, range(n_words - len(selected)), strict=False)]
+    return selected

@@ -1,4 +1,4 @@
-"""What word vectors that are trained here may be asked to be."""
+"""Settings of word vectors to train."""
 
 from typing import Literal
 
@@ -11,19 +11,21 @@ class VectorSettings(Settings):
     """Settings of ``tokenizer vectors train``."""
 
     method: Literal["cbow", "skipgram", "glove"] = Field(
-        "skipgram", description="word2vec's two ways, by gensim, or GloVe's"
+        "skipgram", description="word2vec's CBOW or skip-gram, by gensim, or GloVe"
     )
-    width: int = Field(100, ge=1, le=4096, description="numbers of a vector")
-    window: int = Field(5, ge=1, le=100, description="words to either side that a word is seen with")
-    epochs: int = Field(5, ge=1, description="passes over the text, or over GloVe's counts, which want more: 15 to 50")
-    min_count: int = Field(5, ge=1, description="a word that is rarer is left out")
-    max_words: int = Field(200_000, ge=1, description="the commonest are kept")
-    lower: bool = Field(False, description="write everything in lower case first")
-    seed: int = Field(1, ge=0, lt=2**32, description="of first vectors, order and samples")
+    width: int = Field(100, ge=1, le=4096, description="dimensions of a vector")
+    window: int = Field(5, ge=1, le=100, description="context words on either side of a word")
+    epochs: int = Field(5, ge=1, description="passes over the text, or over GloVe's counts, which needs more: 15 to 50")
+    min_count: int = Field(5, ge=1, description="ignore words that occur less often")
+    max_words: int = Field(200_000, ge=1, description="keep only the most frequent words")
+    lower: bool = Field(False, description="convert the text to lower case first")
+    seed: int = Field(1, ge=0, lt=2**32, description="of initial vectors, order and sampling")
     lr: float = Field(0.0, ge=0, description="learning rate; 0: 0.025 skip-gram, 0.05 CBOW and GloVe")
-    negative: int = Field(5, ge=1, description="word2vec: words drawn against each one seen")
-    sample: float = Field(1e-3, ge=0, description="word2vec: share above which a word is left out now and then; 0: off")
-    x_max: float = Field(10.0, gt=0, description="GloVe: the count from which on pairs weigh the same")
+    negative: int = Field(5, ge=1, description="word2vec: negative samples per word")
+    sample: float = Field(
+        1e-3, ge=0, description="word2vec: word frequency above which occurrences are downsampled; 0: off"
+    )
+    x_max: float = Field(10.0, gt=0, description="GloVe: count from which pairs have full weight")
     threads: int = Field(
-        1, ge=1, description="word2vec: more are faster, but no longer give the same vectors each time"
+        1, ge=1, description="word2vec: worker threads; more are faster, but results are not reproducible"
     )

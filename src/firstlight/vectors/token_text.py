@@ -1,45 +1,45 @@
-"""The text that each token of a vocabulary stands for, and what it was merged from."""
+"""The text of each token of a vocabulary, and the tokens that it was merged from."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from firstlight.tokenizer.tokenizer import Tokenizer
-from firstlight.tokenizer.tokenizer_json import token_bytes
+from firstlight.tokenizer.tokenizer_json import special_ids, token_bytes
 
 
-def surfaces(tokenizer: Tokenizer) -> list[str | None]:
-    """Return each token's text without the mark of a word's edge: the space before it, ``</w>``, ``▁``, ``##``.
+def token_texts(tokenizer: Tokenizer) -> list[str | None]:
+    """Compute each token's text without its word-boundary marker: the leading space, ``</w>``, ``▁``, ``##``.
 
-    None for special tokens and for bytes that are no whole characters; empty for a mark alone.
+    None for special tokens and for incomplete UTF-8; empty for a token that is only a marker.
     """
     table, tokens = tokenizer.definition, tokenizer.tokens()
-    special = {int(t["id"]) for t in table["added_tokens"] if t["special"]}
-    joined, model = token_bytes(table, tokens), table["model"]
-    prefix, suffix = _marks(model)
+    special = special_ids(table)
+    bytes_by_id = token_bytes(table, tokens)
+    prefix, suffix = _subword_markers(table["model"])
 
-    def of(i: int, token: str) -> str | None:
+    def text_of(i: int, token: str) -> str | None:
         if i in special or not token:
             return None
-        if joined is None:
+        if bytes_by_id is None:
             return token.removeprefix(prefix).removesuffix(suffix).removeprefix("▁")
         try:
-            return joined[i].decode("utf-8").removeprefix(" ")
+            return bytes_by_id[i].decode("utf-8").removeprefix(" ")
         except UnicodeDecodeError:
             return None
 
-    return [of(i, token) for i, token in enumerate(tokens)]
+    return [text_of(i, token) for i, token in enumerate(tokens)]
 
 
-def merged(tokenizer: Tokenizer) -> Iterator[tuple[int, tuple[int, int]]]:
-    """Yield the ids of tokens that merging makes, and of the two that each is made of, parts before wholes."""
+def iter_merges(tokenizer: Tokenizer) -> Iterator[tuple[int, tuple[int, int]]]:
+    """Yield the id of each merged token with the ids of its two parts, in the order of the merges."""
     model = tokenizer.definition["model"]
-    prefix, _ = _marks(model)
+    prefix, _ = _subword_markers(model)
     for first, second in model.get("merges") or ():
-        whole = model["vocab"].get(first + second.removeprefix(prefix))
-        if whole is not None:
-            yield whole, (model["vocab"][first], model["vocab"][second])
+        merged = model["vocab"].get(first + second.removeprefix(prefix))
+        if merged is not None:
+            yield merged, (model["vocab"][first], model["vocab"][second])
 
 
-def _marks(model: Mapping[str, Any]) -> tuple[str, str]:
-    """Return what continues a word, before it, and what ends one, behind it."""
+def _subword_markers(model: Mapping[str, Any]) -> tuple[str, str]:
+    """Get the prefix of a continued word and the suffix of a word's end."""
     return model.get("continuing_subword_prefix") or "", model.get("end_of_word_suffix") or ""

@@ -1,4 +1,4 @@
-"""Train word vectors on a corpus: word2vec by gensim, GloVe by our own."""
+"""Train word vectors on a corpus: word2vec with gensim, or GloVe."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -9,7 +9,7 @@ import numpy as np
 from firstlight import progress
 from firstlight.errors import MissingExtra
 from firstlight.types import Document
-from firstlight.vectors.corpus_words import CorpusWords, corpus_words
+from firstlight.vectors.corpus_words import CorpusWords, read_corpus_words
 from firstlight.vectors.settings import VectorSettings
 from firstlight.vectors.word_vectors import WordVectors
 
@@ -19,27 +19,27 @@ _LR = {"cbow": 0.05, "skipgram": 0.025}
 def train(
     documents: Iterable[Document], settings: VectorSettings, *, n_bytes: int | None, out: Path
 ) -> tuple[WordVectors, int]:
-    """Return vectors for the words of a corpus, the commonest first, and how many words of text they come from.
+    """Train vectors for the words of a corpus; return them, the most frequent word first, and the text's word count.
 
     Args:
         documents: the text.
         settings: method, width and the rest.
         n_bytes: size of the text, for progress.
-        out: where they will be written.
+        out: where the vectors will be written, for error messages.
 
     Raises:
         TokenizerError: too little text.
-        MissingExtra: word2vec without gensim.
+        MissingExtra: word2vec needs gensim, which is not installed.
     """
     if settings.method != "glove":
-        _word2vec_class()  # told before a large text is read
-    text = corpus_words(documents, settings, n_bytes)
+        _word2vec_class()  # fails before a large text is read
+    text = read_corpus_words(documents, settings, n_bytes)
     if settings.method == "glove":
-        from firstlight.vectors.glove import train_glove
+        from firstlight.vectors.glove import train_glove  # loads torch
 
         matrix = train_glove(text, settings)
     else:
-        matrix = _word2vec(text, settings)
+        matrix = _train_word2vec(text, settings)
     return WordVectors(text.words, matrix, out), len(text.ids)
 
 
@@ -52,7 +52,7 @@ def _word2vec_class() -> Any:
 
 
 class _Sentences:
-    """What gensim goes through once an epoch: lists of words."""
+    """Iterates over lists of words, once per epoch, for gensim."""
 
     def __init__(self, text: CorpusWords, task: progress.Task) -> None:
         self._text, self._task = text, task
@@ -64,8 +64,8 @@ class _Sentences:
             self._task.advance(len(ids))
 
 
-def _word2vec(text: CorpusWords, settings: VectorSettings) -> np.ndarray:
-    """Train by gensim: skip-gram or CBOW with negative sampling, on the words that were counted already."""
+def _train_word2vec(text: CorpusWords, settings: VectorSettings) -> np.ndarray:
+    """Train skip-gram or CBOW with negative sampling, on the words that were counted already."""
     with progress.task("word2vec", settings.epochs * len(text.ids), "words") as task:
         model = _word2vec_class()(
             vector_size=settings.width,
@@ -80,7 +80,7 @@ def _word2vec(text: CorpusWords, settings: VectorSettings) -> np.ndarray:
             compute_loss=False,
             shrink_windows=True,
         )
-        # Already in order, which gensim's sort keeps.
+        # The words are sorted by count already, an order that gensim's sort keeps.
         model.build_vocab_from_freq({w: int(n) for w, n in zip(text.words, text.counts, strict=True)})
         model.train(_Sentences(text, task), total_words=len(text.ids), total_examples=None, epochs=settings.epochs)
     rows = [model.wv.key_to_index[word] for word in text.words]

@@ -1,4 +1,4 @@
-"""Words and their vectors."""
+"""Words and their vectors, in memory."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class WordVectors:
-    """Words, each with a vector.
+    """Words with one vector each.
 
     Attributes:
-        words: none twice, in the order of their file: with most that are published, the commonest first.
+        words: distinct, in file order: in most published files, the most frequent first.
         matrix: (N, D) float32, finite.
-        source: where they were read.
+        source: the file that they were read from.
     """
 
     words: list[str]
@@ -29,23 +29,27 @@ class WordVectors:
 
     @cached_property
     def rows(self) -> dict[str, int]:
-        """Each word's row."""
+        """The row of each word."""
         return {word: row for row, word in enumerate(self.words)}
 
     def find(self, word: str) -> tuple[int, bool] | None:
-        """Return the row of a word, and whether it stands there as it is written; else in lower case; else None."""
-        for form in forms(word):
-            row = self.rows.get(form)
+        """Look up a word, as it is and then in lower case.
+
+        Returns:
+            Its row, and whether it was found as it is; None if it is not found.
+        """
+        for spelling in spellings(word):
+            row = self.rows.get(spelling)
             if row is not None:
-                return row, form == word
+                return row, spelling == word
         return None
 
     def __len__(self) -> int:
         return len(self.words)
 
 
-def forms(word: str) -> Iterator[str]:
-    """Yield the ways in which a word is looked for: as it is written, then in lower case."""
+def spellings(word: str) -> Iterator[str]:
+    """Yield the spellings under which a word is looked up: as it is, then in lower case."""
     yield word
     lower = word.lower()
     if lower != word:

@@ -24,7 +24,7 @@ from firstlight.convert.gguf.names import (
 from firstlight.convert.imported_model import ImportedModel, finite_fp32, model_config
 from firstlight.errors import CheckpointError
 from firstlight.model import ModelConfig, RopeScaling
-from firstlight.tokenizer import Table, Tokenizer, byte_level, sentence_piece
+from firstlight.tokenizer import Tokenizer, VocabTable, build_byte_level_bpe, build_sentencepiece_bpe
 
 _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED = 2, 3, 4, 5  # types of tokens
 
@@ -168,7 +168,7 @@ def _tokenizer(file: GGUFFile) -> Tokenizer:
         raise CheckpointError(
             "wrong number of token types", where=path, found=f"{types.size:,}", expected=f"{len(tokens):,}"
         )
-    builders: dict[Any, Callable[[GGUFFile, Table], Tokenizer]] = {"gpt2": _byte_level, "llama": _sentence_piece}
+    builders: dict[Any, Callable[[GGUFFile, VocabTable], Tokenizer]] = {"gpt2": _byte_level, "llama": _sentence_piece}
     if model not in builders:
         raise CheckpointError(
             "unsupported tokenizer model", where=path, found=repr(model)[:40], expected=", ".join(builders)
@@ -179,23 +179,23 @@ def _tokenizer(file: GGUFFile) -> Tokenizer:
     add_bos = get("tokenizer.ggml.add_bos_token", model == "llama" or get("tokenizer.ggml.pre") == "llama-bpe")
     template, pad = get("tokenizer.chat_template"), get("tokenizer.ggml.padding_token_id")
     special = [int(i) for i in np.flatnonzero((types == _CONTROL) | (types == _UNUSED))]
-    table = Table(
+    table = VocabTable(
         tokens,
         eot,
-        special=frozenset(special),
-        user=frozenset(map(int, np.flatnonzero(types == _USER_DEFINED))),
-        begin=get("tokenizer.ggml.bos_token_id") if add_bos else None,
-        unknown=next((int(i) for i in np.flatnonzero(types == _UNKNOWN)), None),
-        kept={
+        special_ids=frozenset(special),
+        added_ids=frozenset(map(int, np.flatnonzero(types == _USER_DEFINED))),
+        bos_id=get("tokenizer.ggml.bos_token_id") if add_bos else None,
+        unk_id=next((int(i) for i in np.flatnonzero(types == _UNKNOWN)), None),
+        extra_config={
             **({"chat_template": template} if isinstance(template, str) else {}),
             **({"pad_token": tokens[pad]} if isinstance(pad, int) and 0 <= pad < len(tokens) else {}),
         },
-        where=path,
+        source=path,
     )
     return builders[model](file, table)
 
 
-def _byte_level(file: GGUFFile, table: Table) -> Tokenizer:
+def _byte_level(file: GGUFFile, table: VocabTable) -> Tokenizer:
     pre_tokenizer = file.metadata.get("tokenizer.ggml.pre", "default")
     if pre_tokenizer not in PRE_TOKENIZERS:
         raise CheckpointError(
@@ -209,15 +209,15 @@ def _byte_level(file: GGUFFile, table: Table) -> Tokenizer:
     pairs = [tuple(str(merge).split(" ", 1)) for merge in ([] if merges == [NO_MERGES] else merges)]
     if any(len(pair) != 2 for pair in pairs):
         raise CheckpointError("a merge is not a pair of tokens", where=file.path)
-    return byte_level(table, [(pair[0], pair[-1]) for pair in pairs], PRE_TOKENIZERS[pre_tokenizer])
+    return build_byte_level_bpe(table, [(pair[0], pair[-1]) for pair in pairs], PRE_TOKENIZERS[pre_tokenizer])
 
 
-def _sentence_piece(file: GGUFFile, table: Table) -> Tokenizer:
+def _sentence_piece(file: GGUFFile, table: VocabTable) -> Tokenizer:
     scores = np.asarray(file.metadata.get("tokenizer.ggml.scores", ()))
     if len(scores) != len(table.tokens):
         raise CheckpointError("wrong number of token scores", where=file.path)
-    return sentence_piece(
-        table, scores.tolist(), prefix=bool(file.metadata.get("tokenizer.ggml.add_space_prefix", True))
+    return build_sentencepiece_bpe(
+        table, scores.tolist(), add_prefix_space=bool(file.metadata.get("tokenizer.ggml.add_space_prefix", True))
     )
 
 

@@ -20,7 +20,7 @@ from firstlight.convert.gguf.names import (
 from firstlight.errors import UsageError
 from firstlight.lm import LM
 from firstlight.model import ModelConfig, to_hf_state_dict
-from firstlight.tokenizer import BpeFacts, Tokenizer
+from firstlight.tokenizer import BpeComponents, Tokenizer
 
 _FILE_TYPES = {"f32": 0, "f16": 1, "q8_0": 7}
 _NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5  # types of tokens
@@ -110,7 +110,7 @@ def _model_metadata(c: ModelConfig, architecture: str) -> dict[str, Any]:
 
 
 def _tokenizer_metadata(tokenizer: Tokenizer, config: ModelConfig) -> dict[str, Any]:
-    facts, tokens, V = tokenizer.bpe_facts(), tokenizer.tokens(), config.vocab_size or 0
+    facts, tokens, V = tokenizer.bpe_components(), tokenizer.tokens(), config.vocab_size or 0
     pre_tokenizer = None if facts is None else _pre_tokenizer(facts)
     if facts is None or pre_tokenizer is None:
         raise UsageError(
@@ -121,7 +121,13 @@ def _tokenizer_metadata(tokenizer: Tokenizer, config: ModelConfig) -> dict[str, 
             fix=_FIX,
         )
     types = [
-        _UNUSED if not token else _CONTROL if i in facts.special else _USER_DEFINED if i in facts.added else _NORMAL
+        _UNUSED
+        if not token
+        else _CONTROL
+        if i in facts.special_ids
+        else _USER_DEFINED
+        if i in facts.added_ids
+        else _NORMAL
         for i, token in enumerate(tokens)
     ]
     # A model may have more rows than its tokenizer has tokens.
@@ -134,8 +140,8 @@ def _tokenizer_metadata(tokenizer: Tokenizer, config: ModelConfig) -> dict[str, 
         "token_type": types + [_UNUSED] * (V - len(tokens)),
         "merges": [f"{a} {b}" for a, b in facts.merges] or [NO_MERGES],
         "eos_token_id": tokenizer.eot_id,
-        "bos_token_id": tokenizer.eot_id if tokenizer.begin_id is None else tokenizer.begin_id,
-        "add_bos_token": tokenizer.begin_id is not None,
+        "bos_token_id": tokenizer.eot_id if tokenizer.bos_id is None else tokenizer.bos_id,
+        "add_bos_token": tokenizer.bos_id is not None,
         "add_eos_token": False,
         "add_space_prefix": False,
     }
@@ -143,13 +149,13 @@ def _tokenizer_metadata(tokenizer: Tokenizer, config: ModelConfig) -> dict[str, 
     return table if tokenizer.chat_template is None else {**table, "tokenizer.chat_template": tokenizer.chat_template}
 
 
-def _pre_tokenizer(facts: BpeFacts) -> str | None:
+def _pre_tokenizer(facts: BpeComponents) -> str | None:
     """Return llama.cpp's name of the pre-tokenizer; without merges every pre-tokenizer gives the same ids."""
     if not facts.merges:
         return "gpt-2"
     name = next((name for name, patterns in PRE_TOKENIZERS.items() if list(patterns) == facts.patterns), None)
     # Of these only llama-bpe looks up whole words before it applies merges (ignore_merges).
-    return None if facts.whole_words and name != "llama-bpe" else name
+    return None if facts.ignore_merges and name != "llama-bpe" else name
 
 
 def _weights(lm: LM) -> Mapping[str, Tensor]:

@@ -21,7 +21,7 @@ from firstlight.convert.keras.names import FOLDER, HUB_LAYERS, WEIGHTS, from_ker
 from firstlight.errors import CheckpointError, TokenizerError
 from firstlight.lm import read_tokenizer
 from firstlight.model import GPT, ModelConfig, from_hf_config, tensors_to_hf
-from firstlight.tokenizer import END_OF_TEXT, PATTERNS, Table, Tokenizer, byte_level
+from firstlight.tokenizer import END_OF_TEXT, PATTERNS, Tokenizer, VocabTable, build_byte_level_bpe
 
 if TYPE_CHECKING:
     from firstlight.convert.keras.hdf5_file import HDF5File
@@ -219,8 +219,8 @@ def _read_hub_tokenizer(folder: Path, where: Path) -> Tokenizer:
     if any(len(pair) != 2 for pair in pairs):
         raise TokenizerError("a merge is not a pair of tokens", where=f"{where}: {merges}")
     eot_id = ids[END_OF_TEXT]
-    table = Table(tokens, eot_id, special=frozenset({eot_id}), where=where)
-    return byte_level(table, [(first, second) for first, second in pairs], (PATTERNS["gpt2"],))
+    table = VocabTable(tokens, eot_id, special_ids=frozenset({eot_id}), source=where)
+    return build_byte_level_bpe(table, [(first, second) for first, second in pairs], (PATTERNS["gpt2"],))
 
 
 def _read_json(path: Path, where: Path) -> dict[str, Any]:

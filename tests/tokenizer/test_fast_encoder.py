@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from firstlight import progress
-from firstlight.tokenizer import Tokenizer, TokenizerSettings, fast, train
+from firstlight.tokenizer import Tokenizer, TokenizerSettings, fast_encoder, train
 from firstlight.types import Document
 from untidy import LOSSLESS, PIECES, untidy
 
@@ -31,8 +31,8 @@ def _compare(tokenizer: Tokenizer, n: int, seed: int) -> None:
     assert tokenizer._fast is not None
     source = random.Random(seed)
     texts = [_random_text(source) for _ in range(n)]
-    ids, counts = tokenizer._fast._ids(texts)
-    wanted, wanted_counts = tokenizer._reference(texts)
+    ids, counts = tokenizer._fast._encode(texts)
+    wanted, wanted_counts = tokenizer._encode_with_tokenizers(texts)
     different = np.flatnonzero(counts != wanted_counts)
     assert not len(different), [texts[i] for i in different[:3]]
     assert np.array_equal(ids, wanted)
@@ -47,10 +47,10 @@ def test_random_strings_have_the_same_ids(trained: dict[str, Tokenizer], name: s
 def test_chunks_change_neither_ids_nor_counts(
     trained: dict[str, Tokenizer], characters: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fast, "_CHUNK_CHARACTERS", characters)
+    monkeypatch.setattr(fast_encoder, "_CHUNK_CHARACTERS", characters)
     texts = ["", "one two", "three " * 30, "", "四", "five"]
     ids, counts = trained[BPE[0]].encode_batch(texts)
-    wanted, wanted_counts = trained[BPE[0]]._reference(texts)
+    wanted, wanted_counts = trained[BPE[0]]._encode_with_tokenizers(texts)
     assert np.array_equal(ids, wanted) and np.array_equal(counts, wanted_counts)
     assert trained[BPE[0]].encode_batch([])[0].tolist() == []
 
@@ -66,7 +66,7 @@ def test_very_many_random_strings_have_the_same_ids(trained: dict[str, Tokenizer
 @pytest.mark.parametrize("piece", [" ", "\n", "a", "字", "1", "!", "\r\n", " \n", "e\u0301", "don't"])
 def test_long_runs_have_the_same_ids(trained: dict[str, Tokenizer], name: str, piece: str) -> None:
     texts = [piece * 20_000, "x" + piece * 5_001 + "y"]
-    assert np.array_equal(trained[name].encode_batch(texts)[0], trained[name]._reference(texts)[0])
+    assert np.array_equal(trained[name].encode_batch(texts)[0], trained[name]._encode_with_tokenizers(texts)[0])
     assert trained[name]._fast is not None
     assert trained[name]._fast.trusted
 
@@ -125,8 +125,8 @@ _native_from_json = fastokens.Tokenizer.from_json_str
     ("trigger", "level", "words"),
     [
         (None, "info", "cannot read this tokenizer (unsupported model type)"),
-        ("café", "warning", "other ids than tokenizers on the probes"),
-        ("nowhere else", "warning", "other ids than tokenizers on this text"),
+        ("café", "warning", "give different ids on probe texts"),
+        ("nowhere else", "warning", "give different ids on this text"),
     ],
 )
 def test_a_fallback_is_told_and_right(
@@ -143,13 +143,13 @@ def test_a_fallback_is_told_and_right(
 
 
 def test_only_the_beginning_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fast, "_CHECKED_CHARACTERS", 1000)
+    monkeypatch.setattr(fast_encoder, "_COMPARED_CHARACTERS", 1000)
     tokenizer = _fresh()
     asked: list[int] = []
-    fast_encoder = tokenizer._fast
-    assert fast_encoder is not None
-    reference = fast_encoder._reference
-    fast_encoder._reference = lambda texts: (asked.append(sum(map(len, texts))), reference(texts))[1]
+    encoder = tokenizer._fast
+    assert encoder is not None
+    reference = encoder._reference
+    encoder._reference = lambda texts: (asked.append(sum(map(len, texts))), reference(texts))[1]
     for text in ("a" * 400, "b" * 5000, "c" * 100):
         tokenizer.encode(text)
     assert asked == [400, 600]
@@ -160,5 +160,5 @@ def test_ids_behind_a_gap_can_be_read(trained: dict[str, Tokenizer]) -> None:
     special = {**table["added_tokens"][0], "id": 900}
     vocabulary = {t: i for t, i in table["model"]["vocab"].items() if i != 0} | {special["content"]: 900}
     gap = {**table, "added_tokens": [special], "model": {**table["model"], "vocab": vocabulary}}
-    assert fast._readable(gap)["model"]["vocab"].get(special["content"]) is None
-    assert fast._readable(table)["model"]["vocab"] == table["model"]["vocab"]
+    assert fast_encoder._without_trailing_special(gap)["model"]["vocab"].get(special["content"]) is None
+    assert fast_encoder._without_trailing_special(table)["model"]["vocab"] == table["model"]["vocab"]
