@@ -7,11 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from firstlight.model import ModelConfig
+from firstlight.model import MLP, ModelConfig, Norm, PositionScheme
 from firstlight.model.kernels.linear import Linear
-from firstlight.model.mlp import MLP
-from firstlight.model.norms import Norm
-from firstlight.model.positions import PositionScheme
 
 
 class SinusoidalPositions(PositionScheme):
