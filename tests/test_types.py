@@ -24,7 +24,7 @@ def test_documents_do_not_share_their_meta():
 
 
 def test_a_step_report_is_applied_unless_said():
-    report = StepMetrics(step=1, tokens=8, position=0, rows=2, loss=1.0, lr=0.1, grad_norm=1.0, seconds=0.1)
+    report = StepMetrics(step=1, tokens=8, position=0, rows=2, targets=8, loss=1.0, lr=0.1, grad_norm=1.0, seconds=0.1)
     assert report.applied
 
 

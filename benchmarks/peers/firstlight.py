@@ -17,14 +17,14 @@ def train(shape: Shape, step: Callable[[], None], options: RunOptions) -> None:
     from firstlight.stages import pretrain
     from firstlight.train import periodic
 
-    after = periodic.after_step
+    after = periodic.on_step_end
 
-    def after_step(*about: Any) -> Any:
+    def on_step_end(*about: Any) -> Any:
         valid = after(*about)
         step()
         return valid
 
-    periodic.after_step = after_step  # type: ignore[assignment]
+    periodic.on_step_end = on_step_end  # type: ignore[assignment]
     with tempfile.TemporaryDirectory() as folder:
         text = Path(folder) / "text.txt"
         kind = _write(text, shape)

@@ -145,6 +145,7 @@ class StepMetrics:
         tokens: targets seen so far, this step included.
         position: first row of this step's batch in the order of the data.
         rows: rows of this step's batch, all processes together.
+        targets: targets of this step, all processes together.
         loss: mean negative log-likelihood per target, in nats.
         lr: learning rate of the first group.
         grad_norm: norm of the gradient before clipping.
@@ -156,6 +157,7 @@ class StepMetrics:
     tokens: int
     position: int
     rows: int
+    targets: int
     loss: float
     lr: float
     grad_norm: float

@@ -121,13 +121,13 @@ EVENTS = [
         "time": "2026-03-01T10:06:02",
         "step": 900,
         "kind": "not-finite",
-        "text": "update left out: loss nan, gradient norm inf; documents: python-docs:12, zh-novels/红楼梦.txt:3",
+        "text": "update skipped: loss nan, gradient norm inf; documents: python-docs:12, zh-novels/红楼梦.txt:3",
     },
     {
         "time": "2026-03-01T10:09:40",
         "step": 1404,
         "kind": "rollback",
-        "text": "loss spike: back to checkpoint step-00001300, leaving out rows 44800 to 45312: loss 9.214, "
+        "text": "loss spike: rolled back to checkpoint step-00001300, skipping rows 44800 to 45312: loss 9.214, "
         "gradient norm 31.2; documents: zh-novels/红楼梦.txt:88",
     },
 ]

@@ -114,7 +114,7 @@ def test_a_snapshot_is_a_copy() -> None:
     train(state, 2, AdamW())
     state.counters.losses.append(1.0)
     assert not differing(before, {**snap.weights, **snap.trainer})
-    assert snap.table["counters"]["losses"] == []
+    assert snap.trainer_state["counters"]["losses"] == []
     assert all(t.is_contiguous() for t in snap.weights.values())
 
 
@@ -167,8 +167,8 @@ def test_a_failed_write_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.Monk
         points.write(snap_of(make_state(), 2), best=False)
     monkeypatch.undo()
     assert [p.name for p in points.folder.iterdir()] == ["step-00000001"]
-    assert points.pointer("latest") == "step-00000001"
-    assert points.written == 1
+    assert points.read_pointer("latest") == "step-00000001"
+    assert points.last_saved_step == 1
 
 
 def test_the_last_ones_and_the_best_are_kept(tmp_path: Path) -> None:
@@ -178,8 +178,8 @@ def test_the_last_ones_and_the_best_are_kept(tmp_path: Path) -> None:
         points.write(snap_of(state, step), best=step in (2, 5))
         kept.append(names(points))
     assert kept == [[1], [1, 2], [2, 3], [2, 3, 4], [4, 5], [5, 6]]
-    assert points.pointer("latest") == "step-00000006"
-    assert points.pointer("best") == "step-00000005"
+    assert points.read_pointer("latest") == "step-00000006"
+    assert points.read_pointer("best") == "step-00000005"
 
 
 def test_steps_are_ordered_as_numbers(tmp_path: Path) -> None:
@@ -233,8 +233,8 @@ def test_a_damaged_newest_one_is_set_aside_for_the_previous(tmp_path: Path, even
     again = checkpoints(tmp_path)
     assert again.find_latest(CPU) == tmp_path / "checkpoints" / "step-00000001"
     assert sorted(p.name for p in points.folder.iterdir()) == ["damaged-step-00000002", "step-00000001"]
-    assert (again.pointer("latest"), again.pointer("best")) == ("step-00000001", "step-00000001")
-    assert again.written == 1
+    assert (again.read_pointer("latest"), again.read_pointer("best")) == ("step-00000001", "step-00000001")
+    assert again.last_saved_step == 1
     (warning,) = warnings(events)
     assert "step-00000002 is damaged" in warning
     assert "damaged-step-00000002" in warning
@@ -259,7 +259,7 @@ def test_pointers_catch_up_after_a_kill_before_they_were_written(tmp_path: Path,
     for name in ("latest", "best"):
         (tmp_path / name).write_text("step-00000001\n")
     assert points.find_latest(CPU) == points.folder / "step-00000002"
-    assert (points.pointer("latest"), points.pointer("best")) == ("step-00000002", "step-00000002")
+    assert (points.read_pointer("latest"), points.read_pointer("best")) == ("step-00000002", "step-00000002")
     assert warnings(events) == []
 
 
@@ -299,9 +299,9 @@ def test_a_save_holds_nothing_up_and_a_second_one_waits(tmp_path: Path) -> None:
     assert slow.calls == 1
     slow.go.set()
     waiting.join(20)
-    points.wait(must=True)
+    points.wait(raise_errors=True)
     assert names(points) == [1, 2]
-    assert points.written == 2
+    assert points.last_saved_step == 2
 
 
 def failing(error: BaseException) -> Any:
@@ -326,11 +326,11 @@ def test_a_save_that_the_disk_refused_warns_and_the_last_one_fails(
     points.save(snap_of(state, 1), best=False)
     points.save(snap_of(state, 2), best=False)  # waits for the first
     assert len(warnings(events)) == 1
-    assert "the run goes on with the previous one" in warnings(events)[0]
+    assert "training continues, with the previous one on disk" in warnings(events)[0]
     with pytest.raises(StorageError, match="checkpoints"):
-        points.wait(must=True)
-    points.wait(must=True)  # an error is told once
-    assert points.written is None
+        points.wait(raise_errors=True)
+    points.wait(raise_errors=True)  # an error is told once
+    assert points.last_saved_step is None
 
 
 def test_a_bug_in_writing_is_no_warning(tmp_path: Path) -> None:
@@ -344,11 +344,11 @@ def test_no_training_state_is_said(tmp_path: Path) -> None:
     path = checkpoints(tmp_path).write(snap_of(make_state(), 1), best=False)
     file = path / "trainer" / "state.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "format": 99}))
-    with pytest.raises(CheckpointError, match=r"state.json: has another format \(found 99; expected 1\)\. Go on with"):
+    with pytest.raises(CheckpointError, match=r"state.json: has another format \(found 99; expected 1\)\. Resume with"):
         read_trainer_state(path)
     for text in ("{", "[1]"):
         file.write_text(text)
-        with pytest.raises(CheckpointError, match="is unreadable"):
+        with pytest.raises(CheckpointError, match="cannot be read"):
             read_trainer_state(path)
     file.unlink()
     with pytest.raises(CheckpointError, match="has no training state.*--from"):
@@ -381,7 +381,7 @@ def test_another_number_of_processes_is_said(tmp_path: Path, events: list[Event]
     parallel.seed_everything(8)
     restore(path, state, CPU)
     assert torch.equal(torch.rand(1), expected), "random numbers stay this process's own"
-    assert "the run had 4 processes and goes on with 1" in warnings(events)[0]
+    assert "the run had 4 processes and resumes with 1" in warnings(events)[0]
 
 
 def test_a_rollback_goes_behind_what_was_saved_amid_a_spike(tmp_path: Path, events: list[Event]) -> None:
@@ -392,9 +392,9 @@ def test_a_rollback_goes_behind_what_was_saved_amid_a_spike(tmp_path: Path, even
     points.write(snap_of(state, 3, best_step=3), best=True)
     assert names(points) == [2, 3], "what a rollback needs is not dropped for it"
     assert points.find_latest(CPU) == points.folder / "step-00000003", "a resume goes on from it"
-    assert points.find_latest(CPU, calm=True) == points.folder / "step-00000002"
+    assert points.find_latest(CPU, before_spike=True) == points.folder / "step-00000002"
     assert names(points) == [2]
-    assert (points.pointer("latest"), points.pointer("best")) == ("step-00000002", "step-00000002")
+    assert (points.read_pointer("latest"), points.read_pointer("best")) == ("step-00000002", "step-00000002")
     assert warnings(events) == []
 
 
@@ -408,5 +408,5 @@ def test_only_the_first_process_looks_and_the_others_are_told(tmp_path: Path, mo
     second = replace(CPU, rank=1, world_size=2)
     assert points.find_latest(second) == points.folder / "step-00000001"
     assert newest.is_dir(), "it moves nothing"
-    monkeypatch.setattr(parallel, "gather", lambda value, device_context: [value, value])
+    monkeypatch.setattr(parallel, "all_gather", lambda value, device_context: [value, value])
     assert snapshot(make_state(), second, {}) is None

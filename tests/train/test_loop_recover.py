@@ -74,7 +74,7 @@ def test_a_divergence_is_seen_rolled_back_and_survived(tmp_path: Path, store: To
     told = [e for e in lines(tmp_path, "events.jsonl") if e["kind"] == "rollback"]
     assert len(told) == 9
     assert told[0]["step"] == 46
-    assert "back to checkpoint step-00000040, leaving out rows 172 to 183" in told[0]["text"]
+    assert "rolled back to checkpoint step-00000040, skipping rows 172 to 183" in told[0]["text"]
     assert told[0]["text"].endswith("documents: row-180, row-181, row-182, row-183")
     assert len(warnings(events)) == 9
     done = [e.done for e in events if e.task == "train"]
@@ -184,7 +184,7 @@ def test_a_batch_that_is_not_finite_is_left_out(tmp_path: Path, store: TokenStor
     assert (trained[6], trained[7]) == ("NaN", "NaN")
     told = [e["text"] for e in lines(tmp_path, "events.jsonl")]
     assert len(told) == 2
-    assert told[0] == "update left out: loss nan, gradient norm nan; documents: row-20, row-21, row-22, row-23"
+    assert told[0] == "update skipped: loss nan, gradient norm nan; documents: row-20, row-21, row-22, row-23"
     assert ctx.counters.nonfinite_steps == 0
 
 
@@ -261,8 +261,8 @@ def test_out_of_memory_halves_and_goes_on(tmp_path: Path, store: TokenStore, eve
     assert module.seen[1:8] == [12, 6, 3, 3, 3, 3, 3], "12 and 6 do not fit; then four pieces a step"
     assert ctx.counters.micro_batch == 3
     assert warnings(events) == [
-        "step 0: out of memory with 12 rows a forward pass; going on with 6",
-        "step 0: out of memory with 6 rows a forward pass; going on with 3",
+        "step 0: out of memory with micro-batches of 12 rows; continuing with 6",
+        "step 0: out of memory with micro-batches of 6 rows; continuing with 3",
     ]
     assert [e["kind"] for e in lines(tmp_path / "short", "events.jsonl")] == ["out-of-memory"] * 2
     for ours, theirs in zip(curve(tmp_path / "short"), curve(tmp_path / "calm"), strict=True):
@@ -292,7 +292,7 @@ def test_what_was_found_to_fit_is_kept_over_a_resume(tmp_path: Path, store: Toke
 def test_one_row_that_does_not_fit_ends_the_run(tmp_path: Path, store: TokenStore) -> None:
     ctx = make_context(tmp_path, store, steps=5)
     ctx.module = Hungry(LossModule(ctx.state.model), 0)
-    with pytest.raises(TrainingError, match="out of memory with one row a forward pass"):
+    with pytest.raises(TrainingError, match="out of memory with micro-batches of one row"):
         fit(ctx)
 
 
@@ -324,7 +324,10 @@ def test_a_full_disk_is_warned_of_and_training_goes_on(tmp_path: Path, store: To
     assert result.finished
     assert sorted(p.name[-1] for p in (tmp_path / "checkpoints").iterdir()) == ["0", "2", "8"]
     assert len(warnings(events)) == 2
-    assert all("no space left on the disk" in w and "goes on with the previous one" in w for w in warnings(events))
+    assert all(
+        "no space left on the disk" in w and "training continues, with the previous one on disk" in w
+        for w in warnings(events)
+    )
 
 
 def test_a_disk_that_stays_full_fails_the_run_at_its_end(

@@ -77,7 +77,7 @@ def test_convergence_stops_where_the_valid_loss_no_longer_gains(
 
 
 def test_convergence_without_valid_text_is_refused(tmp_path: Path, store: TokenStore) -> None:
-    with pytest.raises(ConfigError, match="no valid text to converge on"):
+    with pytest.raises(ConfigError, match="there is no validation text for convergence"):
         fit(make_context(tmp_path, store, convergence=ConvergenceSettings(evaluations=3), eval_every=2, evaluate=None))
 
 
@@ -114,7 +114,7 @@ def test_a_signal_saves_and_stops(
     assert samples == ["x"], "no sample and no evaluation at such an end"
     assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == before
     said = [e.text for e in events if not e.task]
-    assert f"{number.name}: ending after this step, saving first" in said[0]
+    assert f"{number.name}: stopping after this step and saving" in said[0]
     path = tmp_path / "checkpoints" / "step-00000005"
     assert verify_manifest(path) == []
     assert go_on(make_context(tmp_path, store, steps=12, sample_every=5, sample=sample)).step == 12

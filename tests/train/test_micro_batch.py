@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from firstlight.errors import TrainingError
 from firstlight.model import ModelConfig
 from firstlight.train import activation_bytes, initial_micro_batch, micro_batch
-from firstlight.train.micro_batch import free_bytes, halve, is_out_of_memory
+from firstlight.train.micro_batch import free_memory, halve, is_out_of_memory
 
 CPU = torch.device("cpu")
 CONFIG = ModelConfig(n_layer=2, n_head=2, n_embd=32, block_size=64, vocab_size=100)
@@ -20,14 +20,14 @@ ROW = activation_bytes(CONFIG, bytes_per_number=4, checkpointing=False)
 @given(rows=st.integers(1, 200), fit=st.integers(0, 300))
 def test_the_guess_is_the_largest_divisor_that_fits(rows: int, fit: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(micro_batch, "free_bytes", lambda: int((fit + 0.5) * ROW / 0.4))
+        patch.setattr(micro_batch, "free_memory", lambda: int((fit + 0.5) * ROW / 0.4))
         guess = initial_micro_batch(CONFIG, rows, CPU, bytes_per_number=4, checkpointing=False)
     fitting = [n for n in range(1, rows + 1) if rows % n == 0 and n <= fit]
     assert guess == max(fitting, default=1)
 
 
 def test_processes_share_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(micro_batch, "free_bytes", lambda: int(8.5 * ROW / 0.4))
+    monkeypatch.setattr(micro_batch, "free_memory", lambda: int(8.5 * ROW / 0.4))
     guesses = [
         initial_micro_batch(CONFIG, 64, CPU, bytes_per_number=4, checkpointing=False, processes=n)
         for n in (1, 2, 4, 8, 16)
@@ -117,13 +117,13 @@ def memory_of(root: Path, meminfo: str | None, maximum: str | None = None, curre
 
 def test_free_memory_is_what_is_available(tmp_path: Path) -> None:
     table = "MemTotal:       900 kB\nMemFree:        100 kB\nMemAvailable:   700 kB\n"
-    assert free_bytes(memory_of(tmp_path, table)) == 700 * 1024
-    assert free_bytes(memory_of(tmp_path, table, "max\n", "5\n")) == 700 * 1024
-    assert free_bytes(memory_of(tmp_path, table, f"{500 * 1024}\n", f"{100 * 1024}\n")) == 400 * 1024
-    assert free_bytes(memory_of(tmp_path, table, "100\n", "300\n")) == 0
+    assert free_memory(memory_of(tmp_path, table)) == 700 * 1024
+    assert free_memory(memory_of(tmp_path, table, "max\n", "5\n")) == 700 * 1024
+    assert free_memory(memory_of(tmp_path, table, f"{500 * 1024}\n", f"{100 * 1024}\n")) == 400 * 1024
+    assert free_memory(memory_of(tmp_path, table, "100\n", "300\n")) == 0
 
 
 def test_free_memory_without_linux_is_something(tmp_path: Path) -> None:
-    assert free_bytes(tmp_path) > 1 << 20
-    assert free_bytes(memory_of(tmp_path, "nothing known\n")) > 1 << 20
-    assert free_bytes() > 1 << 20
+    assert free_memory(tmp_path) > 1 << 20
+    assert free_memory(memory_of(tmp_path, "nothing known\n")) > 1 << 20
+    assert free_memory() > 1 << 20

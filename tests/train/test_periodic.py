@@ -168,24 +168,24 @@ def test_time_left_by_hand(
 def test_the_line_shows_hours(tmp_path: Path, store: TokenStore, monkeypatch: pytest.MonkeyPatch) -> None:
     ctx = make_context(tmp_path, store, steps=1)
     ctx.peak_flops = None
-    report = StepMetrics(3, 300, 0, 4, 1.23456, 0.1, 1.0, 0.5)
+    metrics = StepMetrics(3, 300, 0, 4, 1000, 1.23456, 0.1, 1.0, 0.5)
     for left, shown in ((None, ""), (59.6, " · ETA 1:00"), (3_725.0, " · ETA 1:02:05"), (9.2, " · ETA 0:09")):
         monkeypatch.setattr(periodic, "seconds_left", lambda *_, left=left: left)
-        assert periodic.line(ctx, report, 1000) == f"loss 1.2346 · 2,000 tokens/s{shown}"
+        assert periodic.progress_text(ctx, metrics) == f"loss 1.2346 · 2,000 tokens/s{shown}"
     ctx.peak_flops, ctx.device_context = 1e9, replace(CPU, world_size=2)
-    assert "MFU 10 %" in periodic.line(ctx, report, 1000), "2,000 x 1e5 FLOPs of two devices of 1e9"
+    assert "MFU 10 %" in periodic.progress_text(ctx, metrics), "2,000 x 1e5 FLOPs of two devices of 1e9"
     ctx.peak_flops = 5e7
-    assert "MFU 100 %" in periodic.line(ctx, report, 1000), "a ceiling below what is reached was measured too low"
+    assert "MFU 100 %" in periodic.progress_text(ctx, metrics), "a ceiling below what is reached was measured too low"
     assert ctx.peak_flops == 1e8
 
 
 def test_each_process_reads_its_own_rows(tmp_path: Path, store: TokenStore) -> None:
     ctx = make_context(tmp_path, store, steps=1)
-    whole = ctx.read(40, ROWS)
+    whole = ctx.load_batch(40, ROWS)
     parts: list[Batch] = []
     for rank in range(2):
         ctx.device_context = replace(CPU, rank=rank, world_size=2)
-        parts.append(ctx.read(40, ROWS))
+        parts.append(ctx.load_batch(40, ROWS))
     assert torch.equal(torch.cat([p.inputs for p in parts]), whole.inputs)
 
 
@@ -212,7 +212,7 @@ def test_processes_agree_on_the_time_where_it_matters(
 def test_a_resumed_clock_counts_what_passed_before_the_loop(tmp_path: Path, store: TokenStore) -> None:
     ctx = make_context(tmp_path, store, minutes=5, process_start=time.perf_counter() - 30)
     ctx.counters.step, ctx.counters.seconds, ctx.counters.setup_seconds = 400, 100.0, 20.0
-    ctx.begin()
+    ctx.start_clock()
     assert ctx.counters.seconds == pytest.approx(130, abs=5)
     assert ctx.counters.setup_seconds == pytest.approx(50, abs=5)
     # 80 seconds of training so far, of the 250 that are left beside the preparations.

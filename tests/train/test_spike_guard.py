@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from firstlight.train import Counters, SpikeGuardSettings
-from firstlight.train.spike_guard import Verdict, judge, spike_bound
+from firstlight.train.spike_guard import Action, check_step, spike_bound
 
-GO, SKIP, BACK, FAIL = Verdict.GO_ON, Verdict.SKIPPED, Verdict.ROLL_BACK, Verdict.FAIL
+GO, SKIP, BACK, FAIL = Action.CONTINUE, Action.SKIP, Action.ROLL_BACK, Action.FAIL
 
 
 def test_bound_by_hand() -> None:
@@ -38,16 +38,16 @@ def test_a_window_too_small_for_any_bound_is_refused() -> None:
         SpikeGuardSettings(spike_window=19)
 
 
-def calm(**fields: object) -> Counters:
+def quiet_counters(**fields: object) -> Counters:
     return Counters(losses=[2.0] * 30, **fields)  # type: ignore[arg-type]
 
 
-def verdicts(counters: Counters, losses: list[float], settings: SpikeGuardSettings) -> list[Verdict]:
-    return [judge(counters, 10 * i, x, math.isfinite(x), settings) for i, x in enumerate(losses)]
+def verdicts(counters: Counters, losses: list[float], settings: SpikeGuardSettings) -> list[Action]:
+    return [check_step(counters, 10 * i, x, math.isfinite(x), settings) for i, x in enumerate(losses)]
 
 
 def test_three_spikes_in_a_row_roll_back() -> None:
-    counters = calm()
+    counters = quiet_counters()
     assert verdicts(counters, [2.0, 5.0, 5.0, 2.0, 5.0, 5.0, 5.0], SpikeGuardSettings()) == [GO] * 6 + [BACK]
     assert counters.spike_steps == 3
     assert counters.spike_position == 40, "of the first of the three"
@@ -55,15 +55,15 @@ def test_three_spikes_in_a_row_roll_back() -> None:
 
 
 def test_a_step_left_out_does_not_end_a_spike() -> None:
-    counters = calm()
+    counters = quiet_counters()
     assert verdicts(counters, [5.0, math.nan, 5.0, math.nan, 5.0], SpikeGuardSettings()) == [GO, SKIP, GO, SKIP, BACK]
     assert counters.spike_position == 0
 
 
 def test_rollbacks_are_limited() -> None:
-    assert verdicts(calm(rollbacks=2), [5.0], SpikeGuardSettings(spike_steps=1)) == [BACK]
-    assert verdicts(calm(rollbacks=3), [5.0], SpikeGuardSettings(spike_steps=1)) == [FAIL]
-    assert verdicts(calm(), [5.0], SpikeGuardSettings(spike_steps=1, max_rollbacks=0)) == [FAIL]
+    assert verdicts(quiet_counters(rollbacks=2), [5.0], SpikeGuardSettings(spike_steps=1)) == [BACK]
+    assert verdicts(quiet_counters(rollbacks=3), [5.0], SpikeGuardSettings(spike_steps=1)) == [FAIL]
+    assert verdicts(quiet_counters(), [5.0], SpikeGuardSettings(spike_steps=1, max_rollbacks=0)) == [FAIL]
 
 
 def test_steps_left_out_in_a_row_are_limited() -> None:
@@ -73,7 +73,7 @@ def test_steps_left_out_in_a_row_are_limited() -> None:
 
 
 def test_a_spike_can_be_let_through() -> None:
-    counters = calm()
+    counters = quiet_counters()
     assert verdicts(counters, [5.0] * 5, SpikeGuardSettings(spike_sigma=0)) == [GO] * 5
     assert counters.losses[-5:] == [5.0] * 5
 

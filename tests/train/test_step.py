@@ -265,7 +265,7 @@ def test_out_of_memory_amid_the_update_is_not_tried_again(monkeypatch: pytest.Mo
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
 
     monkeypatch.setattr(state.optimizer, "step", full)
-    with pytest.raises(TrainingError, match="step 7: out of memory in the optimiser's update"):
+    with pytest.raises(TrainingError, match="step 7: out of memory in the optimizer's update"):
         step(state, make_batch())
 
 

@@ -73,7 +73,7 @@ class EvalResults:
         values = [m.value for m in self.tasks.values()]
         return -sum(values) / len(values) if values else self.loss
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Return every metric as ``task/metric``."""
         found = {f"{name}/{metric}": v for name, m in self.tasks.items() for metric, v in m.others.items()}
         return {

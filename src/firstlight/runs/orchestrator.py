@@ -136,7 +136,7 @@ def resolve_autos(settings: S, ctx: TrainContext) -> S:
     train = tables.train.model_copy(
         update={
             "micro_batch": ctx.state.counters.micro_batch,
-            "steps": ctx.limits.steps if ctx.limits.named == "auto" else tables.train.steps,
+            "steps": ctx.limits.steps if ctx.limits.name == "auto" else tables.train.steps,
         }
     )
     optimizer = tables.optim.resolve(device_context.device)

@@ -341,9 +341,9 @@ class TaskEvaluation:
         """The value that the best checkpoint minimises."""
         return self.result.criterion
 
-    def figures(self) -> Mapping[str, float]:
+    def metrics(self) -> Mapping[str, float]:
         """Return the metrics to log, by name."""
-        return self.result.figures()
+        return self.result.metrics()
 
     def with_intervals(self, artifacts: FinetuneArtifacts, split: str, n_bootstrap: int) -> EvalResults:
         """Compute the same metrics with bootstrap confidence intervals."""

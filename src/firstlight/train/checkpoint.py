@@ -1,7 +1,7 @@
-"""Checkpoints: ordinary Hugging Face model directories, with ``trainer/`` and a manifest written last.
+"""Checkpoints: Hugging Face model directories with the state of training in ``trainer/``.
 
-Saving is off the critical path: the step is held up only while tensors are copied; one thread then
-writes, hashes, fsyncs and renames. A checkpoint without a valid manifest does not exist.
+Saving is asynchronous: a step waits only while tensors are copied to CPU memory; a thread then writes, hashes, fsyncs
+and renames. The manifest is written last, and a checkpoint without a valid one does not exist.
 """
 
 import json
@@ -37,26 +37,26 @@ _NAME = re.compile(r"step-(\d{8,})")
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A copy of the training state that no later step can change."""
+    """A copy of the training state in CPU memory."""
 
     step: int
     weights: dict[str, Tensor]
     trainer: dict[str, Tensor]
-    random: dict[str, Tensor]
-    table: dict[str, Any]
+    rng: dict[str, Tensor]
+    trainer_state: dict[str, Any]
 
 
 def snapshot(
     state: TrainState, device_context: parallel.DeviceContext, compatibility: dict[str, Any]
 ) -> Snapshot | None:
-    """Copy all that a checkpoint holds to CPU memory; None in processes other than the first.
+    """Copy everything that a checkpoint contains to CPU memory; return None in processes other than the first.
 
-    Every process calls it, since each has its own random state.
+    Every process must call it, since each has its own random state.
     """
-    states = parallel.all_gather({k: v.tolist() for k, v in parallel.rng_state().items()}, device_context)
+    rng_states = parallel.all_gather({k: v.tolist() for k, v in parallel.rng_state().items()}, device_context)
     if not parallel.is_main_process(device_context):
         return None
-    table = {
+    trainer_state = {
         "format": FORMAT,
         "counters": state.counters.to_json(),
         "scalars": state.scalars(),
@@ -67,8 +67,12 @@ def snapshot(
         state.counters.step,
         _copies(state.weight_format.export(state.model)),
         _copies(state.trainer_tensors()),
-        {f"{rank}/{k}": torch.tensor(v, dtype=torch.uint8) for rank, own in enumerate(states) for k, v in own.items()},
-        json.loads(json.dumps(table)),
+        {
+            f"{rank}/{k}": torch.tensor(v, dtype=torch.uint8)
+            for rank, own in enumerate(rng_states)
+            for k, v in own.items()
+        },
+        json.loads(json.dumps(trainer_state)),
     )
 
 
@@ -81,33 +85,33 @@ class CheckpointManager:
 
     Args:
         run: the run directory.
-        write_model: writes weights (in transformers' names), configuration and tokenizer into a folder.
-        keep_last: newest checkpoints kept beside the best.
+        write_model: writes weights (with transformers' names), configuration and tokenizer into a folder.
+        keep_last: number of latest checkpoints to keep besides the best one.
 
     Attributes:
-        written: step of the checkpoint that was last written or found whole, or None.
+        last_saved_step: step of the checkpoint that was last written or found intact, or None.
     """
 
     def __init__(self, run: Path, write_model: Callable[[Path, dict[str, Tensor]], None], keep_last: int) -> None:
         self.run = run
         self.folder = run / "checkpoints"
-        self.written: int | None = None
+        self.last_saved_step: int | None = None
         self.write_model = write_model
         self._keep_last = keep_last
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
-    def save(self, snap: Snapshot, *, best: bool) -> None:
-        """Write ``snap`` in the background; a save still under way is waited for first."""
+    def save(self, snapshot: Snapshot, *, best: bool) -> None:
+        """Write a checkpoint in the background, after waiting for the previous one."""
         self.wait()
-        self._thread = threading.Thread(target=self._work, args=(snap, best), name="checkpoint")
+        self._thread = threading.Thread(target=self._save, args=(snapshot, best), name="checkpoint")
         self._thread.start()
 
-    def wait(self, *, must: bool = False) -> None:
-        """Wait for the save under way; where the disk failed it, warn, or with ``must`` raise.
+    def wait(self, *, raise_errors: bool = False) -> None:
+        """Wait for the current save; if it could not be written, warn or raise.
 
         Raises:
-            StorageError: the save failed and ``must`` is set.
+            StorageError: the save failed, and ``raise_errors`` is set.
         """
         if self._thread is not None:
             self._thread.join()
@@ -115,105 +119,105 @@ class CheckpointManager:
         error, self._error = self._error, None
         if error is None:
             return
-        if isinstance(error, OSError | SafetensorError):  # safetensors gives the system's refusals as text
+        if isinstance(error, OSError | SafetensorError):  # safetensors reports errors of the system as text
             cause, error = error, StorageError(f"a checkpoint could not be written: {error}", where=self.folder)
             error.__cause__ = cause
-        if must or not isinstance(error, FirstlightError):
+        if raise_errors or not isinstance(error, FirstlightError):
             raise error
-        progress.warn(f"a checkpoint could not be written; the run goes on with the previous one: {error}")
+        progress.warn(f"a checkpoint could not be written; training continues, with the previous one on disk: {error}")
 
-    def _work(self, snap: Snapshot, best: bool) -> None:
+    def _save(self, snapshot: Snapshot, best: bool) -> None:
         try:
-            self.write(snap, best=best)
-        except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
+            self.write(snapshot, best=best)
+        except BaseException as error:  # noqa: BLE001 - raised in the thread that waits
             self._error = error
 
-    def write(self, snap: Snapshot, *, best: bool) -> Path:
-        """Write ``snap`` now; point ``latest`` (and ``best``) at it; drop what is no longer kept.
+    def write(self, snapshot: Snapshot, *, best: bool) -> Path:
+        """Write a checkpoint now, update the files ``latest`` and ``best``, and remove old checkpoints.
 
-        Nothing is dropped for one made amid a spike: a rollback needs what was before.
+        None is removed during a loss spike: a rollback needs those from before.
         """
-        name = _name(snap.step)
+        name = _name(snapshot.step)
         with atomic_directory(self.folder / name) as folder, storage_errors(self.folder / name):
-            self.write_model(folder, snap.weights)
+            self.write_model(folder, snapshot.weights)
             trainer = folder / "trainer"
             trainer.mkdir()
-            for what, tensors in (("optimizer", snap.trainer), ("random", snap.random)):
-                save_file(tensors, trainer / f"{what}.safetensors")
-                apply_umask(trainer / f"{what}.safetensors")
-            write_atomic(trainer / "state.json", json.dumps(snap.table, indent=1))
-            write_manifest(folder, {"format": FORMAT, "step": snap.step})
-        self.written = snap.step
+            for file_name, tensors in (("optimizer", snapshot.trainer), ("random", snapshot.rng)):
+                save_file(tensors, trainer / f"{file_name}.safetensors")
+                apply_umask(trainer / f"{file_name}.safetensors")
+            write_atomic(trainer / "state.json", json.dumps(snapshot.trainer_state, indent=1))
+            write_manifest(folder, {"format": FORMAT, "step": snapshot.step})
+        self.last_saved_step = snapshot.step
         write_atomic(self.run / "latest", name + "\n")
         if best:
             write_atomic(self.run / "best", name + "\n")
-        if not snap.table["counters"]["spiking"]:
+        if not snapshot.trainer_state["counters"]["spiking"]:
             self._prune()
         return self.folder / name
 
     def _prune(self) -> None:
-        keep = {p.name for p in self.all()[-self._keep_last :]} | {self.pointer("best")}
+        keep = {p.name for p in self.all()[-self._keep_last :]} | {self.read_pointer("best")}
         for path in self.all():
             if path.name not in keep:
                 shutil.rmtree(path, ignore_errors=True)
 
-    def pointer(self, name: str) -> str | None:
-        """Return the checkpoint name that the file ``latest`` or ``best`` holds."""
+    def read_pointer(self, name: str) -> str | None:
+        """Return the name of the checkpoint in the file ``latest`` or ``best``."""
         file = self.run / name
         return file.read_text(encoding="utf-8").strip() if file.is_file() else None
 
     def all(self) -> list[Path]:
-        """Return checkpoint folders by step, oldest first."""
+        """Return the checkpoint folders in order of their steps."""
         if not self.folder.is_dir():
             return []
         return sorted((p for p in self.folder.iterdir() if _NAME.fullmatch(p.name)), key=_step)
 
-    def find_latest(self, device_context: parallel.DeviceContext, *, calm: bool = False) -> Path | None:
-        """Return the newest checkpoint that is whole, byte for byte; warn of those that are not, and set them aside.
+    def find_latest(self, device_context: parallel.DeviceContext, *, before_spike: bool = False) -> Path | None:
+        """Return the latest checkpoint whose manifest and checksums are valid; rename damaged ones, with a warning.
 
-        Every process calls it; the first one looks and tells the others. ``latest`` and ``best`` then say what
-        that checkpoint knows, also where a process was killed before it could write them.
+        Every process must call it; the first one checks and broadcasts the result. The files ``latest`` and ``best``
+        are set to what that checkpoint records, in case a process was killed before it could write them.
 
         Args:
             device_context: the processes.
-            calm: take none that was made amid a spike, and drop those: what they hold is being undone.
+            before_spike: ignore and delete checkpoints that were written during a loss spike, for a rollback.
         """
-        name = self._newest_valid(calm) if parallel.is_main_process(device_context) else None
+        name = self._find_latest(before_spike) if parallel.is_main_process(device_context) else None
         name = parallel.broadcast_object(name, device_context)
         return None if name is None else self.folder / name
 
-    def _newest_valid(self, calm: bool) -> str | None:
+    def _find_latest(self, before_spike: bool) -> str | None:
         remove_stale_files(self.folder)
         for path in reversed(self.all()):
             problems = verify_manifest(path)
-            if not problems and not (calm and read_trainer_state(path)["counters"].get("spiking")):
-                self._point_at(path)
+            if not problems and not (before_spike and read_trainer_state(path)["counters"].get("spiking")):
+                self._set_pointers(path)
                 return path.name
             for pointer in ("latest", "best"):
-                if self.pointer(pointer) == path.name:
+                if self.read_pointer(pointer) == path.name:
                     (self.run / pointer).unlink()
             if not problems:
                 shutil.rmtree(path)
                 continue
-            aside = path.with_name(f"damaged-{path.name}")
-            shutil.rmtree(aside, ignore_errors=True)
-            path.rename(aside)
+            renamed = path.with_name(f"damaged-{path.name}")
+            shutil.rmtree(renamed, ignore_errors=True)
+            path.rename(renamed)
             progress.warn(
-                f"checkpoint {path.name} is damaged and is not used ({problems[0]}); it is kept as {aside.name}"
+                f"checkpoint {path.name} is damaged and is ignored ({problems[0]}); it is kept as {renamed.name}"
             )
         return None
 
-    def _point_at(self, path: Path) -> None:
-        self.written = _step(path)
+    def _set_pointers(self, path: Path) -> None:
+        self.last_saved_step = _step(path)
         best_step = read_trainer_state(path)["counters"].get("best_step")
         best = None if best_step is None else _name(best_step)
         for pointer, name in (("latest", path.name), ("best", best)):
-            if name is not None and (self.folder / name).is_dir() and self.pointer(pointer) != name:
+            if name is not None and (self.folder / name).is_dir() and self.read_pointer(pointer) != name:
                 write_atomic(self.run / pointer, name + "\n")
 
 
 def read_trainer_state(checkpoint: Path) -> dict[str, Any]:
-    """Return ``trainer/state.json``.
+    """Read ``trainer/state.json`` of a checkpoint.
 
     Raises:
         CheckpointError: missing, unreadable, or of another format.
@@ -224,34 +228,34 @@ def read_trainer_state(checkpoint: Path) -> dict[str, Any]:
         found = table.get("format")
     except FileNotFoundError as error:
         raise CheckpointError(
-            "has no training state, so training cannot go on from it",
+            "has no training state, so training cannot be resumed from it",
             where=checkpoint,
             fix="Start a new run from its weights with --from.",
         ) from error
     except (ValueError, AttributeError) as error:
-        raise CheckpointError("is unreadable", where=path) from error
+        raise CheckpointError("cannot be read", where=path) from error
     if found != FORMAT:
         raise CheckpointError(
             "has another format",
             where=path,
             found=found,
             expected=FORMAT,
-            fix="Go on with the version of Firstlight that wrote it, or start a new run from its weights with --from.",
+            fix="Resume with the version of Firstlight that wrote it, or start a new run from its weights with --from.",
         )
     return table
 
 
 def restore(checkpoint: Path, state: TrainState, device_context: parallel.DeviceContext) -> dict[str, Any]:
-    """Put a checkpoint's weights, optimiser, counters and random states into ``state``; return its table.
+    """Load a checkpoint's weights, optimizer state, counters and random states; return ``trainer/state.json``.
 
     Raises:
-        CheckpointError: something in it does not fit the model or the optimiser.
+        CheckpointError: something in it does not match the model or the optimizer.
     """
     table = read_trainer_state(checkpoint)
     try:
         state.weight_format.load(state.model, checkpoint)
         trainer = load_file(checkpoint / "trainer" / "optimizer.safetensors")
-        random = load_file(checkpoint / "trainer" / "random.safetensors")
+        rng = load_file(checkpoint / "trainer" / "random.safetensors")
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot be read: {error}", where=checkpoint) from error
     state.load_trainer_tensors(trainer)
@@ -259,11 +263,11 @@ def restore(checkpoint: Path, state: TrainState, device_context: parallel.Device
     state.counters = Counters.from_json(table["counters"])
     if table["world_size"] == device_context.world_size:
         prefix = f"{device_context.rank}/"
-        parallel.set_rng_state({k.removeprefix(prefix): v for k, v in random.items() if k.startswith(prefix)})
+        parallel.set_rng_state({k.removeprefix(prefix): v for k, v in rng.items() if k.startswith(prefix)})
     elif parallel.is_main_process(device_context):
         progress.warn(
-            f"the run had {table['world_size']} processes and goes on with {device_context.world_size}: "
-            "same data and batches, but not bit for bit what it would have been"
+            f"the run had {table['world_size']} processes and resumes with {device_context.world_size}: "
+            "data and batches are the same, but the result is not bit-identical"
         )
     return table
 

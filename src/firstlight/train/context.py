@@ -1,4 +1,4 @@
-"""What one run of the loop is given, remembers, and returns."""
+"""The inputs of the training loop (TrainContext), its state between steps, and its result."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,46 +19,46 @@ from firstlight.types import BatchLike
 
 
 class BatchSource(Protocol):
-    """Where batches come from; the loss is the module's ``forward``."""
+    """Batches by position in the order of the data."""
 
     def batch(self, position: int, rows: int) -> BatchLike:
-        """Return rows ``position`` to ``position + rows``: a pure function."""
+        """Return rows ``position`` to ``position + rows``; the same for the same arguments."""
         ...
 
     def sources(self, position: int, rows: int) -> Sequence[str]:
-        """Name the documents in those rows."""
+        """Return the names of the documents in those rows."""
         ...
 
 
 class EvaluationResult(Protocol):
-    """What an evaluation found."""
+    """The result of a validation."""
 
     @property
     def loss(self) -> float:
-        """The valid loss: mean in nats a target."""
+        """The validation loss: mean over targets in nats."""
         ...
 
     @property
     def criterion(self) -> float:
-        """What the best checkpoint has least of."""
+        """The value whose minimum is the best checkpoint."""
         ...
 
-    def figures(self) -> Mapping[str, float]:
-        """Return all there is to log, by name."""
+    def metrics(self) -> Mapping[str, float]:
+        """Return the metrics to log besides the loss, by name."""
         ...
 
 
 @dataclass(slots=True)
 class LoopState:
-    """What this process remembers between steps, and no checkpoint needs to hold.
+    """State of the loop in this process that checkpoints do not need.
 
     Attributes:
         seconds_before: wall time of earlier processes of this run.
-        began: ``time.perf_counter()`` when the loop began.
-        steps: steps taken here, those undone by a rollback included.
-        owes_save: a checkpoint was due while the loss spiked.
-        unsaved: an evaluation was counted after the last checkpoint.
-        best: step and result of the best evaluation of this process.
+        start_time: ``time.perf_counter()`` when the loop started.
+        steps: steps taken in this process, those undone by a rollback included.
+        checkpoint_pending: a checkpoint was due during a loss spike, and is written after it.
+        evaluation_unsaved: there was an evaluation after the last checkpoint.
+        best: step and result of the best evaluation in this process.
     """
 
     seconds_before: float = 0.0
@@ -71,23 +71,23 @@ class LoopState:
 
 @dataclass(slots=True)
 class TrainContext:
-    """Everything that one run of the loop needs, put together by a stage.
+    """Everything that the training loop needs.
 
     Attributes:
         run: the run directory.
-        state: what changes.
-        module: the loss module, compiled and wrapped for the place.
-        objective: batches by position.
+        state: model, optimizer, counters: all that changes in training.
+        module: the loss module, compiled and wrapped in DDP.
+        batches: batches by position.
         rows: rows of one update, all processes together.
-        measure: evaluates the weights as they are, so many rows a forward pass; None where there is no valid split.
-        contract: hashes that every checkpoint carries.
-        sample: writes a text with the weights as they are, or None.
-        restart: puts the weights and the optimiser back to the start of the run.
+        evaluate: evaluates the current weights, with so many rows per forward pass; None without validation data.
+        compatibility: hashes that every checkpoint carries, of what a resumed run must have in common with it.
+        sample: generates a sample text from the current weights, or None.
+        restart: resets weights and optimizer to the start of the run.
         flops_per_token: model FLOPs of one token, forward and backward.
-        ceiling: FLOP/s that one process's device can reach, or None where unknown.
-        process_start: ``time.perf_counter()`` when the process began.
-        counts: what targets are, tokens or rows of a task.
-        prepare: called before each step with the number of steps done, such as to thaw layers; or None.
+        peak_flops: peak FLOP/s of one process's device, or None if unknown.
+        process_start: ``time.perf_counter()`` when the process started.
+        target_unit: what a target is, tokens or rows of a task.
+        before_step: called before each step with the number of completed steps, to unfreeze layers for instance.
     """
 
     run: Path
@@ -117,32 +117,33 @@ class TrainContext:
         """The counters of the state, which a rollback replaces."""
         return self.state.counters
 
-    def read(self, position: int, rows: int) -> BatchLike:
-        """Return this process's share of ``rows`` rows from ``position`` on."""
-        own = rows // self.device_context.world_size
-        return self.batches.batch(position + self.device_context.rank * own, own)
+    def load_batch(self, position: int, rows: int) -> BatchLike:
+        """Return this process's part of the ``rows`` rows at ``position``."""
+        local_rows = rows // self.device_context.world_size
+        return self.batches.batch(position + self.device_context.rank * local_rows, local_rows)
 
-    def begin(self) -> None:
-        """Start the clock of this run of the loop."""
+    def start_clock(self) -> None:
+        """Start measuring the time of the loop."""
         self.loop = LoopState(self.counters.seconds, time.perf_counter())
         self.update_seconds()
         self.counters.setup_seconds += self.counters.seconds - self.loop.seconds_before
 
     def update_seconds(self) -> None:
-        """Bring the counters' seconds up to date; processes agree on them where the schedule counts on time."""
+        """Update the counters' seconds; processes agree on them if the schedule depends on time."""
         seconds = self.loop.seconds_before + time.perf_counter() - self.process_start
-        agreed = seconds if self.limits.minutes is None else parallel.broadcast_object(seconds, self.device_context)
-        self.counters.seconds = agreed
+        shared = seconds if self.limits.minutes is None else parallel.broadcast_object(seconds, self.device_context)
+        self.counters.seconds = shared
 
 
 @dataclass(frozen=True, slots=True)
 class FitResult:
-    """How a run of the loop ended.
+    """The result of ``fit``.
 
     Attributes:
-        stopped_by: "steps", "tokens", "epochs", "auto", "minutes", "convergence"; or "stop_after" or a
-            signal's name, after which the run is not finished.
-        valid: the last evaluation, or None.
+        stopped_by: "steps", "tokens", "epochs", "auto", "minutes" or "convergence"; or "stop_after" or the name of a
+            signal, after which the run is not finished.
+        train_loss: of the last step.
+        valid: the last validation, or None.
         best: the evaluation of the best checkpoint, or None if it was made before a resume.
     """
 

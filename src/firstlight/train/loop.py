@@ -1,7 +1,7 @@
-"""The one training loop: a step, the guard's verdict, then what is due.
+"""The training loop: take a step, check its loss, then do what is due.
 
-The loop knows only steps and what is due. What a batch is and what its loss means is the
-objective's business; what is written where is the log's and the checkpoints'.
+The loop knows steps only. Batches come from a BatchSource, the loss from the module; logging, validation, samples and
+checkpoints are in ``periodic``.
 """
 
 import gc
@@ -23,43 +23,45 @@ from firstlight.train.step import StepResult, train_step
 from firstlight.types import BatchLike, StepMetrics
 
 _INTERRUPTIONS = ("SIGTERM", "SIGINT", "stop_after")
-_NAMED = 5  # documents of a batch that a message names
+_MAX_DOCUMENTS = 5  # documents of a batch that a message names
 
 
 def fit(ctx: TrainContext) -> FitResult:
-    """Train until a limit or a signal; save, so that the same call goes on where this one ended.
+    """Train until a limit or a signal, and save, so that the same call continues from there.
 
     Raises:
-        ConfigError: only convergence ends the run, and there is no valid text.
-        TrainingError: too many steps not finite, too many rollbacks, or out of memory with one row.
+        ConfigError: only convergence ends the run, and there is no validation data.
+        TrainingError: too many non-finite steps, too many rollbacks, or out of memory with one row.
         StorageError: the last checkpoint could not be written.
     """
-    if ctx.limits.named == "convergence" and ctx.evaluate is None:
-        raise ConfigError("there is no valid text to converge on", where="train.convergence", fix="Set train.steps.")
+    if ctx.limits.name == "convergence" and ctx.evaluate is None:
+        raise ConfigError(
+            "there is no validation text for convergence", where="train.convergence", fix="Set train.steps."
+        )
     train_loss, valid = math.nan, None
-    ctx.begin()
+    ctx.start_clock()
     ctx.module.train()
-    gc.freeze()  # else the collector looks through all that was ever imported, again and again, between the steps
+    gc.freeze()  # otherwise the garbage collector scans all imported modules again and again between steps
     try:
         with (
             StopSignals() as signals,
-            Prefetcher(ctx.read) as feed,
+            Prefetcher(ctx.load_batch) as prefetcher,
             progress.task("train", ctx.limits.steps, "steps") as task,
         ):
             task.advance(ctx.counters.step)
-            while (stopped_by := _stop(ctx, signals)) is None:
-                before, text = ctx.counters.step, ""
-                report, targets = _take(ctx, feed)
-                if targets == 0 or _judged(ctx, report):
-                    train_loss = report.loss
-                    valid = periodic.after_step(ctx, report, targets) or valid
-                    text = periodic.line(ctx, report, targets)
-                task.advance(ctx.counters.step - before, text)
+            while (stopped_by := _stop_reason(ctx, signals)) is None:
+                step_before, text = ctx.counters.step, ""
+                metrics = _train_step(ctx, prefetcher)
+                if metrics.targets == 0 or _check_step(ctx, metrics):
+                    train_loss = metrics.loss
+                    valid = periodic.on_step_end(ctx, metrics) or valid
+                    text = periodic.progress_text(ctx, metrics)
+                task.advance(ctx.counters.step - step_before, text)
             finished = stopped_by not in _INTERRUPTIONS
             if finished:
-                valid = periodic.at_end(ctx, valid)
+                valid = periodic.on_train_end(ctx, valid)
             ctx.update_seconds()
-            periodic.save_last(ctx)
+            periodic.save_final(ctx)
     finally:
         gc.unfreeze()
         ctx.log.close()
@@ -69,121 +71,119 @@ def fit(ctx: TrainContext) -> FitResult:
     return FitResult(stopped_by, finished, counters.step, counters.tokens, counters.seconds, train_loss, valid, best)
 
 
-def _stop(ctx: TrainContext, signals: StopSignals) -> str | None:
+def _stop_reason(ctx: TrainContext, signals: StopSignals) -> str | None:
     """Return why the run ends here; processes agree on it, since a signal reaches them at different steps."""
     reached = ctx.limits.reached(ctx.counters, ctx.train)
     if reached is None and ctx.train.stop_after and ctx.counters.step >= ctx.train.stop_after:
         return "stop_after"
     if ctx.device_context.world_size == 1:
         return signals.name or reached
-    vote = torch.tensor(float(signals.name is not None), device=ctx.device_context.device)
-    if parallel.all_reduce_sum(vote, ctx.device_context).item():
+    signalled = torch.tensor(float(signals.name is not None), device=ctx.device_context.device)
+    if parallel.all_reduce_sum(signalled, ctx.device_context).item():
         return signals.name or "SIGTERM"
     return reached
 
 
-def _take(ctx: TrainContext, feed: Prefetcher) -> tuple[StepMetrics, int]:
-    """Take the next step and count it; return its report, and its targets over all processes."""
-    started = time.perf_counter()
+def _train_step(ctx: TrainContext, prefetcher: Prefetcher) -> StepMetrics:
+    """Take the next step and count it."""
+    start = time.perf_counter()
     counters = ctx.counters
     position = counters.next_position(counters.position, ctx.rows)
     following = counters.next_position(position + ctx.rows, ctx.rows)
-    outcome = _step(ctx, feed.take(position, ctx.rows, following))
+    result = _train_step_within_memory(ctx, prefetcher.get(position, ctx.rows, following))
     counters.step += 1
-    counters.tokens += outcome.targets
+    counters.tokens += result.targets
     counters.position = position + ctx.rows
     ctx.loop.steps += 1
     ctx.update_seconds()
-    seconds = time.perf_counter() - started
-    lr = float(ctx.state.optimizer.param_groups[0]["lr"])
-    report = StepMetrics(
-        counters.step,
-        counters.tokens,
-        position,
-        ctx.rows,
-        outcome.loss,
-        lr,
-        outcome.grad_norm,
-        seconds,
-        outcome.applied,
+    return StepMetrics(
+        step=counters.step,
+        tokens=counters.tokens,
+        position=position,
+        rows=ctx.rows,
+        targets=result.targets,
+        loss=result.loss,
+        lr=float(ctx.state.optimizer.param_groups[0]["lr"]),
+        grad_norm=result.grad_norm,
+        seconds=time.perf_counter() - start,
+        applied=result.applied,
     )
-    return report, outcome.targets
 
 
-def _step(ctx: TrainContext, batch: BatchLike) -> StepResult:
-    """Take one step; on an out-of-memory take it again in smaller pieces, with the same random numbers."""
+def _train_step_within_memory(ctx: TrainContext, batch: BatchLike) -> StepResult:
+    """Take a step; if it runs out of memory, repeat it in smaller micro-batches with the same random numbers."""
     if ctx.before_step is not None:
         ctx.before_step(ctx.counters.step)
-    total = ctx.limits.schedule_steps(ctx.counters)
-    factor = optim.lr_factor(ctx.counters.step, total, ctx.optim.schedule)
+    total_steps = ctx.limits.schedule_steps(ctx.counters)
+    lr_factor = optim.lr_factor(ctx.counters.step, total_steps, ctx.optim.schedule)
     while True:
-        random = parallel.rng_state()
+        rng_state = parallel.rng_state()
         try:
-            return train_step(ctx.state, ctx.module, batch, factor, ctx.optim, ctx.device_context)
+            return train_step(ctx.state, ctx.module, batch, lr_factor, ctx.optim, ctx.device_context)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or ctx.device_context.world_size > 1:
                 raise
             before = ctx.counters.micro_batch or batch.n_rows
-            micro = halve(before, batch.n_rows)
+            micro_batch = halve(before, batch.n_rows)
         # Outside the except clause, so that the traceback no longer holds the activations.
         ctx.state.optimizer.zero_grad(set_to_none=True)
-        parallel.set_rng_state(random)
+        parallel.set_rng_state(rng_state)
         if ctx.device_context.device.type == "cuda":
             torch.cuda.empty_cache()
-        ctx.counters.micro_batch = micro
-        text = f"out of memory with {before} rows a forward pass; going on with {micro}"
+        ctx.counters.micro_batch = micro_batch
+        text = f"out of memory with micro-batches of {before} rows; continuing with {micro_batch}"
         ctx.log.event(ctx.counters.step, "out-of-memory", text)
 
 
-def _judged(ctx: TrainContext, report: StepMetrics) -> bool:
-    """Act on the guard's verdict; False where the step was undone by a rollback."""
+def _check_step(ctx: TrainContext, metrics: StepMetrics) -> bool:
+    """Act on a non-finite or spiking loss; return False if the step was undone by a rollback."""
     counters = ctx.counters
-    verdict = spike_guard.judge(counters, report.position, report.loss, report.applied, ctx.train.guard)
-    if verdict is spike_guard.Verdict.GO_ON:
+    action = spike_guard.check_step(counters, metrics.position, metrics.loss, metrics.applied, ctx.train.guard)
+    if action is spike_guard.Action.CONTINUE:
         return True
-    figures = _figures(ctx, report)
-    if verdict is spike_guard.Verdict.SKIPPED:
-        # The loss scale of fp16 is found by steps whose gradient, not loss, overflows: no news.
-        if ctx.state.scaler is None or not math.isfinite(report.loss):
-            ctx.log.event(counters.step, "not-finite", f"update left out: {figures}")
+    details = _step_details(ctx, metrics)
+    if action is spike_guard.Action.SKIP:
+        # With fp16, gradients that overflow while the loss is finite are how the loss scale is found.
+        if ctx.state.scaler is None or not math.isfinite(metrics.loss):
+            ctx.log.event(counters.step, "not-finite", f"update skipped: {details}")
         return True
-    if verdict is spike_guard.Verdict.ROLL_BACK:
-        _roll_back(ctx, report, figures)
+    if action is spike_guard.Action.ROLL_BACK:
+        _roll_back(ctx, metrics, details)
         return False
-    ctx.log.event(counters.step, "failed", f"{'spike' if report.applied else 'not finite'}: {figures}")
+    ctx.log.event(counters.step, "failed", f"{'spike' if metrics.applied else 'not finite'}: {details}")
     raise TrainingError(
         f"the loss spiked again after {counters.rollbacks} rollbacks"
-        if report.applied
+        if metrics.applied
         else f"loss or gradient was not finite in {counters.nonfinite_steps} steps in a row",
         where=f"step {counters.step}",
-        found=figures,
-        fix="Lower optim.lr or lengthen its warm-up; look at the documents named. Checkpoints before it are whole.",
+        found=details,
+        fix="Lower optim.lr or lengthen its warm-up; look at the documents named. Earlier checkpoints are intact.",
     )
 
 
-def _figures(ctx: TrainContext, report: StepMetrics) -> str:
-    names = list(ctx.batches.sources(report.position, report.rows))
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    shown = ", ".join(names[:_NAMED]) + more
-    return f"loss {report.loss:.4g}, gradient norm {report.grad_norm:.4g}; documents: {shown}"
+def _step_details(ctx: TrainContext, metrics: StepMetrics) -> str:
+    names = list(ctx.batches.sources(metrics.position, metrics.rows))
+    more = f" and {len(names) - _MAX_DOCUMENTS} more" if len(names) > _MAX_DOCUMENTS else ""
+    documents = ", ".join(names[:_MAX_DOCUMENTS]) + more
+    return f"loss {metrics.loss:.4g}, gradient norm {metrics.grad_norm:.4g}; documents: {documents}"
 
 
-def _roll_back(ctx: TrainContext, report: StepMetrics, figures: str) -> None:
-    """Return to the last good checkpoint and leave out the rows since the spike began."""
+def _roll_back(ctx: TrainContext, metrics: StepMetrics, details: str) -> None:
+    """Return to the last checkpoint before the spike, and skip the rows since the spike began."""
     old = ctx.counters
-    window = (old.spike_position, report.position + report.rows - old.spike_position)
+    window = (old.spike_position, metrics.position + metrics.rows - old.spike_position)
     ctx.checkpoints.wait()
-    good = ctx.checkpoints.find_latest(ctx.device_context, calm=True)
-    if good is None:
+    checkpoint = ctx.checkpoints.find_latest(ctx.device_context, before_spike=True)
+    if checkpoint is None:
         ctx.restart()
         ctx.state.counters = Counters(micro_batch=old.micro_batch)
     else:
-        restore(good, ctx.state, ctx.device_context)
+        restore(checkpoint, ctx.state, ctx.device_context)
     counters = ctx.counters
     counters.skipped, counters.rollbacks = [*old.skipped, window], old.rollbacks + 1
     counters.seconds, counters.setup_seconds = old.seconds, old.setup_seconds
     ctx.loop.checkpoint_pending = False
     ctx.log.truncate(counters.step)
-    where = f"checkpoint {good.name}" if good else "the start, since there is no checkpoint yet"
-    text = f"loss spike: back to {where}, leaving out rows {window[0]} to {sum(window) - 1}: {figures}"
-    ctx.log.event(report.step, "rollback", text)
+    target = f"checkpoint {checkpoint.name}" if checkpoint else "the start, since there is no checkpoint yet"
+    text = f"loss spike: rolled back to {target}, skipping rows {window[0]} to {sum(window) - 1}: {details}"
+    ctx.log.event(metrics.step, "rollback", text)

@@ -1,4 +1,4 @@
-"""How many rows one forward pass takes: what fits, found before the first step and halved when memory runs out."""
+"""The micro-batch size: estimated from free memory before the first step, halved when memory runs out."""
 
 import os
 import re
@@ -9,24 +9,24 @@ import torch
 from firstlight.errors import TrainingError
 from firstlight.model import ModelConfig
 
-_SHARE = 0.4  # of the memory that is free: the rest is for gradients, the optimiser and other programs
-# Of the CPU's allocator, of Metal, and of cuBLAS, which have no exception of their own.
-_SAID = ("can't allocate memory", "backend out of memory", "ALLOC_FAILED")
+_MEMORY_FRACTION = 0.4  # of the free memory; the rest is for gradients, the optimizer and other programs
+# Messages of the CPU's allocator, Metal and cuBLAS, which raise a RuntimeError.
+_MESSAGES = ("can't allocate memory", "backend out of memory", "ALLOC_FAILED")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell an out-of-memory, of a GPU or of the CPU's allocator, from other errors."""
+    """Whether an error is an out-of-memory of a GPU or of the CPU's allocator."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _SAID)
+    return isinstance(error, RuntimeError) and any(message in str(error) for message in _MESSAGES)
 
 
 def activation_bytes(config: ModelConfig, *, bytes_per_number: int, checkpointing: bool) -> int:
-    """Estimate the activations that one row keeps for the backward pass, in bytes.
+    """Estimate the bytes of activations that one row keeps for the backward pass.
 
     Counted per layer and token: the inputs of the two norms, qkv, the attention's output and
-    statistics, and the MLP's inner values before and after its non-linearity. What attention in blocks keeps on a
-    CPU, at most 4 C, lies within the share of memory that is left free.
+    statistics, and the MLP's hidden values before and after its activation function. What blockwise attention keeps on
+    a CPU, at most 4 C, is within the fraction of memory that is left free.
     """
     C = config.n_embd
     per_layer = 2 * C if checkpointing else 8 * C + 3 * config.ffn_dim
@@ -42,27 +42,27 @@ def initial_micro_batch(
     checkpointing: bool,
     processes: int = 1,
 ) -> int:
-    """Return the largest divisor of ``rows`` whose estimated activations fit the free memory.
+    """Return the largest divisor of ``rows`` whose estimated activations fit into the free memory.
 
     Args:
         config: the model.
         rows: rows of one update in this process.
-        device: where the activations are.
-        bytes_per_number: of an activation.
-        checkpointing: whether activations are computed again in the backward pass.
-        processes: how many of them share the memory.
+        device: of the activations.
+        bytes_per_number: bytes of one activation value.
+        checkpointing: whether activations are recomputed in the backward pass.
+        processes: number of processes that share the memory.
     """
-    need = activation_bytes(config, bytes_per_number=bytes_per_number, checkpointing=checkpointing)
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_bytes() // processes
-    most = max(1, int(_SHARE * free / need))
-    return max(n for n in range(1, rows + 1) if rows % n == 0 and (n <= most or n == 1))
+    row_bytes = activation_bytes(config, bytes_per_number=bytes_per_number, checkpointing=checkpointing)
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory() // processes
+    limit = max(1, int(_MEMORY_FRACTION * free / row_bytes))
+    return max(n for n in range(1, rows + 1) if rows % n == 0 and (n <= limit or n == 1))
 
 
-def free_bytes(root: Path = Path("/")) -> int:
-    """Return the CPU memory that may be taken: what the system has available, within a container's limit.
+def free_memory(root: Path = Path("/")) -> int:
+    """Return the available CPU memory in bytes, within the limit of the container.
 
     Args:
-        root: where ``proc`` and ``sys`` are.
+        root: folder of ``proc`` and ``sys``.
     """
     try:
         table = (root / "proc/meminfo").read_text(encoding="ascii")
@@ -79,14 +79,14 @@ def free_bytes(root: Path = Path("/")) -> int:
 
 
 def halve(micro_batch: int, rows: int) -> int:
-    """Return the largest divisor of ``rows`` of at most half of ``micro_batch``.
+    """Return the largest divisor of ``rows`` that is at most half of ``micro_batch``.
 
     Raises:
-        TrainingError: one row is all there is.
+        TrainingError: it is one row already.
     """
     if micro_batch <= 1:
         raise TrainingError(
-            "out of memory with one row a forward pass",
-            fix="Take a smaller model or block size, or set train.activation_checkpointing=true.",
+            "out of memory with micro-batches of one row",
+            fix="Use a smaller model or block size, or set train.activation_checkpointing=true.",
         )
     return max(n for n in range(1, micro_batch // 2 + 1) if rows % n == 0)

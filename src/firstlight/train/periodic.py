@@ -1,4 +1,4 @@
-"""What is due after a step: a line in the log, an evaluation, a sample, a checkpoint. None of it changes training."""
+"""What is due every so many steps: logging, validation, samples and checkpoints. None of it changes training."""
 
 import time
 from typing import Any
@@ -10,63 +10,57 @@ from firstlight.train.context import EvaluationResult, TrainContext
 from firstlight.types import StepMetrics
 
 
-def after_step(ctx: TrainContext, report: StepMetrics, targets: int) -> EvaluationResult | None:
-    """Log, evaluate, sample and save where their time has come.
-
-    Args:
-        ctx: the run.
-        report: the step.
-        targets: the step's, over all processes.
-    """
-    step, every, valid = report.step, ctx.train, None
-    if step % every.log_every == 0 or step in (1, ctx.limits.steps) or not report.applied:
-        _log(ctx, report, targets)
-    if every.eval_every and step % every.eval_every == 0:
+def on_step_end(ctx: TrainContext, metrics: StepMetrics) -> EvaluationResult | None:
+    """Log, evaluate, sample and save if they are due after this step; return the evaluation, if any."""
+    step, train, valid = metrics.step, ctx.train, None
+    if step % train.log_every == 0 or step in (1, ctx.limits.steps) or not metrics.applied:
+        _log_step(ctx, metrics)
+    if train.eval_every and step % train.eval_every == 0:
         valid = evaluate(ctx)
-    if every.sample_every and step % every.sample_every == 0:
+    if train.sample_every and step % train.sample_every == 0:
         sample(ctx)
-    if every.checkpoint_every and step % every.checkpoint_every == 0:
+    if train.checkpoint_every and step % train.checkpoint_every == 0:
         ctx.loop.checkpoint_pending = True
-    good = ctx.counters.spike_steps == 0 and report.applied
-    if (ctx.loop.checkpoint_pending and good) or (valid is not None and ctx.counters.best_step == step):
+    is_normal = ctx.counters.spike_steps == 0 and metrics.applied
+    if (ctx.loop.checkpoint_pending and is_normal) or (valid is not None and ctx.counters.best_step == step):
         save(ctx)
     return valid
 
 
-def at_end(ctx: TrainContext, valid: EvaluationResult | None) -> EvaluationResult | None:
-    """Evaluate and sample the last step, unless that was just done; ``valid`` is the last evaluation so far."""
-    step, every = ctx.counters.step, ctx.train
-    if valid is None or not every.eval_every or step % every.eval_every:
+def on_train_end(ctx: TrainContext, valid: EvaluationResult | None) -> EvaluationResult | None:
+    """Evaluate and sample after the last step, unless that was just done; ``valid`` is the last evaluation so far."""
+    step, train = ctx.counters.step, ctx.train
+    if valid is None or not train.eval_every or step % train.eval_every:
         valid = evaluate(ctx)
-    if not every.sample_every or step % every.sample_every:
+    if not train.sample_every or step % train.sample_every:
         sample(ctx)
     return valid
 
 
-def save_last(ctx: TrainContext) -> None:
-    """Save this step, unless it is on the disk as it is.
+def save_final(ctx: TrainContext) -> None:
+    """Save the current step, unless its checkpoint is on disk already.
 
     Raises:
         StorageError: it could not be written.
     """
     ctx.checkpoints.wait()
-    missing = ctx.loop.evaluation_unsaved or ctx.checkpoints.written != ctx.counters.step
+    missing = ctx.loop.evaluation_unsaved or ctx.checkpoints.last_saved_step != ctx.counters.step
     if parallel.broadcast_object(missing, ctx.device_context):
         save(ctx)
-    ctx.checkpoints.wait(must=True)
+    ctx.checkpoints.wait(raise_errors=True)
 
 
 def save(ctx: TrainContext) -> None:
-    """Save this step, in the background; it is the best one where the last evaluation says so."""
-    ctx.checkpoints.wait()  # before the copy, so that two of them are never held
-    snap = snapshot(ctx.state, ctx.device_context, ctx.compatibility)
-    if snap is not None:
-        ctx.checkpoints.save(snap, best=ctx.counters.best_step == ctx.counters.step)
+    """Save the current step in the background; as the best one if it has the lowest validation loss so far."""
+    ctx.checkpoints.wait()  # before the copy, so that there are never two in memory
+    copy = snapshot(ctx.state, ctx.device_context, ctx.compatibility)
+    if copy is not None:
+        ctx.checkpoints.save(copy, best=ctx.counters.best_step == ctx.counters.step)
     ctx.loop.checkpoint_pending = ctx.loop.evaluation_unsaved = False
 
 
 def evaluate(ctx: TrainContext) -> EvaluationResult | None:
-    """Measure the valid loss, of the averaged weights too where there are any; log and count it."""
+    """Compute the validation loss, also of averaged weights if there are any; log and record it."""
     if ctx.evaluate is None:
         return None
     rows = ctx.counters.micro_batch or max(1, ctx.rows // ctx.device_context.world_size)
@@ -75,38 +69,38 @@ def evaluate(ctx: TrainContext) -> EvaluationResult | None:
     if ctx.counters.best_step == ctx.counters.step:
         ctx.loop.best = (ctx.counters.step, result)
     ctx.loop.evaluation_unsaved = True
-    figures: dict[str, Any] = {"valid_loss": result.loss, **result.figures()}
+    metrics: dict[str, Any] = {"valid_loss": result.loss, **result.metrics()}
     if ctx.state.ema is not None:
         with ctx.state.ema.average_parameters():
-            figures["valid_loss_average"] = ctx.evaluate(rows).loss
-    _write(ctx, figures)
+            metrics["valid_loss_average"] = ctx.evaluate(rows).loss
+    _log(ctx, metrics)
     if ctx.peak_flops and ctx.device_context.device.type == "cpu":
-        # Other work on the machine may have held the measurement before down, never up.
+        # Other processes on the machine may have made the earlier measurement too low, never too high.
         ctx.peak_flops = max(ctx.peak_flops, parallel.peak_flops(ctx.device_context, seconds=0.02) or 0.0)
     return result
 
 
 def sample(ctx: TrainContext) -> None:
-    """Write a sample, leaving random numbers and the model's mode as they were."""
+    """Log a generated sample; random states and the model's mode do not change."""
     if ctx.sample is None or not parallel.is_main_process(ctx.device_context):
         return
-    model, random = ctx.state.model, parallel.rng_state()
+    model, rng_state = ctx.state.model, parallel.rng_state()
     was_training = model.training
     try:
         text = ctx.sample()
     except FirstlightError as error:
-        ctx.log.event(ctx.counters.step, "sample", f"no sample could be written: {error}")
+        ctx.log.event(ctx.counters.step, "sample", f"no sample could be generated: {error}")
         return
     finally:
         model.train(was_training)
-        parallel.set_rng_state(random)
+        parallel.set_rng_state(rng_state)
     ctx.log.sample(step=ctx.counters.step, prompt=ctx.train.sample_prompt, text=text)
 
 
-def line(ctx: TrainContext, report: StepMetrics, targets: int) -> str:
-    """Return the detail of the progress line."""
-    rate = targets / report.seconds
-    parts = [f"loss {report.loss:.4f}"]
+def progress_text(ctx: TrainContext, metrics: StepMetrics) -> str:
+    """Return the text of the progress bar."""
+    rate = metrics.targets / metrics.seconds
+    parts = [f"loss {metrics.loss:.4f}"]
     if ctx.counters.best_loss is not None:
         parts.append(f"best valid {ctx.counters.best_loss:.4f}")
     parts.append(f"{rate:,.0f} {ctx.target_unit}/s")
@@ -122,44 +116,46 @@ def line(ctx: TrainContext, report: StepMetrics, targets: int) -> str:
 
 
 def seconds_left(ctx: TrainContext, now: float) -> float | None:
-    """Return the time until the first limit, at the pace of this process so far; None where none is in sight.
+    """Estimate the time until the first limit at the speed of this process so far; None without a limit.
 
     Args:
         ctx: the run.
         now: ``time.perf_counter()``.
     """
-    ends = []
+    estimates = []
     if ctx.limits.steps is not None and ctx.loop.steps:
-        ends.append((ctx.limits.steps - ctx.counters.step) * (now - ctx.loop.start_time) / ctx.loop.steps)
+        step_seconds = (now - ctx.loop.start_time) / ctx.loop.steps
+        estimates.append((ctx.limits.steps - ctx.counters.step) * step_seconds)
     if ctx.limits.minutes is not None:
-        ends.append(60 * ctx.limits.minutes - ctx.counters.seconds)
-    return max(0.0, min(ends)) if ends else None
+        estimates.append(60 * ctx.limits.minutes - ctx.counters.seconds)
+    return max(0.0, min(estimates)) if estimates else None
 
 
-def _log(ctx: TrainContext, report: StepMetrics, targets: int) -> None:
-    rate = targets / report.seconds
+def _log_step(ctx: TrainContext, metrics: StepMetrics) -> None:
+    rate = metrics.targets / metrics.seconds
     mfu = _mfu(ctx, rate)
-    figures: dict[str, Any] = {
-        "loss": report.loss,
-        "lr": report.lr,
-        "grad_norm": report.grad_norm,
+    logged: dict[str, Any] = {
+        "loss": metrics.loss,
+        "lr": metrics.lr,
+        "grad_norm": metrics.grad_norm,
         f"{ctx.target_unit}_per_second": round(rate, 1),
         "memory_bytes": parallel.peak_memory(ctx.device_context),
     }
-    _write(ctx, figures if mfu is None else {**figures, "mfu": round(mfu, 4)})
+    _log(ctx, logged if mfu is None else {**logged, "mfu": round(mfu, 4)})
 
 
-def _write(ctx: TrainContext, figures: dict[str, Any]) -> None:
+def _log(ctx: TrainContext, metrics: dict[str, Any]) -> None:
     ctx.update_seconds()
     counters = ctx.counters
-    ctx.log.metrics(step=counters.step, tokens=counters.tokens, seconds=round(counters.seconds, 3), **figures)
+    ctx.log.metrics(step=counters.step, tokens=counters.tokens, seconds=round(counters.seconds, 3), **metrics)
 
 
 def _mfu(ctx: TrainContext, rate: float) -> float | None:
+    """Return the model FLOPs utilization (Chowdhery et al. 2022), or None if the device's peak is unknown."""
     if not ctx.peak_flops:
         return None
-    reached = rate * ctx.flops_per_token / ctx.device_context.world_size
+    achieved = rate * ctx.flops_per_token / ctx.device_context.world_size
     if ctx.device_context.device.type == "cpu":
-        # What the run itself reaches, a measurement held down by other work must not deny.
-        ctx.peak_flops = max(ctx.peak_flops, reached)
-    return reached / ctx.peak_flops
+        # The peak was measured, perhaps while other processes were busy; it is at least what the run achieves.
+        ctx.peak_flops = max(ctx.peak_flops, achieved)
+    return achieved / ctx.peak_flops

@@ -1,6 +1,6 @@
-"""Batches one step ahead: a thread computes the next batch while the current one trains.
+"""Prefetch the next batch in a thread while the current step runs.
 
-Batches are a pure function of the position, so a wrong guess costs time and never changes data.
+Batches are a pure function of the position, so a wrong prediction of the next one costs time and never changes data.
 """
 
 from collections.abc import Callable
@@ -11,22 +11,24 @@ from firstlight.types import BatchLike
 
 
 class Prefetcher:
-    """Reads batches by position, guessing that the next one follows the last.
+    """Loads batches by position, the predicted next one in advance.
 
     Args:
-        read: (position, rows) -> a batch, pure.
+        load: (position, rows) -> batch; a pure function.
     """
 
-    def __init__(self, read: Callable[[int, int], BatchLike]) -> None:
-        self._read = read
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="feed")
+    def __init__(self, load: Callable[[int, int], BatchLike]) -> None:
+        self._load = load
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
         self._next: tuple[tuple[int, int], Future[BatchLike]] | None = None
 
-    def take(self, position: int, rows: int, following: int) -> BatchLike:
-        """Return the batch at ``position`` and start reading the one at ``following``."""
-        guess, self._next = self._next, None
-        batch = guess[1].result() if guess and guess[0] == (position, rows) else self._read(position, rows)
-        self._next = ((following, rows), self._pool.submit(self._read, following, rows))
+    def get(self, position: int, rows: int, following: int) -> BatchLike:
+        """Return the batch at ``position``, and start to load the one at ``following``."""
+        prefetched, self._next = self._next, None
+        batch = (
+            prefetched[1].result() if prefetched and prefetched[0] == (position, rows) else self._load(position, rows)
+        )
+        self._next = ((following, rows), self._pool.submit(self._load, following, rows))
         return batch
 
     def __enter__(self) -> "Prefetcher":

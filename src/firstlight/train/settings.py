@@ -1,4 +1,4 @@
-"""What a run may be told about its training, beside the model, the data and the optimiser."""
+"""Settings of training: duration, batch size, validation, checkpoints, samples, logging."""
 
 from typing import Annotated, Literal
 
@@ -11,47 +11,50 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class ConvergenceSettings(Settings):
-    """Stop where the valid loss no longer gains."""
+    """Settings of early stopping, when the validation loss no longer improves."""
 
-    evaluations: int = Field(0, ge=0, description="stop after this many evaluations without gain; 0 = never")
-    threshold: float = Field(0.0, ge=0, description="nats below the last gain that count as the next one")
+    evaluations: int = Field(0, ge=0, description="stop after this many evaluations without improvement; 0 = never")
+    threshold: float = Field(0.0, ge=0, description="smallest improvement in nats that counts")
 
 
 class SpikeGuardSettings(Settings):
-    """What to do about steps that go wrong."""
+    """Settings for steps with a non-finite loss and for loss spikes."""
 
-    max_skipped_steps: int = Field(20, ge=0, description="not-finite steps in a row skipped before the run fails")
+    max_skipped_steps: int = Field(20, ge=0, description="consecutive non-finite steps before the run fails")
     spike_sigma: float = Field(
         8.0, ge=0, description="a loss this many robust deviations above its median is a spike; 0 = off"
     )
-    spike_window: int = Field(100, ge=20, description="steps whose losses make the median")
-    spike_steps: int = Field(3, ge=1, description="spiking steps in a row before the run rolls back")
+    spike_window: int = Field(100, ge=20, description="recent losses that the median is taken of")
+    spike_steps: int = Field(3, ge=1, description="consecutive spikes before the run rolls back to a checkpoint")
     max_rollbacks: int = Field(3, ge=0, description="rollbacks before the run fails")
 
 
 class TrainSettings(Settings):
-    """How long, in what pieces, and what is due when."""
+    """Settings of the training loop."""
 
     steps: Count | Literal["auto"] | None = Field(
-        "auto", description="stop after this many updates; auto: 20 tokens a parameter, at most 4 epochs, if unlimited"
+        "auto",
+        description="stop after this many updates; auto: 20 tokens per parameter, at most 4 epochs, if unlimited",
     )
     tokens: int | None = Field(None, ge=1, description="stop after this many target tokens")
     epochs: float | None = Field(None, gt=0, description="stop after this many passes over the training text")
     minutes: float | None = Field(None, gt=0, description="stop after this much wall time")
     convergence: ConvergenceSettings = ConvergenceSettings()
     batch_tokens: int = Field(8192, ge=1, description="tokens of one update, over all processes and micro-batches")
-    micro_batch: Count | Literal["auto"] = Field("auto", description="rows of one forward pass; auto: what fits")
-    activation_checkpointing: bool = Field(False, description="recompute activations backward, to save memory")
-    ema_decay: float = Field(0.0, ge=0, lt=1, description="decay of an exponential average of weights; 0 = none")
-    eval_every: int = Field(250, ge=0, description="steps between evaluations on the valid split; 0 = only at the end")
-    eval_windows: Count | Literal["all"] = Field("all", description="windows of the valid split in an evaluation")
+    micro_batch: Count | Literal["auto"] = Field(
+        "auto", description="rows of one forward pass; auto: what fits into memory"
+    )
+    activation_checkpointing: bool = Field(False, description="recompute activations in backward, to save memory")
+    ema_decay: float = Field(0.0, ge=0, lt=1, description="decay of a moving average of the weights; 0 = none")
+    eval_every: int = Field(250, ge=0, description="steps between validations; 0 = only at the end")
+    eval_windows: Count | Literal["all"] = Field("all", description="windows of the validation split per validation")
     checkpoint_every: int = Field(500, ge=0, description="steps between checkpoints; 0 = only at the end")
-    keep_last: int = Field(2, ge=1, description="checkpoints kept beside the best one")
+    keep_last: int = Field(2, ge=1, description="latest checkpoints to keep besides the best one")
     sample_every: int = Field(500, ge=0, description="steps between samples; 0 = only at the end")
     sample_tokens: int = Field(120, ge=1, description="tokens of a sample")
-    sample_temperature: float = Field(0.7, ge=0, description="of samples; 0: always the likeliest token")
-    sample_prompt: str = Field("", description="how samples begin; empty: from end-of-text")
-    stop_after: int = Field(0, ge=0, description="save and stop after this step, as a signal would; 0 = never")
+    sample_temperature: float = Field(0.7, ge=0, description="of samples; 0: greedy")
+    sample_prompt: str = Field("", description="prompt of samples; empty: end-of-text")
+    stop_after: int = Field(0, ge=0, description="save and stop after this step, as on a signal; 0 = never")
     log_every: int = Field(10, ge=1, description="steps between lines of metrics.jsonl")
     trackers: list[str] | Literal["auto"] = Field(
         "auto", description="tensorboard or package.module:Class; auto: TensorBoard where it is installed"
@@ -66,7 +69,7 @@ class TrainSettings(Settings):
         return trackers
 
 
-# Settings that a resumed run may change: how long it goes on, and what is seen and kept of it.
+# Settings that a resumed run may change: its duration, and what is logged and kept.
 CHANGEABLE_ON_RESUME = frozenset(
     f"train.{name}"
     for name in (

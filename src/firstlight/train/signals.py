@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C ask a run to save and end; a second Ctrl-C ends it at once."""
+"""SIGTERM and Ctrl-C end a run after the current step and save it; a second Ctrl-C ends it at once."""
 
 import contextlib
 import os
@@ -11,9 +11,9 @@ from firstlight import progress
 
 
 class StopSignals:
-    """While open, remembers the first SIGTERM or SIGINT in ``name``; handlers are put back on exit.
+    """Context manager that records the first SIGTERM or SIGINT in ``name``; it restores the handlers on exit.
 
-    In a thread other than the main one it stays silent: handlers are the main thread's.
+    It does nothing outside the main thread, where Python does not allow signal handlers.
     """
 
     def __init__(self) -> None:
@@ -35,8 +35,8 @@ class StopSignals:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del frame
         if self.name is not None and number == signal.SIGINT:
-            os._exit(130)  # asked twice: no clean-up may hold it up; checkpoints are whole at any moment
+            os._exit(130)  # at once, without clean-up: checkpoints are intact at any moment
         self.name = self.name or signal.Signals(number).name
-        # A signal can fall into a write to the same stream, which then refuses a second one.
+        # A signal may arrive during a write to the same stream, which is not reentrant.
         with contextlib.suppress(RuntimeError):
-            progress.notice(f"{self.name}: ending after this step, saving first; Ctrl-C again quits at once")
+            progress.notice(f"{self.name}: stopping after this step and saving; press Ctrl-C again to quit at once")

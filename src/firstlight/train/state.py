@@ -1,4 +1,4 @@
-"""All that changes in training, in one place: save, load, step equals step, bit for bit."""
+"""The state of training: everything that a checkpoint must contain so that a resumed run is bit-identical."""
 
 import math
 from dataclasses import asdict, dataclass, field, fields
@@ -26,25 +26,25 @@ _STORED_KEYS = {
 
 @dataclass(slots=True)
 class Counters:
-    """The plain numbers of a run.
+    """The counters of a run.
 
     Attributes:
-        step: updates tried so far.
-        tokens: target tokens seen so far.
+        step: completed steps, skipped updates included.
+        tokens: target tokens seen.
         position: next row in the order of the data.
-        seconds: wall time since the process started, added up over resumes.
-        outside_seconds: the part of it before the loop began: imports, data, compilation.
-        micro_rows: rows of one forward pass, as found or as halved after an out-of-memory.
-        skipped: (first row, rows) of data windows left out after spikes.
-        not_finite: updates left out in a row because loss or gradient was not finite.
-        rollbacks: returns to an earlier checkpoint so far.
-        spiking: steps in a row whose loss is a spike.
+        seconds: wall time since the process started, summed over resumes.
+        setup_seconds: the part of it before the loop started: imports, data, compilation.
+        micro_batch: rows of one forward pass, as estimated, or halved after an out-of-memory.
+        skipped: (first row, number of rows) of the data skipped after loss spikes.
+        nonfinite_steps: consecutive updates skipped because loss or gradient was not finite.
+        rollbacks: returns to an earlier checkpoint.
+        spike_steps: consecutive steps whose loss is a spike.
         spike_position: first row of the first of them.
-        losses: recent losses, from which the bound of a spike is made.
-        best_loss: lowest valid loss so far.
-        best_step: the step that had it.
-        gain_loss: valid loss of the last evaluation that gained by more than the threshold of convergence.
-        stale: evaluations since that one.
+        losses: recent losses, for the bound of a spike.
+        best_loss: lowest validation loss.
+        best_step: its step.
+        last_improvement: validation loss of the last evaluation that improved by more than the convergence threshold.
+        evaluations_without_gain: evaluations since then.
     """
 
     step: int = 0
@@ -70,7 +70,7 @@ class Counters:
 
     @classmethod
     def from_json(cls, table: dict[str, Any]) -> "Counters":
-        """Read what ``to_json`` wrote.
+        """Create from the result of ``to_json``.
 
         Raises:
             CheckpointError: a key is missing or unknown.
@@ -83,7 +83,7 @@ class Counters:
         return cls(**{**values, "skipped": [(int(a), int(n)) for a, n in table["skipped"]]})
 
     def record_evaluation(self, loss: float, threshold: float) -> None:
-        """Take up the valid loss of this step; one that is not finite gains nothing."""
+        """Record the validation loss of the current step; a non-finite loss is no improvement."""
         if not math.isfinite(loss):
             self.evaluations_without_gain += 1
             return
@@ -95,7 +95,7 @@ class Counters:
             self.evaluations_without_gain += 1
 
     def next_position(self, position: int, rows: int) -> int:
-        """Return the first position from ``position`` on at which ``rows`` rows touch no skipped window."""
+        """Return the first position at or after ``position`` whose ``rows`` rows contain no skipped data."""
         moved = True
         while moved:
             moved = False
@@ -106,39 +106,39 @@ class Counters:
 
 
 class WeightFormat(Protocol):
-    """How a model's weights stand in a checkpoint."""
+    """How the weights of a model are stored in a checkpoint."""
 
     def export(self, model: GPT) -> dict[str, Tensor]:
-        """Return them in the names that the checkpoint's files have."""
+        """Return the tensors to store, with their names in the file."""
         ...
 
     def load(self, model: GPT, checkpoint: Path) -> None:
-        """Take them up."""
+        """Load the weights of a checkpoint into the model."""
         ...
 
 
 class FullWeights:
-    """All weights, in transformers' names, and heads beside them."""
+    """All weights with transformers' names, and heads in a file of their own."""
 
     def export(self, model: GPT) -> dict[str, Tensor]:
-        """Return views where that is possible."""
+        """Return all weights, as views where possible."""
         return to_hf_state_dict(model)
 
     def load(self, model: GPT, checkpoint: Path) -> None:
-        """Read model.safetensors, and the heads where there are any."""
+        """Load model.safetensors, and the heads if there are any."""
         weights = load_file(checkpoint / "model.safetensors")
         if (checkpoint / HEADS_FILE).is_file():
             weights |= load_file(checkpoint / HEADS_FILE)
-        ours = from_hf_state_dict(model.config, weights)
-        if model.factors:  # folded in these files; they are among the trainer's tensors
-            del ours["embed.weight"]
-            ours |= {f"embed.{name}": factor for name, factor in model.factors.items()}
-        model.load_state_dict(ours)
+        state_dict = from_hf_state_dict(model.config, weights)
+        if model.factors:  # the file has their product; the factors are in trainer/
+            del state_dict["embed.weight"]
+            state_dict |= {f"embed.{name}": factor for name, factor in model.factors.items()}
+        model.load_state_dict(state_dict)
 
 
 @dataclass(slots=True)
 class TrainState:
-    """Model, optimiser, averaged weights, loss scale, counters, and how the weights are written."""
+    """Model, optimizer, averaged weights, gradient scaler, counters, and the format of the weights in checkpoints."""
 
     model: GPT
     optimizer: Optimizer
@@ -148,7 +148,7 @@ class TrainState:
     weight_format: WeightFormat = field(default_factory=FullWeights)
 
     def trainer_tensors(self) -> dict[str, Tensor]:
-        """Return every tensor beside the weights, by name; not copied."""
+        """Return all tensors besides the weights, by name; not copied."""
         tensors = {f"optimizer/{k}": v for k, v in state_tensors(self.optimizer).items()}
         tensors.update({f"embed/{k}": v for k, v in self.model.factors.items()})
         if self.ema is not None:
@@ -156,44 +156,44 @@ class TrainState:
         return tensors
 
     def load_trainer_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Take up what ``trainer_tensors`` gave.
+        """Load the result of ``trainer_tensors``.
 
         Raises:
             CheckpointError: names or shapes differ.
         """
-        load_state_tensors(self.optimizer, _below("optimizer/", tensors))
-        factors = _below("embed/", tensors)
+        load_state_tensors(self.optimizer, _with_prefix("optimizer/", tensors))
+        factors = _with_prefix("embed/", tensors)
         if {k: v.shape for k, v in factors.items()} != {k: v.shape for k, v in self.model.factors.items()}:
-            raise CheckpointError("has embeddings that are another product of word vectors than the run's")
+            raise CheckpointError("the factorized embeddings have other shapes than the model's")
         for name, factor in self.model.factors.items():
             factor.data.copy_(factors[name])
-        average = _below("average/", tensors)
+        average = _with_prefix("average/", tensors)
         if (self.ema is None) != (not average):
             raise CheckpointError(
-                "averaged weights are asked for but not in the checkpoint"
+                "train.ema_decay is set, but the checkpoint has no averaged weights"
                 if self.ema is not None
-                else "the checkpoint has averaged weights that these settings do not ask for",
+                else "the checkpoint has averaged weights, but train.ema_decay is not set",
                 fix="Set train.ema_decay as in the run's run.toml.",
             )
         if self.ema is not None:
             self.ema.load_state_tensors(average)
 
     def scalars(self) -> dict[str, Any]:
-        """Return what is neither tensor nor counter: the loss scale."""
+        """Return the state that is neither tensor nor counter: that of the gradient scaler."""
         return {"scaler": self.scaler.state_dict() if self.scaler is not None else None}
 
     def load_scalars(self, table: dict[str, Any]) -> None:
-        """Take up what ``scalars`` gave."""
+        """Load the result of ``scalars``."""
         if self.scaler is not None and table.get("scaler"):
             self.scaler.load_state_dict(table["scaler"])
 
 
-def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 class LossModule(nn.Module):
-    """The model with its loss as ``forward``, which is what DDP and the compiler wrap."""
+    """The model with its loss as ``forward``, to be compiled and wrapped in DDP."""
 
     def __init__(self, model: GPT) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""One optimiser step, on one page.
+"""One optimizer step.
 
-The loss is summed over tokens and divided once by the weight of the targets of the whole step, over all
-micro-batches and processes: however a step is cut, its gradient is the same.
+The loss is summed over tokens and divided once by the total weight of the targets of the step, over all micro-batches
+and processes: however a step is split, its gradient is the same.
 """
 
 import contextlib
@@ -21,13 +21,13 @@ from firstlight.types import BatchLike
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What a step found.
+    """The result of a step.
 
     Attributes:
-        loss: mean in nats a target, weighted; NaN for a batch without targets.
-        grad_norm: of the gradient before clipping.
-        targets: targets that count, over all processes.
-        applied: False where the update was left out: loss or gradient not finite, or no targets.
+        loss: mean over targets in nats, weighted; NaN for a batch without targets.
+        grad_norm: norm of the gradient before clipping.
+        targets: number of targets with a weight, over all processes.
+        applied: False if the update was skipped: loss or gradient not finite, or no targets.
     """
 
     loss: float
@@ -40,52 +40,53 @@ def train_step(
     state: TrainState,
     module: nn.Module,
     batch: BatchLike,
-    factor: float,
+    lr_factor: float,
     settings: OptimizerSettings,
     device_context: parallel.DeviceContext,
 ) -> StepResult:
-    """Update the weights by one batch: this process's rows of it.
+    """Update the weights with one batch.
 
     Args:
-        state: what changes; ``counters.micro_rows`` says in what pieces.
-        module: the loss module, wrapped for this place.
-        batch: this process's rows, on the CPU.
-        factor: the schedule's share of the learning rate.
-        settings: clipping.
+        state: model, optimizer and counters; ``counters.micro_batch`` is the rows of one forward pass.
+        module: the loss module, compiled and wrapped in DDP.
+        batch: this process's rows of the batch, on the CPU.
+        lr_factor: factor of the learning rate, from the schedule.
+        settings: gradient clipping.
         device_context: device, precision, processes.
 
     Raises:
-        TrainingError: out of memory amid the update, so that the weights are no longer those of any step.
+        TrainingError: out of memory during the update, so that some weights may be updated and others not.
     """
-    rows = batch.n_rows
-    micro = state.counters.micro_batch or rows
+    n_rows = batch.n_rows
+    micro_batch_rows = state.counters.micro_batch or n_rows
     weight, targets = parallel.all_reduce_sum(batch.count_targets(), device_context).tolist()
-    # DDP averages gradients over processes; the loss here is divided by the weight over all of them.
-    scale = device_context.world_size / weight if weight > 0 else 0.0
-    sums = []
-    for first in range(0, rows, micro):
-        piece = batch.slice_rows(slice(first, first + micro), device_context.device)
-        with contextlib.nullcontext() if first + micro >= rows else parallel.no_sync(module):
+    # DDP averages gradients over processes; the loss is divided by the weight over all of them.
+    loss_scale = device_context.world_size / weight if weight > 0 else 0.0
+    loss_sums = []
+    for start in range(0, n_rows, micro_batch_rows):
+        micro_batch = batch.slice_rows(slice(start, start + micro_batch_rows), device_context.device)
+        is_last = start + micro_batch_rows >= n_rows
+        with contextlib.nullcontext() if is_last else parallel.no_sync(module):
             with parallel.autocast(device_context):
-                piece_sum, _ = module(*piece.loss_args())
-            loss = piece_sum * scale
+                loss_sum, _ = module(*micro_batch.loss_args())
+            loss = loss_sum * loss_scale
             (state.scaler.scale(loss) if state.scaler is not None else loss).backward()
-        sums.append(piece_sum.detach())
-    loss_sum = parallel.all_reduce_sum(torch.stack(sums).cpu().double().sum(), device_context).item()
+        loss_sums.append(loss_sum.detach())
+    total_loss = parallel.all_reduce_sum(torch.stack(loss_sums).cpu().double().sum(), device_context).item()
     if state.scaler is not None:
         state.scaler.unscale_(state.optimizer)
     grad_norm = float(optim.clip_gradients(state.model.parameters(), settings))
-    applied = weight > 0 and math.isfinite(loss_sum) and math.isfinite(grad_norm)
-    optim.scale_lr(state.optimizer, factor)
+    applied = weight > 0 and math.isfinite(total_loss) and math.isfinite(grad_norm)
+    optim.scale_lr(state.optimizer, lr_factor)
     if applied:
-        _update(state)
+        _optimizer_step(state)
     if state.scaler is not None:
         state.scaler.update()
     state.optimizer.zero_grad(set_to_none=True)
-    return StepResult(loss_sum / weight if weight > 0 else math.nan, grad_norm, int(targets), applied)
+    return StepResult(total_loss / weight if weight > 0 else math.nan, grad_norm, int(targets), applied)
 
 
-def _update(state: TrainState) -> None:
+def _optimizer_step(state: TrainState) -> None:
     try:
         if state.scaler is not None:
             state.scaler.step(state.optimizer)
@@ -96,9 +97,9 @@ def _update(state: TrainState) -> None:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        # Some weights may be updated already, so the step cannot be taken again in smaller pieces.
+        # Some weights may be updated already, so the step cannot be repeated in smaller micro-batches.
         raise TrainingError(
-            "out of memory in the optimiser's update",
+            "out of memory in the optimizer's update",
             where=f"step {state.counters.step + 1}",
-            fix="Take a smaller model, or train.micro_batch=1, and go on with --resume.",
+            fix="Use a smaller model or train.micro_batch=1, and continue with --resume.",
         ) from error

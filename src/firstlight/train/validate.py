@@ -1,4 +1,4 @@
-"""The valid loss: every target of the valid split once, in disjoint windows of the block size."""
+"""The validation loss over every target of the validation split once, in disjoint windows of the block size."""
 
 import math
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ from firstlight.types import Batch
 
 @dataclass(frozen=True, slots=True)
 class ValidationResult:
-    """Valid loss and what it means.
+    """The result of a validation.
 
     Attributes:
-        loss: nats a target, end-of-text included.
-        bits_per_byte: of the text's own bytes; end-of-text counts in neither nats nor bytes. None
-            where ids stand for no bytes of text.
-        targets: targets covered.
-        text_bytes: UTF-8 bytes that the covered text has.
-        unit: what a target is where ids stand for no bytes of text: a token, or a dimension of an image.
+        loss: mean over targets in nats, end-of-text included.
+        bits_per_byte: of the text; end-of-text counts in neither bits nor bytes. None if the ids do not stand for
+            text.
+        targets: number of targets.
+        text_bytes: UTF-8 bytes of the text.
+        unit: what a target is if the ids do not stand for text: a token, or a dimension of an image.
     """
 
     loss: float
@@ -37,20 +37,20 @@ class ValidationResult:
         """The loss."""
         return self.loss
 
-    def figures(self) -> dict[str, float]:
-        """Return what is logged beside the loss."""
+    def metrics(self) -> dict[str, float]:
+        """Return the metrics to log besides the loss."""
         return {"perplexity": self.perplexity, **self.bits}
 
     @property
     def bits(self) -> dict[str, float]:
-        """Bits per byte of text; where ids stand for none, bits per token or per dimension."""
+        """Bits per byte of text, or per token or dimension if the ids do not stand for text."""
         if self.bits_per_byte is not None:
             return {"bits_per_byte": self.bits_per_byte}
         return {f"bits_per_{self.unit}": self.loss / math.log(2)}
 
     @property
     def perplexity(self) -> float:
-        """Exp of the loss; infinite where that overflows."""
+        """Exp of the loss; infinite if that overflows."""
         return math.exp(self.loss) if not self.loss >= 700 else math.inf
 
 
@@ -63,28 +63,28 @@ def validate(
     rows: int,
     unit: str = "token",
 ) -> ValidationResult:
-    """Measure the loss of ``model`` over ``windows``, each process taking its share.
+    """Compute the loss of ``model`` over ``windows``, each process on a part of them.
 
     Args:
-        model: in any mode; left in the mode it was in.
-        windows: disjoint windows of the valid split.
-        byte_lengths: bytes of text that each id stands for (V,), 0 for special tokens, or None.
+        model: in any mode, which does not change.
+        windows: disjoint windows of the validation split.
+        byte_lengths: bytes of text of each id (V,), 0 for special tokens, or None.
         device_context: device and processes.
-        rows: windows of one forward pass; may differ between processes.
-        unit: as in ValidResult.
+        rows: windows per forward pass; may differ between processes.
+        unit: as in ValidationResult.
     """
     lengths = None
     if byte_lengths is not None:
         lengths = torch.from_numpy(np.asarray(byte_lengths, dtype=np.int64)).to(device_context.device)
-    shares = [
+    bounds = [
         windows.n_windows * rank // device_context.world_size for rank in (device_context.rank, device_context.rank + 1)
     ]
     parts = [torch.zeros(4, device=device_context.device)]
     was_training = model.training
     model.eval()
     try:
-        for first in range(shares[0], shares[1], rows):
-            parts.append(_sums(model, windows.batch(first, min(rows, shares[1] - first)), lengths, device_context))
+        for first in range(bounds[0], bounds[1], rows):
+            parts.append(_sums(model, windows.batch(first, min(rows, bounds[1] - first)), lengths, device_context))
     finally:
         model.train(was_training)
     sums = torch.stack([part.cpu().double() for part in parts]).sum(0)
@@ -94,22 +94,22 @@ def validate(
 
 
 def _sums(model: GPT, batch: Batch, lengths: Tensor | None, device_context: parallel.DeviceContext) -> Tensor:
-    """Return nats, targets, nats of text and bytes of text of some windows: (4,), in fp64 where the device has it."""
-    wide = torch.float32 if device_context.device.type == "mps" else torch.float64
+    """Return nats, targets, nats of text and bytes of text of a batch: (4,), in fp64 if the device supports it."""
+    dtype = torch.float32 if device_context.device.type == "mps" else torch.float64
     inputs, targets = batch.inputs.to(device_context.device), batch.targets.to(device_context.device)
     starts = None if batch.starts is None else batch.starts.to(device_context.device)
     with parallel.autocast(device_context):
-        nats = model.token_nll(inputs, targets, starts).to(wide)
+        nats = model.token_nll(inputs, targets, starts).to(dtype)
     target_unit = torch.ones_like(targets, dtype=torch.bool)
     if batch.weights is not None:
         target_unit = batch.weights.to(device_context.device) > 0
     text = torch.zeros_like(targets) if lengths is None else lengths[targets] * target_unit
-    # Selected, not multiplied: what does not count may be infinite.
+    # torch.where instead of a product: masked values may be infinite.
     return torch.stack(
         [
             torch.where(target_unit, nats, 0).sum(),
-            target_unit.sum().to(wide),
+            target_unit.sum().to(dtype),
             torch.where(text > 0, nats, 0).sum(),
-            text.sum().to(wide),
+            text.sum().to(dtype),
         ]
     )
