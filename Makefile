@@ -1,5 +1,5 @@
-# Firstlight: `make quickstart` trains a GPT on a text that every Python has; `make test` runs the fast suite.
-# Needs Python 3.11 or newer with venv, and nothing else. Choose another one with PYTHON=python3.12.
+# `make quickstart` installs Firstlight and trains a small GPT; `make test` runs the fast tests.
+# Needs Python 3.11 or newer with venv. Select an interpreter with PYTHON=python3.12.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -20,36 +20,38 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist workst
 .PHONY: help setup quickstart test test-slow bench bench-gpu lint format check clean
 
 help:
-	@echo "make quickstart            train on a text that every Python has; report in runs/quickstart/report.html"
-	@echo "make quickstart CORPUS=... the same on your own files, folder or a named corpus"
-	@echo "make test                  the fast suite"
-	@echo "make test-slow             the tests that it leaves out"
-	@echo "make bench NANOGPT=... PEERS=... TEXT=...   Firstlight beside its peers; see docs/benchmarks.md"
-	@echo "make bench-gpu NANOGPT=... PEERS=...         the same on a GPU, in 9 minutes at most"
-	@echo "make lint | format | check style and types; rewrite; lint and test"
-	@echo "make setup                 install everything for development into $(VENV)"
-	@echo "make clean                 remove $(VENV) and caches; runs/ stays"
+	@echo "make quickstart            install, train on Python's own documentation, write runs/quickstart/report.html"
+	@echo "make quickstart CORPUS=... the same on your own files, a folder or a named corpus"
+	@echo "make test                  run the fast tests"
+	@echo "make test-slow             run the slow tests"
+	@echo "make bench NANOGPT=... PEERS=... TEXT=...   compare with other systems; see docs/benchmarks.md"
+	@echo "make bench-gpu NANOGPT=... PEERS=...         the same on a GPU; at most 9 minutes"
+	@echo "make lint                  check formatting, style, types and imports"
+	@echo "make format                format the code and fix style"
+	@echo "make check                 lint and test"
+	@echo "make setup                 install the package and the development tools into $(VENV)"
+	@echo "make clean                 remove $(VENV) and caches; runs/ is kept"
 
-# A stamp stands for a finished step, so that nothing is installed twice.
+# Stamp files mark finished steps, so that nothing is installed twice.
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-	  echo "error: Firstlight needs Python 3.11 or newer, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true)." >&2; \
-	  echo "Install one, or name it: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	  echo "error: Firstlight needs Python 3.11 or newer ('$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true))." >&2; \
+	  echo "Install it, or select another interpreter: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
-	  echo "error: this Python cannot make virtual environments. On Debian or Ubuntu: apt install python3-venv" >&2; exit 2; }
+	  echo "error: this Python cannot create virtual environments. On Debian or Ubuntu: apt install python3-venv" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-# Pip reads constraints.txt, so versions are those that the suite was run with.
+# constraints.txt pins the versions that the tests were run with.
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar off -c constraints.txt
 
 $(VENV)/.base: $(VENV)/.made pyproject.toml constraints.txt
-	@echo "Installing Firstlight and what it needs into $(VENV) (torch is large; a few minutes) ..."
+	@echo "Installing Firstlight and its dependencies into $(VENV) (PyTorch is large; this takes a few minutes) ..."
 	$(PIP_INSTALL) -e '.[tensorboard]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.made pyproject.toml constraints.txt
-	@echo "Installing Firstlight and its development tools into $(VENV) (torch is large; a few minutes) ..."
+	@echo "Installing Firstlight and its development tools into $(VENV) (PyTorch is large; this takes a few minutes) ..."
 	$(PIP_INSTALL) -e '.[dev]'
 	@touch $@ $(VENV)/.base
 
@@ -70,7 +72,7 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Peers that pip installs live in an interpreter of their own; nanoGPT is a checkout.
+# PEERS is an interpreter with the systems that pip installs; NANOGPT and LLMC are checkouts.
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/bench.py $(if $(PEERS),--python $(PEERS)) $(if $(NANOGPT),--nanogpt $(NANOGPT)) \
 	  $(if $(LLMC),--llmc $(LLMC)) $(if $(TEXT),--text $(TEXT)) $(BENCH)

@@ -1,6 +1,12 @@
-"""Firstlight: pre-train, adapt, understand and use your own GPT.
+"""Firstlight: pre-train, fine-tune, evaluate and use GPT models.
 
-The functions here are those behind the commands; each is loaded, and torch with it, when first used.
+The functions of this package are those behind the commands, with typed results. Each one, and torch with it, is
+imported on first use::
+
+    import firstlight
+
+    firstlight.pretrain(["mybooks"], out="runs/mine", overrides=["train.steps=300"])
+    firstlight.generate("runs/mine", "Once upon a time", max_new_tokens=40)
 """
 
 from typing import TYPE_CHECKING
