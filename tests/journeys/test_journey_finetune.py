@@ -120,7 +120,7 @@ def test_predictions_do_not_go_on_behind_lines_of_something_else(held, tuned, wo
     out = tmp_path / "labels.jsonl"
     out.write_text(held)
     told = run("predict", tuned, world / "mood-test.tsv", "--out", out, ok=False)
-    assert told.returncode == 2 and "holds lines that are no predictions for" in told.stderr
+    assert told.returncode == 2 and "contains lines that are not predictions for" in told.stderr
     assert out.read_text() == held
 
 
@@ -319,7 +319,7 @@ def test_one_task_beside_another(world, run) -> None:
         (["nowhere", "mood.toml"], "no such run or model"),
         (["base"], "nothing to fine-tune"),
         (["base", "none.toml"], "no such settings file"),
-        (["base", "mood.toml", "mood.toml"], "two tasks of one name"),
+        (["base", "mood.toml", "mood.toml"], "two tasks have this name"),
         (["base", "mood.toml", "finetune.freeze=['nothing.*']"], "matches no parameter"),
         (["base", "mood.toml", "finetune.lm_wight=1"], "Did you mean finetune.lm_weight"),
         (["base", "mood.toml", "finetune.adapter.base=nf4"], "set kind to lora"),
