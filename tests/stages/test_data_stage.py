@@ -1,6 +1,8 @@
 """Preparing, looking into and checking token stores."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -77,6 +79,15 @@ def test_what_stands_in_the_way_is_not_replaced():
     assert Path("full/tokenizer/mine.txt").read_text(encoding="utf-8") == "precious"
     Path("empty").mkdir()
     assert prepare("empty").documents == 60
+
+
+def test_preparing_text_loads_no_torch():
+    code = (
+        "import sys; from firstlight.stages import data; "
+        "data.prepare(['rows.jsonl'], out='store', overrides=['tokenizer.vocab_size=260']); "
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
 def test_settings_of_other_tables_have_no_place():

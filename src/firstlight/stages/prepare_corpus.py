@@ -8,12 +8,14 @@ from typing import Any, Protocol
 from firstlight import tokenizer as tokenizers
 from firstlight.corpus import CorpusSettings, IdSettings, ImageSettings, Kind, Tally, infer_kind, open_corpus
 from firstlight.errors import UsageError
-from firstlight.runs import code_hash
+from firstlight.files import source_hash
 from firstlight.stages.sequences import open_sequences
 from firstlight.stages.tokenizer_cache import cache_key, load_cached, save_cached, train_on_corpus
 from firstlight.store import DataSettings, SourceLike, TokenStore, prepare
 from firstlight.tokenizer import Codec, Tokenizer, TokenizerSettings, save_vocab
 
+# Packages whose code determines the ids; those of a whole run would load torch, which data prepare does without.
+_PACKAGES = ("corpus", "files", "tokenizer", "vectors", "store")
 _TABLES: dict[str, Kind] = {"tokenizer": "text", "ids": "ids", "image": "images"}
 
 
@@ -110,7 +112,7 @@ def prepare_store(
     inside = out in tokenizer_dir.parents
     if not inside:
         _save(vocab, tokenizer_dir, key)
-    store = prepare(out, sources, vocab, settings.data, seed=seed, extra={"code": code_hash()})
+    store = prepare(out, sources, vocab, settings.data, seed=seed, extra={"code": source_hash(_PACKAGES)})
     if inside:
         _save(vocab, tokenizer_dir, key)
     return PreparedCorpus(vocab, store, opened.tally)
