@@ -17,7 +17,7 @@ TEST_JOBS ?= 2
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-slow bench bench-gpu lint format check clean
+.PHONY: help setup quickstart test test-slow bench bench-gpu docs lint format check clean
 
 help:
 	@echo "make quickstart            install, train on Python's own documentation, write runs/quickstart/report.html"
@@ -29,6 +29,7 @@ help:
 	@echo "make lint                  check formatting, style, types and imports"
 	@echo "make format                format the code and fix style"
 	@echo "make check                 lint and test"
+	@echo "make docs                  generate docs/reference"
 	@echo "make setup                 install the package and the development tools into $(VENV)"
 	@echo "make clean                 remove $(VENV) and caches; runs/ is kept"
 
@@ -71,6 +72,9 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(VENV)/.dev
+	$(BIN)/python docs/generate_reference.py
 
 # PEERS is an interpreter with the systems that pip installs; NANOGPT and LLMC are checkouts.
 bench: $(VENV)/.dev

@@ -257,8 +257,8 @@ VERIFY_RESUME = [
 
 GENERATE = [
     Case("generate", 2, ("missing argument 'RUN'", "generate --help")),
-    Case("generate run --ids 1", 2, ("run: is a model of texts", "Give a prompt")),
-    Case("generate run --image pictures/a.png", 2, ("run: is a model of texts",)),
+    Case("generate run --ids 1", 2, ("run: is a text model", "Use a prompt")),
+    Case("generate run --image pictures/a.png", 2, ("run: is a text model",)),
     Case("probe run", 2, ("probe: names no task", "RUN TASK.toml")),
     Case("generate nothere hi", 2, ("nothere: no such run or model", "firstlight pretrain")),
     Case("generate rnu hi", 2, ("rnu: no such run or model", "Did you mean run?")),

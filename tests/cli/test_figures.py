@@ -188,16 +188,16 @@ def test_pretrain_says_what_came_of_it_and_what_is_next(world: Path, call: Call)
     answer = call("pretrain", "text.txt", "--out", "two words", *RUN_SETTINGS, "train.stop_after=2")
     assert answer.code == 0
     lines = answer.out.splitlines()
-    assert lines[0].startswith("two words: interrupted by ")
-    assert "Go on with: firstlight pretrain 'two words' --resume" in lines
+    assert lines[0].startswith("two words: stopped, checkpoint saved at step 2 (")
+    assert "Resume with: firstlight pretrain 'two words' --resume" in lines
     answer = call("pretrain", "two words", "--resume", "train.stop_after=0")
-    assert answer.out.splitlines()[0].startswith("two words: stopped by steps at step 4 ")
+    assert answer.out.splitlines()[0].startswith("two words: finished at step 4 (steps; ")
     assert "report: two words/report.html" in answer.out.splitlines()
 
 
 def test_quickstart_shows_a_sample_and_how_to_go_on(world: Path, call: Call):
     answer = call(*words_of("quickstart text.txt --out qs SMALL"))
-    assert "\nWhat it writes after 2 steps:\n" in answer.out
+    assert "\nSample after 2 steps:\n" in answer.out
     assert answer.out.endswith('\nTry: firstlight generate qs "The "\n')
 
 

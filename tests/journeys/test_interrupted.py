@@ -77,7 +77,7 @@ def test_a_signal_saves_and_ends_cleanly(number, unbroken, start, run, tmp_path)
     process.send_signal(number)
     printed, told = process.communicate(timeout=60)
     assert process.returncode == 0, told
-    assert "interrupted by" in printed and "--resume" in printed
+    assert "stopped, checkpoint saved" in printed and "--resume" in printed
     assert 20 <= json.loads((out / "state.json").read_text(encoding="utf-8"))["step"] < STEPS
     run("pretrain", out, "--resume")
     assert same_bytes(whole, out) == []

@@ -18,12 +18,12 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(
-    folder: Annotated[Path, typer.Option("--folder", help="Whose disk to look at.")] = Path("runs"),
+    folder: Annotated[Path, typer.Option("--folder", help="Folder whose disk is checked.")] = Path("runs"),
     as_json: JsonOption = False,
 ) -> None:
-    """Say what this machine can do and lacks.
+    """Check this machine: Python, torch, GPUs, memory, disk, packages.
 
-    What is missing, what to install; exit 1 where something will not work.
+    Reports what is missing and what to install. Exits with 1 if something will not work.
 
     Example: firstlight doctor
     """

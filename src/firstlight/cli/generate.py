@@ -1,4 +1,4 @@
-"""The command ``generate``: a prompt, many prompts, or a conversation; ids; images."""
+"""The command ``generate``: text from prompts, interactively or in batch; ids; images."""
 
 import sys
 from collections.abc import Iterator
@@ -23,53 +23,61 @@ def register(app: typer.Typer) -> None:
 def generate(  # noqa: PLR0913 - an argument an option
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run, a checkpoint or a Hugging Face directory.")],
     prompt: Annotated[
-        str | None, typer.Argument(metavar="PROMPT", help="How the text begins.", show_default=False)
+        str | None, typer.Argument(metavar="PROMPT", help="Text to continue.", show_default=False)
     ] = None,
     prompts: Annotated[
-        Path | None, typer.Option("--prompts", help="A file with a prompt a line.", show_default=False)
+        Path | None, typer.Option("--prompts", help="File with one prompt per line.", show_default=False)
     ] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(help="Tokens to write.", show_default=False)] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="Maximum number of tokens to generate.", show_default=False)
+    ] = None,
     temperature: Annotated[
-        float | None, typer.Option(help="0: always the likeliest token.", show_default=False)
+        float | None, typer.Option(help="Sampling temperature; 0: greedy decoding.", show_default=False)
     ] = None,
-    top_k: Annotated[
-        int | None, typer.Option(help="Choose among this many likeliest tokens.", show_default=False)
-    ] = None,
+    top_k: Annotated[int | None, typer.Option(help="Sample from the k most likely tokens.", show_default=False)] = None,
     top_p: Annotated[
         float | None,
-        typer.Option(help="Choose among the likeliest tokens that have this probability together.", show_default=False),
+        typer.Option(
+            help="Sample from the most likely tokens whose probabilities add up to p (nucleus sampling).",
+            show_default=False,
+        ),
     ] = None,
     min_p: Annotated[
         float | None,
-        typer.Option(help="Leave out tokens below this share of the likeliest one's probability.", show_default=False),
+        typer.Option(
+            help="Drop tokens less likely than this fraction of the most likely token's probability.",
+            show_default=False,
+        ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="The same seed writes the same text.", show_default=False)] = None,
-    num_samples: Annotated[int | None, typer.Option(help="Texts for each prompt.", show_default=False)] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Random seed; the same seed gives the same text.", show_default=False)
+    ] = None,
+    num_samples: Annotated[int | None, typer.Option(help="Number of samples per prompt.", show_default=False)] = None,
     stop: Annotated[
-        list[str] | None, typer.Option(help="End where this is written; may be repeated.", show_default=False)
+        list[str] | None, typer.Option(help="Stop at this string; may be repeated.", show_default=False)
     ] = None,
     ids: Annotated[
         str | None,
-        typer.Option(help='Of a model of ids: how the sequence begins, such as "1 2 3".', show_default=False),
+        typer.Option(help='Models of ids: the ids to continue, such as "1 2 3".', show_default=False),
     ] = None,
     image: Annotated[
-        str | None, typer.Option(help="Of a model of images: one to complete, or an array of them.", show_default=False)
+        str | None, typer.Option(help="Models of images: image to complete, or an array of images.", show_default=False)
     ] = None,
-    keep: Annotated[float, typer.Option(help="Share of the image's rows that is given.")] = 0.5,
+    keep: Annotated[float, typer.Option(help="Models of images: fraction of the image's rows that is given.")] = 0.5,
     class_name: Annotated[
-        str | None, typer.Option("--class", help="Of a model of images: the class to draw.", show_default=False)
+        str | None, typer.Option("--class", help="Models of images: class to generate.", show_default=False)
     ] = None,
-    out: Annotated[Path, typer.Option(help="Of a model of images: the PNG file.")] = Path("grid.png"),
+    out: Annotated[Path, typer.Option(help="Models of images: PNG file to write.")] = Path("grid.png"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     int8: Annotated[
-        bool, typer.Option("--int8", help="Put the matrices into eight bits: faster, nearly the same text.")
+        bool, typer.Option("--int8", help="Quantize the weight matrices to 8 bits: faster, almost the same text.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Let a model write on from a prompt.
+    """Generate text from a prompt.
 
-    Without PROMPT: in a terminal a conversation, line by line; otherwise one prompt a line from standard input.
-    A model of ids writes ids, one of images draws a grid of them into a PNG file.
+    Without PROMPT: interactive in a terminal, otherwise one prompt per line from standard input. A model of ids
+    generates ids; a model of images writes a grid of images as a PNG file.
 
     Example: firstlight generate runs/quickstart "The " --max-new-tokens 200 --temperature 0.8 --top-k 50
     """
@@ -86,20 +94,25 @@ def generate(  # noqa: PLR0913 - an argument an option
         "stop": stop or None,
     }
     with map_errors_to_options({key: f"--{key.replace('_', '-')}" for key in settings}):
-        stage.resolve_settings(settings)  # wrong settings are told before a model is loaded
+        stage.resolve_settings(settings)  # reports invalid settings before a model is loaded
     if prompt is not None and prompts is not None:
-        raise UsageError("a prompt and a file of prompts", expected="one of them", fix="Leave out PROMPT or --prompts.")
+        raise UsageError("PROMPT and --prompts cannot be combined", fix="Remove one of them.")
     many = stage.read_prompts(prompts) if prompts is not None else None
     with map_errors_to_options({"hardware.device": "--device"}):
         model = stage.load(run, device=device, int8=int8)
     if model.codec is not None:
         if prompt is not None or many is not None:
-            raise UsageError("is no model of texts", where=run, fix="Give --ids or --image in place of a prompt.")
+            raise UsageError("is not a text model", where=run, fix="Use --ids or --image instead of a prompt.")
         image_options = {"image": image, "keep": keep, "class_name": class_name, "out": out}
         _generate_non_text(model, ids, image_options, settings, as_json)
         return
     if ids is not None or image is not None:
-        raise UsageError("is a model of texts", where=run, fix="Give a prompt in place of --ids or --image.")
+        raise UsageError(
+            "is a text model",
+            where=run,
+            expected="a model of ids or images",
+            fix="Use a prompt instead of --ids or --image.",
+        )
     if prompt is None and many is None and sys.stdin.isatty() and not as_json:
         _converse(model, settings)
         return
@@ -120,12 +133,16 @@ def _generate_non_text(
         from firstlight.stages.generate import generate_ids
 
         if image_options["image"] is not None:
-            raise UsageError("is a model of ids", where=model.source, fix="Give --ids in place of --image.")
+            raise UsageError(
+                "a model of ids", where=model.source, expected="a model of images", fix="Use --ids instead of --image."
+            )
         samples = generate_ids(model, ids or (), **settings)
         print_result({"samples": samples}, as_json, _print_id_samples)
         return
     if ids is not None:
-        raise UsageError("is a model of images", where=model.source, fix="Give --image in place of --ids.")
+        raise UsageError(
+            "a model of images", where=model.source, expected="a model of ids", fix="Use --image instead of --ids."
+        )
     from firstlight.stages import images
 
     image, keep = image_options.pop("image"), image_options.pop("keep")
@@ -155,11 +172,11 @@ def _print_stream(prompt: str, pieces: Iterator[str]) -> None:
 
 
 def _converse(model: "LM", settings: dict[str, Any]) -> None:
-    """Read a line, write on from it, until end of input; Ctrl-C ends a text that is being written."""
+    """Continue each line that is typed, until end of input; Ctrl-C stops the current generation."""
     from firstlight.stages.generate import Conversation
 
     conversation = Conversation(model, **settings)
-    print("Type how a text begins; what was written before is the context. Ctrl-D ends.", file=sys.stderr)
+    print("Type a prompt; earlier text is the context. Ctrl-C stops a generation, Ctrl-D exits.", file=sys.stderr)
     while True:
         try:
             line = input("> ")
@@ -177,5 +194,5 @@ def _converse(model: "LM", settings: dict[str, Any]) -> None:
 def _read_prompts() -> list[str]:
     lines = [line for line in read_stdin().splitlines() if line.strip()]
     if not lines:
-        raise UsageError("no prompt", fix='Give one: firstlight generate RUN "The ", or a line of standard input.')
+        raise UsageError("no prompt", fix='Use firstlight generate RUN "The ", or pipe prompts to standard input.')
     return lines

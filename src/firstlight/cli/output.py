@@ -86,9 +86,9 @@ def format_bytes(n_bytes: float) -> str:
 
 
 def format_duration(seconds: float | None) -> str:
-    """Format a duration, such as ``1.5 ms``, ``12.0 s``, ``3.4 min``; ``open`` for None."""
+    """Format a duration, such as ``1.5 ms``, ``12.0 s``, ``3.4 min``; ``unknown`` for None."""
     if seconds is None:
-        return "open"
+        return "unknown"
     if seconds < 1:
         return f"{1000 * seconds:,.1f} ms"
     if seconds < 120:

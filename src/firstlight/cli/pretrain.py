@@ -1,4 +1,4 @@
-"""The commands that train: pretrain, quickstart, verify-resume."""
+"""The commands ``pretrain``, ``quickstart`` and ``verify-resume``."""
 
 import json
 import shlex
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from firstlight.cli.arguments import corpus_settings, split_arguments
+from firstlight.cli.arguments import complete_preset, corpus_settings, split_arguments
 from firstlight.cli.output import JsonOption, format_bytes, format_duration, print_pairs, print_result
 from firstlight.errors import UsageError
 
@@ -19,13 +19,15 @@ CorpusArgument = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="CORPUS|KEY=VALUE",
-        help="Files, folders, globs, named corpora, - for standard input, of text, ids or images; or one token store, "
-        "or one RUN.toml. "
-        "KEY=VALUE words are settings, named as in a run's run.toml.",
+        help="Training data: files, folders, globs, named corpora or - for standard input (text, ids or images); a "
+        "token store; or a RUN.toml. KEY=VALUE overrides a setting, such as optim.lr=3e-4; firstlight settings lists "
+        "them.",
         show_default=False,
     ),
 ]
-OutOption = Annotated[Path | None, typer.Option("--out", help="The run directory.", show_default=False)]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", help="Run directory to write; runs/NAME by default.", show_default=False)
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -36,36 +38,46 @@ def register(app: typer.Typer) -> None:
 
 
 def pretrain(
-    words: CorpusArgument = None,
+    arguments: CorpusArgument = None,
     out: OutOption = None,
     preset: Annotated[
-        str | None, typer.Option(help="A preset's name, such as shakespeare-char-cpu.", show_default=False)
+        str | None,
+        typer.Option(
+            help="Name of a preset; firstlight presets lists them.", show_default=False, autocompletion=complete_preset
+        ),
     ] = None,
     init_from: Annotated[
-        str | None, typer.Option("--from", help="A model whose weights to start from.", show_default=False)
+        str | None,
+        typer.Option(
+            "--from",
+            help="Model whose weights to start from: a run, checkpoint, Hugging Face directory or hub name.",
+            show_default=False,
+        ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run; start where there is none.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Resume from the latest checkpoint; start the run if there is none.")
+    ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything and print the plan; train nothing.")
+        bool, typer.Option("--dry-run", help="Check settings and data, print the plan, and exit without training.")
     ] = False,
     text_field: Annotated[
-        str | None, typer.Option(help="Field of a record that holds its text.", show_default=False)
+        str | None, typer.Option(help="Field of JSON, CSV and Parquet records that holds the text.", show_default=False)
     ] = None,
     on_bad_bytes: Annotated[
-        str | None, typer.Option(help="Bytes that are no UTF-8: error, replace or skip.", show_default=False)
+        str | None, typer.Option(help="Bytes that are not valid UTF-8: error, replace or skip.", show_default=False)
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a GPT on a corpus.
+    """Pre-train a GPT on a corpus.
 
-    The run directory holds its settings, tokenizer, token store, checkpoints, figures and report.
+    The run directory holds settings, tokenizer, token store, checkpoints, metrics and report.
 
     Example: firstlight pretrain mytext.txt --out runs/mine model.n_layer=4 train.steps=500
     """
-    inputs, settings = split_arguments(words)
+    inputs, settings = split_arguments(arguments)
     settings += corpus_settings(text_field, on_bad_bytes)
     if dry_run and resume:
-        raise UsageError("a dry run goes on with nothing", where="--dry-run --resume", fix="Leave out one of them.")
+        raise UsageError("a dry run cannot be resumed", where="--dry-run --resume", fix="Remove one of them.")
     from firstlight.stages import pretrain as stage
 
     if dry_run:
@@ -76,17 +88,17 @@ def pretrain(
     print_result(result, as_json, _print_trained)
 
 
-def quickstart(words: CorpusArgument = None, out: OutOption = None, as_json: JsonOption = False) -> None:
-    """Train a small GPT on a text that every Python has.
+def quickstart(arguments: CorpusArgument = None, out: OutOption = None, as_json: JsonOption = False) -> None:
+    """Pre-train a small GPT in minutes on Python's own documentation.
 
-    The whole way in minutes: tokenizer, token store, training, evaluation, samples, report. The run is
-    runs/quickstart; the same command goes on where it was cut off.
+    Runs the whole pipeline: tokenizer, token store, training, evaluation, samples, report. The run directory is
+    runs/quickstart by default; running the command again resumes an interrupted run.
 
     Example: firstlight quickstart
     """
     from firstlight.stages.quickstart import quickstart as stage
 
-    inputs, settings = split_arguments(words)
+    inputs, settings = split_arguments(arguments)
     result = stage(inputs, out=out or Path("runs/quickstart"), overrides=settings)
     print_result(result, as_json, _print_trained)
     if as_json:
@@ -94,31 +106,35 @@ def quickstart(words: CorpusArgument = None, out: OutOption = None, as_json: Jso
     file = result.run / "samples.jsonl"
     samples = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
     if samples:
-        print(f"\nWhat it writes after {samples[-1]['step']} steps:\n\n{samples[-1]['text']}")
+        print(f"\nSample after {samples[-1]['step']} steps:\n\n{samples[-1]['text']}")
     print(f'\nTry: firstlight generate {shlex.quote(str(result.run))} "The "')
 
 
 def verify_resume(
-    settings: Annotated[Path, typer.Argument(metavar="RUN.toml", help="The settings of the run to prove.")],
-    words: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings to change.", show_default=False)
+    settings: Annotated[
+        Path, typer.Argument(metavar="RUN.toml", help="Settings of the run to check, or its directory.")
+    ],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings to override.", show_default=False)
     ] = None,
-    steps: Annotated[int, typer.Option(min=2, help="Length of both runs.")] = 20,
-    stop_at: Annotated[int, typer.Option(min=1, help="Step after which the second run is stopped.")] = 9,
+    steps: Annotated[int, typer.Option(min=2, help="Number of steps of both runs.")] = 20,
+    stop_at: Annotated[int, typer.Option(min=1, help="Step after which the second run is stopped and resumed.")] = 9,
     as_json: JsonOption = False,
 ) -> None:
-    """Prove that stop and resume equals no stop.
+    """Check that resuming is bit-identical on this machine.
 
-    Trains a few steps on this machine, unbroken and broken, and compares every bit; exit 1 where any differs.
+    Trains a few steps with and without an interruption and compares every tensor. Exits with 1 if any bit differs.
 
     Example: firstlight verify-resume runs/mine/run.toml
     """
     if stop_at >= steps:
-        raise UsageError("must lie before the end", where="--stop-at", found=stop_at, expected=f"below --steps {steps}")
+        raise UsageError(
+            "must be before the last step", where="--stop-at", found=stop_at, expected=f"below --steps {steps}"
+        )
     from firstlight.stages.verify_resume import verify_resume as stage
 
     file = settings / "run.toml" if (settings / "run.toml").is_file() else settings
-    proof = stage(file, steps=steps, stop_at=stop_at, overrides=words or [])
+    proof = stage(file, steps=steps, stop_at=stop_at, overrides=overrides or [])
     print_result(proof, as_json, _print_proof)
     if not proof.equal:
         raise typer.Exit(1)
@@ -133,34 +149,36 @@ def _print_proof(proof: "VerifyResumeResult") -> None:
 
 
 def _print_trained(result: "PretrainResult") -> None:
-    how = f"stopped by {result.stopped_by}" if result.finished else f"interrupted by {result.stopped_by}, saved"
-    print(f"{result.run}: {how} at step {result.step} after {result.seconds:,.1f} s, {result.tokens:,} tokens")
+    how = "finished" if result.finished else "stopped, checkpoint saved"
+    print(
+        f"{result.run}: {how} at step {result.step} ({result.stopped_by}; {result.seconds:,.1f} s, {result.tokens:,} tokens)"
+    )
     if result.valid_loss is not None:
         units = {unit: getattr(result, f"bits_per_{unit}") for unit in ("byte", "token", "dim")}
         bits = "".join(f", {value:.4f} bits per {unit}" for unit, value in units.items() if value is not None)
-        print(f"valid loss {result.valid_loss:.4f}{bits}")
+        print(f"validation loss {result.valid_loss:.4f}{bits}")
     if not result.finished:
-        print(f"Go on with: firstlight pretrain {shlex.quote(str(result.run))} --resume")
+        print(f"Resume with: firstlight pretrain {shlex.quote(str(result.run))} --resume")
     if result.report is not None:
         print(f"report: {result.report}")
 
 
 def _print_plan(plan: dict[str, Any]) -> None:
-    epochs = "open" if plan["epochs"] is None else f"{plan['epochs']:.2f}"
+    epochs = "unknown" if plan["epochs"] is None else f"{plan['epochs']:.2f}"
     total, step = format_duration(plan["total_seconds"]), format_duration(plan["step_seconds"])
     print_pairs(
         {
-            "parameters": f"{plan['parameters']:,} ({plan['embedding_parameters']:,} of them embeddings and head)",
-            "training text": f"{plan['train_tokens']:,} tokens; valid split {plan['valid_tokens']:,}",
-            "updates": f"{_count(plan['steps'])} of {plan['step_tokens']:,} tokens: {epochs} epochs",
-            "memory": f"about {format_bytes(plan['memory_bytes'])} for weights, gradients, optimiser and activations",
-            "time": f"{total} at {step} a step, measured here",
+            "parameters": f"{plan['parameters']:,} ({plan['embedding_parameters']:,} in embeddings and head)",
+            "data": f"{plan['train_tokens']:,} training tokens, {plan['valid_tokens']:,} validation tokens",
+            "steps": f"{_count(plan['steps'])} of {plan['step_tokens']:,} tokens, {epochs} epochs",
+            "memory": f"about {format_bytes(plan['memory_bytes'])}: weights, gradients, optimizer state, activations",
+            "time": f"{total}, {step} per step, measured on this machine",
             "disk": f"{format_bytes(plan['disk_bytes'])} for checkpoints and token store",
-            "FLOPs": "open" if plan["total_flops"] is None else f"{plan['total_flops']:.3g}",
+            "FLOPs": "unknown" if plan["total_flops"] is None else f"{plan['total_flops']:.3g}",
         }
     )
-    print("Nothing was trained.")
+    print("Dry run: nothing was trained.")
 
 
 def _count(value: float | None) -> str:
-    return "open" if value is None else f"{value:,.0f}"
+    return "unknown" if value is None else f"{value:,.0f}"
