@@ -35,6 +35,11 @@ JSON_COMMANDS = {
     "tokenizer compare chars store --text text.txt": {"tokenizers"},
     "tokenizer vectors train text.txt --out new.vec vectors.method=glove vectors.width=4": {"n_words", "text_words"},
     "doctor": {"healthy", "findings"},
+    "settings optim": {"settings"},
+    "presets": {"presets"},
+    "presets nano": {"name", "toml"},
+    "runs .": {"runs"},
+    "runs diff run run": {"runs", "settings"},
 }
 SMALL = [
     "model.n_layer=1",
@@ -224,3 +229,32 @@ def test_a_figure_that_is_not_finite_is_a_string(world: Path, call: Call, monkey
     monkeypatch.setattr(stage, "pretrain", lambda *_, **__: result)
     table = table_of(call("pretrain", "text.txt", "--json").out)
     assert (table["valid_loss"], table["bits_per_byte"], table["run"]) == ("nan", "inf", "r")
+
+
+def test_list_of_runs(world: Path, call: Call):
+    [run] = table_of(call("runs", ".", "--json").out)["runs"]
+    assert (run["name"], run["kind"], run["state"], run["steps"]) == ("run", "pretrain", "finished", 4)
+    assert run["bits"].keys() == {"bits_per_byte"}
+    lines = call("runs", ".").out.splitlines()
+    assert lines[0].split()[:4] == ["run", "kind", "state", "steps"]
+    assert lines[1].split()[:4] == ["run", "pretrain", "finished", "4"]
+    assert call("runs", "list", ".").out == call("runs", ".").out
+
+
+def test_comparison_of_runs(world: Path, call: Call):
+    assert call("pretrain", "text.txt", "--out", "other", *RUN_SETTINGS, "optim.lr=0.01").code == 0
+    lines = [line.split() for line in call("runs", "diff", "run", "other").out.splitlines()]
+    assert ["optim.lr", "0.02", "0.01"] in lines
+    assert ["state", "finished", "finished"] in lines
+
+
+def test_settings_are_rows_that_grep_finds(call: Call):
+    rows = [line for line in call("settings").out.splitlines() if line.startswith("optim.schedule.min_ratio ")]
+    assert len(rows) == 1
+    assert "float >= 0, <= 1" in rows[0]
+
+
+def test_a_shown_preset_can_be_trained_on(world: Path, call: Call):
+    (world / "preset.toml").write_text(call("presets", "nano").out, encoding="utf-8")
+    answer = call("pretrain", "preset.toml", "--out", "new", "--dry-run", 'run.corpus=["text.txt"]', *SMALL)
+    assert answer.code == 0, answer.err

@@ -134,14 +134,17 @@ def _generate_non_text(
 
         if image_options["image"] is not None:
             raise UsageError(
-                "a model of ids", where=model.source, expected="a model of images", fix="Use --ids instead of --image."
+                "is a model of ids",
+                where=model.source,
+                expected="a model of images",
+                fix="Use --ids instead of --image.",
             )
         samples = generate_ids(model, ids or (), **settings)
         print_result({"samples": samples}, as_json, _print_id_samples)
         return
     if ids is not None:
         raise UsageError(
-            "a model of images", where=model.source, expected="a model of ids", fix="Use --image instead of --ids."
+            "is a model of images", where=model.source, expected="a model of ids", fix="Use --image instead of --ids."
         )
     from firstlight.stages import images
 

@@ -150,9 +150,8 @@ def _print_proof(proof: "VerifyResumeResult") -> None:
 
 def _print_trained(result: "PretrainResult") -> None:
     how = "finished" if result.finished else "stopped, checkpoint saved"
-    print(
-        f"{result.run}: {how} at step {result.step} ({result.stopped_by}; {result.seconds:,.1f} s, {result.tokens:,} tokens)"
-    )
+    amount = f"{result.seconds:,.1f} s, {result.tokens:,} tokens"
+    print(f"{result.run}: {how} at step {result.step} ({result.stopped_by}; {amount})")
     if result.valid_loss is not None:
         units = {unit: getattr(result, f"bits_per_{unit}") for unit in ("byte", "token", "dim")}
         bits = "".join(f", {value:.4f} bits per {unit}" for unit, value in units.items() if value is not None)
