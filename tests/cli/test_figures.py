@@ -225,7 +225,17 @@ def _stop() -> None:
 def test_a_figure_that_is_not_finite_is_a_string(world: Path, call: Call, monkeypatch: pytest.MonkeyPatch):
     from firstlight.stages import pretrain as stage
 
-    result = stage.PretrainResult(Path("r"), "steps", True, 1, 1, 0.1, float("nan"), float("inf"), None)
+    result = stage.PretrainResult(
+        run=Path("r"),
+        stopped_by="steps",
+        finished=True,
+        step=1,
+        seconds=0.1,
+        report=None,
+        tokens=1,
+        valid_loss=float("nan"),
+        bits_per_byte=float("inf"),
+    )
     monkeypatch.setattr(stage, "pretrain", lambda *_, **__: result)
     table = table_of(call("pretrain", "text.txt", "--json").out)
     assert (table["valid_loss"], table["bits_per_byte"], table["run"]) == ("nan", "inf", "r")
