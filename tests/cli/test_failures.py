@@ -24,7 +24,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
     return _failing
 
 
-MEMORY = "error: out of memory (found {}). Take a smaller model, train.micro_batch=1, or a machine with more memory."
+MEMORY = "error: out of memory (found {}). Use a smaller model, train.micro_batch=1, or a machine with more memory."
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ MEMORY = "error: out of memory (found {}). Take a smaller model, train.micro_bat
         (PermissionError(errno.EACCES, "Permission denied", "a/b"), "error: a/b: permission denied. "),
         (OSError(errno.EXDEV, "Invalid cross-device link", "a/b"), "error: a/b: Invalid cross-device link"),
         (OSError("odd"), "error: odd"),
-        (MemoryError(), "error: out of memory. Take a smaller model"),
+        (MemoryError(), "error: out of memory. Use a smaller model"),
         (RuntimeError("CUDA out of memory. Tried 2 GiB"), MEMORY.format("CUDA out of memory. Tried 2 GiB")),
         (
             RuntimeError("DefaultCPUAllocator: not enough memory: x"),

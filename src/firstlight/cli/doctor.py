@@ -21,9 +21,9 @@ def doctor(
     folder: Annotated[Path, typer.Option("--folder", help="Folder whose disk is checked.")] = Path("runs"),
     as_json: JsonOption = False,
 ) -> None:
-    """Check this machine: Python, torch, GPUs, memory, disk, packages.
+    """Check what this machine supports.
 
-    Reports what is missing and what to install. Exits with 1 if something will not work.
+    Reports versions, GPUs, memory, disk and packages, and what to install. Exits with 1 if something will not work.
 
     Example: firstlight doctor
     """

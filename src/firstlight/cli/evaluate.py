@@ -40,7 +40,7 @@ def evaluate(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Compute loss, perplexity and bits per byte of a model on a text.
+    """Compute loss, perplexity and bits per byte on a text.
 
     Prints them with those of a uniform and a unigram model. Ids and images have bits per token or dimension.
 

@@ -89,10 +89,10 @@ def pretrain(
 
 
 def quickstart(arguments: CorpusArgument = None, out: OutOption = None, as_json: JsonOption = False) -> None:
-    """Pre-train a small GPT in minutes on Python's own documentation.
+    """Pre-train a small GPT in minutes, without your own data.
 
-    Runs the whole pipeline: tokenizer, token store, training, evaluation, samples, report. The run directory is
-    runs/quickstart by default; running the command again resumes an interrupted run.
+    Trains on Python's documentation: tokenizer, token store, training, evaluation, samples, report. The run directory
+    is runs/quickstart by default; running the command again resumes an interrupted run.
 
     Example: firstlight quickstart
     """
