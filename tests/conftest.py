@@ -46,9 +46,9 @@ def trained() -> "dict[str, Tokenizer]":
     """One tokenizer of each kind, and byte-level BPE with each pattern, trained on text of many scripts."""
     from firstlight.tokenizer import PATTERNS, TokenizerSettings, train
     from firstlight.types import Document
-    from untidy import untidy
+    from messy_text import messy_text
 
-    documents = [Document(untidy(seed, 2000), f"text:{seed}") for seed in range(8)]
+    documents = [Document(messy_text(seed, 2000), f"text:{seed}") for seed in range(8)]
     kinds = {
         f"bpe-{pattern}": train(documents, TokenizerSettings(vocab_size=700, pattern=pattern)) for pattern in PATTERNS
     }

@@ -132,7 +132,7 @@ def test_another_tokenizer_beside_a_store_is_not_used_to_show_it(command: tuple[
 
 def test_inspect_without_a_tokenizer_shows_ids(world: Path, call: Call):
     (world / "store" / "tokenizer" / "tokenizer.json").unlink()
-    assert "no tokenizer of this store lies beside it" in call("data", "inspect", "store").out
+    assert "the store's tokenizer was not found" in call("data", "inspect", "store").out
 
 
 def test_a_store_and_a_tokenizer_made_twice_are_used_again(world: Path, call: Call):
@@ -150,7 +150,7 @@ def test_dropped_documents_and_bad_bytes_are_told(world: Path, call: Call):
     lines = [json.dumps({"text": f"a document of some length, number {n}"}) for n in range(40)]
     (world / "mixed.jsonl").write_text("\n".join([*lines, '{"text": "  "}', '{"text": ""}']), encoding="utf-8")
     answer = call("data", "prepare", "mixed.jsonl", "--out", "new", "tokenizer.kind=byte")
-    assert "left out: 2 documents, empty" in answer.out.splitlines()
+    assert "dropped: 2 documents, empty" in answer.out.splitlines()
     (world / "bad.txt").write_bytes(b"one \xff two three four five six\n" * 20)
     answer = call("data", "prepare", "bad.txt", "--out", "other", "--on-bad-bytes", "replace", "tokenizer.kind=byte")
     assert answer.code == 0

@@ -20,7 +20,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("text.txt").write_text(TEXT, encoding="utf-8")
 
 
-def train(out: str, *overrides: str) -> stage.TokenizerFacts:
+def train(out: str, *overrides: str) -> stage.TokenizerSummary:
     return stage.train(["text.txt"], out=out, overrides=overrides)
 
 
@@ -38,9 +38,9 @@ def test_the_same_is_used_again_and_another_is_refused():
     made = file.stat().st_mtime_ns
     assert train("here", "tokenizer.kind=char") == facts
     assert file.stat().st_mtime_ns == made
-    with pytest.raises(CompatibilityError, match="another tokenizer already"):
+    with pytest.raises(CompatibilityError, match="already has another tokenizer"):
         train("here", "tokenizer.kind=byte")
-    with pytest.raises(CompatibilityError, match="another tokenizer already"):
+    with pytest.raises(CompatibilityError, match="already has another tokenizer"):
         stage.import_(_byte("bytes"), out="here")
     assert stage.show("here") == facts
 

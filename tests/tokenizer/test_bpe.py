@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from firstlight import progress
 from firstlight.tokenizer import PATTERNS, TokenizerSettings, train
 from firstlight.types import Document
-from untidy import untidy
+from messy_text import messy_text
 
 WORDS = st.lists(st.text("abcde", min_size=1, max_size=9), min_size=30, max_size=80)
 
@@ -53,7 +53,7 @@ def test_the_commonest_pair_is_merged_first(words: list[str], n: int) -> None:
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_where_rustbpe_is_missing_tokenizers_trains_nearly_the_same_and_says_so(pattern, monkeypatch) -> None:
-    documents = [Document(untidy(seed, 20_000), "x") for seed in range(3)]
+    documents = [Document(messy_text(seed, 20_000), "x") for seed in range(3)]
     asked = TokenizerSettings(vocab_size=500, pattern=pattern)
     usual = train(documents, asked)
     said: list[str] = []
@@ -63,7 +63,7 @@ def test_where_rustbpe_is_missing_tokenizers_trains_nearly_the_same_and_says_so(
     assert any("rustbpe is not installed" in line for line in said)
     assert other.vocab_size == usual.vocab_size == 500
     assert len(set(usual.tokens()) & set(other.tokens())) > 480
-    text = untidy(9, 5000)
+    text = messy_text(9, 5000)
     assert other.decode(other.encode(text)) == usual.decode(usual.encode(text)) == text
 
 

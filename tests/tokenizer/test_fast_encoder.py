@@ -11,7 +11,7 @@ import pytest
 from firstlight import progress
 from firstlight.tokenizer import Tokenizer, TokenizerSettings, fast_encoder, train
 from firstlight.types import Document
-from untidy import LOSSLESS, PIECES, untidy
+from messy_text import LOSSLESS, PIECES, messy_text
 
 BPE = [name for name in LOSSLESS if name != "byte"]
 
@@ -72,7 +72,7 @@ def test_long_runs_have_the_same_ids(trained: dict[str, Tokenizer], name: str, p
 
 
 def _fresh() -> Tokenizer:
-    return train([Document(untidy(1, 3000), "x")], TokenizerSettings(vocab_size=400))
+    return train([Document(messy_text(1, 3000), "x")], TokenizerSettings(vocab_size=400))
 
 
 def _heard(tokenizer: Tokenizer, texts: list[str]) -> tuple[list[int], list[progress.Event]]:

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 
 from firstlight.tokenizer import PATTERNS, Tokenizer, TokenizerSettings, load, train
 from firstlight.types import Document
-from untidy import NAMES, PIECES, texts, untidy
+from messy_text import NAMES, PIECES, messy_text, texts
 
 NASTY = [
     "a \n \n b",
@@ -142,7 +142,7 @@ def test_words_between_places_are_whole(pattern: str) -> None:
 
 
 def test_untidy_text_is_the_same_in_pieces(trained: dict[str, Tokenizer]) -> None:
-    text = untidy(11, 4000)
+    text = messy_text(11, 4000)
     for name in NAMES:
         ids: list[int] = []
         held = ""

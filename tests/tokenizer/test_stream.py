@@ -9,7 +9,7 @@ from tokenizers import Tokenizer as Inner
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from firstlight.tokenizer import Tokenizer
-from untidy import NAMES, texts, untidy
+from messy_text import NAMES, messy_text, texts
 
 
 def _joined(tokenizer: Tokenizer, ids: list[int]) -> str:
@@ -80,7 +80,7 @@ def test_special_tokens_show_nothing(trained: dict[str, Tokenizer]) -> None:
 @pytest.mark.parametrize("name", ["word", "gpt1"])
 def test_long_texts_take_no_longer_a_token(trained: dict[str, Tokenizer], name: str) -> None:
     tokenizer = {**trained, **OTHERS}[name]
-    ids = (tokenizer.encode(untidy(3, 400) + "the cat.") * 4000)[:8000]
+    ids = (tokenizer.encode(messy_text(3, 400) + "the cat.") * 4000)[:8000]
     longest = 0
 
     def counted(recent: list[int]) -> str:

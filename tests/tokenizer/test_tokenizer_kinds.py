@@ -12,7 +12,7 @@ from firstlight import progress
 from firstlight.errors import StorageError, TokenizerError
 from firstlight.tokenizer import END_OF_TEXT, Tokenizer, TokenizerSettings, load, train
 from firstlight.types import Document
-from untidy import LOSSLESS, NAMES, texts, untidy
+from messy_text import LOSSLESS, NAMES, messy_text, texts
 
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 KINDS = {**{name: "bpe" for name in LOSSLESS}, "word": "word", "char": "char", "byte": "byte"}
@@ -46,7 +46,7 @@ def test_byte_ids_are_the_bytes(trained: dict[str, Tokenizer]) -> None:
 
 
 def test_characters_that_were_seen_come_back(trained: dict[str, Tokenizer]) -> None:
-    text = untidy(0, 300)
+    text = messy_text(0, 300)
     tokenizer = trained["char"]
     assert tokenizer.decode(tokenizer.encode(text)) == text
     assert len(tokenizer.encode(text)) == len(text)
@@ -82,7 +82,7 @@ def test_special_tokens_in_a_text_are_text(trained: dict[str, Tokenizer], name: 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_batch_is_its_texts_end_to_end(trained: dict[str, Tokenizer], name: str) -> None:
-    batch = ["", untidy(3, 40), " ", untidy(4, 7), ""]
+    batch = ["", messy_text(3, 40), " ", messy_text(4, 7), ""]
     ids, counts = trained[name].encode_batch(batch)
     assert (ids.dtype, counts.dtype) == (np.int32, np.int64)
     assert counts.tolist() == [len(trained[name].encode(text)) for text in batch]
@@ -123,7 +123,7 @@ def test_an_id_outside_the_vocabulary_is_refused(trained: dict[str, Tokenizer], 
 def test_saved_and_loaded_it_is_the_same(trained: dict[str, Tokenizer], name: str, tmp_path: Path) -> None:
     trained[name].save(tmp_path, model_max_length=64)
     again = load(tmp_path)
-    text = untidy(5, 200)
+    text = messy_text(5, 200)
     assert again.hash == trained[name].hash
     assert again.kind == trained[name].kind
     assert again.encode(text) == trained[name].encode(text)
@@ -164,7 +164,7 @@ def test_bpe_dropout_is_switched_off(trained: dict[str, Tokenizer], tmp_path: Pa
     table = json.loads((tmp_path / "tokenizer.json").read_text())
     table["model"]["dropout"] = 0.9
     (tmp_path / "tokenizer.json").write_text(json.dumps(table))
-    text = untidy(6, 100)
+    text = messy_text(6, 100)
     assert load(tmp_path).encode(text) == trained["bpe-gpt2"].encode(text)
 
 

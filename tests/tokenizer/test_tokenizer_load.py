@@ -14,14 +14,14 @@ from tokenizers import models, pre_tokenizers
 from firstlight import progress
 from firstlight.errors import TokenizerError
 from firstlight.tokenizer import END_OF_TEXT, Tokenizer, import_tokenizer, load
-from untidy import untidy
+from messy_text import messy_text
 
 TEXTS = [
     "",
     "Hello, world! It's 1234567 don'T",
     " a\n\n  b\r\n\t ",
     "naïve café 你好，世界。😀",
-    *(untidy(s, 80) for s in range(50, 80)),
+    *(messy_text(s, 80) for s in range(50, 80)),
 ]
 
 

@@ -12,12 +12,12 @@ from firstlight.corpus import open_corpus
 from firstlight.errors import CorpusError, TokenizerError
 from firstlight.tokenizer import PATTERNS, TokenizerSettings, auto_vocab_size, train
 from firstlight.types import Document
-from untidy import untidy
+from messy_text import messy_text
 
 
 @pytest.mark.parametrize("kind", ["bpe", "word", "char", "byte"])
 def test_the_same_text_gives_the_same_tokenizer(kind: str) -> None:
-    documents = [Document(untidy(seed, 3000), "x") for seed in range(5)]
+    documents = [Document(messy_text(seed, 3000), "x") for seed in range(5)]
     settings = TokenizerSettings(kind=kind, vocab_size=900 if kind == "bpe" else "auto")  # type: ignore[arg-type]
     first, *others = [train(documents, settings).hash for _ in range(4)]
     assert all(other == first for other in others)
@@ -91,7 +91,7 @@ def test_automatic_vocabularies(n_bytes: int, characters: int, size: int) -> Non
 
 
 def test_an_automatic_vocabulary_counts_the_text_and_not_its_compressed_file() -> None:
-    text = untidy(0, 120_000)
+    text = messy_text(0, 120_000)
     sizes = [train([Document(text, "x")], TokenizerSettings(), n_bytes=told).vocab_size for told in (None, 1000, 10**8)]
     assert sizes == [auto_vocab_size(len(text.encode()))] * 3
     assert sizes[0] > 512

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer as Inner
 from tokenizers import decoders, models, pre_tokenizers, processors
 
 from firstlight.tokenizer import END_OF_TEXT, Tokenizer, import_tokenizer, load
-from untidy import NAMES, untidy
+from messy_text import NAMES, messy_text
 
 transformers = pytest.importorskip("transformers")
 
@@ -17,7 +17,7 @@ TEXTS = [
     " two  spaces and\n\nlines\t",
     "It's 2024, don't! naïve café",
     "你好，世界。 한국 Привет 😀👩‍👩‍👧",
-    *(untidy(seed, 60).replace(END_OF_TEXT, "").replace("<unk>", "") for seed in range(20, 40)),
+    *(messy_text(seed, 60).replace(END_OF_TEXT, "").replace("<unk>", "") for seed in range(20, 40)),
 ]
 
 

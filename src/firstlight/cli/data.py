@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     group = typer.Typer(
         no_args_is_help=True,
-        help="Make token stores, look into them, check them.\n\n"
+        help="Prepare, inspect and verify token stores.\n\n"
         "Example: firstlight data prepare mytext.txt --out stores/mine",
     )
     for command in (prepare, inspect, verify, stats):
@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
 
 
 def prepare(
-    words: Annotated[
+    arguments: Annotated[
         list[str],
         typer.Argument(
             metavar="CORPUS|KEY=VALUE",
@@ -47,7 +47,7 @@ def prepare(
     ] = None,
     on_bad_bytes: Annotated[
         str | None,
-        typer.Option("--on-bad-bytes", help="Bytes that are no UTF-8: error, replace or skip.", show_default=False),
+        typer.Option("--on-bad-bytes", help="Bytes that are not UTF-8: error, replace or skip.", show_default=False),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -57,28 +57,28 @@ def prepare(
     """
     from firstlight.stages import data as stage
 
-    inputs, settings = split_arguments(words)
-    if not inputs:
+    corpus, overrides = split_arguments(arguments)
+    if not corpus:
         raise UsageError("no corpus", fix="Name files, folders or a named corpus.")
-    settings += corpus_settings(text_field, on_bad_bytes)
-    result = stage.prepare(inputs, out=out, tokenizer_path=tokenizer, overrides=settings)
+    overrides += corpus_settings(text_field, on_bad_bytes)
+    result = stage.prepare(corpus, out=out, tokenizer_path=tokenizer, overrides=overrides)
     print_result(result, as_json, _print_prepared)
 
 
 def _print_prepared(result: "PrepareResult") -> None:
-    tokens = f"{result.train_tokens:,} training and {result.valid_tokens:,} valid tokens"
+    tokens = f"{result.train_tokens:,} training and {result.valid_tokens:,} validation tokens"
     print(f"{result.store}: {tokens}, vocabulary {result.vocab_size:,}")
     for reason, count in result.tally.dropped.items():
-        print(f"left out: {count:,} documents, {reason}")
+        print(f"dropped: {count:,} documents, {reason}")
     print(f"Train on it: firstlight pretrain {shlex.quote(str(result.store))} --out runs/NAME")
 
 
 def inspect(
     store: StoreArgument,
-    tokens: Annotated[int, typer.Option("--tokens", min=0, help="Tokens to show from the beginning.")] = 64,
+    tokens: Annotated[int, typer.Option("--tokens", min=0, help="Number of first tokens to show.")] = 64,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what lies in a token store.
+    """Show the contents of a token store.
 
     Example: firstlight data inspect stores/books
     """
@@ -87,27 +87,27 @@ def inspect(
     print_result(stage.inspect(store, n_tokens=tokens), as_json, _print_store)
 
 
-def _print_store(found: "InspectResult") -> None:
+def _print_store(result: "InspectResult") -> None:
     print_pairs(
         {
-            "documents": f"{found.documents['train']:,} train, {found.documents['valid']:,} valid",
-            "tokens": f"{found.tokens['train']:,} train, {found.tokens['valid']:,} valid ({found.dtype})",
-            "vocabulary": f"{found.vocab_size:,}",
-            "tokenizer": found.tokenizer,
-            "fingerprint": found.fingerprint,
-            "sources": ", ".join(found.sources),
+            "documents": f"{result.documents['train']:,} train, {result.documents['valid']:,} valid",
+            "tokens": f"{result.tokens['train']:,} train, {result.tokens['valid']:,} valid ({result.dtype})",
+            "vocabulary": f"{result.vocab_size:,}",
+            "tokenizer": result.tokenizer,
+            "fingerprint": result.fingerprint,
+            "sources": ", ".join(result.sources),
         }
     )
-    if found.first_text is not None:
-        print(f"\nIt begins:\n{found.first_text}")
+    if result.first_text is not None:
+        print(f"\nfirst tokens:\n{result.first_text}")
     else:
-        print(f"\nIt begins (no tokenizer of this store lies beside it): {' '.join(map(str, found.first_ids))}")
+        print(f"\nfirst tokens (the store's tokenizer was not found): {' '.join(map(str, result.first_ids))}")
 
 
 def verify(store: StoreArgument, as_json: JsonOption = False) -> None:
     """Check every byte of a store or a run.
 
-    Of a run: its token store, its tokenizer and its checkpoints. Exit 1 where anything is wrong.
+    Of a run: its token store, tokenizer and checkpoints. Exits with 1 if there is any problem.
 
     Example: firstlight data verify runs/mine
     """
@@ -121,7 +121,7 @@ def verify(store: StoreArgument, as_json: JsonOption = False) -> None:
 
 def _print_verified(result: "VerifyResult", store: str) -> None:
     if not result.problems:
-        print(f"whole: {', '.join(map(str, result.checked))}")
+        print(f"no problems: {', '.join(map(str, result.checked))}")
         return
     if len(result.problems) == 1:
         raise StoreError(result.problems[0])
@@ -135,9 +135,9 @@ def stats(
     top: Annotated[int, typer.Option("--top", min=1, help="Most frequent tokens to show.")] = 20,
     as_json: JsonOption = False,
 ) -> None:
-    """Count what lies in a token store.
+    """Show statistics of a token store.
 
-    Lengths of documents, bytes a token, the most frequent tokens.
+    Document lengths, bytes per token, the most frequent tokens.
 
     Example: firstlight data stats stores/books --top 10
     """
@@ -146,14 +146,17 @@ def stats(
     print_result(stage.stats(store, top=top), as_json, _print_stats)
 
 
-def _print_stats(found: dict[str, Any]) -> None:
+def _print_stats(result: dict[str, Any]) -> None:
     counts = ("documents", "tokens", "bytes")
-    rows = [(side, *(f"{found[side][name]:,}" for name in counts)) for side in ("train", "valid")]
+    rows = [(split, *(f"{result[split][name]:,}" for name in counts)) for split in ("train", "valid")]
     print_table(("split", *counts), rows)
-    print(f"\n{found['bytes_per_token']:.2f} bytes a token; {found['ids_used']:,} of {found['vocab_size']:,} ids occur")
-    print("tokens a document: " + ", ".join(f"{name} {value:,.0f}" for name, value in found["document_tokens"].items()))
+    used = f"{result['ids_used']:,} of {result['vocab_size']:,} ids are used"
+    print(f"\n{result['bytes_per_token']:.2f} bytes per token; {used}")
+    print(
+        "tokens per document: " + ", ".join(f"{name} {value:,.0f}" for name, value in result["document_tokens"].items())
+    )
     print()
-    total = max(found["train"]["tokens"], 1)
+    total = max(result["train"]["tokens"], 1)
     rows = [
         (
             r["id"],
@@ -161,6 +164,6 @@ def _print_stats(found: dict[str, Any]) -> None:
             f"{r['count']:,}",
             f"{100 * r['count'] / total:.2f} %",
         )
-        for r in found["top"]
+        for r in result["top"]
     ]
-    print_table(("id", "token", "count", "share"), rows, n_text=2)
+    print_table(("id", "token", "count", "ratio"), rows, n_text=2)

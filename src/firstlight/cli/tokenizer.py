@@ -11,13 +11,13 @@ from firstlight.cli.output import JsonOption, print_pairs, print_result, print_t
 from firstlight.errors import UsageError
 
 if TYPE_CHECKING:
-    from firstlight.stages.tokenizer import TokenizerFacts
+    from firstlight.stages.tokenizer import TokenizerSummary
 
-_LONGEST_ID = 18  # digits; more than any vocabulary has
-_SHOWN = 32  # characters of a long token
+_MAX_ID_DIGITS = 18  # more than any vocabulary needs
+_MAX_SHOWN = 32  # characters of a long token
 
 PathArgument = Annotated[
-    str, typer.Argument(metavar="PATH", help="A tokenizer.json, or a folder, run, store or model that has one.")
+    str, typer.Argument(metavar="PATH", help="A tokenizer.json, or a folder, run, store or model that has row.")
 ]
 OutOption = Annotated[Path, typer.Option("--out", help="Folder for tokenizer.json.")]
 
@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     group = typer.Typer(
         no_args_is_help=True,
-        help="Train, import, look at and compare tokenizers.\n\nExample: firstlight tokenizer show runs/mine",
+        help="Train, import, inspect and compare tokenizers.\n\nExample: firstlight tokenizer show runs/mine",
     )
     group.command("train")(train)
     group.command("import")(import_)
@@ -37,7 +37,7 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    words: Annotated[
+    arguments: Annotated[
         list[str],
         typer.Argument(
             metavar="CORPUS|KEY=VALUE",
@@ -54,37 +54,40 @@ def train(
     """
     from firstlight.stages import tokenizer as stage
 
-    inputs, settings = split_arguments(words)
-    if not inputs:
+    corpus, overrides = split_arguments(arguments)
+    if not corpus:
         raise UsageError("no corpus", fix="Name files, folders or a named corpus.")
-    print_result(stage.train(inputs, out=out, overrides=settings), as_json, _print_facts)
+    print_result(stage.train(corpus, out=out, overrides=overrides), as_json, _print_summary)
 
 
 def import_(
     source: Annotated[
         str,
-        typer.Argument(metavar="SOURCE", help="GPT-1's or GPT-2's folder, a .tiktoken file, or a tokenizer.json."),
+        typer.Argument(
+            metavar="SOURCE",
+            help="Folder or file of GPT-1, GPT-2, tiktoken, SentencePiece, llama2.c, llm.c, or a tokenizer.json.",
+        ),
     ],
     out: OutOption,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a tokenizer.json from what others publish.
+    """Import a published tokenizer as tokenizer.json.
 
     Example: firstlight tokenizer import gpt2/ --out tokenizers/gpt2
     """
     from firstlight.stages import tokenizer as stage
 
-    print_result(stage.import_(source, out=out), as_json, _print_facts)
+    print_result(stage.import_(source, out=out), as_json, _print_summary)
 
 
 def show(path: PathArgument, as_json: JsonOption = False) -> None:
-    """Show what a tokenizer is.
+    """Show the properties of a tokenizer.
 
     Example: firstlight tokenizer show runs/mine
     """
     from firstlight.stages import tokenizer as stage
 
-    print_result(stage.show(path), as_json, _print_facts)
+    print_result(stage.show(path), as_json, _print_summary)
 
 
 def encode(
@@ -92,7 +95,7 @@ def encode(
     text: Annotated[str, typer.Argument(metavar="TEXT", help="The text; - reads standard input.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Turn text into ids.
+    """Encode text to ids.
 
     Example: firstlight tokenizer encode runs/mine "Hello, world"
     """
@@ -106,7 +109,7 @@ def decode(
     path: PathArgument,
     ids: Annotated[list[str], typer.Argument(metavar="ID", help="The ids; - reads standard input.")],
 ) -> None:
-    """Turn ids into text.
+    """Decode ids to text.
 
     Example: firstlight tokenizer decode runs/mine 15496 11 995
     """
@@ -115,18 +118,18 @@ def decode(
     words = (read_stdin() if ids == ["-"] else " ".join(ids)).replace(",", " ").split()
     numbers = []
     for word in words:
-        if not word.isdecimal() or len(word) > _LONGEST_ID:
-            raise UsageError("is no id", where=word[:40], expected="whole numbers, such as 15496 11 995")
+        if not word.isdecimal() or len(word) > _MAX_ID_DIGITS:
+            raise UsageError("not an id", where=word[:40], expected="whole numbers, such as 15496 11 995")
         numbers.append(int(word))
     print(stage.decode(path, numbers))
 
 
 def compare(
     paths: Annotated[list[str], typer.Argument(metavar="PATH", help="Tokenizers.")],
-    text: Annotated[list[str], typer.Option("--text", help="File, folder or named corpus to cut; may be repeated.")],
+    text: Annotated[list[str], typer.Option("--text", help="File, folder or named corpus to encode; may be repeated.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Cut the same text with several tokenizers.
+    """Encode the same text with several tokenizers.
 
     Example: firstlight tokenizer compare runs/a runs/b --text mytext.txt
     """
@@ -138,31 +141,31 @@ def compare(
 def _print_comparison(result: dict[str, Any]) -> None:
     rows = [
         (
-            one.path,
-            one.kind,
-            f"{one.vocab_size:,}",
-            f"{one.tokens:,}",
-            f"{one.bytes_per_token:.3f}",
-            f"{one.characters_per_token:.3f}",
-            f"{one.unknown:,}",
+            row.path,
+            row.kind,
+            f"{row.vocab_size:,}",
+            f"{row.tokens:,}",
+            f"{row.bytes_per_token:.3f}",
+            f"{row.characters_per_token:.3f}",
+            f"{row.unknown:,}",
         )
-        for one in result["tokenizers"]
+        for row in result["tokenizers"]
     ]
     columns = ("tokenizer", "kind", "vocabulary", "tokens", "bytes/token", "characters/token", "unknown")
     print_table(columns, rows, n_text=2)
 
 
-def _print_facts(facts: "TokenizerFacts") -> None:
-    unknown = "none: every text has ids" if facts.unk_id is None else f"id {facts.unk_id}"
+def _print_summary(summary: "TokenizerSummary") -> None:
+    unknown = "none: every text can be encoded" if summary.unk_id is None else f"id {summary.unk_id}"
     print_pairs(
         {
-            "path": facts.path,
-            "kind": facts.kind,
-            "vocabulary": f"{facts.vocab_size:,}",
-            "end of text": f"{facts.eot}, id {facts.eot_id}",
+            "path": summary.path,
+            "kind": summary.kind,
+            "vocabulary": f"{summary.vocab_size:,}",
+            "end of text": f"{summary.eot}, id {summary.eot_id}",
             "unknown": unknown,
-            "round trip": "exact" if facts.lossless else "not exact",
-            "hash": facts.hash,
-            "longest": "  ".join(repr(t if len(t) <= _SHOWN else f"{t[:_SHOWN]}…") for t in facts.longest),
+            "round trip": "exact" if summary.lossless else "not exact",
+            "hash": summary.hash,
+            "longest": "  ".join(repr(t if len(t) <= _MAX_SHOWN else f"{t[:_MAX_SHOWN]}…") for t in summary.longest),
         }
     )

@@ -105,7 +105,7 @@ def prepare_store(
         sources = opened.sources
     else:
         codec = None if isinstance(start_vocab, Tokenizer) else start_vocab
-        sequences = open_sequences(kind, corpus, settings.corpus, settings.ids, settings.image, seed=seed, known=codec)
+        sequences = open_sequences(kind, corpus, settings.corpus, settings.ids, settings.image, seed=seed, codec=codec)
         vocab, sources, opened = sequences.codec, sequences.sources, sequences.corpus
     # A finished store replaces its whole folder, so a tokenizer inside that folder is saved afterwards. Elsewhere it is
     # saved first, so that an interrupted run need not train it again.

@@ -17,7 +17,7 @@ from firstlight.lm import LM
 from firstlight.stages.evaluate import find_token_store
 from firstlight.stages.images import image_codec
 from firstlight.stages.score_sequences import split_rows
-from firstlight.stages.sequences import row_of
+from firstlight.stages.sequences import encode_image
 from firstlight.tokenizer import PixelCodec
 
 
@@ -65,7 +65,7 @@ def _read(name: str, pixels: PixelCodec) -> np.ndarray:
     found = open_images([name], settings, CorpusSettings())
     if not found.classes:
         raise UsageError("has no labels", where=name, expected="sub-folders, or a file of labels next to it")
-    return np.stack([row_of(document, pixels) for document in found.corpus])
+    return np.stack([encode_image(document, pixels) for document in found.corpus])
 
 
 def _rows(images: np.ndarray, pixels: PixelCodec) -> list[EncodedExample]:

@@ -120,7 +120,7 @@ def split_rows(split: Split, sequence_length: int) -> np.ndarray:
 def _images(pixels: PixelCodec, names: Sequence[str], store: TokenStore | None) -> Iterator[tuple[str, np.ndarray]]:
     for name in names:
         _check_kind(name, "images")
-        found = open_sequences("images", [name], CorpusSettings(), IdSettings(), ImageSettings(), known=pixels)
+        found = open_sequences("images", [name], CorpusSettings(), IdSettings(), ImageSettings(), codec=pixels)
         yield name, np.stack([np.asarray(document.content) for document in found.sources[0].documents()])
     if not names and store is not None:
         yield "valid split", split_rows(store.valid, pixels.sequence_length)
@@ -130,7 +130,7 @@ def _id_sequences(codec: IdCodec, names: Sequence[str], store: TokenStore | None
     for name in names:
         _check_kind(name, "ids")
         settings = IdSettings(vocab_size=codec.n_ids)
-        found = open_sequences("ids", [name], CorpusSettings(), settings, ImageSettings(), known=codec)
+        found = open_sequences("ids", [name], CorpusSettings(), settings, ImageSettings(), codec=codec)
         yield join_ids(name, found.sources[0].documents(), codec.eot_id)
     if not names and store is not None:
         yield EncodedText("valid split", np.asarray(store.valid.tokens), 0)

@@ -1,4 +1,4 @@
-"""Sequences that are no text become sources of a token store: ids made elsewhere, and images. Loads no torch."""
+"""Open a corpus of ids or images as sources of a token store. Loads no torch."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,42 +12,42 @@ from firstlight.store import SourceLike
 from firstlight.tokenizer import Codec, IdCodec, PixelCodec, fit_palette
 from firstlight.types import Document
 
-_SEEN = 1000  # images in which a palette is looked for
-_PIXELS = 1 << 18
+_PALETTE_IMAGES = 1000  # images to fit a palette to
+_PALETTE_PIXELS = 1 << 18
 
 
 @dataclass(slots=True)
-class PixelSource:
-    """Images of one source as ids.
+class ImageIdSource:
+    """The images of one source, encoded as ids.
 
     Attributes:
-        name: as the user gave it.
-        n_bytes: how many ids there are, about: what preparing counts.
+        name: as the user specified it.
+        n_bytes: approximate number of ids, for progress.
     """
 
     source: Source
-    pixels: PixelCodec
+    codec: PixelCodec
     name: str
     n_bytes: int
 
     def fingerprint(self) -> str:
-        """Return a hash of the images; what their ids mean is the store's own to compare."""
+        """Hash the images; the store compares the codec separately."""
         return self.source.fingerprint()
 
     def documents(self) -> Iterator[Document]:
-        """Yield a document an image: its class, then its pixels."""
+        """Yield one document per image: its class, then its pixels."""
         for document in self.source.documents():
-            yield replace(document, content=row_of(document, self.pixels))
+            yield replace(document, content=encode_image(document, self.codec))
 
 
 @dataclass(frozen=True, slots=True)
-class Sequences:
-    """A corpus of ids or images.
+class OpenedSequences:
+    """An opened corpus of ids or images.
 
     Attributes:
-        codec: what the ids mean.
-        sources: of ids, one a name.
-        corpus: what they read from, which counts what it drops.
+        codec: the meaning of the ids.
+        sources: of documents of ids, one per name.
+        corpus: the underlying corpus, with the tally of what it drops.
     """
 
     codec: Codec
@@ -55,11 +55,11 @@ class Sequences:
     corpus: Corpus
 
 
-def row_of(document: Document, pixels: PixelCodec) -> np.ndarray:
-    """Return the ids of an image, that of its class first."""
+def encode_image(document: Document, codec: PixelCodec) -> np.ndarray:
+    """Encode an image as ids (1 + P,) int32: its class, then its pixels."""
     assert isinstance(document.content, np.ndarray)
-    first = pixels.class_id(document.meta.get("label"))
-    return np.concatenate([[first], pixels.encode(document.content)]).astype(np.int32)
+    class_id = codec.class_id(document.meta.get("label"))
+    return np.concatenate([[class_id], codec.encode(document.content)]).astype(np.int32)
 
 
 def open_sequences(
@@ -70,41 +70,44 @@ def open_sequences(
     image: ImageSettings,
     *,
     seed: int = 1337,
-    known: Codec | None = None,
-) -> Sequences:
-    """Find the sources of a corpus of ids or images, and what their ids mean.
+    codec: Codec | None = None,
+) -> OpenedSequences:
+    """Open a corpus of ids or images, and determine its codec.
 
     Args:
-        kind: what the corpus is made of.
+        kind: of the corpus.
         names: files, folders or globs.
-        reading: as for texts.
+        reading: settings of reading, as for texts.
         ids: settings of ids.
         image: settings of images.
         seed: of a palette.
-        known: what the ids of a model mean that reads these, which is then kept.
+        codec: of the model that reads the corpus, if any; it is used instead of a new one.
 
     Raises:
         CompatibilityError: that model is of another kind.
     """
-    if known is not None and isinstance(known, PixelCodec) != (kind == "images"):
-        raise CompatibilityError("the model is one of another kind", found=known.FILE, expected=kind)
+    if codec is not None and isinstance(codec, PixelCodec) != (kind == "images"):
+        raise CompatibilityError("the model is one of another kind", found=codec.FILE, expected=kind)
     if kind == "ids":
         corpus = open_ids(names, ids, reading)
-        return Sequences(IdCodec(ids.vocab_size or 0), corpus.sources, corpus)
-    if isinstance(known, PixelCodec):
-        image = image.model_copy(update={"size": known.size, "colors": "palette" if known.palette else "grey"})
-    found = open_images(names, image, reading)
-    pixels = known if isinstance(known, PixelCodec) else _pixels(found, image, seed)
-    sources = zip(found.corpus.sources, found.counts, strict=True)
-    made = [PixelSource(source, pixels, source.name, count * pixels.sequence_length) for source, count in sources]
-    return Sequences(pixels, made, found.corpus)
+        return OpenedSequences(IdCodec(ids.vocab_size or 0), corpus.sources, corpus)
+    if isinstance(codec, PixelCodec):
+        image = image.model_copy(update={"size": codec.size, "colors": "palette" if codec.palette else "grey"})
+    images = open_images(names, image, reading)
+    pixel_codec = codec if isinstance(codec, PixelCodec) else _fit_codec(images, image, seed)
+    sources = [
+        ImageIdSource(source, pixel_codec, source.name, count * pixel_codec.sequence_length)
+        for source, count in zip(images.corpus.sources, images.counts, strict=True)
+    ]
+    return OpenedSequences(pixel_codec, sources, images.corpus)
 
 
-def _pixels(found: Images, settings: ImageSettings, seed: int) -> PixelCodec:
-    if not found.colored:
-        return PixelCodec(found.size, settings.levels, (), found.classes)
-    every = max(1, sum(found.counts) // _SEEN)
-    seen = np.concatenate([image.reshape(-1, 3) for image in found.sample(every)])
-    if len(seen) > _PIXELS:
-        seen = seen[np.random.default_rng(seed).choice(len(seen), _PIXELS, replace=False)]
-    return PixelCodec(found.size, 0, fit_palette(seen, settings.palette, seed), found.classes)
+def _fit_codec(images: Images, settings: ImageSettings, seed: int) -> PixelCodec:
+    """Create the codec of images: grey levels, or a palette fitted to a sample of their pixels."""
+    if not images.colored:
+        return PixelCodec(images.size, settings.levels, (), images.classes)
+    every = max(1, sum(images.counts) // _PALETTE_IMAGES)
+    pixels = np.concatenate([image.reshape(-1, 3) for image in images.sample(every)])
+    if len(pixels) > _PALETTE_PIXELS:
+        pixels = pixels[np.random.default_rng(seed).choice(len(pixels), _PALETTE_PIXELS, replace=False)]
+    return PixelCodec(images.size, 0, fit_palette(pixels, settings.palette, seed), images.classes)

@@ -1,4 +1,4 @@
-"""``tokenizer``: train, import, show, encode, decode, compare."""
+"""``tokenizer``: train, import, show, compare tokenizers; encode and decode text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ class TokenizerTrainSettings(Settings):
 
 
 @dataclass(frozen=True, slots=True)
-class TokenizerFacts:
-    """What a tokenizer is.
+class TokenizerSummary:
+    """The properties of a tokenizer.
 
     Attributes:
-        lossless: decoding gives back any text exactly.
-        longest: the longest tokens, by bytes.
+        lossless: decoding restores every text exactly.
+        longest: the longest tokens, in bytes.
     """
 
     path: Path
@@ -40,16 +40,16 @@ class TokenizerFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
-    """A text's ids, and the text that each stands for."""
+class EncodeResult:
+    """The ids of a text, and the text of each id."""
 
     ids: list[int]
     tokens: list[str]
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
-    """How one tokenizer cuts a text; ``unknown`` counts tokens that stand for text it does not know."""
+class CompareResult:
+    """How one tokenizer encodes a text; ``unknown`` counts its unknown tokens."""
 
     path: Path
     kind: str
@@ -60,16 +60,16 @@ class Compared:
     unknown: int
 
 
-def train(corpus: Sequence[str], *, out: str | Path, overrides: Sequence[str] = ()) -> TokenizerFacts:
+def train(corpus: Sequence[str], *, out: str | Path, overrides: Sequence[str] = ()) -> TokenizerSummary:
     """Train a tokenizer on a corpus and save it.
 
     Args:
         corpus: files, folders, globs, named corpora.
         out: the folder for tokenizer.json.
-        overrides: ``key=value`` words of the tables ``tokenizer`` and ``corpus``.
+        overrides: ``key=value`` arguments of the tables ``tokenizer`` and ``corpus``.
 
     Raises:
-        TokenizerError: too little text for the vocabulary asked for.
+        TokenizerError: too little text for the requested vocabulary.
         CompatibilityError: ``out`` holds another tokenizer.
     """
     settings = resolve(TokenizerTrainSettings, parse_overrides(overrides))
@@ -77,57 +77,57 @@ def train(corpus: Sequence[str], *, out: str | Path, overrides: Sequence[str] = 
         raise UsageError("a tokenizer is trained or loaded, not both", where="tokenizer.path", fix="Leave it out.")
     folder, opened = _folder(out), open_corpus(list(corpus), settings.corpus)
     key = cache_key(settings.tokenizer, opened)
-    made = load_cached(folder, key)
-    if made is None:
-        made = train_on_corpus(opened, settings.tokenizer)
-        _refuse_another(folder, made)
-        save_cached(folder, made, key)
-    return _facts(made, folder)
+    trained = load_cached(folder, key)
+    if trained is None:
+        trained = train_on_corpus(opened, settings.tokenizer)
+        _check_same(folder, trained)
+        save_cached(folder, trained, key)
+    return _summarize(trained, folder)
 
 
-def import_(source: str | Path, *, out: str | Path) -> TokenizerFacts:
-    """Make tokenizer.json from GPT-1's or GPT-2's files, a ``.tiktoken`` file or another tokenizer.json.
+def import_(source: str | Path, *, out: str | Path) -> TokenizerSummary:
+    """Import the files of a published tokenizer as tokenizer.json.
 
     Raises:
-        TokenizerError: the source is none of these, or damaged.
+        TokenizerError: an unrecognised format, or a damaged file.
         CompatibilityError: ``out`` holds another tokenizer.
     """
     folder = _folder(out)
-    made = tokenizer.import_tokenizer(_there(source, fix="Check the path."))
-    _refuse_another(folder, made)
-    made.save(folder)
-    return _facts(made, folder)
+    imported = tokenizer.import_tokenizer(_existing(source, fix="Check the path."))
+    _check_same(folder, imported)
+    imported.save(folder)
+    return _summarize(imported, folder)
 
 
-def show(path: str | Path) -> TokenizerFacts:
-    """Return what the tokenizer at ``path`` is: a tokenizer.json, or a folder, run, store or model that has one."""
-    return _facts(tokenizer.load(_there(path)), Path(path))
+def show(path: str | Path) -> TokenizerSummary:
+    """Summarize the tokenizer at ``path``: a tokenizer.json, or a folder, run, store or model that has one."""
+    return _summarize(tokenizer.load(_existing(path)), Path(path))
 
 
-def encode(path: str | Path, text: str) -> Encoded:
-    """Return the ids of ``text`` and what each stands for; text that the tokenizer lacks is its unknown token."""
-    loaded = tokenizer.load(_there(path))
+def encode(path: str | Path, text: str) -> EncodeResult:
+    """Encode ``text``; text outside the vocabulary becomes the unknown token."""
+    loaded = tokenizer.load(_existing(path))
     ids = loaded.encode(text)
-    return Encoded(ids, [loaded.unk or "" if i == loaded.unk_id else loaded.decode([i]) for i in ids])
+    return EncodeResult(ids, [loaded.unk or "" if i == loaded.unk_id else loaded.decode([i]) for i in ids])
 
 
 def decode(path: str | Path, ids: Sequence[int]) -> str:
-    """Return the text of ``ids``.
+    """Decode ``ids`` to text.
 
     Raises:
-        TokenizerError: an id lies outside the vocabulary.
+        TokenizerError: an id outside the vocabulary.
     """
-    return tokenizer.load(_there(path)).decode(list(ids))
+    return tokenizer.load(_existing(path)).decode(list(ids))
 
 
-def compare(paths: Sequence[str | Path], text: Sequence[str]) -> list[Compared]:
-    """Cut the same text with several tokenizers.
+def compare(paths: Sequence[str | Path], text: Sequence[str]) -> list[CompareResult]:
+    """Encode the same text with several tokenizers.
 
     Args:
         paths: tokenizers.
         text: files, folders, globs or named corpora.
     """
-    loaded = [tokenizer.load(_there(path)) for path in paths]
+    loaded = [tokenizer.load(_existing(path)) for path in paths]
     tokens, unknown = [0] * len(loaded), [0] * len(loaded)
     characters = n_bytes = 0
     corpus = open_corpus(list(text), CorpusSettings())
@@ -136,28 +136,36 @@ def compare(paths: Sequence[str | Path], text: Sequence[str]) -> list[Compared]:
             content = str(document.content)
             size = len(content.encode("utf-8"))
             characters, n_bytes = characters + len(content), n_bytes + size
-            for number, one in enumerate(loaded):
-                ids, _ = one.encode_batch([content])
-                tokens[number] += len(ids)
-                unknown[number] += int((ids == one.unk_id).sum()) if one.unk_id is not None else 0
+            for i, candidate in enumerate(loaded):
+                ids, _ = candidate.encode_batch([content])
+                tokens[i] += len(ids)
+                unknown[i] += int((ids == candidate.unk_id).sum()) if candidate.unk_id is not None else 0
             task.advance(size)
     return [
-        Compared(
+        CompareResult(
             Path(path), one.kind, one.vocab_size, count, n_bytes / max(count, 1), characters / max(count, 1), missed
         )
         for path, one, count, missed in zip(paths, loaded, tokens, unknown, strict=True)
     ]
 
 
-def _facts(made: Tokenizer, path: Path) -> TokenizerFacts:
-    lengths = made.byte_lengths()
-    longest = [made.decode([int(i)]) for i in lengths.argsort()[::-1][:8] if lengths[i] > 0]
-    return TokenizerFacts(
-        path, made.kind, made.vocab_size, made.eot, made.eot_id, made.unk_id, made.lossless, made.hash, longest
+def _summarize(loaded: Tokenizer, path: Path) -> TokenizerSummary:
+    lengths = loaded.byte_lengths()
+    longest = [loaded.decode([int(i)]) for i in lengths.argsort()[::-1][:8] if lengths[i] > 0]
+    return TokenizerSummary(
+        path,
+        loaded.kind,
+        loaded.vocab_size,
+        loaded.eot,
+        loaded.eot_id,
+        loaded.unk_id,
+        loaded.lossless,
+        loaded.hash,
+        longest,
     )
 
 
-def _there(path: str | Path, *, fix: str = "Make a tokenizer: firstlight tokenizer train") -> Path:
+def _existing(path: str | Path, *, fix: str = "Train a tokenizer: firstlight tokenizer train") -> Path:
     if not Path(path).exists():
         raise UsageError("no such file or folder", where=path, fix=fix)
     return Path(path)
@@ -170,19 +178,19 @@ def _folder(out: str | Path) -> Path:
     return folder
 
 
-def _refuse_another(folder: Path, made: Tokenizer) -> None:
-    """Leave a tokenizer alone that is not ``made``: stores and models may have been made with it."""
+def _check_same(folder: Path, new: Tokenizer) -> None:
+    """Refuse to replace another tokenizer: stores and models may depend on it."""
     if not (folder / "tokenizer.json").is_file():
         return
     try:
-        before = tokenizer.load(folder).hash
+        existing = tokenizer.load(folder).hash
     except TokenizerError:
-        before = "damaged"
-    if before != made.hash:
+        existing = "damaged"
+    if existing != new.hash:
         raise CompatibilityError(
-            "holds another tokenizer already",
+            "already has another tokenizer",
             where=folder,
-            found=before[:12],
-            expected=made.hash[:12],
+            found=existing[:12],
+            expected=new.hash[:12],
             fix="Choose another --out, or delete it.",
         )

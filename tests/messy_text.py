@@ -1,4 +1,4 @@
-"""Texts as untidy as real ones, for tests of tokenizers."""
+"""Random text that tokenizers disagree on: white space, contractions, scripts, special tokens."""
 
 import random
 
@@ -21,6 +21,6 @@ texts = st.lists(
 ).map("".join)
 
 
-def untidy(seed: int, pieces: int) -> str:
-    """Return a random text of the pieces that tokenizers disagree on."""
-    return "".join(random.Random(seed).choices(PIECES, k=pieces))
+def messy_text(seed: int, n_pieces: int) -> str:
+    """Join random pieces."""
+    return "".join(random.Random(seed).choices(PIECES, k=n_pieces))
