@@ -1,8 +1,8 @@
-"""Settings machinery: load, merge, validate once, dump, name the key. It knows no setting of ours.
+"""Load, merge, validate and write settings, and resolve ``package.module:Name``. It defines no setting itself.
 
-One way in: defaults, preset, TOML, ``key=value``; later layers win. All layers are merged as
-plain tables first and validated once at the end, so that the same text means the same on the
-command line and in a file, and ``optim.lr=1e-3`` works without naming the optimiser.
+Settings come from defaults, a preset, a TOML file and ``key=value`` arguments; later layers override earlier ones. All
+layers are merged as plain tables and validated once at the end, so that the same text means the same on the command
+line and in a file, and ``optim.lr=1e-3`` works without naming the optimizer.
 """
 
 from firstlight.config.loading import parse_overrides, preset, preset_names, read_toml

@@ -14,10 +14,10 @@ def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file.
 
     Raises:
-        UsageError: the file is missing, is no UTF-8, or is no TOML (with line and column).
+        UsageError: the file is missing, not UTF-8, or not TOML (with line and column).
     """
     try:
-        # utf-8-sig: some editors put a byte order mark, which TOML does not know.
+        # utf-8-sig: some editors write a byte order mark, which TOML does not allow.
         return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError("no such settings file", where=path, fix="Check the path.") from error
@@ -31,24 +31,24 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"is not valid TOML: {error}", where=path) from error
 
 
-def parse_overrides(words: Iterable[str]) -> dict[str, Any]:
-    """Turn ``a.b=value`` words into a table; a value is read as TOML, and as a string where it is no TOML.
+def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:
+    """Parse ``a.b=value`` arguments into a nested table; a value that is not TOML is a string.
 
     Raises:
-        UsageError: a word has no ``=``, or one key is both a value and a table.
+        UsageError: an argument has no ``=``, or one key is both a value and a table.
     """
     table: dict[str, Any] = {}
-    for word in words:
-        key, equals, text = word.partition("=")
+    for argument in arguments:
+        key, equals, text = argument.partition("=")
         parts = key.strip().split(".")
         if not equals or not all(parts):
-            raise UsageError("is not a setting", where=word, expected="key=value, such as optim.lr=3e-4")
-        here = table
+            raise UsageError("is not a setting", where=argument, expected="key=value, such as optim.lr=3e-4")
+        parent = table
         for part in parts[:-1]:
-            here = here.setdefault(part, {})
-            if not isinstance(here, dict):
-                raise UsageError("sets a key below another value", where=word)
-        here[parts[-1]] = _value(text.strip())
+            parent = parent.setdefault(part, {})
+            if not isinstance(parent, dict):
+                raise UsageError("sets a key below another value", where=argument)
+        parent[parts[-1]] = _value(text.strip())
     return table
 
 
@@ -57,7 +57,7 @@ def _value(text: str) -> Any:
         table = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
         return text
-    # A line break would begin another key, and no setting of a run is a date: both are meant as text.
+    # With a line break the text could set another key; no setting is a date. Both are strings.
     return table["value"] if len(table) == 1 and not isinstance(table["value"], date | time) else text
 
 
@@ -70,7 +70,7 @@ def preset(package: str, name: str) -> dict[str, Any]:
     """Read the preset ``name`` from a package's TOML files.
 
     Raises:
-        UnknownName: there is none of that name.
+        UnknownName: there is no preset of that name.
     """
     known = preset_names(package)
     if name not in known:

@@ -18,7 +18,7 @@ def load_object(
 
     Args:
         reference: a name of ``table``, or ``package.module:Name`` of an importable module.
-        table: name -> object; a string entry ``"package.module:Name"`` is imported when it is asked for.
+        table: name -> object; a string entry ``"package.module:Name"`` is imported on first use.
         kind: what the table holds, for messages: "optimizer", "tracker".
         interface: what the object must be. A Protocol: every method and attribute that it declares, where methods
             must accept its arguments; for a class these are checked on the class. Another class: a subclass or an

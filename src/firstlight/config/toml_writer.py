@@ -1,4 +1,4 @@
-"""Write settings as TOML: tables in the order of their classes, keys that are None left out."""
+"""Write settings as TOML: tables in the order of their classes, without keys that are None."""
 
 import json
 from collections.abc import Mapping
@@ -52,9 +52,9 @@ def _value(value: Any) -> str:
         return f"[{', '.join(_value(v) for v in value)}]"
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{_key(k)} = {_value(v)}" for k, v in value.items() if v is not None) + "}"
-    raise TypeError(f"no TOML for {type(value).__name__}")
+    raise TypeError(f"{type(value).__name__} cannot be written as TOML")
 
 
 def _string(text: str) -> str:
-    # JSON's escapes are TOML's, except that TOML also wants DEL escaped and has no surrogate pairs.
+    # TOML has JSON's escapes, but DEL must be escaped too, and there are no surrogate pairs.
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

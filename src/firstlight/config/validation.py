@@ -1,4 +1,4 @@
-"""Merge layers as plain tables, validate once, and name the key of what is wrong."""
+"""Merge layers of settings as plain tables, validate them once, and report errors by key."""
 
 import types
 import typing
@@ -16,13 +16,13 @@ from firstlight.errors import ConfigError, nearest
 
 
 class Settings(BaseModel):
-    """Base of all settings: frozen, strict about unknown keys, validated also where defaults apply."""
+    """Base of all settings: frozen, without unknown keys, with validated defaults."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 class TaggedSettings(Settings):
-    """Base of the members of a tagged union of settings: ``name`` tells them apart.
+    """Base of the members of a tagged union of settings: ``name`` is the tag.
 
     A class in the union's table declares its name (``name: str = "muon"``); that of a class from another package is
     ``package.module:Class``, set by itself.
@@ -46,8 +46,8 @@ class TaggedUnion:
     the base of all members, and a TaggedSettings; without a name a table takes that of the field's default.
 
     Args:
-        table: name -> class of settings, or ``"package.module:Class"``, imported when it is asked for.
-        kind: what the members are, for messages.
+        table: name -> class of settings, or ``"package.module:Class"``, imported on first use.
+        kind: the kind of members, for messages.
     """
 
     table: Mapping[str, type[TaggedSettings] | str]
