@@ -1,8 +1,8 @@
-"""Long work tells how far it is; drawing is the caller's business.
+"""Progress events: long work reports its progress and notices; the caller decides how to show them.
 
-A room opens a ``task`` and advances it, or gives a ``notice`` where it decides something that
-the user should know (a fallback, a reuse, a rollback). Whoever draws calls ``listen``. With no
-listener, tasks cost almost nothing and notices go to the ``firstlight`` logger.
+A package opens a ``task`` and advances it, or sends a ``notice`` about a decision that matters to the user (a fallback,
+a reuse, a rollback). The command line calls ``listen``. Without a listener, tasks cost almost nothing and notices go to
+the ``firstlight`` logger.
 """
 
 import contextlib
@@ -15,15 +15,15 @@ logger = logging.getLogger("firstlight")
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A change of a task, or a notice (``task`` is then empty).
+    """Progress of a task, or a notice (``task`` is then empty).
 
     Attributes:
         task: name of the task, such as "encode".
         done: units done.
-        total: units in all, or None where that is not known.
-        unit: what is counted: "B", "documents", "steps", "tokens".
-        text: a notice's words, or a task's detail.
-        finished: the task is over.
+        total: units in all, or None if unknown.
+        unit: such as "B", "documents", "steps", "tokens".
+        text: the notice, or details of the task.
+        finished: whether the task is finished.
         level: "info" or "warning", of a notice.
     """
 
@@ -51,7 +51,7 @@ def listen(listener: Listener) -> Iterator[None]:
 
 
 def notice(text: str, *, level: str = "info") -> None:
-    """Tell the user something once: what was found and what is done about it."""
+    """Send a notice to the user: what was found, and what is done about it."""
     for listener in _listeners:
         listener(Event(text=text, level=level))
     if not _listeners:
@@ -59,23 +59,23 @@ def notice(text: str, *, level: str = "info") -> None:
 
 
 def warn(text: str) -> None:
-    """Tell the user something that may need his attention."""
+    """Send a notice that may need the user's attention."""
     notice(text, level="warning")
 
 
 class Task:
-    """One piece of long work under way."""
+    """A long operation in progress."""
 
     def __init__(self, name: str, total: float | None, unit: str) -> None:
         self._event = Event(name, 0, total, unit)
 
     def advance(self, amount: float = 1, text: str = "") -> None:
-        """Say that ``amount`` more units are done."""
+        """Report that ``amount`` more units are done."""
         self._event = replace(self._event, done=self._event.done + amount, text=text or self._event.text)
         self._send()
 
     def finish(self) -> None:
-        """Say that the work is over."""
+        """Report that the task is finished."""
         self._event = replace(self._event, finished=True)
         self._send()
 
@@ -86,7 +86,7 @@ class Task:
 
 @contextlib.contextmanager
 def task(name: str, total: float | None = None, unit: str = "") -> Iterator[Task]:
-    """Open a task; it is finished when the context closes, also by an error."""
+    """Open a task; it finishes when the context closes, also after an error."""
     work = Task(name, total, unit)
     try:
         yield work

@@ -1,4 +1,4 @@
-"""The nouns that rooms exchange."""
+"""Types that packages exchange: documents, vocabularies, batches and metrics of a step."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One document of a corpus, or one piece of a long one.
+    """A document of a corpus, or a piece of a long one.
 
     Attributes:
         content: text, or an array: of pixels ((H, W) or (H, W, 3), uint8) or of ids (1-D).
-        source: where it came from: ``path``, or ``path:line`` in files of many documents.
-        meta: what else its reader knew.
-        continues: the next Document is the next piece of this same document. A long text
-            arrives in pieces so that memory does not grow with it.
+        source: its origin: ``path``, or ``path:line`` in files of several documents.
+        meta: other values from its reader, such as an image's label.
+        continues: the next Document is the next piece of this one. A long text comes in pieces, so that memory does
+            not grow with it.
     """
 
     content: str | np.ndarray
@@ -31,80 +31,80 @@ class Document:
 
 
 class Vocabulary(Protocol):
-    """What ids there are, whatever they stand for: pieces of text, pixels, or nothing that we know."""
+    """A set of token ids, whatever they stand for: text, pixels, or something unknown."""
 
     @property
     def vocab_size(self) -> int:
-        """Ids run from 0 to this, less one."""
+        """Number of ids."""
         ...
 
     @property
     def eot_id(self) -> int:
-        """The id that ends a document; -1 where none does."""
+        """The id that ends a document (end of text); -1 if there is none."""
         ...
 
     @property
     def hash(self) -> str:
-        """SHA-256 of what decides the ids."""
+        """SHA-256 of everything that determines the ids."""
         ...
 
     def byte_lengths(self) -> np.ndarray:
-        """Return how many UTF-8 bytes of text each id stands for (int32, (V,)); 0 where it stands for none."""
+        """Return the number of UTF-8 bytes of text of each id: (V,) int32; 0 for ids that are not text."""
         ...
 
 
 @runtime_checkable
 class Encoder(Vocabulary, Protocol):
-    """What the store needs to know of a tokenizer; it never imports that room."""
+    """The part of a tokenizer that the token store uses."""
 
     def encode_batch(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Return the ids of all texts end to end (int32, 1-D) and each text's count (int64)."""
+        """Encode texts; return their ids end to end (1-D, int32), and the number of ids of each text (int64)."""
         ...
 
     def split_point(self, text: str) -> int:
-        """Return an i near the end for which ids(text[:i]) + ids(text[i:] + more) = ids(text + more), for any more."""
+        """Return the last i with ids(text[:i]) + ids(text[i:] + more) = ids(text + more) for any ``more``, or 0."""
         ...
 
 
 class IdVocabulary(Vocabulary, Protocol):
-    """What the store needs to know where documents are ids already."""
+    """A vocabulary for documents that are ids already, as of images and other sequences."""
 
     @property
     def sequence_length(self) -> int | None:
-        """How many ids every document has; None where they may have any number."""
+        """Ids per document, if all documents have the same number; otherwise None."""
         ...
 
 
 class BatchLike(Protocol):
-    """What the loop needs to know of a batch: rows that can be taken in pieces, and the weight of their targets."""
+    """A batch as the training loop sees it: rows that can be split into micro-batches, with weighted targets."""
 
     @property
     def n_rows(self) -> int:
-        """How many there are."""
+        """Number of rows."""
         ...
 
     def count_targets(self) -> Tensor:
-        """Return the weight of the targets, and how many of them have any: (2,) float64."""
+        """Return the sum of the target weights and the number of targets with a weight: (2,) float64."""
         ...
 
     def slice_rows(self, rows: slice, device: torch.device) -> BatchLike:
-        """Return some of the rows, on a device."""
+        """Copy some of the rows to a device."""
         ...
 
     def loss_args(self) -> tuple[Any, ...]:
-        """Return what the loss module is given."""
+        """Return the positional arguments of the loss module."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows of tokens and what follows each of them.
+    """Rows of tokens, each with the token that follows as its target.
 
     Attributes:
         inputs: (B, T) int64.
         targets: (B, T) int64.
-        weights: (B, T) float32, or None where every target counts once; 0 masks a target.
-        starts: (B, T) bool, True where a document begins, or None where rows are attended as one text.
+        weights: (B, T) float32, or None if every target has weight 1; 0 masks a target.
+        starts: (B, T) bool, True at the first token of a document, or None to attend across documents.
     """
 
     inputs: Tensor
@@ -114,11 +114,11 @@ class Batch:
 
     @property
     def n_rows(self) -> int:
-        """B."""
+        """Number of rows, B."""
         return int(self.inputs.shape[0])
 
     def count_targets(self) -> Tensor:
-        """Return the weight of the targets, and how many of them have any: (2,) float64."""
+        """Return the sum of the target weights and the number of targets with a weight: (2,) float64."""
         import torch
 
         if self.weights is None:
@@ -126,31 +126,31 @@ class Batch:
         return torch.stack([self.weights.double().sum(), (self.weights != 0).sum(dtype=torch.float64)])
 
     def slice_rows(self, rows: slice, device: torch.device) -> Batch:
-        """Return some of the rows, on a device."""
+        """Copy some of the rows to a device."""
         parts = (self.inputs, self.targets, self.weights, self.starts)
         moved = [None if part is None else part[rows].to(device, non_blocking=True) for part in parts]
-        return Batch(*moved)  # type: ignore[arg-type]  # what is not None stays so
+        return Batch(*moved)  # type: ignore[arg-type]  # None only where it was None
 
     def loss_args(self) -> tuple[Any, ...]:
-        """Return what the loss module is given."""
+        """Return the positional arguments of the loss module."""
         return self.inputs, self.targets, self.weights, self.starts
 
 
 @dataclass(frozen=True, slots=True)
 class StepMetrics:
-    """What one optimiser step did; plain numbers.
+    """Metrics of one optimizer step, as plain numbers.
 
     Attributes:
-        step: number of the step, from 1.
-        tokens: targets seen so far, this step included.
-        position: first row of this step's batch in the order of the data.
-        rows: rows of this step's batch, all processes together.
-        targets: targets of this step, all processes together.
+        step: counted from 1.
+        tokens: targets so far, including this step.
+        position: index of the batch's first row in the order of the data.
+        rows: rows of the global batch.
+        targets: targets of the global batch.
         loss: mean negative log-likelihood per target, in nats.
         lr: learning rate of the first group.
-        grad_norm: norm of the gradient before clipping.
+        grad_norm: gradient norm before clipping.
         seconds: wall time of the step.
-        applied: False where the update was left out because loss or gradient was not finite.
+        applied: False if the update was skipped because loss or gradient was not finite.
     """
 
     step: int

@@ -139,7 +139,7 @@ def test_a_store_and_a_tokenizer_made_twice_are_used_again(world: Path, call: Ca
     before = {p: p.stat().st_mtime_ns for p in (world / "store").rglob("*.bin")}
     answer = call("data", "prepare", "text.txt", "--out", "store", "tokenizer.kind=byte")
     assert answer.code == 0
-    assert "store: made before from the same inputs and settings; used again" in answer.err
+    assert "store: reused: it was made from the same inputs and settings" in answer.err
     assert before == {p: p.stat().st_mtime_ns for p in (world / "store").rglob("*.bin")}
     again = call("tokenizer", "train", "text.txt", "--out", "chars", "tokenizer.kind=char")
     assert again.code == 0
@@ -156,7 +156,7 @@ def test_dropped_documents_and_bad_bytes_are_told(world: Path, call: Call):
     assert answer.code == 0
     warnings = [line for line in answer.err.splitlines() if line.startswith("warning: ")]
     assert len(warnings) == 1
-    assert "bad.txt: 20 bytes are no UTF-8 and were replaced" in warnings[0]
+    assert "bad.txt: 20 bytes are not UTF-8 and were replaced" in warnings[0]
 
 
 @pytest.mark.parametrize("field", ["it's", 'say "x"', "back\\slash", "true", "3", "a\x7fb", "a=b"])

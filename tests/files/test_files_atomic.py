@@ -69,11 +69,11 @@ def test_other_system_errors_pass(tmp_path: Path):
 
 def test_a_file_in_the_way(tmp_path: Path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(StorageError, match="a file stands where a folder should be"):
+    with pytest.raises(StorageError, match="a file exists where a folder is needed"):
         write_atomic(tmp_path / "file" / "inside", "y")
-    with pytest.raises(StorageError, match="a file stands where a folder should be"):
+    with pytest.raises(StorageError, match="a file exists where a folder is needed"):
         write_atomic(tmp_path / "file" / "inside" / "deeper", "y")
-    with pytest.raises(StorageError, match="a folder stands where a file should be"):
+    with pytest.raises(StorageError, match="a folder exists where a file is needed"):
         (tmp_path / "folder" / "x").mkdir(parents=True)
         write_atomic(tmp_path / "folder", "y")
 

@@ -106,8 +106,8 @@ def test_unreadable_manifests(tmp_path: Path, content: bytes):
 
 
 def test_no_manifest_means_never_finished(tmp_path: Path):
-    assert "never finished" in verify_manifest(tmp_path)[0]
-    assert "never finished" in verify_manifest(tmp_path / "absent")[0]
+    assert "incomplete" in verify_manifest(tmp_path)[0]
+    assert "incomplete" in verify_manifest(tmp_path / "absent")[0]
 
 
 def test_all_problems_are_listed(tmp_path: Path):

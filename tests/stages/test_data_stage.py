@@ -74,7 +74,7 @@ def test_what_stands_in_the_way_is_not_replaced():
     for out in ("full", "file"):
         with pytest.raises(UsageError, match="another --out"):
             prepare(out)
-    with pytest.raises(StorageError, match="a file stands"):
+    with pytest.raises(StorageError, match="a file exists"):
         prepare("file/below")
     assert Path("full/tokenizer/mine.txt").read_text(encoding="utf-8") == "precious"
     Path("empty").mkdir()
@@ -131,7 +131,7 @@ def test_verify_reads_a_run_and_its_checkpoints():
     step.mkdir(parents=True)
     result = data.verify("run")
     assert result.checked == [Path("run/data"), step]
-    assert result.problems == [f"{step}/manifest.json: missing, so the folder was never finished"]
+    assert result.problems == [f"{step}/manifest.json: missing, so the folder is incomplete"]
 
 
 def test_verify_names_everything_that_is_wrong():

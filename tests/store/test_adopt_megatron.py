@@ -55,9 +55,9 @@ def test_our_own_files_without_their_manifest(tmp_path: Path) -> None:
 def test_ids_of_another_tokenizer(tmp_path: Path) -> None:
     for side in ("train", "valid"):
         _written_elsewhere(tmp_path / side, [[1, 2, 5000, 3]])
-    with pytest.raises(StoreError, match=r"train.bin: holds ids that the tokenizer does not have .found 1 to 5000"):
+    with pytest.raises(StoreError, match=r"train.bin: has ids that the tokenizer does not have .found 1 to 5000"):
         adopt(tmp_path, Bytes())
-    with pytest.raises(StoreError, match="no finished token store"):
+    with pytest.raises(StoreError, match="not a complete token store"):
         TokenStore.open(tmp_path)
 
 

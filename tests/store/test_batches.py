@@ -106,7 +106,7 @@ def test_epochs_and_seeds_have_orders_and_windows_of_their_own(store: TokenStore
 
 def test_the_order_is_no_order_of_the_text(store: TokenStore) -> None:
     batches = Batches(store, block_size=8, seed=1)
-    begins = batches.starts(0, batches.windows_per_epoch)[:, 0]
+    begins = batches.window_starts(0, batches.windows_per_epoch)[:, 0]
     assert abs(np.corrcoef(np.arange(len(begins)), begins)[0, 1]) < 0.25
 
 
@@ -115,7 +115,7 @@ def test_the_order_is_no_order_of_the_text(store: TokenStore) -> None:
 
 def _sources(store: TokenStore, batches: Batches, position: int, rows: int) -> np.ndarray:
     bases = [table["train"]["first_token"] for table in store.manifest["sources"]]
-    return np.searchsorted(bases, batches.starts(position, rows)[:, 1])
+    return np.searchsorted(bases, batches.window_starts(position, rows)[:, 1])
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_rows_never_mix_sources(three: TokenStore) -> None:
 
 
 def test_weights_that_do_not_fit(three: TokenStore) -> None:
-    with pytest.raises(StoreError, match=r"data.weights: needs one weight a source .found 2; expected 3"):
+    with pytest.raises(StoreError, match=r"data.weights: needs one weight per source .found 2; expected 3"):
         Batches(three, block_size=16, seed=1, weights=[1, 2])
     for bad in ([], [-1.0, 2.0], [0.0, 0.0], [float("nan"), 1.0], [float("inf"), 1.0]):
         with pytest.raises(ValueError, match="positive|finite"):
@@ -218,7 +218,7 @@ def test_a_row_that_runs_over_the_end_names_both_ends(tmp_path: Path) -> None:
     batches = Batches(store, block_size=60, seed=1)
     n = store.train.n_tokens
     for position in range(batches.windows_per_epoch * 3):
-        begin = int(batches.starts(position, 1)[0, 0])
+        begin = int(batches.window_starts(position, 1)[0, 0])
         documents = {int(np.searchsorted(store.train.bounds, t % n, "right")) - 1 for t in range(begin, begin + 61)}
         assert batches.sources(position, 1) == list(
             dict.fromkeys(

@@ -76,7 +76,7 @@ def test_documents_longer_than_a_sequence_may_be(
 ) -> None:
     path = tmp_path_factory.mktemp("index") / "a.idx"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(megatron, "_LONGEST", longest)
+        patch.setattr(megatron, "_MAX_SEQUENCE", longest)
         write_index(path, np.array(lengths), np.dtype("<u2"))
     _, sizes, pointers, indices = reference_reader(path)
     assert sizes.max(initial=0) <= longest
@@ -110,17 +110,17 @@ def test_types_of_ids_that_others_write(tmp_path: Path, code: int, name: str) ->
 @pytest.mark.parametrize(
     ("at", "value", "words"),
     [
-        (0, 0x4E, "no Megatron index"),
+        (0, 0x4E, "not a Megatron index"),
         (9, 2, "another version or type"),
         (17, 7, "another version or type"),  # float32
         (18, 3, "truncated or too long"),
         (26, 2, "truncated or too long"),
-        (34, 4, "contradicts itself"),
-        (37, 0x80, "contradicts itself"),
-        (50, 8, "contradicts itself"),
-        (58, 1, "contradicts itself"),
-        (66, 9, "contradicts itself"),
-        (74, 1, "contradicts itself"),
+        (34, 4, "is inconsistent"),
+        (37, 0x80, "is inconsistent"),
+        (50, 8, "is inconsistent"),
+        (58, 1, "is inconsistent"),
+        (66, 9, "is inconsistent"),
+        (74, 1, "is inconsistent"),
     ],
 )
 def test_a_damaged_index_is_named(tmp_path: Path, at: int, value: int, words: str) -> None:
@@ -136,7 +136,7 @@ def test_a_damaged_index_is_named(tmp_path: Path, at: int, value: int, words: st
 @pytest.mark.parametrize("size", [0, 5, 33, len(BY_HAND) - 1, len(BY_HAND) + 1])
 def test_a_cut_or_overlong_index(tmp_path: Path, size: int) -> None:
     (tmp_path / "a.idx").write_bytes((BY_HAND + b"\0")[:size])
-    with pytest.raises(StoreError, match="no Megatron index|truncated or too long"):
+    with pytest.raises(StoreError, match="not a Megatron index|truncated or too long"):
         read_index(tmp_path / "a.idx")
 
 

@@ -19,7 +19,7 @@ from made_text import EOT, Bytes, Texts, documents_of, make
 from firstlight import progress
 from firstlight.errors import CompatibilityError, CorpusError, StorageError, StoreError
 from firstlight.store import DataSettings, TokenStore, prepare, read_index, verify
-from firstlight.store.prepare import _MOST_HELD
+from firstlight.store.prepare import _MAX_HELD_CHARACTERS
 from firstlight.types import Document
 
 # The room's name ``prepare`` is the function.
@@ -171,7 +171,7 @@ def test_a_batch_that_ends_inside_a_document(tmp_path: Path, monkeypatch: pytest
     documents: list[str | list[str]] = [[c * 9 for c in "abcdefg"], "x" * 40, [c * 30 for c in "hij"], "y"] * 10
     wanted = make(tmp_path / "one", documents)
     monkeypatch.setattr(MODULE, "_BATCH_CHARACTERS", 25)
-    monkeypatch.setattr(MODULE, "HASHED", 1)
+    monkeypatch.setattr(MODULE, "HASHED_CHARACTERS", 1)
     store = make(tmp_path / "many", documents)
     assert documents_of(store, "train") + documents_of(store, "valid") != []
     together = sorted(documents_of(store, "train") + documents_of(store, "valid"))
@@ -210,7 +210,7 @@ def test_a_text_without_a_place_to_cut_is_cut_with_a_warning(tmp_path: Path) -> 
     with progress.listen(events.append):
         store = make(tmp_path / "s", [[piece] * 24], encoder=Measured(cut=lambda text: 0))
     assert store.train.n_tokens + store.valid.n_tokens == 24 * len(piece) + 1
-    assert longest <= _MOST_HELD + len(piece)
+    assert longest <= _MAX_HELD_CHARACTERS + len(piece)
     warnings = [event.text for event in events if event.level == "warning"]
     assert len(warnings) == 1
     assert "texts0:1" in warnings[0]
@@ -287,7 +287,7 @@ def test_an_encoder_that_lies(tmp_path: Path) -> None:
 
 
 def test_one_weight_a_source(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"data.weights: needs one weight a source .found 1; expected 2"):
+    with pytest.raises(StoreError, match=r"data.weights: needs one weight per source .found 1; expected 2"):
         make(tmp_path / "s", ["a" * 50], ["b" * 50], weights=[1.0])
 
 
@@ -296,7 +296,7 @@ def test_what_is_no_text(tmp_path: Path) -> None:
         def documents(self) -> Iterator[Document]:
             yield Document(np.zeros(4), "image.png")
 
-    with pytest.raises(StoreError, match="image.png: a document is no text"):
+    with pytest.raises(StoreError, match="image.png: a document is not text"):
         make(tmp_path / "s", PixelCodec(["x"]))
 
 
@@ -342,7 +342,7 @@ def test_a_store_made_from_the_same_is_used_again_and_says_so(tmp_path: Path) ->
     make(tmp_path / "s", source)
     stamp = (tmp_path / "s" / "train.bin").stat().st_mtime_ns
     heard = _heard(make, tmp_path / "s", source)
-    assert any("used again" in text for text in heard)
+    assert any("reused: " in text for text in heard)
     assert source.read == 1
     assert (tmp_path / "s" / "train.bin").stat().st_mtime_ns == stamp
 
@@ -422,7 +422,7 @@ def test_killed_half_way_nothing_looks_finished(tmp_path: Path) -> None:
     child.send_signal(signal.SIGKILL)
     child.wait()
     child.stdout.close()
-    with pytest.raises(StoreError, match="no finished token store"):
+    with pytest.raises(StoreError, match="not a complete token store"):
         TokenStore.open(tmp_path / "s")
     make(tmp_path / "s", ["other text " * 50])
     assert [p.name for p in tmp_path.iterdir()] == ["s"]
@@ -449,12 +449,12 @@ class _FullDisk:
 def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int, side: str) -> None:
     from firstlight.store import writer as module
 
-    class Small(module.Writer):
+    class Small(module.StoreWriter):
         def __init__(self, *args: object) -> None:
             super().__init__(*args)  # type: ignore[arg-type]
             self._files[side] = _FullDisk(self._files[side], room)  # type: ignore[assignment]
 
-    monkeypatch.setattr(MODULE, "Writer", Small)
+    monkeypatch.setattr(MODULE, "StoreWriter", Small)
     with pytest.raises(StorageError, match="no space left on the disk"):
         make(tmp_path / "s", [f"text number {i} " * 100 for i in range(100)], valid_ratio=0.5)
     assert list(tmp_path.iterdir()) == []
@@ -464,13 +464,13 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_disk_that_is_full_when_files_are_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from firstlight.store import writer as module
 
-    class Small(module.Writer):
+    class Small(module.StoreWriter):
         def __init__(self, *args: object) -> None:
             super().__init__(*args)  # type: ignore[arg-type]
             self._files["train"].close()
             self._files["train"] = Path("/dev/full").open("r+b")  # type: ignore[assignment]  # noqa: SIM115
 
-    monkeypatch.setattr(MODULE, "Writer", Small)
+    monkeypatch.setattr(MODULE, "StoreWriter", Small)
     with pytest.raises(StorageError, match="no space left on the disk"):
         make(tmp_path / "s", [f"text number {i}" for i in range(100)])
     assert list(tmp_path.iterdir()) == []

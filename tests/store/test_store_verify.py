@@ -13,7 +13,7 @@ from made_text import EOT, Bytes, Texts, make
 from firstlight.errors import CompatibilityError, StoreError
 from firstlight.files import write_manifest
 from firstlight.store import TokenStore, store_stats, unigram_counts, verify, write_index
-from firstlight.store.document_names import Names, NameTable
+from firstlight.store.document_names import NameTable, NameTableWriter
 
 FILES = ["train.bin", "train.idx", "valid.bin", "valid.idx", "documents.safetensors", "manifest.json"]
 
@@ -131,7 +131,7 @@ def test_a_manifest_of_something_else(store: TokenStore, content: str) -> None:
 
 def test_a_folder_without_a_manifest(tmp_path: Path) -> None:
     (tmp_path / "train.bin").write_bytes(b"half")
-    with pytest.raises(StoreError, match="is no finished token store .found no manifest.json.*firstlight data prepare"):
+    with pytest.raises(StoreError, match="not a complete token store .found no manifest.json.*firstlight data prepare"):
         TokenStore.open(tmp_path)
 
 
@@ -194,7 +194,7 @@ NAMES = [
 
 
 def test_names_come_back_as_they_were(tmp_path: Path) -> None:
-    table = NameTable()
+    table = NameTableWriter()
     for i, name in enumerate(NAMES * 3):
         table.add("valid" if i % 5 == 0 else "train", name)
     table.save(tmp_path / "names")
@@ -202,13 +202,13 @@ def test_names_come_back_as_they_were(tmp_path: Path) -> None:
         ("train", [n for i, n in enumerate(NAMES * 3) if i % 5]),
         ("valid", [n for i, n in enumerate(NAMES * 3) if not i % 5]),
     ):
-        names = Names(tmp_path / "names", side)
+        names = NameTable(tmp_path / "names", side)
         assert [names[i] for i in range(len(names))] == wanted
 
 
 def test_a_table_of_no_names(tmp_path: Path) -> None:
-    NameTable().save(tmp_path / "names")
-    assert len(Names(tmp_path / "names", "train")) == 0
+    NameTableWriter().save(tmp_path / "names")
+    assert len(NameTable(tmp_path / "names", "train")) == 0
 
 
 def test_a_store_without_names_still_names_its_documents(store: TokenStore) -> None:

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole, by one rename after fsync, or not at all."""
+"""Atomic writes: a file or folder appears complete, by one rename after fsync, or not at all."""
 
 import contextlib
 import errno
@@ -14,8 +14,8 @@ from firstlight.errors import StorageError
 _TEMPORARY = ".part-"
 _OLD = ".old-"
 # Nothing but what temporary_beside named may be removed.
-_OURS = re.compile(rf"{re.escape(_TEMPORARY)}.+-(?P<pid>\d+)-[0-9a-f]{{8}}", re.DOTALL)
-_EXPLAIN = {
+_TEMPORARY_NAME = re.compile(rf"{re.escape(_TEMPORARY)}.+-(?P<pid>\d+)-[0-9a-f]{{8}}", re.DOTALL)
+_MESSAGES = {
     errno.ENOSPC: ("no space left on the disk", "Free some space and run the same command again; nothing is lost."),
     errno.EFBIG: (
         "the file is larger than this disk or limit allows",
@@ -25,28 +25,28 @@ _EXPLAIN = {
     errno.EROFS: ("the file system is read-only", "Choose another folder with --out."),
     errno.EACCES: ("permission denied", "Choose a folder that you may write, or change its permissions."),
     errno.EPERM: ("not permitted", "Choose a folder that you may write, or change its permissions."),
-    errno.EEXIST: ("a file stands where a folder should be", "Choose another path, or move that file away."),
+    errno.EEXIST: ("a file exists where a folder is needed", "Choose another path, or move that file away."),
     errno.EIO: ("the disk reports an error", "Choose another disk with --out."),
-    errno.EISDIR: ("a folder stands where a file should be", "Choose another path, or move that folder away."),
+    errno.EISDIR: ("a folder exists where a file is needed", "Choose another path, or move that folder away."),
     errno.ENAMETOOLONG: ("the path is too long", "Choose a shorter one."),
-    errno.ENOTDIR: ("a file stands where a folder should be", "Choose another path, or move that file away."),
+    errno.ENOTDIR: ("a file exists where a folder is needed", "Choose another path, or move that file away."),
 }
 
 
 @contextlib.contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals about ``path`` into a StorageError that says what to do."""
+    """Convert the operating system's errors about ``path`` into a StorageError that says what to do."""
     try:
         yield
     except OSError as error:
-        if error.errno not in _EXPLAIN:
+        if error.errno not in _MESSAGES:
             raise
-        problem, fix = _EXPLAIN[error.errno]
+        problem, fix = _MESSAGES[error.errno]
         raise StorageError(problem, where=path, fix=fix) from error
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Replace ``path`` by ``content``: afterwards, also after a crash, it is the old file or the new one."""
+    """Write a file atomically: afterwards, also after a crash, it has the old or the new content."""
     data = content.encode("utf-8") if isinstance(content, str) else content
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,11 +66,11 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 
 @contextlib.contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
-    """Give a temporary folder beside ``path``; when the context closes well it becomes ``path`` by one rename.
+    """Yield a temporary folder next to ``path``, renamed to ``path`` when the context closes without an error.
 
-    A folder already at ``path`` is replaced: it is moved aside, and put back by ``remove_stale_files`` where
-    the process dies before the new one stands. All files are fsynced before the rename. On an error the
-    temporary folder is removed and ``path`` stays as it was.
+    An existing folder is replaced: it is moved aside, and restored by ``remove_stale_files`` if the process dies before
+    the new one is in place. All files are fsynced before the rename. On an error the temporary folder is removed and
+    ``path`` is unchanged.
     """
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -97,16 +97,16 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append one line in one write, so that a reader never sees half of it unless the machine dies."""
+    """Append a line in a single write, so that readers do not see half of it."""
     with storage_errors(path), path.open("ab") as file:
         file.write(line.encode("utf-8") + b"\n")
 
 
 def remove_stale_files(folder: Path) -> list[Path]:
-    """Remove temporary files and folders that a killed process left in ``folder``; return what was removed.
+    """Remove temporary files and folders that a killed process left in ``folder``; return them.
 
-    A folder that was moved aside and never replaced is put back first. What another living process of this
-    machine is writing stays.
+    A folder that was moved aside but not replaced is restored first. Files of other running processes on this machine
+    are kept.
     """
     for old in folder.glob(f"{_OLD}*"):
         target = folder / old.name.removeprefix(_OLD)
@@ -114,8 +114,8 @@ def remove_stale_files(folder: Path) -> list[Path]:
             shutil.rmtree(old, ignore_errors=True)
         else:
             old.rename(target)
-    made = [(p, _OURS.fullmatch(p.name)) for p in (folder.iterdir() if folder.is_dir() else ())]
-    found = [path for path, match in made if match and not _in_use(int(match["pid"]))]
+    candidates = [(p, _TEMPORARY_NAME.fullmatch(p.name)) for p in (folder.iterdir() if folder.is_dir() else ())]
+    found = [path for path, match in candidates if match and not _in_use(int(match["pid"]))]
     for path in found:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -125,13 +125,13 @@ def remove_stale_files(folder: Path) -> list[Path]:
 
 
 def temporary_path(path: Path) -> Path:
-    """Return a name in the same folder for what will be renamed to ``path``; leftovers of that name are removed."""
+    """Return a unique path in the same folder for a file that will be renamed to ``path``."""
     return path.with_name(f"{_TEMPORARY}{path.name}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
 
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a file beside ``path`` to be written by a library; it takes the place of ``path`` when that has gone well.
+    """Yield a temporary path for a library to write, renamed to ``path`` when the context closes without an error.
 
     Raises:
         StorageError: the disk is full or read-only.
@@ -148,7 +148,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 def apply_umask(path: Path) -> None:
-    """Give a file the permissions that a new one has here; safetensors makes files that only their owner may read."""
+    """Set the permissions of a new file; safetensors makes files that only their owner may read."""
     if os.name == "posix":
         masked = os.umask(0)
         os.umask(masked)
@@ -156,7 +156,7 @@ def apply_umask(path: Path) -> None:
 
 
 def _in_use(pid: int) -> bool:
-    """Tell whether the process lives, and is not this one."""
+    """Whether another process of that id is running."""
     if os.name != "posix" or pid == os.getpid():
         return False
     try:
@@ -177,6 +177,6 @@ def _sync(path: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    # Windows cannot open folders; there the rename is durable without.
+    # Windows cannot open folders; there the rename is durable anyway.
     if os.name == "posix":
         _sync(folder)

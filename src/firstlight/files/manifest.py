@@ -1,4 +1,4 @@
-"""A folder's manifest: size and SHA-256 of every file in it, written last."""
+"""Manifests: size and SHA-256 of every file in a folder, written last."""
 
 import hashlib
 import json
@@ -9,42 +9,42 @@ from typing import Any
 from firstlight.files.atomic import write_atomic
 
 MANIFEST = "manifest.json"
-_OWN = "manifest_sha256"
+_SELF_HASH = "manifest_sha256"
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    """Compute the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_manifest(folder: Path, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Write ``manifest.json`` over all files below ``folder``, with ``extra`` keys beside ``files``."""
+    """Write ``manifest.json`` for all files below ``folder``, with the keys of ``extra``."""
     files = {
         p.relative_to(folder).as_posix(): {"size": p.stat().st_size, "sha256": sha256(p)}
         for p in sorted(folder.rglob("*"))
         if p.is_file() and p != folder / MANIFEST
     }
     manifest = {**(extra or {}), "files": files}
-    manifest[_OWN] = _own_digest(manifest)
+    manifest[_SELF_HASH] = _self_hash(manifest)
     write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
     return manifest
 
 
 def verify_manifest(folder: Path, *, contents: bool = True) -> list[str]:
-    """Return what is wrong with ``folder``, one clause a problem, naming the file; an empty list means it is whole.
+    """Return the problems of a folder, one clause per problem, naming the file; an empty list if it is intact.
 
     Args:
-        folder: a folder that ``write_manifest`` has finished.
-        contents: read every byte; False compares names and sizes only.
+        folder: a folder with a manifest.
+        contents: check the SHA-256 of every file; False compares only names and sizes.
     """
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         entries = [(str(name), int(entry["size"]), str(entry["sha256"])) for name, entry in manifest["files"].items()]
-        intact = manifest[_OWN] == _own_digest(manifest)
+        intact = manifest[_SELF_HASH] == _self_hash(manifest)
     except FileNotFoundError:
-        return [f"{path}: missing, so the folder was never finished"]
+        return [f"{path}: missing, so the folder is incomplete"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return [f"{path}: unreadable"]
     if not intact:
@@ -55,13 +55,13 @@ def verify_manifest(folder: Path, *, contents: bool = True) -> list[str]:
         if not file.is_file():
             problems.append(f"{file}: missing")
         elif file.stat().st_size != size:
-            problems.append(f"{file}: {file.stat().st_size} bytes where the manifest says {size}")
+            problems.append(f"{file}: {file.stat().st_size} bytes, expected {size} by the manifest")
         elif contents and sha256(file) != digest:
             problems.append(f"{file}: bytes differ from the manifest's SHA-256")
     return problems
 
 
-def _own_digest(manifest: Mapping[str, Any]) -> str:
-    """Hash what a manifest says, so that a flipped bit in the manifest itself is found too."""
-    rest = {key: value for key, value in manifest.items() if key != _OWN}
+def _self_hash(manifest: Mapping[str, Any]) -> str:
+    """Hash the manifest itself, so that damage to it is detected too."""
+    rest = {key: value for key, value in manifest.items() if key != _SELF_HASH}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()

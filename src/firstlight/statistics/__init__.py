@@ -1,4 +1,4 @@
-"""Intervals, paired comparison, metrics, over numpy and well-kept libraries."""
+"""Statistics: evaluation metrics and bootstrap confidence intervals."""
 
 from firstlight.statistics.intervals import ratio_interval
 from firstlight.statistics.metrics import METRICS, bootstrap_interval, calibration, confusion

@@ -1,4 +1,4 @@
-"""Metrics as the literature of each task has them, over numpy, with bootstrap intervals.
+"""Evaluation metrics with bootstrap confidence intervals.
 
 Accuracy, which is also micro F1 and exact match; F1 of one class and macro (van Rijsbergen 1979); Matthews' correlation
 (1975; for several classes Gorodkin 2004); Pearson's and Spearman's. Calibration error as Guo et al. 2017 have it.
@@ -13,30 +13,31 @@ Metric = Callable[[np.ndarray, np.ndarray], float]
 
 
 def accuracy(predicted: np.ndarray, true: np.ndarray) -> float:
-    """Return the share that is right."""
+    """Compute the fraction of correct predictions."""
     return float(np.mean(predicted == true))
 
 
 def confusion(predicted: np.ndarray, true: np.ndarray, n: int) -> np.ndarray:
-    """Return how often each true class (row) was predicted as each (column): (n, n)."""
+    """Compute the confusion matrix: true classes in rows, predicted in columns, (n, n)."""
     return np.bincount(true * n + predicted, minlength=n * n).reshape(n, n)
 
 
 def f1(predicted: np.ndarray, true: np.ndarray) -> float:
-    """Return F1 of class 1: 0 where it is neither found nor there."""
-    right = float(np.sum((predicted == 1) & (true == 1)))
-    found, there = float(np.sum(predicted == 1)), float(np.sum(true == 1))
-    return 2 * right / (found + there) if found + there else 0.0
+    """Compute F1 of class 1; 0 if it is neither predicted nor present."""
+    true_positives = float(np.sum((predicted == 1) & (true == 1)))
+    n_predicted, n_true = float(np.sum(predicted == 1)), float(np.sum(true == 1))
+    total = n_predicted + n_true
+    return 2 * true_positives / total if total else 0.0
 
 
 def macro_f1(predicted: np.ndarray, true: np.ndarray) -> float:
-    """Return the mean F1 over the classes that are there or were found."""
+    """Compute the mean F1 over the classes that are present or predicted."""
     classes = np.union1d(predicted, true)
     return float(np.mean([f1(predicted == c, true == c) for c in classes]))
 
 
 def matthews(predicted: np.ndarray, true: np.ndarray) -> float:
-    """Return Matthews' correlation; 0 where either side has one class only."""
+    """Compute Matthews' correlation; 0 if either side has only one class."""
     n = int(max(predicted.max(), true.max())) + 1
     table = confusion(predicted, true, n).astype(np.float64)
     rows, columns, whole = table.sum(1), table.sum(0), table.sum()
@@ -46,14 +47,14 @@ def matthews(predicted: np.ndarray, true: np.ndarray) -> float:
 
 
 def pearson(predicted: np.ndarray, true: np.ndarray) -> float:
-    """Return Pearson's correlation; 0 where either side is constant."""
+    """Compute Pearson's correlation; 0 if either side is constant."""
     a, b = predicted - predicted.mean(), true - true.mean()
     below = np.sqrt((a @ a) * (b @ b))
     return float(a @ b / below) if below > 0 else 0.0
 
 
 def spearman(predicted: np.ndarray, true: np.ndarray) -> float:
-    """Return Pearson's correlation of the ranks; equal values share their mean rank."""
+    """Compute Spearman's correlation; equal values get their mean rank."""
     return pearson(_ranks(predicted), _ranks(true))
 
 
@@ -84,7 +85,7 @@ def bootstrap_interval(
     n_bootstrap: int = 1000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Return a percentile interval of a metric by drawing rows again, with replacement (Efron 1979)."""
+    """Compute a percentile bootstrap interval of a metric, resampling rows with replacement (Efron 1979)."""
     generator = np.random.default_rng(seed)
     n = len(true)
     values = []
@@ -96,17 +97,17 @@ def bootstrap_interval(
 
 
 def calibration(confidence: np.ndarray, right: np.ndarray, bins: int = 10) -> dict[str, Any]:
-    """Return how often answers of each confidence are right, and the expected calibration error.
+    """Compute accuracy by confidence, and the expected calibration error.
 
     Args:
         confidence: probability of the predicted class (N,).
-        right: whether it was the true one (N,).
-        bins: of equal width.
+        right: whether it was the true class (N,).
+        bins: number of bins, of equal width.
     """
-    place = np.minimum((confidence * bins).astype(np.int64), bins - 1)
-    counts = np.bincount(place, minlength=bins)
-    told = np.bincount(place, confidence, bins) / np.maximum(counts, 1)
-    true = np.bincount(place, right.astype(np.float64), bins) / np.maximum(counts, 1)
-    error = float(np.sum(counts * np.abs(told - true)) / max(1, len(confidence)))
-    rows = [[float(told[i]), float(true[i]), int(counts[i])] for i in range(bins) if counts[i]]
+    bin_of = np.minimum((confidence * bins).astype(np.int64), bins - 1)
+    counts = np.bincount(bin_of, minlength=bins)
+    mean_confidence = np.bincount(bin_of, confidence, bins) / np.maximum(counts, 1)
+    true = np.bincount(bin_of, right.astype(np.float64), bins) / np.maximum(counts, 1)
+    error = float(np.sum(counts * np.abs(mean_confidence - true)) / max(1, len(confidence)))
+    rows = [[float(mean_confidence[i]), float(true[i]), int(counts[i])] for i in range(bins) if counts[i]]
     return {"error": error, "bins": rows}

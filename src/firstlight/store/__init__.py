@@ -1,4 +1,4 @@
-"""Ids on disk; mixing of sources; batches as a pure function of the position."""
+"""Token stores: ids on disk, mixing of sources, and batches as a pure function of the position."""
 
 from firstlight.store.adopt_megatron import adopt
 from firstlight.store.batches import Batches, Windows, document_starts

@@ -1,4 +1,4 @@
-"""Make a token store of what another program wrote in Megatron-LM's format: check it, count it, add the manifest."""
+"""Turn a dataset that another program wrote in Megatron-LM's format into a token store, by adding a manifest."""
 
 import hashlib
 import json
@@ -17,15 +17,15 @@ _CHUNK = 1 << 22
 
 
 def adopt(directory: Path, encoder: Encoder) -> TokenStore:
-    """Write the manifest of a folder with ``train.bin|idx`` and ``valid.bin|idx``; a finished store is only opened.
+    """Write the manifest of a folder with ``train.bin|idx`` and ``valid.bin|idx``; a complete store is only opened.
 
     Args:
-        directory: the folder; nothing in it is changed.
+        directory: the folder; its files are not changed.
         encoder: the tokenizer that made the ids.
 
     Raises:
         StoreError: files are missing or damaged, or hold ids that the tokenizer does not have.
-        CompatibilityError: the store that is there was made with another tokenizer.
+        CompatibilityError: the folder is a store made with another tokenizer.
         StorageError: the folder cannot be written.
     """
     if (directory / MANIFEST).is_file():
@@ -41,11 +41,11 @@ def adopt(directory: Path, encoder: Encoder) -> TokenStore:
             part = ids[first : first + _CHUNK]
             if int(part.min()) < 0 or int(part.max()) >= encoder.vocab_size:
                 raise StoreError(
-                    "holds ids that the tokenizer does not have",
+                    "has ids that the tokenizer does not have",
                     where=directory / f"{side}.bin",
                     found=f"{part.min()} to {part.max()}",
                     expected=f"0 to {encoder.vocab_size - 1}",
-                    fix="Name the tokenizer that made it.",
+                    fix="Specify the tokenizer that made it.",
                 )
             n_bytes += int(byte_lengths[part].sum())
             ends += int((part == encoder.eot_id).sum())
@@ -60,7 +60,7 @@ def adopt(directory: Path, encoder: Encoder) -> TokenStore:
             "bytes": n_bytes,
         }
     if ends == 0:
-        progress.warn(f"{directory}: no end-of-text between its documents, so a model will not learn to end a text")
+        progress.warn(f"{directory}: no end-of-text between documents, so a model will not learn to end a text")
     files = {p.name: sha256(p) for side in ("train", "valid") for p in sorted(directory.glob(f"{side}.*"))}
     made_from = {"format": FORMAT, "tokenizer": encoder.hash, "files": files}
     write_manifest(

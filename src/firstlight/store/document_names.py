@@ -1,4 +1,4 @@
-"""Where each document came from, kept small: a table of prefixes and one number a document."""
+"""Origins of documents, stored compactly: a table of prefixes and one number per document."""
 
 import re
 from array import array
@@ -13,56 +13,56 @@ _NUMBERED = re.compile(r"(.*?)([0-9]*)\Z", re.DOTALL)
 _SIDES = ("train", "valid")
 
 
-class NameTable:
-    """Collects names such as ``corpus.jsonl:17`` as (prefix, 17)."""
+class NameTableWriter:
+    """Collects names such as ``corpus.jsonl:17`` as (prefix, 17), and saves them."""
 
     def __init__(self) -> None:
         self._prefixes: dict[str, int] = {}
         self._columns = {side: (array("i"), array("q")) for side in _SIDES}
 
     def add(self, side: str, name: str) -> None:
-        """Add the next document of ``train`` or ``valid``."""
+        """Add the name of the next document of ``train`` or ``valid``."""
         match = _NUMBERED.match(name)
         assert match is not None
         prefix, number = match.groups()
         if len(number) > 15 or (len(number) > 1 and number[0] == "0"):
             prefix, number = name, ""
-        which, place = self._columns[side]
-        which.append(self._prefixes.setdefault(prefix, len(self._prefixes)))
-        place.append(int(number) if number else -1)
+        prefixes, numbers = self._columns[side]
+        prefixes.append(self._prefixes.setdefault(prefix, len(self._prefixes)))
+        numbers.append(int(number) if number else -1)
 
     def move_tail(self, kept: int, moved: int) -> None:
-        """Leave train its first ``kept`` documents, and give valid the last ``moved``; one may be cut in two."""
+        """Keep the first ``kept`` documents in train, and append the last ``moved`` to valid; one may be in both."""
         for train, valid in zip(self._columns["train"], self._columns["valid"], strict=True):
             valid.extend(train[len(train) - moved :])
             del train[kept:]
 
     def save(self, path: Path) -> None:
-        """Write all of it as numbers; a prefix is a stretch of UTF-8 bytes."""
+        """Save as safetensors; the prefixes are concatenated UTF-8 bytes."""
         encoded = [prefix.encode("utf-8", "surrogatepass") for prefix in self._prefixes]
         tensors = {
             "prefixes": np.frombuffer(b"".join(encoded), dtype=np.uint8),
             "prefix_ends": np.cumsum([len(e) for e in encoded], dtype=np.int64),
         }
-        for side, (which, place) in self._columns.items():
-            tensors[f"{side}.prefix"] = np.array(which, dtype=np.int32)
-            tensors[f"{side}.number"] = np.array(place, dtype=np.int64)
+        for side, (prefixes, numbers) in self._columns.items():
+            tensors[f"{side}.prefix"] = np.array(prefixes, dtype=np.int32)
+            tensors[f"{side}.number"] = np.array(numbers, dtype=np.int64)
         write_atomic(path, save(tensors))
 
 
-class Names:
-    """The names of one side's documents, as they were written."""
+class NameTable:
+    """The names of the documents of one split."""
 
     def __init__(self, path: Path, side: str) -> None:
         tensors = load_file(path)
         self._text, self._ends = tensors["prefixes"], tensors["prefix_ends"]
-        self._which, self._place = tensors[f"{side}.prefix"], tensors[f"{side}.number"]
+        self._prefixes, self._numbers = tensors[f"{side}.prefix"], tensors[f"{side}.number"]
 
     def __len__(self) -> int:
-        return len(self._which)
+        return len(self._prefixes)
 
     def __getitem__(self, document: int) -> str:
-        prefix, place = int(self._which[document]), int(self._place[document])
+        prefix, number = int(self._prefixes[document]), int(self._numbers[document])
         first = int(self._ends[prefix - 1]) if prefix else 0
         text = bytes(self._text[first : int(self._ends[prefix])])
-        return text.decode("utf-8", "surrogatepass") + (str(place) if place >= 0 else "")
+        return text.decode("utf-8", "surrogatepass") + (str(number) if number >= 0 else "")

@@ -1,4 +1,4 @@
-"""Megatron-LM's indexed data set: ids in ``.bin``, lengths and document bounds in ``.idx``.
+"""Megatron-LM's indexed dataset: ids in ``.bin``, lengths and document bounds in ``.idx``.
 
 ``.idx``, little endian: magic, version 1 (uint64), type code (uint8), number of sequences and of document
 bounds (uint64 each), sequence lengths (int32), their byte offsets (int64), document bounds as sequence numbers (int64).
@@ -15,23 +15,23 @@ MAGIC = b"MMIDIDX\x00\x00"
 _CODES: dict[int, np.dtype] = {
     code: np.dtype(name) for code, name in {1: "u1", 2: "i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2"}.items()
 }
-_LONGEST = 2**31 - 1
+_MAX_SEQUENCE = 2**31 - 1
 
 
 def smallest_dtype(vocab_size: int) -> np.dtype:
-    """Return the smallest of Megatron's types that holds every id."""
+    """Return the smallest of Megatron's types that can hold every id."""
     return np.dtype("<u2") if vocab_size <= 1 << 16 else np.dtype("<i4")
 
 
 def write_index(path: Path, lengths: np.ndarray, dtype: np.dtype) -> None:
-    """Write the index of documents of ``lengths`` tokens; one longer than int32 can say is several sequences."""
-    pieces = np.maximum(1, -(-lengths // _LONGEST))
+    """Write the index of documents of ``lengths`` tokens; one longer than int32 can hold becomes several sequences."""
+    pieces = np.maximum(1, -(-lengths // _MAX_SEQUENCE))
     sequences = np.repeat(lengths, pieces)
     bounds = np.concatenate(([0], np.cumsum(pieces))).astype("<i8")
     for document in np.flatnonzero(pieces > 1):
         first, last = bounds[document], bounds[document + 1]
-        sequences[first : last - 1] = _LONGEST
-        sequences[last - 1] = lengths[document] - _LONGEST * (last - 1 - first)
+        sequences[first : last - 1] = _MAX_SEQUENCE
+        sequences[last - 1] = lengths[document] - _MAX_SEQUENCE * (last - 1 - first)
     offsets = np.concatenate(([0], np.cumsum(sequences)[:-1])) * dtype.itemsize if len(sequences) else np.zeros(0)
     code = next(c for c, d in _CODES.items() if d == dtype)
     with path.open("wb") as file:
@@ -41,10 +41,10 @@ def write_index(path: Path, lengths: np.ndarray, dtype: np.dtype) -> None:
 
 
 def read_index(path: Path) -> tuple[np.ndarray, np.dtype]:
-    """Return where documents begin, in tokens, with the end as last entry; and the type of ids.
+    """Read an index; return the token offset of each document and the end, and the dtype of the ids.
 
     Raises:
-        StoreError: the file is no index, is cut, or contradicts itself.
+        StoreError: the file is not an index, is truncated, or inconsistent.
     """
     try:
         data = path.read_bytes()
@@ -52,7 +52,7 @@ def read_index(path: Path) -> tuple[np.ndarray, np.dtype]:
         raise StoreError("missing", where=path) from error
     head = len(MAGIC) + 25
     if len(data) < head or data[: len(MAGIC)] != MAGIC:
-        raise StoreError("is no Megatron index", where=path)
+        raise StoreError("is not a Megatron index", where=path)
     version, code, n_sequences, n_bounds = struct.unpack("<QBQQ", data[len(MAGIC) : head])
     if version != 1 or code not in _CODES:
         raise StoreError(
@@ -74,17 +74,17 @@ def read_index(path: Path) -> tuple[np.ndarray, np.dtype]:
     bounds = np.frombuffer(data, "<i8", n_bounds, head + 12 * n_sequences)
     starts = np.concatenate(([0], np.cumsum(lengths)))
     dtype = _CODES[code]
-    good = len(bounds) > 0 and bounds[0] == 0 and bounds[-1] == n_sequences and bool((np.diff(bounds) >= 0).all())
-    if not good or (lengths < 0).any() or not np.array_equal(starts[:-1] * dtype.itemsize, offsets):
-        raise StoreError("contradicts itself: lengths, offsets and document bounds do not fit", where=path)
+    valid = len(bounds) > 0 and bounds[0] == 0 and bounds[-1] == n_sequences and bool((np.diff(bounds) >= 0).all())
+    if not valid or (lengths < 0).any() or not np.array_equal(starts[:-1] * dtype.itemsize, offsets):
+        raise StoreError("is inconsistent: lengths, offsets and document bounds do not match", where=path)
     return starts[bounds], dtype
 
 
 def open_megatron(prefix: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ids of ``prefix.bin`` (mapped, not read) and the document bounds of ``prefix.idx``.
+    """Open ``prefix.bin`` and ``prefix.idx``; return the memory-mapped ids and the document bounds.
 
     Raises:
-        StoreError: the two do not belong together.
+        StoreError: a file is missing or damaged, or the two do not match.
     """
     bounds, dtype = read_index(prefix.with_name(prefix.name + ".idx"))
     path = prefix.with_name(prefix.name + ".bin")

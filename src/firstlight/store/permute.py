@@ -1,7 +1,7 @@
-"""A keyed permutation of 0 … n-1 that gives any one place in O(1): a Feistel network with cycle walking.
+"""A keyed pseudorandom permutation of 0 … n-1 with random access in O(1): a Feistel network with cycle walking.
 
-Black and Rogaway 2002, section 4. It is for order, not for secrecy: eight rounds of a 64-bit mixer, since with
-four the places of a handful of values are visibly uneven.
+Black and Rogaway 2002, section 4. It shuffles, it does not encrypt: eight rounds of a 64-bit mixer, since with four the
+positions of a handful of values are visibly uneven.
 """
 
 import hashlib
@@ -12,15 +12,15 @@ _M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 
 def round_keys(*parts: object) -> np.ndarray:
-    """Return eight round keys made from any values, the same ones each time."""
+    """Derive eight round keys from any values, deterministically."""
     return np.frombuffer(hashlib.blake2b(repr(parts).encode(), digest_size=64).digest(), dtype="<u8")
 
 
-def permute(places: np.ndarray, n: int, key: np.ndarray) -> np.ndarray:
-    """Return the permutation's values at ``places`` (int64, each in 0 … n-1)."""
+def permute(indices: np.ndarray, n: int, key: np.ndarray) -> np.ndarray:
+    """Evaluate the permutation of 0 … n-1 at ``indices`` (int64)."""
     half = np.uint64(max(1, ((n - 1).bit_length() + 1) // 2))
     mask = np.uint64((1 << int(half)) - 1)
-    out = places.astype(np.uint64)
+    out = indices.astype(np.uint64)
     todo = np.ones(len(out), dtype=bool)
     while todo.any():
         x = out[todo]
@@ -29,13 +29,13 @@ def permute(places: np.ndarray, n: int, key: np.ndarray) -> np.ndarray:
             for k in key:
                 left, right = right, left ^ (_mix(right + k) & mask)
         out[todo] = (left << half) | right
-        # A value beyond n is no place: it is permuted again, until the walk comes back inside.
+        # A value beyond n is permuted again, until it is in range (cycle walking).
         todo[todo] = out[todo] >= n
     return out.astype(np.int64)
 
 
 def uniform(first: int, n: int, key: np.ndarray) -> np.ndarray:
-    """Return a number in [0, 1) for each of the places ``first`` to ``first + n``, always the same for one key."""
+    """Return a pseudorandom number in [0, 1) for each index from ``first`` to ``first + n``; a function of the key."""
     with np.errstate(over="ignore"):
         x = _mix(_mix(np.arange(first, first + n, dtype=np.uint64) + key[0]) + key[1])
     return (x >> np.uint64(11)) / 2.0**53

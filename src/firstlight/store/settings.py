@@ -1,4 +1,4 @@
-"""How text is kept and dealt out."""
+"""Settings of the token store and of training batches."""
 
 from pydantic import Field, field_validator
 
@@ -9,16 +9,16 @@ class DataSettings(Settings):
     """Settings of the token store and of batches."""
 
     valid_ratio: float = Field(
-        0.1, gt=0, lt=1, description="share of documents (or of the text's end) kept for validation"
+        0.1, gt=0, lt=1, description="ratio of documents (or of the end of the text) held out for validation"
     )
     weights: list[float] | None = Field(
-        None, description="shares of the sources in what is trained on, a number a source; by size where not set"
+        None, description="mixing weights, one per source; by default proportional to their sizes"
     )
-    document_masking: bool = Field(False, description="a document sees only itself, though others share its row")
+    document_masking: bool = Field(False, description="attend only within a document, also if a row holds several")
 
     @field_validator("weights")
     @classmethod
-    def _shares(cls, value: list[float] | None) -> list[float] | None:
+    def _check_weights(cls, value: list[float] | None) -> list[float] | None:
         if value is not None and (not value or min(value) < 0 or sum(value) <= 0):
-            raise ValueError("must be positive numbers, one a source")
+            raise ValueError("must be positive numbers, one per source")
         return value

@@ -1,4 +1,4 @@
-"""An open token store: two splits of ids, mapped from disk, and what the manifest says of them."""
+"""Token stores: two memory-mapped splits of ids and their manifest; opening, checking and statistics."""
 
 import contextlib
 import json
@@ -12,20 +12,20 @@ import numpy as np
 
 from firstlight.errors import CompatibilityError, StoreError
 from firstlight.files import MANIFEST, verify_manifest
-from firstlight.store.document_names import Names
+from firstlight.store.document_names import NameTable
 from firstlight.store.megatron import open_megatron
 
 FORMAT = 1
-NAMES = "documents.safetensors"
+NAMES_FILE = "documents.safetensors"
 _CHUNK = 1 << 22
 
 
 class Split:
-    """One side of a store.
+    """One split of a store, train or valid.
 
     Attributes:
-        tokens: ids, 1-D, mapped from disk.
-        bounds: where documents begin, with the end as last entry.
+        tokens: ids, 1-D, memory-mapped.
+        bounds: token offset of each document, and the end.
         n_bytes: UTF-8 bytes of its text.
     """
 
@@ -36,20 +36,20 @@ class Split:
 
     @property
     def n_tokens(self) -> int:
-        """Ids in all, end-of-text included."""
+        """Number of ids, including end-of-text."""
         return len(self.tokens)
 
     @property
     def n_documents(self) -> int:
-        """Documents in all."""
+        """Number of documents."""
         return len(self.bounds) - 1
 
     def prefetch(self) -> None:
-        """Ask the system to read all ids ahead, where half of the memory holds them.
+        """Ask the operating system to read all ids ahead, if they fit into half of the memory.
 
-        Windows come in random order. Without this, each one's first visit waits for the disk; the advice that
-        turns read-ahead off (``MADV_RANDOM``) would make it wait once a page. A split too large for memory keeps
-        the system's own reading around, 128 KiB or so at a time. Does nothing where the system takes no advice.
+        Windows are read in random order: without this, the first read of each waits for the disk. ``MADV_RANDOM``
+        would make it wait once per page. A split too large for memory keeps the default read-ahead of about 128 KiB.
+        Does nothing where ``madvise`` is not supported.
         """
         mapped: object = self.tokens.base
         if not isinstance(mapped, mmap.mmap) or not hasattr(mmap, "MADV_WILLNEED") or not hasattr(os, "sysconf"):
@@ -60,27 +60,27 @@ class Split:
                 mapped.madvise(mmap.MADV_WILLNEED)
 
     @cached_property
-    def _names(self) -> Names | None:
-        path = self._directory / NAMES
-        return Names(path, self._side) if path.is_file() else None
+    def _names(self) -> NameTable | None:
+        path = self._directory / NAMES_FILE
+        return NameTable(path, self._side) if path.is_file() else None
 
     def document_name(self, document: int) -> str:
-        """Return where a document came from."""
+        """Return the origin of a document."""
         if self._names is None or document >= len(self._names):
             return f"{self._side} document {document}"
         return self._names[document]
 
     def document_names(self, first: int, last: int) -> list[str]:
-        """Return where the documents came from that have tokens from ``first`` up to, not including, ``last``."""
+        """Return the origins of the documents with tokens in ``[first, last)``."""
         begin, end = np.searchsorted(self.bounds, [first, last - 1], side="right") - 1
         return [self.document_name(document) for document in range(int(begin), int(end) + 1)]
 
 
 class TokenStore:
-    """A finished store; ``open`` it.
+    """A complete token store; see ``open``.
 
     Attributes:
-        sequence_length: ids of every document, where all have the same number and are dealt out one a row.
+        sequence_length: ids per document, if all have the same number and each is one row; otherwise None.
     """
 
     def __init__(self, directory: Path, manifest: dict[str, Any]) -> None:
@@ -98,13 +98,13 @@ class TokenStore:
         """Open a store, checking its format and the sizes of its files (``verify`` reads every byte).
 
         Raises:
-            StoreError: it is unfinished, damaged or of another format.
+            StoreError: it is incomplete, damaged or of another format.
             CompatibilityError: it was made with another tokenizer.
         """
         path = directory / MANIFEST
         if not path.is_file():
             raise StoreError(
-                "is no finished token store",
+                "is not a complete token store",
                 where=directory,
                 found="no manifest.json",
                 fix="Make it again: firstlight data prepare CORPUS --out DIR",
@@ -114,8 +114,10 @@ class TokenStore:
         except ValueError as error:
             raise StoreError("is unreadable", where=path) from error
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or "vocab_size" not in manifest:
-            found = manifest.get("format", "no format") if isinstance(manifest, dict) else "no table"
-            raise StoreError("is no token store of this version", where=path, found=found, expected=f"format {FORMAT}")
+            found = manifest.get("format", "no format") if isinstance(manifest, dict) else "no object"
+            raise StoreError(
+                "is not a token store of this version", where=path, found=found, expected=f"format {FORMAT}"
+            )
         problems = verify_manifest(directory, contents=False)
         if problems:
             raise StoreError(problems[0], fix="Make the store again: firstlight data prepare CORPUS --out DIR")
@@ -130,11 +132,11 @@ class TokenStore:
         try:
             return cls(directory, manifest)
         except KeyError as error:
-            raise StoreError(f"does not say {error.args[0]}", where=path) from error
+            raise StoreError(f"lacks {error.args[0]}", where=path) from error
 
 
 def verify(directory: Path, *, tokenizer_hash: str | None = None) -> list[str]:
-    """Return everything that is wrong with a store, one clause a problem, each naming its file.
+    """Check every byte of a store; return the problems, one clause each, naming the file.
 
     Args:
         directory: the store.
@@ -147,10 +149,10 @@ def verify(directory: Path, *, tokenizer_hash: str | None = None) -> list[str]:
         store = TokenStore.open(directory)
         for side, split in (("train", store.train), ("valid", store.valid)):
             for what, found in ((f"{side}_tokens", split.n_tokens), (f"{side}_documents", split.n_documents)):
-                if (told := store.manifest.get(what)) != found:
-                    problems.append(f"{directory / MANIFEST}: {what} is {told}, the files hold {found}")
+                if (expected := store.manifest.get(what)) != found:
+                    problems.append(f"{directory / MANIFEST}: {what} is {expected}, but the files hold {found}")
             if split.n_tokens and not 0 <= int(split.tokens.min()) <= int(split.tokens.max()) < store.vocab_size:
-                problems.append(f"{directory / side}.bin: an id lies outside the vocabulary of {store.vocab_size}")
+                problems.append(f"{directory / side}.bin: an id is outside the vocabulary of {store.vocab_size}")
     except StoreError as error:
         return [str(error)]
     if tokenizer_hash is not None and store.tokenizer_hash != tokenizer_hash:
@@ -161,7 +163,7 @@ def verify(directory: Path, *, tokenizer_hash: str | None = None) -> list[str]:
 
 
 def unigram_counts(split: Split) -> np.ndarray:
-    """Return how often each id occurs (V,) int64, up to the highest one."""
+    """Count the occurrences of each id up to the highest one: (V,) int64."""
     counts = np.zeros(0, dtype=np.int64)
     for first in range(0, split.n_tokens, _CHUNK):
         part = np.bincount(split.tokens[first : first + _CHUNK])
@@ -171,7 +173,7 @@ def unigram_counts(split: Split) -> np.ndarray:
 
 
 def store_stats(store: TokenStore, top: int = 20) -> dict[str, Any]:
-    """Return what ``data stats`` shows: sizes, lengths of documents, the most frequent ids."""
+    """Compute statistics: sizes of the splits, lengths of documents, the most frequent ids."""
     lengths = np.diff(store.train.bounds)
     counts = unigram_counts(store.train)
     order = np.argsort(counts)[::-1][:top]

@@ -1,8 +1,8 @@
-"""Writes both splits of a token store into a folder, in one pass over the text.
+"""Write both splits of a token store, in one pass over the text.
 
-With 20 documents or more a source is split by document: each goes where a hash of its beginning and the
-seed says, so equal documents of a source never fall on both sides, and the first 19 train. Where that
-leaves valid without anything to predict, as with fewer documents, the end of the source's text becomes valid.
+A source of 20 documents or more is split by document: a hash of its prefix and the seed decides, so that equal
+documents of a source are in the same split; the first 19 are in train. If valid then has nothing to predict, as with
+fewer documents, the end of the source's text becomes valid.
 """
 
 import contextlib
@@ -18,37 +18,37 @@ import numpy as np
 
 from firstlight.errors import StoreError
 from firstlight.files import write_manifest
-from firstlight.store.document_names import NameTable
+from firstlight.store.document_names import NameTableWriter
 from firstlight.store.megatron import smallest_dtype, write_index
 from firstlight.store.settings import DataSettings
 from firstlight.store.store import FORMAT
 from firstlight.types import Encoder, IdVocabulary
 
-# Characters, or ids, of a document that decide its side.
-HASHED = 1 << 16
+# Prefix of a document, in characters or ids, that decides its split.
+HASHED_CHARACTERS = 1 << 16
 _FEW = 20
 _SIDES = ("train", "valid")
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """A stretch of a document, cut where its ids do not depend on what follows.
+class Chunk:
+    """A chunk of a document, split where its ids do not depend on what follows.
 
     Attributes:
-        content: the stretch: text, or ids (1-D).
-        source: where the document came from.
-        beginning: of the document, where this is its first stretch; otherwise None.
-        continues: the next piece belongs to the same document.
+        content: text, or ids (1-D).
+        source: origin of the document.
+        prefix: of the document, in its first chunk; otherwise None.
+        continues: the next chunk belongs to the same document.
     """
 
     content: str | np.ndarray
     source: str
-    beginning: bytes | None
+    prefix: bytes | None
     continues: bool
 
 
-class Writer:
-    """Writes a store; a context, so that files are closed also where something fails."""
+class StoreWriter:
+    """Writes a store; a context manager that closes its files."""
 
     def __init__(self, folder: Path, encoder: Encoder | IdVocabulary, settings: DataSettings, seed: int) -> None:
         self._folder, self._encoder, self._settings = folder, encoder, settings
@@ -61,7 +61,7 @@ class Writer:
         self._lengths = {side: array("q") for side in _SIDES}
         self._tokens = dict.fromkeys(_SIDES, 0)
         self._bytes = dict.fromkeys(_SIDES, 0)
-        self._names = NameTable()
+        self._names = NameTableWriter()
         self._early: set[bytes] = set()
         self._side = "train"
         self._source, self._documents = "", 0
@@ -74,25 +74,25 @@ class Writer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for file in self._files.values():
-            # On a full disk closing fails once more; the first error is the one that is told.
+            # On a full disk closing fails too; the first error is the one to report.
             with contextlib.suppress(OSError) if error is not None else contextlib.nullcontext():
                 file.close()
 
-    def begin(self, source: str) -> None:
-        """Begin a source."""
+    def begin_source(self, source: str) -> None:
+        """Start a source."""
         self._source, self._documents = source, 0
         self._before = {s: (self._tokens[s], len(self._lengths[s]), self._bytes[s]) for s in _SIDES}
 
-    def write(self, pieces: list[Piece]) -> int:
-        """Encode and write the next pieces; return the bytes of their text, or how many ids they hold."""
-        ids, counts = self._encoded(pieces)
+    def write(self, chunks: list[Chunk]) -> int:
+        """Encode and write chunks; return the bytes of their text, or the number of ids if they are ids."""
+        ids, counts = self._encode(chunks)
         self._check(ids)
-        ends = np.array([not piece.continues and self._encoder.eot_id >= 0 for piece in pieces])
-        in_valid = np.empty(len(pieces), dtype=bool)
+        ends = np.array([not chunk.continues and self._encoder.eot_id >= 0 for chunk in chunks])
+        in_valid = np.empty(len(chunks), dtype=bool)
         lengths = (counts + ends).tolist()
-        for i, piece in enumerate(pieces):
-            if piece.beginning is not None:
-                self._begin_document(piece.source, piece.beginning)
+        for i, chunk in enumerate(chunks):
+            if chunk.prefix is not None:
+                self._begin_document(chunk.source, chunk.prefix)
             in_valid[i] = self._side == "valid"
             self._lengths[self._side][-1] += lengths[i]
         ids = np.insert(ids, np.cumsum(counts)[ends], self._encoder.eot_id)
@@ -103,15 +103,15 @@ class Writer:
             n_bytes = self._put("train", ids)
         return int(counts.sum()) if self._tokenizer is None else n_bytes
 
-    def _encoded(self, pieces: list[Piece]) -> tuple[np.ndarray, np.ndarray]:
-        """Return the ids of all pieces end to end, and each piece's count."""
+    def _encode(self, chunks: list[Chunk]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the ids of all chunks end to end, and the number of ids of each."""
         if self._tokenizer is not None:
-            return self._tokenizer.encode_batch([str(piece.content) for piece in pieces])
-        ids = [np.asarray(piece.content) for piece in pieces]
+            return self._tokenizer.encode_batch([str(chunk.content) for chunk in chunks])
+        ids = [np.asarray(chunk.content) for chunk in chunks]
         return np.concatenate(ids), np.array([len(part) for part in ids], dtype=np.int64)
 
-    def end(self) -> dict[str, Any]:
-        """End the source; return its table for the manifest."""
+    def end_source(self) -> dict[str, Any]:
+        """Finish the source; return its entry in the manifest."""
         if self._tokens["valid"] - self._before["valid"][0] < 2:  # one predicts nothing
             self._move_tail()
         table: dict[str, Any] = {"name": self._source}
@@ -167,19 +167,19 @@ class Writer:
                 expected=f"0 to {size - 1}",
             )
 
-    def _begin_document(self, name: str, beginning: bytes) -> None:
-        self._side = self._side_of(beginning)
+    def _begin_document(self, name: str, prefix: bytes) -> None:
+        self._side = self._choose_split(prefix)
         self._documents += 1
         self._lengths[self._side].append(0)
         self._names.add(self._side, name)
 
-    def _side_of(self, beginning: bytes) -> str:
-        key = hashlib.blake2b(beginning, digest_size=8, key=self._key).digest()
+    def _choose_split(self, prefix: bytes) -> str:
+        key = hashlib.blake2b(prefix, digest_size=8, key=self._key).digest()
         if self._documents < _FEW - 1:
             self._early.add(key)
             return "train"
-        share = int.from_bytes(key, "little") / 2**64
-        return "valid" if share < self._settings.valid_ratio and key not in self._early else "train"
+        fraction = int.from_bytes(key, "little") / 2**64
+        return "valid" if fraction < self._settings.valid_ratio and key not in self._early else "train"
 
     def _put(self, side: str, ids: np.ndarray) -> int:
         n_bytes = int(self._byte_lengths[ids].sum())
@@ -189,11 +189,11 @@ class Writer:
         return n_bytes
 
     def _move_tail(self) -> None:
-        """Move the last ``valid_ratio`` of the source's text in train, which is all but a token at most, to valid."""
+        """Move the last ``valid_ratio`` of the source from train, which holds all of it but one token, to valid."""
         first_token, first_document, _ = self._before["train"]
         lengths = np.array(self._lengths["train"][first_document:], dtype=np.int64)
         tokens = int(lengths.sum())
-        # What ends a document is no text: the split of one document is that of its text.
+        # End-of-text ids do not count: a single document is split like its text.
         ends_of = len(lengths) if self._encoder.eot_id >= 0 else 0
         keep = int((tokens - ends_of) * (1 - self._settings.valid_ratio))
         keep -= keep % (self._sequence or 1)
@@ -202,11 +202,11 @@ class Writer:
                 "holds too little text for a train and a valid split",
                 where=self._source,
                 found=f"{tokens} tokens",
-                fix="Bring more text, or change data.valid_ratio.",
+                fix="Add more text, or change data.valid_ratio.",
             )
         self._move_ids(first_token + keep)
         ends = np.cumsum(lengths)
-        cut = int(np.searchsorted(ends, keep, side="left"))  # the document in which the cut falls
+        cut = int(np.searchsorted(ends, keep, side="left"))  # the document that is split
         inside = int(keep - (ends[cut] - lengths[cut]))
         head = [*lengths[:cut].tolist(), inside]
         tail = [n for n in (int(lengths[cut]) - inside, *lengths[cut + 1 :].tolist()) if n]
@@ -216,7 +216,7 @@ class Writer:
         self._names.move_tail(first_document + len(head), len(tail))
 
     def _move_ids(self, first: int) -> None:
-        """Move all ids from ``first`` on from the end of train to the end of valid."""
+        """Move the ids from ``first`` on from train to the end of valid."""
         file, size = self._files["train"], self._dtype.itemsize
         file.flush()
         file.seek(first * size)

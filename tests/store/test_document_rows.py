@@ -149,7 +149,7 @@ def test_texts_and_ids_do_not_mix(tmp_path: Path):
         def documents(self) -> Iterator[Document]:
             yield Document("text", "a.txt")
 
-    with pytest.raises(StoreError, match="a.txt: a document is text, where ids were expected"):
+    with pytest.raises(StoreError, match="a.txt: a document is text, expected ids"):
         make(tmp_path / "s", Texts([]))
 
 
