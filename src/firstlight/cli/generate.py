@@ -97,30 +97,33 @@ def generate(  # noqa: PLR0913 - an argument an option
         stage.resolve_settings(settings)  # reports invalid settings before a model is loaded
     if prompt is not None and prompts is not None:
         raise UsageError("PROMPT and --prompts cannot be combined", fix="Remove one of them.")
-    many = stage.read_prompts(prompts) if prompts is not None else None
+    texts = [prompt] if prompt is not None else None if prompts is None else stage.read_prompts(prompts)
     with map_errors_to_options({"hardware.device": "--device"}):
         model = stage.load(run, device=device, int8=int8)
-    if model.codec is not None:
-        if prompt is not None or many is not None:
-            raise UsageError("is not a text model", where=run, fix="Use --ids or --image instead of a prompt.")
-        image_options = {"image": image, "keep": keep, "class_name": class_name, "out": out}
-        _generate_non_text(model, ids, image_options, settings, as_json)
+    if model.codec is None:
+        if ids is not None or image is not None:
+            fix = "Use a prompt instead of --ids or --image."
+            raise UsageError("is a text model", where=run, expected="a model of ids or images", fix=fix)
+        _generate_text(model, texts, settings, as_json)
         return
-    if ids is not None or image is not None:
-        raise UsageError(
-            "is a text model",
-            where=run,
-            expected="a model of ids or images",
-            fix="Use a prompt instead of --ids or --image.",
-        )
-    if prompt is None and many is None and sys.stdin.isatty() and not as_json:
+    if texts is not None:
+        raise UsageError("is not a text model", where=run, fix="Use --ids or --image instead of a prompt.")
+    image_options = {"image": image, "keep": keep, "class_name": class_name, "out": out}
+    _generate_non_text(model, ids, image_options, settings, as_json)
+
+
+def _generate_text(model: "LM", prompts: list[str] | None, settings: dict[str, Any], as_json: bool) -> None:
+    """Continue prompts, those of standard input by default; in a terminal, interactively."""
+    from firstlight.stages import generate as stage
+
+    if prompts is None and sys.stdin.isatty() and not as_json:
         _converse(model, settings)
         return
-    given = [prompt] if prompt is not None else many if many is not None else _read_prompts()
-    if len(given) == 1 and (num_samples or 1) == 1 and not as_json:
-        _print_stream(given[0], stage.stream(model, given[0], **settings))
+    prompts = _read_prompts() if prompts is None else prompts
+    if len(prompts) == 1 and (settings["num_samples"] or 1) == 1 and not as_json:
+        _print_stream(prompts[0], stage.stream(model, prompts[0], **settings))
     else:
-        print_result({"samples": stage.generate(model, given, **settings)}, as_json, _print_samples)
+        print_result({"samples": stage.generate(model, prompts, **settings)}, as_json, _print_samples)
 
 
 def _generate_non_text(
