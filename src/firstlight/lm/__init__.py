@@ -15,7 +15,6 @@ __all__ = [
     "Score",
     "WindowNLL",
     "build_model",
-    "text_files",
     "download_from_hub",
     "locate",
     "read_config",
@@ -23,4 +22,5 @@ __all__ = [
     "sample_tokens",
     "save_pretrained",
     "score_windows",
+    "text_files",
 ]
