@@ -161,7 +161,7 @@ def test_a_dry_run_counts_as_the_run_would_and_writes_nothing() -> None:
         (["model.embeddings=none.txt"], TokenizerError, "none.txt: no such file"),
         (["model.embeddings=text.txt"], TokenizerError, "text.txt:1: is not a file of word vectors"),
         (["model.embeddings=chinese.txt"], TokenizerError, "a vector for no token"),
-        (["tokenizer.kind=word", "tokenizer.vocab_source=vectors"], UsageError, "no word vectors to take words from"),
+        (["tokenizer.kind=word", "tokenizer.vocab_source=vectors"], UsageError, "no word vectors to take the vocabulary from"),
         (["tokenizer.kind=word", "tokenizer.vocab_source=none.txt"], TokenizerError, "none.txt: no such file"),
     ],
 )
@@ -174,7 +174,7 @@ def test_what_cannot_be_begun_from(words: list[str], error: type[FirstlightError
 
 def test_a_model_to_start_from_has_embeddings_of_its_own() -> None:
     train("run")
-    with pytest.raises(UsageError, match="has that model's embeddings"):
+    with pytest.raises(UsageError, match="uses that model's embeddings"):
         train("next", init_from="run")
     again = pretrain(
         ["text.txt"], out="next", init_from="run", overrides=[w for w in SETTINGS if not w.startswith("tokenizer.")]
