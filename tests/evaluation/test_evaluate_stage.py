@@ -64,7 +64,7 @@ def logged(run: Path) -> dict[str, float]:
 def test_the_valid_split_scores_what_training_logged(world):
     (result,) = evaluate(world / "run").texts
     wanted = logged(world / "run")
-    assert result.name == "valid split"
+    assert result.name == "validation split"
     assert result.model.loss == pytest.approx(wanted["valid_loss"], rel=1e-6)
     assert result.model.perplexity == pytest.approx(wanted["perplexity"], rel=1e-5)
     assert result.model.bits_per_byte == pytest.approx(wanted["bits_per_byte"], rel=1e-6)
@@ -119,7 +119,7 @@ def test_a_run_on_a_store_elsewhere_finds_its_valid_split(world, monkeypatch):
 
 def test_a_checkpoint_named_from_inside_finds_its_run(world, monkeypatch):
     monkeypatch.chdir(world / "run" / "checkpoints" / (world / "run" / "latest").read_text().strip())
-    assert evaluate(".").texts[0].name == "valid split"
+    assert evaluate(".").texts[0].name == "validation split"
 
 
 def test_a_model_apart_needs_a_text(world):

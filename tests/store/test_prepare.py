@@ -271,7 +271,7 @@ def test_a_valid_split_of_an_empty_document_alone_gets_the_end_of_the_text_too(t
 
 @pytest.mark.parametrize("text", ["", "a", "ab"])
 def test_too_little_text(tmp_path: Path, text: str) -> None:
-    with pytest.raises(StoreError, match="texts0: holds too little text for a train and a valid split"):
+    with pytest.raises(StoreError, match="texts0: holds too little text for a training and a validation split"):
         make(tmp_path / "s", [text])
     assert list(tmp_path.iterdir()) == []
 

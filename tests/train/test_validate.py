@@ -17,7 +17,7 @@ LENGTHS = np.array([1, 2, 3, 1, 1, 1, 2, 1, 1, 1, 4, 0], dtype=np.int32)
 
 
 def direct(model: GPT, store: TokenStore) -> dict[str, float]:
-    """Score each target of the valid split once, one window at a time, in float64."""
+    """Score each target of the validation split once, one window at a time, in float64."""
     exact = make_model().double()
     exact.load_state_dict(model.state_dict())
     ids = torch.from_numpy(np.array(store.valid.tokens).astype(np.int64))

@@ -67,7 +67,7 @@ def read(path: Path) -> ImportedModel:
     if not args.get("bias", True):
         weights |= _zero_biases(weights, path)
     metadata = {"imported from": f"nanoGPT {path.name}"}
-    for key, description in (("iter_num", "iterations"), ("best_val_loss", "best valid loss")):
+    for key, description in (("iter_num", "iterations"), ("best_val_loss", "best validation loss")):
         value = checkpoint.get(key)
         if isinstance(value, (int, float, Tensor)) and not (isinstance(value, Tensor) and value.numel() != 1):
             metadata[description] = f"{float(value):.6g}"

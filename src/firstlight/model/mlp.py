@@ -9,6 +9,7 @@ over it. A compiler makes the same choice by itself.
 """
 # ruff: noqa: ARG002, ARG003 - the interface's own methods ignore their arguments
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
@@ -88,7 +89,7 @@ class SwiGLU:
         return activated.mul_(up), d_x
 
 
-class MLP(nn.Module):
+class MLP(nn.Module, ABC):
     """The interface of an MLP, built as ``MLP(config)``.
 
     Matrices start normal with ``init_std``, except that of a last linear layer called ``down``, which is a residual
@@ -108,9 +109,9 @@ class MLP(nn.Module):
         """Return the rows of each part of fused matrices, by parameter name, which an optimiser may treat apart."""
         return {}
 
+    @abstractmethod
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
         """Transform each position."""
-        raise NotImplementedError
 
 
 class TanhGeluMLP(MLP):

@@ -170,8 +170,10 @@ class RunDirectory:
         lock = FileLock(lock_file, timeout=0)
         try:
             lock.acquire()
-        except (Timeout, OSError):
+        except Timeout:
             return True
+        except OSError:  # a read-only disk, on which nobody writes
+            return False
         lock.release()
         return False
 

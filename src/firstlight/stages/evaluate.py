@@ -113,7 +113,7 @@ def _encode_texts(lm: LM, text: Sequence[str], store: TokenStore | None) -> Iter
         for source in open_corpus(list(text), CorpusSettings()).sources:
             yield encode_text(source.name, source.documents(), lm.tokenizer, lm.start_id)
     elif store is not None:
-        yield EncodedText("valid split", np.asarray(store.valid.tokens), store.valid.n_bytes)
+        yield EncodedText("validation split", np.asarray(store.valid.tokens), store.valid.n_bytes)
     else:
         raise no_text_error(lm)
 

@@ -42,7 +42,7 @@ def probe_images(lm: LM, run: str | Path, images: str | Path | None, *, pool: Po
         raise UsageError("has no training images", where=run, expected="a run with its token store")
     train = _sample(split_rows(store.train, pixels.sequence_length), max_images)
     if images is None:
-        valid, name = _sample(split_rows(store.valid, pixels.sequence_length), max_images), "valid split"
+        valid, name = _sample(split_rows(store.valid, pixels.sequence_length), max_images), "validation split"
     else:
         valid, name = _sample(_read(str(images), pixels), max_images), str(images)
     labels, true = (torch.from_numpy(part[:, 0] - pixels.start_id - 1) for part in (train, valid))

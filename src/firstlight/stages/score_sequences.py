@@ -66,7 +66,7 @@ def no_text_error(lm: LM) -> UsageError:
 def score_sequences(
     lm: LM, codec: Codec, names: Sequence[str], store: TokenStore | None, stride: int
 ) -> Iterator[TextResult]:
-    """Score ids or images, each name by itself, or the valid split of the model's run.
+    """Score ids or images, each name by itself, or the validation split of the model's run.
 
     Args:
         lm: the model.
@@ -123,7 +123,7 @@ def _images(pixels: PixelCodec, names: Sequence[str], store: TokenStore | None) 
         found = open_sequences("images", [name], CorpusSettings(), IdSettings(), ImageSettings(), codec=pixels)
         yield name, np.stack([np.asarray(document.content) for document in found.sources[0].documents()])
     if not names and store is not None:
-        yield "valid split", split_rows(store.valid, pixels.sequence_length)
+        yield "validation split", split_rows(store.valid, pixels.sequence_length)
 
 
 def _id_sequences(codec: IdCodec, names: Sequence[str], store: TokenStore | None) -> Iterator[EncodedText]:
@@ -133,7 +133,7 @@ def _id_sequences(codec: IdCodec, names: Sequence[str], store: TokenStore | None
         found = open_sequences("ids", [name], CorpusSettings(), settings, ImageSettings(), codec=codec)
         yield join_ids(name, found.sources[0].documents(), codec.eot_id)
     if not names and store is not None:
-        yield EncodedText("valid split", np.asarray(store.valid.tokens), 0)
+        yield EncodedText("validation split", np.asarray(store.valid.tokens), 0)
 
 
 def _check_kind(name: str, kind: str) -> None:

@@ -199,7 +199,7 @@ class StoreWriter:
         keep -= keep % (self._sequence or 1)
         if keep < 2 or tokens - keep < 2:
             raise StoreError(
-                "holds too little text for a train and a valid split",
+                "holds too little text for a training and a validation split",
                 where=self._source,
                 found=f"{tokens} tokens",
                 fix="Add more text, or change data.valid_ratio.",
