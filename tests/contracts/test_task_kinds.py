@@ -31,7 +31,7 @@ from firstlight.finetuning import (
 )
 from firstlight.finetuning.loss import lm_loss
 from firstlight.model import GPT, ModelConfig
-from firstlight.parallel import Hardware, resolve
+from firstlight.parallel import HardwareSettings, resolve_hardware
 from firstlight.tokenizer import Tokenizer, TokenizerSettings, train
 from firstlight.types import Document
 
@@ -207,7 +207,7 @@ def test_an_oracle_has_perfect_metrics(tmp_path: Path, kind: str, tokenizer: Tok
 def test_predictions_need_no_labels(tmp_path: Path, kind: str, tokenizer: Tokenizer) -> None:
     data = load(tmp_path, kind)
     extended, rows = encode(data, tokenizer)
-    model, device_context = build(data, extended.vocab_size), resolve(Hardware(device="cpu"))
+    model, device_context = build(data, extended.vocab_size), resolve_hardware(HardwareSettings(device="cpu"))
     unlabelled = [EncodedExample(row.sequences, row.positions, None, row.where) for row in rows]
     with_labels, without = (predict(model, data.spec, r, device_context) for r in (rows, unlabelled))
     for one, other in zip(with_labels, without, strict=True):
