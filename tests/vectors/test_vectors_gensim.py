@@ -67,7 +67,7 @@ def test_code_in_a_pickle_is_refused_and_not_run(protocol: int, tmp_path: Path) 
         vectors.note = evil
         file = tmp_path / f"{number}.kv"
         file.write_bytes(pickle.dumps(vectors, protocol=protocol))
-        with pytest.raises(TokenizerError, match="names code, which is not run"):
+        with pytest.raises(TokenizerError, match="refers to code, which is not run"):
             read_vectors(file)
     assert not trace.exists()
 
@@ -81,25 +81,25 @@ def thing(state: dict) -> bytes:
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (b"\x80\x04", "no readable pickle"),
-        (b"\x80\x04.", "no readable pickle"),
+        (b"\x80\x04", "not a readable pickle"),
+        (b"\x80\x04.", "not a readable pickle"),
         (b"\x80\x04K\x01.", "has no gensim KeyedVectors"),
         (b"\x80\x04]q\x00.", "has no gensim KeyedVectors"),
-        (b"\x80\x02h\x05.", "no readable pickle"),
+        (b"\x80\x02h\x05.", "not a readable pickle"),
         (b"\x80\x02(K\x01K\x02.", "no gensim KeyedVectors"),
-        (b"\x80\x02u.", "no readable pickle"),
+        (b"\x80\x02u.", "not a readable pickle"),
         (b"\x80\x02R.", "its stack is empty"),
-        (b"\x80\x02P1\n.", "an instruction that is not followed"),
-        (b"\x80\x04\x8d" + struct.pack("<Q", 1 << 62) + b"abc", "no readable pickle"),
-        (b"\x80\x04B" + struct.pack("<I", 1 << 31) + b"abc", "no readable pickle"),
+        (b"\x80\x02P1\n.", "an unsupported instruction"),
+        (b"\x80\x04\x8d" + struct.pack("<Q", 1 << 62) + b"abc", "not a readable pickle"),
+        (b"\x80\x04B" + struct.pack("<I", 1 << 31) + b"abc", "not a readable pickle"),
         (thing({}), "has no words"),
         (thing({"index_to_key": ["a", 3]}), "words that are not strings"),
         (thing({"key_to_index": {"a": 0, "b": 2}}), "whose rows are not"),
         (thing({"index_to_key": ["a"]}), "file of its vectors is missing"),
         (thing({"index_to_key": ["a", "b"], "vectors": np.ones((1, 3), np.float32)}), "fewer vectors than words"),
-        (thing({"index_to_key": ["a"], "vectors": np.array([{}], object)}), "no plain numbers"),
+        (thing({"index_to_key": ["a"], "vectors": np.array([{}], object)}), "not a plain number"),
         (thing({"index_to_key": ["a"], "vectors": np.ones((1, 3), np.int64)}), "not a matrix"),
-        (b"\x80\x02}(" + b")" + b"\x85" * 100_000 + b"K\x01u.", "neither text nor number"),
+        (b"\x80\x02}(" + b")" + b"\x85" * 100_000 + b"K\x01u.", "neither a string nor a number"),
     ],
     ids=range(19),
 )

@@ -1,8 +1,8 @@
-"""Read what a pickle says without doing what it says.
+"""Read pickles safely: instructions are interpreted with placeholders; nothing is imported, nothing is called.
 
-A pickle is a program for a machine with a stack. Python's own reader imports what the program names and calls it, so
-that whoever wrote the file may run anything. Here the program is taken apart into its instructions and followed with
-stand-ins: nothing is imported, nothing is called. Of names, only those are let by that gensim's vectors have.
+A pickle is a program for a stack machine, and Python's own reader runs it: it imports the names in it and calls them, so
+that the author of the file can run anything. Here the instructions are followed without that. Only the names that
+gensim's vectors contain are accepted.
 """
 
 import io
@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-# Python's own, NumPy's, and what gensim keeps beside the vectors; its classes are all that begin with "gensim.".
-_NAMES = frozenset(
+# Of Python and NumPy; names that start with "gensim." are accepted too.
+_ACCEPTED_NAMES = frozenset(
     {
         "builtins.object",
         "builtins.set",
@@ -45,10 +45,10 @@ _NAMES = frozenset(
         "numpy.random.mtrand.RandomState",
     }
 )
-_OLD = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # Python 2's names
-_KINDS = {"f2", "f4", "f8", "i4", "i8", "u4", "u8", "u1", "i1", "b1"}
-_SAYS_NOTHING = ("PROTO", "FRAME")
-_PLAIN = (
+_PYTHON2_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # Python 2's names
+_DTYPES = {"f2", "f4", "f8", "i4", "i8", "u4", "u8", "u1", "i1", "b1"}
+_IGNORED = ("PROTO", "FRAME")
+_LITERALS = (
     "BININT",
     "BININT1",
     "BININT2",
@@ -69,19 +69,19 @@ _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 
 
 class UnsafePickleError(Exception):
-    """What a pickle says is damaged, or names code."""
+    """A pickle that is damaged, or refers to code."""
 
 
 @dataclass
 class GlobalName:
-    """A class or function that the pickle names."""
+    """A class or function that the pickle refers to."""
 
     path: str
 
 
 @dataclass(eq=False)
 class PickledObject:
-    """An object: what it would be made of, and the state that it would be given."""
+    """A placeholder for an object: its constructor arguments and its state."""
 
     path: str
     arguments: tuple[Any, ...] = ()
@@ -89,7 +89,7 @@ class PickledObject:
     items: dict[Any, Any] = field(default_factory=dict)
 
     def get(self, name: str) -> Any:
-        """Return an attribute, or None."""
+        """Return an attribute of the state, or None."""
         return self.state.get(name) if isinstance(self.state, dict) else None
 
 
@@ -97,35 +97,35 @@ _MARK = object()
 
 
 def read_pickle(data: bytes) -> Any:
-    """Return what a pickle of protocol 2 to 5 holds: plain values, ``PickledObject`` for objects.
+    """Read a pickle of protocol 2 to 5: plain values, and a ``PickledObject`` for each object.
 
     Raises:
-        UnsafePickleError: it is cut or damaged, or names something that gensim's vectors do not.
+        UnsafePickleError: it is truncated or damaged, or refers to a name that is not accepted.
     """
     try:
-        # Of instructions that are refused anyway, the library warns of how they are written.
+        # The library warns about instructions that are rejected anyway.
         with warnings.catch_warnings(action="ignore"):
-            return _followed(_Machine(), pickletools.genops(io.BytesIO(data)))
+            return _interpret(_Machine(), pickletools.genops(io.BytesIO(data)))
     except UnsafePickleError:
         raise
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
         reason = " ".join(f"{error}".split())[:100]
-        raise UnsafePickleError(f"is no readable pickle: {reason}") from error
+        raise UnsafePickleError(f"is not a readable pickle: {reason}") from error
 
 
-def _followed(machine: "_Machine", instructions: Iterator[tuple[Any, Any, int | None]]) -> Any:
+def _interpret(machine: "_Machine", instructions: Iterator[tuple[Any, Any, int | None]]) -> Any:
     for opcode, argument, _ in instructions:
         if opcode.name == "STOP":
             return machine.stack.pop()
         machine.do(opcode.name, argument)
-    raise UnsafePickleError("is no readable pickle: it has no end")
+    raise UnsafePickleError("is not a readable pickle: it has no end")
 
 
 def to_array(thing: Any) -> np.ndarray | None:
-    """Return the array that an object is, or None.
+    """Convert a placeholder of a NumPy array to the array; None for anything else.
 
     Raises:
-        UnsafePickleError: its bytes are not as many as its shape needs, or of no plain number type.
+        UnsafePickleError: its bytes do not fit its shape, or its dtype is not a plain number.
     """
     if not isinstance(thing, PickledObject):
         return None
@@ -143,8 +143,8 @@ def to_array(thing: Any) -> np.ndarray | None:
         else ""
     )
     sizes = [n for n in shape if type(n) is int and n >= 0] if isinstance(shape, tuple) else []
-    if code not in _KINDS or not isinstance(data, bytes | bytearray) or not isinstance(shape, tuple):
-        raise UnsafePickleError(f"has an array of no plain numbers: {code[:20] or 'unknown'}")
+    if code not in _DTYPES or not isinstance(data, bytes | bytearray) or not isinstance(shape, tuple):
+        raise UnsafePickleError(f"has an array whose dtype is not a plain number: {code[:20] or 'unknown'}")
     big = isinstance(kind.state, tuple) and len(kind.state) > 1 and kind.state[1] == ">"
     dtype = np.dtype(f"{'>' if big else '<'}{code}")
     if len(sizes) != len(shape) or int(np.prod(sizes, dtype=object)) * dtype.itemsize != len(data):
@@ -153,106 +153,106 @@ def to_array(thing: Any) -> np.ndarray | None:
 
 
 class _Machine:
-    """The stack, and what was put aside to be used again."""
+    """The stack machine: its stack and memo."""
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
-        self.kept: dict[int, Any] = {}
+        self.memo: dict[int, Any] = {}
 
     def do(self, name: str, argument: Any) -> None:
-        """Follow one instruction."""
-        if name in _SAYS_NOTHING:
+        """Execute one instruction."""
+        if name in _IGNORED:
             return
-        if name in _PLAIN:
+        if name in _LITERALS:
             self.stack.append(argument)
         elif name in _CONSTANTS:
             self.stack.append(_CONSTANTS[name])
         elif name in ("MEMOIZE", "BINPUT", "LONG_BINPUT"):
-            self.kept[len(self.kept) if argument is None else argument] = self.stack[-1]
+            self.memo[len(self.memo) if argument is None else argument] = self.stack[-1]
         elif name in ("BINGET", "LONG_BINGET"):
-            self.stack.append(self.kept[argument])
+            self.stack.append(self.memo[argument])
         elif name == "GLOBAL":
             self._name(*argument.split(" ", 1))
         elif name in _STEPS:
             _STEPS[name](self)
         else:
-            raise UnsafePickleError(f"has an instruction that is not followed: {name}")
+            raise UnsafePickleError(f"has an unsupported instruction: {name}")
 
     def since_mark(self) -> list[Any]:
-        """Take what lies above the last mark."""
+        """Pop everything above the last mark."""
         at = len(self.stack) - 1
         while self.stack[at] is not _MARK:
             at -= 1
             if at < 0:
-                raise UnsafePickleError("is no readable pickle: a mark is missing")
+                raise UnsafePickleError("is not a readable pickle: a mark is missing")
         above = self.stack[at + 1 :]
         del self.stack[at:]
         return above
 
-    def several(self, n: int) -> list[Any]:
-        """Take the last ``n``."""
+    def pop_n(self, n: int) -> list[Any]:
+        """Pop the last ``n`` values."""
         if len(self.stack) < n:
-            raise UnsafePickleError("is no readable pickle: its stack is empty")
+            raise UnsafePickleError("is not a readable pickle: its stack is empty")
         taken = self.stack[len(self.stack) - n :]
         del self.stack[len(self.stack) - n :]
         return taken
 
     def drop(self, values: list[Any]) -> None:
-        """Leave what was taken where it is."""
+        """Discard values that were popped."""
 
     def _name(self, module: str, name: str) -> None:
-        path = f"{_OLD.get(module, module)}.{name}"
-        if path not in _NAMES and not path.startswith("gensim."):
-            raise UnsafePickleError(f"names code, which is not run: {path[:80]}")
+        path = f"{_PYTHON2_MODULES.get(module, module)}.{name}"
+        if path not in _ACCEPTED_NAMES and not path.startswith("gensim."):
+            raise UnsafePickleError(f"refers to code, which is not run: {path[:80]}")
         self.stack.append(GlobalName(path))
 
     def stack_global(self) -> None:
-        """Name what two texts on the stack say."""
-        module, name = self.several(2)
+        """Push the global whose module and name are on the stack."""
+        module, name = self.pop_n(2)
         if not isinstance(module, str) or not isinstance(name, str):
-            raise UnsafePickleError("is no readable pickle: a name is no text")
+            raise UnsafePickleError("is not a readable pickle: a name is not a string")
         self._name(module, name)
 
     def reduce(self) -> None:
-        """Put down what a call would have made."""
-        called, arguments = self.several(2)
+        """Push a placeholder for the result of a call."""
+        called, arguments = self.pop_n(2)
         if not isinstance(called, GlobalName) or not isinstance(arguments, tuple):
-            raise UnsafePickleError("calls what is no name")
-        self.stack.append(_made(called.path, arguments))
+            raise UnsafePickleError("calls something that is not a name")
+        self.stack.append(_call_result(called.path, arguments))
 
     def build(self) -> None:
-        """Give an object its state."""
+        """Set the state of an object."""
         state = self.stack.pop()
         if not isinstance(self.stack[-1], PickledObject):
-            raise UnsafePickleError("gives a state to what is no object")
+            raise UnsafePickleError("sets the state of something that is not an object")
         self.stack[-1].state = state
 
     def new_dict(self) -> None:
-        """Make a dictionary of what lies above the last mark."""
+        """Push a dictionary of everything above the last mark."""
         pairs = self.since_mark()
         self.stack.append({})
         self.add_items(pairs)
 
     def add_items(self, pairs: list[Any]) -> None:
-        """Put keys and values into a dictionary, or an object that is like one."""
+        """Add keys and values to a dictionary or a dictionary-like object."""
         target = self.stack[-1]
         table = target.items if isinstance(target, PickledObject) else target
         if not isinstance(table, dict) or len(pairs) % 2:
-            raise UnsafePickleError("puts keys into what is no dictionary")
+            raise UnsafePickleError("adds keys to something that is not a dictionary")
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
-            # Others could be nested so deep that to hash them ends the process.
+            # Others could be nested so deeply that hashing them crashes the process.
             if not isinstance(key, str | int | float | bytes | None):
-                raise UnsafePickleError("has a key that is neither text nor number")
+                raise UnsafePickleError("has a key that is neither a string nor a number")
             table[key] = value
 
     def extend(self, values: list[Any]) -> None:
-        """Put values behind a list."""
+        """Append values to a list."""
         if not isinstance(self.stack[-1], list):
-            raise UnsafePickleError("puts values into what is no list")
+            raise UnsafePickleError("adds values to something that is not a list")
         self.stack[-1].extend(values)
 
 
-def _made(path: str, arguments: tuple[Any, ...]) -> Any:
+def _call_result(path: str, arguments: tuple[Any, ...]) -> Any:
     if path == "_codecs.encode" and len(arguments) == 2 and isinstance(arguments[0], str):
         return arguments[0].encode("latin-1")  # how protocol 2 writes bytes
     if path in ("collections.OrderedDict", "collections.defaultdict"):
@@ -267,9 +267,9 @@ def _made(path: str, arguments: tuple[Any, ...]) -> Any:
 
 
 def _new(machine: _Machine, n: int) -> None:
-    called, *rest = machine.several(n)
+    called, *rest = machine.pop_n(n)
     if not isinstance(called, GlobalName):
-        raise UnsafePickleError("makes an object of what is no class")
+        raise UnsafePickleError("constructs something that is not a class")
     machine.stack.append(PickledObject(called.path, tuple(rest[0]) if isinstance(rest[0], tuple) else ()))
 
 
@@ -278,24 +278,24 @@ _STEPS: dict[str, Callable[[_Machine], None]] = {
     "EMPTY_DICT": lambda m: m.stack.append({}),
     "EMPTY_LIST": lambda m: m.stack.append([]),
     "EMPTY_TUPLE": lambda m: m.stack.append(()),
-    "EMPTY_SET": lambda m: m.stack.append([]),  # as a list: what is in it is never asked for
+    "EMPTY_SET": lambda m: m.stack.append([]),  # as a list: its contents are never used
     "DICT": _Machine.new_dict,
     "LIST": lambda m: m.stack.append(m.since_mark()),
     "TUPLE": lambda m: m.stack.append(tuple(m.since_mark())),
     "FROZENSET": lambda m: m.stack.append(m.since_mark()),
-    "TUPLE1": lambda m: m.stack.append(tuple(m.several(1))),
-    "TUPLE2": lambda m: m.stack.append(tuple(m.several(2))),
-    "TUPLE3": lambda m: m.stack.append(tuple(m.several(3))),
-    "APPEND": lambda m: m.extend(m.several(1)),
+    "TUPLE1": lambda m: m.stack.append(tuple(m.pop_n(1))),
+    "TUPLE2": lambda m: m.stack.append(tuple(m.pop_n(2))),
+    "TUPLE3": lambda m: m.stack.append(tuple(m.pop_n(3))),
+    "APPEND": lambda m: m.extend(m.pop_n(1)),
     "APPENDS": lambda m: m.extend(m.since_mark()),
     "ADDITEMS": lambda m: m.extend(m.since_mark()),
-    "SETITEM": lambda m: m.add_items(m.several(2)),
+    "SETITEM": lambda m: m.add_items(m.pop_n(2)),
     "SETITEMS": lambda m: m.add_items(m.since_mark()),
     "STACK_GLOBAL": _Machine.stack_global,
     "REDUCE": _Machine.reduce,
     "NEWOBJ": lambda m: _new(m, 2),
     "NEWOBJ_EX": lambda m: _new(m, 3),
     "BUILD": _Machine.build,
-    "POP": lambda m: m.drop(m.several(1)),
+    "POP": lambda m: m.drop(m.pop_n(1)),
     "POP_MARK": lambda m: m.drop(m.since_mark()),
 }
