@@ -4,7 +4,6 @@ python distill.py mybooks/ --out runs/student distill.teacher=runs/mine model.n_
 """
 
 import argparse
-import time
 from pathlib import Path
 
 import torch.nn.functional as F
@@ -21,6 +20,7 @@ from firstlight.runs import RunDirectory, run_recipe
 from firstlight.stages.artifacts import PretrainArtifacts
 from firstlight.stages.finalize import write_report
 from firstlight.stages.pretrain import PretrainRecipe
+from firstlight.stages.process_clock import process_start
 from firstlight.stages.request import pretrain_request
 from firstlight.stages.settings import PretrainSettings
 from firstlight.train import TrainContext
@@ -99,7 +99,7 @@ class DistillationRecipe(PretrainRecipe):
 
 def main() -> None:
     """Train a student, or resume its run."""
-    started = time.perf_counter()
+    started = process_start()
     parser = argparse.ArgumentParser(description="Pre-train with knowledge distillation.")
     parser.add_argument("inputs", nargs="*", metavar="CORPUS|KEY=VALUE")
     parser.add_argument("--out", type=Path, default=Path("runs/student"))
