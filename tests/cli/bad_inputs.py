@@ -402,7 +402,7 @@ TOKENIZER = [
     Case(
         "tokenizer vectors eval evil.kv --similarity text.txt",
         1,
-        ("evil.kv: names code, which is not run", "os.system"),
+        ("evil.kv: refers to code, which is not run", "os.system"),
     ),
     Case("tokenizer vectors eval good.vec --similarity text.txt", 1, ("text.txt:2: is not a word pair with a score",)),
     Case(
@@ -414,7 +414,9 @@ TOKENIZER = [
         f"pretrain text.txt --out new {SMALL} model.embeddings=cut.vec", 1, ("cut.vec:3: the number of words differs",)
     ),
     Case(
-        f"pretrain text.txt --out new {SMALL} model.embeddings=evil.kv", 1, ("evil.kv: names code, which is not run",)
+        f"pretrain text.txt --out new {SMALL} model.embeddings=evil.kv",
+        1,
+        ("evil.kv: refers to code, which is not run",),
     ),
     Case(
         "pretrain text.txt --out new tokenizer.vocab_source=good.vec",

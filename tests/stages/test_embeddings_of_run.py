@@ -161,7 +161,11 @@ def test_a_dry_run_counts_as_the_run_would_and_writes_nothing() -> None:
         (["model.embeddings=none.txt"], TokenizerError, "none.txt: no such file"),
         (["model.embeddings=text.txt"], TokenizerError, "text.txt:1: is not a file of word vectors"),
         (["model.embeddings=chinese.txt"], TokenizerError, "a vector for no token"),
-        (["tokenizer.kind=word", "tokenizer.vocab_source=vectors"], UsageError, "no word vectors to take the vocabulary from"),
+        (
+            ["tokenizer.kind=word", "tokenizer.vocab_source=vectors"],
+            UsageError,
+            "no word vectors to take the vocabulary from",
+        ),
         (["tokenizer.kind=word", "tokenizer.vocab_source=none.txt"], TokenizerError, "none.txt: no such file"),
     ],
 )

@@ -1,7 +1,7 @@
 """Read pickles safely: instructions are interpreted with placeholders; nothing is imported, nothing is called.
 
-A pickle is a program for a stack machine, and Python's own reader runs it: it imports the names in it and calls them, so
-that the author of the file can run anything. Here the instructions are followed without that. Only the names that
+A pickle is a program for a stack machine, and Python's own reader runs it: it imports the names in it and calls them,
+so that the author of the file can run anything. Here the instructions are followed without that. Only the names that
 gensim's vectors contain are accepted.
 """
 
