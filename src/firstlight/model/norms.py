@@ -4,6 +4,7 @@ To add one, write a subclass of ``Norm`` and a line in ``parts.NORMS``, or name 
 ``model.norm = "package.module:Class"``.
 """
 
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from jaxtyping import Float
@@ -14,7 +15,7 @@ from firstlight.model.kernels.norm_rope import rms_norm
 from firstlight.model.parts import load_part
 
 
-class Norm(nn.Module):
+class Norm(nn.Module, ABC):
     """The interface of a norm, built as ``Norm(width, eps=eps)``; a vector called ``weight`` starts at one.
 
     Attributes:
@@ -23,9 +24,9 @@ class Norm(nn.Module):
 
     default_eps: ClassVar[float] = 1e-5
 
+    @abstractmethod
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Normalise the last dimension."""
-        raise NotImplementedError
 
 
 class LayerNorm(nn.LayerNorm, Norm):
