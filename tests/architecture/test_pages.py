@@ -52,7 +52,8 @@ def check(words: list[str]) -> None:
         name = rest[0] if rest and rest[0] in command.commands else _default(command)
         assert name, f"no such command: {' '.join(words)}"
         command, rest = command.commands[name], rest[rest[:1] == [name] :]
-    if "--help" in rest or "--version" in rest:
+    # Options that act as soon as they are parsed: the parser would run them.
+    if {"--help", "--version", "--install-completion", "--show-completion"} & set(rest):
         return
     context = command.make_context(words[-1], list(rest))
     _check_settings(words, [word for value in context.params.values() if isinstance(value, list) for word in value])
@@ -185,3 +186,9 @@ def generator() -> ModuleType:
 def test_reference_is_up_to_date(name: str):
     written = (REFERENCE / name).read_text(encoding="utf-8")
     assert written == generator().PAGES[name](), f"docs/reference/{name} is stale. Run: make docs"
+
+
+def test_scripts_on_pages_are_there():
+    for page in PAGES:
+        for script in set(re.findall(r"\bbenchmarks/[\w/]+\.py", page.read_text(encoding="utf-8"))):
+            assert (ROOT / script).is_file(), f"{page.name}: {script}"
