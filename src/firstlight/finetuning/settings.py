@@ -10,10 +10,12 @@ from firstlight.config import Settings
 class AdapterSettings(Settings):
     """Low-rank adapters (Hu et al. 2021), by the library peft."""
 
-    kind: Literal["none", "lora", "dora", "rslora"] = Field("none", description="none: all weights are trained")
-    r: int = Field(16, ge=1, description="rank")
+    kind: Literal["none", "lora", "dora", "rslora"] = Field(
+        "none", description="lora, dora, rslora, or none: all weights are trained"
+    )
+    r: int = Field(16, ge=1, description="rank of the adapters")
     alpha: int = Field(32, ge=1, description="the adapter's output is scaled by alpha / r (rslora: alpha / sqrt(r))")
-    dropout: float = Field(0.0, ge=0, lt=1, description="of the adapters' inputs")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout of the adapters' inputs")
     base: Literal["full", "int8", "nf4"] = Field(
         "full", description="precision of the frozen matrices: full, or quantized to eight or four bits (QLoRA)"
     )
@@ -34,9 +36,9 @@ class TuningSettings(Settings):
         0.5, ge=0, description="weight of the language-model loss added to a head's own (GPT-1's lambda)"
     )
     dropout: float | None = Field(
-        None, ge=0, lt=1, description="of embeddings, attention and residuals; by default as pre-trained"
+        None, ge=0, lt=1, description="dropout of embeddings, attention and residuals; by default as in pre-training"
     )
-    head_dropout: float = Field(0.1, ge=0, lt=1, description="of the heads' inputs")
+    head_dropout: float = Field(0.1, ge=0, lt=1, description="dropout of the heads' inputs")
     special_tokens: Literal["auto", "new", "eot"] = Field(
         "auto",
         description="start, delimiter, extract: new tokens, or end-of-text for all of them; auto: eot with adapters",
@@ -51,7 +53,7 @@ class TuningSettings(Settings):
         description="gradual unfreezing: epochs until the next layer is trained, from the last one down; 0 = off",
     )
     mixing: Literal["proportional", "equal"] | Annotated[float, Field(ge=1)] = Field(
-        "proportional", description="of several tasks; a number is a temperature: 1 is proportional"
+        "proportional", description="sampling of several tasks; a number is a temperature: 1 is proportional"
     )
     replay_fraction: float = Field(
         0.0, ge=0, lt=1, description="fraction of updates on the text that the model was pre-trained on"

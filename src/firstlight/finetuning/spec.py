@@ -14,13 +14,13 @@ Truncation = Literal["tail", "head", "middle", "error"]
 class DataFiles(Settings):
     """The files of a task, and their format."""
 
-    folder: str = Field("", description="of the files below; relative to the TOML, or to --data")
+    folder: str = Field("", description="folder of the files below; relative to the TOML, or to --data")
     train: str | list[str] = Field(description="file, folder or zip; names may be globs; or hf:NAME[:CONFIG][@SPLIT]")
-    valid: str | list[str] | None = Field(None, description="as train; valid_ratio of train where it is not set")
-    test: str | list[str] | None = Field(None, description="as train")
+    valid: str | list[str] | None = Field(None, description="like train; if not set, valid_ratio of train")
+    test: str | list[str] | None = Field(None, description="like train")
     format: Format = Field("auto", description="auto: by the suffix; folders: a folder per label, a file per text")
-    encoding: str = Field("utf-8", description="such as utf-8, latin-1, gb18030")
-    delimiter: str | None = Field(None, description="between fields; by default comma for csv, tab for tsv")
+    encoding: str = Field("utf-8", description="encoding of the files, such as utf-8, latin-1, gb18030")
+    delimiter: str | None = Field(None, description="separator of fields; by default comma for csv, tab for tsv")
     header: bool = Field(True, description="the first line names the columns; else they are numbered from 0")
     quotes: bool | None = Field(None, description="quotes may enclose delimiters; by default true for csv, not for tsv")
     max_fields: int | None = Field(None, ge=2, description="split lines into so many fields; the last keeps delimiters")
@@ -71,9 +71,9 @@ class TaskSpec(Settings):
     )
     labels: list[str] = Field([], description="names of the labels; by default label_values")
     scale: tuple[float, float] | None = Field(None, description="lowest and highest score; by default those of train")
-    valid_ratio: float = Field(0.1, gt=0, lt=1, description="of train, per label, where no valid file is named")
+    valid_ratio: float = Field(0.1, gt=0, lt=1, description="fraction of train, per label, where no valid file is set")
     truncation: Truncation = Field("tail", description="the part of a text that is cut off where it is too long")
-    metric: str = Field("auto", description="by which checkpoints are compared: such as accuracy, f1, pearson")
+    metric: str = Field("auto", description="metric that selects the best checkpoint, such as accuracy, f1, pearson")
     class_weights: Literal["none", "balanced"] = "none"
     pool: Literal["last", "mean"] = Field(
         "last", description="what the head reads: the extract token, as in GPT-1, or the mean of all, as in Image GPT"

@@ -22,7 +22,7 @@ class FamilyDefaults:
         mlp: MLP, unless ``model.mlp`` names another.
         norm_position: before each sublayer, or after its residual sum.
         qk_norm: queries and keys are normalised.
-        bias: linear layers have biases (those of ``qkv`` are told by ``qkv_bias``).
+        bias: linear layers have biases (except ``qkv``: see ``qkv_bias``).
         qkv_bias: the query, key and value projection has a bias.
         tied: embeddings and head share weights, unless ``model.tie_embeddings`` decides.
         has_dropout: dropout may be used.
@@ -62,8 +62,10 @@ class RopeScaling(Settings):
 
     factor: float = Field(ge=1, description="divisor of the frequencies")
     original: int | None = Field(None, ge=1, description="context length of pre-training")
-    low: float = Field(1.0, gt=0, description="rotations within it below which the whole factor applies")
-    high: float = Field(4.0, gt=0, description="rotations within it above which nothing changes")
+    low: float = Field(
+        1.0, gt=0, description="frequencies with fewer rotations within original are divided by the whole factor"
+    )
+    high: float = Field(4.0, gt=0, description="frequencies with more rotations within original are unchanged")
 
     @model_validator(mode="after")
     def _check_order(self) -> "RopeScaling":
@@ -83,12 +85,12 @@ class ModelConfig(Settings):
     """
 
     family: Family = Field("modern", description="architecture, and the transformers class it is saved as")
-    n_layer: int = Field(6, ge=1, description="blocks")
-    n_head: int = Field(6, ge=1, description="query heads")
+    n_layer: int = Field(6, ge=1, description="number of blocks")
+    n_head: int = Field(6, ge=1, description="number of query heads")
     n_kv_head: int | None = Field(
-        None, ge=1, description="key and value heads; fewer than n_head: grouped-query attention"
+        None, ge=1, description="number of key and value heads; fewer than n_head: grouped-query attention"
     )
-    n_embd: int = Field(384, ge=1, description="width")
+    n_embd: int = Field(384, ge=1, description="width of the hidden states")
     d_head: int | None = Field(None, ge=1, description="width of a head; n_embd / n_head where not set")
     d_ff: int | None = Field(
         None, ge=1, description="inner width of the MLP; 4 n_embd, or 8/3 n_embd rounded up to 32 for SwiGLU"
@@ -106,7 +108,7 @@ class ModelConfig(Settings):
     )
     tie_embeddings: bool | None = Field(None, description="head and embedding share weights; true for gpt1 to gpt3")
     dropout: float = Field(
-        0.0, ge=0, lt=1, description="of embeddings, attention and residuals; none in llama and modern"
+        0.0, ge=0, lt=1, description="dropout of embeddings, attention and residuals; not supported by llama and modern"
     )
     init_std: float = Field(0.02, gt=0, description="standard deviation of initial embeddings and matrices")
     residual_init: Literal["scaled", "zero"] = Field(
@@ -196,7 +198,7 @@ class ModelConfig(Settings):
 
     @property
     def eps(self) -> float:
-        """What the norms add to the variance."""
+        """The epsilon that norms add to the variance."""
         default: float = load_part("norm", self.choice("norm")).default_eps
         return self.norm_eps or default
 
@@ -207,7 +209,7 @@ class ModelConfig(Settings):
 
     @property
     def attention_scale(self) -> float:
-        """What scores are multiplied by; GPT-Neo's is 1, for which its initialisation compensates."""
+        """Factor of the attention scores; 1 in GPT-Neo, whose initialisation compensates for it."""
         return 1.0 if self.family == "gpt3" else float(self.head_dim**-0.5)
 
     def is_local(self, layer: int) -> bool:

@@ -20,8 +20,8 @@ class AdamW(OptimizerSettings):
 
     name: Literal["adamw"] = "adamw"
     betas: tuple[Beta, Beta] = Field((0.9, 0.95), description="decay of the two moments")
-    eps: float = Field(1e-8, gt=0)
-    weight_decay: float = Field(0.1, ge=0, description="of matrices and embeddings; never of vectors")
+    eps: float = Field(1e-8, gt=0, description="added to the denominator of the update")
+    weight_decay: float = Field(0.1, ge=0, description="weight decay of matrices and embeddings; vectors have none")
 
     supports_lr_scales: ClassVar[bool] = True
 

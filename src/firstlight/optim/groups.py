@@ -1,4 +1,4 @@
-"""Which parameters an optimizer treats alike: an ordered list of rules, of which the first that matches decides."""
+"""Parameter groups: an ordered list of rules, of which the first that matches decides."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 NamedParameter = tuple[str, nn.Parameter]
 
-# Muon is for maps between hidden states; what reads tokens or writes logits goes to AdamW.
+# Muon is for matrices between hidden states; embeddings and the head are trained by AdamW.
 _EMBEDDING = re.compile(r"(^|\.)(embed|positions|head)\.")
 
 

@@ -28,23 +28,27 @@ _MAX_STACK_NUMEL = 2**24
 
 
 class Muon(OptimizerSettings):
-    """Settings of Muon, and of AdamW for the parameters that are no hidden matrices."""
+    """Settings of Muon, and of AdamW for the parameters that are not hidden matrices."""
 
     name: Literal["muon"] = "muon"
     lr: float = Field(0.02, gt=0, description="learning rate of hidden matrices")
-    momentum: float = Field(0.95, ge=0, lt=1)
+    momentum: float = Field(0.95, ge=0, lt=1, description="decay of the momentum of hidden matrices")
     nesterov: bool = Field(True, description="use Nesterov momentum")
     ns_steps: int = Field(5, ge=1, le=20, description="Newton-Schulz iterations")
     ns_precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="of the iterations; auto: bf16 on a GPU and on a CPU that has bf16 units, else fp32"
+        "auto",
+        description="precision of these iterations; auto: bf16 on a GPU and on a CPU that has bf16 units, else fp32",
     )
     adjust_lr_fn: Literal["original", "match_rms_adamw"] = Field(
-        "original", description="scale by shape: sqrt(max(1, rows/columns)), or 0.2 sqrt(max(rows, columns))"
+        "original",
+        description="scale of the update by matrix shape: sqrt(max(1, rows/columns)), or 0.2 sqrt(max(rows, columns))",
     )
-    weight_decay: float = Field(0.0, ge=0, description="of hidden matrices, and of embeddings and head in AdamW")
+    weight_decay: float = Field(
+        0.0, ge=0, description="weight decay of hidden matrices (Muon), embeddings and head (AdamW)"
+    )
     adamw_lr: float = Field(3e-3, gt=0, description="learning rate of embeddings, head, norms and biases")
-    betas: tuple[Beta, Beta] = Field((0.9, 0.95), description="AdamW's")
-    eps: float = Field(1e-8, gt=0, description="AdamW's")
+    betas: tuple[Beta, Beta] = Field((0.9, 0.95), description="decay of AdamW's two moments")
+    eps: float = Field(1e-8, gt=0, description="added to the denominator of AdamW's update")
 
     def build(
         self,

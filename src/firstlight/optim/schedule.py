@@ -24,13 +24,15 @@ class ScheduleSettings(Settings):
 
     name: str = Field(
         "wsd",
-        description="constant, linear, cosine, wsd (warm up, stay, decay linearly) or package.module:function",
+        description="constant, linear, cosine, wsd (warm up, stay constant, decay linearly) or package.module:function",
     )
     warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up")
-    warmup_ratio: float = Field(0.0, ge=0, le=1, description="the same as a share of all steps; the longer one counts")
-    decay_ratio: float = Field(0.4, gt=0, le=1, description="share of the steps after warm-up in which wsd decays")
-    min_ratio: float = Field(0.0, ge=0, le=1, description="share of the learning rate at the end")
-    options: dict[str, Any] = Field({}, description="keyword arguments of package.module:function")
+    warmup_ratio: float = Field(
+        0.0, ge=0, le=1, description="warm-up as a fraction of all steps; the longer one counts"
+    )
+    decay_ratio: float = Field(0.4, gt=0, le=1, description="fraction of the steps after warm-up in which wsd decays")
+    min_ratio: float = Field(0.0, ge=0, le=1, description="final learning rate, as a fraction of the highest")
+    options: dict[str, Any] = Field({}, description="keyword arguments for package.module:function")
 
     @field_validator("name")
     @classmethod

@@ -1,4 +1,4 @@
-"""The interface of an optimizer: the settings that all of them have, and what the rest of the system asks of them."""
+"""The interface of an optimizer: common settings, and the methods that the rest of the package calls."""
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -21,9 +21,9 @@ class OptimizerSettings(TaggedSettings):
     """
 
     lr: float = Field(1e-3, gt=0, description="learning rate")
-    weight_decay: float = Field(0.0, ge=0, description="of matrices and embeddings; never of vectors")
-    clip_norm: float = Field(1.0, ge=0, description="bound on the norm of the gradient; 0 = none")
-    clip_value: float = Field(0.0, ge=0, description="bound on each value of the gradient; 0 = none")
+    weight_decay: float = Field(0.0, ge=0, description="weight decay of matrices and embeddings; vectors have none")
+    clip_norm: float = Field(1.0, ge=0, description="largest norm of the gradient; 0 = none")
+    clip_value: float = Field(0.0, ge=0, description="largest absolute value in the gradient; 0 = none")
     schedule: ScheduleSettings = ScheduleSettings()
 
     supports_lr_scales: ClassVar[bool] = False

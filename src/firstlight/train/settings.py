@@ -24,7 +24,7 @@ class SpikeGuardSettings(Settings):
     spike_sigma: float = Field(
         8.0, ge=0, description="a loss this many robust deviations above its median is a spike; 0 = off"
     )
-    spike_window: int = Field(100, ge=20, description="recent losses that the median is taken of")
+    spike_window: int = Field(100, ge=20, description="number of recent losses in the median")
     spike_steps: int = Field(3, ge=1, description="consecutive spikes before the run rolls back to a checkpoint")
     max_rollbacks: int = Field(3, ge=0, description="rollbacks before the run fails")
 
@@ -40,9 +40,9 @@ class TrainSettings(Settings):
     epochs: float | None = Field(None, gt=0, description="stop after this many passes over the training text")
     minutes: float | None = Field(None, gt=0, description="stop after this much wall time")
     convergence: ConvergenceSettings = ConvergenceSettings()
-    batch_tokens: int = Field(8192, ge=1, description="tokens of one update, over all processes and micro-batches")
+    batch_tokens: int = Field(8192, ge=1, description="tokens per update, over all processes and micro-batches")
     micro_batch: Count | Literal["auto"] = Field(
-        "auto", description="rows of one forward pass; auto: what fits into memory"
+        "auto", description="rows per forward pass; auto: as many as fit into memory"
     )
     activation_checkpointing: bool = Field(False, description="recompute activations in backward, to save memory")
     ema_decay: float = Field(0.0, ge=0, lt=1, description="decay of a moving average of the weights; 0 = none")
@@ -51,8 +51,8 @@ class TrainSettings(Settings):
     checkpoint_every: int = Field(500, ge=0, description="steps between checkpoints; 0 = only at the end")
     keep_last: int = Field(2, ge=1, description="latest checkpoints to keep besides the best one")
     sample_every: int = Field(500, ge=0, description="steps between samples; 0 = only at the end")
-    sample_tokens: int = Field(120, ge=1, description="tokens of a sample")
-    sample_temperature: float = Field(0.7, ge=0, description="of samples; 0: greedy")
+    sample_tokens: int = Field(120, ge=1, description="number of tokens per sample")
+    sample_temperature: float = Field(0.7, ge=0, description="sampling temperature; 0: greedy decoding")
     sample_prompt: str = Field("", description="prompt of samples; empty: end-of-text")
     stop_after: int = Field(0, ge=0, description="save and stop after this step, as on a signal; 0 = never")
     log_every: int = Field(10, ge=1, description="steps between lines of metrics.jsonl")
