@@ -21,7 +21,7 @@ def test_two_processes_equal_one(micro, tiny, run, tmp_path):
     assert len(one) == len(two) == 30
     assert two == pytest.approx(one, rel=2e-4)
     assert _losses(tmp_path / "two", "valid_loss") == pytest.approx(_losses(tmp_path / "one", "valid_loss"), rel=2e-4)
-    assert both.stdout.count("stopped by") == 1, "only the first process prints"
+    assert both.stdout.count("finished at step") == 1, "only the first process prints"
     resumed = run("pretrain", tmp_path / "two", "--resume", "train.steps=34", launcher=TORCHRUN)
     assert len(_losses(tmp_path / "two")) == 34, resumed.stderr
     finished = run("pretrain", tmp_path / "two", "--resume", launcher=TORCHRUN)

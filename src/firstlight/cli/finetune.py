@@ -74,15 +74,15 @@ def finetune(
 
 
 def _print_finetuned(result: "FinetuneResult") -> None:
-    how = f"stopped by {result.stopped_by}" if result.finished else f"interrupted by {result.stopped_by}, saved"
-    print(f"{result.run}: {how} at step {result.step} after {result.seconds:,.1f} s")
+    how = "finished" if result.finished else "stopped, checkpoint saved"
+    print(f"{result.run}: {how} at step {result.step} ({result.stopped_by}; {result.seconds:,.1f} s)")
     for side in ("valid", "test"):
         _print_metrics(side, getattr(result, side))
     if result.forgetting:
         before, after = result.forgetting["before"], result.forgetting["after"]
         print(f"loss on the pre-training text: {before:.4f} before, {after:.4f} after")
     if not result.finished:
-        print(f"Continue with: firstlight finetune {shlex.quote(str(result.run))} --resume")
+        print(f"Resume with: firstlight finetune {shlex.quote(str(result.run))} --resume")
     if result.report is not None:
         print(f"report: {result.report}")
 

@@ -72,7 +72,7 @@ def _finished_result(recipe: Recipe[S, A, R], request: Request[S]) -> R | None:
     state = request.run.read_state()
     if state.get("status") != "finished":
         return None
-    progress.notice(f"{request.run.path} has finished already (by {state['stopped_by']}, step {state['step']})")
+    progress.notice(f"{request.run.path} has finished already ({state['stopped_by']}, step {state['step']})")
     return recipe.result_class.from_json(state["result"], request.run)
 
 
