@@ -128,13 +128,13 @@ def test_a_base_class_as_interface():
 
     assert load_object("m", {"m": Mine}, kind="part", interface=Settings) is Mine
     assert load_object("m", {"m": Mine()}, kind="part", interface=Settings)
-    with pytest.raises(ConfigError, match="no subclass of firstlight.config.validation.Settings"):
+    with pytest.raises(ConfigError, match="not a subclass of firstlight.config.validation.Settings"):
         load(here("Good"), Settings)
 
 
 def test_a_predicate_as_interface():
     assert load(here("Good"), lambda found: None)
-    with pytest.raises(ConfigError, match="does not work as tracker: it is too good"):
+    with pytest.raises(ConfigError, match="cannot be used as tracker: it is too good"):
         load(here("Good"), lambda found: "it is too good")
 
 

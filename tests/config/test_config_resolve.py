@@ -193,7 +193,7 @@ def test_settings_are_frozen():
         ({"optim": {"name": LION, "beta": 2}}, "optim.beta", "less than 1"),
         ({"optim": {"name": LION, "momentum": 2}}, "optim.momentum", "unknown setting"),
         ({"optim": {"name": "lion_of_nobody:Lion"}}, "optim.name", "No module named 'lion_of_nobody'"),
-        ({"optim": {"name": "json:JSONDecoder"}}, "optim.name", "no subclass of"),
+        ({"optim": {"name": "json:JSONDecoder"}}, "optim.name", "not a subclass of"),
         ({"optim": {"name": "json:dumps"}}, "optim.name", "the function dumps"),
         ({"model": {"n_layer": 0}}, "model.n_layer", "greater than or equal to 1"),
         ({"model": {"n_layer": 3}}, "model.n_layer", "must be even"),

@@ -376,7 +376,7 @@ def test_an_external_reader_may_replace_a_builtin_one(subtitles: Path):
 def test_errors_of_an_external_reader_name_it_and_the_file(subtitles: Path):
     for name, problem in (
         ("Broken", r"films/a.srt: subtitles:Broken failed: KeyError: 'two'"),
-        ("Numbers", r"films/a.srt: subtitles:Numbers yielded something else than a Document of text .found int"),
+        ("Numbers", r"films/a.srt: subtitles:Numbers yielded something other than a Document of text .found int"),
     ):
         with pytest.raises(CorpusError, match=problem):
             list(open_corpus([str(subtitles / "a.srt")], CorpusSettings(readers=[f"subtitles:{name}"])))

@@ -328,7 +328,7 @@ def test_a_kind_from_outside_is_fine_tuned_and_predicts(tmp_path: Path) -> None:
     assert np.mean(right) == pytest.approx(found["value"])
     wrong = firstlight(tmp_path, "finetune", "b", "wrong.toml", "--out", "wrong", ok=False)
     assert wrong.returncode == 2
-    assert "wrong.toml: kind: my_kinds:NOT_A_KIND does not work as task kind: it is int" in wrong.stderr
+    assert "wrong.toml: kind: my_kinds:NOT_A_KIND cannot be used as task kind: it is int" in wrong.stderr
 
 
 def test_settings_are_checked_against_the_kind(tmp_path: Path) -> None:

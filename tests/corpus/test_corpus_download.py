@@ -65,7 +65,7 @@ def test_a_file_of_unknown_length(web: Any, target: Path, events: list[progress.
 
 
 def test_other_bytes_are_deleted_and_said(web: Any, target: Path):
-    with pytest.raises(CorpusError, match="has other bytes than expected, and was deleted") as caught:
+    with pytest.raises(CorpusError, match="does not have the expected SHA-256, and was deleted") as caught:
         get(web, target, "0" * 64)
     assert (caught.value.found, caught.value.expected) == (f"SHA-256 {RIGHT}", "0" * 64)
     assert names(target.parent) == set()
@@ -74,7 +74,7 @@ def test_other_bytes_are_deleted_and_said(web: Any, target: Path):
 def test_a_file_that_rotted_in_the_cache_is_deleted_and_fetched_again(web: Any, target: Path):
     get(web, target)
     target.write_bytes(DATA[:-1])
-    with pytest.raises(CorpusError, match="has other bytes than expected, and was deleted"):
+    with pytest.raises(CorpusError, match="does not have the expected SHA-256, and was deleted"):
         get(web, target)
     assert not target.exists()
     get(web, target)
@@ -88,10 +88,10 @@ def test_an_unknown_sum_is_recorded_and_then_checked(web: Any, target: Path, eve
     assert recorded.read_text().strip() == RIGHT
     get(web, target, None)
     target.write_bytes(b"other")
-    with pytest.raises(CorpusError, match="has other bytes than expected") as caught:
+    with pytest.raises(CorpusError, match="does not have the expected SHA-256") as caught:
         get(web, target, None)
     web.files["/file"] = b"changed at home"
-    with pytest.raises(CorpusError, match="has other bytes than expected") as caught:
+    with pytest.raises(CorpusError, match="does not have the expected SHA-256") as caught:
         get(web, target, None)
     assert f"delete {recorded}" in str(caught.value.fix)
     recorded.unlink()
@@ -227,7 +227,7 @@ def test_offline_says_where_the_file_goes(cache: Path):
 
 
 def test_what_is_no_web_address(cache: Path):
-    with pytest.raises(CorpusError, match="is no web address"):
+    with pytest.raises(CorpusError, match="is not an http or https URL"):
         fetch("file:///etc/passwd", cache / "file.txt")
     assert not (cache / "file.txt").exists()
 

@@ -83,7 +83,7 @@ def test_parquet_placed_in_the_cache(cache: Path):
 def test_a_wrong_file_in_the_cache_is_refused(cache: Path):
     cache.mkdir()
     (cache / "tinyshakespeare.txt").write_text("To be, or not")
-    with pytest.raises(CorpusError, match="tinyshakespeare.txt: has other bytes than expected"):
+    with pytest.raises(CorpusError, match="tinyshakespeare.txt: does not have the expected SHA-256"):
         open_corpus(["tinyshakespeare"])
 
 
@@ -170,11 +170,15 @@ def damaged() -> bytes:
 
 @pytest.mark.parametrize(
     ("data", "problem"),
-    [(zipped(b="x"), "There is no item named 'a'"), (b"no archive", "not a zip file"), (damaged(), "is no archive")],
+    [
+        (zipped(b="x"), "There is no item named 'a'"),
+        (b"no archive", "not a zip file"),
+        (damaged(), "is not an archive"),
+    ],
 )
 def test_a_broken_archive_is_named(monkeypatch: pytest.MonkeyPatch, web: Any, cache: Path, data: bytes, problem: str):
     offer(monkeypatch, web, data, name="mine.zip", member="a")
-    with pytest.raises(CorpusError, match="is no archive with a file 'a'") as caught:
+    with pytest.raises(CorpusError, match="is not an archive with a file 'a'") as caught:
         open_corpus(["mine"])
     assert problem in str(caught.value)
     assert caught.value.where == str(cache / "mine.zip")

@@ -74,7 +74,7 @@ def test_what_is_no_label(tmp_path: Path, label: object, told: str) -> None:
     ("rows", "told"),
     [
         ("x,1\ny,1\n", "has the same label as every other row, so .*found 1"),
-        ("x,\ny,\n", "a.csv:2: has no label, nor has any other row"),
+        ("x,\ny,\n", "a.csv:2: has no label, and no other row has one"),
         ("x,1\ny,0\n", "has too few rows to take validation rows .*found 2"),
     ],
 )

@@ -43,7 +43,7 @@ def write_optimizer(outside: Path, body: str) -> dict[str, object]:
         ("class Odd(Lion):\n    build = None", "cannot be loaded: PydanticUserError: A non-annotated attribute"),
         ("class Odd(Lion):\n    def build(self, groups): ...", "its build does not accept"),
         ("class Odd(OptimizerSettings): ...", "it does not implement build, state_shapes"),
-        ("class Odd: ...", "no subclass of firstlight.optim.settings.OptimizerSettings"),
+        ("class Odd: ...", "not a subclass of firstlight.optim.settings.OptimizerSettings"),
         ("Odd = LionOptimizer", "the class outside.odd.LionOptimizer"),
     ],
 )

@@ -41,7 +41,7 @@ class MultiLabelHead(TaskHead):
         """Collect the labels of the training rows, unless TASK.toml lists them."""
         labels = spec.labels or sorted({label for row in train for label in row.label or ()})
         if not labels:
-            raise CorpusError("has no label, nor has any other row", where=train[0].where)
+            raise CorpusError("has no label, and no other row has one", where=train[0].where)
 
         def encode(row: RawExample) -> Label:
             if row.label is None:

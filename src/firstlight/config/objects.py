@@ -39,7 +39,7 @@ def load_object(
         raise UnknownName(kind, reference, table, where=where, alternative="package.module:Name")
     problem = None if interface is None else interface_problem(found, interface)
     if problem is not None:
-        raise ConfigError(f"{reference} does not work as {kind}: {problem}", where=label)
+        raise ConfigError(f"{reference} cannot be used as {kind}: {problem}", where=label)
     return found
 
 
@@ -50,7 +50,7 @@ def interface_problem(found: Any, interface: Interface) -> str | None:
     if not getattr(interface, "_is_protocol", False):
         fits = issubclass(found, interface) if isinstance(found, type) else isinstance(found, interface)
         if not fits:
-            return f"it is {_describe(found)}, and no subclass of {_full_name(interface)}"
+            return f"it is {_describe(found)}, which is not a subclass of {_full_name(interface)}"
         if missing := sorted(getattr(found, "__abstractmethods__", ())):
             return f"it does not implement {', '.join(missing)}"
         abstract = sorted(getattr(interface, "__abstractmethods__", ()))

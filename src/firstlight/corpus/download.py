@@ -34,13 +34,13 @@ def fetch(url: str, target: Path, expected: str | None = None, *, pause: float =
     """Return ``target``, fetched from ``url`` unless it is there already, with the right SHA-256.
 
     Args:
-        url: where the file lives.
+        url: the address of the file.
         target: where it is kept.
         expected: its SHA-256; where None, the first download's is recorded and checked from then on.
-        pause: seconds before the first new try; doubled each time.
+        pause: seconds before the first retry; doubled for each further one.
 
     Raises:
-        CorpusError: no connection, an answer that is no file, or other bytes than expected.
+        CorpusError: no connection, a response that is not a file, or content with another SHA-256 than expected.
         StorageError: the cache cannot be written.
     """
     fetch_checked(url, target, expected, pause=pause)
@@ -48,7 +48,7 @@ def fetch(url: str, target: Path, expected: str | None = None, *, pause: float =
 
 
 def fetch_checked(url: str, target: Path, expected: str | None = None, *, pause: float = 1.0) -> str:
-    """Do as ``fetch``; return the SHA-256 that was found, so that nobody need compute it again."""
+    """Like ``fetch``, but return the SHA-256 of the file, so that the caller need not compute it again."""
     recorded = target.with_name(f"{target.name}.sha256")
     if not target.is_file():
         with exclusive_lock(target):
@@ -86,7 +86,7 @@ def exclusive_lock(target: Path) -> Iterator[None]:
                 lock.release()
     except StorageError as error:
         raise StorageError(
-            error.problem, where=error.where, fix="Mend that, or set FIRSTLIGHT_CACHE to a folder elsewhere."
+            error.problem, where=error.where, fix="Fix that, or set FIRSTLIGHT_CACHE to another folder."
         ) from error
 
 
@@ -123,9 +123,9 @@ def _check(found: str, known: str, file: Path, url: str, recorded: Path) -> None
     with storage_errors(file):
         file.unlink(missing_ok=True)
     _validator(file).unlink(missing_ok=True)
-    changed = f"; where its home has changed on purpose, delete {recorded}" if recorded.is_file() else ""
+    changed = f"; if the file at that address has changed on purpose, delete {recorded}" if recorded.is_file() else ""
     raise CorpusError(
-        "has other bytes than expected, and was deleted",
+        "does not have the expected SHA-256, and was deleted",
         where=file,
         found=f"SHA-256 {found}",
         expected=known,
@@ -136,7 +136,7 @@ def _check(found: str, known: str, file: Path, url: str, recorded: Path) -> None
 def _with_retries(url: str, part: Path, target: Path, pause: float) -> None:
     """Transfer until it is done; a try that brought new bytes does not count as failed."""
     if not url.startswith(("https://", "http://")):
-        raise CorpusError("is no web address", where=url)
+        raise CorpusError("is not an http or https URL", where=url)
     by_hand = f"Without a connection, put the file at {target} yourself."
     failed, wait = 0, pause
     while True:
@@ -168,7 +168,7 @@ class _Broken(Exception):
 
 
 def _transfer(url: str, part: Path, name: str) -> None:
-    """Fetch what is missing of ``part``; a server that knows no ranges, or has another file now, sends it all."""
+    """Fetch the missing end of ``part``; all of it if the server does not support ranges or has another file now."""
     have = _size(part)
     headers = {"User-Agent": "firstlight"}
     if have:

@@ -28,7 +28,7 @@ def named_source(name: str, entry: dict[str, Any]) -> RawSource:
     """Fetch what the cache lacks of a catalogue entry, and return it as a source.
 
     Raises:
-        CorpusError: a download that failed or has other bytes than expected, or a broken archive.
+        CorpusError: a download that failed or does not have the expected SHA-256, or a broken archive.
     """
     files: list[Path] = []
     digests: dict[Path, str] = {}
@@ -46,7 +46,7 @@ def named_source(name: str, entry: dict[str, Any]) -> RawSource:
 
 
 def _member(archive: Path, member: str) -> Path:
-    """Unpack one file of an archive beside it, unless that was done since the archive came."""
+    """Unpack one file of an archive into the same folder, unless the unpacked file is newer than the archive."""
     target = archive.with_name(f"{archive.stem}-{Path(member).name}.txt")
     if _is_newer(target, archive):
         return target
@@ -60,7 +60,7 @@ def _member(archive: Path, member: str) -> Path:
         except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError) as error:
             part.unlink(missing_ok=True)
             raise CorpusError(
-                f"is no archive with a file {member!r}: {error}", where=archive, fix="Delete it and run again."
+                f"is not an archive with a file {member!r}: {error}", where=archive, fix="Delete it and run again."
             ) from error
         part.replace(target)
     return target
@@ -71,14 +71,14 @@ def _is_newer(target: Path, archive: Path) -> bool:
 
 
 def _separated(files: list[Path], separator: str) -> ReadFunction:
-    """Read text files whose documents stand between separator lines."""
+    """Read text files whose documents are separated by separator lines."""
 
     def read(settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
         for path in files:
             with open_compressed(path) as file:
                 stream = decode_chunks(file, str(path), settings, tally)
                 for number, text in enumerate(split_stream(stream, separator), start=1):
-                    # A file ends with a separator and a line end, and that line end is no document.
+                    # A file ends with a separator and a line end, and that line end is not a document.
                     if inner := text.strip("\n"):
                         yield Document(inner, f"{path}: document {number}")
 

@@ -22,11 +22,11 @@ from firstlight.types import Document
 
 
 class Reader(Protocol):
-    """Reads one format; a class of readers has a constructor without arguments."""
+    """Reads one format; a reader class has a constructor without arguments."""
 
     @property
     def suffixes(self) -> tuple[str, ...]:
-        """Suffixes of its files, in lower case, such as (".srt",); without that of a compression, which may follow."""
+        """Suffixes of its files, in lower case, such as (".srt",); without a compression suffix, which may follow."""
         ...
 
     @property
@@ -39,7 +39,7 @@ class Reader(Protocol):
 
         Args:
             path: the file; ``files.compression.open_compressed`` opens it decompressed.
-            settings: how to read it; ``decode_chunks`` in ``corpus.decode`` obeys them for text.
+            settings: how to read it; ``decode_chunks`` in ``corpus.decode`` applies them to text.
             tally: counts the records that the reader drops, and bytes that are not UTF-8.
 
         Raises:
@@ -64,7 +64,7 @@ def load_readers(references: Sequence[str]) -> Mapping[str, Reader]:
     """Return the readers by suffix: the built-in ones, replaced or joined by those of other packages.
 
     Args:
-        references: ``package.module:Name`` of a reader, or of a class of readers.
+        references: ``package.module:Name`` of a reader, or of a reader class.
 
     Raises:
         ConfigError: one cannot be loaded, or is not a reader.
@@ -112,7 +112,7 @@ class _ExternalReader:
             for document in self._reader.read(path, settings, tally):
                 if not isinstance(document, Document) or not isinstance(document.content, str):
                     raise CorpusError(
-                        f"{self._reference} yielded something else than a Document of text",
+                        f"{self._reference} yielded something other than a Document of text",
                         where=path,
                         found=type(document).__name__,
                     )

@@ -40,7 +40,7 @@ def fit_classes(spec: TaskSpec, labels: Sequence[tuple[str | None, str]]) -> Tas
     where = labels[0][1]
     seen = {label for label, _ in labels} - {None}
     if not seen:
-        raise CorpusError("has no label, nor has any other row", where=where, fix="Set label in [columns].")
+        raise CorpusError("has no label, and no other row has one", where=where, fix="Set label in [columns].")
     if len(seen) == 1:
         raise CorpusError(
             "has the same label as every other row, so there is nothing to learn", where=where, found=seen.pop()
