@@ -103,7 +103,7 @@ def infer_file_kind(path: Path, text_suffixes: Container[str] = READERS) -> Kind
         return "text"
     if suffix == ".bin" or path.suffix.lower() in IMAGE_SUFFIXES:
         return "ids" if suffix == ".bin" else "images"
-    # Loads numpy, which files of text do not need.
+    # Loads numpy, which text files do not need.
     from firstlight.files.arrays import NPY_MAGIC, is_idx, read_idx_header, read_npy_header
 
     try:
@@ -116,7 +116,7 @@ def infer_file_kind(path: Path, text_suffixes: Container[str] = READERS) -> Kind
     except (CorpusError, MissingExtra):
         if suffix == ".npy":
             raise
-        return "text"  # whoever reads it reports what is wrong
+        return "text"  # its reader reports the error
     if suffix == ".npy":
         raise CorpusError("is not an .npy file", where=path, found=repr(start), expected=repr(NPY_MAGIC))
     return "images" if start.startswith(_IMAGE_MAGIC) else "text"

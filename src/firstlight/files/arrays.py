@@ -106,7 +106,7 @@ def read_npy_header(
         error: class of the error.
 
     Raises:
-        Failure: of the class ``error``: the header is damaged, or the elements are no plain numbers.
+        Failure: of the class ``error``: the header is damaged, or the elements are not plain numbers.
     """
     if len(start) < 8 or start[:6] != NPY_MAGIC or start[6] not in (1, 2):
         raise error("is not an .npy file of version 1 or 2", where=path, found=repr(start))

@@ -29,7 +29,7 @@ class Generated:
     """A generated text.
 
     Attributes:
-        prompt: what it continues.
+        prompt: the text that it continues.
         text: up to a stop string and without it.
         ids: generated tokens, with the last one of a stop string, without end-of-text.
         finish_reason: end-of-text, a stop string, or the limit of tokens.

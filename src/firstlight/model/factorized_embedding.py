@@ -23,7 +23,7 @@ class FactorizedEmbedding(nn.Module):
 
     @property
     def weight(self) -> Float[Tensor, "V C"]:
-        """The whole matrix, computed anew."""
+        """The product of the factors, computed on each access."""
         return linear(self.vectors, self.projection)
 
     def forward(self, ids: Int[Tensor, "..."]) -> Float[Tensor, "... C"]:
@@ -83,7 +83,7 @@ def set_embedding_trainable(model: GPT, frozen_steps: int | str, step: int | Non
     """Freeze or unfreeze the embeddings and a tied head; a projection is always trained.
 
     Args:
-        model: whose embeddings.
+        model: its embeddings are frozen or unfrozen.
         frozen_steps: for how many steps they are frozen; ``all`` for always.
         step: steps done; None stands for the end of training.
     """

@@ -203,7 +203,7 @@ class GPT(nn.Module):
 
 
 def fused_splits(model: GPT) -> Mapping[str, Sequence[int]]:
-    """Return the rows of each part of the fused matrices, by parameter name, which an optimiser may treat apart."""
+    """Return the rows of each part of the fused matrices, by parameter name; optimizers may update parts separately."""
     c = model.config
     D = c.head_dim
     splits: dict[str, tuple[int, ...]] = {"attention.qkv.weight": (c.n_head * D, c.kv_heads * D, c.kv_heads * D)}

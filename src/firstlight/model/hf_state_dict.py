@@ -17,7 +17,7 @@ from firstlight.model.gpt import GPT
 from firstlight.model.hf_config import hf_mismatch
 from firstlight.model.skip_init import skip_init
 
-# Rotary angles that a config.json may ask for: two million positions of width 128. Unlike those of learned positions,
+# Rotary angles that a config.json may request: two million positions of width 128. Unlike those of learned positions,
 # their number is not bounded by the size of a stored tensor.
 _MAX_ANGLES = 1 << 28
 HEADS_FILE = "heads.safetensors"  # next to model.safetensors, for a model with heads of fine-tuned tasks
@@ -147,7 +147,7 @@ def tensors_to_hf(config: ModelConfig, state: Mapping[str, Tensor]) -> dict[str,
 
 
 def hf_parameter_names(config: ModelConfig, ours: str) -> tuple[tuple[str, ...], list[int], bool]:
-    """Return one of our matrices in transformers: its names, the rows of each if several, and if it is transposed."""
+    """Return a matrix's names in transformers, the rows of each if several, and whether it is transposed there."""
     rule = next(rule for rule in _rules(config) if rule.ours == ours)
     return rule.theirs, _split_rows(config, rule) if len(rule.theirs) > 1 else [], rule.transposed
 

@@ -106,7 +106,7 @@ class MLP(nn.Module, ABC):
 
     @classmethod
     def fused_splits(cls, config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
-        """Return the rows of each part of fused matrices, by parameter name, which an optimiser may treat apart."""
+        """Return the rows of each part of fused matrices, by parameter name; optimizers may update parts separately."""
         return {}
 
     @abstractmethod

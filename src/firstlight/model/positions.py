@@ -39,25 +39,25 @@ class PositionScheme(nn.Module):
 
     @classmethod
     def validate(cls, config: ModelConfig) -> None:
-        """Raise ValueError for a model that this scheme cannot serve."""
+        """Raise ValueError for a model config that this scheme does not support."""
 
     def embed(self, x: Float[Tensor, "B T C"], positions: Int[Tensor, "..."]) -> Float[Tensor, "B T C"]:
         """Return the embeddings with positions (T,) or (B, T) added."""
         return x
 
     def rotation(self, positions: Int[Tensor, "..."]) -> tuple[Tensor, ...]:
-        """Compute, once per forward pass, what ``rotate`` needs in every layer; empty: queries and keys stay."""
+        """Compute, once per forward pass, the tensors that ``rotate`` gets in every layer; empty: no rotation."""
         return ()
 
     @staticmethod
     def rotate(x: Float[Tensor, "B T H D"], *rotation: Tensor) -> Float[Tensor, "B T H D"]:
-        """Rotate queries or keys by what ``rotation`` returned."""
+        """Rotate queries or keys by the result of ``rotation``."""
         return x
 
     def bias(
         self, queries: Int[Tensor, "*B T"], keys: Int[Tensor, "*B S"]
     ) -> Float[Tensor, "B H T S"] | Float[Tensor, "1 H T S"] | None:
-        """Compute, once per forward pass, what is added to attention scores before the softmax.
+        """Compute, once per forward pass, the floats to add to attention scores before the softmax.
 
         Args:
             queries: positions of the T queries, of all rows or of each.

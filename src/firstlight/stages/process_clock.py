@@ -12,8 +12,8 @@ _counted: list[float] = []
 def process_start() -> float:
     """Return ``time.perf_counter()`` as it was when this command's process began, on Linux; elsewhere, now.
 
-    A notebook or a program that calls the API has a life of its own, which is not the run's time; nor is that of an
-    earlier run in the same process.
+    The time that a notebook or program spent before it called the API does not count, nor does that of an earlier run
+    in the same process.
     """
     now = time.perf_counter()
     is_command = Path(sys.argv[0]).stem == "firstlight" or sys.orig_argv[1:3] == ["-m", "firstlight"]

@@ -1,4 +1,4 @@
-"""The training loop: take a step, check its loss, then do what is due.
+"""The training loop: take a step, check its loss, then log, validate, sample and save when due.
 
 The loop knows steps only. Batches come from a BatchSource, the loss from the module; logging, validation, samples and
 checkpoints are in ``periodic``.

@@ -1,4 +1,4 @@
-"""What is due every so many steps: logging, validation, samples and checkpoints. None of it changes training."""
+"""Logging, validation, samples and checkpoints every N steps. None of it changes training."""
 
 import time
 from typing import Any
