@@ -159,7 +159,7 @@ def _explain(root: type[BaseModel], table: Mapping[str, Any], error: pydantic.Va
         hint = f"Did you mean {'.'.join([*keys[:-1], near])}?" if near else None
         hint = hint or (f"Did you mean {elsewhere}?" if elsewhere else None)
         return ConfigError("unknown setting", where=key, expected=f"one of {', '.join(sorted(known))}", fix=hint)
-    # A value that may be of several types has one error a type; together they say what is allowed.
+    # A value of a union type has one error per type; together they list what is allowed.
     same = [e for e in error.errors(include_url=False) if ".".join(_path(root, table, e["loc"])[0]) == key]
     message = ", or ".join(dict.fromkeys(_lower(e["msg"].removeprefix("Value error, ")) for e in same))
     found = first["input"]

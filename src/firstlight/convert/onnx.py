@@ -24,7 +24,7 @@ def write(lm: LM, folder: Path, dtype: str | None = None) -> dict[str, Path]:
     Raises:
         UsageError: the weights are in int8.
     """
-    # torch.onnx imports these in the middle of its work, with an error message of its own.
+    # torch.onnx would import these later, with a less clear error message where they are missing.
     import onnx  # noqa: F401
     import onnxscript  # noqa: F401
 

@@ -88,7 +88,7 @@ def _check_zip(path: Path) -> None:
 
 
 def _check_pickle(path: Path) -> None:
-    """Refuse a file of the legacy layout with a number above its size, since torch would allocate such a storage."""
+    """Refuse a legacy file with a number above its size, since torch would allocate a storage of that size."""
     size = path.stat().st_size
     for part, argument in _legacy_opcodes(path):
         if part == "object" and isinstance(argument, int) and argument > size:

@@ -190,7 +190,7 @@ def _transfer(url: str, part: Path, name: str) -> None:
     with answer:
         if answer.status == 206 and not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
             part.unlink(missing_ok=True)
-            raise _Broken("the server sent another part than was asked for")
+            raise _Broken("the server sent a range other than the requested one")
         _write(answer, part, have if answer.status == 206 else 0, name)
 
 

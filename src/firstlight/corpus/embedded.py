@@ -17,7 +17,7 @@ _LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__
 
 
 def python_code() -> RawSource:
-    """Return the standard library's sources without its tests: one document a file, or as ``text_split`` says."""
+    """Return the standard library's sources without its tests: one document per file, or as ``text_split`` says."""
     root = Path(sysconfig.get_paths()["stdlib"])
     files = [
         p
@@ -45,7 +45,7 @@ def python_code() -> RawSource:
 
 
 def python_docs() -> RawSource:
-    """Return the reference text of ``pydoc``: one document a topic, or as ``text_split`` says.
+    """Return the reference text of ``pydoc``: one document per topic, or as ``text_split`` says.
 
     Raises:
         CorpusError: this Python comes without it.
@@ -54,7 +54,7 @@ def python_docs() -> RawSource:
         from pydoc_data import topics as module
     except ImportError as error:
         raise CorpusError(
-            "this Python has no pydoc_data", where="python-docs", fix="Take the corpus python-code."
+            "this Python has no pydoc_data", where="python-docs", fix="Use the corpus python-code."
         ) from error
     topics = dict(sorted(module.topics.items()))
 

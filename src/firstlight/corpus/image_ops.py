@@ -31,7 +31,7 @@ def read_image(path: Path) -> np.ndarray:
             if W * H > _MAX_PIXELS:
                 raise CorpusError("is too large", where=path, found=f"{W} × {H} pixels")
             image = ImageOps.exif_transpose(file)
-            if image.mode.startswith("I"):  # 16 bits a pixel, of which Pillow would keep the lowest eight
+            if image.mode.startswith("I"):  # 16 bits per pixel, of which Pillow would keep the lowest eight
                 return (np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)
             if "A" in image.getbands() or "transparency" in image.info:
                 image = image.convert("RGBA")

@@ -56,7 +56,7 @@ class Images:
         corpus: documents of (size, size) or, coloured, (size, size, 3) pixels; ``meta["label"]`` is the class.
         counts: images of each source, before filtering.
         classes: their names in order; empty if images have none.
-        size: pixels a side.
+        size: pixels per side.
         colored: pixels have three channels.
         sample: yields the pixels of every n-th image, reading only those.
     """

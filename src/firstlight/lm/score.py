@@ -42,7 +42,7 @@ class WindowNLL:
 
 @dataclass(frozen=True, slots=True)
 class _Chunk:
-    """Ids of which the last ``n`` are scored, for the pair with the index ``pair``."""
+    """Ids, of which the last ``n`` are scored; ``pair`` is the index of their pair."""
 
     pair: int
     ids: Sequence[int]

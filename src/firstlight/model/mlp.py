@@ -55,7 +55,7 @@ class TanhGelu:
 
 
 class Gelu:
-    """GELU by the error function."""
+    """Exact GELU, with the error function."""
 
     @staticmethod
     def forward(x: Float[Tensor, "... F"]) -> Float[Tensor, "... F"]:

@@ -57,7 +57,7 @@ class Muon(OptimizerSettings):
         fused_splits: Mapping[str, Sequence[int]],
         lr_scales: Mapping[str, float],
     ) -> torch.optim.Optimizer:
-        """Build Muon with a group for hidden matrices, and for embeddings and vectors one each, which AdamW updates."""
+        """Build Muon with a group of hidden matrices, and groups of embeddings and of vectors, which AdamW updates."""
         del lr_scales
         return MuonOptimizer(named_parameters, self, fused_splits)
 

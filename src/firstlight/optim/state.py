@@ -23,7 +23,7 @@ _SCHEDULED = ("lr", "initial_lr")  # options of a group that the training loop s
 
 @dataclass(frozen=True, slots=True)
 class _Registration:
-    """What is known of an optimizer from when it was built.
+    """Facts about an optimizer, recorded when it was built.
 
     Attributes:
         parameters: its parameters by name.
@@ -77,7 +77,7 @@ def state_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
     if len(optimizer.state) > sum(p in optimizer.state for p in known.parameters.values()):
         raise _undeclared("state that belongs to no parameter", "an additional key of optimizer.state")
     if _group_options(optimizer) != known.options:
-        raise _undeclared("numbers in its param_groups that change", "options other than lr")
+        raise _undeclared("options in param_groups that change", "options other than lr")
     return tensors
 
 

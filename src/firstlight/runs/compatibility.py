@@ -11,12 +11,12 @@ from firstlight.errors import CompatibilityError
 from firstlight.files import source_hash
 from firstlight.train import CHANGEABLE_ON_RESUME
 
-# Packages whose code decides what the weights of every run become. Recipes add those above this one.
+# Packages whose code determines the weights of every run. Recipes add packages of higher layers.
 _PACKAGES = ("corpus", "files", "tokenizer", "vectors", "store", "model", "optim", "parallel", "lm", "train", "runs")
 
 
 def code_hash(*packages: str) -> str:
-    """Compute the SHA-256 of the source code that decides what the weights become.
+    """Compute the SHA-256 of the source code that determines the weights.
 
     Args:
         packages: packages of the recipe, in addition to those of every run.

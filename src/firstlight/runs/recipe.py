@@ -14,7 +14,7 @@ from firstlight.train import FitResult, TrainContext
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
-    """The result of a run; recipes add fields of their own.
+    """The result of a run; recipes add further fields.
 
     Attributes:
         run: the run directory.

@@ -93,7 +93,7 @@ class FinetuneArtifacts:
 
     @property
     def classifier(self) -> Classifier | None:
-        """The head that transformers has a class for, if there is one task of such a kind."""
+        """The head for which transformers has a class, if there is exactly one task and its kind has one."""
         if len(self.tasks) != 1:
             return None
         spec = next(iter(self.specs.values()))

@@ -14,7 +14,7 @@ from firstlight.stages.tokenizer_cache import cache_key, load_cached, save_cache
 from firstlight.store import DataSettings, SourceLike, TokenStore, prepare
 from firstlight.tokenizer import Codec, Tokenizer, TokenizerSettings, save_vocab
 
-# Packages whose code determines the ids; those of a whole run would load torch, which data prepare does without.
+# Packages whose code determines the ids; the list of a whole run would import torch, which data prepare does not need.
 _PACKAGES = ("corpus", "files", "tokenizer", "vectors", "store")
 _TABLES: dict[str, Kind] = {"tokenizer": "text", "ids": "ids", "image": "images"}
 

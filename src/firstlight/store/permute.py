@@ -1,6 +1,6 @@
 """A keyed pseudorandom permutation of 0 … n-1 with random access in O(1): a Feistel network with cycle walking.
 
-Black and Rogaway 2002, section 4. Not for encryption. Eight rounds of a 64-bit mixer, since with four the
+Black and Rogaway 2002, section 4. Not for encryption. It has eight rounds of a 64-bit mixer: with four, the
 positions of a handful of values are visibly uneven.
 """
 

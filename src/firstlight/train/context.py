@@ -79,7 +79,7 @@ class TrainContext:
         module: the loss module, compiled and wrapped in DDP.
         batches: batches by position.
         rows: rows of one update, all processes together.
-        evaluate: evaluates the current weights, with so many rows per forward pass; None without validation data.
+        evaluate: evaluates the current weights, given the rows per forward pass; None without validation data.
         compatibility: hashes that every checkpoint carries, of what a resumed run must have in common with it.
         sample: generates a sample text from the current weights, or None.
         restart: resets weights and optimizer to the start of the run.

@@ -13,7 +13,7 @@ from firstlight.errors import MissingExtra
 
 
 class Tracker(Protocol):
-    """The interface of a tracker. All of it runs in one thread of its own, so it may be slow."""
+    """The interface of a tracker. It runs in a separate thread, so it may be slow."""
 
     def __init__(self, run: Path) -> None:
         """Open the tracker for a run.
@@ -54,7 +54,7 @@ class TensorBoard:
 # The trackers by the name that ``train.trackers`` has. Others are named ``package.module:Class``.
 TRACKERS: dict[str, Any] = {"tensorboard": TensorBoard}
 
-# What ``train.trackers="auto"`` opens, as far as it is installed.
+# Trackers of ``train.trackers="auto"``, if installed.
 AUTO_TRACKERS = ("tensorboard",)
 
 
