@@ -72,5 +72,5 @@ def test_a_python_without_its_reference_says_so(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.delitem(sys.modules, "pydoc_data.topics", raising=False)
     monkeypatch.setattr(builtins, "__import__", no_topics)
-    with pytest.raises(CorpusError, match=r"python-docs: this Python has no pydoc_data. Take the corpus python-code."):
+    with pytest.raises(CorpusError, match=r"python-docs: this Python has no pydoc_data. Use the corpus python-code."):
         python_docs()

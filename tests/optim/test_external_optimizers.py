@@ -73,7 +73,7 @@ class Odd(Lion):
         ("self.state[self.param_groups[0]['params'][0]]['count'] = 1", "state 'count' of embed.weight"),
         ("self.state[self.param_groups[0]['params'][0]]['other'] = torch.zeros(1)", "state 'other' of embed.weight"),
         ("self.state['all'] = {}", "belongs to no parameter"),
-        ("self.param_groups[0]['k'] = self.param_groups[0].get('k', 0) + 1", "numbers in its param_groups"),
+        ("self.param_groups[0]['k'] = self.param_groups[0].get('k', 0) + 1", "options in param_groups"),
     ],
 )
 def test_state_that_a_checkpoint_would_lose_is_an_error(outside: Path, statement: str, words: str) -> None:
