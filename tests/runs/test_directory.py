@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from firstlight.files import run_layout, write_manifest
-from firstlight.runs import RunDirectory
+from firstlight.runs import RunDirectory, read_json_object
 
 
 def test_every_name_of_the_layout_has_a_path(tmp_path: Path) -> None:
@@ -26,6 +26,8 @@ def test_every_name_of_the_layout_has_a_path(tmp_path: Path) -> None:
         ("embeddings/coverage.json", False),
         ("embeddings/mine.txt", True),
         ("tasks.json", False),
+        ("before.json", False),
+        ("tensorboard/events.out", True),
         ("data/train.bin", True),
         ("thesis.txt", True),
     ],
@@ -58,3 +60,11 @@ def test_the_kind_of_a_run(tmp_path: Path) -> None:
     directory.state_file.write_text("damaged")
     directory.settings_file.write_text("[")
     assert directory.kind is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "3", "null", "\\xff"])
+def test_files_that_hold_no_object_are_empty(tmp_path: Path, text: str) -> None:
+    directory = RunDirectory(tmp_path)
+    directory.state_file.write_text(text)
+    assert directory.read_state() == {}
+    assert read_json_object(directory.initial_loss_file) == {}

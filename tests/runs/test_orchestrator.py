@@ -181,3 +181,24 @@ def test_two_processes_cannot_hold_one_run(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="in use by another process"):
             run(tmp_path / "r")
     assert not directory.path.exists(), "a run that wrote nothing leaves nothing"
+
+
+@pytest.mark.parametrize("result", [None, [], {}, {"step": 3}, {"step": "three", "seconds": "long"}])
+def test_a_damaged_result_of_a_finished_run_is_made_again(tmp_path: Path, result: Any) -> None:
+    first = run(tmp_path / "r", "train.steps=3")
+    RunDirectory(tmp_path / "r").write_state(kind="copy", status="finished", result=result)
+    again = run(tmp_path / "r", resume=True)
+    assert (again.step, again.valid_loss, again.stopped_by) == (3, first.valid_loss, "steps")
+    assert state(tmp_path / "r")["result"]["step"] == 3
+
+
+def test_a_run_writes_nothing_of_a_tracker_before_its_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(self: RunDirectory, settings: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDirectory, "write_settings", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "r", "train.steps=3", 'train.trackers=["tensorboard"]')
+    assert not RunDirectory(tmp_path / "r").holds_other_files()
+    assert run(tmp_path / "r", "train.steps=3", resume=True).step == 3

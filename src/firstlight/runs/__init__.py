@@ -1,7 +1,7 @@
 """The run directory, compatibility of its artifacts, and the orchestrator of training runs."""
 
 from firstlight.runs.compatibility import changed_settings, check_changes, code_hash, settings_hash
-from firstlight.runs.directory import RunDirectory, is_token_store, read_json, write_json
+from firstlight.runs.directory import RunDirectory, is_token_store, read_json, read_json_object, write_json
 from firstlight.runs.orchestrator import run_recipe
 from firstlight.runs.recipe import Recipe, RunResult
 from firstlight.runs.request import Request, resolve_request
@@ -16,6 +16,7 @@ __all__ = [
     "code_hash",
     "is_token_store",
     "read_json",
+    "read_json_object",
     "resolve_request",
     "run_recipe",
     "settings_hash",

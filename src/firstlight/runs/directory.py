@@ -13,7 +13,8 @@ from firstlight.config import Settings, dump_toml, read_toml
 from firstlight.errors import UsageError
 from firstlight.files import MANIFEST, remove_stale_files, run_layout, storage_errors, write_atomic
 
-# Files that a run may hold before its settings are written.
+# Files that a run may hold before its settings are written, and those of its folders.
+_EARLY_NAMES = frozenset({run_layout.LOCK, run_layout.TASKS, run_layout.INITIAL_LOSS})
 _EARLY_FILES = {
     run_layout.TOKENIZER: frozenset(
         {"tokenizer.json", "tokenizer_config.json", "origin.json", "pixels.json", "ids.json"}
@@ -192,7 +193,7 @@ class RunDirectory:
         return not self.path.is_dir() or any(not self._is_early(path) for path in self.path.iterdir())
 
     def _is_early(self, path: Path) -> bool:
-        if path.name in (run_layout.LOCK, run_layout.TASKS) or path.name.startswith((".part-", ".old-")):
+        if path.name in _EARLY_NAMES or path.name.startswith((".part-", ".old-")):
             return True
         if path.name == run_layout.DATA:
             return path.is_dir() and is_token_store(path)
@@ -217,8 +218,7 @@ class RunDirectory:
 
     def read_state(self) -> dict[str, Any]:
         """Read ``state.json``; empty where it is missing or unreadable."""
-        state = read_json(self.state_file)
-        return state if isinstance(state, dict) else {}
+        return read_json_object(self.state_file)
 
     def write_state(self, **state: Any) -> None:
         """Write ``state.json``."""
@@ -236,6 +236,12 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object; empty where the file is missing, unreadable or holds something else."""
+    table = read_json(path)
+    return table if isinstance(table, dict) else {}
 
 
 def write_json(path: Path, table: Mapping[str, Any]) -> None:

@@ -72,8 +72,13 @@ def _finished_result(recipe: Recipe[S, A, R], request: Request[S]) -> R | None:
     state = request.run.read_state()
     if state.get("status") != "finished":
         return None
-    progress.notice(f"{request.run.path} has finished already ({state['stopped_by']}, step {state['step']})")
-    return recipe.result_class.from_json(state["result"], request.run)
+    table = state.get("result")
+    try:
+        result = recipe.result_class.from_json(table if isinstance(table, dict) else {}, request.run)
+    except ValueError:  # damaged: the end of the run is repeated from its last checkpoint
+        return None
+    progress.notice(f"{request.run.path} has finished already ({result.stopped_by}, step {result.step})")
+    return result
 
 
 def _train(

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
+from pydantic import TypeAdapter
+
 from firstlight.config import Settings
 from firstlight.parallel import DeviceContext
 from firstlight.runs.directory import RunDirectory
@@ -38,8 +40,12 @@ class RunResult:
 
     @classmethod
     def from_json(cls, table: Mapping[str, Any], run: RunDirectory) -> Self:
-        """Read the result that ``to_json`` wrote; the run may have been moved since."""
-        return cls(**{**table, "run": run.path, "report": run.report})
+        """Read the result that ``to_json`` wrote; the run may have been moved since.
+
+        Raises:
+            ValueError: the object is not such a result.
+        """
+        return TypeAdapter(cls).validate_python({**table, "run": run.path, "report": run.report})
 
 
 S = TypeVar("S", bound=Settings)

@@ -13,7 +13,16 @@ from firstlight.files import write_atomic
 from firstlight.finetuning import EvalResults, tasks_to_json
 from firstlight.lm import LM
 from firstlight.parallel import DeviceContext, is_main_process
-from firstlight.runs import Recipe, Request, RunDirectory, RunResult, read_json, resolve_request, run_recipe, write_json
+from firstlight.runs import (
+    Recipe,
+    Request,
+    RunDirectory,
+    RunResult,
+    read_json_object,
+    resolve_request,
+    run_recipe,
+    write_json,
+)
 from firstlight.stages import finetune_setup
 from firstlight.stages.finalize import write_report
 from firstlight.stages.finetune_settings import FinetuneSettings
@@ -102,8 +111,8 @@ class FinetuneRecipe(Recipe[FinetuneSettings, FinetuneArtifacts, FinetuneResult]
             valid = evaluation.with_intervals(artifacts, "valid", _BOOTSTRAP)
             test_evaluation = evaluate_tasks(model, artifacts, ctx.device_context, split="test")
             test = test_evaluation.with_intervals(artifacts, "test", _BOOTSTRAP)
-            before = (read_json(run.initial_loss_file) or {}).get("loss")
-            if before is not None:
+            before = read_json_object(run.initial_loss_file).get("loss")
+            if isinstance(before, int | float):
                 after = finetune_setup.pretraining_loss(model, artifacts, ctx.device_context)
                 forgetting = {"before": before, "after": after or before}
         result = FinetuneResult(

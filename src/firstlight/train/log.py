@@ -38,18 +38,19 @@ class RunLog:
         self._unwritten: dict[str, list[str]] = {}
         self._queue: queue.SimpleQueue[tuple[int, dict[str, float]] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._trackers: dict[str, type[Tracker]] = {}
+        self._auto = False
         if active and trackers:
-            auto = isinstance(trackers, str)
-            classes = load_trackers(AUTO_TRACKERS if isinstance(trackers, str) else trackers)
-            self._thread = threading.Thread(target=self._track, args=(classes, auto), daemon=True, name="trackers")
-            self._thread.start()
+            self._auto = isinstance(trackers, str)
+            self._trackers = load_trackers(AUTO_TRACKERS if isinstance(trackers, str) else trackers)
 
     def metrics(self, **metrics: Any) -> None:
         """Add a line to metrics.jsonl; a value that is not finite is written as a string, never dropped."""
         if not self._active:
             return
         self._append("metrics.jsonl", json.dumps({k: _json_value(v) for k, v in metrics.items()}))
-        if self._thread is not None:
+        if self._trackers:
+            self._start_tracking()
             scalars = {k: float(v) for k, v in metrics.items() if isinstance(v, int | float) and k != "step"}
             self._queue.put((int(metrics["step"]), scalars))
 
@@ -86,6 +87,18 @@ class RunLog:
             self._queue.put(None)
             self._thread.join(timeout=30)
             self._thread = None
+        self._trackers = {}
+
+    def _start_tracking(self) -> None:
+        """Start the thread of the trackers with the first metrics.
+
+        A tracker writes files of its own into the run directory. In one that has no settings yet they would look like
+        somebody else's, and a run that is killed then could not be started again.
+        """
+        if self._thread is None:
+            arguments = (self._trackers, self._auto)
+            self._thread = threading.Thread(target=self._track, args=arguments, daemon=True, name="trackers")
+            self._thread.start()
 
     def _append(self, name: str, line: str) -> None:
         path, lines = self.run / name, self._unwritten.setdefault(name, [])
