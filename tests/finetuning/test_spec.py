@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from small_task import spec, write_task
 
-from firstlight.errors import ConfigError, UsageError
-from firstlight.finetuning import head_of, read_spec
+from firstlight.errors import CheckpointError, ConfigError, UsageError
+from firstlight.finetuning import head_of, read_spec, read_tasks
 
 HEAD = 'kind = "classification"\n[data]\ntrain = "a.tsv"\n'
 COLUMNS = '[columns]\ntext = "t"\nlabel = "l"\n'
@@ -82,3 +82,12 @@ def test_the_examples_are_valid_and_say_where_their_sets_come_from() -> None:
 
 def test_the_small_task_reads(tmp_path: Path) -> None:
     assert read_spec(write_task(tmp_path)).kind == "classification"
+
+
+@pytest.mark.parametrize("text", ["", "{", "null", "[]", "[1]", '{"a": 1}', '[{"name": "t"}]', '[{"kind": "nope"}]'])
+def test_a_damaged_tasks_json_is_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "tasks.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"tasks\.json: ") as caught:
+        read_tasks(tmp_path)
+    assert "\n" not in caught.value.message
+    assert "pydantic" not in caught.value.message

@@ -65,7 +65,13 @@ def read_tasks(folder: Path) -> dict[str, TaskSpec]:
     """
     path = folder / TASKS
     try:
-        specs = [TaskSpec.model_validate(table) for table in json.loads(path.read_text(encoding="utf-8"))]
-    except (OSError, ValueError, TypeError) as error:
+        tables = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot be read: {error}", where=path) from error
+    if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
+        raise CheckpointError("holds no list of tasks", where=path)
+    try:
+        specs = [resolve(TaskSpec, table) for table in tables]
+    except ConfigError as error:
         raise CheckpointError(f"cannot be read: {error}", where=path) from error
     return {spec.name: spec for spec in specs}
