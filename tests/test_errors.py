@@ -62,3 +62,9 @@ def test_nearest():
 def test_what_a_damaged_file_holds_stays_on_one_line() -> None:
     error = FirstlightError("is wrong", found="a\nb\x1b[31m\udc80é")
     assert error.message == r"is wrong (found a\nb\x1b[31m\udc80é)"
+
+
+def test_unknown_name_of_an_empty_table():
+    error = UnknownName("reader", "x", [], alternative="package.module:Name")
+    assert error.message == "unknown reader 'x' (expected package.module:Name)"
+    assert UnknownName("reader", "x", []).message == "unknown reader 'x'"

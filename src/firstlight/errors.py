@@ -93,7 +93,7 @@ class UnknownName(UsageError):
         super().__init__(
             f"unknown {kind} {name!r}",
             where=where,
-            expected=f"one of {', '.join(names)}" + (f", or {alternative}" if alternative else ""),
+            expected=", or ".join(filter(None, (f"one of {', '.join(names)}" if names else None, alternative))) or None,
             fix=f"Did you mean {near!r}?" if near else None,
         )
 

@@ -3,10 +3,12 @@
 import errno
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from small_world import Call
 
+from firstlight.config import load_object
 from firstlight.errors import FirstlightError, UsageError
 from firstlight.stages import data
 
@@ -100,3 +102,19 @@ def test_warnings_of_libraries_are_one_line(monkeypatch: pytest.MonkeyPatch, cal
     answer = call("data", "verify", "x")
     assert answer.code == 0
     assert answer.err == "note: old style\n"
+
+
+def test_an_error_in_an_extension_names_its_line(
+    failing: Callable[[BaseException], None], call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "extension_of_a_user.py").write_text("def f():\n    return {}['inside']\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    function = load_object("extension_of_a_user:f", {}, kind="function")
+    with pytest.raises(KeyError) as caught:
+        function()
+    failing(caught.value)
+    answer = call("data", "verify", "x")
+    assert answer.code == 1
+    assert answer.err == (
+        "error: extension_of_a_user, line 2: KeyError: 'inside'; run again with --debug for the traceback\n"
+    )

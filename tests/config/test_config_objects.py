@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from firstlight.config import Settings, load_object
+from firstlight.config import Settings, external_origin, load_object
 from firstlight.errors import ConfigError, UnknownName
 
 
@@ -142,3 +142,24 @@ def test_nothing_is_called_before_it_is_checked(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(Silent, "__init__", lambda self: pytest.fail("called"))
     with pytest.raises(ConfigError):
         load(here("Silent"), Tracker)
+
+
+@pytest.mark.parametrize("statement", ["raise SystemExit(3)", "import sys; sys.exit()", "raise OSError('no\\nnet')"])
+def test_a_module_that_fails_or_exits_on_import_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statement: str
+) -> None:
+    (tmp_path / "leaves_early.py").write_text(statement)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match="leaves_early:X cannot be loaded: (SystemExit|OSError)") as caught:
+        load("leaves_early:X")
+    assert "\n" not in caught.value.message
+
+
+def test_the_origin_of_an_error_in_code_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "breaks_later.py").write_text("def f(x):\n    return int(x)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    function = load("breaks_later:f")
+    with pytest.raises(ValueError, match="invalid literal") as caught:
+        function("a")
+    assert external_origin(caught.value) == "breaks_later, line 2"
+    assert external_origin(ValueError("ours")) is None

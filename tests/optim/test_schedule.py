@@ -1,3 +1,5 @@
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -98,3 +100,23 @@ def test_a_share_of_an_unknown_total_is_refused(table: dict[str, object], key: s
     with pytest.raises(ConfigError) as caught:
         lr_factor(0, None, ScheduleSettings.model_validate(table))
     assert caught.value.where == key
+
+
+def _returns(value: object) -> object:
+    return lambda progress, settings: value
+
+
+def _fails(progress: float, settings: ScheduleSettings) -> float:
+    raise KeyError("two\nlines")
+
+
+nan, infinite, negative, nothing, text = map(_returns, (math.nan, math.inf, -1.0, None, "fast"))
+
+
+@pytest.mark.parametrize("name", ["nan", "infinite", "negative", "nothing", "text", "_fails"])
+def test_a_schedule_of_others_that_returns_no_factor_is_refused(name: str) -> None:
+    schedule = ScheduleSettings(name=f"test_schedule:{name}")
+    with pytest.raises(ConfigError, match=f"test_schedule:{name} (fails|returned an unusable factor)") as caught:
+        lr_factor(0, 10, schedule)
+    assert caught.value.where == "optim.schedule.name"
+    assert "\n" not in caught.value.message

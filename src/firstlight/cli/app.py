@@ -26,6 +26,7 @@ from firstlight.cli import (
     tokenizer,
 )
 from firstlight.cli.progress_bar import ProgressBar
+from firstlight.config import external_origin
 from firstlight.errors import Failure, FirstlightError
 from firstlight.files import storage_errors
 from firstlight.progress import listen
@@ -158,6 +159,10 @@ def _out_of_memory(error: Exception) -> Failure | None:
 def _report_bug(display: ProgressBar, error: Exception, debug: bool) -> int:
     _trace(error, debug)
     what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    origin = external_origin(error)
+    if origin is not None:  # an extension of the user's, whose bug is not to be reported here
+        display.error(f"{origin}: {what}{'' if debug else '; run again with --debug for the traceback'}")
+        return 1
     hint = "" if debug else "; run again with --debug and report it with the traceback"
     display.error(f"internal error: {what}{hint}")
     return 1

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,6 +10,9 @@ from firstlight.errors import ConfigError, UnknownName
 
 # A Protocol or base class, or a function that returns what is wrong with an object, or None.
 Interface = type | Callable[[Any], str | None]
+
+# Modules outside this package that references have named.
+_external_modules: set[str] = set()
 
 
 def load_object(
@@ -67,13 +71,25 @@ def interface_problem(found: Any, interface: Interface) -> str | None:
     return next(filter(None, (_signature_problem(found, interface, m) for m in members)), None)
 
 
+def external_origin(error: BaseException) -> str | None:
+    """Return where third-party code raised an error, as ``module, line N``; None if no module that was named did."""
+    found = None
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        module = str(frame.f_globals.get("__name__"))
+        if module in _external_modules:
+            found = f"{module}, line {line}"
+    return found
+
+
 def _import(reference: str, label: str) -> Any:
     module, _, name = reference.partition(":")
+    if module.partition(".")[0] != __name__.partition(".")[0]:
+        _external_modules.add(module)
     try:
         found: Any = importlib.import_module(module)
         for part in name.split("."):
             found = getattr(found, part)
-    except Exception as error:  # noqa: BLE001 - the module's own code runs, and may raise anything
+    except (Exception, SystemExit) as error:  # the module's own code runs, and may raise anything
         problem = next(iter(str(error).splitlines()), "")
         raise ConfigError(
             f"{reference} cannot be loaded: {type(error).__name__}: {problem}",

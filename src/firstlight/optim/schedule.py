@@ -122,7 +122,8 @@ def lr_factor(step: int, total_steps: int | None, settings: ScheduleSettings) ->
         settings: the schedule.
 
     Raises:
-        ConfigError: decay or warm-up is a fraction of a number of steps that is not known.
+        ConfigError: decay or warm-up is a fraction of a number of steps that is not known; or the schedule raised an
+            error, or returned no finite number.
     """
     function = schedule_function(settings.name)
     warmup = max(settings.warmup_steps, round(settings.warmup_ratio * (total_steps or 0)))
@@ -144,4 +145,21 @@ def lr_factor(step: int, total_steps: int | None, settings: ScheduleSettings) ->
             )
         return rise
     progress = min(1.0, max(0.0, (step - warmup) / max(1, total_steps - warmup)))
-    return rise * function(progress, settings, **settings.options)
+    return rise * _call(function, progress, settings)
+
+
+def _call(function: ScheduleFunction, progress: float, settings: ScheduleSettings) -> float:
+    """Call a schedule and check its factor: with one that is not finite, the step would destroy the weights."""
+    try:
+        factor = float(function(progress, settings, **settings.options))
+    except Exception as error:
+        problem = f"{settings.name} fails at progress {progress:g}: {type(error).__name__}: {error}"
+        raise ConfigError(" ".join(problem.split()), where="optim.schedule.name") from error
+    if not 0 <= factor < math.inf:
+        raise ConfigError(
+            f"{settings.name} returned an unusable factor at progress {progress:g}",
+            where="optim.schedule.name",
+            found=factor,
+            expected="a finite number >= 0",
+        )
+    return factor
