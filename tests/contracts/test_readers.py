@@ -421,7 +421,10 @@ def test_without_external_readers_the_fingerprint_is_that_of_older_stores(tmp_pa
     [
         ["data", "prepare", "films", "--out", "store", "tokenizer.kind=byte"],
         ["tokenizer", "train", "films", "--out", "made", "tokenizer.kind=byte"],
-        ["pretrain", "films", "--out", "run", "--dry-run", "tokenizer.kind=byte", "model.block_size=8"],
+        pytest.param(
+            ["pretrain", "films", "--out", "run", "--dry-run", "tokenizer.kind=byte", "model.block_size=8"],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_the_command_line_takes_an_external_reader(

@@ -16,7 +16,7 @@ STEPS = 240
 EVERY = ["train.checkpoint_every=7", "train.eval_every=30", "train.sample_every=50"]
 
 
-@pytest.fixture(scope="module", params=["muon", "adamw"])
+@pytest.fixture(scope="module", params=["muon", pytest.param("adamw", marks=pytest.mark.slow)])
 def unbroken(request, tiny, run, tmp_path_factory) -> tuple[Path, list[str]]:
     """A finished run, and the words that made it; one optimiser with dropout, which draws random numbers."""
     words = [*tiny, *EVERY, f"train.steps={STEPS}", f"optim.name={request.param}"]

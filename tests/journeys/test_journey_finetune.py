@@ -222,7 +222,7 @@ def test_layers_thaw_one_by_one(world, run) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft asks for it
-@pytest.mark.parametrize("kind", ["lora", "dora"])
+@pytest.mark.parametrize("kind", ["lora", pytest.param("dora", marks=pytest.mark.slow)])
 def test_adapters_resume_merge_and_work_on_the_transformers_base(kind, world, start, run, tmp_path) -> None:
     words = [
         world / "base",
@@ -256,7 +256,10 @@ def test_adapters_resume_merge_and_work_on_the_transformers_base(kind, world, st
     torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("preset", "more"), [("qlora", []), ("lora", ["finetune.adapter.base=int8"])])
+@pytest.mark.parametrize(
+    ("preset", "more"),
+    [("qlora", []), pytest.param("lora", ["finetune.adapter.base=int8"], marks=pytest.mark.slow)],
+)
 def test_adapters_learn_beside_few_bits_and_resume(preset, more, world, start, run, tmp_path) -> None:
     words = [
         world / "base",

@@ -41,7 +41,10 @@ def cached(model: GPT, texts: list[list[int]], lengths: list[int]) -> list[list[
     return out
 
 
-@pytest.mark.parametrize("block", [1, 2, 3, 8, 24, 200])
+@pytest.mark.parametrize(
+    "block",
+    [1, pytest.param(2, marks=pytest.mark.slow), 3, *(pytest.param(n, marks=pytest.mark.slow) for n in (8, 24)), 200],
+)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_cached_is_uncached_alone_and_in_a_batch_also_when_contexts_slide(family, block):
     model = gpt(family, V, block_size=block)

@@ -196,7 +196,7 @@ def test_what_is_damaged_is_one_clear_error(saved, case):
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"version": "1.0"}'])
 def test_a_damaged_tokenizer_is_one_clear_error(saved, text):
     (saved / "tokenizer.json").write_text(text)
-    with pytest.raises(TokenizerError, match=r"tokenizer\.json: is no readable"):
+    with pytest.raises(TokenizerError, match=r"tokenizer\.json: is not a readable"):
         LM.load_fp32(saved)
 
 

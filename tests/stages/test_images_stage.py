@@ -253,6 +253,7 @@ def test_a_checkpoint_loads_in_transformers(made: Path):
         assert torch.allclose(theirs(ids).logits, wanted, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_real_digits_of_mnist(shared_data: Path, tmp_path: Path):
     path = shared_data / "images" / "train-images-idx3-ubyte.gz"
     overrides = [*SMALL, "image.size=7", "image.levels=4", "train.eval_windows=200", "train.steps=60"]

@@ -170,7 +170,7 @@ def test_bpe_dropout_is_switched_off(trained: dict[str, Tokenizer], tmp_path: Pa
 
 def test_a_folder_that_may_not_be_written(trained: dict[str, Tokenizer], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(StorageError, match="stands where a folder should be"):
+    with pytest.raises(StorageError, match="exists where a folder is needed"):
         trained["byte"].save(tmp_path / "file")
 
 

@@ -216,7 +216,7 @@ def cut(path: Path) -> None:
 
 DAMAGES = {
     "flipped bit": (flip, "model.safetensors: bytes differ"),
-    "cut file": (cut, "optimizer.safetensors: .* bytes where"),
+    "cut file": (cut, "optimizer.safetensors: .* bytes, expected"),
     "no manifest": (lambda path: (path / "manifest.json").unlink(), "manifest.json: missing"),
     "no file": (lambda path: (path / "trainer" / "state.json").unlink(), "state.json: missing"),
     "half a manifest": (lambda path: (path / "manifest.json").write_text('{"files": {'), "manifest.json: unreadable"),
