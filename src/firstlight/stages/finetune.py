@@ -25,8 +25,9 @@ from firstlight.runs import (
 )
 from firstlight.stages import finetune_setup
 from firstlight.stages.finalize import write_report
+from firstlight.stages.finetune_artifacts import FinetuneArtifacts, prepare_artifacts
+from firstlight.stages.finetune_evaluation import TaskEvaluation, evaluate_tasks, pretraining_loss
 from firstlight.stages.finetune_settings import FinetuneSettings
-from firstlight.stages.finetune_setup import FinetuneArtifacts, TaskEvaluation, evaluate_tasks
 from firstlight.stages.process_clock import process_start
 from firstlight.train import FitResult, TrainContext
 
@@ -59,13 +60,13 @@ class FinetuneRecipe(Recipe[FinetuneSettings, FinetuneArtifacts, FinetuneResult]
     settings_class = FinetuneSettings
     result_class = FinetuneResult
     source_keys = ("run.init_from", "run.tasks", "run.data")
-    packages = ("finetuning", "stages.finetune_setup")
+    packages = ("finetuning", "stages.finetune_artifacts", "stages.finetune_setup")
     hashed_artifacts = {"tokenizer": "another tokenizer", "store": "other rows"}
 
     def prepare(self, run: RunDirectory, settings: FinetuneSettings, *, prepared: bool) -> FinetuneArtifacts:
         """Read the model to start from, the tasks and their rows."""
         del prepared
-        return finetune_setup.prepare_artifacts(run, settings)
+        return prepare_artifacts(run, settings)
 
     def resolve(
         self, settings: FinetuneSettings, artifacts: FinetuneArtifacts, device_context: DeviceContext
@@ -84,7 +85,7 @@ class FinetuneRecipe(Recipe[FinetuneSettings, FinetuneArtifacts, FinetuneResult]
         """Build model, heads, optimizer, batches and evaluation; measure the language-model loss before training."""
         ctx = finetune_setup.train_context(run, settings, artifacts, device_context, process_start)
         if is_main_process(device_context) and not run.initial_loss_file.is_file():
-            loss = finetune_setup.pretraining_loss(ctx.state.model, artifacts, device_context)
+            loss = pretraining_loss(ctx.state.model, artifacts, device_context)
             write_json(run.initial_loss_file, {"loss": loss})
         if is_main_process(device_context):
             write_atomic(run.tasks_file, tasks_to_json(artifacts.specs.values()))
@@ -113,7 +114,7 @@ class FinetuneRecipe(Recipe[FinetuneSettings, FinetuneArtifacts, FinetuneResult]
             test = test_evaluation.with_intervals(artifacts, "test", _BOOTSTRAP)
             before = read_json_object(run.initial_loss_file).get("loss")
             if isinstance(before, int | float):
-                after = finetune_setup.pretraining_loss(model, artifacts, ctx.device_context)
+                after = pretraining_loss(model, artifacts, ctx.device_context)
                 forgetting = {"before": before, "after": after or before}
         result = FinetuneResult(
             run=run.path,

@@ -1,172 +1,34 @@
-"""Build a fine-tuning run: tasks and rows, model with heads, optimizer, mixture of tasks, evaluation, checkpoints."""
+"""Build a fine-tuning run: model with heads, optimizer, mixture of tasks, checkpoints."""
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from firstlight import optim, parallel, progress
+from firstlight import optim, parallel
 from firstlight.errors import ConfigError, UsageError
 from firstlight.files import run_layout, write_atomic
 from firstlight.finetuning import (
-    DELIMITER,
-    EXTRACT,
-    PAD,
-    START,
-    EncodedExample,
-    EvalResults,
     Mixture,
-    Prediction,
-    Preprocessor,
     ReplaySource,
     RowSource,
-    TaskData,
     TaskLoss,
     TaskRows,
-    TaskSpec,
     balanced_class_weights,
     build_task_model,
-    chat_template,
-    compute_metrics,
-    evaluate_lm_loss,
-    head_of,
-    kind_of,
     layer_lr_scales,
-    load_task,
-    predict,
-    read_spec,
-    read_tasks,
-    special_tokens,
     tasks_to_json,
     unfreeze_layers,
 )
 from firstlight.finetuning import adapters as adapter_files
-from firstlight.lm import LM, Classifier, save_pretrained
-from firstlight.model import GPT, ModelConfig, flops_per_token, fused_splits
+from firstlight.lm import LM, save_pretrained
+from firstlight.model import GPT, flops_per_token, fused_splits
 from firstlight.parallel import DeviceContext
 from firstlight.runs import RunDirectory
-from firstlight.stages.evaluate import find_token_store
+from firstlight.stages.finetune_artifacts import FinetuneArtifacts
+from firstlight.stages.finetune_evaluation import evaluate_tasks
 from firstlight.stages.finetune_settings import FinetuneSettings
-from firstlight.store import TokenStore, Windows
-from firstlight.tokenizer import Tokenizer
-from firstlight.train import CheckpointManager, Limits, RunLog, TrainContext, TrainState, validate
-
-_FORGETTING_WINDOWS = 200
-_SPLITS = ("train", "valid", "test")
-
-Splits = tuple[list[EncodedExample], list[EncodedExample], list[EncodedExample]]
-
-
-@dataclass(frozen=True, slots=True)
-class InitModel:
-    """The model to start from; its weights are read when a run starts, and not kept in memory."""
-
-    config: ModelConfig
-    source: Path
-
-
-@dataclass(frozen=True, slots=True)
-class FinetuneArtifacts:
-    """What a fine-tuning run is built from.
-
-    Attributes:
-        init_model: the pre-trained model.
-        tokenizer: with the tokens that the tasks add.
-        tasks: the examples of each task, by name.
-        rows: the tokenized rows of each task: (train, valid, test), by name.
-        store: the token store that the model was pre-trained on, if it is there.
-    """
-
-    init_model: InitModel
-    tokenizer: Tokenizer
-    tasks: dict[str, TaskData]
-    rows: dict[str, Splits]
-    store: TokenStore | None
-
-    @property
-    def specs(self) -> dict[str, TaskSpec]:
-        """The tasks by name."""
-        return {name: data.spec for name, data in self.tasks.items()}
-
-    @property
-    def classifier(self) -> Classifier | None:
-        """The head for which transformers has a class, if there is exactly one task and its kind has one."""
-        if len(self.tasks) != 1:
-            return None
-        spec = next(iter(self.specs.values()))
-        head = head_of(spec)
-        if not kind_of(spec).sequence_classification or spec.pool != "last" or head is None:
-            return None
-        return Classifier(spec.name, spec.labels if head.has_classes else ())
-
-
-def prepare_artifacts(run: RunDirectory, settings: FinetuneSettings) -> FinetuneArtifacts:
-    """Read the model to start from, the tasks and their rows.
-
-    The tasks of a run that is resumed are those of its ``tasks.json``, not of the original files.
-
-    Raises:
-        UsageError: two tasks of the same name, or a model without a tokenizer.
-    """
-    assert settings.run.init_from is not None
-    specs = _read_specs(run, settings)
-    init_lm = LM.load_fp32(settings.run.init_from)
-    if init_lm.tokenizer is None:
-        raise UsageError("has no tokenizer, so it cannot read text", where=settings.run.init_from)
-    assert init_lm.source is not None, "it was read from there"
-    tokenizer = _extend_tokenizer(init_lm.tokenizer, specs, settings)
-    tasks = {spec.name: load_task(spec, seed=settings.run.seed) for spec in specs}
-    rows = {name: _tokenize(data, tokenizer, init_lm.config.block_size) for name, data in tasks.items()}
-    init_model = InitModel(init_lm.config, init_lm.source)
-    return FinetuneArtifacts(init_model, tokenizer, tasks, rows, find_token_store(init_lm, needed=False))
-
-
-def _read_specs(run: RunDirectory, settings: FinetuneSettings) -> list[TaskSpec]:
-    if run.exists and run.tasks_file.is_file():
-        return list(read_tasks(run.path).values())
-    data = None if settings.run.data is None else Path(settings.run.data)
-    specs = [read_spec(Path(t), data=data) for t in settings.run.tasks]
-    names = [spec.name for spec in specs]
-    for name in names:
-        if names.count(name) > 1:
-            raise UsageError("two tasks have this name", where=name, fix="Rename one of them in its TOML file.")
-        if not re.fullmatch(r"\w[\w-]*", name):
-            raise UsageError("is not a valid name of a task", where=name, expected="letters, digits, - and _")
-    return specs
-
-
-def _extend_tokenizer(tokenizer: Tokenizer, specs: Sequence[TaskSpec], settings: FinetuneSettings) -> Tokenizer:
-    """Add the special tokens of the tasks, and a chat template if one of them is a chat."""
-    table, kinds = settings.finetune, [kind_of(spec) for spec in specs]
-    uses_adapter = table.adapter.kind != "none"
-    is_new = table.special_tokens == "new" or (table.special_tokens == "auto" and not uses_adapter)
-    added = special_tokens(specs) if is_new else []
-    around = (START, DELIMITER, EXTRACT) if is_new else (tokenizer.eot,) * 3
-    kept: dict[str, Any] = {"pad_token": PAD} if PAD in added else {}
-    single = len(specs) == 1 and kinds[0].sequence_classification
-    extended = tokenizer.with_special_tokens(added, template=around if single else None, extra_config=kept)
-    is_chat = any(kind.inputs.is_chat for kind in kinds)
-    return (
-        extended.with_special_tokens([], extra_config={"chat_template": chat_template(extended)})
-        if is_chat
-        else extended
-    )
-
-
-def _tokenize(data: TaskData, tokenizer: Tokenizer, block_size: int) -> Splits:
-    preprocess = Preprocessor(data.spec, tokenizer, block_size)
-    splits = preprocess(data.train), preprocess(data.valid), preprocess(data.test)
-    for note in data.notes:
-        progress.notice(f"{data.spec.name}: {note}")
-    if preprocess.n_truncated:
-        progress.notice(
-            f"{data.spec.name}: {preprocess.n_truncated:,} inputs longer than {block_size} tokens were truncated "
-            f"(truncation = {data.spec.truncation})"
-        )
-    return splits
+from firstlight.train import CheckpointManager, Limits, RunLog, TrainContext, TrainState
 
 
 def rows_per_step(settings: FinetuneSettings, device_context: DeviceContext) -> int:
@@ -317,82 +179,6 @@ def _class_weights(artifacts: FinetuneArtifacts) -> dict[str, torch.Tensor]:
         for name, spec in artifacts.specs.items()
         if spec.class_weights == "balanced"
     }
-
-
-@dataclass(frozen=True, slots=True)
-class TaskEvaluation:
-    """An evaluation of all tasks on one split, with the predictions that it was computed from.
-
-    Attributes:
-        result: metrics by task, and losses of tasks of text.
-        predictions: by task; from them the end of a run computes confidence intervals without another pass.
-    """
-
-    result: EvalResults
-    predictions: dict[str, list[Prediction]]
-
-    @property
-    def loss(self) -> float:
-        """Mean validation loss."""
-        return self.result.loss
-
-    @property
-    def criterion(self) -> float:
-        """The value that the best checkpoint minimises."""
-        return self.result.criterion
-
-    def metrics(self) -> Mapping[str, float]:
-        """Return the metrics to log, by name."""
-        return self.result.metrics()
-
-    def with_intervals(self, artifacts: FinetuneArtifacts, split: str, n_bootstrap: int) -> EvalResults:
-        """Compute the same metrics with bootstrap confidence intervals."""
-        side = _SPLITS.index(split)
-        metrics = {
-            name: compute_metrics(
-                artifacts.specs[name], artifacts.rows[name][side], predictions, n_bootstrap=n_bootstrap
-            )
-            for name, predictions in self.predictions.items()
-        }
-        return EvalResults(metrics, self.result.texts)
-
-
-def evaluate_tasks(
-    model: GPT,
-    artifacts: FinetuneArtifacts,
-    device_context: DeviceContext,
-    *,
-    split: str = "valid",
-    limit: int | None = None,
-) -> TaskEvaluation:
-    """Evaluate a model on one split of every task.
-
-    Args:
-        model: with the tasks' heads.
-        artifacts: of the run.
-        device_context: of the run.
-        split: valid or test.
-        limit: rows of one forward pass.
-    """
-    metrics, texts, predictions = {}, {}, {}
-    for name, spec in artifacts.specs.items():
-        rows = artifacts.rows[name][_SPLITS.index(split)]
-        if not rows:
-            continue
-        if head_of(spec) is None:
-            texts[name] = evaluate_lm_loss(model, spec, rows, device_context)
-        else:
-            predictions[name] = predict(model, spec, rows, device_context, max_rows=limit)
-            metrics[name] = compute_metrics(spec, rows, predictions[name])
-    return TaskEvaluation(EvalResults(metrics, texts), predictions)
-
-
-def pretraining_loss(model: GPT, artifacts: FinetuneArtifacts, device_context: DeviceContext) -> float | None:
-    """Compute the loss on the validation split of the pre-training text; None if that is not there."""
-    if artifacts.store is None:
-        return None
-    windows = Windows(artifacts.store.valid, block_size=model.config.block_size, max_windows=_FORGETTING_WINDOWS)
-    return validate(model, windows, None, device_context, 8).loss if windows.n_windows else None
 
 
 def _model_writer(run: RunDirectory, settings: FinetuneSettings, artifacts: FinetuneArtifacts, model: GPT) -> Any:
