@@ -57,6 +57,8 @@ def test_nearest():
     assert nearest("n_layers", ["n_layer", "n_head"]) == "n_layer"
     assert nearest("zzz", ["n_layer"]) is None
     assert nearest("x", []) is None
+    assert nearest("GGUF", ["gguf", "onnx"]) == "gguf"
+    assert nearest("choice", ["pair", "multiple_choice"]) == "multiple_choice"
 
 
 def test_what_a_damaged_file_holds_stays_on_one_line() -> None:

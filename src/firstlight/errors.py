@@ -143,5 +143,12 @@ def _escape(text: str) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that is most similar to ``name``, or None if none is similar."""
-    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)), None)
+    """Return the known name that is most similar to ``name``, or None if none is similar.
+
+    Case does not count. Where no name is similar as a whole, one that has ``name`` as one of its words is returned.
+    """
+    names = {k.lower(): k for k in known}
+    near = next(iter(difflib.get_close_matches(name.lower(), list(names), n=1, cutoff=0.6)), None)
+    word = name.lower().removesuffix("s")
+    near = near or next((k for k in names if len(word) > 2 and word in k.split("_")), None)
+    return None if near is None else names[near]

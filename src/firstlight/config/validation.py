@@ -4,7 +4,7 @@ import types
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -19,6 +19,9 @@ class Settings(BaseModel):
     """Base of all settings: frozen, without unknown keys, with validated defaults."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    former_names: ClassVar[Mapping[str, str]] = {}
+    """Earlier names of keys -> the present ones. The earlier ones are refused; the error suggests the present one."""
 
 
 class TaggedSettings(Settings):
@@ -151,14 +154,16 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
 
 def _explain(root: type[BaseModel], table: Mapping[str, Any], error: pydantic.ValidationError) -> ConfigError:
     first = error.errors(include_url=False)[0]
-    keys, known = _path(root, table, first["loc"])
+    keys, cls = _path(root, table, first["loc"])
     key = ".".join(keys)
     if first["type"] == "extra_forbidden":
-        near = nearest(keys[-1], known)
+        known = sorted(cls.model_fields) if cls else []
+        former = cls.former_names if cls is not None and issubclass(cls, Settings) else {}
+        near = former.get(keys[-1]) or nearest(keys[-1], known)
         elsewhere = None if near else _elsewhere(root, keys[-1])
         hint = f"Did you mean {'.'.join([*keys[:-1], near])}?" if near else None
         hint = hint or (f"Did you mean {elsewhere}?" if elsewhere else None)
-        return ConfigError("unknown setting", where=key, expected=f"one of {', '.join(sorted(known))}", fix=hint)
+        return ConfigError("unknown setting", where=key, expected=f"one of {', '.join(known)}", fix=hint)
     # A value of a union type has one error per type; together they list what is allowed.
     same = [e for e in error.errors(include_url=False) if ".".join(_path(root, table, e["loc"])[0]) == key]
     message = ", or ".join(dict.fromkeys(_lower(e["msg"].removeprefix("Value error, ")) for e in same))
@@ -173,21 +178,21 @@ def _lower(text: str) -> str:
 
 def _path(
     root: type[BaseModel], table: Mapping[str, Any], location: tuple[int | str, ...]
-) -> tuple[list[str], list[str]]:
-    """Return the dotted key of an error's location, and the names that are known where its last part is."""
+) -> tuple[list[str], type[BaseModel] | None]:
+    """Return the dotted key of an error's location, and the class of the table where its last part is."""
     keys: list[str] = []
-    known: list[str] = []
+    table_class: type[BaseModel] | None = None
     cls: type[BaseModel] | None = root
     value: Any = table
     for part in location:
         if isinstance(part, str) and cls is None:
             continue  # the name of one of several types that a value may have
-        known = sorted(cls.model_fields) if cls else []
+        table_class = cls
         keys.append(str(part))
         field = cls.model_fields.get(str(part)) if cls else None
         value = value.get(part) if isinstance(value, Mapping) else None
         cls = _class_of(field, value) if field else None
-    return keys, known
+    return keys, table_class
 
 
 def _elsewhere(root: type[BaseModel], name: str, prefix: str = "") -> str | None:

@@ -1,6 +1,6 @@
 """Settings of reading a corpus: text, token ids, images."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -43,6 +43,8 @@ class IdSettings(Settings):
 
 class ImageSettings(Settings):
     """Settings of images: how they become sequences of tokens, and which token each starts with."""
+
+    former_names: ClassVar = {"unlabelled": "class_dropout"}
 
     size: int | None = Field(
         None, ge=1, le=1024, description="pixels per side; by default that of IDX and .npy files, 32 for others"

@@ -1,6 +1,6 @@
 """Settings of fine-tuning: losses, what is trained and how fast, the mixing of tasks, adapters."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -30,6 +30,12 @@ class AdapterSettings(Settings):
 
 class TuningSettings(Settings):
     """Settings of fine-tuning; the key ``finetune``."""
+
+    former_names: ClassVar = {
+        "marks": "special_tokens",
+        "thaw_every": "unfreeze_every_epochs",
+        "replay": "replay_fraction",
+    }
 
     batch_size: int = Field(32, ge=1, description="rows per update")
     lm_weight: float = Field(

@@ -1,6 +1,6 @@
 """The settings of a labelled task, as a TASK.toml declares them: its kind, its files, and what their columns hold."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -13,6 +13,8 @@ Truncation = Literal["tail", "head", "middle", "error"]
 
 class DataFiles(Settings):
     """The files of a task, and their format."""
+
+    former_names: ClassVar = {"fields": "max_fields", "path": "field", "each": "explode", "empty": "on_empty"}
 
     folder: str = Field("", description="folder of the files below; relative to the TOML, or to --data")
     train: str | list[str] = Field(description="file, folder or zip; names may be globs; or hf:NAME[:CONFIG][@SPLIT]")
@@ -61,6 +63,8 @@ class Columns(Settings):
 
 class TaskSpec(Settings):
     """The settings of a labelled task. ``kinds.check_spec`` checks them against its kind."""
+
+    former_names: ClassVar = {"values": "label_values", "long": "truncation", "max_rows": "max_train_rows"}
 
     name: str
     kind: str = Field(description="a name of the table KINDS, or package.module:NAME")

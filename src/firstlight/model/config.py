@@ -1,7 +1,7 @@
 """The shape of a model: a family sets the architecture, which settings may refine."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -83,6 +83,8 @@ class ModelConfig(Settings):
 
     ``None`` means the default of the family and the other sizes; ``complete`` fills it in.
     """
+
+    former_names: ClassVar = {"init_out": "residual_init", "gelu": "mlp"}
 
     family: Family = Field("modern", description="architecture, and the transformers class it is saved as")
     n_layer: int = Field(6, ge=1, description="number of blocks")

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field
@@ -29,6 +29,8 @@ _MAX_STACK_NUMEL = 2**24
 
 class Muon(OptimizerSettings):
     """Settings of Muon, and of AdamW for the parameters that are not hidden matrices."""
+
+    former_names: ClassVar = {"adjust": "adjust_lr_fn"}
 
     name: Literal["muon"] = "muon"
     lr: float = Field(0.02, gt=0, description="learning rate of hidden matrices")

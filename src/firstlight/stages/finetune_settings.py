@@ -1,6 +1,6 @@
 """The settings of a fine-tuning run: the content of its run.toml."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -13,6 +13,8 @@ from firstlight.train import TrainSettings
 
 class FinetuneRun(Settings):
     """The inputs of a run."""
+
+    former_names: ClassVar = {"start_from": "init_from"}
 
     seed: int = Field(1337, ge=0, lt=2**63, description="seed of heads, new tokens, data order and dropout")
     init_from: str | None = Field(None, description="a run, checkpoint or Hugging Face directory to fine-tune")

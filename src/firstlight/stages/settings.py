@@ -1,6 +1,6 @@
 """The settings of a pre-training run: the content of its run.toml."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -17,6 +17,8 @@ from firstlight.train import TrainSettings
 class RunSettings(Settings):
     """The inputs of a run."""
 
+    former_names: ClassVar = {"start_from": "init_from"}
+
     seed: int = Field(1337, ge=0, lt=2**63, description="seed of initialisation, data order, dropout and samples")
     corpus: list[str] = Field([], description="files, folders, globs, named corpora or hf:NAME")
     store: str | None = Field(None, description="a token store made by data prepare, instead of a corpus")
@@ -27,6 +29,8 @@ class RunSettings(Settings):
 
 class ModelSettings(ModelConfig):
     """The shape of the model, and how its embeddings are initialised."""
+
+    former_names: ClassVar = {**ModelConfig.former_names, "embeddings_length": "embeddings_norm"}
 
     embeddings: str = Field("random", description="random, or a file of word vectors to initialise them from")
     embeddings_frozen_steps: Annotated[int, Field(ge=0)] | Literal["all"] = Field(

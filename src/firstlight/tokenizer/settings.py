@@ -1,6 +1,6 @@
 """Settings of a tokenizer: the table ``tokenizer`` of a run."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -12,6 +12,8 @@ MIN_VOCAB_SIZE, MAX_VOCAB_SIZE = 257, 200_000
 
 class TokenizerSettings(Settings):
     """Settings of a tokenizer to train, or the path of one to load."""
+
+    former_names: ClassVar = {"words": "vocab_source"}
 
     kind: Literal["bpe", "word", "char", "byte"] = Field(
         "bpe", description="byte-level BPE, words, characters or bytes"

@@ -1,6 +1,6 @@
 """Settings of training: duration, batch size, validation, checkpoints, samples, logging."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -31,6 +31,8 @@ class SpikeGuardSettings(Settings):
 
 class TrainSettings(Settings):
     """Settings of the training loop."""
+
+    former_names: ClassVar = {"average_decay": "ema_decay"}
 
     steps: Count | Literal["auto"] | None = Field(
         "auto",
