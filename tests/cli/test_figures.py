@@ -196,7 +196,7 @@ def test_pretrain_says_what_came_of_it_and_what_is_next(world: Path, call: Call)
     assert lines[0].startswith("two words: stopped, checkpoint saved at step 2 (")
     assert "Resume with: firstlight pretrain 'two words' --resume" in lines
     answer = call("pretrain", "two words", "--resume", "train.stop_after=0")
-    assert answer.out.splitlines()[0].startswith("two words: finished at step 4 (steps; ")
+    assert answer.out.splitlines()[0].startswith("two words: finished at step 4 (train.steps; ")
     assert "report: two words/report.html" in answer.out.splitlines()
 
 

@@ -27,7 +27,7 @@ from firstlight.model import (
     new_cache,
     to_hf_config,
 )
-from firstlight.model.positions import alibi_slopes, position_scheme
+from firstlight.model.positions import PositionScheme, alibi_slopes, position_scheme
 
 V, BLOCK_SIZE = 23, 16
 FAMILIES = ("gpt1", "gpt2", "gpt3", "llama", "modern")
@@ -293,3 +293,13 @@ def test_a_downloaded_model_cannot_name_code(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(CheckpointError, match="names Python code.*antigravity:fly"):
         download_from_hub("someone/thing")
     assert "antigravity" not in sys.modules
+
+
+def test_a_bias_of_integers_is_added_as_numbers() -> None:
+    class Distance(PositionScheme):
+        def bias(self, queries, keys):
+            return -(queries[:, None] - keys[None, :]).abs()[None, None]
+
+    model = GPT(ModelConfig(family="llama", n_layer=1, n_head=2, n_embd=16, block_size=8, vocab_size=10))
+    model.positions = Distance(model.config)
+    assert torch.isfinite(model(torch.arange(8)[None])).all()

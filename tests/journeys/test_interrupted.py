@@ -18,7 +18,7 @@ EVERY = ["train.checkpoint_every=7", "train.eval_every=30", "train.sample_every=
 
 @pytest.fixture(scope="module", params=["muon", pytest.param("adamw", marks=pytest.mark.slow)])
 def unbroken(request, tiny, run, tmp_path_factory) -> tuple[Path, list[str]]:
-    """A finished run, and the words that made it; one optimiser with dropout, which draws random numbers."""
+    """A finished run, and the words that made it; one optimizer with dropout, which draws random numbers."""
     words = [*tiny, *EVERY, f"train.steps={STEPS}", f"optim.name={request.param}"]
     words += ["model.family=gpt2", "model.dropout=0.1", "train.ema_decay=0.9"] if request.param == "adamw" else []
     out = tmp_path_factory.mktemp("unbroken") / "run"

@@ -1,4 +1,4 @@
-"""What every optimiser keeps, and the room's public names."""
+"""What every optimizer keeps, and the room's public names."""
 
 from pathlib import Path
 from typing import Annotated

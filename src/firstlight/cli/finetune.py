@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from firstlight.cli.arguments import map_errors_to_options, split_arguments
-from firstlight.cli.output import JsonOption, print_result, print_table
+from firstlight.cli.output import JsonOption, format_stop_reason, print_result, print_table
 from firstlight.config import parse_overrides
 from firstlight.errors import UsageError
 
@@ -75,7 +75,9 @@ def finetune(
 
 def _print_finetuned(result: "FinetuneResult") -> None:
     how = "finished" if result.finished else "stopped, checkpoint saved"
-    print(f"{result.run}: {how} at step {result.step} ({result.stopped_by}; {result.seconds:,.1f} s)")
+    print(
+        f"{result.run}: {how} at step {result.step} ({format_stop_reason(result.stopped_by)}; {result.seconds:,.1f} s)"
+    )
     for side in ("valid", "test"):
         _print_metrics(side, getattr(result, side))
     if result.forgetting:

@@ -94,3 +94,10 @@ def format_duration(seconds: float | None) -> str:
     if seconds < 120:
         return f"{seconds:,.1f} s"
     return f"{seconds / 60:,.1f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
+
+
+def format_stop_reason(stopped_by: str) -> str:
+    """Format what ended a run: the setting of the limit that was reached, or a signal."""
+    if stopped_by in ("steps", "tokens", "epochs", "minutes", "stop_after"):
+        return f"train.{stopped_by}"
+    return {"auto": "train.steps=auto", "convergence": "converged"}.get(stopped_by, stopped_by)

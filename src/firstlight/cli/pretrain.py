@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from firstlight.cli.arguments import complete_preset, corpus_settings, split_arguments
-from firstlight.cli.output import JsonOption, format_bytes, format_duration, print_pairs, print_result
+from firstlight.cli.output import (
+    JsonOption,
+    format_bytes,
+    format_duration,
+    format_stop_reason,
+    print_pairs,
+    print_result,
+)
 from firstlight.errors import UsageError
 
 if TYPE_CHECKING:
@@ -151,7 +158,7 @@ def _print_proof(proof: "VerifyResumeResult") -> None:
 def _print_trained(result: "PretrainResult") -> None:
     how = "finished" if result.finished else "stopped, checkpoint saved"
     amount = f"{result.seconds:,.1f} s, {result.tokens:,} tokens"
-    print(f"{result.run}: {how} at step {result.step} ({result.stopped_by}; {amount})")
+    print(f"{result.run}: {how} at step {result.step} ({format_stop_reason(result.stopped_by)}; {amount})")
     if result.valid_loss is not None:
         units = {unit: getattr(result, f"bits_per_{unit}") for unit in ("byte", "token", "dim")}
         bits = "".join(f", {value:.4f} bits per {unit}" for unit, value in units.items() if value is not None)

@@ -261,6 +261,8 @@ def _with_bias(mask: Tensor | None, bias: Tensor | None, T: int, before: int) ->
     """Merge a position scheme's bias and a mask into one additive mask."""
     if bias is None:
         return mask
+    if not bias.is_floating_point():
+        bias = bias.float()  # masked entries are infinite
     if mask is None:
         mask = torch.ones(T, before + T, dtype=torch.bool, device=bias.device).tril(before)
     return bias.masked_fill(~mask, -torch.inf)

@@ -185,6 +185,10 @@ def _check_limits(request: Request[S], ctx: TrainContext) -> None:
             found=f"step {ctx.counters.step}",
             fix="Raise that limit too.",
         )
+    if reached and isinstance(ctx.limits.steps, int) and ctx.limits.steps < ctx.counters.step:
+        progress.notice(
+            f"{request.run.path} is at step {ctx.counters.step}, beyond its limit of {ctx.limits.steps} steps"
+        )
 
 
 def _export_ema(run: RunDirectory, ctx: TrainContext) -> None:

@@ -8,7 +8,6 @@ from firstlight.evaluation import Likelihood, baseline_likelihoods, count_ids
 from firstlight.lm import LM
 from firstlight.model import count_parameters
 from firstlight.runs import RunDirectory, write_json
-from firstlight.stages import images
 from firstlight.stages.artifacts import PretrainArtifacts
 from firstlight.stages.score_sequences import image_baselines, split_rows
 from firstlight.train import TrainContext, ValidationResult
@@ -49,6 +48,8 @@ def baselines(artifacts: PretrainArtifacts) -> dict[str, Likelihood]:
 
 def _generate_images(run: RunDirectory, ctx: TrainContext, artifacts: PretrainArtifacts, seed: int) -> None:
     """Generate the images that the report shows; a run that cannot generate them has still ended well."""
+    from firstlight.stages import images  # loads the report, which slows the start of a run
+
     lm = LM(ctx.state.model, None, codec=artifacts.codec)
     try:
         images.write_report_images(run.path, lm, artifacts.store, seed=seed)

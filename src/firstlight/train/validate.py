@@ -100,15 +100,15 @@ def _sums(model: GPT, batch: Batch, lengths: Tensor | None, device_context: para
     starts = None if batch.starts is None else batch.starts.to(device_context.device)
     with parallel.autocast(device_context):
         nats = model.token_nll(inputs, targets, starts).to(dtype)
-    target_unit = torch.ones_like(targets, dtype=torch.bool)
+    is_target = torch.ones_like(targets, dtype=torch.bool)
     if batch.weights is not None:
-        target_unit = batch.weights.to(device_context.device) > 0
-    text = torch.zeros_like(targets) if lengths is None else lengths[targets] * target_unit
+        is_target = batch.weights.to(device_context.device) > 0
+    text = torch.zeros_like(targets) if lengths is None else lengths[targets] * is_target
     # torch.where instead of a product: masked values may be infinite.
     return torch.stack(
         [
-            torch.where(target_unit, nats, 0).sum(),
-            target_unit.sum().to(dtype),
+            torch.where(is_target, nats, 0).sum(),
+            is_target.sum().to(dtype),
             torch.where(text > 0, nats, 0).sum(),
             text.sum().to(dtype),
         ]
