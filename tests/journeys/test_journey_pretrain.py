@@ -54,7 +54,7 @@ def test_generate_evaluate_verify_and_resume(trained, run, tmp_path):
     assert more["step"] == 44
     # A further limit would be obeyed in vain: the run stands at the old one.
     refused = run("pretrain", out, "--resume", "train.tokens=6000", ok=False)
-    assert refused.returncode == 2 and "has reached train.steps already" in refused.stderr
+    assert refused.returncode == 2 and "already reached train.steps" in refused.stderr
     on = json.loads(run("pretrain", out, "--resume", "train.tokens=6000", "train.steps=99", "--json").stdout)
     assert (on["step"], on["stopped_by"]) == (47, "tokens")
 

@@ -97,7 +97,6 @@ def _train(
     ctx.compatibility["settings"] = settings_hash(settings.model_dump(mode="json"))
     if request.resumes:
         _resume(recipe, request, ctx)
-        _check_limits(request, ctx)
     if main:
         run.write_settings(settings)
         write_json(run.compatibility_file, ctx.compatibility)
@@ -165,6 +164,7 @@ def _resume(recipe: Recipe[S, A, R], request: Request[S], ctx: TrainContext) -> 
                 fix="Put the original files back, or start a new run with --from.",
             )
     restore(newest, ctx.state, ctx.device_context)
+    _check_limits(request, ctx)
     step = ctx.counters.step
     ctx.log.truncate(step)
     ctx.log.event(step, "resume", f"resumed from {newest.name}", warn=False)
