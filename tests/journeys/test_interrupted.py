@@ -35,8 +35,8 @@ def _lines(path: Path) -> list[str]:
 def _kill_at_random(process: subprocess.Popen, out: Path, dice: random.Random) -> None:
     """Kill the process before training begins, or when it has gone on by some steps and a fraction of one."""
     before = len(_lines(out / "metrics.jsonl"))
-    steps = dice.choice([None, 1, 5, 9, 14, 20])
-    deadline = time.monotonic() + (dice.uniform(0.1, 3.0) if steps is None else 120)
+    steps = dice.choice([None, 1, 3, 6, 10, 14])
+    deadline = time.monotonic() + (dice.uniform(0.1, 1.5) if steps is None else 120)
     while process.poll() is None and time.monotonic() < deadline:
         if steps is not None and len(_lines(out / "metrics.jsonl")) >= before + steps:
             break
