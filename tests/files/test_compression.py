@@ -123,7 +123,7 @@ def test_a_forbidden_file_is_named(tmp_path: Path):
 
 
 def test_a_folder_is_no_file(tmp_path: Path):
-    with pytest.raises(CorpusError, match="Is a directory"), open_compressed(tmp_path):
+    with pytest.raises(CorpusError, match="a folder"), open_compressed(tmp_path):
         pass
 
 

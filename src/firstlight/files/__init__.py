@@ -2,7 +2,8 @@
 
 Writing: a file or folder appears whole, by one rename after fsync, or not at all (``atomic``), with a manifest of
 checksums (``manifest``). Reading: binary files (``bounded_reader``), compressed files (``compression``), arrays
-(``arrays``), tables (``tables``), JSON (``json_stream``), protocol buffers (``protobuf``), pickles (``safe_pickle``).
+(``arrays``), tables (``tables``), JSON (``json_stream``), zip files (``zips``), protocol buffers (``protobuf``),
+pickles (``safe_pickle``); what one file may cost is bounded by ``limits``.
 What only some commands use is imported from its module.
 """
 
@@ -17,6 +18,7 @@ from firstlight.files.atomic import (
     write_atomic,
 )
 from firstlight.files.bounded_reader import BoundedReader
+from firstlight.files.limits import Limits
 from firstlight.files.manifest import MANIFEST, sha256, verify_manifest, write_manifest
 from firstlight.files.protobuf import iter_fields, read_varint
 from firstlight.files.source_hash import source_hash
@@ -24,6 +26,7 @@ from firstlight.files.source_hash import source_hash
 __all__ = [
     "MANIFEST",
     "BoundedReader",
+    "Limits",
     "append_line",
     "apply_umask",
     "atomic_directory",

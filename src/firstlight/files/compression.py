@@ -14,9 +14,11 @@ from typing import Any, BinaryIO, cast
 
 from firstlight.errors import CorpusError, Failure, MissingExtra
 from firstlight.files.atomic import storage_errors
+from firstlight.files.limits import DEFAULT_LIMITS, LimitedStream, Limits, open_regular
 
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 _BLOCK_BYTES = 1 << 20
+_BUFFER_BYTES = 1 << 17
 _SAMPLE_BYTES = 1 << 18
 _SMALL_BYTES = 1 << 16
 _SAMPLED_FILES = 8
@@ -30,16 +32,26 @@ def inner_suffix(path: Path) -> str:
 
 
 @contextmanager
-def open_compressed(path: Path, *, error: type[Failure] = CorpusError) -> Iterator[BinaryIO]:
-    """Open a file for reading, decompressed as its suffix says.
+def open_compressed(
+    path: Path, *, limits: Limits = DEFAULT_LIMITS, error: type[Failure] = CorpusError
+) -> Iterator[BinaryIO]:
+    """Open a file for reading, decompressed as its suffix says, within the limits of memory and compression ratio.
 
     Raises:
-        Failure: of the class ``error``: it is missing, not readable, or its compressed data is damaged or truncated.
+        Failure: of the class ``error``: it is missing, not readable, not a regular file, expands too far, or its
+            compressed data is damaged or truncated.
         MissingExtra: zstandard is not installed.
     """
     try:
-        with path.open("rb") as file, _decompress(path, file) as decompressed:
-            yield decompressed
+        with open_regular(path, error=error) as file, _decompress(path, file, limits) as decompressed:
+            is_plain = path.suffix.lower() not in COMPRESSED
+            yield (
+                file
+                if is_plain
+                else io.BufferedReader(LimitedStream(decompressed, file, path, limits, error), _BUFFER_BYTES)
+            )
+    except lzma.LZMAError as refused:
+        raise _refused_by_lzma(path, refused, limits, error) from refused
     except _damage_errors() as refused:
         raise _damaged(path, refused, error) from refused
     except OSError as refused:
@@ -50,14 +62,16 @@ def open_compressed(path: Path, *, error: type[Failure] = CorpusError) -> Iterat
 
 
 @contextmanager
-def open_seekable(path: Path, *, error: type[Failure] = CorpusError) -> Iterator[BinaryIO]:
+def open_seekable(
+    path: Path, *, limits: Limits = DEFAULT_LIMITS, error: type[Failure] = CorpusError
+) -> Iterator[BinaryIO]:
     """Open a file for random access; a compressed one is first decompressed to a temporary file.
 
     Raises:
         Failure: as ``open_compressed``.
         StorageError: no space for the temporary file.
     """
-    with open_compressed(path, error=error) as file:
+    with open_compressed(path, limits=limits, error=error) as file:
         if path.suffix.lower() not in COMPRESSED:
             yield file
             return
@@ -88,7 +102,7 @@ def estimate_size(files: Sequence[Path]) -> int:
 def _sample(path: Path) -> tuple[int, int]:
     """Decompress the start of a file; return the bytes read and the bytes that they became."""
     n_decompressed, block = 0, b""
-    with path.open("rb") as file, _decompress(path, file) as decompressed:
+    with open_regular(path) as file, _decompress(path, file, DEFAULT_LIMITS) as decompressed:
         while n_decompressed < _SAMPLE_BYTES and (block := decompressed.read(_SMALL_BYTES)):
             n_decompressed += len(block)
         # And all else that comes from the bytes read so far: a block of bz2 gives 900 kB.
@@ -102,7 +116,18 @@ def _damaged(path: Path, refused: Exception, error: type[Failure]) -> Failure:
     return error(f"is damaged or truncated: {refused}", where=path, fix="Fetch or compress it again.")
 
 
-def _decompress(path: Path, file: BinaryIO) -> BinaryIO:
+def _refused_by_lzma(path: Path, refused: lzma.LZMAError, limits: Limits, error: type[Failure]) -> Failure:
+    if "memory" not in str(refused).lower():
+        return _damaged(path, refused, error)
+    return error(
+        "needs too much memory to decompress",
+        where=path,
+        expected=f"at most {limits.max_document_bytes:,} bytes",
+        fix="If it is genuine, raise limits.max_document_bytes, or compress it again.",
+    )
+
+
+def _decompress(path: Path, file: BinaryIO, limits: Limits) -> BinaryIO:
     """Return a stream of the decompressed bytes; closing it leaves ``file`` open."""
     suffix = path.suffix.lower()
     if suffix == ".gz":
@@ -110,14 +135,43 @@ def _decompress(path: Path, file: BinaryIO) -> BinaryIO:
     if suffix == ".bz2":
         return cast(BinaryIO, bz2.BZ2File(file))
     if suffix == ".xz":
-        return cast(BinaryIO, lzma.LZMAFile(file))
+        return cast(BinaryIO, _Xz(file, limits.max_document_bytes))
     if suffix == ".zst":
         try:
             import zstandard
         except ImportError as error:
             raise MissingExtra("reading .zst", "zstd") from error
-        return io.BufferedReader(_Zstd(file, zstandard.ZstdDecompressor()), 1 << 17)
+        return io.BufferedReader(
+            _Zstd(file, zstandard.ZstdDecompressor(max_window_size=limits.max_document_bytes)), 1 << 17
+        )
     return file
+
+
+class _Xz(io.RawIOBase):
+    """All streams of an .xz or .lzma file; the library's own reader has no limit of memory."""
+
+    def __init__(self, file: BinaryIO, max_memory_bytes: int) -> None:
+        self._file, self._max_memory_bytes = file, max_memory_bytes
+        self._decompressor = lzma.LZMADecompressor(memlimit=max_memory_bytes)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: Any) -> int:
+        while True:
+            data = b""
+            if self._decompressor.eof:
+                data = self._decompressor.unused_data.lstrip(b"\0")  # streams may be padded with zeros
+                while not data and (block := self._file.read(_SMALL_BYTES)):
+                    data = block.lstrip(b"\0")
+                if not data:
+                    return 0
+                self._decompressor = lzma.LZMADecompressor(memlimit=self._max_memory_bytes)
+            elif self._decompressor.needs_input and not (data := self._file.read(_SMALL_BYTES)):
+                raise EOFError("Compressed file ended before the end-of-stream marker was reached")
+            if decompressed := self._decompressor.decompress(data, len(target)):
+                target[: len(decompressed)] = decompressed
+                return len(decompressed)
 
 
 class _Zstd(io.RawIOBase):

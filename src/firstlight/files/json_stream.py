@@ -13,6 +13,26 @@ _AFTER_VALUE = tuple(" \t\n\r,:]}")
 _MAX_TOKEN = 64  # characters; no number, literal or escape is longer in sane JSON
 
 
+def parse_json(text: str | bytes, where: object, *, error: type[Failure] = CorpusError) -> Any:
+    """Parse a JSON text that comes from outside.
+
+    Raises:
+        Failure: of the class ``error``: it is not valid JSON, nested too deeply, or has a number of too many digits.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as refused:
+        shown = text[:60] if isinstance(text, str) else text[:60].decode("utf-8", "replace")
+        raise error(f"is not valid JSON: {json_problem(refused)}", where=where, found=repr(shown)) from refused
+
+
+def json_problem(refused: Exception) -> str:
+    """Say what is wrong with a JSON text, from the exception of its parser."""
+    if isinstance(refused, RecursionError):
+        return "nested too deeply"
+    return "a number has too many digits" if "int_max_str_digits" in str(refused) else str(refused)
+
+
 class JsonStream:
     """A position in JSON text: look at the next character, or parse the next value.
 
