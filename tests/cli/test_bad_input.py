@@ -56,7 +56,7 @@ def test_bad_input(case: Case, spoilt: Path, call: Call):
     # What a run has prepared may stay, since the mended command uses it again; a run must not begin.
     new = {name for name in after if name not in before}
     assert all(name.startswith(("new/tokenizer/", "new/data/")) for name in new), new
-    assert not [name for name in new if ".part-" in name]
+    assert not [name for name in new if ".firstlight-" in name]
     if case.line.startswith(("data", "tokenizer")):
         assert not new
 
@@ -120,7 +120,7 @@ def test_a_folder_that_may_not_be_written(
     mkdir = Path.mkdir
 
     def sealed(path: Path, *args: object, **options: object) -> None:
-        if path.absolute().is_relative_to(spoilt / "new") or path.name.startswith(".part-new"):
+        if path.absolute().is_relative_to(spoilt / "new") or path.name.startswith(".firstlight-part-new"):
             raise OSError(code, os.strerror(code), str(path))
         mkdir(path, *args, **options)  # type: ignore[arg-type]
 

@@ -167,12 +167,70 @@ def test_append_line_on_a_full_device():
         append_line(Path("/dev/full"), "x")
 
 
+_ENDED = 2**31 - 1  # no process has this id
+
+
+_OF_OTHERS = [
+    ".old-mine",
+    ".old-store",
+    ".part-x",
+    ".part-x-999999999-0123abcd",
+    ".firstlight-old-mine",
+    ".firstlight-part-x-12-notahash",
+    f".firstlight-old-store-{_ENDED}-0123abcd.bak",
+    f"firstlight-part-x-{_ENDED}-0123abcd",
+]
+
+
+def test_files_of_others_with_similar_names_stay(tmp_path: Path):
+    for name in _OF_OTHERS:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "thesis").write_text("precious")
+    (tmp_path / "mine").mkdir()
+    assert remove_stale_files(tmp_path) == []
+    assert names(tmp_path) == sorted([*_OF_OTHERS, "mine"])
+    assert all((tmp_path / name / "thesis").read_text() == "precious" for name in _OF_OTHERS)
+    with atomic_directory(tmp_path / "store") as folder:
+        (folder / "new").write_text("")
+    with atomic_directory(tmp_path / "store") as folder:
+        (folder / "newer").write_text("")
+    assert names(tmp_path) == sorted([*_OF_OTHERS, "mine", "store"])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="asks whether a process lives")
+def test_a_folder_that_a_living_process_has_moved_aside_stays(tmp_path: Path):
+    (tmp_path / f".firstlight-old-store-{os.getppid()}-0123abcd").mkdir()
+    assert remove_stale_files(tmp_path) == []
+    assert not (tmp_path / "store").exists()
+
+
+def test_an_interrupted_rename_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    rename, calls = Path.replace, []
+
+    def interrupted(self: Path, target: Path) -> Path:
+        calls.append(target)
+        if len(calls) < 3:
+            raise InterruptedError(errno.EINTR, "Interrupted system call")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    write_atomic(tmp_path / "file", "x")
+    assert (tmp_path / "file").read_text() == "x"
+    assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("number", [errno.EINTR, errno.ESTALE, errno.EMFILE, errno.EINVAL, errno.EDEADLK])
+def test_every_error_of_the_disk_is_one_of_ours(tmp_path: Path, number: int):
+    with pytest.raises(StorageError), storage_errors(tmp_path):
+        raise OSError(number, os.strerror(number))
+
+
 def test_leftovers_are_removed(tmp_path: Path):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    (tmp_path / f".part-x-{ended.pid}-0123abcd").mkdir()
-    (tmp_path / f".part-x-{ended.pid}-0123abcd" / "file").write_text("1")
-    (tmp_path / f".part-y-z-{os.getpid()}-0123abcd").write_text("2")
+    (tmp_path / f".firstlight-part-x-{ended.pid}-0123abcd").mkdir()
+    (tmp_path / f".firstlight-part-x-{ended.pid}-0123abcd" / "file").write_text("1")
+    (tmp_path / f".firstlight-part-y-z-{os.getpid()}-0123abcd").write_text("2")
     (tmp_path / "kept").write_text("3")
     assert len(remove_stale_files(tmp_path)) == 2
     assert names(tmp_path) == ["kept"]
@@ -181,16 +239,16 @@ def test_leftovers_are_removed(tmp_path: Path):
 
 @pytest.mark.skipif(os.name != "posix", reason="asks whether a process lives")
 def test_what_a_living_process_writes_stays(tmp_path: Path):
-    (tmp_path / f".part-x-{os.getppid()}-0123abcd").write_text("1")
+    (tmp_path / f".firstlight-part-x-{os.getppid()}-0123abcd").write_text("1")
     assert remove_stale_files(tmp_path) == []
 
 
 def test_a_folder_moved_aside_is_put_back(tmp_path: Path):
-    (tmp_path / ".old-store").mkdir()
-    (tmp_path / ".old-store" / "one").write_text("1")
+    (tmp_path / f".firstlight-old-store-{_ENDED}-0123abcd").mkdir()
+    (tmp_path / f".firstlight-old-store-{_ENDED}-0123abcd" / "one").write_text("1")
     remove_stale_files(tmp_path)
     assert names(tmp_path) == ["store"]
-    (tmp_path / ".old-store").mkdir()
+    (tmp_path / f".firstlight-old-store-{_ENDED}-0123abcd").mkdir()
     remove_stale_files(tmp_path)
     assert names(tmp_path) == ["store"]
     assert names(tmp_path / "store") == ["one"]

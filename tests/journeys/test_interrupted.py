@@ -64,7 +64,7 @@ def test_killed_anywhere_and_resumed_is_bit_identical(kills, unbroken, start, ru
         [json.loads(line)["loss"] for line in _lines(r / "metrics.jsonl") if "grad_norm" in line] for r in (whole, out)
     ]
     assert losses[0] == losses[1]
-    assert not [p for p in out.rglob("*") if ".part-" in p.name or ".old-" in p.name]
+    assert not [p for p in out.rglob("*") if p.name.startswith(".firstlight-")]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -290,7 +290,7 @@ def test_a_model_that_cannot_be_written_is_a_storage_error(tmp_path):
         lm("gpt2", "byte").save(tmp_path / "file")
     with pytest.raises(StorageError, match="file"):
         lm("gpt2", "byte").save(tmp_path / "file" / "below")
-    assert not list(tmp_path.glob("**/.part-*"))
+    assert not list(tmp_path.glob("**/.firstlight-*"))
 
 
 def test_a_disk_that_is_full_leaves_what_was_there(saved, monkeypatch):

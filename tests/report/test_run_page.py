@@ -389,7 +389,7 @@ def test_report_is_written_atomically(run: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(StorageError):
         write_run_report(run)
     assert (run / "report.html").read_bytes() == first
-    assert [p.name for p in run.iterdir() if p.name.startswith(".part-")] == []
+    assert [p.name for p in run.iterdir() if p.name.startswith(".firstlight-")] == []
 
 
 def test_long_run_has_a_small_page(run: Path):

@@ -20,7 +20,9 @@ def test_every_name_of_the_layout_has_a_path(tmp_path: Path) -> None:
     ("file", "foreign"),
     [
         (".lock", False),
-        (".part-data-1-01234567", False),
+        (".firstlight-part-data-1-01234567", False),
+        (".part-data-1-01234567", True),
+        (".old-data", True),
         ("tokenizer/tokenizer.json", False),
         ("tokenizer/notes.txt", True),
         ("embeddings/coverage.json", False),

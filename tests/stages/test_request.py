@@ -151,9 +151,9 @@ def test_a_run_that_was_cut_off_while_it_prepared_starts_again():
     Path("r").mkdir()
     Path("r/.lock").touch()
     make_store("r/data")
-    for name in ("tokenizer.json", "tokenizer_config.json", "origin.json", ".part-x-1-01234567"):
+    for name in ("tokenizer.json", "tokenizer_config.json", "origin.json", ".firstlight-part-x-1-01234567"):
         write(f"r/tokenizer/{name}", "{}")
-    Path("r/.part-data-9-abc").mkdir()
+    Path("r/.firstlight-part-data-9-01234567").mkdir()
     assert not ask("text.txt", out="r", resume=True).resumes
     assert not ask("text.txt", out="r").resumes
     with pytest.raises(UsageError, match="interrupted.*--out r --resume"):

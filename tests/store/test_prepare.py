@@ -418,7 +418,7 @@ def test_killed_half_way_nothing_looks_finished(tmp_path: Path) -> None:
     child = subprocess.Popen([sys.executable, "-c", _KILLED, tmp_path / "s", here], stdout=subprocess.PIPE)
     assert child.stdout is not None
     assert child.stdout.readline() == b"written\n"
-    assert [p.name.startswith(".part-s-") for p in tmp_path.iterdir()] == [True]
+    assert [p.name.startswith(".firstlight-part-s-") for p in tmp_path.iterdir()] == [True]
     child.send_signal(signal.SIGKILL)
     child.wait()
     child.stdout.close()

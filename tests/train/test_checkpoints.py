@@ -241,6 +241,19 @@ def test_a_damaged_newest_one_is_set_aside_for_the_previous(tmp_path: Path, even
     assert re.search(words, warning)
 
 
+def test_damaged_ones_go_like_old_ones_and_folders_of_others_stay(tmp_path: Path) -> None:
+    points, state = checkpoints(tmp_path, keep_last=2), make_state()
+    others = ["best", "damaged-mine", "step-00000001-backup", "step-000100-backup"]
+    for name in others:
+        (points.folder / name).mkdir(parents=True)
+    flip(points.write(snap_of(state, 1), best=False))
+    assert points.find_latest(CPU) is None
+    for step in (2, 3):
+        points.write(snap_of(state, step), best=False)
+    left = {p.name for p in points.folder.iterdir()}
+    assert left == {*others, "step-00000002", "step-00000003"}
+
+
 def test_all_damaged_is_none_at_all(tmp_path: Path, events: list[Event]) -> None:
     points, state = checkpoints(tmp_path), make_state()
     for step in (1, 2):
@@ -266,8 +279,8 @@ def test_pointers_catch_up_after_a_kill_before_they_were_written(tmp_path: Path,
 def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     points = checkpoints(tmp_path)
     path = points.write(snap_of(make_state(), 1), best=False)
-    shutil.copytree(path, points.folder / ".part-step-00000002-999999999-abcdef01")
-    path.rename(points.folder / f".old-{path.name}")
+    shutil.copytree(path, points.folder / ".firstlight-part-step-00000002-999999999-abcdef01")
+    path.rename(points.folder / f".firstlight-old-{path.name}-999999999-abcdef01")
     assert points.find_latest(CPU) == path
     assert [p.name for p in points.folder.iterdir()] == [path.name]
 

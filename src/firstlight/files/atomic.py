@@ -6,15 +6,18 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from firstlight.errors import StorageError
 
-_TEMPORARY = ".part-"
-_OLD = ".old-"
-# Nothing but what temporary_beside named may be removed.
-_TEMPORARY_NAME = re.compile(rf"{re.escape(_TEMPORARY)}.+-(?P<pid>\d+)-[0-9a-f]{{8}}", re.DOTALL)
+# Only names of this form are ever removed: they are ours, down to the process that made them.
+_PART, _OLD = "part", "old"
+_TEMPORARY_NAME = re.compile(
+    rf"\.firstlight-(?P<kind>{_PART}|{_OLD})-(?P<name>.+)-(?P<pid>\d+)-[0-9a-f]{{8}}", re.DOTALL
+)
+_MAX_NAME = 48  # characters of the final name in that of a temporary file: a file system's limit is often 255 bytes
+_MAX_RETRIES = 100
 _MESSAGES = {
     errno.ENOSPC: ("no space left on the disk", "Free some space and run the same command again; nothing is lost."),
     errno.EFBIG: (
@@ -27,6 +30,14 @@ _MESSAGES = {
     errno.EPERM: ("not permitted", "Choose a folder that you may write, or change its permissions."),
     errno.EEXIST: ("a file exists where a folder is needed", "Choose another path, or move that file away."),
     errno.EIO: ("the disk reports an error", "Choose another disk with --out."),
+    errno.EINTR: ("the system call was interrupted", "Run the same command again; nothing is lost."),
+    errno.ESTALE: ("the network file system has lost the file", "Mount it again, then run the same command again."),
+    errno.ETIMEDOUT: ("the file system does not answer", "Run the same command again when it does; nothing is lost."),
+    errno.EBUSY: ("the file is in use", "Close the program that uses it, then run the same command again."),
+    errno.ENOMEM: ("out of memory", "Free some memory and run the same command again; nothing is lost."),
+    errno.EMFILE: ("too many open files", "Raise the limit (ulimit -n) and run the same command again."),
+    errno.ENFILE: ("too many open files on this machine", "Run the same command again later; nothing is lost."),
+    errno.ELOOP: ("too many symbolic links", "Choose another path."),
     errno.EISDIR: ("a folder exists where a file is needed", "Choose another path, or move that folder away."),
     errno.ENAMETOOLONG: ("the path is too long", "Choose a shorter one."),
     errno.ENOTDIR: ("a file exists where a folder is needed", "Choose another path, or move that file away."),
@@ -39,9 +50,10 @@ def storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _MESSAGES:
+        # A missing file or a broken connection is about what is read, not about the disk.
+        if error.errno is None or isinstance(error, FileNotFoundError | ConnectionError):
             raise
-        problem, fix = _MESSAGES[error.errno]
+        problem, fix = _MESSAGES.get(error.errno, (str(error.strerror), "Choose another disk or folder with --out."))
         raise StorageError(problem, where=path, fix=fix) from error
 
 
@@ -56,7 +68,7 @@ def write_atomic(path: Path, content: str | bytes) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(path)
+            _retry(temporary.replace, path)
             _sync_folder(path.parent)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -79,21 +91,25 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     try:
         with storage_errors(path):
             yield temporary
-            for file in sorted(temporary.rglob("*")):
-                _sync(file)
-            _sync(temporary)
-            if path.exists():
-                old = path.with_name(f"{_OLD}{path.name}")
-                shutil.rmtree(old, ignore_errors=True)
-                path.rename(old)
-                temporary.rename(path)
-                shutil.rmtree(old, ignore_errors=True)
-            else:
-                temporary.rename(path)
-            _sync_folder(path.parent)
+            publish_directory(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def publish_directory(temporary: Path, path: Path) -> None:
+    """Fsync a folder and rename it to ``path`` on the same file system, replacing a folder there."""
+    for file in sorted(temporary.rglob("*")):
+        _sync(file)
+    _sync(temporary)
+    if path.exists():
+        old = path.with_name(_temporary_name(_OLD, path.name))
+        _retry(path.rename, old)
+        _retry(temporary.rename, path)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        _retry(temporary.rename, path)
+    _sync_folder(path.parent)
 
 
 def append_line(path: Path, line: str) -> None:
@@ -103,30 +119,39 @@ def append_line(path: Path, line: str) -> None:
 
 
 def remove_stale_files(folder: Path) -> list[Path]:
-    """Remove temporary files and folders that a killed process left in ``folder``; return them.
+    """Remove the temporary files and folders that a killed process of ours left in ``folder``; return them.
 
-    A folder that was moved aside but not replaced is restored first. Files of other running processes on this machine
-    are kept.
+    A folder that was moved aside but not replaced is restored. Files of processes that still run on this machine are
+    kept, and so is every file whose name does not have exactly the form of ``temporary_path``.
     """
-    for old in folder.glob(f"{_OLD}*"):
-        target = folder / old.name.removeprefix(_OLD)
-        if target.exists():
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            old.rename(target)
-    candidates = [(p, _TEMPORARY_NAME.fullmatch(p.name)) for p in (folder.iterdir() if folder.is_dir() else ())]
-    found = [path for path, match in candidates if match and not _in_use(int(match["pid"]))]
-    for path in found:
-        if path.is_dir():
+    removed = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        match = _TEMPORARY_NAME.fullmatch(path.name)
+        if match is None or _in_use(int(match["pid"])):
+            continue
+        if match["kind"] == _OLD and not (target := folder / match["name"]).exists():
+            _retry(path.rename, target)
+            continue
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
-    return found
+        removed.append(path)
+    return removed
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file of that name is one of our temporary files, or a folder of ours that was moved aside."""
+    return _TEMPORARY_NAME.fullmatch(name) is not None
 
 
 def temporary_path(path: Path) -> Path:
     """Return a unique path in the same folder for a file that will be renamed to ``path``."""
-    return path.with_name(f"{_TEMPORARY}{path.name}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    return path.with_name(_temporary_name(_PART, path.name[:_MAX_NAME]))
+
+
+def _temporary_name(kind: str, name: str) -> str:
+    return f".firstlight-{kind}-{name}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
 @contextlib.contextmanager
@@ -142,7 +167,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         try:
             yield temporary
             apply_umask(temporary)
-            temporary.replace(path)
+            _retry(temporary.replace, path)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -166,6 +191,15 @@ def _in_use(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def _retry(call: Callable[[Path], object], path: Path) -> None:
+    """Call again what a signal has interrupted: Python repeats reads and writes itself (PEP 475), not renames."""
+    for _ in range(_MAX_RETRIES):
+        with contextlib.suppress(InterruptedError):
+            call(path)
+            return
+    call(path)
 
 
 def _sync(path: Path) -> None:

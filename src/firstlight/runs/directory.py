@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 from firstlight.config import Settings, dump_toml, read_toml
 from firstlight.errors import UsageError
-from firstlight.files import MANIFEST, remove_stale_files, run_layout, storage_errors, write_atomic
+from firstlight.files import MANIFEST, is_temporary, remove_stale_files, run_layout, storage_errors, write_atomic
 
 # Files that a run may hold before its settings are written, and those of its folders.
 _EARLY_NAMES = frozenset({run_layout.LOCK, run_layout.TASKS, run_layout.INITIAL_LOSS})
@@ -179,8 +179,9 @@ class RunDirectory:
         return False
 
     def clean_up(self) -> None:
-        """Remove temporary files of a process that was killed."""
-        remove_stale_files(self.path)
+        """Remove the temporary files that a killed process of ours left in the run and its folders."""
+        for folder in (self.path, self.tokenizer, self.embeddings, self.data, self.checkpoints):
+            remove_stale_files(folder)
 
     def holds_other_files(self) -> bool:
         """Return whether the path holds files that no run has written before its settings.
@@ -193,14 +194,14 @@ class RunDirectory:
         return not self.path.is_dir() or any(not self._is_early(path) for path in self.path.iterdir())
 
     def _is_early(self, path: Path) -> bool:
-        if path.name in _EARLY_NAMES or path.name.startswith((".part-", ".old-")):
+        if path.name in _EARLY_NAMES or is_temporary(path.name):
             return True
         if path.name == run_layout.DATA:
             return path.is_dir() and is_token_store(path)
         known = _EARLY_FILES.get(path.name)
         if known is None or not path.is_dir():
             return False
-        return all(p.name in known or p.name.startswith(".part-") for p in path.iterdir())
+        return all(p.name in known or is_temporary(p.name) for p in path.iterdir())
 
     @property
     def is_interrupted_start(self) -> bool:

@@ -33,6 +33,7 @@ from firstlight.train.state import Counters, TrainState
 
 FORMAT = 1
 _NAME = re.compile(r"step-(\d{8,})")
+_DAMAGED_NAME = re.compile(r"damaged-step-(\d{8,})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +157,15 @@ class CheckpointManager:
         return self.folder / name
 
     def _prune(self) -> None:
-        keep = {p.name for p in self.all()[-self._keep_last :]} | {self.read_pointer("best")}
+        latest = self.all()[-self._keep_last :]
+        keep = {p.name for p in latest} | {self.read_pointer("best")}
         for path in self.all():
             if path.name not in keep:
+                shutil.rmtree(path, ignore_errors=True)
+        # A damaged checkpoint goes when it would have gone intact.
+        for path in self.folder.iterdir():
+            match = _DAMAGED_NAME.fullmatch(path.name)
+            if match and path.is_dir() and int(match[1]) < _step(latest[0]):
                 shutil.rmtree(path, ignore_errors=True)
 
     def read_pointer(self, name: str) -> str | None:
