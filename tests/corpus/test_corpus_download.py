@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from firstlight import progress
-from firstlight.corpus import cache_dir, fetch
 from firstlight.corpus import download as module
+from firstlight.corpus import fetch
 from firstlight.errors import CorpusError, StorageError
+from firstlight.files import cache_dir
 
 DATA = random.Random(7).randbytes(1_000_000)
 RIGHT = hashlib.sha256(DATA).hexdigest()
@@ -64,17 +65,17 @@ def test_a_file_of_unknown_length(web: Any, target: Path, events: list[progress.
     assert {e.total for e in events if e.task} == {None}
 
 
-def test_other_bytes_are_deleted_and_said(web: Any, target: Path):
-    with pytest.raises(CorpusError, match="does not have the expected SHA-256, and was deleted") as caught:
+def test_other_bytes_are_set_aside(web: Any, target: Path):
+    with pytest.raises(CorpusError, match="SHA-256, and was renamed to file.txt.part.damaged") as caught:
         get(web, target, "0" * 64)
     assert (caught.value.found, caught.value.expected) == (f"SHA-256 {RIGHT}", "0" * 64)
-    assert names(target.parent) == set()
+    assert names(target.parent) - {"file.txt.lock"} == {"file.txt.part.damaged"}
 
 
-def test_a_file_that_rotted_in_the_cache_is_deleted_and_fetched_again(web: Any, target: Path):
+def test_a_file_that_rotted_in_the_cache_is_set_aside_and_fetched_again(web: Any, target: Path):
     get(web, target)
     target.write_bytes(DATA[:-1])
-    with pytest.raises(CorpusError, match="does not have the expected SHA-256, and was deleted"):
+    with pytest.raises(CorpusError, match="does not have the expected SHA-256, and was renamed to file.txt.damaged"):
         get(web, target)
     assert not target.exists()
     get(web, target)

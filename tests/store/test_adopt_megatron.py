@@ -9,7 +9,7 @@ from made_text import EOT, Bytes, make
 
 from firstlight import progress
 from firstlight.errors import CompatibilityError, StoreError
-from firstlight.store import Batches, TokenStore, adopt, verify
+from firstlight.store import Batches, TokenStore, adopt, verify_store
 
 
 def _written_elsewhere(prefix: Path, documents: list[list[int]], dtype: str = "<i4") -> None:
@@ -32,7 +32,7 @@ def test_what_another_program_wrote_trains_here(tmp_path: Path, dtype: str) -> N
     _written_elsewhere(tmp_path / "train", documents, dtype)
     _written_elsewhere(tmp_path / "valid", [[*b"held out", EOT]], dtype)
     store = adopt(tmp_path, Bytes())
-    assert verify(tmp_path, tokenizer_hash=Bytes().hash) == []
+    assert verify_store(tmp_path, tokenizer_hash=Bytes().hash) == []
     assert (store.train.n_documents, store.train.n_tokens, store.train.n_bytes) == (3, 33, 30)
     assert (store.valid.n_documents, store.valid.n_bytes) == (1, 8)
     rows = Batches(store, block_size=8, seed=1, weights=[1.0]).batch(0, 4)
@@ -49,7 +49,7 @@ def test_our_own_files_without_their_manifest(tmp_path: Path) -> None:
     store = adopt(tmp_path / "s", Bytes())
     for key in ("train_tokens", "train_bytes", "train_documents", "valid_tokens", "valid_bytes", "dtype", "eot_id"):
         assert store.manifest[key] == wanted.manifest[key]
-    assert verify(tmp_path / "s") == []
+    assert verify_store(tmp_path / "s") == []
 
 
 def test_ids_of_another_tokenizer(tmp_path: Path) -> None:

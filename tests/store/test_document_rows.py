@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from firstlight.errors import StoreError
-from firstlight.store import Batches, DataSettings, TokenStore, Windows, prepare, verify
+from firstlight.store import Batches, DataSettings, TokenStore, Windows, prepare, verify_store
 from firstlight.types import Document
 
 
@@ -63,7 +63,7 @@ def test_an_id_ends_each_document(tmp_path: Path):
         assert split.n_bytes == 0
     assert store.train.n_documents + store.valid.n_documents == 60
     assert store.valid.n_documents > 0
-    assert verify(store.directory) == []
+    assert verify_store(store.directory) == []
 
 
 def test_a_long_document_in_pieces_is_one(tmp_path: Path):
@@ -82,7 +82,7 @@ def test_documents_of_one_length_stay_whole_on_either_side(tmp_path: Path, n: in
         assert np.array_equal(np.diff(split.bounds), np.full(split.n_documents, 9))
         assert split.n_documents > 0
     assert store.train.n_documents + store.valid.n_documents == n
-    assert verify(store.directory) == []
+    assert verify_store(store.directory) == []
 
 
 def test_one_image_is_too_few(tmp_path: Path):

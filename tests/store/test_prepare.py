@@ -18,7 +18,7 @@ from made_text import EOT, Bytes, Texts, documents_of, make
 
 from firstlight import progress
 from firstlight.errors import CompatibilityError, CorpusError, StorageError, StoreError
-from firstlight.store import DataSettings, TokenStore, prepare, read_index, verify
+from firstlight.store import DataSettings, TokenStore, prepare, read_index, verify_store
 from firstlight.store.prepare import _MAX_HELD_CHARACTERS
 from firstlight.types import Document
 
@@ -53,7 +53,7 @@ def _check_tables(store: TokenStore, sources: list[Texts]) -> None:
                 assert found in whole
             first_token += table["tokens"]
             first_document += table["documents"]
-    assert verify(store.directory) == []
+    assert verify_store(store.directory) == []
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 18, 19, 20, 21, 60, 200])
@@ -254,7 +254,7 @@ def test_whatever_the_documents_the_tables_agree(
             split, first = getattr(store, side), table[side]["first_document"]
             for document in range(first, first + table[side]["documents"]):
                 assert split.document_name(document).startswith(f"s{i}:")
-    assert verify(store.directory) == []
+    assert verify_store(store.directory) == []
 
 
 def test_a_valid_split_of_an_empty_document_alone_gets_the_end_of_the_text_too(tmp_path: Path) -> None:

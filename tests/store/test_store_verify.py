@@ -2,7 +2,8 @@
 
 import json
 import mmap
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 from made_text import EOT, Bytes, Texts, make
 
+from firstlight import progress
 from firstlight.errors import CompatibilityError, StoreError
 from firstlight.files import write_manifest
-from firstlight.store import TokenStore, store_stats, unigram_counts, verify, write_index
+from firstlight.progress import Event
+from firstlight.store import TokenStore, open_store, store_stats, unigram_counts, verify_store, write_index
 from firstlight.store.document_names import NameTable, NameTableWriter
 
 FILES = ["train.bin", "train.idx", "valid.bin", "valid.idx", "documents.safetensors", "manifest.json"]
@@ -24,8 +27,8 @@ def store(tmp_path: Path) -> TokenStore:
 
 
 def test_a_whole_store(store: TokenStore) -> None:
-    assert verify(store.directory) == []
-    assert verify(store.directory, tokenizer_hash=Bytes().hash) == []
+    assert verify_store(store.directory) == []
+    assert verify_store(store.directory, tokenizer_hash=Bytes().hash) == []
     assert TokenStore.open(store.directory, tokenizer_hash=Bytes().hash).fingerprint == store.fingerprint
 
 
@@ -38,7 +41,7 @@ def test_one_flipped_bit_is_found_and_named(store: TokenStore, name: str, place:
     at = next(i for i in range(int(place * (len(data) - 1)), -1, -1) if data[i] not in b" \n")
     data[at] ^= 4
     path.write_bytes(data)
-    problems = verify(store.directory)
+    problems = verify_store(store.directory)
     assert len(problems) == 1
     assert name in problems[0]
 
@@ -51,7 +54,7 @@ def test_a_cut_file_is_found_and_named(store: TokenStore, name: str, cut: int) -
     path.write_bytes(data[: max(0, len(data) - cut)])
     if name == "manifest.json" and cut == 1:
         return  # the last line end
-    problems = verify(store.directory)
+    problems = verify_store(store.directory)
     assert len(problems) == 1
     assert name in problems[0]
     with pytest.raises(StoreError, match=name):
@@ -61,7 +64,7 @@ def test_a_cut_file_is_found_and_named(store: TokenStore, name: str, cut: int) -
 @pytest.mark.parametrize("name", FILES)
 def test_a_missing_file_is_named(store: TokenStore, name: str) -> None:
     (store.directory / name).unlink()
-    assert [name in problem and "missing" in problem for problem in verify(store.directory)] == [True]
+    assert [name in problem and "missing" in problem for problem in verify_store(store.directory)] == [True]
     with pytest.raises(StoreError, match=r"manifest\.json" if name == "manifest.json" else name):
         TokenStore.open(store.directory)
 
@@ -69,12 +72,12 @@ def test_a_missing_file_is_named(store: TokenStore, name: str) -> None:
 def test_all_damage_is_told(store: TokenStore) -> None:
     (store.directory / "train.bin").write_bytes(b"")
     (store.directory / "valid.idx").unlink()
-    assert len(verify(store.directory)) == 2
+    assert len(verify_store(store.directory)) == 2
 
 
 def test_a_foreign_tokenizer_is_named(store: TokenStore) -> None:
     other = "deadbeef" * 8
-    problems = verify(store.directory, tokenizer_hash=other)
+    problems = verify_store(store.directory, tokenizer_hash=other)
     assert len(problems) == 1
     assert Bytes().hash[:12] in problems[0]
     assert "deadbeefdead" in problems[0]
@@ -98,13 +101,13 @@ def test_an_id_beyond_the_vocabulary_is_found_behind_right_checksums(store: Toke
         ids.tofile(folder / "valid.bin")
 
     _rewritten(store, change)
-    problems = verify(store.directory)
+    problems = verify_store(store.directory)
     assert [("valid.bin" in p, "vocabulary of 257" in p) for p in problems] == [(True, True)]
 
 
 def test_an_index_of_other_ids_is_found_behind_right_checksums(store: TokenStore) -> None:
     _rewritten(store, lambda folder, _: write_index(folder / "train.idx", np.array([3, 4]), np.dtype("<u2")))
-    problems = verify(store.directory)
+    problems = verify_store(store.directory)
     assert [("train.bin" in p, "truncated or too long" in p) for p in problems] == [(True, True)]
 
 
@@ -113,12 +116,12 @@ def test_counts_that_differ_from_the_files_are_found(store: TokenStore) -> None:
         manifest["train_tokens"] += 1
 
     _rewritten(store, change)
-    assert [("train_tokens" in p) for p in verify(store.directory)] == [True]
+    assert [("train_tokens" in p) for p in verify_store(store.directory)] == [True]
 
 
 def test_a_manifest_that_lacks_something(store: TokenStore) -> None:
     _rewritten(store, lambda folder, manifest: manifest.pop("train_bytes"))
-    assert [("manifest.json" in p, "train_bytes" in p) for p in verify(store.directory)] == [(True, True)]
+    assert [("manifest.json" in p, "train_bytes" in p) for p in verify_store(store.directory)] == [(True, True)]
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"format": 99, "vocab_size": 1}', '"text"'])
@@ -126,7 +129,7 @@ def test_a_manifest_of_something_else(store: TokenStore, content: str) -> None:
     (store.directory / "manifest.json").write_text(content)
     with pytest.raises(StoreError, match=r"manifest\.json"):
         TokenStore.open(store.directory)
-    assert len(verify(store.directory)) == 1
+    assert len(verify_store(store.directory)) == 1
 
 
 def test_a_folder_without_a_manifest(tmp_path: Path) -> None:
@@ -224,3 +227,79 @@ def test_names_of_a_stretch(tmp_path: Path) -> None:
     assert split.document_names(3, 5) == ["t:1", "t:2"]
     assert split.document_names(4, 6) == ["t:2"]
     assert split.document_names(0, 10) == ["t:1", "t:2", "t:3", "t:4"]
+
+
+# Before a store is used
+
+
+@pytest.fixture
+def events() -> Iterator[list[Event]]:
+    found: list[Event] = []
+    with progress.listen(found.append):
+        yield found
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FIRSTLIGHT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def flip(path: Path, at: int = 100) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", FILES[:-1])
+def test_a_flipped_bit_is_found_before_the_store_is_used(cache: Path, store: TokenStore, name: str) -> None:
+    assert open_store(store.directory).fingerprint == store.fingerprint
+    flip(store.directory / name, -1)
+    with pytest.raises(StoreError, match=name.replace(".", r"\.")) as caught:
+        open_store(store.directory)
+    assert name.endswith(".idx") or "make it again" in str(caught.value.fix)
+
+
+def test_a_store_is_verified_once_as_long_as_it_does_not_change(
+    cache: Path, store: TokenStore, events: list[Event]
+) -> None:
+    (cache / "verified.json").unlink()
+    for _ in range(3):
+        open_store(store.directory)
+    assert sum(e.finished for e in events if e.task == "verify") == 1
+    os.utime(store.directory / "train.bin")
+    open_store(store.directory)
+    assert sum(e.finished for e in events if e.task == "verify") == 2
+    # A change that keeps size and modification time.
+    stat = (store.directory / "train.bin").stat()
+    flip(store.directory / "train.bin")
+    os.utime(store.directory / "train.bin", ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    with pytest.raises(StoreError, match="damaged"):
+        open_store(store.directory)
+    with pytest.raises(StoreError, match="damaged"):  # not remembered as intact
+        open_store(store.directory)
+
+
+def test_verification_can_be_switched_off(cache: Path, store: TokenStore) -> None:
+    flip(store.directory / "train.bin")
+    assert open_store(store.directory, verify=False).train.n_tokens == store.train.n_tokens
+
+
+def test_a_store_that_was_just_made_is_known_to_be_intact(cache: Path, store: TokenStore, events: list[Event]) -> None:
+    open_store(store.directory)
+    assert not [e for e in events if e.task == "verify"]
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"x": 3}'])
+def test_a_damaged_record_only_costs_time(cache: Path, store: TokenStore, content: str) -> None:
+    (cache / "verified.json").write_text(content)
+    open_store(store.directory)
+    assert str(store.directory.resolve()) in json.loads((cache / "verified.json").read_text())
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(
+    store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FIRSTLIGHT_CACHE", str(tmp_path / "file"))
+    open_store(store.directory)

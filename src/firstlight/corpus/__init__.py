@@ -2,7 +2,7 @@
 
 from firstlight.corpus.corpus import Corpus, Source, open_corpus
 from firstlight.corpus.detect_kind import Kind, infer_kind
-from firstlight.corpus.download import cache_dir, fetch
+from firstlight.corpus.download import fetch
 from firstlight.corpus.ids import open_ids
 from firstlight.corpus.images import Images, open_images, read_images
 from firstlight.corpus.named import load_catalogue
@@ -22,7 +22,6 @@ __all__ = [
     "Reader",
     "Source",
     "Tally",
-    "cache_dir",
     "corpus_names",
     "fetch",
     "infer_kind",

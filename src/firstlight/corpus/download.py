@@ -2,7 +2,6 @@
 
 import contextlib
 import http.client
-import os
 import time
 import urllib.error
 import urllib.request
@@ -20,14 +19,6 @@ _TRIES = 4
 _BLOCK = 1 << 18
 _TIMEOUT_SECONDS = 30
 _TRY_AGAIN = (408, 425, 429)
-
-
-def cache_dir() -> Path:
-    """Return where fetched corpora are kept: $FIRSTLIGHT_CACHE, else below the user's cache folder."""
-    if chosen := os.environ.get("FIRSTLIGHT_CACHE"):
-        return Path(chosen).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
-    return (Path(base) if base else Path.home() / ".cache") / "firstlight"
 
 
 def fetch(url: str, target: Path, expected: str | None = None, *, pause: float = 1.0) -> Path:
@@ -120,12 +111,13 @@ def _record(recorded: Path, found: str) -> None:
 def _check(found: str, known: str, file: Path, url: str, recorded: Path) -> None:
     if found == known:
         return
+    aside = file.with_name(f"{file.name}.damaged")  # perhaps somebody has put it there
     with storage_errors(file):
-        file.unlink(missing_ok=True)
+        file.replace(aside)
     _validator(file).unlink(missing_ok=True)
     changed = f"; if the file at that address has changed on purpose, delete {recorded}" if recorded.is_file() else ""
     raise CorpusError(
-        "does not have the expected SHA-256, and was deleted",
+        f"does not have the expected SHA-256, and was renamed to {aside.name}",
         where=file,
         found=f"SHA-256 {found}",
         expected=known,

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from firstlight.corpus.decode import decode_chunks, split_stream
-from firstlight.corpus.download import cache_dir, exclusive_lock, fetch_checked
+from firstlight.corpus.download import exclusive_lock, fetch_checked
 from firstlight.corpus.raw_source import RawSource, ReadFunction, file_source, hash_files
 from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.tally import Tally
 from firstlight.errors import CorpusError
+from firstlight.files import cache_dir
 from firstlight.files.compression import open_compressed
 from firstlight.types import Document
 

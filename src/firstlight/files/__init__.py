@@ -20,6 +20,7 @@ from firstlight.files.atomic import (
     write_atomic,
 )
 from firstlight.files.bounded_reader import BoundedReader
+from firstlight.files.cache import cache_dir, is_known_intact, remember_intact
 from firstlight.files.limits import Limits
 from firstlight.files.manifest import MANIFEST, sha256, verify_manifest, write_manifest
 from firstlight.files.protobuf import iter_fields, read_varint
@@ -33,10 +34,13 @@ __all__ = [
     "apply_umask",
     "atomic_directory",
     "atomic_file",
+    "cache_dir",
+    "is_known_intact",
     "is_temporary",
     "iter_fields",
     "publish_directory",
     "read_varint",
+    "remember_intact",
     "remove_stale_files",
     "sha256",
     "source_hash",

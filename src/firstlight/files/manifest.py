@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +10,34 @@ from firstlight.files.atomic import write_atomic
 
 MANIFEST = "manifest.json"
 _SELF_HASH = "manifest_sha256"
+_READ_BYTES = 1 << 22
 
 
-def sha256(path: Path) -> str:
-    """Compute the SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256(path: Path, advance: Callable[[int], object] | None = None) -> str:
+    """Compute the SHA-256 of a file, in hexadecimal; ``advance`` is called with the sizes of the parts read."""
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while part := file.read(_READ_BYTES):
+            digest.update(part)
+            if advance is not None:
+                advance(len(part))
+    return digest.hexdigest()
 
 
-def write_manifest(folder: Path, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Write ``manifest.json`` for all files below ``folder``, with the keys of ``extra``."""
+def write_manifest(
+    folder: Path, extra: Mapping[str, Any] | None = None, *, exclude: Collection[str] = ()
+) -> dict[str, Any]:
+    """Write ``manifest.json`` for all files below ``folder``, with the keys of ``extra``.
+
+    Args:
+        folder: the folder.
+        extra: further keys.
+        exclude: names in ``folder`` that are left out.
+    """
     files = {
         p.relative_to(folder).as_posix(): {"size": p.stat().st_size, "sha256": sha256(p)}
         for p in sorted(folder.rglob("*"))
-        if p.is_file() and p != folder / MANIFEST
+        if p.is_file() and p != folder / MANIFEST and p.relative_to(folder).parts[0] not in exclude
     }
     manifest = {**(extra or {}), "files": files}
     manifest[_SELF_HASH] = _self_hash(manifest)
@@ -31,12 +45,15 @@ def write_manifest(folder: Path, extra: Mapping[str, Any] | None = None) -> dict
     return manifest
 
 
-def verify_manifest(folder: Path, *, contents: bool = True) -> list[str]:
+def verify_manifest(
+    folder: Path, *, contents: bool = True, advance: Callable[[int], object] | None = None
+) -> list[str]:
     """Return the problems of a folder, one clause per problem, naming the file; an empty list if it is intact.
 
     Args:
         folder: a folder with a manifest.
         contents: check the SHA-256 of every file; False compares only names and sizes.
+        advance: called with the sizes of the parts read, to report progress.
     """
     path = folder / MANIFEST
     try:
@@ -56,7 +73,7 @@ def verify_manifest(folder: Path, *, contents: bool = True) -> list[str]:
             problems.append(f"{file}: missing")
         elif file.stat().st_size != size:
             problems.append(f"{file}: {file.stat().st_size} bytes, expected {size} by the manifest")
-        elif contents and sha256(file) != digest:
+        elif contents and sha256(file, advance) != digest:
             problems.append(f"{file}: bytes differ from the manifest's SHA-256")
     return problems
 

@@ -44,6 +44,11 @@ def is_main_process(device_context: DeviceContext) -> bool:
     return device_context.rank == 0
 
 
+def is_first_rank() -> bool:
+    """Whether this process is rank 0 of its process group, or has none."""
+    return not dist.is_initialized() or bool(dist.get_rank() == 0)
+
+
 def wrap_ddp(module: nn.Module, device_context: DeviceContext, *, find_unused_parameters: bool = False) -> nn.Module:
     """Wrap a module in DistributedDataParallel, which averages gradients over processes.
 

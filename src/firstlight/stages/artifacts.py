@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from firstlight import parallel, progress
 from firstlight.errors import CompatibilityError, UsageError
 from firstlight.files import MANIFEST
 from firstlight.lm import LM
@@ -11,7 +12,7 @@ from firstlight.stages import embedding_init
 from firstlight.stages.embedding_init import EmbeddingVectors
 from firstlight.stages.prepare_corpus import prepare_store
 from firstlight.stages.settings import PretrainSettings
-from firstlight.store import TokenStore, adopt
+from firstlight.store import TokenStore, adopt, open_store
 from firstlight.tokenizer import Codec, Tokenizer, load_vocab, save_vocab
 
 Vocab = Tokenizer | Codec
@@ -89,7 +90,7 @@ def _vocab_and_store(
         return _open_store(run, settings, Path(settings.run.store))
     if prepared and (run.data / MANIFEST).is_file():
         vocab = load_vocab(run.tokenizer)
-        return vocab, TokenStore.open(run.data, tokenizer_hash=vocab.hash)
+        return vocab, open_store(run.data, tokenizer_hash=vocab.hash, verify=_verifies(settings, run.data))
     corpus = prepare_store(
         settings.run.corpus,
         settings,
@@ -101,14 +102,23 @@ def _vocab_and_store(
     return corpus.vocab, corpus.store
 
 
+def _verifies(settings: PretrainSettings, store: Path) -> bool:
+    """Whether this process verifies the store; rank 0 does so for all."""
+    if not parallel.is_first_rank():
+        return False
+    if not settings.data.verify:
+        progress.notice(f"{store}: used without verifying its contents, by data.verify=false")
+    return settings.data.verify
+
+
 def _open_store(run: RunDirectory, settings: PretrainSettings, folder: Path) -> tuple[Vocab, TokenStore]:
     """Open a token store made before, ours or Megatron-LM's, and copy its vocabulary into the run."""
     own = folder if (folder / "tokenizer.json").is_file() else folder / "tokenizer"
     vocab = load_vocab(Path(settings.tokenizer.path) if settings.tokenizer.path else own)
     # Our own stores list their documents: one of them without a manifest is incomplete, not another program's.
     if (folder / "documents.safetensors").is_file() or not isinstance(vocab, Tokenizer):
-        store = TokenStore.open(folder, tokenizer_hash=vocab.hash)
+        store = open_store(folder, tokenizer_hash=vocab.hash, verify=_verifies(settings, folder))
     else:
-        store = adopt(folder, vocab)
+        store = adopt(folder, vocab, verify=_verifies(settings, folder))
     save_vocab(vocab, run.tokenizer)
     return vocab, store

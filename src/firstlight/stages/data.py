@@ -12,8 +12,7 @@ from firstlight.corpus import CorpusSettings, IdSettings, ImageSettings, Tally
 from firstlight.errors import TokenizerError, UsageError
 from firstlight.files import MANIFEST, verify_manifest
 from firstlight.stages.prepare_corpus import prepare_store
-from firstlight.store import DataSettings, TokenStore, store_stats
-from firstlight.store import verify as verify_store
+from firstlight.store import DataSettings, TokenStore, open_store, store_stats, verify_store
 from firstlight.tokenizer import CODECS, Codec, Tokenizer, TokenizerSettings, load_vocab
 
 
@@ -127,7 +126,7 @@ def inspect(path: str | Path, *, n_tokens: int = 64) -> InspectResult:
 
 def stats(path: str | Path, *, top: int = 20) -> dict[str, Any]:
     """Compute sizes, document lengths and the most frequent tokens of a store, or of a run's store."""
-    store = TokenStore.open(store_of(path))
+    store = open_store(store_of(path))
     table = store_stats(store, top)
     vocab = _matching_vocab(store)
 

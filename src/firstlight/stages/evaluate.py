@@ -18,7 +18,7 @@ from firstlight.evaluation import EncodedText, baseline_likelihoods, count_ids, 
 from firstlight.files import MANIFEST
 from firstlight.lm import LM
 from firstlight.stages.score_sequences import TextResult, no_text_error, score_sequences
-from firstlight.store import TokenStore, unigram_counts
+from firstlight.store import TokenStore, open_store, unigram_counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,19 +91,30 @@ def find_token_store(lm: LM, *, needed: bool) -> TokenStore | None:
     if lm.source is None or vocab is None:
         return None
     run = lm.source.resolve().parent.parent
-    folder = run / "data"
-    if not folder.is_dir() and (run / "run.toml").is_file():
-        folder = Path(read_toml(run / "run.toml").get("run", {}).get("store") or folder)
+    folder, settings = run / "data", _read_settings(run)
+    if not folder.is_dir():
+        folder = Path(settings.get("run", {}).get("store") or folder)
     if not (folder / MANIFEST).is_file():
         return None
     try:
-        store = TokenStore.open(folder, tokenizer_hash=vocab.hash if needed else None)
+        store = open_store(
+            folder,
+            tokenizer_hash=vocab.hash if needed else None,
+            verify=settings.get("data", {}).get("verify") is not False,
+        )
     except StoreError as error:
         if needed:
             raise
         progress.warn(f"the run's training text cannot be read and is not used: {error}")
         return None
     return store if store.tokenizer_hash == vocab.hash else None
+
+
+def _read_settings(run: Path) -> dict[str, Any]:
+    try:
+        return read_toml(run / "run.toml")
+    except UsageError:  # a model directory outside a run, or a damaged file
+        return {}
 
 
 def _encode_texts(lm: LM, text: Sequence[str], store: TokenStore | None) -> Iterator[EncodedText]:

@@ -6,7 +6,8 @@ from firstlight.store.megatron import open_megatron, read_index, write_index
 from firstlight.store.permute import permute, round_keys
 from firstlight.store.prepare import SourceLike, prepare
 from firstlight.store.settings import DataSettings
-from firstlight.store.store import Split, TokenStore, store_stats, unigram_counts, verify
+from firstlight.store.store import Split, TokenStore, store_stats, unigram_counts
+from firstlight.store.verification import open_store, remember, verify_store
 
 __all__ = [
     "Batches",
@@ -18,12 +19,14 @@ __all__ = [
     "adopt",
     "document_starts",
     "open_megatron",
+    "open_store",
     "permute",
     "prepare",
     "read_index",
+    "remember",
     "round_keys",
     "store_stats",
     "unigram_counts",
-    "verify",
+    "verify_store",
     "write_index",
 ]

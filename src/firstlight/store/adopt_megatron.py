@@ -11,17 +11,19 @@ from firstlight.errors import StoreError
 from firstlight.files import MANIFEST, sha256, write_manifest
 from firstlight.store.megatron import open_megatron
 from firstlight.store.store import FORMAT, TokenStore
+from firstlight.store.verification import open_store, remember
 from firstlight.types import Encoder
 
 _CHUNK = 1 << 22
 
 
-def adopt(directory: Path, encoder: Encoder) -> TokenStore:
+def adopt(directory: Path, encoder: Encoder, *, verify: bool = True) -> TokenStore:
     """Write the manifest of a folder with ``train.bin|idx`` and ``valid.bin|idx``; a complete store is only opened.
 
     Args:
         directory: the folder; its files are not changed.
         encoder: the tokenizer that made the ids.
+        verify: read every byte of a complete store; see ``open_store``. New ones are always read.
 
     Raises:
         StoreError: files are missing or damaged, or hold ids that the tokenizer does not have.
@@ -29,7 +31,7 @@ def adopt(directory: Path, encoder: Encoder) -> TokenStore:
         StorageError: the folder cannot be written.
     """
     if (directory / MANIFEST).is_file():
-        return TokenStore.open(directory, tokenizer_hash=encoder.hash)
+        return open_store(directory, tokenizer_hash=encoder.hash, verify=verify)
     byte_lengths = encoder.byte_lengths().astype(np.int64)
     counts: dict[str, int] = {}
     source: dict[str, object] = {"name": str(directory)}
@@ -77,4 +79,6 @@ def adopt(directory: Path, encoder: Encoder) -> TokenStore:
             "sources": [source],
         },
     )
-    return TokenStore.open(directory)
+    store = TokenStore.open(directory)
+    remember(store)
+    return store

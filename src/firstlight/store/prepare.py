@@ -15,6 +15,7 @@ from firstlight.errors import CompatibilityError, StoreError
 from firstlight.files import MANIFEST, atomic_directory, remove_stale_files
 from firstlight.store.settings import DataSettings
 from firstlight.store.store import FORMAT, Split, TokenStore
+from firstlight.store.verification import open_store, remember
 from firstlight.store.writer import HASHED_CHARACTERS, Chunk, StoreWriter
 from firstlight.types import Document, Encoder, IdVocabulary, Vocabulary
 
@@ -83,7 +84,7 @@ def prepare(
         )
     inputs = fingerprint(sources, encoder, settings, seed)
     if (directory / MANIFEST).is_file() and not overwrite:
-        return _reuse(directory, inputs)
+        return _reuse(directory, inputs, verify=settings.verify)
     if directory.parent.is_dir():
         remove_stale_files(directory.parent)
     with atomic_directory(directory) as folder, StoreWriter(folder, encoder, settings, seed) as writer:
@@ -97,6 +98,7 @@ def prepare(
                 tables.append(writer.end_source())
         writer.finish({**(extra or {}), "made_from": inputs, "sources": tables})
     store = TokenStore.open(directory)
+    remember(store)
     progress.notice(f"{directory}: {_tokens(store.train)} for training, {_tokens(store.valid)} for validation")
     return store
 
@@ -105,8 +107,8 @@ def _tokens(split: Split) -> str:
     return f"{split.n_tokens:,} tokens ({split.n_documents:,} document{'s' * (split.n_documents != 1)})"
 
 
-def _reuse(directory: Path, inputs: Mapping[str, Any]) -> TokenStore:
-    store = TokenStore.open(directory)
+def _reuse(directory: Path, inputs: Mapping[str, Any], *, verify: bool) -> TokenStore:
+    store = open_store(directory, verify=verify)
     before = store.manifest.get("made_from", {})
     differs = [key for key, value in inputs.items() if before.get(key) != value]
     if differs:

@@ -16,6 +16,11 @@ class DataSettings(Settings):
     )
     document_masking: bool = Field(False, description="attend only within a document, also if a row holds several")
 
+    verify: bool = Field(
+        True,
+        description="verify every byte of the token store before it is used, once for unchanged files",
+    )
+
     @field_validator("weights")
     @classmethod
     def _check_weights(cls, value: list[float] | None) -> list[float] | None:

@@ -95,7 +95,7 @@ class TokenStore:
 
     @classmethod
     def open(cls, directory: Path, *, tokenizer_hash: str | None = None) -> "TokenStore":
-        """Open a store, checking its format and the sizes of its files (``verify`` reads every byte).
+        """Open a store, checking its format and the sizes of its files (``open_store`` verifies every byte).
 
         Raises:
             StoreError: it is incomplete, damaged or of another format.
@@ -133,33 +133,6 @@ class TokenStore:
             return cls(directory, manifest)
         except KeyError as error:
             raise StoreError(f"lacks {error.args[0]}", where=path) from error
-
-
-def verify(directory: Path, *, tokenizer_hash: str | None = None) -> list[str]:
-    """Check every byte of a store; return the problems, one clause each, naming the file.
-
-    Args:
-        directory: the store.
-        tokenizer_hash: the tokenizer that will read it, or None.
-    """
-    problems = verify_manifest(directory)
-    if problems:
-        return problems
-    try:
-        store = TokenStore.open(directory)
-        for side, split in (("train", store.train), ("valid", store.valid)):
-            for what, found in ((f"{side}_tokens", split.n_tokens), (f"{side}_documents", split.n_documents)):
-                if (expected := store.manifest.get(what)) != found:
-                    problems.append(f"{directory / MANIFEST}: {what} is {expected}, but the files hold {found}")
-            if split.n_tokens and not 0 <= int(split.tokens.min()) <= int(split.tokens.max()) < store.vocab_size:
-                problems.append(f"{directory / side}.bin: an id is outside the vocabulary of {store.vocab_size}")
-    except StoreError as error:
-        return [str(error)]
-    if tokenizer_hash is not None and store.tokenizer_hash != tokenizer_hash:
-        problems.append(
-            f"{directory}: made with the tokenizer {store.tokenizer_hash[:12]}, not with {tokenizer_hash[:12]}"
-        )
-    return problems
 
 
 def unigram_counts(split: Split) -> np.ndarray:
