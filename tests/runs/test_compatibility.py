@@ -8,6 +8,7 @@ import pytest
 from firstlight.config import flatten, merge
 from firstlight.errors import CompatibilityError
 from firstlight.runs.compatibility import changed_settings, check_changes, settings_hash
+from firstlight.store import DataSettings
 from firstlight.train import CHANGEABLE_ON_RESUME, TrainSettings
 
 TABLE: dict[str, Any] = {
@@ -34,7 +35,7 @@ def test_the_hash_ignores_what_may_change_and_nothing_else(key: str) -> None:
 
 
 def test_what_may_change_are_settings_that_exist() -> None:
-    own = flatten({"train": TrainSettings().model_dump(mode="json")})
+    own = flatten({"train": TrainSettings().model_dump(mode="json"), "data": {"verify": DataSettings().verify}})
     assert own.keys() >= CHANGEABLE_ON_RESUME
     assert {k for k in own if k not in CHANGEABLE_ON_RESUME} == {
         "train.batch_tokens",
