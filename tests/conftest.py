@@ -34,6 +34,15 @@ def torch_as_it_was() -> Iterator[None]:
     torch.use_deterministic_algorithms(deterministic)
 
 
+@pytest.fixture
+def trust_files() -> Iterator[None]:
+    """Let settings and files name code of other packages, as ``--trust`` does."""
+    from firstlight.config import trust_files
+
+    with trust_files():
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _no_color(monkeypatch: pytest.MonkeyPatch) -> None:
     """Words of messages are compared, so no terminal styling."""

@@ -9,6 +9,8 @@ import pytest
 from firstlight.config import Settings, external_origin, load_object
 from firstlight.errors import ConfigError, UnknownName
 
+pytestmark = pytest.mark.usefixtures("trust_files")
+
 
 class Tracker(Protocol):
     folder: str

@@ -20,6 +20,8 @@ from firstlight.config import (
 )
 from firstlight.errors import UsageError
 
+pytestmark = pytest.mark.usefixtures("trust_files")
+
 
 class Schedule(TaggedSettings):
     pass

@@ -29,6 +29,8 @@ from firstlight.model import (
 )
 from firstlight.model.positions import PositionScheme, alibi_slopes, position_scheme
 
+pytestmark = pytest.mark.usefixtures("trust_files")
+
 V, BLOCK_SIZE = 23, 16
 FAMILIES = ("gpt1", "gpt2", "gpt3", "llama", "modern")
 PARTS = [(part, name) for part, table in (("positions", POSITIONS), ("norm", NORMS), ("mlp", MLPS)) for name in table]
@@ -275,10 +277,10 @@ def test_a_scheme_from_outside_trains_resumes_and_generates_from_the_command_lin
     steps = ["train.batch_tokens=64", "train.checkpoint_every=2", "hardware.device=cpu"]
     name = "model.positions=outside_scheme:Distance"
     call("pretrain", "text.txt", "--out", "run", *sizes, *steps, name, "train.steps=4")
-    call("pretrain", "run/run.toml", "--resume", "train.steps=6")
-    generated = call("generate", "run", "The sun", "--max-new-tokens", "24")
+    call("pretrain", "run/run.toml", "--resume", "train.steps=6", "--trust")
+    generated = call("generate", "run", "The sun", "--trust", "--max-new-tokens", "24")
     assert "The sun" in generated
-    refused = call("export", "run", "--to", "gguf", "out.gguf", expected=2)
+    refused = call("export", "run", "--to", "gguf", "out.gguf", "--trust", expected=2)
     assert "model.positions=outside_scheme:Distance" in refused
 
 

@@ -24,6 +24,8 @@ from firstlight.corpus import READERS, CorpusSettings, Tally, infer_kind, open_c
 from firstlight.errors import ConfigError, CorpusError, MissingExtra
 from firstlight.types import Document
 
+pytestmark = pytest.mark.usefixtures("trust_files")
+
 TEXTS = ["First, plain.", "Zweitens: ä — 中文 🙂", 'with "quotes", commas; and a colon:', "twice", "twice"]
 MANY = CorpusSettings()
 

@@ -287,7 +287,7 @@ NOT_A_KIND = 3
 def firstlight(folder: Path, *loss_args: object, ok: bool = True) -> "subprocess.CompletedProcess[str]":
     path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
-        [sys.executable, "-m", "firstlight", *map(str, loss_args)],
+        [sys.executable, "-m", "firstlight", "--trust", *map(str, loss_args)],
         capture_output=True,
         text=True,
         check=False,

@@ -39,7 +39,7 @@ def test_an_optimizer_a_schedule_and_a_tracker_from_outside(tiny, run, tmp_path)
 
     run("pretrain", *words, "--out", tmp_path / "whole", **path)
     run("pretrain", *words, "train.stop_after=11", "--out", tmp_path / "halves", **path)
-    run("pretrain", tmp_path / "halves", "--resume", "train.stop_after=0", **path)
+    run("pretrain", tmp_path / "halves", "--resume", "train.stop_after=0", "--trust", **path)
     assert same_bytes(tmp_path / "whole", tmp_path / "halves") == []
     assert "mine.lion:Lion" in (tmp_path / "whole" / "report.html").read_text()
     logged = [json.loads(line) for line in (tmp_path / "whole" / "lines.jsonl").read_text().splitlines()]

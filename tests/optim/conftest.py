@@ -13,7 +13,7 @@ EXAMPLES = Path(__file__).parents[2] / "docs" / "howto" / "examples"
 
 
 @pytest.fixture
-def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trust_files: None) -> Iterator[Path]:
     """A package named ``outside`` of two examples, as if it had never been imported."""
     (tmp_path / "outside").mkdir()
     for name in ("lion.py", "inverse_sqrt.py"):

@@ -15,6 +15,8 @@ from firstlight.train import TRACKERS, RunLog, TrainSettings
 from firstlight.train import log as log_module
 from firstlight.train.trackers import TensorBoard
 
+pytestmark = pytest.mark.usefixtures("trust_files")
+
 
 def open_log(run: Path, **kw: Any) -> RunLog:
     return RunLog(run, **{"active": True, "trackers": [], **kw})

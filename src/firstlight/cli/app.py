@@ -26,7 +26,7 @@ from firstlight.cli import (
     tokenizer,
 )
 from firstlight.cli.progress_bar import ProgressBar
-from firstlight.config import external_origin
+from firstlight.config import external_origin, trust_files
 from firstlight.errors import Failure, FirstlightError
 from firstlight.files import storage_errors
 from firstlight.progress import listen
@@ -47,6 +47,14 @@ def _options(
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; works in any position.")] = False,
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--trust",
+            help="Import code that a settings file, a task or a checkpoint names (package.module:Name), not only code "
+            "that the command line names; works in any position.",
+        ),
+    ] = False,
 ) -> None:
     """Pre-train, fine-tune and use GPT models.
 
@@ -73,8 +81,16 @@ def build() -> typer.Typer:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; errors are reported on stderr."""
-    arguments, debug = _take_debug(list(arguments))
-    with _silence_other_ranks(), ProgressBar() as display, listen(display), _print_warnings_as_lines(display, debug):
+    arguments, debug = _take_flag(list(arguments), "--debug")
+    arguments, trust = _take_flag(arguments, "--trust")
+    debug = debug or os.environ.get("FIRSTLIGHT_DEBUG", "") not in ("", "0")
+    with (
+        _silence_other_ranks(),
+        ProgressBar() as display,
+        listen(display),
+        _print_warnings_as_lines(display, debug),
+        trust_files(trust),
+    ):
         try:
             code = _call(arguments)
         except KeyboardInterrupt:
@@ -173,11 +189,11 @@ def _trace(error: BaseException, debug: bool) -> None:
         traceback.print_exception(error, file=sys.stderr)
 
 
-def _take_debug(arguments: list[str]) -> tuple[list[str], bool]:
-    """Remove ``--debug`` from the arguments before ``--``, and return whether it was there."""
+def _take_flag(arguments: list[str], flag: str) -> tuple[list[str], bool]:
+    """Remove a flag from the arguments before ``--``, and return whether it was there."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
-    kept = [argument for argument in arguments[:end] if argument != "--debug"]
-    return [*kept, *arguments[end:]], len(kept) < end or os.environ.get("FIRSTLIGHT_DEBUG", "") not in ("", "0")
+    kept = [argument for argument in arguments[:end] if argument != flag]
+    return [*kept, *arguments[end:]], len(kept) < end
 
 
 @contextlib.contextmanager

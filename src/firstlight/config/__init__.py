@@ -6,7 +6,7 @@ line and in a file, and ``optim.lr=1e-3`` works without naming the optimizer.
 """
 
 from firstlight.config.loading import parse_overrides, preset, preset_names, read_toml
-from firstlight.config.objects import external_origin, load_object
+from firstlight.config.objects import external_origin, load_object, trust_files, trust_references
 from firstlight.config.toml_writer import dump_toml, flatten
 from firstlight.config.validation import Settings, TaggedSettings, TaggedUnion, merge, resolve
 
@@ -24,4 +24,6 @@ __all__ = [
     "preset_names",
     "read_toml",
     "resolve",
+    "trust_files",
+    "trust_references",
 ]

@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from firstlight.config.objects import trust_references
 from firstlight.errors import UnknownName, UsageError
 
 
@@ -34,6 +35,8 @@ def read_toml(path: Path) -> dict[str, Any]:
 def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:
     """Parse ``a.b=value`` arguments into a nested table; a value that is not TOML is a string.
 
+    The user wrote them, so code that they name (``package.module:Name``) may be imported.
+
     Raises:
         UsageError: an argument has no ``=``, or one key is both a value and a table.
     """
@@ -49,6 +52,7 @@ def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:
             if not isinstance(parent, dict):
                 raise UsageError("sets a key below another value", where=argument)
         parent[parts[-1]] = _value(text.strip())
+    trust_references(table)
     return table
 
 

@@ -1,9 +1,15 @@
-"""Resolve names in settings: an entry of a table, or third-party code written ``package.module:Name``."""
+"""Resolve names in settings: an entry of a table, or third-party code written ``package.module:Name``.
+
+Importing a module runs its code. A reference is therefore imported only if the user named it, on the command line or in
+a call; one that only a file names (a run.toml, a TASK.toml, a checkpoint's config.json) is refused outside
+``trust_files``, since the file may come from somebody else.
+"""
 
 import importlib
 import inspect
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from firstlight.errors import ConfigError, UnknownName
@@ -13,6 +19,37 @@ Interface = type | Callable[[Any], str | None]
 
 # Modules outside this package that references have named.
 _external_modules: set[str] = set()
+
+# References that the user named in this process.
+_trusted: set[str] = set()
+_trusting_files = False
+
+
+def trust_references(*values: Any) -> None:
+    """Allow ``load_object`` to import what these values name; values of settings may be tables and lists of them."""
+    for value in values:
+        if isinstance(value, Mapping):
+            trust_references(*value.values())
+        elif isinstance(value, list | tuple):
+            trust_references(*value)
+        elif isinstance(value, str) and ":" in value:
+            _trusted.add(value)
+
+
+@contextmanager
+def trust_files(trust: bool = True) -> Iterator[None]:
+    """Context in which files may name code to import; the option ``--trust``.
+
+    Args:
+        trust: False changes nothing.
+    """
+    global _trusting_files
+    before = _trusting_files
+    _trusting_files = before or trust
+    try:
+        yield
+    finally:
+        _trusting_files = before
 
 
 def load_object(
@@ -31,13 +68,15 @@ def load_object(
 
     Raises:
         UnknownName: neither an entry nor of the form ``package.module:Name``.
-        ConfigError: the module or the name in it cannot be loaded, or the object does not implement the interface.
+        ConfigError: only a file names the module, the module or the name in it cannot be loaded, or the object does
+            not implement the interface.
     """
     label = where or kind
     if reference in table:
         entry = table[reference]
         found = _import(entry, label) if isinstance(entry, str) else entry
     elif ":" in reference:
+        _check_trusted(reference, kind, label)
         found = _import(reference, label)
     else:
         raise UnknownName(kind, reference, table, where=where, alternative="package.module:Name")
@@ -79,6 +118,17 @@ def external_origin(error: BaseException) -> str | None:
         if module in _external_modules:
             found = f"{module}, line {line}"
     return found
+
+
+def _check_trusted(reference: str, kind: str, label: str) -> None:
+    if not _trusting_files and reference not in _trusted:
+        raise ConfigError(
+            f"a file names a {kind} outside Firstlight, whose code would run on this machine",
+            where=label,
+            found=reference,
+            expected="a built-in name, or one given on the command line",
+            fix="If you trust that code and whoever wrote the file, add --trust.",
+        )
 
 
 def _import(reference: str, label: str) -> Any:

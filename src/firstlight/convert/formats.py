@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from firstlight.config import load_object
+from firstlight.config import load_object, trust_references
 from firstlight.convert.errors import missing_library, wrap_errors
 from firstlight.errors import UsageError
 from firstlight.files import apply_umask, atomic_directory, storage_errors, temporary_path
@@ -159,6 +159,7 @@ def get_exporter(name: str) -> Exporter:
         UnknownName: there is no such format.
         ConfigError: the module cannot be loaded, or the name in it is not an Exporter.
     """
+    trust_references(name)  # an argument, never read from a file
     exporter: Exporter = load_object(
         name, EXPORTERS, kind="export format", interface=_instance_of(Exporter), where="--to"
     )
@@ -175,6 +176,7 @@ def get_importer(name: str) -> Importer:
         UnknownName: there is no such format.
         ConfigError: the module cannot be loaded, or the name in it is not an Importer.
     """
+    trust_references(name)  # an argument, never read from a file
     importer: Importer = load_object(
         name, IMPORTERS, kind="import format", interface=_instance_of(Importer), where="--format"
     )
