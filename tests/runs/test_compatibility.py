@@ -1,5 +1,6 @@
 """Who belongs to whom: what a resume may change, and the hashes that tell."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +8,20 @@ import pytest
 
 from firstlight.config import flatten, merge
 from firstlight.errors import CompatibilityError
-from firstlight.runs.compatibility import changed_settings, check_changes, settings_hash
+from firstlight.runs.compatibility import (
+    changed_settings,
+    check_changes,
+    check_fixed_settings,
+    fixed_settings,
+    settings_hash,
+)
 from firstlight.store import DataSettings
 from firstlight.train import CHANGEABLE_ON_RESUME, TrainSettings
 
 TABLE: dict[str, Any] = {
     "run": {"seed": 1, "corpus": ["a.txt"]},
     "optim": {"name": "muon", "lr": 0.02, "betas": [0.9, 0.95]},
+    "hardware": {"device": "cpu", "threads": 2, "precision": "fp32"},
     "train": TrainSettings(steps=100).model_dump(mode="json"),
 }
 OTHER = {int: 77, float: 0.25, str: "else", list: ["else"], bool: None, type(None): 5}
@@ -30,8 +38,15 @@ def changed(key: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("key", sorted(flatten(TABLE)))
 def test_the_hash_ignores_what_may_change_and_nothing_else(key: str) -> None:
-    same = settings_hash(changed(key)) == settings_hash(TABLE)
-    assert same == (key in CHANGEABLE_ON_RESUME)
+    before, now = fixed_settings(TABLE), fixed_settings(changed(key))
+    may_change = key in CHANGEABLE_ON_RESUME or key in ("run.corpus", "hardware.device", "hardware.threads")
+    assert (settings_hash(now) == settings_hash(before)) == may_change
+    if may_change:
+        check_fixed_settings(before, now, Path("c"))
+    else:
+        with pytest.raises(CompatibilityError, match=f"found {re.escape(key)} = "):
+            check_fixed_settings(before, now, Path("c"))
+        check_fixed_settings({k: v for k, v in before.items() if k != key}, now, Path("c"))
 
 
 def test_what_may_change_are_settings_that_exist() -> None:
@@ -50,7 +65,7 @@ def test_what_may_change_are_settings_that_exist() -> None:
 
 def test_the_order_of_keys_is_no_change() -> None:
     turned = {k: dict(reversed(v.items())) for k, v in reversed(TABLE.items())}
-    assert settings_hash(turned) == settings_hash(TABLE)
+    assert settings_hash(fixed_settings(turned)) == settings_hash(fixed_settings(TABLE))
 
 
 def test_changes_are_what_is_asked_for_and_differs() -> None:

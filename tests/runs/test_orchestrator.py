@@ -1,6 +1,8 @@
 """The orchestrator around a third recipe: resume, limits, changed settings and code, failures, averaged weights."""
 
 import json
+import re
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +13,9 @@ import torch
 from copy_recipe import CopyRecipe, CopyResult, no_report
 from safetensors.torch import load_file
 
+from firstlight import progress
 from firstlight.config import parse_overrides
-from firstlight.errors import CompatibilityError, ConfigError, StorageError, UsageError
+from firstlight.errors import CheckpointError, CompatibilityError, ConfigError, StorageError, UsageError
 from firstlight.report import write_run_report
 from firstlight.runs import RunDirectory, resolve_request, run_recipe
 from firstlight.runs import orchestrator as module
@@ -36,12 +39,18 @@ def run(
     path: Path,
     *overrides: str,
     resume: bool = False,
+    restart: bool = False,
     recipe: CopyRecipe | None = None,
     write_report: Callable[[Path], object] = no_report,
 ) -> CopyResult:
     recipe = recipe or CopyRecipe()
     request = resolve_request(
-        recipe, RunDirectory(path), parse_overrides([*COMMON, *overrides]), resume=resume, check=lambda settings: None
+        recipe,
+        RunDirectory(path),
+        parse_overrides([*COMMON, *overrides]),
+        resume=resume,
+        restart=restart,
+        check=lambda settings: None,
     )
     return run_recipe(recipe, request, process_start=time.perf_counter(), write_report=write_report)
 
@@ -155,7 +164,7 @@ def test_a_failure_leaves_a_state_and_a_report(tmp_path: Path) -> None:
 
 def test_a_full_disk_does_not_hide_the_first_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(self: RunDirectory, **state: Any) -> None:
-        if state["status"] != "running":
+        if state["status"] not in ("preparing", "running"):
             raise StorageError("no space left on the disk", where=self.state_file)
 
     def broken_report(path: Path) -> None:
@@ -202,3 +211,114 @@ def test_a_run_writes_nothing_of_a_tracker_before_its_settings(tmp_path: Path, m
             run(tmp_path / "r", "train.steps=3", 'train.trackers=["tensorboard"]')
     assert not RunDirectory(tmp_path / "r").holds_other_files()
     assert run(tmp_path / "r", "train.steps=3", resume=True).step == 3
+
+
+def steps(path: Path) -> list[int]:
+    return [json.loads(line)["step"] for line in (path / "metrics.jsonl").read_text().splitlines()]
+
+
+def lose_all_checkpoints(path: Path) -> None:
+    shutil.rmtree(path / "checkpoints")
+
+
+def damage_all_checkpoints(path: Path) -> None:
+    for file in path.glob("checkpoints/*/model.safetensors"):
+        file.write_bytes(file.read_bytes()[:-1] + b"\x00\x01")
+
+
+def lose_checkpoints_and_pointers(path: Path) -> None:
+    lose_all_checkpoints(path)
+    (path / "latest").unlink()
+
+
+@pytest.mark.parametrize("lose", [lose_all_checkpoints, damage_all_checkpoints, lose_checkpoints_and_pointers])
+def test_a_run_that_lost_its_checkpoints_is_not_started_again_unasked(
+    tmp_path: Path, lose: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "r"
+    run(path, "train.steps=12", "train.stop_after=7")
+    last = weights(path, 7)
+    lose(path)
+    logged = (path / "metrics.jsonl").read_bytes()
+    for _ in range(2):  # the first one renames damaged checkpoints
+        with pytest.raises(CheckpointError, match="cannot be resumed.*--restart"):
+            run(path, "train.stop_after=0", resume=True)
+    assert (path / "metrics.jsonl").read_bytes() == logged
+
+    result = run(path, "train.stop_after=7", restart=True)
+    assert result.step == 7
+    assert all(torch.equal(last[k], v) for k, v in weights(path, 7).items())
+    assert (path / "before-restart-1" / "metrics.jsonl").read_bytes() == logged
+    assert json.loads((path / "before-restart-1" / "state.json").read_text())["step"] == 7
+    assert run(path, "train.stop_after=0", resume=True).step == 12
+    assert run(path, restart=True).step == 12, "a finished run may start again"
+    assert {p.name for p in path.glob("before-*")} == {"before-restart-1", "before-restart-2"}
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path: Path) -> None:
+    path = tmp_path / "r"
+    with pytest.raises(ValueError, match="broken"):
+        run(path, "train.steps=8", recipe=CopyRecipe(fail_at=4))
+    RunDirectory(path).write_state(kind="copy", status="running", step=0)  # as a kill leaves it
+    assert run(path, resume=True).step == 8
+    assert ("resume", "no checkpoint had been saved: starting again at step 0") in events(path)
+    assert steps(path)[:3] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("key", "old", "new"), [("lr", "0.01", "0.5"), ("seed", "1", "2"), ("eps", "1e-08", "1e-06")])
+def test_a_setting_edited_in_run_toml_is_found(tmp_path: Path, key: str, old: str, new: str) -> None:
+    path = tmp_path / "r"
+    run(path, "train.steps=8", "train.stop_after=3", *(["optim.lr=0.01"] if key == "lr" else []))
+    file = path / "run.toml"
+    text, count = re.subn(rf"(?m)^{key} = {re.escape(old)}$", f"{key} = {new}", file.read_text())
+    assert count == 1
+    file.write_text(text)
+    recipe = CopyRecipe()
+    request = resolve_request(
+        recipe, RunDirectory(path), parse_overrides(["train.stop_after=0"]), resume=True, check=lambda _: None
+    )
+    with pytest.raises(CompatibilityError, match=rf"{key} = .*\(the checkpoint has .*Set them back in run.toml"):
+        run_recipe(recipe, request, process_start=time.perf_counter(), write_report=no_report)
+
+
+def test_a_checkpoint_of_a_run_with_other_settings_is_found(tmp_path: Path) -> None:
+    common = ["train.steps=8", "train.stop_after=3"]
+    run(tmp_path / "one", *common)
+    run(tmp_path / "two", *common, "optim.weight_decay=0.5")
+    shutil.rmtree(tmp_path / "one" / "checkpoints")
+    shutil.copytree(tmp_path / "two" / "checkpoints", tmp_path / "one" / "checkpoints")
+    with pytest.raises(CompatibilityError, match=r"optim.weight_decay = .*\(the checkpoint has 0.5\)"):
+        run(tmp_path / "one", "train.stop_after=0", resume=True)
+
+
+def test_a_kill_after_the_last_save_does_not_count_the_evaluation_twice(tmp_path: Path) -> None:
+    path = tmp_path / "r"
+    whole = ["train.steps=6", "train.convergence.evaluations=2", "train.convergence.threshold=1.0"]
+    first = run(path, *whole)
+    before = [(path / name).read_bytes() for name in ("metrics.jsonl", "checkpoints/step-00000006/trainer/state.json")]
+    for _ in range(3):
+        RunDirectory(path).write_state(kind="copy", status="running", step=0)
+        again = run(path, resume=True)
+        assert (again.step, again.valid_loss, again.stopped_by) == (6, first.valid_loss, first.stopped_by)
+    after = [(path / name).read_bytes() for name in ("metrics.jsonl", "checkpoints/step-00000006/trainer/state.json")]
+    assert before == after
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "\x00\x00", '{"kind": 3}'])
+def test_a_damaged_state_is_said_and_written_anew(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "r"
+    run(path, "train.steps=8", "train.stop_after=3")
+    (path / "state.json").write_text(text)
+    said: list[str] = []
+    with progress.listen(lambda event: said.append(event.text)):
+        assert run(path, "train.stop_after=0", resume=True).step == 8
+    assert [line for line in said if "state.json is damaged, and is written anew" in line]
+    assert state(path)["status"] == "finished"
+
+
+def test_a_run_without_run_toml_is_named(tmp_path: Path) -> None:
+    run(tmp_path / "r", "train.steps=8", "train.stop_after=3")
+    (tmp_path / "r" / "run.toml").unlink()
+    for more in ({"resume": True}, {"restart": True}, {}):
+        with pytest.raises(UsageError, match="is a run directory without run.toml"):
+            run(tmp_path / "r", **more)

@@ -9,7 +9,7 @@ import pytest
 from firstlight.config import dump_toml, preset_names
 from firstlight.errors import CompatibilityError, ConfigError, FirstlightError, UsageError
 from firstlight.files import write_manifest
-from firstlight.runs import Request
+from firstlight.runs import Request, RunDirectory
 from firstlight.stages.pretrain import PretrainRecipe
 from firstlight.stages.request import PRESETS, pretrain_request
 from firstlight.stages.settings import PretrainSettings
@@ -150,7 +150,10 @@ def test_settings_that_only_fit_the_run_are_no_error_of_their_own():
 def test_a_run_that_was_cut_off_while_it_prepared_starts_again():
     Path("r").mkdir()
     Path("r/.lock").touch()
+    assert not ask("text.txt", out="r", resume=True).resumes, "killed between the lock and the mark"
+    RunDirectory(Path("r")).write_mark("pretrain")
     make_store("r/data")
+    write("r/tensorboard/events.out", "")
     for name in ("tokenizer.json", "tokenizer_config.json", "origin.json", ".firstlight-part-x-1-01234567"):
         write(f"r/tokenizer/{name}", "{}")
     Path("r/.firstlight-part-data-9-01234567").mkdir()

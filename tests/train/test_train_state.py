@@ -83,16 +83,25 @@ def test_small_gains_add_up_to_one() -> None:
     counters = Counters()
     evaluations_without_gain = []
     for loss in [2.0, 1.96, 1.92, 1.88, 1.87, 1.865]:
+        counters.step += 1
         counters.record_evaluation(loss, threshold=0.1)
+        counters.record_evaluation(loss, threshold=0.1)  # again, by a run that is resumed at this step
         evaluations_without_gain.append(counters.evaluations_without_gain)
     assert evaluations_without_gain == [0, 1, 2, 0, 1, 2]
     assert counters.best_loss == 1.865, "the best is the best, however little it gains"
+
+
+def test_a_state_from_before_the_step_of_the_evaluation_was_stored() -> None:
+    table = Counters(step=7).to_json()
+    del table["evaluated_step"]
+    assert Counters.from_json(table) == Counters(step=7)
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_is_never_the_best(loss: float) -> None:
     counters = Counters()
     for each in (loss, 2.0, loss):
+        counters.step += 1
         counters.record_evaluation(each, threshold=0.0)
     assert (counters.best_loss, counters.last_improvement, counters.evaluations_without_gain) == (2.0, 2.0, 1)
 

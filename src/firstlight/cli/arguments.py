@@ -58,6 +58,18 @@ def read_stdin() -> str:
         raise UsageError("not valid UTF-8", where="standard input", found=found) from error
 
 
+def check_resume(resume: bool, restart: bool) -> None:
+    """Check that a run is either resumed or restarted.
+
+    Raises:
+        UsageError: both.
+    """
+    if resume and restart:
+        raise UsageError(
+            "a run is either resumed or started again", where="--resume --restart", fix="Remove one of them."
+        )
+
+
 def complete_preset(incomplete: str) -> list[str]:
     """Return the names of presets that start with the text typed so far, for shell completion."""
     packages = resources.files("firstlight.stages.presets")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from firstlight.cli.arguments import map_errors_to_options, split_arguments
+from firstlight.cli.arguments import check_resume, map_errors_to_options, split_arguments
 from firstlight.cli.output import JsonOption, format_stop_reason, print_result, print_table
 from firstlight.config import parse_overrides
 from firstlight.errors import UsageError
@@ -49,6 +49,13 @@ def finetune(
         int, typer.Option(min=1, help="Number of seeds to train with; prints mean and standard deviation.")
     ] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run; start it if there is none.")] = False,
+    restart: Annotated[
+        bool,
+        typer.Option(
+            "--restart",
+            help="Train the run again from step 0, with the same settings; its checkpoints and logs are moved aside.",
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Fine-tune a model on labelled tasks.
@@ -59,17 +66,20 @@ def finetune(
     """
     inputs, settings = split_arguments(arguments)
     start, tasks = (inputs[0] if inputs else None), inputs[1:]
+    check_resume(resume, restart)
     from firstlight.stages import finetune as stage
 
     if seeds > 1:
         if start is None or out is None:
             raise UsageError("several seeds need a folder for their runs", where="--seeds", fix="Add --out FOLDER.")
         summary = stage.finetune_seeds(
-            seeds, start, tasks, out=out, overrides=settings, data=data, preset=preset, resume=resume
+            seeds, start, tasks, out=out, overrides=settings, data=data, preset=preset, resume=resume, restart=restart
         )
         print_result(summary, as_json, lambda summary: _print_seeds(summary, out))
         return
-    result = stage.finetune(start, tasks, out=out, data=data, preset=preset, resume=resume, overrides=settings)
+    result = stage.finetune(
+        start, tasks, out=out, data=data, preset=preset, resume=resume, restart=restart, overrides=settings
+    )
     print_result(result, as_json, _print_finetuned)
 
 

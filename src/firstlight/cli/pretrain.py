@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from firstlight.cli.arguments import complete_preset, corpus_settings, split_arguments
+from firstlight.cli.arguments import check_resume, complete_preset, corpus_settings, split_arguments
 from firstlight.cli.output import (
     JsonOption,
     format_bytes,
@@ -64,6 +64,13 @@ def pretrain(
     resume: Annotated[
         bool, typer.Option("--resume", help="Resume from the latest checkpoint; start the run if there is none.")
     ] = False,
+    restart: Annotated[
+        bool,
+        typer.Option(
+            "--restart",
+            help="Train the run again from step 0, with the same settings; its checkpoints and logs are moved aside.",
+        ),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check settings and data, print the plan, and exit without training.")
     ] = False,
@@ -83,15 +90,19 @@ def pretrain(
     """
     inputs, settings = split_arguments(arguments)
     settings += corpus_settings(text_field, on_bad_bytes)
-    if dry_run and resume:
-        raise UsageError("a dry run cannot be resumed", where="--dry-run --resume", fix="Remove one of them.")
+    if dry_run and (resume or restart):
+        given = "--resume" if resume else "--restart"
+        raise UsageError("a dry run cannot be resumed", where=f"--dry-run {given}", fix="Remove one of them.")
+    check_resume(resume, restart)
     from firstlight.stages import pretrain as stage
 
     if dry_run:
         plan = stage.dry_run(inputs, out=out, preset=preset, init_from=init_from, overrides=settings).to_json()
         print_result(plan, as_json, _print_plan)
         return
-    result = stage.pretrain(inputs, out=out, preset=preset, init_from=init_from, resume=resume, overrides=settings)
+    result = stage.pretrain(
+        inputs, out=out, preset=preset, init_from=init_from, resume=resume, restart=restart, overrides=settings
+    )
     print_result(result, as_json, _print_trained)
 
 

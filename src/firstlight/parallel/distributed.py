@@ -5,6 +5,7 @@ With one process every function here does nothing.
 
 import datetime
 import gc
+import os
 import time
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -14,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from firstlight.errors import UsageError
 from firstlight.parallel.device import DeviceContext
 
 # The other processes wait at a barrier while the first one prepares the data.
@@ -21,10 +23,33 @@ _TIMEOUT = datetime.timedelta(hours=12)
 
 
 def init_distributed(device_context: DeviceContext) -> None:
-    """Initialize the process group."""
+    """Initialize the process group.
+
+    Raises:
+        UsageError: the environment has WORLD_SIZE, but not the other variables of a launcher.
+    """
     if device_context.world_size > 1 and not dist.is_initialized():
+        _check_launcher(device_context)
         device_id = device_context.device if device_context.device.type == "cuda" else None
         dist.init_process_group(device_context.backend, timeout=_TIMEOUT, device_id=device_id)
+
+
+def _check_launcher(device_context: DeviceContext) -> None:
+    """Check the variables of torchrun; job schedulers and containers set some of them for other programs."""
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
+    if missing:
+        raise UsageError(
+            f"WORLD_SIZE={device_context.world_size} is set in the environment, but {', '.join(missing)} not",
+            expected="all variables of a launcher, or none",
+            fix="Start several processes with torchrun; for one process: unset WORLD_SIZE",
+        )
+    if device_context.rank >= device_context.world_size:
+        raise UsageError(
+            "RANK is out of range",
+            found=device_context.rank,
+            expected=f"below WORLD_SIZE={device_context.world_size}",
+            fix="Start several processes with torchrun.",
+        )
 
 
 def destroy_distributed(device_context: DeviceContext) -> None:

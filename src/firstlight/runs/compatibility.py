@@ -11,6 +11,9 @@ from firstlight.errors import CompatibilityError
 from firstlight.files import source_hash
 from firstlight.train import CHANGEABLE_ON_RESUME
 
+# Settings of the machine that a run happens to be on.
+_PER_MACHINE = frozenset({"hardware.device", "hardware.compile", "hardware.threads"})
+
 # Packages whose code determines the weights of every run. Recipes add packages of higher layers.
 _PACKAGES = ("corpus", "files", "tokenizer", "vectors", "store", "model", "optim", "parallel", "lm", "train", "runs")
 
@@ -24,10 +27,43 @@ def code_hash(*packages: str) -> str:
     return source_hash((*_PACKAGES, *packages))
 
 
-def settings_hash(settings: Mapping[str, Any]) -> str:
-    """Compute the SHA-256 of the settings that a resumed run must not change."""
-    fixed = {k: v for k, v in sorted(flatten(settings).items()) if k not in CHANGEABLE_ON_RESUME}
+def fixed_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings, by dotted key, that decide the weights, and that a resumed run must not change.
+
+    The paths of its inputs are not among them, since a run may be moved; their contents have hashes of their own.
+    """
+    ignored = {*CHANGEABLE_ON_RESUME, *_PER_MACHINE}
+    return {
+        key: value
+        for key, value in sorted(flatten(settings).items())
+        if key not in ignored and (key == "run.seed" or not key.startswith("run."))
+    }
+
+
+def settings_hash(fixed: Mapping[str, Any]) -> str:
+    """Compute the SHA-256 of the result of ``fixed_settings``."""
     return hashlib.sha256(json.dumps(fixed, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def check_fixed_settings(before: Mapping[str, Any], now: Mapping[str, Any], checkpoint: Path) -> None:
+    """Compare the settings of a run with those that its checkpoint was trained with.
+
+    Args:
+        before: ``fixed_settings`` as the checkpoint recorded them; keys of an older version may be missing.
+        now: those of the run.
+        checkpoint: its folder.
+
+    Raises:
+        CompatibilityError: names every setting that differs, with both values.
+    """
+    differs = [key for key in before if key in now and before[key] != now[key]]
+    if differs:
+        raise CompatibilityError(
+            "run.toml has other settings than this checkpoint was trained with",
+            where=checkpoint,
+            found=", ".join(f"{key} = {now[key]!r} (the checkpoint has {before[key]!r})" for key in differs),
+            fix="Set them back in run.toml, or start a new run with --from.",
+        )
 
 
 def changed_settings(old: Mapping[str, Any], specified: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

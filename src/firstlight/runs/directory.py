@@ -1,26 +1,39 @@
 """The run directory: every path of a run, and how each of its files is read and written."""
 
+import errno
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
+from firstlight import progress
 from firstlight.config import Settings, dump_toml, read_toml
 from firstlight.errors import UsageError
 from firstlight.files import MANIFEST, is_temporary, remove_stale_files, run_layout, storage_errors, write_atomic
 
-# Files that a run may hold before its settings are written, and those of its folders.
-_EARLY_NAMES = frozenset({run_layout.LOCK, run_layout.TASKS, run_layout.INITIAL_LOSS})
-_EARLY_FILES = {
-    run_layout.TOKENIZER: frozenset(
-        {"tokenizer.json", "tokenizer_config.json", "origin.json", "pixels.json", "ids.json"}
-    ),
-    run_layout.EMBEDDINGS: frozenset({"start.safetensors", "coverage.json"}),
-}
+# The status of a run whose settings have not been written yet.
+_PREPARING = "preparing"
+# Errors of file systems, such as some network and FUSE ones, that have no locks.
+_NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP})
+# What belongs to the training of a run, as opposed to its settings and data; ``--restart`` moves it aside.
+_TRAINED = (
+    run_layout.CHECKPOINTS,
+    run_layout.LATEST,
+    run_layout.BEST,
+    run_layout.EMA,
+    run_layout.METRICS,
+    run_layout.SAMPLES,
+    run_layout.EVENTS,
+    run_layout.TENSORBOARD,
+    run_layout.EVALUATION,
+    run_layout.INITIAL_LOSS,
+    run_layout.REPORT,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +139,9 @@ class RunDirectory:
     @property
     def kind(self) -> str | None:
         """The kind of run: ``pretrain``, ``finetune`` or that of another recipe; None if its files cannot be read."""
-        kind = self.read_state().get("kind")
-        if isinstance(kind, str):
-            return kind
+        for table in (self.read_state(), read_json_object(self.compatibility_file)):
+            if isinstance(kind := table.get("kind"), str):
+                return kind
         try:
             settings = read_toml(self.settings_file)
         except UsageError:
@@ -139,6 +152,8 @@ class RunDirectory:
     def lock(self) -> Iterator[None]:
         """Hold the directory, created if needed, so that no other process writes into it.
 
+        On a file system without locks a file that exists while the process runs takes their place.
+
         Raises:
             UsageError: another process holds it.
             StorageError: it cannot be created.
@@ -146,13 +161,7 @@ class RunDirectory:
         is_new = not self.path.exists()
         with storage_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / run_layout.LOCK, timeout=0)
-            try:
-                lock.acquire()
-            except Timeout as error:
-                raise UsageError(
-                    "is in use by another process", where=self.path, fix="Wait for it, or choose another --out."
-                ) from error
+            lock = self._acquire()
         try:
             yield
         finally:
@@ -162,6 +171,28 @@ class RunDirectory:
                     (self.path / run_layout.LOCK).unlink()
                     self.path.rmdir()
             lock.release()
+
+    def _acquire(self) -> BaseFileLock:
+        file = self.path / run_layout.LOCK
+        lock: BaseFileLock = FileLock(file, timeout=0)
+        fix = "Wait for it, or choose another --out."
+        try:
+            try:
+                lock.acquire()
+            except (OSError, NotImplementedError) as error:
+                if isinstance(error, Timeout) or (isinstance(error, OSError) and error.errno not in _NO_LOCKS):
+                    raise
+                exists = self.path / f"{run_layout.LOCK}-exists"
+                progress.warn(
+                    f"the file system of {self.path} has no locks: {exists.name} takes their place. After a crash it "
+                    "may stay behind"
+                )
+                lock = SoftFileLock(exists, timeout=0)
+                fix += f" If no other process uses it, delete {exists}."
+                lock.acquire()
+        except Timeout as error:
+            raise UsageError("is in use by another process", where=self.path, fix=fix) from error
+        return lock
 
     def is_locked(self) -> bool:
         """Return whether a process is writing into the run now."""
@@ -173,8 +204,8 @@ class RunDirectory:
             lock.acquire()
         except Timeout:
             return True
-        except OSError:  # a read-only disk, on which nobody writes
-            return False
+        except (OSError, NotImplementedError):  # a read-only disk, on which nobody writes, or one without locks
+            return (self.path / f"{run_layout.LOCK}-exists").exists()
         lock.release()
         return False
 
@@ -184,29 +215,62 @@ class RunDirectory:
             remove_stale_files(folder)
 
     def holds_other_files(self) -> bool:
-        """Return whether the path holds files that no run has written before its settings.
+        """Return whether the path holds files that are not those of a run.
 
-        A run that was killed early leaves a lock, a tokenizer, a token store or tasks, and may be started again in its
-        place; anything else belongs to somebody else.
+        A run first writes ``state.json``, as a mark, into a directory that holds nothing else. Whatever is there with
+        the mark is the run's own, and a run that was killed before its settings were written can be started again.
         """
-        if not self.path.exists():
+        if not self.path.exists() or self.has_mark:
             return False
-        return not self.path.is_dir() or any(not self._is_early(path) for path in self.path.iterdir())
+        return not self.path.is_dir() or any(not self._precedes_mark(path) for path in self.path.iterdir())
 
-    def _is_early(self, path: Path) -> bool:
-        if path.name in _EARLY_NAMES or is_temporary(path.name):
-            return True
-        if path.name == run_layout.DATA:
-            return path.is_dir() and is_token_store(path)
-        known = _EARLY_FILES.get(path.name)
-        if known is None or not path.is_dir():
-            return False
-        return all(p.name in known or is_temporary(p.name) for p in path.iterdir())
+    @property
+    def has_mark(self) -> bool:
+        """Whether ``state.json`` says that this is a run's directory."""
+        state = self.read_state()
+        return isinstance(state.get("kind"), str) and isinstance(state.get("status"), str)
+
+    def write_mark(self, kind: str) -> None:
+        """Write the first file of a run."""
+        self.write_state(kind=kind, status=_PREPARING, step=0)
+
+    @staticmethod
+    def _precedes_mark(path: Path) -> bool:
+        return path.name.startswith(run_layout.LOCK) or is_temporary(path.name)
 
     @property
     def is_interrupted_start(self) -> bool:
         """Whether a run was killed here before its settings were written."""
-        return not self.exists and (self.path / run_layout.LOCK).is_file() and not self.holds_other_files()
+        return not self.exists and self.read_state().get("status") == _PREPARING
+
+    @property
+    def lacks_settings(self) -> bool:
+        """Whether this was a run, but ``run.toml`` is missing."""
+        return not self.exists and not self.is_interrupted_start and (self.has_mark or any(self._checkpoints()))
+
+    @property
+    def has_saved(self) -> bool:
+        """Whether a checkpoint was saved here at some time, even if it is missing or damaged now."""
+        if (self.path / run_layout.LATEST).is_file() or any(self._checkpoints()):
+            return True
+        return self.read_state().get("status") in ("finished", "stopped", "interrupted")
+
+    def _checkpoints(self) -> Iterator[Path]:
+        name = f"step-{'[0-9]' * 8}*"
+        return chain(self.checkpoints.glob(name), self.checkpoints.glob(f"damaged-{name}"))
+
+    def move_training_aside(self) -> Path | None:
+        """Move checkpoints, logs and results to ``before-restart-N/``, and return that; None if there are none."""
+        present = [path for name in _TRAINED if (path := self.path / name).exists()]
+        if not present:
+            return None
+        aside = next(p for n in count(1) if not (p := self.path / f"before-restart-{n}").exists())
+        with storage_errors(aside):
+            aside.mkdir()
+            write_json(aside / run_layout.STATE, self.read_state())
+            for path in present:
+                path.rename(aside / path.name)
+        return aside
 
     def read_settings(self) -> dict[str, Any]:
         """Read ``run.toml``."""

@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 
 from firstlight import parallel, progress
 from firstlight.config import Settings
-from firstlight.errors import CompatibilityError, UsageError
+from firstlight.errors import CheckpointError, CompatibilityError, UsageError
 from firstlight.files import atomic_directory
 from firstlight.parallel import DeviceContext
-from firstlight.runs.compatibility import code_hash, settings_hash
+from firstlight.runs.compatibility import check_fixed_settings, code_hash, fixed_settings, settings_hash
 from firstlight.runs.directory import RunDirectory, write_json
 from firstlight.runs.recipe import Recipe, RunResult
 from firstlight.runs.request import Request
@@ -50,6 +50,7 @@ def run_recipe(
         with request.run.lock() if main else nullcontext():
             if main:
                 request.run.clean_up()
+                _mark(recipe, request)
                 result = _finished_result(recipe, request)
                 artifacts = None if result else recipe.prepare(request.run, request.settings, prepared=request.resumes)
                 parallel.barrier(device_context)
@@ -63,6 +64,20 @@ def run_recipe(
             return _train(recipe, request, artifacts, device_context, process_start, write_report)
     finally:
         parallel.destroy_distributed(device_context)
+
+
+def _mark(recipe: Recipe[S, A, R], request: Request[S]) -> None:
+    """Mark the directory of a new run as such, or move the training of one that restarts aside."""
+    run = request.run
+    if not request.resumes:
+        run.write_mark(recipe.kind)
+    elif request.restarts:
+        aside = run.move_training_aside()
+        run.write_mark(recipe.kind)
+        if aside is not None:
+            progress.notice(f"{run.path} starts again; its checkpoints and logs are kept in {aside.name}")
+    elif run.state_file.exists() and not run.has_mark:
+        progress.warn(f"{run.state_file} is damaged, and is written anew")
 
 
 def _finished_result(recipe: Recipe[S, A, R], request: Request[S]) -> R | None:
@@ -93,9 +108,11 @@ def _train(
     settings = recipe.resolve(request.settings, artifacts, device_context)
     ctx = recipe.build(run, settings, artifacts, device_context, process_start)
     settings = resolve_autos(settings, ctx)
+    ctx.compatibility["kind"] = recipe.kind
     ctx.compatibility["code"] = code_hash(*recipe.packages)
-    ctx.compatibility["settings"] = settings_hash(settings.model_dump(mode="json"))
-    if request.resumes:
+    ctx.compatibility["fixed_settings"] = fixed_settings(settings.model_dump(mode="json"))
+    ctx.compatibility["settings"] = settings_hash(ctx.compatibility["fixed_settings"])
+    if request.resumes and not request.restarts:
         _resume(recipe, request, ctx)
     if main:
         run.write_settings(settings)
@@ -149,11 +166,20 @@ def resolve_autos(settings: S, ctx: TrainContext) -> S:
 
 def _resume(recipe: Recipe[S, A, R], request: Request[S], ctx: TrainContext) -> None:
     """Restore the newest whole checkpoint, after comparing its hashes, and cut the logs back to it."""
+    has_saved = request.run.has_saved  # before damaged checkpoints are renamed
     newest = ctx.checkpoints.find_latest(ctx.device_context)
     if newest is None:
+        if has_saved:
+            raise CheckpointError(
+                "the run has been trained, but none of its checkpoints can be read, so it cannot be resumed",
+                where=request.run.checkpoints,
+                found="only damaged ones" if any(request.run.checkpoints.glob("damaged-*")) else "none",
+                fix="Put a checkpoint back. To start again at step 0, use --restart in place of --resume.",
+            )
         ctx.log.truncate(-1)
+        ctx.log.event(0, "resume", "no checkpoint had been saved: starting again at step 0", warn=False)
         return
-    before: dict[str, str] = read_trainer_state(newest)["contract"]
+    before: dict[str, Any] = read_trainer_state(newest)["contract"]
     for name, other in recipe.hashed_artifacts.items():
         if before.get(name, "") != ctx.compatibility.get(name, ""):
             raise CompatibilityError(
@@ -163,6 +189,7 @@ def _resume(recipe: Recipe[S, A, R], request: Request[S], ctx: TrainContext) -> 
                 expected=ctx.compatibility.get(name, "")[:12],
                 fix="Put the original files back, or start a new run with --from.",
             )
+    check_fixed_settings(before.get("fixed_settings", {}), ctx.compatibility["fixed_settings"], newest)
     restore(newest, ctx.state, ctx.device_context)
     _check_limits(request, ctx)
     step = ctx.counters.step

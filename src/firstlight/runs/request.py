@@ -24,12 +24,14 @@ class Request(Generic[S]):
         settings: validated; in a new run, settings of ``auto`` are not resolved yet.
         changed: settings that a resume changes, ``{key: (old, new)}``.
         resumes: whether the directory holds a run that is resumed.
+        restarts: whether that run starts again at step 0.
     """
 
     run: RunDirectory
     settings: S
     changed: dict[str, tuple[Any, Any]]
     resumes: bool
+    restarts: bool = False
 
 
 def resolve_request(
@@ -38,6 +40,7 @@ def resolve_request(
     specified: Mapping[str, Any],
     *,
     resume: bool,
+    restart: bool = False,
     check: Callable[[S], None],
     settings_file: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
@@ -49,6 +52,7 @@ def resolve_request(
         run: the run directory.
         specified: the merged layers (preset, TOML, ``key=value``).
         resume: whether a run that is there is resumed.
+        restart: whether it starts again at step 0 instead; its checkpoints and logs are moved aside.
         check: raises for a new run whose settings cannot be trained with.
         settings_file: the TOML file among the layers, named in errors about its keys.
         overrides: the layer of the command line, whose keys are not in that file.
@@ -58,7 +62,13 @@ def resolve_request(
         CompatibilityError: the directory holds a run and ``resume`` is not set, or a resume changes a fixed setting.
     """
     if run.exists:
-        return _resolve_resume(recipe, run, specified, resume=resume)
+        return _resolve_resume(recipe, run, specified, resume=resume, restart=restart)
+    if run.lacks_settings:
+        raise UsageError(
+            "is a run directory without run.toml, so its settings are unknown",
+            where=run.path,
+            fix="Put run.toml back. For a new run that starts from its weights, use --from and another --out.",
+        )
     if run.holds_other_files():
         raise UsageError("exists and is not a run directory", where=run.path, fix="Choose another --out.")
     with _naming_file(settings_file, overrides or {}):
@@ -68,14 +78,14 @@ def resolve_request(
 
 
 def _resolve_resume(
-    recipe: Recipe[S, Any, Any], run: RunDirectory, specified: Mapping[str, Any], *, resume: bool
+    recipe: Recipe[S, Any, Any], run: RunDirectory, specified: Mapping[str, Any], *, resume: bool, restart: bool
 ) -> Request[S]:
     kind = run.kind
     if kind is not None and kind != recipe.kind:
         raise UsageError(
             f"holds a {kind} run", where=run.path, expected=f"a {recipe.kind} run", fix="Choose another --out."
         )
-    if not resume:
+    if not resume and not restart:
         raise CompatibilityError(
             "already holds a run", where=run.path, fix="Add --resume to continue it, or choose another --out."
         )
@@ -91,15 +101,17 @@ def _resolve_resume(
                 expected=now,
                 fix="Choose another --out for a new run.",
             )
+    new_values = _nested({key: new for key, (_, new) in changed.items()})
     try:
-        settings = resolve(recipe.settings_class, merge(old, _nested({k: new for k, (_, new) in changed.items()})))
+        with _naming_file(run.settings_file, new_values):
+            settings = resolve(recipe.settings_class, merge(old, new_values))
     except ConfigError as error:
         # A misspelled key is reported as such, not as a setting that a resume cannot change.
         if error.where in changed:
             raise
         check_changes(changed, run.path)
         raise
-    return Request(run, settings, check_changes(changed, run.path), resumes=True)
+    return Request(run, settings, check_changes(changed, run.path), resumes=True, restarts=restart)
 
 
 @contextmanager

@@ -147,6 +147,7 @@ def finetune(
     data: str | Path | None = None,
     preset: str | None = None,
     resume: bool = False,
+    restart: bool = False,
     overrides: Sequence[str] = (),
 ) -> FinetuneResult:
     """Fine-tune a model on tasks, into a run directory.
@@ -158,6 +159,7 @@ def finetune(
         data: folder that holds the tasks' data folders.
         preset: full, gpt1, lora, qlora or probe.
         resume: continue the run in ``out``; start it if there is none; do nothing if it has finished.
+        restart: train the run in ``out`` again from step 0; its checkpoints and logs are moved aside.
         overrides: settings as ``key=value``.
 
     Raises:
@@ -165,7 +167,7 @@ def finetune(
     """
     started = process_start()
     recipe = FinetuneRecipe()
-    request = _finetune_request(recipe, init_from, tasks, out, data, preset, resume, overrides)
+    request = _finetune_request(recipe, init_from, tasks, out, data, preset, resume, restart, overrides)
     return run_recipe(recipe, request, process_start=started, write_report=write_report)
 
 
@@ -211,11 +213,18 @@ def _finetune_request(
     data: str | Path | None,
     preset_name: str | None,
     resume: bool,
+    restart: bool,
     overrides: Sequence[str],
 ) -> Request[FinetuneSettings]:
     """Merge preset, arguments and ``key=value`` into a request for a run."""
     model = None if init_from is None else Path(init_from)
-    if resume and not tasks and out is None and model is not None and RunDirectory(model).kind == "finetune":
+    if (
+        (resume or restart)
+        and not tasks
+        and out is None
+        and model is not None
+        and RunDirectory(model).kind == "finetune"
+    ):
         out, model = model, None
     arguments = {
         "init_from": None if model is None else str(model),
@@ -229,7 +238,7 @@ def _finetune_request(
         if preset_name is None:
             layers = merge(layers, _learning_rate(specified))
         specified = merge(layers, specified)
-    return resolve_request(recipe, run, specified, resume=resume, check=_check_settings)
+    return resolve_request(recipe, run, specified, resume=resume, restart=restart, check=_check_settings)
 
 
 def _check_settings(settings: FinetuneSettings) -> None:

@@ -106,6 +106,7 @@ def pretrain(
     preset: str | None = None,
     init_from: str | None = None,
     resume: bool = False,
+    restart: bool = False,
     overrides: Sequence[str] = (),
 ) -> PretrainResult:
     """Train a GPT on a corpus, a token store or a RUN.toml, into a run directory.
@@ -116,6 +117,7 @@ def pretrain(
         preset: name of a preset.
         init_from: a model whose weights the run starts from.
         resume: continue the run in ``out``; start it if there is none; do nothing if it has finished.
+        restart: train the run in ``out`` again from step 0; its checkpoints and logs are moved aside.
         overrides: settings as ``key=value``.
 
     Raises:
@@ -130,6 +132,7 @@ def pretrain(
         preset_name=preset,
         init_from=init_from,
         resume=resume,
+        restart=restart,
         overrides=overrides,
     )
     return run_recipe(recipe, request, process_start=started, write_report=write_report)

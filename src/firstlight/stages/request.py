@@ -23,6 +23,7 @@ def pretrain_request(
     preset_name: str | None,
     init_from: str | None,
     resume: bool,
+    restart: bool = False,
     overrides: Sequence[str],
 ) -> Request[PretrainSettings]:
     """Distinguish a corpus, a token store, a RUN.toml and a run directory, and merge the layers of settings.
@@ -33,7 +34,7 @@ def pretrain_request(
     """
     inputs = list(inputs)
     if len(inputs) == 1 and _is_run(RunDirectory(Path(inputs[0]))):
-        out, inputs = _run_to_resume(Path(inputs[0]), out, resume=resume), []
+        out, inputs = _run_to_resume(Path(inputs[0]), out, resume=resume or restart), []
     settings_file = _settings_file(inputs)
     specified: dict[str, Any] = preset(PRESETS, preset_name) if preset_name else {}
     if settings_file is not None:
@@ -50,6 +51,7 @@ def pretrain_request(
         RunDirectory(out or Path("runs") / (_name_of(Path(inputs[0])) if inputs else "run")),
         merge(specified, command_line),
         resume=resume,
+        restart=restart,
         check=check_settings,
         settings_file=settings_file,
         overrides=command_line,
@@ -97,7 +99,7 @@ def _settings_file(inputs: list[str]) -> Path | None:
 
 
 def _is_run(run: RunDirectory) -> bool:
-    return run.exists or run.is_interrupted_start
+    return run.exists or run.is_interrupted_start or run.lacks_settings
 
 
 def _run_to_resume(path: Path, out: Path | None, *, resume: bool) -> Path:
@@ -113,7 +115,7 @@ def _run_to_resume(path: Path, out: Path | None, *, resume: bool) -> Path:
             found=f"--out {out}",
             fix="Leave out --out; for a new run that starts from its weights, use --from.",
         )
-    if not RunDirectory(path).exists:
+    if RunDirectory(path).is_interrupted_start:
         raise UsageError(
             "was interrupted before its settings were written",
             where=path,

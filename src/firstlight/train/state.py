@@ -45,6 +45,7 @@ class Counters:
         best_step: its step.
         last_improvement: validation loss of the last evaluation that improved by more than the convergence threshold.
         evaluations_without_gain: evaluations since then.
+        evaluated_step: step of the last evaluation; a run that is resumed at that step does not count it again.
     """
 
     step: int = 0
@@ -63,6 +64,7 @@ class Counters:
     best_step: int | None = None
     last_improvement: float | None = None
     evaluations_without_gain: int = 0
+    evaluated_step: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object; floats survive it exactly."""
@@ -76,6 +78,7 @@ class Counters:
             CheckpointError: a key is missing or unknown.
         """
         names = {_STORED_KEYS.get(f.name, f.name): f.name for f in fields(cls)}
+        table = {"evaluated_step": None, **table}  # checkpoints of earlier versions lack it
         if set(table) != set(names):
             odd = sorted(set(table) ^ set(names))
             raise CheckpointError("the training state has other keys than this version's", found=", ".join(odd))
@@ -83,7 +86,10 @@ class Counters:
         return cls(**{**values, "skipped": [(int(a), int(n)) for a, n in table["skipped"]]})
 
     def record_evaluation(self, loss: float, threshold: float) -> None:
-        """Record the validation loss of the current step; a non-finite loss is no improvement."""
+        """Record the validation loss of the current step, once; a non-finite loss is no improvement."""
+        if self.evaluated_step == self.step:
+            return
+        self.evaluated_step = self.step
         if not math.isfinite(loss):
             self.evaluations_without_gain += 1
             return
