@@ -18,6 +18,8 @@ from firstlight.files import MANIFEST, is_temporary, remove_stale_files, run_lay
 
 # The status of a run whose settings have not been written yet.
 _PREPARING = "preparing"
+# Exists while a process holds the run, where the file system has no locks.
+_SOFT_LOCK = f"{run_layout.LOCK}-exists"
 # Errors of file systems, such as some network and FUSE ones, that have no locks.
 _NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP})
 # What belongs to the training of a run, as opposed to its settings and data; ``--restart`` moves it aside.
@@ -182,7 +184,7 @@ class RunDirectory:
             except (OSError, NotImplementedError) as error:
                 if isinstance(error, Timeout) or (isinstance(error, OSError) and error.errno not in _NO_LOCKS):
                     raise
-                exists = self.path / f"{run_layout.LOCK}-exists"
+                exists = self.path / _SOFT_LOCK
                 progress.warn(
                     f"the file system of {self.path} has no locks: {exists.name} takes their place. After a crash it "
                     "may stay behind"
@@ -205,7 +207,7 @@ class RunDirectory:
         except Timeout:
             return True
         except (OSError, NotImplementedError):  # a read-only disk, on which nobody writes, or one without locks
-            return (self.path / f"{run_layout.LOCK}-exists").exists()
+            return (self.path / _SOFT_LOCK).exists()
         lock.release()
         return False
 
@@ -236,7 +238,7 @@ class RunDirectory:
 
     @staticmethod
     def _precedes_mark(path: Path) -> bool:
-        return path.name.startswith(run_layout.LOCK) or is_temporary(path.name)
+        return path.name in (run_layout.LOCK, _SOFT_LOCK) or is_temporary(path.name)
 
     @property
     def is_interrupted_start(self) -> bool:

@@ -65,6 +65,8 @@ def evaluate(ctx: TrainContext) -> EvaluationResult | None:
         return None
     rows = ctx.counters.micro_batch or max(1, ctx.rows // ctx.device_context.world_size)
     result = ctx.evaluate(rows)
+    if ctx.counters.evaluated_step == ctx.counters.step:
+        return result  # counted and logged by a process that was killed before it could write the run's result
     ctx.counters.record_evaluation(result.criterion, ctx.train.convergence.threshold)
     if ctx.counters.best_step == ctx.counters.step:
         ctx.loop.best = (ctx.counters.step, result)
