@@ -47,7 +47,13 @@ def test_a_run_means_its_best_checkpoint_else_its_latest_else_its_newest(run):
     assert step(locate(run)) == 100
     huge = run / "checkpoints" / "step-100000000"  # sorts before step-20 as text
     shutil.copytree(locate(run), huge)
+    write_manifest(huge, {"step": 100_000_000})
     assert locate(run) == huge
+    events: list[progress.Event] = []
+    huge.rename(run / "checkpoints" / "step-00000200")
+    with progress.listen(events.append):
+        assert step(locate(run)) == 100
+    assert "of step 100000000, its name says 200: rename it to step-100000000" in events[0].text
 
 
 @pytest.mark.parametrize(

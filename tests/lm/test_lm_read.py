@@ -110,6 +110,10 @@ def test_masks_of_old_checkpoints_are_passed_over(saved):
     state = load_file(saved / WEIGHTS)
     state["transformer.h.0.attn.bias"] = torch.ones(1, 1, 8, 8, dtype=torch.uint8)
     state["transformer.h.0.attn.masked_bias"] = torch.tensor(-1e4)
+    state["h.1.attn.attention.bias"] = torch.ones(1, 1, 8, 8)
+    state["transformer.h.0.attn.rotary_emb.inv_freq"] = torch.ones(4)
+    state["lm_head.weight"] = state["transformer.wte.weight"].clone()
+    state["score.weight"] = torch.ones(2, 24)
     save_file(state, saved / WEIGHTS)
     assert LM.load_fp32(saved).generate("a")
 
@@ -118,6 +122,10 @@ def _drop(folder: Path, name: str) -> None:
     state = load_file(folder / WEIGHTS)
     state.pop(name)
     save_file(state, folder / WEIGHTS)
+
+
+def _add(folder: Path, name: str, tensor: torch.Tensor) -> None:
+    save_file({**load_file(folder / WEIGHTS), name: tensor}, folder / WEIGHTS)
 
 
 def _outside(folder: Path, name: str) -> None:
@@ -135,10 +143,30 @@ def _flip(folder: Path) -> None:
 
 HARM = {
     "no config": (lambda f: (f / "config.json").unlink(), "not a model"),
-    "config is no JSON": (lambda f: (f / "config.json").write_text("{'a': 1}"), "config.json: unreadable"),
-    "config is no UTF-8": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe{}"), "config.json: unreadable"),
-    "config is a list": (lambda f: (f / "config.json").write_text("[]"), "config.json: not a JSON object"),
-    "config nests deep": (lambda f: (f / "config.json").write_text("[" * 200_000), "config.json: unreadable"),
+    "config is no JSON": (lambda f: (f / "config.json").write_text("{'a': 1}"), "config.json: is not valid JSON"),
+    "config is no UTF-8": (
+        lambda f: (f / "config.json").write_bytes(b"\xff\xfe{}"),
+        "config.json: is not UTF-8: .* at byte 0",
+    ),
+    "config is a list": (lambda f: (f / "config.json").write_text("[]"), "config.json: is not a JSON object"),
+    "config nests deep": (
+        lambda f: (f / "config.json").write_text("[" * 200_000),
+        "config.json: is not valid JSON: nested too deeply",
+    ),
+    "a number too long": (
+        lambda f: (f / "config.json").write_text('{"n_layer": %s}' % ("9" * 5000)),
+        "config.json: is not valid JSON: a number has too many digits",
+    ),
+    "a number of 400 digits": (
+        lambda f: change(f / "config.json", n_layer=10**400),
+        "m: has fewer weights than layers",
+    ),
+    "a width of 400 digits": (
+        lambda f: change(f / "config.json", n_embd=10**400, n_head=10**400),
+        "fewer weights than",
+    ),
+    "many positions": (lambda f: change(f / "config.json", n_positions=10**12), "wpe.*shape does not match"),
+    "many heads": (lambda f: change(f / "config.json", n_embd=10**9, n_head=10**9), "fewer weights than config.json"),
     "another kind": (lambda f: change(f / "config.json", model_type="bert"), "unsupported model type .*'bert'.*gpt2"),
     "no kind": (lambda f: (f / "config.json").write_text("{}"), "unsupported model type"),
     "lacks a key": (lambda f: (f / "config.json").write_text('{"model_type": "gpt2"}'), "missing key .*n_layer"),
@@ -169,7 +197,23 @@ HARM = {
         r"wte.*shape does not match .*\(257, 24\).*\(300, 24\)",
     ),
     "more layers": (lambda f: change(f / "config.json", n_layer=4), "transformer.h.3.*missing weight"),
-    "an index that is no JSON": (lambda f: (shards(f), (f / INDEX).write_text("{")), "index.json: unreadable"),
+    "fewer layers": (
+        lambda f: change(f / "config.json", n_layer=2),
+        r"m: has weights of more layers than config.json \(found 3 layers; expected 2\). Correct the number of layers",
+    ),
+    "surplus weights": (
+        lambda f: _add(f, "transformer.h.0.attn.c_attn.lora_A", torch.ones(2, 2)),
+        r"no place for \(found transformer.h.0.attn.c_attn.lora_A\). Correct config.json, or remove",
+    ),
+    "packed weights": (
+        lambda f: _add(f, "transformer.h.0.attn.c_attn.qweight", torch.ones(2, 2, dtype=torch.int32)),
+        "c_attn.qweight: is not a weight of a supported type .found int32",
+    ),
+    "an index that is no JSON": (lambda f: (shards(f), (f / INDEX).write_text("{")), "index.json: is not valid JSON"),
+    "an index that nests deep": (
+        lambda f: (shards(f), (f / INDEX).write_text("[" * 200_000)),
+        "index.json: is not valid JSON: nested too deeply",
+    ),
     "an index without a map": (lambda f: (shards(f), (f / INDEX).write_text("{}")), "index.json: not an index"),
     "an index of numbers": (lambda f: (shards(f), (f / INDEX).write_text('{"weight_map": {"a": 1}}')), "not an index"),
     "an index of lists": (lambda f: (shards(f), (f / INDEX).write_text('{"weight_map": [1]}')), "not an index"),
@@ -178,6 +222,10 @@ HARM = {
     "a shard elsewhere": (lambda f: _outside(f, str(f.parent / "outside.safetensors")), "not in the same folder"),
     "a shard by backslash": (lambda f: _outside(f, "..\\outside.safetensors"), "not in the same folder"),
     "a flipped bit": (_flip, "model.safetensors: does not match the SHA-256.*another checkpoint"),
+    "a changed config": (
+        lambda f: (write_manifest(f), change(f / "generation_config.json", eos_token_id=1)),
+        "generation_config.json: .*by the manifest",
+    ),
     "a file of the manifest is gone": (lambda f: (write_manifest(f), (f / CARD).unlink()), "README.md: missing"),
 }
 

@@ -254,6 +254,19 @@ def test_damaged_ones_go_like_old_ones_and_folders_of_others_stay(tmp_path: Path
     assert left == {*others, "step-00000002", "step-00000003"}
 
 
+def test_a_renamed_one_is_refused_and_stays(tmp_path: Path) -> None:
+    points = checkpoints(tmp_path)
+    path = points.write(snap_of(make_state(), 3), best=False)
+    renamed = path.rename(path.with_name("step-00000900"))
+    with pytest.raises(
+        CheckpointError, match=r"step-00000900: .* is of step 3, its name says 900: rename it to step-0"
+    ):
+        points.find_latest(CPU)
+    assert renamed.is_dir()
+    renamed.rename(path)
+    assert points.find_latest(CPU) == path
+
+
 def test_all_damaged_is_none_at_all(tmp_path: Path, events: list[Event]) -> None:
     points, state = checkpoints(tmp_path), make_state()
     for step in (1, 2):
@@ -359,9 +372,9 @@ def test_no_training_state_is_said(tmp_path: Path) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), "format": 99}))
     with pytest.raises(CheckpointError, match=r"state.json: has another format \(found 99; expected 1\)\. Resume with"):
         read_trainer_state(path)
-    for text in ("{", "[1]"):
+    for text in ("{", "[1]", "[" * 200_000, "9" * 5000):
         file.write_text(text)
-        with pytest.raises(CheckpointError, match="cannot be read"):
+        with pytest.raises(CheckpointError, match="state.json: is not (valid|a) JSON"):
             read_trainer_state(path)
     file.unlink()
     with pytest.raises(CheckpointError, match="has no training state.*--from"):

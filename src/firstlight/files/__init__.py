@@ -2,8 +2,8 @@
 
 Writing: a file or folder appears whole, by one rename after fsync, or not at all (``atomic``), with a manifest of
 checksums (``manifest``). Reading: binary files (``bounded_reader``), compressed files (``compression``), arrays
-(``arrays``), tables (``tables``), JSON (``json_stream``), zip files (``zips``), protocol buffers (``protobuf``),
-pickles (``safe_pickle``); what one file may cost is bounded by ``limits``.
+(``arrays``), tables (``tables``), JSON (``json_file``, ``json_stream``), zip files (``zips``), protocol buffers
+(``protobuf``), pickles (``safe_pickle``); what one file may cost is bounded by ``limits``.
 What only some commands use is imported from its module.
 """
 
@@ -21,8 +21,16 @@ from firstlight.files.atomic import (
 )
 from firstlight.files.bounded_reader import BoundedReader
 from firstlight.files.cache import cache_dir, is_known_intact, remember_intact
+from firstlight.files.json_file import read_json, read_json_object
 from firstlight.files.limits import Limits
-from firstlight.files.manifest import MANIFEST, sha256, verify_manifest, write_manifest
+from firstlight.files.manifest import (
+    MANIFEST,
+    changed_files,
+    renamed_checkpoint,
+    sha256,
+    verify_manifest,
+    write_manifest,
+)
 from firstlight.files.protobuf import iter_fields, read_varint
 from firstlight.files.source_hash import source_hash
 
@@ -39,9 +47,13 @@ __all__ = [
     "is_temporary",
     "iter_fields",
     "publish_directory",
+    "changed_files",
+    "read_json",
+    "read_json_object",
     "read_varint",
     "remember_intact",
     "remove_stale_files",
+    "renamed_checkpoint",
     "sha256",
     "source_hash",
     "storage_errors",

@@ -2,13 +2,15 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Mapping
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from firstlight.files.atomic import write_atomic
 
 MANIFEST = "manifest.json"
+_CHECKPOINT = re.compile(r"step-(\d{1,20})")
 _SELF_HASH = "manifest_sha256"
 _READ_BYTES = 1 << 22
 
@@ -62,11 +64,11 @@ def verify_manifest(
         intact = manifest[_SELF_HASH] == _self_hash(manifest)
     except FileNotFoundError:
         return [f"{path}: missing, so the folder is incomplete"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return [f"{path}: unreadable"]
     if not intact:
         return [f"{path}: its contents differ from its own SHA-256"]
-    problems = []
+    problems = [renamed] if (renamed := _renamed(folder, manifest)) else []
     for name, size, digest in entries:
         file = folder / name
         if not file.is_file():
@@ -76,6 +78,43 @@ def verify_manifest(
         elif contents and sha256(file, advance) != digest:
             problems.append(f"{file}: bytes differ from the manifest's SHA-256")
     return problems
+
+
+def changed_files(folder: Path, names: Iterable[str]) -> list[str]:
+    """Return a problem for each of the named files whose SHA-256 is not that in the manifest.
+
+    Files that the manifest does not list, and folders without one, have no problem.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        return []
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        listed = manifest["files"]
+        expected = {name: str(listed[name]["sha256"]) for name in names if name in listed}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return [f"{path}: unreadable"]
+    return [
+        f"{folder / name}: does not match the SHA-256 in the manifest"
+        for name, digest in expected.items()
+        if (folder / name).is_file() and sha256(folder / name) != digest
+    ]
+
+
+def renamed_checkpoint(folder: Path) -> str | None:
+    """Return what is wrong with the name of a checkpoint whose manifest records another step, or None."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return _renamed(folder, manifest) if isinstance(manifest, dict) else None
+
+
+def _renamed(folder: Path, manifest: Mapping[str, Any]) -> str | None:
+    named, step = _CHECKPOINT.fullmatch(folder.name), manifest.get("step")
+    if named is None or not isinstance(step, int) or int(named[1]) == step:
+        return None
+    return f"{folder}: the checkpoint is of step {step}, its name says {int(named[1])}: rename it to step-{step:08d}"
 
 
 def _self_hash(manifest: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from firstlight.statistics import bootstrap_interval, calibration, confusion
 
 _BATCH_TOKENS = 16_384  # of one forward pass
 _MAX_WORST = 20
+_MAX_CONFUSION_CLASSES = 100  # the matrix has the square of their number
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class TaskMetrics:
         others: all reported metrics, by name.
         loss: mean per row or word: cross-entropy in nats, or squared error.
         n: rows, or labelled words.
-        confusion: (n, n) true by predicted, or None.
+        confusion: (n, n) true by predicted, of up to 100 classes; or None.
         calibration: as ``statistics.calibration``, or None.
         worst: rows with the largest losses: where, true, predicted, probability, loss.
     """
@@ -91,6 +92,7 @@ def predict(
     device_context: parallel.DeviceContext,
     *,
     max_rows: int | None = None,
+    confidence_only: bool = False,
 ) -> list[Prediction]:
     """Return the prediction for each row.
 
@@ -100,6 +102,7 @@ def predict(
         rows: with labels or without.
         device_context: device and precision.
         max_rows: limit of rows in one forward pass.
+        confidence_only: keep the probability of the predicted class only, which is all that metrics need.
     """
     predictions: list[Prediction | None] = [None] * len(rows)
     order = sorted(range(len(rows)), key=lambda i: rows[i].length)
@@ -112,6 +115,8 @@ def predict(
             n = min(n, max_rows or n)
             part, order = order[-n:], order[:-n]
             found = _predict_batch(model, spec, [rows[i] for i in part], device_context)
+            if confidence_only:
+                found = [replace(p, probabilities=_confidence(p.probabilities)) for p in found]
             for i, prediction in zip(part, found, strict=True):
                 predictions[i] = prediction
     finally:
@@ -130,6 +135,11 @@ def _predict_batch(
     losses = row_losses(head.losses(logits, batch), rows)
     predicted = head.predict(logits, rows)
     return [Prediction(*answer, loss) for answer, loss in zip(predicted, losses, strict=True)]
+
+
+def _confidence(probabilities: np.ndarray) -> np.ndarray:
+    """Return the probability of the predicted class, as an array of its own."""
+    return probabilities.max(-1, keepdims=True) if probabilities.size else probabilities
 
 
 def compute_metrics(
@@ -164,7 +174,7 @@ def compute_metrics(
         others=values,
         loss=sum(p.loss for p in predictions) / len(true),
         n=len(true),
-        confusion=confusion(guess, true, len(spec.labels)).tolist() if head.has_classes else None,
+        confusion=_confusion(spec, head, guess, true),
         calibration=calibrated,
         worst=[] if head.is_per_token else _worst(spec, head, rows, predictions),
     )
@@ -188,6 +198,14 @@ def _head(spec: TaskSpec) -> TaskHead:
 
 def _stack(labels: Sequence[Any], *, per_token: bool) -> np.ndarray:
     return np.array([value for label in labels for value in label] if per_token else labels)
+
+
+def _confusion(spec: TaskSpec, head: TaskHead, guess: np.ndarray, true: np.ndarray) -> list[list[int]] | None:
+    n = len(spec.labels)
+    if not head.has_classes or n > _MAX_CONFUSION_CLASSES:
+        return None
+    table: list[list[int]] = confusion(guess, true, n).tolist()
+    return table
 
 
 def _worst(

@@ -65,9 +65,9 @@ def read_tasks(folder: Path) -> dict[str, TaskSpec]:
     """
     path = folder / TASKS
     try:
-        tables = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot be read: {error}", where=path) from error
+        tables = read_json(path, CheckpointError)
+    except FileNotFoundError as error:
+        raise CheckpointError("is missing", where=path) from error
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise CheckpointError("holds no list of tasks", where=path)
     try:

@@ -1,7 +1,6 @@
 """Finding and reading model directories: runs, checkpoints, Hugging Face directories and hub names."""
 
 import contextlib
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,9 +14,18 @@ from torch import Tensor
 from firstlight import progress
 from firstlight import tokenizer as tokenizers
 from firstlight.errors import CheckpointError, MissingExtra, TokenizerError, UsageError, nearest
-from firstlight.files import MANIFEST, sha256, verify_manifest
-from firstlight.lm.save import CONFIG, GENERATION, WEIGHTS
-from firstlight.model import GPT, HEADS_FILE, ModelConfig, Part, from_hf_config, from_hf_state_dict, skip_init
+from firstlight.files import MANIFEST, changed_files, read_json_object, verify_manifest
+from firstlight.lm.save import CARD, CONFIG, GENERATION, WEIGHTS
+from firstlight.model import (
+    GPT,
+    HEADS_FILE,
+    ModelConfig,
+    Part,
+    from_hf_config,
+    from_hf_state_dict,
+    is_known_buffer,
+    skip_init,
+)
 from firstlight.tokenizer import CODECS, Codec, Tokenizer
 
 _INDEX = "model.safetensors.index.json"
@@ -156,21 +164,16 @@ def read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
         key = ".".join(map(str, first["loc"]))
         reason = first["msg"].removeprefix("Value error, ")
         raise CheckpointError(f"invalid configuration: {key + ': ' if key else ''}{reason}", where=path) from error
-    except (TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"invalid configuration: {error}", where=path) from error
+    except (TypeError, ValueError, AttributeError, ArithmeticError, LookupError, RecursionError) as error:
+        raise CheckpointError(f"invalid configuration: {error}"[:300], where=path) from error
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
     """Read the object in a JSON file, or return None if there is no file."""
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        return read_json_object(path, CheckpointError)
     except FileNotFoundError:
         return None
-    except (ValueError, OSError, RecursionError) as error:
-        raise CheckpointError(f"unreadable: {error}", where=path) from error
-    if not isinstance(table, dict):
-        raise CheckpointError("not a JSON object", where=path)
-    return table
 
 
 def read_eos_ids(folder: Path, config: Mapping[str, Any]) -> set[int]:
@@ -216,22 +219,24 @@ def load_codec(folder: Path, config: ModelConfig) -> Codec | None:
 
 
 def read_weights(folder: Path, config: ModelConfig) -> dict[str, Tensor]:
-    """Read the weights under our names, in fp32; a checkpoint of a run is checked against its manifest's SHA-256.
+    """Read the weights under our names, in fp32; the files of a checkpoint of a run must match its manifest's SHA-256.
 
     Raises:
         CheckpointError: a file is missing or damaged, or its tensors do not match ``config``.
     """
     files = _weight_files(folder)
     if (folder / MANIFEST).is_file():
-        problems = _problems(folder) or _changed([folder / CONFIG, *files])
+        names = [path.name for path in folder.iterdir() if path.is_file() and path.name != CARD]
+        problems = _problems(folder) or changed_files(folder, names)
         if problems:
             raise CheckpointError(problems[0], fix="Use another checkpoint of the run, or train it again.")
     state = {name: tensor for file in files for name, tensor in _tensors(file)}
     try:
         return from_hf_state_dict(config, state)
     except CheckpointError as error:
+        where = folder if error.where is None else f"{folder}: {error.where}"
         raise CheckpointError(
-            error.problem, where=f"{folder}: {error.where}", found=error.found, expected=error.expected
+            error.problem, where=where, found=error.found, expected=error.expected, fix=error.fix
         ) from error
 
 
@@ -244,15 +249,6 @@ def build_model(config: ModelConfig, weights: Mapping[str, Tensor]) -> GPT:
                 model.add_head(name.removeprefix("heads.").removesuffix(".weight"), len(tensor))
     model.load_state_dict(weights, assign=True)
     return model
-
-
-def _changed(files: list[Path]) -> list[str]:
-    listed = json.loads((files[0].parent / MANIFEST).read_text(encoding="utf-8"))["files"]
-    return [
-        f"{file}: does not match the SHA-256 in the manifest"
-        for file in files
-        if file.name in listed and listed[file.name]["sha256"] != sha256(file)
-    ]
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -278,9 +274,15 @@ def _tensors(file: Path) -> Iterator[tuple[str, Tensor]]:
         with safe_open(file, framework="pt") as opened:
             for name in opened.keys():  # noqa: SIM118 - not a dict
                 tensor = opened.get_tensor(name)
-                # Old checkpoints contain attention masks, which are not weights.
                 if tensor.dtype in _FLOAT_DTYPES:
                     yield name, tensor.float()
+                elif not is_known_buffer(name):  # old checkpoints contain attention masks
+                    raise CheckpointError(
+                        "is not a weight of a supported type",
+                        where=f"{file}: {name}",
+                        found=str(tensor.dtype).removeprefix("torch."),
+                        expected=", ".join(str(dtype).removeprefix("torch.") for dtype in _FLOAT_DTYPES),
+                    )
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"unreadable: {error}", where=file) from error
 

@@ -12,6 +12,7 @@ from firstlight.model.hf_state_dict import (
     HEADS_FILE,
     from_hf_state_dict,
     hf_parameter_names,
+    is_known_buffer,
     tensors_to_hf,
     to_hf_state_dict,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "flops_per_token",
     "from_hf_config",
     "from_hf_state_dict",
+    "is_known_buffer",
     "fused_splits",
     "hf_mismatch",
     "hf_parameter_names",

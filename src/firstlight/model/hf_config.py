@@ -20,6 +20,7 @@ HF_CLASSES = {
 }
 FIRSTLIGHT_CLASS = ("firstlight", "FirstlightForCausalLM")  # of models that no class of transformers can express
 
+_MAX_LAYERS = 10_000  # of attention_types that are compared; models have fewer
 _ACTIVATIONS = {"gelu_tanh": "gelu_new", "gelu": "gelu"}
 # MLPs other than the family's default that its transformers class can express.
 _OTHER_MLPS = {"gpt2": ["gelu"], "gpt3": ["gelu"]}
@@ -153,15 +154,25 @@ def _rope_scaling(rope_type: str, rope: Mapping[str, Any]) -> RopeScaling | None
     )
 
 
+def _attention_layers(attention_types: Any, n_layer: int) -> list[str]:
+    """Expand ``[[kinds, count], …]`` to the kind of each layer, without those beyond the last layer."""
+    n_layer = min(n_layer, _MAX_LAYERS)
+    layers: list[str] = []
+    for kinds, n in attention_types:
+        missing = max(0, n_layer - len(layers))
+        layers += list(kinds) * min(n, -(-missing // max(1, len(kinds))))
+    return layers[:n_layer]
+
+
 def _from_gpt_neo(table: Mapping[str, Any], where: object) -> ModelConfig:
-    layers = [kind for kinds, n in table["attention_types"] for _ in range(n) for kind in kinds]
-    expected = ["local" if i % 2 else "global" for i in range(table["num_layers"])]
-    if layers[: len(expected)] != expected:
+    layers = _attention_layers(table["attention_types"], table["num_layers"])
+    alternating = ["local" if i % 2 else "global" for i in range(len(layers))]
+    if len(layers) < min(table["num_layers"], _MAX_LAYERS) or layers != alternating:
         raise CheckpointError(
             "unsupported order of global and local layers",
             where=f"{where}: attention_types",
-            found=layers,
-            expected=expected,
+            found=str(table["attention_types"])[:80],
+            expected=f"global and local in turn, for {table['num_layers']} layers",
         )
     return ModelConfig(
         family="gpt3",

@@ -4,6 +4,7 @@ A mapping is a list of rules; each says which tensors of transformers are which 
 transposed there (the Conv1D of GPT-1 and GPT-2 stores weights as input x output).
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +18,16 @@ from firstlight.model.gpt import GPT
 from firstlight.model.hf_config import hf_mismatch
 from firstlight.model.skip_init import skip_init
 
-# Rotary angles that a config.json may request: two million positions of width 128. Unlike those of learned positions,
-# their number is not bounded by the size of a stored tensor.
-_MAX_ANGLES = 1 << 28
+# Rotary angles that a config.json may request. Unlike learned positions, they are not bounded by the size of a stored
+# tensor: so many for any model (260,000 positions of width 128), otherwise one per weight, up to two million positions.
+_MIN_ANGLES, _MAX_ANGLES = 1 << 25, 1 << 28
+# Tensors in published files that are not weights of the language model: masks and rotary angles that old versions of
+# transformers and nanoGPT saved, and the head of a sequence classifier.
+_KNOWN_BUFFERS = re.compile(
+    r"(.+\.)?(attn|attention)\.(masked_)?bias|(.+\.)?rotary_emb\.(inv_freq|cos_cached|sin_cached)"
+    r"|(.+\.)?position_ids|score\.(weight|bias)"
+)
+_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d{1,9})\.")
 HEADS_FILE = "heads.safetensors"  # next to model.safetensors, for a model with heads of fine-tuned tasks
 
 
@@ -155,30 +163,29 @@ def hf_parameter_names(config: ModelConfig, ours: str) -> tuple[tuple[str, ...],
 def from_hf_state_dict(config: ModelConfig, state: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return our weights, and heads of fine-tuned tasks, from those of transformers.
 
-    Buffers and the copy of a tied head are left out.
+    Known buffers (``is_known_buffer``) and the copy of a tied head are left out.
 
     Args:
         config: the model.
         state: tensors by name; may be a lazy mapping.
 
     Raises:
-        CheckpointError: a tensor is missing, or its shape does not match ``config``.
+        CheckpointError: a tensor is missing, its shape does not match ``config``, or ``config`` has no place for it.
     """
     if config.n_layer > len(state):
         # Checked before a damaged config.json can make us build anything.
         raise CheckpointError("has fewer weights than layers", found=len(state), expected=config.n_layer)
-    if config.rotary and config.block_size * config.head_dim > _MAX_ANGLES:
-        raise CheckpointError(
-            "too many positions",
-            found=f"{config.block_size:,} of width {config.head_dim:,}",
-            expected=f"at most {_MAX_ANGLES:,} angles",
-        )
+    _check_sizes(config, state)
     shapes = _shapes(config)
     ours: dict[str, Tensor] = {}
+    used = {"lm_head.weight"} if config.tied else set()
     for rule in _rules(config):
         parts = []
         for name in rule.theirs:
-            found = state.get(name, state.get(name.removeprefix("transformer.").removeprefix("model.")))
+            short = name.removeprefix("transformer.").removeprefix("model.")
+            stored = name if name in state else short
+            found = state.get(stored)
+            used.add(stored)
             if found is None:
                 raise CheckpointError(
                     "missing weight", where=name, found=", ".join(sorted(state)[:4]) + " …", expected=name
@@ -193,7 +200,52 @@ def from_hf_state_dict(config: ModelConfig, state: Mapping[str, Any]) -> dict[st
                 expected=tuple(shapes[rule.ours]),
             )
         ours[rule.ours] = whole.contiguous()
+    _check_surplus(config, [name for name in state if name not in used])
     return ours | {name: tensor for name, tensor in state.items() if name.startswith("heads.")}
+
+
+def is_known_buffer(name: str) -> bool:
+    """Whether a tensor of a published file is known not to be a weight of the language model."""
+    return _KNOWN_BUFFERS.fullmatch(name) is not None
+
+
+def _check_sizes(config: ModelConfig, state: Mapping[str, Any]) -> None:
+    """Refuse sizes in a config.json that no weights support, before anything of these sizes is built."""
+    if not isinstance(state, dict):  # a lazy mapping, whose reader has compared the sizes
+        n_weights = _MAX_ANGLES
+    else:
+        n_weights = sum(tensor.numel() for tensor in state.values())
+        largest = max(config.n_embd, config.n_head, config.kv_heads, config.head_dim, config.ffn_dim)
+        if largest > n_weights:
+            raise CheckpointError("has fewer weights than config.json needs", found=n_weights, expected=f"{largest:,}")
+    n_angles = max(_MIN_ANGLES, min(_MAX_ANGLES, n_weights))
+    if config.rotary and config.block_size * config.head_dim > n_angles:
+        raise CheckpointError(
+            "too many positions",
+            found=f"{config.block_size:,} of width {config.head_dim:,}",
+            expected=f"at most {n_angles:,} angles",
+        )
+
+
+def _check_surplus(config: ModelConfig, names: list[str]) -> None:
+    """Refuse tensors that the model has no place for: without them it would be another model."""
+    surplus = [name for name in names if not name.startswith("heads.") and not is_known_buffer(name)]
+    if not surplus:
+        return
+    layers = [int(match[1]) for name in surplus if (match := _LAYER.search(name))]
+    if layers and max(layers) >= config.n_layer:
+        raise CheckpointError(
+            "has weights of more layers than config.json",
+            found=f"{max(layers) + 1} layers",
+            expected=config.n_layer,
+            fix="Correct the number of layers in config.json.",
+        )
+    more = f" and {len(surplus) - 4} more" if len(surplus) > 4 else ""
+    raise CheckpointError(
+        "has weights that the model of config.json has no place for",
+        found=", ".join(sorted(surplus)[:4]) + more,
+        fix="Correct config.json, or remove these tensors from the file if the model works without them.",
+    )
 
 
 def _split_rows(config: ModelConfig, rule: _Rule) -> list[int]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from firstlight.files import MANIFEST, run_layout
+from firstlight.files import MANIFEST, renamed_checkpoint, run_layout
 from firstlight.report.units import to_float
 from firstlight.runs import RunDirectory
 
@@ -174,6 +174,8 @@ def _read_checkpoints(files: RunFiles, directory: RunDirectory) -> None:
     name = next((p for p in pointers if p in files.checkpoints), files.checkpoints[-1] if files.checkpoints else None)
     if name is not None:
         checkpoint = directory.checkpoints / name
+        if (renamed := renamed_checkpoint(checkpoint)) is not None:
+            files.problems.append(renamed)
         files.checkpoint = _name(files, checkpoint)
         files.config = _table(files, checkpoint / "config.json")
         files.weights = _count_weights(checkpoint / "model.safetensors")

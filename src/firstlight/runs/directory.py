@@ -301,7 +301,7 @@ def read_json(path: Path) -> Any:
     """Read a JSON file; None where it is missing or unreadable."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 

@@ -84,7 +84,7 @@ def evaluate_tasks(
         if head_of(spec) is None:
             texts[name] = evaluate_lm_loss(model, spec, rows, device_context)
         else:
-            predictions[name] = predict(model, spec, rows, device_context, max_rows=limit)
+            predictions[name] = predict(model, spec, rows, device_context, max_rows=limit, confidence_only=True)
             metrics[name] = compute_metrics(spec, rows, predictions[name])
     return TaskEvaluation(EvalResults(metrics, texts), predictions)
 

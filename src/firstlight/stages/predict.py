@@ -164,5 +164,5 @@ def _location(line: bytes) -> str:
     """Return the file and line that a line of predictions is about, or its start if it is not one."""
     try:
         return Path(json.loads(line)["where"]).name
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return line[:60].decode("utf-8", "replace").strip()

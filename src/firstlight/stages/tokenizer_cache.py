@@ -62,5 +62,5 @@ def read_json(path: Path) -> Any:
     """Read a JSON file; None where it cannot be read."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None

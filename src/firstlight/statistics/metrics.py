@@ -32,18 +32,29 @@ def f1(predicted: np.ndarray, true: np.ndarray) -> float:
 
 def macro_f1(predicted: np.ndarray, true: np.ndarray) -> float:
     """Compute the mean F1 over the classes that are present or predicted."""
-    classes = np.union1d(predicted, true)
-    return float(np.mean([f1(predicted == c, true == c) for c in classes]))
+    hits, n_predicted, n_true = _class_counts(predicted, true)
+    total = n_predicted + n_true
+    return float(np.mean(2 * hits[total > 0] / total[total > 0]))
 
 
 def matthews(predicted: np.ndarray, true: np.ndarray) -> float:
     """Compute Matthews' correlation; 0 if either side has only one class."""
-    n = int(max(predicted.max(), true.max())) + 1
-    table = confusion(predicted, true, n).astype(np.float64)
-    rows, columns, whole = table.sum(1), table.sum(0), table.sum()
-    above = np.trace(table) * whole - rows @ columns
-    below = (whole**2 - columns @ columns) * (whole**2 - rows @ rows)
+    hits, n_predicted, n_true = _class_counts(predicted, true)
+    whole = float(len(true))
+    above = hits.sum() * whole - n_true @ n_predicted
+    below = (whole**2 - n_predicted @ n_predicted) * (whole**2 - n_true @ n_true)
     return float(above / np.sqrt(below)) if below > 0 else 0.0
+
+
+def _class_counts(predicted: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Count each class: right predictions, all predictions, true labels.
+
+    These are the diagonal and the margins of the confusion matrix, whose size is the square of the number of classes.
+    """
+    n = int(max(predicted.max(), true.max())) + 1
+    counts = (np.bincount(values, minlength=n) for values in (true[predicted == true], predicted, true))
+    hits, n_predicted, n_true = (found.astype(np.float64) for found in counts)
+    return hits, n_predicted, n_true
 
 
 def pearson(predicted: np.ndarray, true: np.ndarray) -> float:

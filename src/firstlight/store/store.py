@@ -1,7 +1,6 @@
 """Token stores: two memory-mapped splits of ids and their manifest; opening, checking and statistics."""
 
 import contextlib
-import json
 import mmap
 import os
 from functools import cached_property
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from firstlight.errors import CompatibilityError, StoreError
-from firstlight.files import MANIFEST, verify_manifest
+from firstlight.files import MANIFEST, read_json, verify_manifest
 from firstlight.store.document_names import NameTable
 from firstlight.store.megatron import open_megatron
 
@@ -109,10 +108,7 @@ class TokenStore:
                 found="no manifest.json",
                 fix="Make it again: firstlight data prepare CORPUS --out DIR",
             )
-        try:
-            manifest = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise StoreError("is unreadable", where=path) from error
+        manifest = read_json(path, StoreError)
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or "vocab_size" not in manifest:
             found = manifest.get("format", "no format") if isinstance(manifest, dict) else "no object"
             raise StoreError(

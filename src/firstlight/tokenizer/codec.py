@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from firstlight.errors import TokenizerError
-from firstlight.files import write_atomic
+from firstlight.files import read_json, write_atomic
 from firstlight.tokenizer.pixels import PixelCodec
 
 FORMAT = 1
@@ -75,12 +75,12 @@ def load_codec(folder: Path) -> Codec | None:
     for kind in (PixelCodec, IdCodec):
         path = folder / kind.FILE
         if path.is_file():
+            table = read_json(path, TokenizerError)
             try:
-                table = json.loads(path.read_text(encoding="utf-8"))
                 if not isinstance(table, dict) or table.get("format") != FORMAT:
                     raise ValueError(f"not an object of format {FORMAT}")
                 return PixelCodec.from_json(table) if kind is PixelCodec else _ids(table)
-            except (ValueError, KeyError, TypeError, OSError, RecursionError, OverflowError) as error:
+            except (ValueError, KeyError, TypeError, OverflowError) as error:
                 raise TokenizerError(f"is not a valid codec file: {error!r}", where=path) from error
     return None
 

@@ -23,7 +23,9 @@ from firstlight.errors import CheckpointError, FirstlightError, StorageError
 from firstlight.files import (
     apply_umask,
     atomic_directory,
+    read_json_object,
     remove_stale_files,
+    renamed_checkpoint,
     storage_errors,
     verify_manifest,
     write_atomic,
@@ -196,6 +198,8 @@ class CheckpointManager:
     def _find_latest(self, before_spike: bool) -> str | None:
         remove_stale_files(self.folder)
         for path in reversed(self.all()):
+            if (renamed := renamed_checkpoint(path)) is not None:  # moving it aside would lose its steps
+                raise CheckpointError(renamed)
             problems = verify_manifest(path)
             if not problems and not (before_spike and read_trainer_state(path)["counters"].get("spiking")):
                 self._set_pointers(path)
@@ -231,16 +235,14 @@ def read_trainer_state(checkpoint: Path) -> dict[str, Any]:
     """
     path = checkpoint / "trainer" / "state.json"
     try:
-        table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        found = table.get("format")
+        table = read_json_object(path, CheckpointError)
     except FileNotFoundError as error:
         raise CheckpointError(
             "has no training state, so training cannot be resumed from it",
             where=checkpoint,
             fix="Start a new run from its weights with --from.",
         ) from error
-    except (ValueError, AttributeError) as error:
-        raise CheckpointError("cannot be read", where=path) from error
+    found = table.get("format")
     if found != FORMAT:
         raise CheckpointError(
             "has another format",

@@ -52,10 +52,11 @@ def fit_classes(spec: TaskSpec, labels: Sequence[tuple[str | None, str]]) -> Tas
 
 def class_encoder(spec: TaskSpec) -> Callable[[str | None, str], int]:
     """Return the function from a label and its location to the class; it raises CorpusError for unknown labels."""
+    classes = {label: i for i, label in reversed(list(enumerate(spec.label_values)))}
 
     def encode(label: str | None, where: str) -> int:
-        if label in spec.label_values:
-            return spec.label_values.index(label)
+        if label in classes:
+            return classes[label]
         near = nearest(str(label), spec.label_values)
         raise CorpusError(
             "has no label" if label is None else "has a label that the task does not list",
