@@ -293,7 +293,7 @@ GENERATE = [
     Case("generate run hi --device nowhere", 2, ("--device: unrecognised device", "found nowhere")),
     Case("generate bert hi", 1, ("bert/config.json: unsupported model type", "'bert'", "qwen3")),
     Case("generate sizeless hi", 1, ("sizeless/config.json", "n_layer")),
-    Case("generate broken hi", 1, ("broken/config.json: unreadable",)),
+    Case("generate broken hi", 1, ("broken/config.json: is not valid JSON",)),
     Case(f"generate {MODEL} hi", 1, ("model.safetensors",), cut(f"{MODEL}/model.safetensors", 8)),
     Case(f"generate {MODEL} hi", 1, ("model.safetensors",), remove(f"{MODEL}/model.safetensors")),
     Case("generate run hi", 1, ("run: no intact checkpoint", "--resume"), spoil_all_checkpoints),

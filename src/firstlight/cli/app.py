@@ -104,6 +104,10 @@ def run(arguments: Sequence[str]) -> int:
         except Exception as error:  # noqa: BLE001 - the last resort: a bug is reported in one line
             failure = _out_of_memory(error)
             code = _report_bug(display, error, debug) if failure is None else _report_error(display, failure, debug)
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":  # of a Rust library, which is not an Exception
+                raise
+            code = _report_bug(display, error, debug)
         if code == _INTERRUPTED:
             display.line("interrupted")
     return code
@@ -172,7 +176,7 @@ def _out_of_memory(error: Exception) -> Failure | None:
     return failure
 
 
-def _report_bug(display: ProgressBar, error: Exception, debug: bool) -> int:
+def _report_bug(display: ProgressBar, error: BaseException, debug: bool) -> int:
     _trace(error, debug)
     what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
     origin = external_origin(error)

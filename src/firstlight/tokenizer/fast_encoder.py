@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from firstlight import progress
+from firstlight.tokenizer.untrusted import is_library_error
 
 EncodedBatch = tuple[np.ndarray, np.ndarray]
 
@@ -64,7 +65,9 @@ class FastEncoder:
         try:
             encoder = cls(fastokens.Tokenizer.from_json_str(json.dumps(_without_trailing_special(table))), reference)
             encoded = encoder._encode(texts)
-        except Exception as error:  # noqa: BLE001 - whatever fastokens cannot read, tokenizers encodes
+        except BaseException as error:  # whatever fastokens cannot read, tokenizers encodes; a panic is no Exception
+            if not is_library_error(error):
+                raise
             progress.notice(f"fastokens cannot read this tokenizer ({error}): encoding with tokenizers")
             return None
         if not _equal(encoded, reference(texts)):
@@ -78,9 +81,17 @@ class FastEncoder:
         Raises:
             UnicodeEncodeError: a text has a lone surrogate.
         """
-        if self._uncompared > 0 and not self._agrees(texts):
-            self.trusted = False
-        return self._encode(texts) if self.trusted else None
+        try:
+            if self._uncompared <= 0 or self._agrees(texts):
+                return self._encode(texts)
+        except (UnicodeEncodeError, TypeError):
+            raise
+        except BaseException as error:  # such as a limit of its regular expressions
+            if not is_library_error(error):
+                raise
+            progress.warn(f"fastokens cannot encode this text ({error}): encoding with tokenizers, which is slower")
+        self.trusted = False
+        return None
 
     def _agrees(self, texts: list[str]) -> bool:
         sample = []

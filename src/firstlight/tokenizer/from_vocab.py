@@ -13,8 +13,9 @@ from tokenizers import Tokenizer as Inner
 from tokenizers.processors import TemplateProcessing
 
 from firstlight.errors import TokenizerError
+from firstlight.tokenizer.patterns import CHAR_PATTERN
 from firstlight.tokenizer.tokenizer import END_OF_TEXT, UNKNOWN, Tokenizer
-from firstlight.tokenizer.tokenizer_json import CHAR_PATTERN, is_byte_token
+from firstlight.tokenizer.tokenizer_json import is_byte_token
 
 _SPACE = "▁"  # how SentencePiece writes a space
 _MAX_PIECE_CHARACTERS = 512  # every split of a piece is tried, so the cost grows with its length

@@ -16,6 +16,7 @@ from firstlight.tokenizer.load import read_tokenizer_json, resolve_special_token
 from firstlight.tokenizer.merges import recover_merge
 from firstlight.tokenizer.tokenizer import END_OF_TEXT, Tokenizer
 from firstlight.tokenizer.tokenizer_json import bytes_to_token, prepended_token
+from firstlight.tokenizer.untrusted import check_ids, is_library_error
 
 # What a .tiktoken file does not contain, by the prefix of its name: split pattern, and id of end-of-text.
 _TIKTOKEN_ENCODINGS = {
@@ -41,7 +42,9 @@ def import_tokenizer(source: str | Path) -> Tokenizer:
         imported = _import_other_formats(path)
     except TokenizerError:
         raise
-    except Exception as error:  # noqa: BLE001 - the tokenizers library raises plain Exception
+    except BaseException as error:  # the tokenizers library raises plain Exception, and panics
+        if not is_library_error(error):
+            raise
         raise TokenizerError(f"cannot be read: {error}", where=path) from error
     if imported is not None:
         return imported
@@ -76,6 +79,7 @@ def read_tiktoken(path: Path) -> Inner:
         if pair is not None:
             merges.append((bytes_to_token(pair[0]), bytes_to_token(pair[1])))
     vocab = {bytes_to_token(token): rank for token, rank in ranks.items()} | {END_OF_TEXT: eot_id}
+    check_ids(vocab, path)
     # tiktoken ignores the merges of a word that is a token.
     inner = byte_level_bpe(models.BPE(vocab=vocab, merges=merges, ignore_merges=True), pattern)
     inner.add_special_tokens([END_OF_TEXT])

@@ -8,8 +8,11 @@ from tokenizers import Tokenizer as Inner
 
 from firstlight import progress
 from firstlight.errors import TokenizerError
+from firstlight.files import read_json_object
+from firstlight.files.limits import read_bounded
 from firstlight.tokenizer.codec import Codec, load_codec, save_codec
 from firstlight.tokenizer.tokenizer import END_OF_TEXT, Tokenizer
+from firstlight.tokenizer.untrusted import check_ids, check_tokenizer_json, library_errors
 
 _EOT_TOKENS = (END_OF_TEXT, "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>", "[SEP]")
 _UNK_TOKENS = ("<unk>", "[UNK]")
@@ -57,10 +60,10 @@ def read_tokenizer_json(path: Path) -> tuple[Inner, Path]:
             found="SentencePiece's tokenizer.model" if is_sentencepiece else None,
             fix=_IMPORT if is_sentencepiece else "Train one: firstlight tokenizer train",
         )
-    try:
+    check_tokenizer_json(file)
+    with library_errors("is not a readable tokenizer.json", file):
         return Inner.from_file(str(file)), file
-    except Exception as error:  # noqa: BLE001 - the tokenizers library raises plain Exception
-        raise TokenizerError(f"is not a readable tokenizer.json: {error}", where=file) from error
+    raise AssertionError  # errors are raised above
 
 
 def resolve_special_tokens(inner: Inner, file: Path, *, add_eot: bool = False) -> Tokenizer:
@@ -73,6 +76,7 @@ def resolve_special_tokens(inner: Inner, file: Path, *, add_eot: bool = False) -
         return [value] if isinstance(value, str) else []
 
     vocab = inner.get_vocab(with_added_tokens=True)
+    check_ids(vocab, file)
     eot = next((t for t in [*configured("eos_token"), *_EOT_TOKENS] if t in vocab), None)
     unk = next((t for t in [*configured("unk_token"), *_UNK_TOKENS] if t in vocab), None)
     if eot is None:
@@ -96,14 +100,18 @@ def _read_config(folder: Path) -> dict[str, Any]:
     path, template = folder / "tokenizer_config.json", folder / "chat_template.jinja"
     table: Any = {}
     if path.is_file():
-        try:
-            table = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise TokenizerError(f"is not valid JSON: {error}", where=path) from error
-        if not isinstance(table, dict):
-            raise TokenizerError("is not a JSON object", where=path)
-    separate = {"chat_template": template.read_text(encoding="utf-8")} if template.is_file() else {}
-    return {**table, **separate}
+        table = read_json_object(path, TokenizerError)
+    return {**table, **({"chat_template": _read_template(template)} if template.is_file() else {})}
+
+
+def _read_template(path: Path) -> str:
+    data = read_bounded(path, error=TokenizerError)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise TokenizerError(
+            f"is not UTF-8: {error.reason} at byte {error.start:,}", where=path, fix="Save it as UTF-8, or remove it."
+        ) from error
 
 
 def _add_eot(inner: Inner) -> Inner:

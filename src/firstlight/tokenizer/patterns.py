@@ -24,3 +24,33 @@ PATTERNS: dict[str, str] = {
         rf"|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_SPACE}"
     ),
 }
+
+# The pre-tokenizer of kind "char": every character is a word.
+CHAR_PATTERN = r"[\s\S]"
+
+# The decoder of kind "word" removes these spaces: Han characters, and punctuation after them, have none.
+HAN_SPACE_PATTERN = r"^ (?=[\p{Han}，。！？；：、”’」』）》])"
+
+# Patterns of published tokenizers that take linear time, or quadratic time on long runs of white space: a
+# tokenizer.json with others is tried out first (``untrusted``).
+KNOWN_PATTERNS: tuple[str, ...] = (
+    *PATTERNS.values(),
+    PATTERNS["gpt4o"].replace(_CONTRACTION_SUFFIX, f"{_CONTRACTIONS}?"),  # as in the tokenizer.json of gpt-oss
+    CHAR_PATTERN,
+    HAN_SPACE_PATTERN,
+    r"\p{Han}",
+    r"\p{N}",
+    r"\p{N}{1,3}",
+    r"[0-9][0-9][0-9]",
+    r"\s+",
+    r" {2,}",
+    r"[\r\n]",
+    r"\s?\p{L}+",
+    r"\s?\p{P}+",
+    # DeepSeek V3
+    "[一-龥぀-ゟ゠-ヿ]+",
+    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
+    rf"| ?[\p{{P}}\p{{S}}]+[\r\n]*|{_SPACE}",
+    # BLOOM
+    " ?[^(\\s|[.,!?…。，、।۔،])]+",
+)

@@ -10,6 +10,8 @@ import re
 from itertools import product
 from typing import Any
 
+from firstlight.tokenizer.untrusted import library_errors
+
 _LETTER = r"A-Za-zà-öА-я\u3041-\u3096\u4e00-\u9fa5\uac00-\ud7a3"
 
 _ProbePairs = list[tuple[str, str]]
@@ -88,5 +90,6 @@ class SplitPointFinder:
         return all(self._words(a) + self._words(b) == self._words(a + b) for a, b in pairs)
 
     def _words(self, text: str) -> list[str]:
-        normalized = text if self._inner.normalizer is None else self._inner.normalizer.normalize_str(text)
-        return [word for word, _ in self._inner.pre_tokenizer.pre_tokenize_str(normalized)]
+        with library_errors("cannot split a text into words"):
+            normalized = text if self._inner.normalizer is None else self._inner.normalizer.normalize_str(text)
+            return [word for word, _ in self._inner.pre_tokenizer.pre_tokenize_str(normalized)]

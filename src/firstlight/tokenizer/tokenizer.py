@@ -23,6 +23,7 @@ from firstlight.tokenizer.fast_encoder import EncodedBatch, FastEncoder
 from firstlight.tokenizer.merges import BpeComponents, bpe_components
 from firstlight.tokenizer.split_points import SplitPointFinder
 from firstlight.tokenizer.stream import StreamDecoder
+from firstlight.tokenizer.untrusted import check_ids, library_errors
 
 END_OF_TEXT, UNKNOWN = "<|endoftext|>", "<unk>"
 
@@ -61,6 +62,7 @@ class Tokenizer:
         self._warned = False
         self.eot, self.unk = eot, unk
         ids = inner.get_vocab(with_added_tokens=True)
+        check_ids(ids, "the tokenizer")
         self.eot_id: int = ids[eot]
         self.unk_id: int | None = None if unk is None else ids[unk]
         # A few ids below the highest one may be unused.
@@ -136,7 +138,8 @@ class Tokenizer:
         size = 0
         for text in [*texts, None]:
             if text is None or size >= _CHUNK_CHARACTERS:
-                encoded = self._inner.encode_batch_fast(chunk, add_special_tokens=False)
+                with library_errors("cannot encode this text"):
+                    encoded = self._inner.encode_batch_fast(chunk, add_special_tokens=False)
                 parts += [np.array(e.ids, dtype=np.int32) for e in encoded]
                 chunk, size = [], 0
             if text is not None:
@@ -152,7 +155,9 @@ class Tokenizer:
         """
         if self._token_bytes is not None:
             return self.decode_bytes(ids).decode("utf-8", "replace")
-        return str(self._inner.decode(self._validate(ids), skip_special_tokens=True))
+        numbers = self._validate(ids)
+        with library_errors("cannot decode these ids"):
+            return str(self._inner.decode(numbers, skip_special_tokens=True))
 
     def decode_bytes(self, ids: list[int] | np.ndarray) -> bytes:
         """Decode ids to bytes.

@@ -4,10 +4,9 @@ import re
 from functools import cache
 from typing import Any, Literal
 
-Kind = Literal["bpe", "word", "char", "byte", "other"]
+from firstlight.tokenizer.patterns import CHAR_PATTERN
 
-# The pre-tokenizer of kind "char": every character is a word.
-CHAR_PATTERN = r"[\s\S]"
+Kind = Literal["bpe", "word", "char", "byte", "other"]
 
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 

@@ -13,6 +13,7 @@ from firstlight import progress
 from firstlight.errors import TokenizerError
 from firstlight.tokenizer.bpe import train_bpe
 from firstlight.tokenizer.from_vocab import build_char_level
+from firstlight.tokenizer.patterns import HAN_SPACE_PATTERN
 from firstlight.tokenizer.settings import MIN_VOCAB_SIZE, TokenizerSettings
 from firstlight.tokenizer.tokenizer import END_OF_TEXT, UNKNOWN, Tokenizer, without_surrogates
 from firstlight.tokenizer.tokenizer_json import bytes_to_unicode
@@ -213,8 +214,7 @@ def _train_word(text: _TextChunks, settings: TokenizerSettings, select_words: Se
         )
     tokens = [END_OF_TEXT, UNKNOWN, *words[: (fixed_size or _DEFAULT_WORDS) - 2]]
     wordpiece = decoders.WordPiece(prefix="##", cleanup=True)
-    # Han characters, and punctuation after them, are not separated by spaces.
-    join_han = decoders.Replace(Regex(r"^ (?=[\p{Han}，。！？；：、”’」』）》])"), "")
+    join_han = decoders.Replace(Regex(HAN_SPACE_PATTERN), "")
     return _build_word_level(tokens, pre_tokenizer, decoders.Sequence([wordpiece, join_han]))
 
 

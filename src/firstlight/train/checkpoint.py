@@ -198,8 +198,9 @@ class CheckpointManager:
     def _find_latest(self, before_spike: bool) -> str | None:
         remove_stale_files(self.folder)
         for path in reversed(self.all()):
-            if (renamed := renamed_checkpoint(path)) is not None:  # moving it aside would lose its steps
-                raise CheckpointError(renamed)
+            misnamed = renamed_checkpoint(path)
+            if misnamed is not None:  # moving it aside would lose its steps
+                raise CheckpointError(misnamed)
             problems = verify_manifest(path)
             if not problems and not (before_spike and read_trainer_state(path)["counters"].get("spiking")):
                 self._set_pointers(path)

@@ -1,0 +1,198 @@
+"""Check a tokenizer.json before it is used: its JSON, its files' manifest, and what the tokenizers library cannot bear.
+
+The library runs regular expressions without a limit of time, and some files make it panic or end the process. A file
+with only known parts is used at once. Any other one first encodes short texts in a process of its own, with limits of
+time and memory.
+"""
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from firstlight.errors import TokenizerError
+from firstlight.files import changed_files, read_json
+from firstlight.tokenizer import probe_process
+from firstlight.tokenizer.patterns import KNOWN_PATTERNS
+
+_MAX_UNUSED_IDS = 1 << 20  # tables have an entry for each id, used or not
+_KNOWN_TYPES = {
+    "normalizer": {"BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Prepend", "Replace", "StripAccents"},
+    "pre_tokenizer": {
+        "BertPreTokenizer",
+        "ByteLevel",
+        "Digits",
+        "Metaspace",
+        "Punctuation",
+        "Split",
+        "Whitespace",
+        "WhitespaceSplit",
+    },
+    "post_processor": {"BertProcessing", "ByteLevel", "RobertaProcessing", "TemplateProcessing"},
+    "decoder": {"BPEDecoder", "ByteFallback", "ByteLevel", "Fuse", "Metaspace", "Replace", "Strip", "WordPiece"},
+}
+_KNOWN_MODELS = ("BPE", "WordLevel", "WordPiece")
+_MAX_REPLACEMENT = 4  # characters
+_PREFIXES = (None, "", "##")
+_WALL_SECONDS = 120  # for a busy machine; the process has limits of processor time
+
+
+def check_tokenizer_json(file: Path) -> None:
+    """Check a tokenizer.json, and the files next to it, before the library reads it.
+
+    Raises:
+        TokenizerError: it is not usable JSON, does not match the manifest of its folder, or is harmful.
+    """
+    changed = changed_files(file.parent, (file.name, "tokenizer_config.json", "chat_template.jinja"))
+    if changed:
+        raise TokenizerError(changed[0], fix="Put the original file back, or use another checkpoint.")
+    try:
+        table = read_json(file, TokenizerError, pairs_hook=_object)
+    except TokenizerError as error:
+        reason = error.problem.removeprefix("is not valid JSON: ")
+        raise TokenizerError(f"is not a readable tokenizer.json: {reason}", where=file) from error
+    if isinstance(table, dict) and isinstance(table.get("model"), dict):
+        _check_unknown_token(table, file)
+        if not _is_known(table):
+            _probe(file)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of its pairs; of several components of one name, the library would read all."""
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        names = [name for name, value in pairs if isinstance(value, dict | list | str)]
+        if len(set(names)) < len(names):
+            raise ValueError("a key occurs twice")
+    return table
+
+
+def _check_unknown_token(table: dict[str, Any], file: Path) -> None:
+    model = table["model"]
+    unk, vocab = model.get("unk_token"), model.get("vocab")
+    if model.get("type") in ("WordLevel", "WordPiece") and isinstance(vocab, dict) and unk not in vocab:
+        raise TokenizerError(
+            "has no token for unknown words",
+            where=f"{file}: model.unk_token",
+            found=repr(unk)[:60],
+            expected="a token of the vocabulary",
+            fix="Name one that is in model.vocab, or add this one.",
+        )
+
+
+def _is_known(table: dict[str, Any]) -> bool:
+    model = table["model"]
+    if model.get("type", "BPE") not in _KNOWN_MODELS or model.get("continuing_subword_prefix") not in _PREFIXES:
+        return False
+    return all(_is_known_part(part, types) for key, types in _KNOWN_TYPES.items() for part in _parts(table.get(key)))
+
+
+def _parts(component: Any) -> Iterator[Any]:
+    """Yield the members of nested sequences of components."""
+    stack = [] if component is None else [component]
+    while stack:
+        part = stack.pop()
+        if isinstance(part, dict) and part.get("type") == "Sequence":
+            stack += [member for value in part.values() if isinstance(value, list) for member in value]
+        else:
+            yield part
+
+
+def _is_known_part(part: Any, types: set[str]) -> bool:
+    """Whether a component is of a known type, with a known regular expression and a short text."""
+    if not isinstance(part, dict) or part.get("type") not in types:
+        return False
+    if part["type"] == "TemplateProcessing":
+        names = [step["SpecialToken"].get("id") for step in _special_steps(part)]
+        known = part.get("special_tokens")
+        return isinstance(known, dict) and all(name in known for name in names)
+    pattern, replacement = part.get("pattern", {}), part.get("content", part.get("prepend", ""))
+    if not isinstance(pattern, dict) or not (isinstance(replacement, str) and len(replacement) <= _MAX_REPLACEMENT):
+        return False
+    return pattern.get("String", " ") != "" and pattern.get("Regex", KNOWN_PATTERNS[0]) in KNOWN_PATTERNS
+
+
+def _special_steps(part: dict[str, Any]) -> list[dict[str, Any]]:
+    steps = [step for key in ("single", "pair") if isinstance(part.get(key), list) for step in part[key]]
+    return [step for step in steps if isinstance(step, dict) and isinstance(step.get("SpecialToken"), dict)]
+
+
+def _probe(file: Path) -> None:
+    problem = _probe_content(str(file.absolute()), hashlib.sha256(file.read_bytes()).hexdigest())
+    if problem is not None:
+        raise TokenizerError(
+            f"is not used, since it {problem}",
+            where=file,
+            fix="Simplify its regular expressions, or use the tokenizer of another model.",
+        )
+
+
+@cache
+def _probe_content(path: str, digest: str) -> str | None:
+    """Encode short texts with a file in another process; return what went wrong, or None. Done once for a content."""
+    del digest
+    source = Path(probe_process.__file__).read_text(encoding="utf-8")
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", source, path],
+            cwd=os.sep,  # Python imports from the current folder first
+            env={**os.environ, "TOKENIZERS_PARALLELISM": "false", "RUST_BACKTRACE": "0"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_WALL_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return "takes too long to encode short texts"
+    except OSError as error:
+        return f"could not be tried out: {error}"
+    if done.returncode in (0, probe_process.REFUSED):
+        return done.stdout.decode("utf-8", "replace").strip()[:200] or None
+    if done.returncode in probe_process.TIME_SIGNALS:
+        return "takes too long to encode short texts"
+    return f"makes the tokenizers library crash or use too much memory on short texts (exit status {done.returncode})"
+
+
+def check_ids(ids: dict[str, int], where: object) -> None:
+    """Refuse ids far above the number of tokens.
+
+    Raises:
+        TokenizerError: the highest one leaves more than a million ids unused.
+    """
+    highest = max(ids.values(), default=-1)
+    if not ids or highest >= len(ids) + _MAX_UNUSED_IDS:
+        raise TokenizerError(
+            "has an id that is too high for its number of tokens" if ids else "has no tokens",
+            where=where,
+            found=f"id {highest:,} with {len(ids):,} tokens" if ids else None,
+            expected=f"at most {_MAX_UNUSED_IDS:,} unused ids",
+        )
+
+
+def is_library_error(error: BaseException) -> bool:
+    """Whether an exception is an error or a panic of a Rust library, which is not an Exception."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
+@contextmanager
+def library_errors(doing: str, where: object = None) -> Iterator[None]:
+    """Turn the tokenizers library's errors, plain Exceptions, and its panics into a TokenizerError.
+
+    Args:
+        doing: what is done, such as "cannot encode this text".
+        where: the file, if it is known.
+    """
+    try:
+        yield
+    except BaseException as error:
+        # The library's own errors are of no subclass; others, such as of the type of a text, are for the caller.
+        if not is_library_error(error) or (isinstance(error, Exception) and type(error) is not Exception):
+            raise
+        reason = re.sub(r"\s+", " ", str(error))[:200]
+        raise TokenizerError(f"{doing}: {reason}", where=where) from error
