@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from firstlight import progress
 from firstlight.corpus import Corpus, CorpusSettings, Source, Tally, open_corpus
-from firstlight.corpus import corpus as module
+from firstlight.corpus import spool as spool_module
 from firstlight.corpus.raw_source import RawSource
 from firstlight.errors import CorpusError
 from firstlight.types import Document
@@ -78,7 +78,7 @@ def test_deduplication_forgets_between_readings():
 
 @pytest.mark.parametrize("spool", [1, 1 << 20])
 def test_pieces_come_back_from_the_spool_as_they_were(monkeypatch: pytest.MonkeyPatch, spool: int):
-    monkeypatch.setattr(module, "_SPOOL_BYTES", spool)
+    monkeypatch.setattr(spool_module, "_SPOOL_BYTES", spool)
     pieces = ["ä", "中文", "", "🙂 end"]
     source = source_of([pieces, pieces], dedup="exact")
     found = list(source.documents())

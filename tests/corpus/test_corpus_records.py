@@ -146,7 +146,7 @@ def test_entries_are_numbered(tmp_path: Path):
         ("[tru]", 1, "Expecting value"),
         ('{"data": [{"text": "a"}], 3}', 26, "Expecting '\"'"),
         ('{"data" [1]}', 8, "Expecting ':'"),
-        ('["a", ' + "[" * 100_000, 6, "recursion"),
+        ('["a", ' + "[" * 100_000, 6, "nested too deeply"),
         ('["a", {"text": 12.5.3}]', 19, "Expecting ',' delimiter"),
     ],
 )

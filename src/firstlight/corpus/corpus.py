@@ -7,23 +7,21 @@ holds 16 bytes per document.
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
-from pathlib import Path
 
 from firstlight import progress
 from firstlight.corpus.raw_source import RawSource
 from firstlight.corpus.readers import hash_readers, load_readers
 from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.sources import resolve_source
+from firstlight.corpus.spool import SpooledDocument
 from firstlight.corpus.tally import Tally
 from firstlight.errors import CorpusError
-from firstlight.files import storage_errors
 from firstlight.types import Document
 
-_SPOOL_BYTES = 8 << 20
+_MAX_NAMED = 3  # bad documents in a warning
 
 
 class Source:
@@ -51,7 +49,11 @@ class Source:
     def fingerprint(self) -> str:
         """Return a SHA-256 over the bytes and the settings of reading; computed once."""
         if self._fingerprint is None:
-            settings = self._settings.model_dump(mode="json", exclude={"readers"})
+            # What decides only whether a reading succeeds does not change its documents.
+            exclude = {"readers", "follow_symlinks"}
+            if self._settings.on_bad_document == "error":
+                exclude |= {"on_bad_document", "limits"}
+            settings = self._settings.model_dump(mode="json", exclude=exclude)
             if self._settings.readers:
                 settings["readers"] = hash_readers(self._settings.readers)
             table = {"bytes": self._raw.content_hash(), "settings": settings}
@@ -94,12 +96,18 @@ class Source:
         self._report(tally)
 
     def _report(self, tally: Tally) -> None:
-        """Warn about bad bytes, once, however often the source is read."""
+        """Warn about bad bytes and documents that were skipped, once, however often the source is read."""
+        has_warned, self._has_warned = self._has_warned, True
+        if tally.n_bad_documents and not has_warned:
+            first = "; ".join(tally.bad_documents[:_MAX_NAMED])
+            more = "; …" if tally.n_bad_documents > _MAX_NAMED else ""
+            progress.warn(
+                f"{self.name}: {tally.n_bad_documents} documents cannot be read and were skipped: {first}{more}"
+            )
         if tally.documents == 0:
             dropped = ", ".join(f"{n} {reason}" for reason, n in tally.dropped.items())
             raise CorpusError("holds no text", where=self.name, found=dropped or "no document")
-        if tally.n_bad and not self._has_warned:
-            self._has_warned = True
+        if tally.n_bad and not has_warned:
             action = "replaced" if self._settings.on_bad_bytes == "replace" else "skipped"
             locations = ", ".join(tally.bad_bytes[:3]) + (", …" if len(tally.bad_bytes) > 3 else "")
             progress.warn(f"{self.name}: {tally.n_bad} bytes are not UTF-8 and were {action}, at {locations}")
@@ -144,11 +152,9 @@ class _DocumentFilter:
         return ("", chain(held, rest)) if self._seen is None else self._check_duplicate(chain(held, rest))
 
     def _check_duplicate(self, pieces: Iterator[Document]) -> tuple[str, Iterable[Document]]:
-        spool, digest = _SpooledDocument(), hashlib.blake2b(digest_size=16)
+        spool, digest = SpooledDocument(), hashlib.blake2b(digest_size=16)
         for piece in pieces:
-            data = str(piece.content).encode("utf-8")
-            digest.update(data)
-            spool.append(piece, data)
+            digest.update(spool.append(piece))
         if self._seen_before(digest):
             spool.close()
             return "seen before", ()
@@ -163,31 +169,6 @@ class _DocumentFilter:
 
     def _too_short(self) -> str:
         return f"shorter than {self._min_characters} characters"
-
-
-class _SpooledDocument:
-    """The pieces of one document, in memory or, if it is long, on disk."""
-
-    def __init__(self) -> None:
-        self._file = tempfile.SpooledTemporaryFile(_SPOOL_BYTES, prefix="firstlight-")  # noqa: SIM115 - closed by pieces
-        self._frames: list[tuple[Document, int]] = []
-
-    def append(self, piece: Document, data: bytes) -> None:
-        """Add a piece, whose text is ``data`` in UTF-8."""
-        with storage_errors(Path(tempfile.gettempdir())):
-            self._file.write(data)
-        self._frames.append((replace(piece, content=""), len(data)))
-
-    def pieces(self) -> Iterator[Document]:
-        """Yield all pieces, once."""
-        self._file.seek(0)
-        with self._file:
-            for frame, size in self._frames:
-                yield replace(frame, content=self._file.read(size).decode("utf-8"))
-
-    def close(self) -> None:
-        """Discard the pieces."""
-        self._file.close()
 
 
 def _rest(stream: Iterator[Document]) -> Iterator[Document]:
@@ -243,4 +224,4 @@ def open_corpus(names: Sequence[str], settings: CorpusSettings | None = None) ->
     """
     settings = settings or CorpusSettings()
     readers = load_readers(settings.readers)
-    return Corpus([Source(resolve_source(name, readers), settings) for name in names])
+    return Corpus([Source(resolve_source(name, settings, readers), settings) for name in names])

@@ -12,6 +12,7 @@ from typing import BinaryIO
 from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.tally import Tally
 from firstlight.errors import CorpusError
+from firstlight.files.limits import DEFAULT_LIMITS, Limits
 
 CHUNK_BYTES = 1 << 20
 _UTF16 = {b"\xff\xfe": ("UTF-16 (little endian)", "UTF-16LE"), b"\xfe\xff": ("UTF-16 (big endian)", "UTF-16BE")}
@@ -58,11 +59,23 @@ def decode_chunks(
             return
 
 
-def split_stream(stream: Iterator[str], separator: str = "\n") -> Iterator[str]:
+def split_stream(
+    stream: Iterator[str], separator: str = "\n", *, where: object = None, limits: Limits = DEFAULT_LIMITS
+) -> Iterator[str]:
     """Split streamed text at a separator, as ``str.split``, but without an empty part after the last separator.
 
     Each character is looked at a fixed number of times, also where one part fills many chunks.
+
+    Args:
+        stream: the text.
+        separator: ends a part.
+        where: the file, for messages.
+        limits: bound the length of a part.
+
+    Raises:
+        CorpusError: a part is too long.
     """
+    number, size = 1, 0
     done: list[str] = []  # of the current part, without its tail
     tail = ""  # the end of it, where a separator may have started
     overlap = len(separator) - 1
@@ -72,9 +85,11 @@ def split_stream(stream: Iterator[str], separator: str = "\n") -> Iterator[str]:
             done.append(whole[0])
             yield "".join(done)
             yield from whole[1:]
-            done = []
+            done, size, number = [], 0, number + len(whole)
         cut = max(0, len(last) - overlap)
         done.append(last[:cut])
+        size += cut
+        limits.check_size(size, "the line" if separator == "\n" else "the document", f"{where}:{number}")
         tail = last[cut:]
     if end := "".join(done) + tail:
         yield end

@@ -1,16 +1,16 @@
 """Infer what a corpus is made of (text, token ids or images) from suffixes and first bytes."""
 
-import glob
-import os
 from collections import Counter
 from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Literal
 
+from firstlight import progress
 from firstlight.corpus.readers import READERS, load_readers
 from firstlight.corpus.settings import CorpusSettings
 from firstlight.errors import CorpusError, MissingExtra, UsageError
 from firstlight.files.compression import inner_suffix, open_compressed
+from firstlight.files.folders import list_folder, list_glob
 
 Kind = Literal["text", "ids", "images"]
 
@@ -29,7 +29,8 @@ def infer_kind(names: Sequence[str], settings: CorpusSettings | None = None) -> 
         CorpusError: a folder that may be text or images, or a file whose header cannot be read.
     """
     text_suffixes = READERS if settings is None else load_readers(settings.readers)
-    kinds = {name: _infer_name_kind(name, text_suffixes) for name in names}
+    follow_symlinks = settings is not None and settings.follow_symlinks
+    kinds = {name: _infer_name_kind(name, text_suffixes, follow_symlinks) for name in names}
     if len(set(kinds.values())) > 1:
         raise UsageError(
             "a corpus is text, ids or images",
@@ -39,19 +40,27 @@ def infer_kind(names: Sequence[str], settings: CorpusSettings | None = None) -> 
     return next(iter(kinds.values()), "text")
 
 
-def list_files(name: str, suffixes: Container[str] | None = None) -> list[Path]:
-    """List a file, or the files of a folder (without hidden ones) or glob that have one of ``suffixes``, sorted."""
+def list_files(
+    name: str, suffixes: Container[str] | None = None, *, follow_symlinks: bool = False, notify: bool = True
+) -> list[Path]:
+    """List a file, or the files of a folder (without hidden ones) or glob that have one of ``suffixes``, sorted.
+
+    Args:
+        name: of a file, folder or glob.
+        suffixes: without that of a compression; None for all.
+        follow_symlinks: follow links in a folder that lead out of it; otherwise they are left out.
+        notify: send a notice about links that are left out.
+    """
     path = expand_user(name)
     if path.is_file():
         return [path]
     if path.is_dir():
-        files = []
-        for folder, below, found in os.walk(path):
-            below[:] = [entry for entry in below if not entry.startswith(".")]
-            files += [Path(folder) / file for file in found if not file.startswith(".")]
-    else:  # Path.glob does not accept absolute patterns
-        files = [Path(p) for p in glob.glob(str(path), recursive=True)]  # noqa: PTH207
-    return sorted(file for file in files if (suffixes is None or inner_suffix(file) in suffixes) and file.is_file())
+        found = list_folder(path, follow_symlinks=follow_symlinks, hidden=False)
+    else:
+        found = list_glob(str(path), follow_symlinks=follow_symlinks)
+    if notify and found.outside:
+        progress.warn(f"{name}: {found.describe_outside()}. Set corpus.follow_symlinks=true to read them.")
+    return [file for file in found.files if suffixes is None or inner_suffix(file) in suffixes]
 
 
 def expand_user(name: str) -> Path:
@@ -70,14 +79,14 @@ def is_image_file(path: Path) -> bool:
         return file.read(8).startswith(_IMAGE_MAGIC)
 
 
-def _infer_name_kind(name: str, text_suffixes: Container[str]) -> Kind:
+def _infer_name_kind(name: str, text_suffixes: Container[str], follow_symlinks: bool) -> Kind:
     path = expand_user(name)
     try:
         if path.is_file():
             return infer_file_kind(path, text_suffixes)
         if not path.is_dir() and not any(c in name for c in "*?["):
             return "text"
-        files = list_files(name)
+        files = list_files(name, follow_symlinks=follow_symlinks, notify=False)
     except OSError:  # such as a name that is too long for any file
         return "text"
     counts = Counter(inner_suffix(file) for file in files)

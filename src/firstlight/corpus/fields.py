@@ -1,16 +1,40 @@
 """Extract the text of a record, and report fields that are missing."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.tally import Tally
-from firstlight.errors import CorpusError, nearest
+from firstlight.errors import CorpusError, Failure, nearest
+from firstlight.types import Document
 
 _MAX_SHOWN = 12
 _MAX_NAME = 40
 _SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+def record_documents(records: Iterable[tuple[str, Any]], settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
+    """Yield the documents of records, given with their locations; a bad one is skipped if the settings say so.
+
+    Raises:
+        CorpusError: as ``extract_text``, if ``on_bad_document`` is "error".
+    """
+    for where, record in records:
+        try:
+            text = extract_text(record, settings, tally, where)
+        except CorpusError as error:
+            skip_or_raise(error, settings, tally)
+            continue
+        if text is not None:
+            yield Document(text, where)
+
+
+def skip_or_raise(error: Failure, settings: CorpusSettings, tally: Tally) -> None:
+    """Count a document that cannot be read, or raise its error, as ``on_bad_document`` says."""
+    if settings.on_bad_document == "error":
+        raise error
+    tally.skip(error)
 
 
 def extract_text(record: Any, settings: CorpusSettings, tally: Tally, where: str) -> str | None:

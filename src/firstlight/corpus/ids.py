@@ -12,12 +12,13 @@ import numpy as np
 
 from firstlight.corpus.corpus import Corpus, Source
 from firstlight.corpus.detect_kind import ARRAY_SUFFIXES, list_files
-from firstlight.corpus.raw_source import RawSource, hash_files
+from firstlight.corpus.raw_source import RawSource, hash_files, read_files
 from firstlight.corpus.settings import CorpusSettings, IdSettings
 from firstlight.corpus.tally import Tally
 from firstlight.errors import CorpusError, UsageError
 from firstlight.files.arrays import iter_chunks, read_array_header
 from firstlight.files.compression import estimate_size, inner_suffix, open_compressed
+from firstlight.files.limits import DEFAULT_LIMITS, Limits
 from firstlight.types import Document
 
 
@@ -34,15 +35,15 @@ def open_ids(names: Sequence[str], settings: IdSettings, reading: CorpusSettings
             expected="the number of ids: one more than the highest",
             fix="Add ids.vocab_size=N",
         )
-    return Corpus([Source(_id_source(name, settings), reading) for name in names])
+    return Corpus([Source(_id_source(name, settings, reading), reading) for name in names])
 
 
-def _id_source(name: str, settings: IdSettings) -> RawSource:
-    files = list_files(name, ARRAY_SUFFIXES)
+def _id_source(name: str, settings: IdSettings, reading: CorpusSettings) -> RawSource:
+    files = list_files(name, ARRAY_SUFFIXES, follow_symlinks=reading.follow_symlinks)
 
-    def read(_settings: CorpusSettings, _tally: Tally) -> Iterator[Document]:
-        for path in files:
-            yield from read_ids(path, settings)
+    def read(reading: CorpusSettings, tally: Tally) -> Iterator[Document]:
+        limits = reading.read_limits
+        yield from read_files(files, lambda path: read_ids(path, settings, limits), reading, tally)
 
     def identity() -> str:
         table = {"files": hash_files(files), "ids": settings.model_dump(mode="json")}
@@ -51,7 +52,7 @@ def _id_source(name: str, settings: IdSettings) -> RawSource:
     return RawSource(name, read, estimate_size(files), identity)
 
 
-def read_ids(path: Path, settings: IdSettings) -> Iterator[Document]:
+def read_ids(path: Path, settings: IdSettings, limits: Limits = DEFAULT_LIMITS) -> Iterator[Document]:
     """Yield a document per row, a long one in pieces.
 
     Raises:
@@ -59,9 +60,9 @@ def read_ids(path: Path, settings: IdSettings) -> Iterator[Document]:
     """
     assert settings.vocab_size is not None
     if inner_suffix(path) == ".bin":
-        yield from _read_raw(path, settings)
+        yield from _read_raw(path, settings, limits)
         return
-    with open_compressed(path) as file:
+    with open_compressed(path, limits=limits) as file:
         header = read_array_header(file, path)
         if header.dtype.kind not in "iu" or len(header.shape) not in (1, 2):
             raise CorpusError(
@@ -74,10 +75,10 @@ def read_ids(path: Path, settings: IdSettings) -> Iterator[Document]:
         yield from _rows(path, iter_chunks(file, path, header), row if len(header.shape) == 2 else None, settings)
 
 
-def _read_raw(path: Path, settings: IdSettings) -> Iterator[Document]:
+def _read_raw(path: Path, settings: IdSettings, limits: Limits) -> Iterator[Document]:
     """Read a file without a header, as nanoGPT writes it."""
     dtype = np.dtype(settings.dtype).newbyteorder("<")
-    with open_compressed(path) as file:
+    with open_compressed(path, limits=limits) as file:
 
         def chunks() -> Iterator[np.ndarray]:
             while data := file.read(dtype.itemsize << 20):

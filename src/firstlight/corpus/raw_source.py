@@ -1,6 +1,7 @@
 """A source before cleaning: how to read it, how big it is, and a hash of its bytes."""
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +9,9 @@ from pathlib import Path
 from firstlight import progress
 from firstlight.corpus.readers import READERS, Reader
 from firstlight.corpus.settings import CorpusSettings
+from firstlight.corpus.spool import SpooledDocument
 from firstlight.corpus.tally import Tally
-from firstlight.errors import CorpusError
+from firstlight.errors import CorpusError, FirstlightError
 from firstlight.files import sha256
 from firstlight.files.compression import estimate_size, inner_suffix
 from firstlight.types import Document
@@ -48,10 +50,70 @@ def file_source(name: str, files: Sequence[Path], readers: Mapping[str, Reader] 
         progress.notice(f"{name}: {len(files) - len(known)} of {len(files)} files left out, no reader for {unknown}")
 
     def read(settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
-        for path in chosen:
-            yield from readers.get(inner_suffix(path), READERS[".txt"]).read(path, settings, tally)
+        def read_one(path: Path) -> Iterator[Document]:
+            return readers.get(inner_suffix(path), READERS[".txt"]).read(path, settings, tally)
+
+        yield from read_files(chosen, read_one, settings, tally)
 
     return RawSource(name, read, estimate_size(chosen), lambda: hash_files(chosen))
+
+
+def read_files(
+    files: Sequence[Path], read: Callable[[Path], Iterator[Document]], settings: CorpusSettings, tally: Tally
+) -> Iterator[Document]:
+    """Yield the documents of files; where one cannot be read, stop or skip the rest of its file, as the settings say.
+
+    Raises:
+        CorpusError: a file cannot be read, for whatever reason, or takes too long, and ``on_bad_document`` is "error".
+    """
+    for path in files:
+        documents = _checked(read(path), path, settings)
+        yield from documents if settings.on_bad_document == "error" else _skip_bad(documents, tally)
+
+
+def _checked(documents: Iterator[Document], path: Path, settings: CorpusSettings) -> Iterator[Document]:
+    """Limit the time for each document, and name the file in every error."""
+    limits = settings.read_limits
+    while True:
+        start = time.thread_time()
+        try:
+            document = next(documents, None)
+        except FirstlightError:
+            raise
+        except Exception as error:  # one file of a corpus may hold anything
+            raise CorpusError(f"cannot be read: {type(error).__name__}: {error}", where=path) from error
+        seconds = time.thread_time() - start
+        if seconds > limits.max_seconds:
+            raise CorpusError(
+                "takes too long to read",
+                where=path if document is None else document.source,
+                found=f"{seconds:.0f} s",
+                expected=f"at most {limits.max_seconds:g} s",
+                fix=limits.fix("max_seconds"),
+            )
+        if document is None:
+            return
+        yield document
+
+
+def _skip_bad(documents: Iterator[Document], tally: Tally) -> Iterator[Document]:
+    """Yield whole documents until one cannot be read; of that one, no piece."""
+    spool: SpooledDocument | None = None
+    try:
+        for document in documents:
+            if spool is None and not document.continues:
+                yield document
+                continue
+            spool = spool or SpooledDocument()
+            spool.append(document)
+            if not document.continues:
+                yield from spool.pieces()
+                spool = None
+    except CorpusError as error:
+        tally.skip(error)
+    finally:
+        if spool is not None:
+            spool.close()
 
 
 def hash_files(files: Sequence[Path], known: Mapping[Path, str] | None = None) -> str:

@@ -5,6 +5,32 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from firstlight.config import Settings
+from firstlight.files import Limits
+from firstlight.files.limits import DEFAULT_LIMITS
+
+
+class LimitSettings(Settings):
+    """Limits of reading one untrusted file; see ``files.limits``."""
+
+    max_document_bytes: int = Field(
+        DEFAULT_LIMITS.max_document_bytes,
+        ge=1 << 16,
+        description="largest record, line, JSON value, table row, Parquet page, zip member or decompression window",
+    )
+    max_compression_ratio: float = Field(
+        DEFAULT_LIMITS.max_compression_ratio,
+        ge=1,
+        description="decompressed bytes per compressed byte; checked after the first 64 MiB of a file",
+    )
+    max_seconds: float = Field(
+        DEFAULT_LIMITS.max_seconds,
+        gt=0,
+        description="processor time to read one document, or a piece of one that is read in pieces",
+    )
+
+    def to_limits(self, key: str) -> Limits:
+        """Return the limits; ``key`` is where they are set, for messages."""
+        return Limits(self.max_document_bytes, self.max_compression_ratio, self.max_seconds, settings_key=key)
 
 
 class CorpusSettings(Settings):
@@ -18,6 +44,14 @@ class CorpusSettings(Settings):
     on_bad_bytes: Literal["error", "replace", "skip"] = Field(
         "error", description="bytes that are not UTF-8: stop, replace them by U+FFFD, or skip them"
     )
+    on_bad_document: Literal["error", "skip"] = Field(
+        "error",
+        description="a document that cannot be read: stop, or skip it, without or with the rest of its file",
+    )
+    follow_symlinks: bool = Field(
+        False, description="read what symbolic links in a folder point to outside it; a named link is always read"
+    )
+    limits: LimitSettings = LimitSettings()
     newlines: Literal["lf", "keep"] = Field("lf", description="lf: CRLF and CR become LF, a byte order mark is removed")
     min_characters: int = Field(1, ge=0, description="drop shorter documents; empty ones are always dropped")
     dedup: Literal["none", "exact"] = Field(
@@ -28,6 +62,11 @@ class CorpusSettings(Settings):
         ge=1,
         description="read at most this many bytes of each source; its last document is truncated",
     )
+
+    @property
+    def read_limits(self) -> Limits:
+        """The limits of reading one file."""
+        return self.limits.to_limits("corpus.limits")
 
 
 class IdSettings(Settings):

@@ -1,10 +1,7 @@
 """Resolve a name on the command line to a source: files, a named corpus, standard input, a dataset of the hub."""
 
-import os
-import shutil
+import hashlib
 import sys
-import tempfile
-import weakref
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -17,10 +14,11 @@ from firstlight.corpus.named import load_catalogue, named_source
 from firstlight.corpus.raw_source import RawSource, file_source
 from firstlight.corpus.readers import READERS, Reader, text_documents
 from firstlight.corpus.settings import CorpusSettings
+from firstlight.corpus.spool import SpooledStream
 from firstlight.corpus.tally import Tally
 from firstlight.errors import CorpusError, UsageError, nearest
-from firstlight.files import sha256, storage_errors
-from firstlight.files.compression import inner_suffix, open_compressed
+from firstlight.files import storage_errors
+from firstlight.files.compression import inner_suffix
 from firstlight.types import Document
 
 _EMBEDDED: dict[str, Callable[[], RawSource]] = {"python-code": python_code, "python-docs": python_docs}
@@ -32,17 +30,21 @@ def corpus_names() -> list[str]:
     return sorted([*_EMBEDDED, *load_catalogue()])
 
 
-def resolve_source(name: str, readers: Mapping[str, Reader] = READERS) -> RawSource:
+def resolve_source(
+    name: str, settings: CorpusSettings | None = None, readers: Mapping[str, Reader] = READERS
+) -> RawSource:
     """Find the source that ``name`` stands for; a path that exists wins over a corpus of that name.
 
     Args:
         name: a file, folder, glob, named corpus, ``-`` (standard input) or ``hf:NAME``.
+        settings: which links are followed, and how much is downloaded.
         readers: by suffix.
 
     Raises:
         UsageError: it stands for nothing; suggests the nearest file or corpus.
-        CorpusError: a folder without text, or a download that failed.
+        CorpusError: a folder without text, a device, or a download that failed.
     """
+    settings = settings or CorpusSettings()
     if name == "-":
         return _spool(name, "standard input", sys.stdin.buffer)
     path = expand_user(name)
@@ -50,10 +52,12 @@ def resolve_source(name: str, readers: Mapping[str, Reader] = READERS) -> RawSou
     if kind == "pipe":
         with storage_errors(path), path.open("rb") as stream:
             return _spool(name, name, stream)
+    if kind == "device":
+        raise CorpusError("is a device, not a file", where=name, fix="Use - to read standard input.")
     if kind == "file":
         return file_source(name, [path], readers)
     if kind == "folder":
-        return _folder_source(name, path, readers)
+        return _folder_source(name, path, settings, readers)
     if name in _EMBEDDED:
         return _EMBEDDED[name]()
     if name.startswith(PREFIX):
@@ -62,7 +66,7 @@ def resolve_source(name: str, readers: Mapping[str, Reader] = READERS) -> RawSou
     if name in catalogue:
         return named_source(name, catalogue[name])
     if any(c in name for c in "*?["):
-        files = list_files(name)
+        files = list_files(name, follow_symlinks=settings.follow_symlinks)
         if not files:
             raise UsageError("matches no file", where=name)
         return file_source(name, files, readers)
@@ -75,8 +79,10 @@ def resolve_source(name: str, readers: Mapping[str, Reader] = READERS) -> RawSou
 
 def _path_kind(path: Path) -> str:
     try:
-        if path.is_fifo() or path.is_char_device():
+        if path.is_fifo():
             return "pipe"  # such as bash's <(command)
+        if path.is_char_device() or path.is_block_device() or path.is_socket():
+            return "device"
         return "file" if path.is_file() else "folder" if path.is_dir() else ""
     except OSError:  # such as a name that is too long for any file
         return ""
@@ -91,8 +97,8 @@ def _suggestion(name: str, path: Path) -> str:
     return f"Did you mean {near}?" if near else f"Named corpora: {', '.join(corpus_names())}, hf:NAME."
 
 
-def _folder_source(name: str, folder: Path, readers: Mapping[str, Reader]) -> RawSource:
-    files = list_files(name)
+def _folder_source(name: str, folder: Path, settings: CorpusSettings, readers: Mapping[str, Reader]) -> RawSource:
+    files = list_files(name, follow_symlinks=settings.follow_symlinks)
     if not any(inner_suffix(p) in readers for p in files):
         others = ", ".join(sorted({p.suffix or "no suffix" for p in files})[:6])
         raise CorpusError(
@@ -105,20 +111,15 @@ def _folder_source(name: str, folder: Path, readers: Mapping[str, Reader]) -> Ra
 
 
 def _spool(name: str, shown: str, stream: BinaryIO) -> RawSource:
-    """Copy a stream to a temporary file, since it is read more than once; the file is removed with the source."""
-    with storage_errors(Path(tempfile.gettempdir())):
-        handle, temporary = tempfile.mkstemp(prefix="firstlight-stdin-", suffix=".txt")
-        path = Path(temporary)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                shutil.copyfileobj(stream, file, 1 << 20)
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
+    """Copy a stream to a temporary file, since it is read more than once; the file goes away with the source."""
+    spool = SpooledStream(stream)
 
     def read(settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
-        with open_compressed(path) as file:
+        with spool.open() as file:
             yield from text_documents(file, shown, settings, tally)
 
-    weakref.finalize(read, path.unlink, missing_ok=True)
-    return RawSource(name, read, path.stat().st_size, lambda: sha256(path))
+    def identity() -> str:
+        with spool.open() as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    return RawSource(name, read, spool.size, identity)

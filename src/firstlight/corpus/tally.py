@@ -3,7 +3,10 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from firstlight.errors import Failure
+
 _MAX_LOCATIONS = 20
+_UNREADABLE = "unreadable"
 
 
 @dataclass(slots=True)
@@ -17,6 +20,7 @@ class Tally:
         n_bad: bytes that were not UTF-8, and halves of surrogate pairs in JSON, whether replaced or skipped.
         dropped: reason -> documents.
         bad_bytes: locations where such bytes start, the first few.
+        bad_documents: what is wrong with documents that could not be read, the first few; all are in ``dropped``.
     """
 
     seen: int = 0
@@ -25,10 +29,23 @@ class Tally:
     n_bad: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
     bad_bytes: list[str] = field(default_factory=list)
+    bad_documents: list[str] = field(default_factory=list)
 
     def drop(self, reason: str) -> None:
         """Count a dropped document."""
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
+
+    @property
+    def n_bad_documents(self) -> int:
+        """Number of documents that could not be read."""
+        return self.dropped.get(_UNREADABLE, 0)
+
+    def skip(self, error: Failure) -> None:
+        """Count a document that cannot be read as seen and dropped, and record the first few errors."""
+        self.seen += 1
+        self.drop(_UNREADABLE)
+        if len(self.bad_documents) < _MAX_LOCATIONS:
+            self.bad_documents.append(str(error))
 
     def add_bad_bytes(self, location: str) -> None:
         """Record the location of bytes that are not UTF-8, the first few of them."""
@@ -43,6 +60,7 @@ class Tally:
         self.n_bad += other.n_bad
         for location in other.bad_bytes:
             self.add_bad_bytes(location)
+        self.bad_documents = (self.bad_documents + other.bad_documents)[:_MAX_LOCATIONS]
         for reason, count in other.dropped.items():
             self.dropped[reason] = self.dropped.get(reason, 0) + count
 

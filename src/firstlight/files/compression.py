@@ -123,7 +123,7 @@ def _refused_by_lzma(path: Path, refused: lzma.LZMAError, limits: Limits, error:
         "needs too much memory to decompress",
         where=path,
         expected=f"at most {limits.max_document_bytes:,} bytes",
-        fix="If it is genuine, raise limits.max_document_bytes, or compress it again.",
+        fix=limits.fix("max_document_bytes"),
     )
 
 

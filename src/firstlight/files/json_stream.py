@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from firstlight.errors import CorpusError, Failure
+from firstlight.files.limits import DEFAULT_LIMITS, Limits
 
 _WHITE_SPACE = re.compile(r"[ \t\n\r]*")
 _AFTER_VALUE = tuple(" \t\n\r,:]}")
@@ -39,11 +40,19 @@ class JsonStream:
     Args:
         stream: the text, in pieces of any size.
         path: its name in messages.
+        limits: bound the length of a value.
         error: raised for text that is not JSON.
     """
 
-    def __init__(self, stream: Iterator[str], path: Path, *, error: type[Failure] = CorpusError) -> None:
-        self._stream, self._path, self._error = stream, path, error
+    def __init__(
+        self,
+        stream: Iterator[str],
+        path: Path,
+        *,
+        limits: Limits = DEFAULT_LIMITS,
+        error: type[Failure] = CorpusError,
+    ) -> None:
+        self._stream, self._path, self._limits, self._error = stream, path, limits, error
         self._decode = json.JSONDecoder().raw_decode
         self._text, self._pos, self._consumed, self._ended = "", 0, 0, False
 
@@ -85,10 +94,11 @@ class JsonStream:
                 if self._ended or not cut:
                     raise self._invalid(error.msg, error.pos) from error
             except (ValueError, RecursionError) as error:
-                raise self._invalid(str(error), self._pos) from error
+                raise self._invalid(json_problem(error), self._pos) from error
             else:
                 # "12" may be the start of 123, or of 12.5.
                 if self._ended or self._text[end : end + 1] in _AFTER_VALUE:
+                    self._check_size(end - self._pos)
                     self._pos = end
                     return value
                 if end < len(self._text) - _MAX_TOKEN:
@@ -126,6 +136,7 @@ class JsonStream:
         self._consumed += self._pos
         held = [self._text[self._pos :]]
         wanted, got = len(held[0]), 0
+        self._check_size(wanted)
         self._pos = 0
         while got <= wanted and not self._ended:
             piece = next(self._stream, "")
@@ -133,6 +144,10 @@ class JsonStream:
             held.append(piece)
             got += len(piece)
         self._text = "".join(held)
+
+    def _check_size(self, n: int) -> None:
+        where = f"{self._path}: character {self._consumed}"
+        self._limits.check_size(n, "the JSON value", where, error=self._error)
 
     def _invalid(self, problem: str, pos: int) -> Failure:
         found = repr(self._text[pos : pos + 30]) if pos < len(self._text) else "the end of the file"

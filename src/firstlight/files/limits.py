@@ -25,12 +25,18 @@ class Limits:
             Parquet file or member of an archive, and the window of a decompressor.
         max_compression_ratio: decompressed bytes per compressed byte, checked after the first 64 MiB. Text has 3 to 10,
             logs up to about 100.
-        max_seconds: time to read one document, or a piece of one that is read in pieces.
+        max_seconds: processor time to read one document, or a piece of one that is read in pieces.
+        settings_key: where these limits are set, such as "corpus.limits", for messages.
     """
 
     max_document_bytes: int = 128 << 20
     max_compression_ratio: float = 200.0
-    max_seconds: float = 300.0
+    max_seconds: float = 600.0
+    settings_key: str = ""
+
+    def fix(self, name: str) -> str | None:
+        """Return what a message advises: the setting to raise, where there is one."""
+        return f"If the file can be trusted, raise {self.settings_key}.{name}." if self.settings_key else None
 
     def check_size(self, n_bytes: int, what: str, where: object, *, error: type[Failure] = CorpusError) -> None:
         """Check the size of something that will be held in memory; ``what`` names it in the message.
@@ -43,7 +49,7 @@ class Limits:
                 f"{what} is too large",
                 where=where,
                 found=f"more than {self.max_document_bytes:,} bytes",
-                fix="If it is genuine, raise limits.max_document_bytes.",
+                fix=self.fix("max_document_bytes"),
             )
 
     def check_ratio(
@@ -60,7 +66,7 @@ class Limits:
                 where=where,
                 found=f"{n_compressed:,} compressed bytes became more than {n_decompressed:,}",
                 expected=f"a ratio of at most {self.max_compression_ratio:g}",
-                fix="If it is genuine, raise limits.max_compression_ratio.",
+                fix=self.fix("max_compression_ratio"),
             )
 
     def max_decompressed_bytes(self, n_compressed: int) -> int:

@@ -8,16 +8,16 @@ record: with ``allow_truncated`` that record is yielded as ``TRUNCATED``, otherw
 import codecs
 import csv
 import io
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Final, cast
+from typing import Any, BinaryIO, Final
 
 from firstlight.errors import CorpusError, Failure, MissingExtra
 from firstlight.files.compression import open_seekable
+from firstlight.files.json_stream import parse_json
+from firstlight.files.limits import DEFAULT_LIMITS, Limits
+from firstlight.files.parquet_pages import batch_rows
 
-_MAX_FIELD_CHARACTERS = 1 << 30
-_PARQUET_ROWS = 256
 _PARQUET_BUFFER_BYTES = 1 << 20
 
 
@@ -33,6 +33,7 @@ def iter_lines(
     path: Path,
     *,
     encoding: str = "utf-8",
+    limits: Limits = DEFAULT_LIMITS,
     error: type[Failure] = CorpusError,
     fix: str | None = None,
 ) -> Iterator[str]:
@@ -42,16 +43,18 @@ def iter_lines(
         file: open for reading bytes.
         path: its name in messages.
         encoding: any of Python's.
+        limits: bound the length of a line.
         error: class of the error.
         fix: what the message advises for bytes that the encoding does not have.
 
     Raises:
-        Failure: of the class ``error``: a line cannot be decoded.
+        Failure: of the class ``error``: a line cannot be decoded, or is too long.
     """
     if codecs.lookup(encoding).name.startswith(("utf-16", "utf-32")):
-        yield from _iter_wide_lines(file, path, encoding, error, fix)
+        yield from _iter_wide_lines(file, path, encoding, limits, error, fix)
         return
-    for number, raw in enumerate(cast(io.BufferedReader, file), start=1):
+    for number, raw in enumerate(iter(lambda: file.readline(limits.max_document_bytes + 1), b""), start=1):
+        limits.check_size(len(raw), "the line", f"{path}:{number}", error=error)
         try:
             line = raw.decode(encoding)
         except UnicodeDecodeError as refused:
@@ -60,11 +63,14 @@ def iter_lines(
         yield line.removeprefix("\ufeff") if number == 1 else line
 
 
-def _iter_wide_lines(file: BinaryIO, path: Path, encoding: str, error: type[Failure], fix: str | None) -> Iterator[str]:
+def _iter_wide_lines(
+    file: BinaryIO, path: Path, encoding: str, limits: Limits, error: type[Failure], fix: str | None
+) -> Iterator[str]:
     """Yield lines in an encoding where the byte of a line break may also be half of a letter."""
     text = io.TextIOWrapper(file, encoding, newline="\n")
     try:
-        for number, line in enumerate(text):
+        for number, line in enumerate(iter(lambda: text.readline(limits.max_document_bytes + 1), "")):
+            limits.check_size(len(line), "the line", f"{path}:{number + 1}", error=error)
             yield line if number else line.removeprefix("\ufeff")
     except UnicodeError as refused:
         raise error(f"is not {encoding}: {refused}", where=path, fix=fix) from refused
@@ -80,6 +86,7 @@ def iter_rows(
     quoting: bool = True,
     max_fields: int | None = None,
     allow_truncated: bool = False,
+    limits: Limits = DEFAULT_LIMITS,
     error: type[Failure] = CorpusError,
     fix: str = "Fix that row.",
 ) -> Iterator[tuple[int, list[str] | Truncated]]:
@@ -93,6 +100,7 @@ def iter_rows(
             character like any other (IANA text/tab-separated-values).
         max_fields: split each line at most this often less one: the last field keeps its delimiters. No quoting.
         allow_truncated: yield TRUNCATED where a quote that opens on the last line is never closed.
+        limits: bound the length of a row.
         error: class of the error.
         fix: what the message advises for a row that cannot be parsed.
 
@@ -104,13 +112,23 @@ def iter_rows(
             if line.strip():
                 yield number, line.rstrip("\r\n").split(delimiter, max_fields - 1)
         return
-    csv.field_size_limit(_MAX_FIELD_CHARACTERS)
+    csv.field_size_limit(limits.max_document_bytes)
+    size, start = 0, 1
+
+    def counted() -> Iterator[str]:
+        nonlocal size
+        for line in lines:
+            size += len(line)
+            limits.check_size(size, "the row", f"{path}:{start}", error=error)
+            yield line
+
     # Unless strict, a quote that is never closed would take all that follows as its field.
     reader = csv.reader(
-        lines, delimiter=delimiter, strict=quoting, quoting=csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE
+        counted(), delimiter=delimiter, strict=quoting, quoting=csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE
     )
     while True:
-        number = reader.line_num + 1
+        number = start = reader.line_num + 1
+        size = 0
         try:
             row = next(reader, None)
         except csv.Error as refused:
@@ -168,7 +186,12 @@ def check_header(header: Sequence[str], where: str, *, error: type[Failure] = Co
 
 
 def iter_json_lines(
-    lines: Iterator[str], path: Path, *, allow_truncated: bool = False, error: type[Failure] = CorpusError
+    lines: Iterator[str],
+    path: Path,
+    *,
+    allow_truncated: bool = False,
+    report: Callable[[Failure], object] | None = None,
+    error: type[Failure] = CorpusError,
 ) -> Iterator[tuple[int, Any]]:
     r"""Yield the values of JSON lines that are not blank, each with its line number.
 
@@ -176,6 +199,7 @@ def iter_json_lines(
         lines: text lines; ``allow_truncated`` needs them with their ``\n``.
         path: the file's name in messages.
         allow_truncated: yield TRUNCATED for a last line that has no line break and is not JSON.
+        report: called with the error of a line that is not JSON; where it returns, the line is skipped.
         error: class of the error.
 
     Raises:
@@ -186,14 +210,16 @@ def iter_json_lines(
         following = next(lines, None)
         if line and not line.isspace():
             try:
-                value = json.loads(line)
-            except (ValueError, RecursionError) as refused:
+                value = parse_json(line, f"{path}:{number}", error=error)
+            except error as refused:
                 if allow_truncated and following is None and not line.endswith("\n"):
                     yield number, TRUNCATED
                     return
-                where, found = f"{path}:{number}", repr(line[:60])
-                raise error(f"is not valid JSON: {refused}", where=where, found=found) from refused
-            yield number, value
+                if report is None:
+                    raise
+                report(refused)
+            else:
+                yield number, value
         number, line = number + 1, following
 
 
@@ -201,19 +227,21 @@ def iter_parquet(
     path: Path,
     *,
     select: Callable[[list[str]], list[str] | None] = lambda _: None,
+    limits: Limits = DEFAULT_LIMITS,
     error: type[Failure] = CorpusError,
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the rows of a Parquet file, compressed or not, each with its number.
 
-    Some hundred rows are in memory at a time, never a whole row group.
+    Some hundred rows are in memory at a time, fewer where pages are large, and never a whole row group.
 
     Args:
         path: the file.
         select: given the names of all columns, returns those to read (nested ones as ``a.b``), or None for all.
+        limits: bound the size of a page, and how far the file expands.
         error: class of the error.
 
     Raises:
-        Failure: of the class ``error``: the file is damaged, or a string is not UTF-8.
+        Failure: of the class ``error``: the file is damaged or expands too far, or a string is not UTF-8.
         MissingExtra: pyarrow is not installed.
     """
     try:
@@ -222,11 +250,12 @@ def iter_parquet(
     except ImportError as missing:
         raise MissingExtra("reading .parquet", "parquet") from missing
     number = 0
-    with open_seekable(path, error=error) as file:
+    with open_seekable(path, limits=limits, error=error) as file:
         try:
             table = pyarrow.parquet.ParquetFile(file, buffer_size=_PARQUET_BUFFER_BYTES, pre_buffer=False)
             columns = select(table.schema_arrow.names)
-            for batch in table.iter_batches(batch_size=_PARQUET_ROWS, columns=columns, use_threads=False):
+            n_rows = batch_rows(file, table.metadata, columns, limits, path, error=error)
+            for batch in table.iter_batches(batch_size=n_rows, columns=columns, use_threads=False):
                 for record in batch.to_pylist():
                     number += 1
                     yield number, record

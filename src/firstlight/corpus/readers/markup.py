@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 
 from firstlight.corpus.decode import decode_chunks
+from firstlight.corpus.readers.html_tokens import HtmlTokenizer, replace_references
 from firstlight.corpus.readers.text import as_one_document
 from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.tally import Tally
@@ -55,27 +55,27 @@ class HtmlReader:
 
     def read(self, path: Path, settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
         """Yield the document, in pieces."""
-        with open_compressed(path) as file:
+        with open_compressed(path, limits=settings.read_limits) as file:
             text = _visible(decode_chunks(file, str(path), settings, tally, strip_bom=True))
             yield from as_one_document(text, str(path))
 
 
 def _visible(stream: Iterator[str]) -> Iterator[str]:
-    page = _TextExtractor()
+    extractor = _TextExtractor()
+    page = HtmlTokenizer(extractor)
     for piece in stream:
         page.feed(piece)
-        if text := page.take_text():
+        if text := extractor.take_text():
             yield text
     page.close()
-    if text := page.take_text():
+    if text := extractor.take_text():
         yield text
 
 
-class _TextExtractor(HTMLParser):
+class _TextExtractor:
     """Collects visible text; white space is held back until the next text, which decides its kind."""
 
     def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
         self._out: list[str] = []
         self._started = False
         self._hidden = self._pre = 0
@@ -88,35 +88,38 @@ class _TextExtractor(HTMLParser):
         self._out = []
         return text
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        del attrs
-        self._hidden += tag in _HIDDEN
-        self._after_pre = tag == "pre"
+    def start_tag(self, name: str) -> None:
+        """Handle a start tag."""
+        self._hidden += name in _HIDDEN
+        self._after_pre = name == "pre"
         self._pre += self._after_pre
-        if tag == "br":
+        if name == "br":
             self._newlines += 1
-        elif tag in _CELLS:
+        elif name in _CELLS:
             self._space = "\t"
-        self._break_line(tag)
+        self._break_line(name)
 
-    def handle_endtag(self, tag: str) -> None:
-        self._hidden = max(0, self._hidden - (tag in _HIDDEN))
-        self._pre = max(0, self._pre - (tag == "pre"))
-        self._break_line(tag)
+    def end_tag(self, name: str) -> None:
+        """Handle an end tag."""
+        self._hidden = max(0, self._hidden - (name in _HIDDEN))
+        self._pre = max(0, self._pre - (name == "pre"))
+        self._break_line(name)
 
-    def handle_data(self, data: str) -> None:
+    def text(self, text: str) -> None:
+        """Handle text."""
         if self._hidden:
             return
+        text = replace_references(text)
         if self._pre:
-            data = data.removeprefix("\n") if self._after_pre else data
+            text = text.removeprefix("\n") if self._after_pre else text
             self._after_pre = False
-            start = len(data) - len(data.lstrip("\n"))
-            text = data[start:].rstrip("\n")
+            start = len(text) - len(text.lstrip("\n"))
+            visible = text[start:].rstrip("\n")
             self._newlines += start
-            self._write(text)
-            self._newlines += len(data) - start - len(text)
+            self._write(visible)
+            self._newlines += len(text) - start - len(visible)
             return
-        text = data.translate(_SPACES)
+        text = text.translate(_SPACES)
         text = _RUN.sub(" ", text) if "  " in text else text
         if text.startswith(" "):
             self._space = self._space or " "

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from firstlight.corpus.decode import decode_chunks, split_stream
-from firstlight.corpus.fields import extract_text, missing_field_error
+from firstlight.corpus.fields import missing_field_error, record_documents, skip_or_raise
 from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.tally import Tally
+from firstlight.errors import Failure
 from firstlight.files.compression import open_compressed
 from firstlight.files.json_stream import JsonStream
 from firstlight.files.tables import iter_json_lines, iter_parquet
@@ -22,13 +23,16 @@ class JsonLinesReader:
 
     def read(self, path: Path, settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
         """Yield the documents."""
-        with open_compressed(path) as file:
-            lines = split_stream(decode_chunks(file, str(path), settings, tally, strip_bom=True))
-            for number, record in iter_json_lines(lines, path):
-                where = f"{path}:{number}"
-                text = extract_text(record, settings, tally, where)
-                if text is not None:
-                    yield Document(text, where)
+        limits = settings.read_limits
+
+        def report(error: Failure) -> None:
+            skip_or_raise(error, settings, tally)
+
+        with open_compressed(path, limits=limits) as file:
+            chunks = decode_chunks(file, str(path), settings, tally, strip_bom=True)
+            lines = split_stream(chunks, where=path, limits=limits)
+            records = ((f"{path}:{number}", record) for number, record in iter_json_lines(lines, path, report=report))
+            yield from record_documents(records, settings, tally)
 
 
 class JsonReader:
@@ -44,17 +48,15 @@ class JsonReader:
 
     def read(self, path: Path, settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
         """Yield the documents."""
-        for number, record in enumerate(_records(path, settings, tally), start=1):
-            where = f"{path}: entry {number}"
-            text = extract_text(record, settings, tally, where)
-            if text is not None:
-                yield Document(text, where)
+        records = enumerate(_records(path, settings, tally), start=1)
+        yield from record_documents(((f"{path}: entry {n}", record) for n, record in records), settings, tally)
 
 
 def _records(path: Path, settings: CorpusSettings, tally: Tally) -> Iterator[Any]:
     only_list = _only_list(path, settings)
-    with open_compressed(path) as file:
-        stream = JsonStream(decode_chunks(file, str(path), settings, tally, strip_bom=True), path)
+    limits = settings.read_limits
+    with open_compressed(path, limits=limits) as file:
+        stream = JsonStream(decode_chunks(file, str(path), settings, tally, strip_bom=True), path, limits=limits)
         if only_list is not None:
             for key in stream.iter_keys():
                 if key == only_list:
@@ -69,9 +71,10 @@ def _records(path: Path, settings: CorpusSettings, tally: Tally) -> Iterator[Any
 
 def _only_list(path: Path, settings: CorpusSettings) -> str | None:
     """Return the key of the only list in an object, if the file is an object of records."""
-    with open_compressed(path) as file:
+    limits = settings.read_limits
+    with open_compressed(path, limits=limits) as file:
         # Bad bytes are counted when the file is read again.
-        stream = JsonStream(decode_chunks(file, str(path), settings, Tally(), strip_bom=True), path)
+        stream = JsonStream(decode_chunks(file, str(path), settings, Tally(), strip_bom=True), path, limits=limits)
         if stream.peek() != "{":
             return None
         lists, is_record = [], False
@@ -101,8 +104,5 @@ class ParquetReader:
                 raise missing_field_error("column", field, columns, path)
             return [field]
 
-        for row, record in iter_parquet(path, select=select):
-            where = f"{path}: row {row}"
-            text = extract_text(record, settings, tally, where)
-            if text is not None:
-                yield Document(text, where)
+        rows = iter_parquet(path, select=select, limits=settings.read_limits)
+        yield from record_documents(((f"{path}: row {row}", record) for row, record in rows), settings, tally)

@@ -10,6 +10,7 @@ from typing import BinaryIO
 from firstlight.corpus.decode import decode_chunks, split_stream
 from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.tally import Tally
+from firstlight.files import Limits
 from firstlight.files.compression import open_compressed
 from firstlight.types import Document
 
@@ -27,20 +28,20 @@ class TextReader:
 
     def read(self, path: Path, settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
         """Yield the documents; one that is a whole file comes in pieces."""
-        with open_compressed(path) as file:
+        with open_compressed(path, limits=settings.read_limits) as file:
             yield from text_documents(file, str(path), settings, tally)
 
 
 def text_documents(file: BinaryIO, name: str, settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
     """Yield the documents of an open text file; ``name`` is its name in sources and messages."""
-    stream = decode_chunks(file, name, settings, tally)
+    stream, limits = decode_chunks(file, name, settings, tally), settings.read_limits
     if settings.text_split == "file":
         yield from as_one_document(stream, name)
     elif settings.text_split == "lines":
-        for number, line in enumerate(split_stream(stream), start=1):
+        for number, line in enumerate(split_stream(stream, where=name, limits=limits), start=1):
             yield Document(line, f"{name}:{number}")
     else:
-        yield from _paragraphs(split_stream(stream), name)
+        yield from _paragraphs(split_stream(stream, where=name, limits=limits), name, limits)
 
 
 def as_one_document(stream: Iterator[str], source: str) -> Iterator[Document]:
@@ -52,15 +53,17 @@ def as_one_document(stream: Iterator[str], source: str) -> Iterator[Document]:
     yield Document(held or "", source)
 
 
-def _paragraphs(lines: Iterator[str], name: str) -> Iterator[Document]:
-    start = 0
+def _paragraphs(lines: Iterator[str], name: str, limits: Limits) -> Iterator[Document]:
+    start = size = 0
     paragraph: list[str] = []
     for number, line in enumerate(lines, start=1):
         if line and not line.isspace():
             start = start if paragraph else number
             paragraph.append(line)
+            size += len(line) + 1
+            limits.check_size(size, "the paragraph", f"{name}:{start}")
         elif paragraph:
             yield Document("\n".join(paragraph), f"{name}:{start}")
-            paragraph = []
+            paragraph, size = [], 0
     if paragraph:
         yield Document("\n".join(paragraph), f"{name}:{start}")

@@ -1,0 +1,147 @@
+"""List the files below a folder; symbolic links that lead out of it are not followed unless it is asked for.
+
+A link to something inside is followed once: a file or folder is listed under one name, which ends every loop.
+"""
+
+import fnmatch
+import glob
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_MAX_NAMED = 3
+_MAGIC = "*?["
+
+
+@dataclass(slots=True)
+class Listing:
+    """What is in a folder, or matches a pattern.
+
+    Attributes:
+        files: regular files, sorted by path.
+        outside: symbolic links that lead out of the folder and were not followed.
+    """
+
+    files: list[Path] = field(default_factory=list)
+    outside: list[Path] = field(default_factory=list)
+
+    def describe_outside(self) -> str:
+        """Return the number of links that were not followed, and the first few; "" where there are none."""
+        n = len(self.outside)
+        if not n:
+            return ""
+        named = ", ".join(map(str, self.outside[:_MAX_NAMED])) + (", …" if n > _MAX_NAMED else "")
+        what = "1 symbolic link leads" if n == 1 else f"{n:,} symbolic links lead"
+        return f"{what} out of the folder and {'is' if n == 1 else 'are'} not followed: {named}"
+
+
+def list_folder(folder: Path, *, follow_symlinks: bool = False, hidden: bool = True) -> Listing:
+    """List the regular files below a folder.
+
+    Args:
+        folder: it may be a link itself.
+        follow_symlinks: follow links that lead out of it.
+        hidden: include files and folders whose name starts with a dot.
+    """
+    return _Walk(os.path.realpath(folder), follow_symlinks, hidden).run(str(folder))
+
+
+def list_glob(pattern: str, *, follow_symlinks: bool = False) -> Listing:
+    """List the regular files that match a pattern; ``**`` stands for any folders. Links may not leave its fixed part.
+
+    Names that start with a dot match only a pattern that starts with one.
+    """
+    parts = Path(pattern).parts
+    n_fixed = next((i for i, part in enumerate(parts) if any(c in part for c in _MAGIC)), len(parts))
+    root = os.path.realpath(os.path.join(*parts[:n_fixed]) if n_fixed else ".")  # noqa: PTH118
+    n_plain = parts.index("**") if "**" in parts else len(parts)
+    found, rest = Listing(), parts[n_plain:]
+    seen: set[str] = set()
+    plain = os.path.join(*parts[:n_plain]) if n_plain else ""  # noqa: PTH118
+    matches = glob.glob(plain) if plain else ["."]  # noqa: PTH207 - Path.glob does not accept absolute patterns
+    for match in sorted(matches, key=lambda path: (os.path.islink(path), path)):  # noqa: PTH114
+        target = os.path.realpath(match)
+        if not (follow_symlinks or _is_inside(target, root)):
+            found.outside.append(Path(match))
+        elif rest and os.path.isdir(target):  # noqa: PTH112
+            hidden = any(part.startswith(".") for part in rest)
+            below = _Walk(root, follow_symlinks, hidden, seen).run(match)
+            found.files += [path for path in below.files if _matches(path.relative_to(match).parts, rest)]
+            found.outside += below.outside
+        elif not rest and target not in seen and os.path.isfile(target):  # noqa: PTH113
+            seen.add(target)
+            found.files.append(Path(match))
+    found.files.sort()
+    return found
+
+
+class _Walk:
+    """One walk; ``root`` is the real path that links may not leave, ``seen`` the real paths that are listed."""
+
+    def __init__(self, root: str, follow_symlinks: bool, hidden: bool, seen: set[str] | None = None) -> None:
+        self._root, self._follow, self._hidden = root, follow_symlinks, hidden
+        self._seen: set[str] = set() if seen is None else seen
+        self._links: list[str] = []
+        self._found = Listing()
+
+    def run(self, folder: str) -> Listing:
+        self._list(folder, os.path.realpath(folder))
+        # Links come last, so that a file is listed under its own name.
+        while self._links:
+            self._follow_link(self._links.pop(0))
+        self._found.files.sort()
+        self._found.outside.sort()
+        return self._found
+
+    def _list(self, folder: str, real: str) -> None:
+        pending = [(folder, real)]
+        while pending:
+            folder, real = pending.pop()
+            if real in self._seen:
+                continue
+            self._seen.add(real)
+            try:
+                entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+            except OSError:  # not permitted, or removed since
+                continue
+            for entry in entries:
+                below = f"{real.rstrip(os.sep)}{os.sep}{entry.name}"
+                if entry.name.startswith(".") and not self._hidden:
+                    continue
+                if entry.is_symlink():
+                    self._links.append(entry.path)
+                elif entry.is_dir():
+                    pending.append((entry.path, below))
+                elif entry.is_file():
+                    self._add(entry.path, below)
+
+    def _follow_link(self, path: str) -> None:
+        target = os.path.realpath(path)
+        is_folder = os.path.isdir(target)  # noqa: PTH112
+        if not (is_folder or os.path.isfile(target)):  # noqa: PTH113
+            return
+        if not (self._follow or _is_inside(target, self._root)):
+            self._found.outside.append(Path(path))
+        elif is_folder:
+            self._list(path, target)
+        else:
+            self._add(path, target)
+
+    def _add(self, path: str, real: str) -> None:
+        if real not in self._seen:
+            self._seen.add(real)
+            self._found.files.append(Path(path))
+
+
+def _is_inside(path: str, root: str) -> bool:
+    return path == root or path.startswith(root.rstrip(os.sep) + os.sep)
+
+
+def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether the parts of a path match those of a pattern."""
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        return len(pattern) == 1 or any(_matches(parts[i:], pattern[1:]) for i in range(len(parts) + 1))
+    return bool(parts) and fnmatch.fnmatch(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
