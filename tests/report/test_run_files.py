@@ -10,7 +10,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from firstlight.report.run_files import Column, _parsed, find, read_run
+from firstlight.files.json_lines import _parse
+from firstlight.report import column as column_module
+from firstlight.report import curves
+from firstlight.report.column import Column, ColumnBuilder
+from firstlight.report.run_files import find, read_run
 
 FILES = [
     "run.toml",
@@ -58,12 +62,58 @@ def test_column_statistics_ignore_non_finite_values():
     assert (none.min(), none.max(), none.median()) == (None, None, None)
 
 
+@pytest.mark.parametrize("n", [10, 999, 1000, 5000])
+def test_a_long_column_keeps_what_matters(monkeypatch: pytest.MonkeyPatch, n: int):
+    monkeypatch.setattr(column_module, "_MAX_VALUES", 100)
+    rng = np.random.default_rng(n)
+    values = rng.normal(size=n)
+    values[rng.integers(0, n, size=n // 50)] = math.nan
+    values[n // 2], values[n // 3], values[n - 2] = 50.0, -50.0, math.inf
+    steps = np.arange(n, dtype=float)
+    whole, builder = Column(steps, values), ColumnBuilder()
+    for first in range(0, n, 37):
+        builder.add(steps[first : first + 37], values[first : first + 37])
+    thin = builder.build()
+    assert len(thin) <= 140
+    assert (thin.min(), thin.max(), thin.last(), thin.last_step()) == (
+        whole.min(),
+        whole.max(),
+        whole.last(),
+        whole.last_step(),
+    )
+    assert (thin.n_finite(), thin.n_not_finite()) == (whole.n_finite(), whole.n_not_finite())
+    # As many early values as late ones.
+    early, late = ((thin.steps // (n / 2)) == half for half in (0, 1))
+    assert 0.5 < np.count_nonzero(early) / np.count_nonzero(late) < 2
+    assert thin.median() == pytest.approx(whole.median(), abs=0.35)
+    assert np.all(np.diff(thin.steps) > 0)
+
+
+def test_many_events_and_samples_are_thinned_and_counted(tmp_path: Path):
+    (tmp_path / "events.jsonl").write_text(
+        "".join(json.dumps({"step": n, "kind": "spike" if n % 2 else "resume"}) + "\n" for n in range(1, 5001))
+    )
+    (tmp_path / "samples.jsonl").write_text("".join(json.dumps({"step": n}) + "\n" for n in range(1, 5001)))
+    files = read_run(tmp_path)
+    assert [e["step"] for e in files.events] == [*range(1, 1001), *range(4001, 5001)]
+    assert files.events_left_out == 3000
+    assert files.event_kinds == {"spike": 2500, "resume": 2500}
+    shown = curves.events(files)
+    assert [(e.number, e.step) for e in (shown[0], shown[-1])] == [(1, "1"), (5000, "5,000")]
+    assert "5,000 events (2,500 spike, 2,500 resume)" in curves.events_summary(files)
+    assert files.n_samples == 5000
+    assert len(files.samples) <= 202
+    assert (files.samples[0]["step"], files.samples[-1]["step"]) == (1, 5000)
+
+
 def test_lines_that_are_broken_are_counted_and_the_rest_is_read(run: Path):
     lines = (run / "metrics.jsonl").read_text().splitlines()
     broken = [*lines[:3], "", lines[3][: len(lines[3]) // 2], "[1, 2]", "3", *lines[4:], '{"step": 7, "loss": ']
     (run / "metrics.jsonl").write_text("\n".join(broken))
     files = read_run(run)
-    assert files.problems == ["metrics.jsonl: 4 lines could not be read"]
+    assert files.problems == [
+        "metrics.jsonl: 3 lines are not JSON objects, the first is line 5; the last line is incomplete"
+    ]
     assert len(files.column("loss")) == 200
 
 
@@ -86,7 +136,7 @@ def test_many_lines_at_once_give_what_each_alone_gives(lines: list[str]):
             return None
         return table if isinstance(table, dict) else None
 
-    assert _parsed([f"{line}\n" for line in lines]) == [alone(line) for line in lines if line.strip()]
+    assert _parse([f"{line}\n".encode() for line in lines]) == [alone(line) for line in lines]
 
 
 @pytest.mark.parametrize(

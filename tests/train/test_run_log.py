@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from firstlight.errors import ConfigError, MissingExtra, StorageError, UnknownName
+from firstlight.files import json_lines
+from firstlight.files.json_lines import JsonLines
 from firstlight.progress import Event
 from firstlight.train import TRACKERS, RunLog, TrainSettings
 from firstlight.train import log as log_module
@@ -264,3 +266,59 @@ def test_tensorboard_gets_every_figure(tmp_path: Path) -> None:
     assert losses[1][0] == 2
     assert math.isnan(losses[1][1])
     assert [e.value for e in read.Scalars("lr")] == [pytest.approx(0.1)]
+
+
+def damaged_lines(path: Path, n: int) -> bytes:
+    """Write ``n`` lines of steps 1 to ``n``, with two damaged ones after step 2, and return them."""
+    lines = [json.dumps({"step": step}) for step in range(1, n + 1)]
+    data = "\n".join([*lines[:2], '{"step": 3, "lo', "\0\0\0", "", *lines[2:]]).encode() + b"\n"
+    path.write_bytes(data)
+    return data
+
+
+def test_damaged_lines_are_kept_and_said(tmp_path: Path, events: list[Event]) -> None:
+    log = open_log(tmp_path)
+    for name in ("metrics.jsonl", "samples.jsonl", "events.jsonl"):
+        whole = damaged_lines(tmp_path / name, 5)
+        with (tmp_path / name).open("ab") as file:
+            file.write(b'{"step": 6, "lo')
+        events.clear()
+        log.truncate(5)
+        assert (tmp_path / name).read_bytes() == whole
+        told = [(e.level, e.text) for e in events if name in e.text]
+        assert [level for level, _ in told] == ["info", "warning"]
+        assert "the last line was incomplete and was removed" in told[0][1]
+        assert "2 lines are not JSON objects, the first is line 3" in told[1][1]
+
+
+def test_a_file_is_cut_at_the_first_later_line(tmp_path: Path, events: list[Event]) -> None:
+    log = open_log(tmp_path)
+    whole = damaged_lines(tmp_path / "metrics.jsonl", 9)
+    log.truncate(4)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == whole[: whole.index(b'{"step": 5')]
+    log.truncate(1)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == b'{"step": 1}\n'
+    damaged_lines(tmp_path / "metrics.jsonl", 9)
+    log.truncate(-1)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == b""
+
+
+def test_a_last_line_without_its_line_break_gets_one(tmp_path: Path, events: list[Event]) -> None:
+    log = open_log(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}')
+    log.truncate(2)
+    log.metrics(step=3)
+    assert steps_in(tmp_path) == [1, 2, 3]
+    assert events == []
+
+
+def test_a_line_that_is_too_long_is_damaged_and_costs_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_lines, "_MAX_LINE_BYTES", 100)
+    path = tmp_path / "log"
+    path.write_text('{"step": 1}\n' + "x" * 1050 + "\n" + '{"step": 2}\n' + "y" * 200)
+    with path.open("rb") as file:
+        lines = JsonLines(file)
+        assert list(lines) == [(0, {"step": 1}), (12 + 1051, {"step": 2})]
+    assert (lines.n_damaged, lines.first_damaged, lines.incomplete_at) == (1, 2, 12 + 1051 + 12)

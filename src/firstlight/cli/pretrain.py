@@ -1,6 +1,5 @@
 """The commands ``pretrain``, ``quickstart`` and ``verify-resume``."""
 
-import json
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -121,11 +120,23 @@ def quickstart(arguments: CorpusArgument = None, out: OutOption = None, as_json:
     print_result(result, as_json, _print_trained)
     if as_json:
         return
-    file = result.run / "samples.jsonl"
-    samples = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
-    if samples:
-        print(f"\nSample after {samples[-1]['step']} steps:\n\n{samples[-1]['text']}")
+    sample = _last_sample(result.run / "samples.jsonl")
+    if sample is not None:
+        print(f"\nSample after {sample['step']} steps:\n\n{sample['text']}")
     print(f'\nTry: firstlight generate {shlex.quote(str(result.run))} "The "')
+
+
+def _last_sample(path: Path) -> dict[str, Any] | None:
+    from firstlight.files.json_lines import JsonLines
+
+    if not path.is_file():
+        return None
+    last = None
+    with path.open("rb") as file:
+        for _, sample in JsonLines(file):
+            if "step" in sample and "text" in sample:
+                last = sample
+    return last
 
 
 def verify_resume(

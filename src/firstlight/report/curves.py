@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -12,7 +11,8 @@ from markupsafe import Markup
 
 from firstlight.report import non_text, tasks
 from firstlight.report.chart import Level, Mark, Series, line_chart
-from firstlight.report.run_files import Column, RunFiles, Table, find
+from firstlight.report.column import Column
+from firstlight.report.run_files import RunFiles, Table, find
 from firstlight.report.text import printable, thin, to_text
 from firstlight.report.units import format_number, to_float
 
@@ -50,7 +50,7 @@ class Sample:
 
 def charts(files: RunFiles) -> list[Markup]:
     """Draw the curves that were logged; always the loss."""
-    marks = _marks(files.events)
+    marks = _marks(files)
     plain = [Mark(m.x, m.text, m.bad) for m in marks]
     lines, of, unit = _loss_lines(files), tasks.unit_of_count(files), tasks.loss_unit(files)
     drawn = [_loss_chart("Loss", unit, lines, marks, _baselines(files))]
@@ -115,9 +115,16 @@ def _baselines(files: RunFiles) -> list[Level]:
     return found
 
 
-def _marks(events: list[Table]) -> list[Mark]:
+def _numbered(files: RunFiles) -> list[tuple[int, Table]]:
+    """Return the events that were read, each with its number in the file."""
+    return [
+        (n + (files.events_left_out if n > files.first_events else 0), event) for n, event in enumerate(files.events, 1)
+    ]
+
+
+def _marks(files: RunFiles) -> list[Mark]:
     found = []
-    for n, event in enumerate(events, 1):
+    for n, event in _numbered(files):
         step = to_float(event.get("step"))
         if step is not None and math.isfinite(step):
             kind = to_text(event.get("kind"), 40)
@@ -128,7 +135,7 @@ def _marks(events: list[Table]) -> list[Mark]:
 def events(files: RunFiles) -> list[Event]:
     """Return all events, or the first and the last ones if there are too many."""
     found = []
-    numbered = list(enumerate(files.events, 1))
+    numbered = _numbered(files)
     half = _MAX_EVENTS // 2
     for n, event in numbered if len(numbered) <= _MAX_EVENTS else [*numbered[:half], *numbered[-half:]]:
         step, kind = to_float(event.get("step")), to_text(event.get("kind"), 40)
@@ -142,9 +149,8 @@ def events_summary(files: RunFiles) -> str:
     """Count the events by kind; empty if all of them are listed."""
     if len(files.events) <= _MAX_EVENTS:
         return ""
-    kinds = Counter(to_text(event.get("kind"), 40) for event in files.events).most_common(10)
-    counts = ", ".join(f"{n:,} {kind}" for kind, n in kinds)
-    return f"{len(files.events):,} events ({counts}); the first and the last {_MAX_EVENTS // 2} are listed."
+    counts = ", ".join(f"{n:,} {kind}" for kind, n in files.event_kinds.most_common(10))
+    return f"{files.event_kinds.total():,} events ({counts}); the first and the last {_MAX_EVENTS // 2} are listed."
 
 
 def samples(files: RunFiles) -> list[Sample]:

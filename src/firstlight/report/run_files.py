@@ -3,6 +3,7 @@
 import json
 import math
 import tomllib
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -12,6 +13,9 @@ from typing import Any
 import numpy as np
 
 from firstlight.files import MANIFEST, renamed_checkpoint, run_layout
+from firstlight.files.json_lines import JsonLines
+from firstlight.report.column import Column, ColumnBuilder
+from firstlight.report.text import to_text
 from firstlight.report.units import to_float
 from firstlight.runs import RunDirectory
 
@@ -19,58 +23,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Table = Mapping[str, Any]
 
 _CHUNK_LINES = 2000
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One metric over the steps of a run; both arrays have the same length, and non-finite values are kept."""
-
-    steps: Array
-    values: Array
-
-    def __len__(self) -> int:
-        return len(self.steps)
-
-    def last(self) -> float | None:
-        """Return the latest value, or None."""
-        return float(self.values[-1]) if len(self) else None
-
-    def since(self, step: float) -> "Column":
-        """Return the part from ``step`` on."""
-        later = self.steps >= step
-        return Column(self.steps[later], self.values[later])
-
-    def last_step(self) -> float | None:
-        """Return the latest step, or None."""
-        return float(self.steps[-1]) if len(self) else None
-
-    def n_finite(self) -> int:
-        """Count the finite values."""
-        return int(np.count_nonzero(np.isfinite(self.values)))
-
-    def median(self) -> float | None:
-        """Return the median of the finite values."""
-        finite = self.values[np.isfinite(self.values)]
-        with np.errstate(over="ignore"):
-            return float(np.median(finite)) if len(finite) else None
-
-    def at(self, step: float) -> float | None:
-        """Return the value at a step, the latest one if there are several."""
-        found = np.flatnonzero(self.steps == step)
-        return float(self.values[found[-1]]) if len(found) else None
-
-    def max(self) -> float | None:
-        """Return the highest finite value."""
-        finite = self.values[np.isfinite(self.values)]
-        return float(np.max(finite)) if len(finite) else None
-
-    def min(self) -> tuple[int, float] | None:
-        """Return step and value of the lowest finite value."""
-        finite = np.flatnonzero(np.isfinite(self.values))
-        if not len(finite):
-            return None
-        index = int(finite[np.argmin(self.values[finite])])
-        return int(self.steps[index]), float(self.values[index])
+_MAX_SAMPLES, _MAX_EVENTS, _MAX_KINDS = 200, 1000, 50
 
 
 EMPTY = Column(np.empty(0), np.empty(0))
@@ -83,6 +36,9 @@ class RunFiles:
     Attributes:
         settings_text: run.toml, unparsed.
         metrics: columns of metrics.jsonl by name.
+        samples: some of samples.jsonl, spread over the run; ``n_samples`` counts all.
+        events: of events.jsonl the ``first_events`` first ones and as many last ones; ``events_left_out`` are between
+            them, and ``event_kinds`` counts all.
         tasks: labelled tasks of a fine-tuning run.
         codec: pixels.json or ids.json, of a run on ids that are not text.
         config: config.json of ``checkpoint``.
@@ -98,7 +54,11 @@ class RunFiles:
     settings_text: str = ""
     metrics: dict[str, Column] = field(default_factory=dict)
     samples: list[Table] = field(default_factory=list)
+    n_samples: int = 0
     events: list[Table] = field(default_factory=list)
+    first_events: int = 0
+    events_left_out: int = 0
+    event_kinds: Counter[str] = field(default_factory=Counter)
     manifest: Table = field(default_factory=dict)
     manifest_name: str = "data/manifest.json"
     tokenizer: Table = field(default_factory=dict)
@@ -141,8 +101,8 @@ def read_run(run: Path) -> RunFiles:
     files.manifest = _table(files, manifest)
     files.tokenizer = _table(files, directory.tokenizer / "tokenizer.json")
     files.tasks = _tables(files, directory.tasks_file)
-    files.samples = list(_lines(files, directory.samples))
-    files.events = list(_lines(files, directory.events))
+    files.samples, files.n_samples = _thin_samples(_lines(files, directory.samples))
+    _read_events(files, _lines(files, directory.events))
     return files
 
 
@@ -161,6 +121,32 @@ def read_metrics(run: Path) -> RunFiles:
     files.metrics = _columns(_lines(files, directory.metrics))
     _read_checkpoints(files, directory)
     return files
+
+
+def _thin_samples(lines: Iterator[Table]) -> tuple[list[Table], int]:
+    """Return samples spread over the run, with the latest one last, and the number of all."""
+    kept: list[Table] = []
+    stride, n = 1, 0
+    last: Table = {}
+    for last in lines:
+        if n % stride == 0:
+            kept.append(last)
+        n += 1
+        if len(kept) > _MAX_SAMPLES:
+            kept, stride = kept[::2], 2 * stride
+    return (kept if not kept or kept[-1] is last else [*kept, last]), n
+
+
+def _read_events(files: RunFiles, lines: Iterator[Table]) -> None:
+    """Keep the first and the last events, and count all by kind."""
+    latest: deque[Table] = deque(maxlen=_MAX_EVENTS)
+    for event in lines:
+        kind = to_text(event.get("kind"), 40)
+        files.event_kinds[kind if len(files.event_kinds) < _MAX_KINDS else "other"] += 1
+        (files.events if len(files.events) < _MAX_EVENTS else latest).append(event)
+    files.events_left_out = sum(files.event_kinds.values()) - len(files.events) - len(latest)
+    files.first_events = len(files.events)
+    files.events += latest
 
 
 def _read_checkpoints(files: RunFiles, directory: RunDirectory) -> None:
@@ -241,54 +227,26 @@ def _tables(files: RunFiles, path: Path) -> list[Table]:
 
 
 def _lines(files: RunFiles, path: Path) -> Iterator[Table]:
-    """Yield the objects of a .jsonl file; half-written and other bad lines are counted as a problem."""
-    name, bad = _name(files, path), 0
+    """Yield the objects of a .jsonl file; lines that are damaged or incomplete are a problem."""
+    name = _name(files, path)
     try:
-        with path.open(encoding="utf-8", errors="replace") as file:
+        with path.open("rb") as file:
             files.present.append(name)
-            while lines := list(islice(file, _CHUNK_LINES)):
-                for table in _parsed(lines):
-                    if table is None:
-                        bad += 1
-                    else:
-                        yield table
+            lines = JsonLines(file)
+            for _, table in lines:
+                yield table
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
         files.problems.append(f"{name} cannot be read: {error.strerror}")
-    if bad:
-        files.problems.append(f"{name}: {bad:,} line{'s' if bad > 1 else ''} could not be read")
-
-
-def _parsed(lines: list[str]) -> list[Table | None]:
-    """Parse each non-blank line; None for one that is not a JSON object.
-
-    Parsing all lines as one list takes half the time, so that is tried first. Broken lines that form a valid list
-    together are detected by their number and their ends.
-    """
-    lines = [stripped for line in lines if (stripped := line.strip())]
-    if all(line[0] == "{" and line[-1] == "}" for line in lines):
-        try:
-            tables = json.loads(f"[{','.join(lines)}]")
-            if len(tables) == len(lines) and all(type(table) is dict for table in tables):
-                return list(tables)
-        except (ValueError, RecursionError):
-            pass
-    return [_parsed_alone(line) for line in lines]
-
-
-def _parsed_alone(line: str) -> Table | None:
-    try:
-        table = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return table if isinstance(table, dict) else None
+        return
+    if damage := lines.describe_damage():
+        files.problems.append(f"{name}: {damage}")
 
 
 def _columns(lines: Iterator[Table]) -> dict[str, Column]:
     """Convert lines to columns in chunks, as there may be millions of lines."""
-    steps: dict[str, list[Array]] = {}
-    values: dict[str, list[Array]] = {}
+    builders: dict[str, ColumnBuilder] = {}
     while tables := list(islice(lines, _CHUNK_LINES)):
         rows_by_names: dict[tuple[str, ...], list[Iterable[Any]]] = {}
         for table in tables:
@@ -303,15 +261,8 @@ def _columns(lines: Iterator[Table]) -> dict[str, Column]:
                 floats, is_number = _to_floats(column)
                 valid = is_number & has_step
                 if valid.any():
-                    steps.setdefault(name, []).append(step[valid])
-                    values.setdefault(name, []).append(floats[valid])
-    return {name: _concatenate(steps[name], values[name]) for name in steps}
-
-
-def _concatenate(steps: list[Array], values: list[Array]) -> Column:
-    step, value = np.concatenate(steps), np.concatenate(values)
-    order = np.argsort(step, kind="stable")
-    return Column(step[order], value[order])
+                    builders.setdefault(name, ColumnBuilder()).add(step[valid], floats[valid])
+    return {name: builder.build() for name, builder in builders.items()}
 
 
 def _to_floats(column: Sequence[Any]) -> tuple[Array, Array]:

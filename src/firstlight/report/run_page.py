@@ -55,7 +55,7 @@ def run_page(files: RunFiles) -> str:
             events=curves.events(files),
             events_summary=curves.events_summary(files),
             samples=curves.samples(files),
-            n_samples=len(files.samples),
+            n_samples=files.n_samples,
             image_grids=image_grids,
             unit=non_text.UNITS[non_text.unit(files)],
             data_rows=facts.data_rows(files),

@@ -168,7 +168,7 @@ def remarks(files: RunFiles, rows: list[Score]) -> list[str]:
             f"The validation loss increased after step {lowest[0]:,}, to {format_number(last)} at the end: the model "
             "overfits. Commands that take this run use the best checkpoint."
         )
-    bad = sum(int(len(c) - c.n_finite()) for c in (files.column("loss"), valid))
+    bad = sum(c.n_not_finite() for c in (files.column("loss"), valid))
     if bad:
         found.append(f"{bad:,} loss{' was' if bad == 1 else 'es were'} not finite; the curves mark the steps.")
     return found

@@ -13,7 +13,9 @@ from typing import Any
 
 from firstlight import progress
 from firstlight.errors import MissingExtra, StorageError
-from firstlight.files import append_line, write_atomic
+from firstlight.files import append_line, storage_errors
+from firstlight.files.json_lines import JsonLines
+from firstlight.files.run_layout import EVENTS, METRICS, SAMPLES
 from firstlight.train.trackers import AUTO_TRACKERS, Tracker, load_trackers
 
 
@@ -48,7 +50,7 @@ class RunLog:
         """Add a line to metrics.jsonl; a value that is not finite is written as a string, never dropped."""
         if not self._active:
             return
-        self._append("metrics.jsonl", json.dumps({k: _json_value(v) for k, v in metrics.items()}))
+        self._append(METRICS, json.dumps({k: _json_value(v) for k, v in metrics.items()}))
         if self._trackers:
             self._start_tracking()
             scalars = {k: float(v) for k, v in metrics.items() if isinstance(v, int | float) and k != "step"}
@@ -57,26 +59,27 @@ class RunLog:
     def sample(self, **fields: Any) -> None:
         """Add a line to samples.jsonl."""
         if self._active:
-            self._append("samples.jsonl", json.dumps(fields, ensure_ascii=False))
+            self._append(SAMPLES, json.dumps(fields, ensure_ascii=False))
 
     def event(self, step: int, kind: str, text: str, *, warn: bool = True) -> None:
         """Add a line to events.jsonl and report it to the user."""
         if self._active:
             line = {"time": time.strftime("%Y-%m-%dT%H:%M:%S"), "step": step, "kind": kind, "text": text}
-            self._append("events.jsonl", json.dumps(line, ensure_ascii=False))
+            self._append(EVENTS, json.dumps(line, ensure_ascii=False))
             progress.notice(f"step {step}: {text}", level="warning" if warn else "info")
 
     def truncate(self, step: int) -> None:
-        """Remove the lines of metrics.jsonl and samples.jsonl after ``step``, and a partial last line."""
+        """Remove the lines of metrics.jsonl and samples.jsonl after ``step``, and incomplete last lines.
+
+        Lines before it that are damaged stay, with a warning.
+        """
         if not self._active:
             return
-        for name in ("metrics.jsonl", "samples.jsonl"):
-            path = self.run / name
+        for name in (METRICS, SAMPLES):
             unwritten = self._unwritten.get(name, [])
-            self._unwritten[name] = [line for line in unwritten if _step_of(line.encode()) <= step]
-            if path.is_file():
-                kept = [line for line in path.read_bytes().split(b"\n") if _step_of(line) <= step]
-                write_atomic(path, b"".join(line + b"\n" for line in kept))
+            self._unwritten[name] = [line for line in unwritten if _step_of(json.loads(line)) <= step]
+            self._truncate_file(self.run / name, step)
+        self._truncate_file(self.run / EVENTS, math.inf)
 
     def close(self) -> None:
         """Write the lines that could not be written so far, and close the trackers."""
@@ -88,6 +91,28 @@ class RunLog:
             self._thread.join(timeout=30)
             self._thread = None
         self._trackers = {}
+
+    def _truncate_file(self, path: Path, step: float) -> None:
+        """Truncate a file in place at its first line after ``step``; the lines are in the order of their steps."""
+        if not path.is_file():
+            return
+        with storage_errors(path), path.open("rb+") as file:
+            lines, end = JsonLines(file), None
+            for offset, table in lines:
+                if step < 0 or _step_of(table) > step:
+                    end = 0 if step < 0 else offset
+                    break
+            if end is None:
+                end = lines.incomplete_at
+            if end is not None:
+                file.truncate(end)
+            elif not lines.ends_line:
+                file.write(b"\n")
+        if lines.incomplete_at is not None:
+            progress.notice(f"{path}: the last line was incomplete and was removed")
+            lines.incomplete_at = None
+        if lines.n_damaged and end != 0:
+            progress.warn(f"{path}: {lines.describe_damage()}; kept, but left out of the report")
 
     def _start_tracking(self) -> None:
         """Start the thread of the trackers with the first metrics.
@@ -143,8 +168,6 @@ def _json_value(value: Any) -> Any:
     return value
 
 
-def _step_of(line: bytes) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf
+def _step_of(table: Mapping[str, Any]) -> float:
+    step = table.get("step")
+    return step if isinstance(step, int | float) else -math.inf
