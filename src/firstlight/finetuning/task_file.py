@@ -7,6 +7,7 @@ from typing import Any
 
 from firstlight.config import merge, read_toml, resolve
 from firstlight.errors import CheckpointError, ConfigError, UsageError
+from firstlight.files import read_json
 from firstlight.files.run_layout import TASKS
 from firstlight.finetuning.kinds import check_spec
 from firstlight.finetuning.spec import TaskSpec
