@@ -66,6 +66,14 @@ def test_what_a_damaged_file_holds_stays_on_one_line() -> None:
     assert error.message == r"is wrong (found a\nb\x1b[31m\udc80é)"
 
 
+def test_control_characters_in_names_do_not_reach_the_terminal() -> None:
+    name, shown = "a\x1b]0;x\x07\u202e\x9b\u3000中.txt", "a\\x1b]0;x\\x07\\u202e\\x9b\u3000中.txt"
+    error = FirstlightError(f"{name} is wrong", where=name, expected=name, fix=f"Use {name}.")
+    assert error.message == f"{shown}: {shown} is wrong (expected {shown}). Use {shown}."
+    assert FirstlightError("is wrong", where="a\nerror: b").message == "a\\nerror: b: is wrong"
+    assert FirstlightError("is\nwrong").message == "is\nwrong"
+
+
 def test_unknown_name_of_an_empty_table():
     error = UnknownName("reader", "x", [], alternative="package.module:Name")
     assert error.message == "unknown reader 'x' (expected package.module:Name)"

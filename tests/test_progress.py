@@ -57,3 +57,11 @@ def test_notices_without_a_listener_go_to_the_logger(caplog: pytest.LogCaptureFi
         (logging.INFO, "reused"),
         (logging.WARNING, "100 % of it is odd"),
     ]
+
+
+def test_control_characters_do_not_reach_a_listener():
+    events: list[Event] = []
+    with progress.listen(events.append), progress.task("fetch \x1b[2J\u202e") as work:
+        work.advance(1, "a\rb")
+        progress.warn("c\x9b\nd")
+    assert [(e.task, e.text) for e in events][:2] == [("fetch \\x1b[2J\\u202e", "a\\rb"), ("", "c\\x9b\nd")]

@@ -18,6 +18,9 @@ FirstlightError
 import difflib
 from collections.abc import Iterable
 
+_LINE_BREAK = "\n"
+_SPACES = "\u00a0\u202f\u3000"  # no-break and ideographic spaces
+
 
 class FirstlightError(Exception):
     """An error that a user can cause and fix.
@@ -45,7 +48,7 @@ class FirstlightError(Exception):
     ) -> None:
         self.problem = problem
         self.where = None if where is None else str(where)
-        self.found = None if found is None else _escape(str(found))
+        self.found = None if found is None else escape(str(found))
         self.expected = None if expected is None else str(expected)
         self.fix = fix
         super().__init__(self.message)
@@ -53,15 +56,16 @@ class FirstlightError(Exception):
     @property
     def message(self) -> str:
         """The message for users, from all fields."""
-        head = f"{self.where}: {self.problem}" if self.where else self.problem
+        problem = escape(self.problem, keep=_LINE_BREAK)
+        head = f"{escape(self.where)}: {problem}" if self.where else problem
         details = [
-            f"{label} {value}"
+            f"{label} {escape(value)}"
             for label, value in (("found", self.found), ("expected", self.expected))
             if value is not None
         ]
         if details:
             head = f"{head} ({'; '.join(details)})"
-        return f"{head}. {self.fix}" if self.fix else head
+        return f"{head}. {escape(self.fix, keep=_LINE_BREAK)}" if self.fix else head
 
 
 class UsageError(FirstlightError):
@@ -137,9 +141,21 @@ class TrainingError(Failure):
     """A run that cannot continue: not finite, out of memory, out of data."""
 
 
-def _escape(text: str) -> str:
-    """Escape characters that cannot be printed, which a damaged file may hold."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+def escape(text: str, keep: str = "") -> str:
+    r"""Escape characters that a terminal obeys or cannot show, as ``\x1b``: names of files may hold any.
+
+    These are control characters, bidirectional overrides and others without a shape, and what is not Unicode.
+
+    Args:
+        text: any text.
+        keep: control characters that are not escaped, such as line breaks.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or c in keep or c in _SPACES else c.encode("unicode_escape", "surrogatepass").decode()
+        for c in text
+    )
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

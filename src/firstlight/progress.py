@@ -10,6 +10,8 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+from firstlight.errors import escape
+
 logger = logging.getLogger("firstlight")
 
 
@@ -52,6 +54,7 @@ def listen(listener: Listener) -> Iterator[None]:
 
 def notice(text: str, *, level: str = "info") -> None:
     """Send a notice to the user: what was found, and what is done about it."""
+    text = escape(text, keep="\n")
     for listener in _listeners:
         listener(Event(text=text, level=level))
     if not _listeners:
@@ -67,11 +70,11 @@ class Task:
     """A long operation in progress."""
 
     def __init__(self, name: str, total: float | None, unit: str) -> None:
-        self._event = Event(name, 0, total, unit)
+        self._event = Event(escape(name), 0, total, unit)
 
     def advance(self, amount: float = 1, text: str = "") -> None:
         """Report that ``amount`` more units are done."""
-        self._event = replace(self._event, done=self._event.done + amount, text=text or self._event.text)
+        self._event = replace(self._event, done=self._event.done + amount, text=escape(text) or self._event.text)
         self._send()
 
     def finish(self) -> None:

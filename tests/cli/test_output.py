@@ -46,3 +46,9 @@ def test_a_table_takes_its_cells_as_text(capsys: pytest.CaptureFixture[str]):
 )
 def test_sizes(n_bytes: float, text: str):
     assert output.format_bytes(n_bytes) == text
+
+
+def test_control_characters_in_cells_are_escaped(capsys: pytest.CaptureFixture[str]):
+    output.print_pairs({"sources": "a\x1b[31m\u202e.txt"})
+    output.print_table(["name"], [["a\x9b.txt"]])
+    assert capsys.readouterr().out.split() == ["sources", "a\\x1b[31m\\u202e.txt", "name", "a\\x9b.txt"]

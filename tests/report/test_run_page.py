@@ -19,7 +19,7 @@ from firstlight.errors import StorageError
 from firstlight.report import write_run_report
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
-NASTY = "</pre></script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&amp;{{ 7 * 7 }}\x00\ud800"
+NASTY = "</pre></script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&amp;{{ 7 * 7 }}\x00\u202e\ud800"
 EVENT_HANDLER = re.compile(r"^on")
 
 
@@ -182,6 +182,8 @@ def test_content_of_files_is_escaped(run: Path):
     assert page.text.count("alert(1)") >= 8
     assert "{{ 7 * 7 }}" in page.text
     assert "␀" in page.text
+    assert "\u202e" not in html
+    assert r"\u202e" in page.text
 
 
 def test_paths_in_commands_are_quoted(tmp_path: Path, make_run: Callable[..., Path]):

@@ -8,7 +8,7 @@ import typer
 
 from firstlight.cli.arguments import corpus_settings, split_arguments
 from firstlight.cli.output import JsonOption, print_pairs, print_result, print_table
-from firstlight.errors import StoreError, UsageError
+from firstlight.errors import StoreError, UsageError, escape
 
 if TYPE_CHECKING:
     from firstlight.stages.data import InspectResult, PrepareResult, VerifyResult
@@ -68,6 +68,8 @@ def prepare(
 def _print_prepared(result: "PrepareResult") -> None:
     tokens = f"{result.train_tokens:,} training and {result.valid_tokens:,} validation tokens"
     print(f"{result.store}: {tokens}, vocabulary {result.vocab_size:,}")
+    for problem in result.tally.bad_documents:
+        print(f"skipped: {problem}")
     for reason, count in result.tally.dropped.items():
         print(f"dropped: {count:,} documents, {reason}")
     print(f"Train on it: firstlight pretrain {shlex.quote(str(result.store))} --out runs/NAME")
@@ -126,7 +128,7 @@ def _print_verified(result: "VerifyResult", store: str) -> None:
     if len(result.problems) == 1:
         raise StoreError(result.problems[0])
     for problem in result.problems:
-        print(problem)
+        print(escape(problem))
     raise StoreError(f"{len(result.problems)} problems found", where=store)
 
 

@@ -6,6 +6,7 @@ import typer
 
 from firstlight.cli.arguments import map_errors_to_options
 from firstlight.cli.output import JsonOption, format_bytes, print_result, print_table
+from firstlight.errors import escape
 
 if TYPE_CHECKING:
     from firstlight.evaluation import Likelihood
@@ -59,7 +60,7 @@ def _print_scores(found: "EvaluateResult") -> None:
             print()
         size = f", {format_bytes(result.n_bytes)}" if result.unit == "byte" else ""
         step = "" if result.unit == "dim" else f", stride {found.stride}"
-        print(f"{result.name}: {result.n_tokens:,} tokens{size}{step}")
+        print(f"{escape(result.name)}: {result.n_tokens:,} tokens{size}{step}")
         scores = [("model", result.model), *result.baselines.items()]
         heads = ("", "loss", "perplexity", f"bits/{result.unit}")
         print_table(heads, [_row(name, score, result.unit) for name, score in scores])

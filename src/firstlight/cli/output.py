@@ -10,8 +10,11 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from firstlight.errors import escape
+
 T = TypeVar("T")
 
+_LINE_BREAK = "\n"
 _PIPE_WIDTH = 1000  # of tables in files and pipes: rows are not wrapped
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -48,7 +51,7 @@ def print_pairs(rows: Mapping[str, object]) -> None:
     """Print names and values, one pair per line, with the names aligned."""
     width = max(map(len, rows), default=0)
     for name, value in rows.items():
-        print(f"{name:>{width}}  {value}")
+        print(f"{name:>{width}}  {escape(str(value), keep=_LINE_BREAK)}")
 
 
 def print_table(
@@ -71,7 +74,7 @@ def print_table(
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if align[index : index + 1] == "l" else "right", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))
+        table.add_row(*(Text(escape(str(cell), keep=_LINE_BREAK)) for cell in row))
     width = None if sys.stdout.isatty() else _PIPE_WIDTH
     Console(highlight=False, width=width).print(table)
 

@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from firstlight.cli.output import JsonOption, format_bytes, format_duration, print_result, print_table
+from firstlight.errors import escape
 
 if TYPE_CHECKING:
     from firstlight.stages.list_runs import RunComparison, RunSummary
@@ -77,7 +78,7 @@ def _print_runs(result: "dict[str, list[RunSummary]]") -> None:
     print_table(columns, [(run.name, *_cells(run).values()) for run in result["runs"]], align="lll")
     for run in result["runs"]:
         for problem in run.problems:
-            print(f"{run.name}: {problem}")
+            print(f"{escape(run.name)}: {escape(str(problem))}")
 
 
 def _cells(run: "RunSummary") -> dict[str, str]:

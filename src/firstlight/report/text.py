@@ -9,6 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+_BIDI_OVERRIDE = re.compile(r"[\u202a-\u202e\u2066-\u2069]")  # reorder what follows, such as a file's suffix
 _NON_CHARACTER = re.compile(r"[\x80-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
@@ -37,9 +38,13 @@ def to_text(value: object, max_length: int = 2000) -> str:
 
 
 def printable(text: str) -> str:
-    """Replace control characters with their symbols and non-characters with U+FFFD, which HTML cannot contain."""
+    """Replace control characters with their symbols and non-characters with U+FFFD, which HTML cannot contain.
+
+    Bidirectional overrides are escaped, such as ``\\u202e``.
+    """
     text = text.replace("\r\n", "\n")
     text = _CONTROL.sub(lambda m: "\u2421" if m[0] == "\x7f" else chr(0x2400 + ord(m[0])), text)
+    text = _BIDI_OVERRIDE.sub(lambda m: f"\\u{ord(m[0]):04x}", text)
     return _NON_CHARACTER.sub("\ufffd", text)
 
 
