@@ -17,13 +17,14 @@ TEST_JOBS ?= 2
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-slow bench bench-gpu docs lint format check clean
+.PHONY: help setup quickstart test test-slow test-faults bench bench-gpu docs lint format check clean
 
 help:
 	@echo "make quickstart            install, train on Python's own documentation, write runs/quickstart/report.html"
 	@echo "make quickstart CORPUS=... the same on your own files, a folder or a named corpus"
 	@echo "make test                  run the fast tests"
 	@echo "make test-slow             run the slow tests"
+	@echo "make test-faults           kill runs and make system calls fail; every run must resume to the same bits"
 	@echo "make bench NANOGPT=... PEERS=... TEXT=...   compare with other systems; see docs/benchmarks.md"
 	@echo "make bench-gpu NANOGPT=... PEERS=...         the same on a GPU; at most 9 minutes"
 	@echo "make lint                  check formatting, style, types and imports"
@@ -62,10 +63,14 @@ quickstart: $(VENV)/.base
 	$(BIN)/firstlight quickstart $(CORPUS) $(if $(OUT),--out $(OUT))
 
 test: $(VENV)/.dev
-	$(PYTEST) -m "not slow" --jaxtyping-packages=firstlight.model,beartype.beartype
+	$(PYTEST) -m "not slow and not faults" --jaxtyping-packages=firstlight.model,beartype.beartype
 
 test-slow: $(VENV)/.dev
 	$(PYTEST) -m slow
+
+# Kills and failing system calls; prints how many of each. About ten minutes.
+test-faults: $(VENV)/.dev
+	$(PYTEST) -m faults tests/faults
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
