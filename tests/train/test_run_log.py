@@ -322,3 +322,22 @@ def test_a_line_that_is_too_long_is_damaged_and_costs_no_memory(
         lines = JsonLines(file)
         assert list(lines) == [(0, {"step": 1}), (12 + 1051, {"step": 2})]
     assert (lines.n_damaged, lines.first_damaged, lines.incomplete_at) == (1, 2, 12 + 1051 + 12)
+
+
+def test_an_evaluation_that_the_checkpoint_does_not_count_is_removed(tmp_path: Path) -> None:
+    log = RunLog(tmp_path, active=True, trackers=[])
+    for step in (1, 2):
+        log.metrics(step=step, loss=1.0)
+        log.metrics(step=step, valid_loss=2.0)
+        log.sample(step=step, text="a")
+    log.truncate(2)
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 4
+    assert log.has_sample(2) and not log.has_sample(1)
+    log.truncate(2, evaluated=False)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert lines == [{"step": 1, "loss": 1.0}, {"step": 1, "valid_loss": 2.0}, {"step": 2, "loss": 1.0}]
+    log.truncate(1)
+    assert log.has_sample(1)
+    log.truncate(-1)
+    assert not log.has_sample(1)
+    assert (tmp_path / "metrics.jsonl").read_text() == ""

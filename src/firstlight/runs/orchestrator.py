@@ -193,7 +193,7 @@ def _resume(recipe: Recipe[S, A, R], request: Request[S], ctx: TrainContext) -> 
     restore(newest, ctx.state, ctx.device_context)
     _check_limits(request, ctx)
     step = ctx.counters.step
-    ctx.log.truncate(step)
+    ctx.log.truncate(step, evaluated=ctx.counters.evaluated_step == step)
     ctx.log.event(step, "resume", f"resumed from {newest.name}", warn=False)
     for key, (old, new) in request.changed.items():
         ctx.log.event(step, "setting", f"{key} changed from {old} to {new}", warn=False)

@@ -150,10 +150,10 @@ class CheckpointManager:
                 apply_umask(trainer / f"{file_name}.safetensors")
             write_atomic(trainer / "state.json", json.dumps(snapshot.trainer_state, indent=1))
             write_manifest(folder, {"format": FORMAT, "step": snapshot.step})
-        self.last_saved_step = snapshot.step
         write_atomic(self.run / "latest", name + "\n")
         if best:
             write_atomic(self.run / "best", name + "\n")
+        self.last_saved_step = snapshot.step  # with its pointers: otherwise the last save is repeated
         if not snapshot.trainer_state["counters"]["spiking"]:
             self._prune()
         return self.folder / name

@@ -7,7 +7,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class RunLog:
         self._thread: threading.Thread | None = None
         self._trackers: dict[str, type[Tracker]] = {}
         self._auto = False
+        self._last_sample_step: float | None = None
         if active and trackers:
             self._auto = isinstance(trackers, str)
             self._trackers = load_trackers(AUTO_TRACKERS if isinstance(trackers, str) else trackers)
@@ -59,6 +60,7 @@ class RunLog:
     def sample(self, **fields: Any) -> None:
         """Add a line to samples.jsonl."""
         if self._active:
+            self._last_sample_step = fields["step"]
             self._append(SAMPLES, json.dumps(fields, ensure_ascii=False))
 
     def event(self, step: int, kind: str, text: str, *, warn: bool = True) -> None:
@@ -68,18 +70,32 @@ class RunLog:
             self._append(EVENTS, json.dumps(line, ensure_ascii=False))
             progress.notice(f"step {step}: {text}", level="warning" if warn else "info")
 
-    def truncate(self, step: int) -> None:
+    def has_sample(self, step: int) -> bool:
+        """Return whether the last line of samples.jsonl is of this step, perhaps by a process that was killed."""
+        return self._last_sample_step == step
+
+    def truncate(self, step: int, *, evaluated: bool = True) -> None:
         """Remove the lines of metrics.jsonl and samples.jsonl after ``step``, and incomplete last lines.
 
         Lines before it that are damaged stay, with a warning.
+
+        Args:
+            step: of the checkpoint that training goes on from.
+            evaluated: whether that checkpoint counts the evaluation of its step; if not, its line is removed too.
         """
         if not self._active:
             return
         for name in (METRICS, SAMPLES):
             unwritten = self._unwritten.get(name, [])
             self._unwritten[name] = [line for line in unwritten if _step_of(json.loads(line)) <= step]
-            self._truncate_file(self.run / name, step)
-        self._truncate_file(self.run / EVENTS, math.inf)
+        self._truncate_file(
+            self.run / METRICS,
+            lambda line: (
+                step < 0 or _step_of(line) > step or (not evaluated and _step_of(line) == step and "valid_loss" in line)
+            ),
+        )
+        self._last_sample_step = self._truncate_file(self.run / SAMPLES, lambda line: step < 0 or _step_of(line) > step)
+        self._truncate_file(self.run / EVENTS, lambda _: False)
 
     def close(self) -> None:
         """Write the lines that could not be written so far, and close the trackers."""
@@ -92,16 +108,19 @@ class RunLog:
             self._thread = None
         self._trackers = {}
 
-    def _truncate_file(self, path: Path, step: float) -> None:
-        """Truncate a file in place at its first line after ``step``; the lines are in the order of their steps."""
+    def _truncate_file(self, path: Path, is_after: Callable[[Any], bool]) -> float | None:
+        """Truncate a file in place where all further lines are after the checkpoint; return the last step before."""
+        last = None
         if not path.is_file():
-            return
+            return last
         with storage_errors(path), path.open("rb+") as file:
-            lines, end = JsonLines(file), None
+            lines, end, n_after, n_unordered = JsonLines(file), None, 0, 0
             for offset, table in lines:
-                if step < 0 or _step_of(table) > step:
-                    end = 0 if step < 0 else offset
-                    break
+                if is_after(table):
+                    end, n_after = offset if end is None else end, n_after + 1
+                else:
+                    n_unordered += n_after
+                    end, n_after, last = None, 0, _step_of(table)
             if end is None:
                 end = lines.incomplete_at
             if end is not None:
@@ -111,8 +130,11 @@ class RunLog:
         if lines.incomplete_at is not None:
             progress.notice(f"{path}: the last line was incomplete and was removed")
             lines.incomplete_at = None
+        if n_unordered:
+            progress.warn(f"{path}: {n_unordered} lines have a step beyond the lines after them; kept as they are")
         if lines.n_damaged and end != 0:
             progress.warn(f"{path}: {lines.describe_damage()}; kept, but left out of the report")
+        return last
 
     def _start_tracking(self) -> None:
         """Start the thread of the trackers with the first metrics.

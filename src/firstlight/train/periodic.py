@@ -84,7 +84,7 @@ def evaluate(ctx: TrainContext) -> EvaluationResult | None:
 
 def sample(ctx: TrainContext) -> None:
     """Log a generated sample; random states and the model's mode do not change."""
-    if ctx.sample is None or not parallel.is_main_process(ctx.device_context):
+    if ctx.sample is None or not parallel.is_main_process(ctx.device_context) or ctx.log.has_sample(ctx.counters.step):
         return
     model, rng_state = ctx.state.model, parallel.rng_state()
     was_training = model.training
