@@ -5,6 +5,7 @@ that was killed is resumed from its newest whole checkpoint, a finished run is n
 leaves a state and a report that say why.
 """
 
+import shlex
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -174,7 +175,8 @@ def _resume(recipe: Recipe[S, A, R], request: Request[S], ctx: TrainContext) -> 
                 "the run has been trained, but none of its checkpoints can be read, so it cannot be resumed",
                 where=request.run.checkpoints,
                 found="only damaged ones" if any(request.run.checkpoints.glob("damaged-*")) else "none",
-                fix="Put a checkpoint back. To start again at step 0, use --restart in place of --resume.",
+                fix="Put a checkpoint back, or start again at step 0: "
+                f"firstlight {recipe.kind} {shlex.quote(str(request.run.path))} --restart",
             )
         ctx.log.truncate(-1)
         ctx.log.event(0, "resume", "no checkpoint had been saved: starting again at step 0", warn=False)
