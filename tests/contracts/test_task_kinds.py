@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -341,3 +342,36 @@ def test_settings_are_checked_against_the_kind(tmp_path: Path) -> None:
         (tmp_path / "t.toml").write_text(text.format(line), encoding="utf-8")
         with pytest.raises(ConfigError, match=message):
             read_spec(tmp_path / "t.toml")
+
+
+def test_many_classes_take_little_memory(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    names = [f"class{i}" for i in range(3000)]
+    (tmp_path / "a.tsv").write_text("label\ttext\n" + "".join(f"{n}\tthe day {n}\n" for n in names), encoding="utf-8")
+    toml = tmp_path / "t.toml"
+    toml.write_text(
+        'kind = "classification"\n[data]\ntrain = "a.tsv"\nvalid = "a.tsv"\n'
+        '[columns]\nlabel = "label"\ntext = "text"\n',
+        encoding="utf-8",
+    )
+    spec = load_task(read_spec(toml), seed=0).spec
+    rows = [EncodedExample((np.array([i % 256, 1]),), (1,), i, "x") for i in range(3000)]
+    confident = [Prediction(i % 100, np.ones(1, dtype=np.float32), 0.5) for i in range(3000)]
+    tracemalloc.start()
+    try:
+        found = compute_metrics(spec, rows, confident)
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20, "a matrix of 3,000 classes has 72 MB"
+    finally:
+        tracemalloc.stop()
+    assert found.confusion is None
+    assert found.value == pytest.approx(100 / 3000)
+
+
+def test_predictions_for_metrics_keep_no_probabilities(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    for kind in WITH_HEAD:
+        data = load(tmp_path, kind)
+        extended, rows = encode(data, tokenizer)
+        model, device_context = build(data, extended.vocab_size), resolve_hardware(HardwareSettings(device="cpu"))
+        whole = predict(model, data.spec, rows, device_context)
+        lean = predict(model, data.spec, rows, device_context, confidence_only=True)
+        assert all(p.probabilities.size <= max(1, len(r.positions)) for p, r in zip(lean, rows, strict=True))
+        assert compute_metrics(data.spec, rows, lean) == compute_metrics(data.spec, rows, whole)

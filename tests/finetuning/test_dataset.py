@@ -213,6 +213,14 @@ def test_scores(tmp_path: Path) -> None:
         read(task(tmp_path, 'train = "a.csv"', columns, 'kind = "regression"'))
 
 
+@pytest.mark.parametrize("score", ["1e308", "-3.5e38", "1" + "0" * 400])
+def test_scores_that_fp32_cannot_hold_are_refused(tmp_path: Path, score: str) -> None:
+    (tmp_path / "a.csv").write_text(f"text,score\nx,1\ny,{score}\nz,3\n")
+    columns = 'text = "text"\nlabel = "score"'
+    with pytest.raises(CorpusError, match=r"a.csv:3: (has a score that is too large .*Rescale|is not a score)"):
+        read(task(tmp_path, 'train = "a.csv"', columns, 'kind = "regression"'))
+
+
 def test_chats(tmp_path: Path) -> None:
     def line(*turns: tuple[str, str]) -> str:
         return json.dumps({"messages": [{"role": r, "content": c} for r, c in turns]}) + "\n"

@@ -49,6 +49,10 @@ def test_the_name_is_the_files_and_the_folder_lies_beside_it(tmp_path: Path) -> 
         ('pool = "mean"\n' + HEAD.replace("classification", "text") + COLUMNS, "pool mean does not fit .* kind text"),
         (HEAD.replace("classification", "chat"), "a task of kind chat needs columns.messages, or columns.text"),
         ("scale = [3.0, 1.0]\n" + HEAD.replace("classification", "regression") + COLUMNS, "a lower and a higher score"),
+        (
+            "scale = [0.0, 1e308]\n" + HEAD.replace("classification", "regression") + COLUMNS,
+            "at most 3.4e[+]38 in size",
+        ),
     ],
 )
 def test_what_a_file_may_not_say(tmp_path: Path, text: str, told: str) -> None:

@@ -1,6 +1,7 @@
 """Metrics against hand-derived cases and what must hold for any answers."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -60,6 +61,30 @@ def test_bounds_and_perfect_answers(pairs: list[tuple[int, int]]) -> None:
     assert METRICS["matthews"](true, true) == pytest.approx(1.0 if len(np.unique(true)) > 1 else 0.0)
     table = confusion(predicted, true, 4)
     assert table.sum() == len(pairs) and np.trace(table) == np.sum(predicted == true)
+
+
+@given(CLASSES)
+def test_metrics_of_classes_are_those_of_their_definitions(pairs: list[tuple[int, int]]) -> None:
+    predicted, true = split(pairs)
+    table = confusion(predicted, true, 4).astype(float)
+    rows, columns, n = table.sum(1), table.sum(0), table.sum()
+    below = (n**2 - columns @ columns) * (n**2 - rows @ rows)
+    expected = (np.trace(table) * n - rows @ columns) / math.sqrt(below) if below else 0.0
+    assert METRICS["matthews"](predicted, true) == pytest.approx(expected)
+    each = [METRICS["f1"](predicted == c, true == c) for c in np.union1d(predicted, true)]
+    assert METRICS["macro_f1"](predicted, true) == pytest.approx(np.mean(each))
+
+
+def test_metrics_of_many_classes_take_memory_in_proportion_to_them() -> None:
+    source = np.random.default_rng(0)
+    predicted, true = source.integers(0, 20_000, (2, 1000))
+    tracemalloc.start()
+    try:
+        for name in ("accuracy", "macro_f1", "matthews"):
+            METRICS[name](predicted, true)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20, "a matrix of 20,000 classes has 3 GB"
+    finally:
+        tracemalloc.stop()
 
 
 @given(SCORES)

@@ -17,7 +17,7 @@ from firstlight.errors import StorageError, TrainingError
 from firstlight.optim import AdamW, ScheduleSettings
 from firstlight.progress import Event
 from firstlight.store import Batches, TokenStore
-from firstlight.train import CheckpointManager, LossModule, SpikeGuardSettings, ValidationResult, fit
+from firstlight.train import CheckpointManager, LossModule, SpikeGuardSettings, TrainContext, ValidationResult, fit
 from firstlight.types import Batch
 
 FLAT = AdamW(lr=0.01, schedule=ScheduleSettings(name="constant"))
@@ -186,6 +186,29 @@ def test_a_batch_that_is_not_finite_is_left_out(tmp_path: Path, store: TokenStor
     assert len(told) == 2
     assert told[0] == "update skipped: loss nan, gradient norm nan; documents: row-20, row-21, row-22, row-23"
     assert ctx.counters.nonfinite_steps == 0
+
+
+def test_a_run_whose_last_step_is_not_finite_has_failed(tmp_path: Path, store: TokenStore) -> None:
+    def context(n_steps: int) -> TrainContext:
+        return make_context(tmp_path, store, batches=Poisoned(store, steps(8, 8), "weights"), steps=n_steps)
+
+    for _ in range(2):  # a resume does not make it finished
+        with pytest.raises(
+            TrainingError, match="step 8: the loss or gradient of the last step is not finite, so the run"
+        ):
+            go_on(context(8))
+    assert go_on(context(9)).finished, "but further steps do"
+
+
+def test_a_run_whose_last_evaluation_is_not_finite_has_failed(tmp_path: Path, store: TokenStore) -> None:
+    def evaluate(_: int) -> ValidationResult:
+        return ValidationResult(math.nan, None, 10, 0)
+
+    with pytest.raises(
+        TrainingError, match="step 5: the loss on the validation data is not finite, so the run counts as"
+    ):
+        fit(make_context(tmp_path, store, steps=5, evaluate=evaluate))
+    assert (tmp_path / "latest").read_text() == "step-00000005\n", "nothing is lost"
 
 
 def test_steps_left_out_in_a_row_are_limited(tmp_path: Path, store: TokenStore) -> None:

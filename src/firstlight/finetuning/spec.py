@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from firstlight.config import Settings
 
 Column = int | str
+MAX_SCORE = 3.4e38  # the largest number of fp32, a little rounded
 Format = Literal["auto", "csv", "tsv", "jsonl", "json", "parquet", "folders"]
 Truncation = Literal["tail", "head", "middle", "error"]
 
@@ -93,4 +94,6 @@ class TaskSpec(Settings):
                 raise ValueError("two labels are the same")
         if self.scale is not None and not self.scale[0] < self.scale[1]:
             raise ValueError("scale needs a lower and a higher score")
+        if self.scale is not None and max(map(abs, self.scale)) > MAX_SCORE:
+            raise ValueError(f"scale needs scores of at most {MAX_SCORE:.3g} in size, as fp32 can hold")
         return self

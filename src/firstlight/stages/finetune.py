@@ -1,5 +1,6 @@
 """``finetune``: fine-tune a pre-trained model on labelled tasks, into a run directory."""
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -8,7 +9,7 @@ from typing import Any
 
 from firstlight import progress
 from firstlight.config import merge, parse_overrides, preset, read_toml, resolve
-from firstlight.errors import UsageError
+from firstlight.errors import TrainingError, UsageError
 from firstlight.files import write_atomic
 from firstlight.finetuning import EvalResults, tasks_to_json
 from firstlight.lm import LM
@@ -112,6 +113,7 @@ class FinetuneRecipe(Recipe[FinetuneSettings, FinetuneArtifacts, FinetuneResult]
             valid = evaluation.with_intervals(artifacts, "valid", _BOOTSTRAP)
             test_evaluation = evaluate_tasks(model, artifacts, ctx.device_context, split="test")
             test = test_evaluation.with_intervals(artifacts, "test", _BOOTSTRAP)
+            _check_finite(run, valid=valid, test=test)
             before = read_json_object(run.initial_loss_file).get("loss")
             if isinstance(before, int | float):
                 after = pretraining_loss(model, artifacts, ctx.device_context)
@@ -132,6 +134,20 @@ class FinetuneRecipe(Recipe[FinetuneSettings, FinetuneArtifacts, FinetuneResult]
             tables = {"tasks": result.valid, "test": result.test, "forgetting": forgetting, "notes": notes}
             write_json(run.evaluation_file, tables)
         return result
+
+
+def _check_finite(run: RunDirectory, **splits: EvalResults) -> None:
+    """Refuse to call a run finished whose last evaluation is not finite."""
+    for split, result in splits.items():
+        losses = {**{name: metrics.loss for name, metrics in result.tasks.items()}, **result.texts}
+        bad = next((name for name, loss in losses.items() if not math.isfinite(loss)), None)
+        if bad is not None:
+            raise TrainingError(
+                f"the loss on the {split} rows is not finite, so the run counts as failed",
+                where=f"{run.path}: {bad}",
+                found=losses[bad],
+                fix="Lower optim.lr, and look at the rows. Earlier checkpoints are intact.",
+            )
 
 
 def _tables(result: EvalResults) -> dict[str, Any]:

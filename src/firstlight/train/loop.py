@@ -14,7 +14,7 @@ from firstlight import optim, parallel, progress
 from firstlight.errors import ConfigError, TrainingError
 from firstlight.train import periodic, spike_guard
 from firstlight.train.checkpoint import restore
-from firstlight.train.context import FitResult, TrainContext
+from firstlight.train.context import EvaluationResult, FitResult, TrainContext
 from firstlight.train.micro_batch import halve, is_out_of_memory
 from firstlight.train.prefetch import Prefetcher
 from firstlight.train.signals import StopSignals
@@ -31,7 +31,8 @@ def fit(ctx: TrainContext) -> FitResult:
 
     Raises:
         ConfigError: only convergence ends the run, and there is no validation data.
-        TrainingError: too many non-finite steps, too many rollbacks, or out of memory with one row.
+        TrainingError: too many non-finite steps, too many rollbacks, out of memory with one row, or the last loss or
+            the last evaluation is not finite.
         StorageError: the last checkpoint could not be written.
     """
     if ctx.limits.name == "convergence" and ctx.evaluate is None:
@@ -39,6 +40,7 @@ def fit(ctx: TrainContext) -> FitResult:
             "there is no validation text for convergence", where="train.convergence", fix="Set train.steps."
         )
     train_loss, valid = math.nan, None
+    metrics: StepMetrics | None = None
     ctx.start_clock()
     ctx.module.train()
     gc.freeze()  # otherwise the garbage collector scans all imported modules again and again between steps
@@ -62,6 +64,8 @@ def fit(ctx: TrainContext) -> FitResult:
                 valid = periodic.on_train_end(ctx, valid)
             ctx.update_seconds()
             periodic.save_final(ctx)
+            if finished:
+                _check_finite(ctx, metrics, valid)
     finally:
         gc.unfreeze()
         ctx.log.close()
@@ -69,6 +73,22 @@ def fit(ctx: TrainContext) -> FitResult:
     counters = ctx.counters
     best = ctx.loop.best[1] if ctx.loop.best and ctx.loop.best[0] == counters.best_step else None
     return FitResult(stopped_by, finished, counters.step, counters.tokens, counters.seconds, train_loss, valid, best)
+
+
+def _check_finite(ctx: TrainContext, metrics: StepMetrics | None, valid: EvaluationResult | None) -> None:
+    """Refuse to call a run finished whose last step was skipped, or whose last evaluation is not finite."""
+    step, losses = ctx.counters.step, "loss or gradient of the last step"
+    # With fp16, gradients that overflow while the loss is finite are how the loss scale is found.
+    is_finite = metrics is not None and math.isfinite(metrics.loss)
+    if ctx.counters.nonfinite_steps == 0 or (ctx.state.scaler is not None and (metrics is None or is_finite)):
+        if valid is None or math.isfinite(valid.loss):
+            return
+        losses = "loss on the validation data"
+    raise TrainingError(
+        f"the {losses} is not finite, so the run counts as failed",
+        where=f"step {step}",
+        fix="Lower optim.lr or lengthen its warm-up, and look at the data. Earlier checkpoints are intact.",
+    )
 
 
 def _stop_reason(ctx: TrainContext, signals: StopSignals) -> str | None:

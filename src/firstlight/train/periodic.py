@@ -1,5 +1,6 @@
 """Logging, validation, samples and checkpoints every N steps. None of it changes training."""
 
+import math
 import time
 from typing import Any
 
@@ -67,7 +68,9 @@ def evaluate(ctx: TrainContext) -> EvaluationResult | None:
     result = ctx.evaluate(rows)
     if ctx.counters.evaluated_step == ctx.counters.step:
         return result  # counted and logged by a process that was killed before it could write the run's result
-    ctx.counters.record_evaluation(result.criterion, ctx.train.convergence.threshold)
+    # A metric, such as the accuracy, may be finite where the model's outputs are not.
+    criterion = result.criterion if math.isfinite(result.loss) else math.nan
+    ctx.counters.record_evaluation(criterion, ctx.train.convergence.threshold)
     if ctx.counters.best_step == ctx.counters.step:
         ctx.loop.best = (ctx.counters.step, result)
     ctx.loop.evaluation_unsaved = True

@@ -6,7 +6,7 @@ from typing import Any
 
 from firstlight.errors import CorpusError, nearest
 from firstlight.finetuning.examples import RawExample
-from firstlight.finetuning.spec import TaskSpec
+from firstlight.finetuning.spec import MAX_SCORE, TaskSpec
 
 _AnswerReader = Callable[[RawExample], int | None]
 
@@ -73,10 +73,18 @@ def read_number(label: Any, where: str) -> float:
     """Return a score.
 
     Raises:
-        CorpusError: the label is not a finite number.
+        CorpusError: the label is not a finite number, or not one that fp32 can hold.
     """
     if label is None or not is_number(label):
-        raise CorpusError("is not a score", where=where, found=repr(label), expected="a number")
+        raise CorpusError("is not a score", where=where, found=repr(label)[:60], expected="a number")
+    if abs(float(label)) > MAX_SCORE:
+        raise CorpusError(
+            "has a score that is too large",
+            where=where,
+            found=f"{float(label):g}",
+            expected=f"at most {MAX_SCORE:.3g} in size, as fp32 can hold",
+            fix="Rescale the scores.",
+        )
     return float(label)
 
 
