@@ -142,6 +142,7 @@ def file_with(path, **changed) -> None:
         "blk.0.ffn_up.weight": (12, 8),
         "blk.0.ffn_down.weight": (8, 12),
         **({"rope_freqs.weight": (2,)} if changed.get("freqs") else {}),
+        **changed.get("extra", {}),
     }
     for name, shape in shapes.items():
         if name != changed.get("without"):
@@ -168,6 +169,10 @@ WRONG = {
     "scaled positions": ({"llama.rope.scaling.type": "yarn"}, "unsupported RoPE scaling"),
     "positions by another table": ({"freqs": True}, "unsupported RoPE scaling: its table"),
     "a tensor that lacks": ({"without": "blk.0.ffn_up.weight"}, "missing.*up_proj"),
+    "fewer layers than the file has": (
+        {"extra": {"blk.1.attn_q.weight": (8, 8)}},
+        "no place for .*blk.1.attn_q.weight",
+    ),
     "another tokenizer": (
         {"tokenizer.ggml.tokens": ["a"], "tokenizer.ggml.model": "bert"},
         "unsupported tokenizer model",
@@ -220,6 +225,14 @@ def test_unsupported_files(tmp_path, name):
     with pytest.raises(FirstlightError, match=message) as caught:
         import_lm(tmp_path / "m.gguf")
     assert "m.gguf" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_tensors_that_share_their_bytes_are_refused(tmp_path):
+    file_with(tmp_path / "m.gguf", extra={f"blk.{i}.attn_q.weight": (4096, 8) for i in range(1, 9)})
+    whole = (tmp_path / "m.gguf").read_bytes()
+    (tmp_path / "m.gguf").write_bytes(whole[: -8 * 4096 * 8 * 4 + 1000])  # each of them is small enough
+    with pytest.raises(FirstlightError, match="its tensors are larger than the file"):
+        import_lm(tmp_path / "m.gguf")
 
 
 def test_truncated_files(tmp_path):

@@ -13,6 +13,7 @@ from reference_files import (
     logits,
     model,
     pieces,
+    write_bundle,
     write_gpt1,
     write_gpt2,
     write_hf_bin,
@@ -214,6 +215,15 @@ def test_inconsistent_gpt2_releases(tmp_path):
     with pytest.raises(CheckpointError, match="missing or invalid sizes"):
         import_lm(folder)
     (folder / "hparams.json").write_text(json.dumps(sizes))
+    two = write_gpt2(tmp_path / "two", model("gpt2", n_layer=2, n_head=1, n_embd=8))
+    (two / "hparams.json").write_text(json.dumps(sizes))
+    with pytest.raises(
+        CheckpointError, match=r"two: has weights that its model has no place for .*model/h1/.* and 8 more"
+    ):
+        import_lm(two)
+    write_bundle(two / "model.ckpt", {"x" * 2000: np.zeros(1)})
+    with pytest.raises(CheckpointError, match=r"model.ckpt.index: damaged .*one of 2,000 bytes"):
+        import_lm(two)
     data = folder / "model.ckpt.data-00000-of-00001"
     data.write_bytes(data.read_bytes()[:-8])
     with pytest.raises(CheckpointError, match="is truncated"):

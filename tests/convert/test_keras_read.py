@@ -258,6 +258,7 @@ def test_a_file_that_unpacks_to_far_more_than_itself(preset):
     [
         ({"num_layers": 10**12}, "fewer layers than in its config"),
         ({"num_layers": 3}, "fewer layers"),
+        ({"num_layers": 1}, "more layers than its config"),
         ({"num_layers": -1}, "invalid model config"),
         ({"num_heads": 2}, "n_head=2"),
         ({"num_heads": 7}, "wrong shape"),

@@ -48,6 +48,19 @@ def test_megatron_exact_gelu(tmp_path):
     assert import_lm(tmp_path).config.mlp == "gelu"
 
 
+def test_weights_that_megatrons_model_has_no_place_for(tmp_path):
+    get_exporter("megatron").export(lm("llama", "byte", **SHAPES["llama"]), tmp_path)
+    file = tmp_path / "release" / "mp_rank_00" / "model_optim_rng.pt"
+    checkpoint = torch.load(file, weights_only=False)
+    checkpoint["model"]["decoder.layers.0.self_attention._extra_state"] = torch.zeros(1)
+    torch.save(checkpoint, file)
+    assert import_lm(tmp_path).config.n_layer == checkpoint["args"].num_layers
+    checkpoint["args"].num_layers -= 1
+    torch.save(checkpoint, file)
+    with pytest.raises(CheckpointError, match="has weights that its model has no place for .*decoder.layers"):
+        import_lm(tmp_path)
+
+
 def test_an_invalid_megatron_checkpoint(tmp_path):
     tracker = tmp_path / "latest_checkpointed_iteration.txt"
     for text in ("../../etc", "release", "iter", "7"):

@@ -209,5 +209,10 @@ def test_tables_that_contradict_themselves():
         build_byte_level_bpe(VocabTable(letters, 3), [("a", "b")], ["."])
     with pytest.raises(TokenizerError, match="too long"):
         build_sentencepiece_bpe(VocabTable([*letters, "a" * 1000], 3), [0.0] * 5, add_prefix_space=True)
+    bytes_ = [f"<0x{b:02X}>" for b in range(256)]
+    text = "".join(chr(0x4E00 + i % 200) for i in range(1200))  # every part of a piece is a piece
+    parts = sorted({text[i : i + n] for i in range(200) for n in range(1, 80)})
+    with pytest.raises(TokenizerError, match="pieces that can be split in too many ways"):
+        build_sentencepiece_bpe(VocabTable([*bytes_, *parts], 0), [0.0] * (256 + len(parts)), add_prefix_space=True)
     with pytest.raises(TokenizerError, match="duplicate"):
         build_char_level("aba", source=Path("meta.pkl"))

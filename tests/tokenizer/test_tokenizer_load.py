@@ -278,3 +278,14 @@ def test_damaged_gpt2_files(tmp_path: Path, vocabulary: str, merges: str) -> Non
     (tmp_path / "vocab.bpe").write_text(merges)
     with pytest.raises(TokenizerError, match="cannot be read"):
         import_tokenizer(tmp_path)
+
+
+def test_a_tiktoken_file_with_an_endless_token_or_a_huge_rank(tmp_path: Path) -> None:
+    lines = [f"{base64.b64encode(bytes([b])).decode()} {b}" for b in range(256)]
+    file = tmp_path / "cl100k_x.tiktoken"
+    file.write_text("\n".join([*lines, base64.b64encode(b"ab" * 50_000).decode() + " 256"]))
+    with pytest.raises(TokenizerError, match=r"cl100k_x.tiktoken:257: has a token that is too long"):
+        import_tokenizer(file)
+    file.write_text("\n".join([*lines, base64.b64encode(b"ab").decode() + f" {2**31}"]))
+    with pytest.raises(TokenizerError, match=r"cl100k_x.tiktoken: has an id that is too high .*2,147,483,648"):
+        import_tokenizer(file)

@@ -11,7 +11,7 @@ from firstlight.convert.imported_model import ImportedModel, finite_fp32
 from firstlight.convert.torch_file import is_torch_file, load, state_dict_of
 from firstlight.errors import CheckpointError
 from firstlight.lm import LM, read_config, read_tokenizer
-from firstlight.model import to_hf_state_dict
+from firstlight.model import is_known_buffer, to_hf_state_dict
 
 _CONFIG, _BIN, _INDEX = "config.json", "pytorch_model.bin", "pytorch_model.bin.index.json"
 BIN_FILES = (_BIN, _INDEX, "pytorch_model-*.bin")  # patterns of files to fetch from the hub
@@ -47,6 +47,10 @@ def read(path: Path) -> ImportedModel:
     weights: dict[str, Tensor] = {}
     for file in _weight_files(folder):
         for name, tensor in state_dict_of(load(file), file).items():
+            if not tensor.is_floating_point() and not is_known_buffer(name):
+                raise CheckpointError(
+                    "is not a weight of a supported type", where=f"{file}: {name}", found=str(tensor.dtype)
+                )
             if tensor.is_floating_point():
                 weights[name] = finite_fp32(f"{file}: {name}", tensor) if tensor.ndim != 0 else tensor
     return ImportedModel("Hugging Face, .bin", config, weights, read_tokenizer(folder), metadata)

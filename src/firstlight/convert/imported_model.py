@@ -1,6 +1,6 @@
 """``ImportedModel``: what every importer returns, and the checks that importers share."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,24 @@ def model_config(path: Path, **fields: Any) -> ModelConfig:
         key = ".".join(map(str, first["loc"]))
         reason = first["msg"].removeprefix("Value error, ")
         raise CheckpointError(f"invalid model config: {key + ': ' if key else ''}{reason}", where=path) from error
+
+
+def refuse_surplus(names: Iterable[str], where: object) -> None:
+    """Refuse a file with weights that its model has no place for: without them it would be another model.
+
+    Args:
+        names: of these weights.
+        where: the file.
+
+    Raises:
+        CheckpointError: there is one.
+    """
+    surplus = sorted(names)
+    if surplus:
+        more = f" and {len(surplus) - 4} more" if len(surplus) > 4 else ""
+        raise CheckpointError(
+            "has weights that its model has no place for", where=where, found=", ".join(surplus[:4])[:200] + more
+        )
 
 
 def finite_fp32(name: str, tensor: Tensor) -> Tensor:

@@ -75,6 +75,8 @@ def read(path: Path) -> ImportedModel:
         )
     layout = _legacy_layout if version == 0 else _layout
     weights = _read_weights(file, layout(config), group_size)
+    if file.remaining:
+        raise CheckpointError("has bytes after its last weight", where=path, found=f"{file.remaining:,}")
     return ImportedModel(
         "llama2.c",
         config,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from firstlight.convert.formats import Exporter, Importer
-from firstlight.convert.imported_model import ImportedModel, finite_fp32, model_config
+from firstlight.convert.imported_model import ImportedModel, finite_fp32, model_config, refuse_surplus
 from firstlight.convert.torch_file import load, state_dict_of
 from firstlight.errors import CheckpointError, UsageError
 from firstlight.lm import LM
@@ -216,9 +216,12 @@ def _to_megatron(c: ModelConfig, weights: dict[str, Tensor]) -> dict[str, Tensor
 
 
 def _from_megatron(c: ModelConfig, weights: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
+    used = {_HEAD} if c.tied else set()
+
     def get(name: str) -> Tensor:
         if name not in weights:
             raise CheckpointError("missing weight", where=file, expected=name)
+        used.add(name)
         return finite_fp32(f"{file}: {name}", weights[name])
 
     converted = {}
@@ -237,6 +240,8 @@ def _from_megatron(c: ModelConfig, weights: dict[str, Tensor], file: Path) -> di
                 raise CheckpointError("wrong width of an MLP", where=file, found=tuple(fc1.shape))
             converted |= {f"{hf_layer}.{name}": part for name, part in zip(_QKV, qkv, strict=True)}
             converted |= {f"{hf_layer}.{name}": part for name, part in zip(_GATE_UP, fc1.chunk(2), strict=True)}
+    # Transformer Engine keeps its state among the weights.
+    refuse_surplus((n for n in weights if n not in used and not n.endswith(("_extra_state", "inv_freq"))), file)
     return converted
 
 

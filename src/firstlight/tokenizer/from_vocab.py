@@ -6,6 +6,7 @@ the token that they make give the same result, which is how ``tokenizers`` repre
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
@@ -18,6 +19,7 @@ from firstlight.tokenizer.tokenizer import END_OF_TEXT, UNKNOWN, Tokenizer
 from firstlight.tokenizer.tokenizer_json import is_byte_token
 
 _SPACE = "▁"  # how SentencePiece writes a space
+_MERGES_PER_PIECE, _MIN_MERGES = 8, 1 << 18  # published models have two or three per piece
 _MAX_PIECE_CHARACTERS = 512  # every split of a piece is tried, so the cost grows with its length
 
 
@@ -114,13 +116,19 @@ def build_sentencepiece_bpe(table: VocabTable, scores: Sequence[float], *, add_p
     if sum(map(is_byte_token, table.tokens)) < 256:
         raise TokenizerError("lacks tokens for the 256 bytes", where=table.source, expected="<0x00> to <0xFF>")
     unmerged = table.special_ids | table.added_ids | {i for i, token in enumerate(table.tokens) if is_byte_token(token)}
-    merges = [
+    splits = (
         (-scores[i], i, token[:n], token[n:])
         for i, token in enumerate(table.tokens)
         if i not in unmerged
         for n in range(1, len(token))
         if token[:n] in ids and token[n:] in ids
-    ]
+    )
+    limit = _MIN_MERGES + _MERGES_PER_PIECE * len(ids)
+    merges = list(islice(splits, limit + 1))
+    if len(merges) > limit:
+        raise TokenizerError(
+            "has pieces that can be split in too many ways", where=table.source, expected=f"at most {limit:,} splits"
+        )
     merges.sort(key=lambda merge: (merge[0], merge[1], ids[merge[2]], ids[merge[3]]))
     inner = Inner(
         models.BPE(

@@ -18,6 +18,7 @@ from firstlight.tokenizer.tokenizer import END_OF_TEXT, Tokenizer
 from firstlight.tokenizer.tokenizer_json import bytes_to_token, prepended_token
 from firstlight.tokenizer.untrusted import check_ids, is_library_error
 
+_MAX_TOKEN_CHARACTERS = 1 << 14  # recovering the merges of a token takes time in proportion to the square of its length
 # What a .tiktoken file does not contain, by the prefix of its name: split pattern, and id of end-of-text.
 _TIKTOKEN_ENCODINGS = {
     "cl100k": ("llama3", 100_257),
@@ -92,6 +93,13 @@ def _read_ranks(path: Path) -> dict[bytes, int]:
         if not line.strip():
             continue
         token, _, rank = line.partition(b" ")
+        if len(token) > _MAX_TOKEN_CHARACTERS:
+            raise TokenizerError(
+                "has a token that is too long",
+                where=f"{path}:{number}",
+                found=f"{len(token):,} characters of base64",
+                expected=f"at most {_MAX_TOKEN_CHARACTERS:,}",
+            )
         try:
             ranks[base64.b64decode(token, validate=True)] = int(rank)
         except ValueError as error:

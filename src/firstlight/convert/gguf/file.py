@@ -67,6 +67,9 @@ class GGUFFile:
         for _ in range(n_tensors):
             name = self._text()
             self.tensors[name] = self._tensor_info(name)
+        # Every type takes at least one bit per weight; several tensors may not share their bytes.
+        if sum(math.prod(info.shape) for info in self.tensors.values()) > 8 * file.size:
+            raise CheckpointError("is truncated or damaged: its tensors are larger than the file", where=path)
         alignment = self.metadata.get("general.alignment", 32)
         if not isinstance(alignment, int) or not 0 < alignment <= 1 << 20:
             raise CheckpointError("invalid alignment", where=path, found=alignment)
@@ -138,7 +141,6 @@ class GGUFFile:
             raise CheckpointError("invalid number of dimensions", where=f"{self.path}: {name}", found=n_dimensions)
         sizes = self._file.unpack("Q" * n_dimensions)
         ggml_type, offset = self._file.unpack("IQ")
-        # Every type takes at least one bit per weight.
-        if 0 in sizes or math.prod(sizes) > 8 * self._file.size:
+        if 0 in sizes or math.prod(sizes) > 8 * self._file.size:  # at least one bit per weight
             raise CheckpointError("invalid shape of a tensor", where=f"{self.path}: {name}", found=sizes)
         return TensorInfo(tuple(reversed(sizes)), ggml_type, offset)

@@ -1,5 +1,6 @@
 """Import a GGUF file: families gpt2, llama and modern (llama.cpp's gpt2, llama and qwen3)."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,12 @@ from firstlight.convert.gguf.names import (
     rope_factors,
     tensor_names,
 )
-from firstlight.convert.imported_model import ImportedModel, finite_fp32, model_config
+from firstlight.convert.imported_model import ImportedModel, finite_fp32, model_config, refuse_surplus
 from firstlight.errors import CheckpointError
 from firstlight.model import ModelConfig, RopeScaling
 from firstlight.tokenizer import Tokenizer, VocabTable, build_byte_level_bpe, build_sentencepiece_bpe
 
+_KNOWN_EXTRA = re.compile(rf"{re.escape(ROPE_FACTORS)}|blk\.\d+\.attn_rot_embd")  # tables that are computed here
 _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED = 2, 3, 4, 5  # types of tokens
 
 
@@ -47,6 +49,7 @@ def read(path: Path) -> ImportedModel:
     file = GGUFFile(path)
     config = _config(file)
     weights = _Weights(file, config)
+    refuse_surplus((name for name in weights.surplus if not _KNOWN_EXTRA.fullmatch(name)), path)
     tokenizer = _tokenizer(file) if "tokenizer.ggml.tokens" in file.metadata else None
     name = file.metadata.get("general.name")
     return ImportedModel("GGUF", config, weights, tokenizer, {"imported from": f"GGUF {name or path.name}"})
@@ -58,6 +61,11 @@ class _Weights(Mapping[str, Tensor]):
     def __init__(self, file: GGUFFile, config: ModelConfig) -> None:
         self._file, self._config = file, config
         self._names = tensor_names(config)
+
+    @property
+    def surplus(self) -> set[str]:
+        """Names in the file that the model has no place for."""
+        return set(self._file.tensors) - set(self._names.values())
 
     def __getitem__(self, name: str) -> Tensor:
         gguf_name = self._names[name]

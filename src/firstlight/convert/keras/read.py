@@ -190,6 +190,8 @@ def _check_sizes(file: "HDF5File", group_of: Callable[[str], str], config: Model
     n_layer = next((i for i in range(config.n_layer) if f"{group_of(f'blocks_{i}_norm1')}/0" not in file), None)
     if n_layer is not None:
         raise CheckpointError("fewer layers than in its config", where=where, found=n_layer, expected=config.n_layer)
+    if f"{group_of(f'blocks_{config.n_layer}_norm1')}/0" in file:
+        raise CheckpointError("has more layers than its config", where=where, expected=config.n_layer)
     shape = (config.block_size, config.head_dim)
     if config.rotary and (found := file.shape(f"{group_of('rotary_cos')}/0")) != shape:
         raise CheckpointError("wrong shape of the rotary tables", where=where, found=found, expected=shape)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from firstlight.convert.formats import Importer
-from firstlight.convert.imported_model import ImportedModel, finite_fp32, model_config
+from firstlight.convert.imported_model import ImportedModel, finite_fp32, model_config, refuse_surplus
 from firstlight.convert.openai.tf_checkpoint import TFCheckpoint
 from firstlight.errors import CheckpointError
 from firstlight.model import ModelConfig
@@ -49,6 +49,8 @@ def read(folder: Path) -> ImportedModel:
         # Linear layers are convolutions of width 1.
         tensor = tensor[0] if tensor.ndim == 3 and len(tensor) == 1 else tensor
         weights[name] = finite_fp32(f"{folder}: {tf_name}", tensor)
+    others = set(checkpoint.names) - set(_names(config.n_layer))
+    refuse_surplus((name for name in others if name.startswith("model/") and "Adam" not in name), folder)
     has_tokenizer = (folder / "encoder.json").is_file() and (folder / "vocab.bpe").is_file()
     tokenizer = import_tokenizer(folder) if has_tokenizer else None
     return ImportedModel("GPT-2", config, weights, tokenizer, {"imported from": "OpenAI GPT-2"})

@@ -20,6 +20,7 @@ from firstlight.files import BoundedReader, iter_fields, read_varint
 _MAGIC = 0xDB4775248B80FB57
 _FOOTER_BYTES = 48
 _MAX_SHARDS = 10_000
+_MAX_KEYS, _MAX_KEY_BYTES = 100_000, 1024  # keys share prefixes, so that a small file could hold many long ones
 _DTYPES: dict[int, np.dtype] = {
     1: np.dtype("<f4"),
     2: np.dtype("<f8"),
@@ -65,6 +66,7 @@ class TFCheckpoint:
         data.offset = 0
         content = data.read(data.size)
         self._entries: dict[str, _Entry] = {}
+        self._n_keys = self._n_read = 0
         n_shards = 1
         for _, handle in self._block(content, index_block):
             for key, value in self._block(content, self._block_handle(handle, 0)[0]):
@@ -75,6 +77,7 @@ class TFCheckpoint:
         if not 0 < n_shards <= _MAX_SHARDS:
             raise self._damaged(f"{n_shards} data files")
         self._n_shards = n_shards
+        self._data_bytes = sum(path.stat().st_size for path in prefix.parent.glob(f"{prefix.name}.data-*"))
 
     @property
     def names(self) -> list[str]:
@@ -99,6 +102,9 @@ class TFCheckpoint:
             )
         file = f"{self._prefix.name}.data-{entry.shard:05d}-of-{self._n_shards:05d}"
         data = BoundedReader(self._prefix.with_name(file), CheckpointError)
+        self._n_read += entry.size
+        if self._n_read > self._data_bytes:
+            raise self._damaged("tensors that are larger than the data")
         data.offset = entry.offset
         return np.array(data.read_array(dtype, entry.shape))
 
@@ -128,6 +134,9 @@ class TFCheckpoint:
             if shared > len(key) or at + unshared + length > end:
                 raise self._damaged(f"an entry at byte {offset + at}")
             key = key[:shared] + block[at : at + unshared]
+            self._n_keys += 1
+            if self._n_keys > _MAX_KEYS or len(key) > _MAX_KEY_BYTES:
+                raise self._damaged(f"{self._n_keys:,} names, one of {len(key):,} bytes")
             yield key, block[at + unshared : at + unshared + length]
             at += unshared + length
 
