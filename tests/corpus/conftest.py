@@ -23,6 +23,8 @@ class Web:
         ranges: whether parts are sent.
         wrong_part: say another place once.
         sized: send the length.
+        length: the length that is sent instead.
+        redirect: where the client is sent instead.
         tag: the ETag that is sent, and what If-Range is compared with.
         before: called before each answer.
         requests, validators: what was asked: path and Range, If-Range.
@@ -35,6 +37,8 @@ class Web:
     ranges: bool = True
     wrong_part: bool = False
     sized: bool = True
+    length: str | None = None
+    redirect: str | None = None
     tag: str = '"one"'
     before: Callable[[], Any] = lambda: None
     requests: list[tuple[str, str | None]] = field(default_factory=list)
@@ -60,6 +64,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         web.requests.append((self.path, wanted))
         web.validators.append(self.headers.get("If-Range"))
         web.before()
+        if web.redirect:
+            self.send_response(HTTPStatus.FOUND)
+            self.send_header("Location", web.redirect)
+            self.end_headers()
+            return
         if web.statuses:
             self.send_error(web.statuses.pop(0))
             return
@@ -84,7 +93,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if web.tag:
             self.send_header("ETag", web.tag)
         if web.sized:
-            self.send_header("Content-Length", str(len(data) - start))
+            self.send_header("Content-Length", web.length or str(len(data) - start))
         self.end_headers()
         most = web.cuts.pop(0) if web.cuts else len(data)
         self.wfile.write(data[start : start + most])

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -231,6 +233,45 @@ def test_what_is_no_web_address(cache: Path):
     with pytest.raises(CorpusError, match="is not an http or https URL"):
         fetch("file:///etc/passwd", cache / "file.txt")
     assert not (cache / "file.txt").exists()
+
+
+@pytest.mark.parametrize("address", ["file:///etc/passwd", "ftp://127.0.0.1/file", "data:text/plain,x"])
+def test_a_redirect_to_what_is_no_web_address(web: Any, target: Path, address: str):
+    web.redirect = address
+    with pytest.raises(CorpusError, match="cannot be fetched: HTTP 302"):
+        get(web, target)
+    assert not target.exists()
+
+
+def test_a_redirect_from_https_to_http_is_refused():
+    request = urllib.request.Request("https://example.org/file")
+    with pytest.raises(urllib.error.HTTPError, match="redirects to http://example"):
+        module._Redirects().redirect_request(request, None, 302, "", {}, "http://example.org/file")
+    assert module._Redirects().redirect_request(request, None, 302, "", {}, "https://example.org/b") is not None
+
+
+@pytest.mark.parametrize("length", ["-1", "1e3", "+10", "0x10", "9" * 400, "9" * 5000, "ten", "1,0"])
+def test_an_invalid_length(web: Any, target: Path, length: str):
+    web.length = length
+    with pytest.raises(CorpusError, match="the server sent an invalid Content-Length") as caught:
+        get(web, target)
+    assert len(str(caught.value)) < 300
+    assert names(target.parent) - {"file.txt.lock", "file.txt.part.etag"} == set()
+
+
+@pytest.mark.parametrize("sized", [True, False])
+def test_a_file_that_is_too_large_is_not_fetched(web: Any, target: Path, sized: bool):
+    web.sized = sized
+    with pytest.raises(CorpusError, match=r"too large to fetch .*at most 300,000\)\. Raise corpus\.max_download_bytes"):
+        fetch(f"{web.url}/file", target, RIGHT, max_bytes=300_000, pause=0.001)
+    assert not [p for p in target.parent.iterdir() if p.name.endswith((".part", ".txt"))]
+    assert fetch(f"{web.url}/file", target, RIGHT, max_bytes=len(DATA), pause=0.001).read_bytes() == DATA
+
+
+def test_an_endless_file_with_an_absurd_length(web: Any, target: Path):
+    web.length = "9" * 18
+    with pytest.raises(CorpusError, match="is too large to fetch"):
+        get(web, target)
 
 
 class _Full:

@@ -163,3 +163,13 @@ def test_hostile_files_get_one_line_and_no_memory(tmp_path: Path, name: str, pac
         list(opened(path, size=8).corpus)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_an_image_that_cannot_be_read_is_skipped_by_setting(tmp_path: Path):
+    for name, data in (("a", b"\x89PNG\r\n\x1a\n"), ("b", png_of(8, 8)), ("c", b"")):
+        (tmp_path / f"{name}.png").write_bytes(data)
+    with pytest.raises(CorpusError, match=r"a\.png: is not a readable PNG"):
+        open_images([str(tmp_path)], ImageSettings(), CorpusSettings())
+    found = open_images([str(tmp_path)], ImageSettings(), CorpusSettings(on_bad_document="skip"))
+    assert len(list(found.corpus)) == len(list(found.sample(1))) == 1
+    assert found.corpus.tally.dropped == {"unreadable": 2}

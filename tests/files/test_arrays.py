@@ -70,3 +70,18 @@ def test_an_idx_file(tmp_path: Path) -> None:
     (tmp_path / "idx").write_bytes(data[:10])
     with pytest.raises(CorpusError, match="truncated within its header"):
         load_array(tmp_path / "idx", max_size=6)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [f"({'9' * 400},)", f"({'9' * 4000}, {'9' * 4000})", f"({'9' * 5000},)", "(0, 9223372036854775807, 4)", "(-1,)"],
+)
+def test_sizes_that_no_file_has(tmp_path: Path, shape: str) -> None:
+    header = f"{{'descr': '<i4', 'fortran_order': False, 'shape': {shape}}}".encode()
+    (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x01\0" + len(header).to_bytes(2, "little") + header)
+    with pytest.raises(CorpusError, match="invalid") as caught:
+        load_array(tmp_path / "a.npy", max_size=100)
+    assert len(str(caught.value)) < 300
+    (tmp_path / "a.idx").write_bytes(b"\0\0\x08\x04" + b"\0\0\0\0" + b"\xff" * 12)
+    with pytest.raises(CorpusError, match="invalid shape"):
+        load_array(tmp_path / "a.idx", max_size=100)

@@ -103,3 +103,12 @@ def test_an_input_without_the_label_that_leads_its_lines_keeps_its_words(tmp_pat
     assert next(rows).texts == ("a fine film",)
     with pytest.raises(CorpusError, match=r"new.txt:2: has no label where .*found A; expected one of 0, 1"):
         next(rows)
+
+
+@pytest.mark.parametrize("score", ["9" * 400, "1e400", "nan"])
+def test_a_score_that_no_float_holds_is_refused(tmp_path: Path, score: str) -> None:
+    toml = 'kind = "regression"\n[data]\ntrain = "a.jsonl"\n' + TEXT
+    rows = "".join(f'{{"text": "row {i}", "label": {i}}}\n' for i in range(20))
+    files = {"a_jsonl": rows + f'{{"text": "last", "label": {score}}}\n'.replace("nan", "NaN")}
+    with pytest.raises(CorpusError, match="is not a score|has no label|not valid"):
+        read(tmp_path, toml, **files)

@@ -117,3 +117,87 @@ def test_ways_of_writing_that_do_not_exist(tmp_path: Path, line: str, told: str)
     (tmp_path / "t.toml").write_text(f'kind = "text"\n[data]\ntrain = "x.csv"\n{line}\n[columns]\ntext = "t"\n')
     with pytest.raises(ConfigError, match=told):
         read_spec(tmp_path / "t.toml")
+
+
+SMALL = {"limits": {"max_document_bytes": 1 << 16}}
+
+
+def test_members_of_a_zip_file_are_read_within_the_limits(tmp_path: Path) -> None:
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("good/a.txt", "text")
+        file.writestr("bad/b.txt", "x" * 70_000)
+    assert len(read(path)) == 2
+    with pytest.raises(
+        CorpusError, match=r"x\.zip!bad/b\.txt: the member is too large .* data\.limits\.max_document_bytes"
+    ):
+        read(path, **SMALL)
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\x01\x02") + 8] = 1
+    path.write_bytes(data)
+    with pytest.raises(CorpusError, match=r"x\.zip!\w+/\w\.txt: is encrypted\. Unpack it"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("x.json", b'[{"a": "' + b"x" * 70_000 + b'"}]'),
+        ("x.jsonl", b'{"a": "' + b"x" * 70_000 + b'"}'),
+        ("x.csv", b"a\n" + b"x" * 70_000),
+        ("x.tsv", b"a\n" + b"x" * 70_000),
+        ("x/good/a.txt", b"x" * 70_000),
+    ],
+)
+def test_a_row_is_held_within_the_limit(tmp_path: Path, name: str, data: bytes) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    path = tmp_path / Path(name).parts[0]
+    assert len(read(path)) == 1
+    with pytest.raises(CorpusError, match=r"is too large .*raise data\.limits\.max_document_bytes"):
+        read(path, **SMALL)
+
+
+def test_a_list_in_json_is_read_one_record_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps([{"a": "x" * 1000}] * 100))
+    assert len(read(path, **SMALL)) == 100
+    path.write_text(path.read_text() + " more")
+    with pytest.raises(CorpusError, match="it has data after its end"):
+        read(path)
+    path.write_text('{"b": [1, {"c": [{"a": 1}]}]}')
+    assert read(path, field="b.1.c") == [{"a": 1}]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [("[" * 100_000, "nested too deeply"), ("[" + "1" * 5000 + "]", "too many digits"), ("", "Expect")],
+)
+def test_json_that_python_cannot_hold(tmp_path: Path, text: str, problem: str) -> None:
+    for name in ("x.json", "x.jsonl"):
+        (tmp_path / name).write_text(text and text + "\n")
+        if text or name == "x.json":
+            with pytest.raises(CorpusError, match=problem):
+                read(tmp_path / name)
+
+
+def test_a_device_is_no_task_file() -> None:
+    with pytest.raises(CorpusError, match=r"/dev/zero: is not a regular file \(found a device"):
+        read(Path("/dev/zero"))
+
+
+def test_links_that_leave_a_folder_of_labels(tmp_path: Path) -> None:
+    for name in ("data/good/a.txt", "data/bad/b.txt", "outside/c.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / "data/good/c.txt").symlink_to(tmp_path / "outside/c.txt")
+    assert len(read(tmp_path / "data")) == 2
+    assert len(read(tmp_path / "data", follow_symlinks=True)) == 3
+    (tmp_path / "data/c.csv").symlink_to(tmp_path / "outside/c.txt")
+    files = DataFiles.model_validate({"train": "x", "folder": str(tmp_path / "data")})
+    with pytest.raises(CorpusError, match="no such file"):
+        resolve_names(files, "*.csv", "train")
+    assert resolve_names(files, "c.csv", "train") == [tmp_path / "data/c.csv"]
+    followed = files.model_copy(update={"follow_symlinks": True})
+    assert resolve_names(followed, "*.csv", "train") == [tmp_path / "data/c.csv"]

@@ -7,7 +7,7 @@ from firstlight.corpus.ids import open_ids
 from firstlight.corpus.images import Images, open_images, read_images
 from firstlight.corpus.named import load_catalogue
 from firstlight.corpus.readers import READERS, Reader
-from firstlight.corpus.settings import CorpusSettings, IdSettings, ImageSettings
+from firstlight.corpus.settings import CorpusSettings, IdSettings, ImageSettings, LimitSettings
 from firstlight.corpus.sources import corpus_names
 from firstlight.corpus.tally import Tally
 
@@ -19,6 +19,7 @@ __all__ = [
     "ImageSettings",
     "Images",
     "Kind",
+    "LimitSettings",
     "Reader",
     "Source",
     "Tally",

@@ -50,7 +50,7 @@ class Source:
         """Return a SHA-256 over the bytes and the settings of reading; computed once."""
         if self._fingerprint is None:
             # What decides only whether a reading succeeds does not change its documents.
-            exclude = {"readers", "follow_symlinks"}
+            exclude = {"readers", "follow_symlinks", "max_download_bytes"}
             if self._settings.on_bad_document == "error":
                 exclude |= {"on_bad_document", "limits"}
             settings = self._settings.model_dump(mode="json", exclude=exclude)

@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import re
 import time
 import urllib.error
 import urllib.request
@@ -19,32 +20,50 @@ _TRIES = 4
 _BLOCK = 1 << 18
 _TIMEOUT_SECONDS = 30
 _TRY_AGAIN = (408, 425, 429)
+_LENGTH = re.compile(r"[0-9]{1,18}")
+MAX_DOWNLOAD_BYTES = 16 << 30
 
 
-def fetch(url: str, target: Path, expected: str | None = None, *, pause: float = 1.0) -> Path:
+def fetch(
+    url: str,
+    target: Path,
+    expected: str | None = None,
+    *,
+    max_bytes: int = MAX_DOWNLOAD_BYTES,
+    pause: float = 1.0,
+) -> Path:
     """Return ``target``, fetched from ``url`` unless it is there already, with the right SHA-256.
 
     Args:
         url: the address of the file.
         target: where it is kept.
         expected: its SHA-256; where None, the first download's is recorded and checked from then on.
+        max_bytes: the most that is fetched.
         pause: seconds before the first retry; doubled for each further one.
 
     Raises:
-        CorpusError: no connection, a response that is not a file, or content with another SHA-256 than expected.
+        CorpusError: no connection, a response that is not a file or too large, or content with another SHA-256 than
+            expected.
         StorageError: the cache cannot be written.
     """
-    fetch_checked(url, target, expected, pause=pause)
+    fetch_checked(url, target, expected, max_bytes=max_bytes, pause=pause)
     return target
 
 
-def fetch_checked(url: str, target: Path, expected: str | None = None, *, pause: float = 1.0) -> str:
+def fetch_checked(
+    url: str,
+    target: Path,
+    expected: str | None = None,
+    *,
+    max_bytes: int = MAX_DOWNLOAD_BYTES,
+    pause: float = 1.0,
+) -> str:
     """Like ``fetch``, but return the SHA-256 of the file, so that the caller need not compute it again."""
     recorded = target.with_name(f"{target.name}.sha256")
     if not target.is_file():
         with exclusive_lock(target):
             if not target.is_file():
-                return _download(url, target, expected or _known(recorded), recorded, pause)
+                return _download(url, target, expected or _known(recorded), recorded, max_bytes, pause)
     # A file that is there is only read, so that a cache may be shared and read-only.
     found = sha256(target)
     known = expected or _known(recorded)
@@ -81,9 +100,9 @@ def exclusive_lock(target: Path) -> Iterator[None]:
         ) from error
 
 
-def _download(url: str, target: Path, known: str | None, recorded: Path, pause: float) -> str:
+def _download(url: str, target: Path, known: str | None, recorded: Path, max_bytes: int, pause: float) -> str:
     part = target.with_name(f"{target.name}.part")
-    _with_retries(url, part, target, pause)
+    _with_retries(url, part, target, max_bytes, pause)
     found = sha256(part)
     if known is None:
         progress.notice(f"{target.name}: no SHA-256 is known, so this download's is recorded")
@@ -125,7 +144,7 @@ def _check(found: str, known: str, file: Path, url: str, recorded: Path) -> None
     )
 
 
-def _with_retries(url: str, part: Path, target: Path, pause: float) -> None:
+def _with_retries(url: str, part: Path, target: Path, max_bytes: int, pause: float) -> None:
     """Transfer until it is done; a try that brought new bytes does not count as failed."""
     if not url.startswith(("https://", "http://")):
         raise CorpusError("is not an http or https URL", where=url)
@@ -134,7 +153,7 @@ def _with_retries(url: str, part: Path, target: Path, pause: float) -> None:
     while True:
         before = _size(part)
         try:
-            _transfer(url, part, target.name)
+            _transfer(url, part, target.name, max_bytes)
             return
         except urllib.error.HTTPError as error:
             with error:
@@ -159,7 +178,7 @@ class _Broken(Exception):
     """The connection ended before the file did."""
 
 
-def _transfer(url: str, part: Path, name: str) -> None:
+def _transfer(url: str, part: Path, name: str, max_bytes: int) -> None:
     """Fetch the missing end of ``part``; all of it if the server does not support ranges or has another file now."""
     have = _size(part)
     headers = {"User-Agent": "firstlight"}
@@ -168,7 +187,8 @@ def _transfer(url: str, part: Path, name: str) -> None:
         if _validator(part).is_file() and (tag := _validator(part).read_text(encoding="latin-1")):
             headers["If-Range"] = tag
     try:
-        answer = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT_SECONDS)  # noqa: S310
+        request = urllib.request.Request(url, headers=headers)  # noqa: S310 - http or https
+        answer = urllib.request.build_opener(_Redirects).open(request, timeout=_TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
         if error.code != 416 or not have:
             raise
@@ -183,12 +203,56 @@ def _transfer(url: str, part: Path, name: str) -> None:
         if answer.status == 206 and not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
             part.unlink(missing_ok=True)
             raise _Broken("the server sent a range other than the requested one")
-        _write(answer, part, have if answer.status == 206 else 0, name)
+        try:
+            _write(answer, part, have if answer.status == 206 else 0, name, max_bytes)
+        except CorpusError:
+            part.unlink(missing_ok=True)
+            raise
 
 
-def _write(answer: Any, part: Path, have: int, name: str) -> None:
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Refuses to be sent to anything but a web address, or from https to http."""
+
+    def redirect_request(  # noqa: D102, PLR0913 - of the base class
+        self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        allowed = ("https://",) if req.full_url.lower().startswith("https://") else ("https://", "http://")
+        if not newurl.lower().startswith(allowed):
+            raise urllib.error.HTTPError(newurl, code, f"redirects to {newurl[:200]}", headers, fp)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _content_length(answer: Any) -> int | None:
+    """Return the number of bytes that the server announces, or None.
+
+    Raises:
+        CorpusError: it is not a number, or has too many digits.
+    """
     length = answer.headers.get("Content-Length")
-    total = have + int(length) if length else None
+    if length is None:
+        return None
+    if not _LENGTH.fullmatch(length.strip()):
+        raise CorpusError(
+            "the server sent an invalid Content-Length", where=answer.url, found=repr(length[:40]), expected="a number"
+        )
+    return int(length)
+
+
+def _check_length(n_bytes: int, max_bytes: int, url: str) -> None:
+    if n_bytes > max_bytes:
+        raise CorpusError(
+            "is too large to fetch",
+            where=url,
+            found=f"{n_bytes:,} bytes or more",
+            expected=f"at most {max_bytes:,}",
+            fix="Raise corpus.max_download_bytes.",
+        )
+
+
+def _write(answer: Any, part: Path, have: int, name: str, max_bytes: int) -> None:
+    length = _content_length(answer)
+    total = None if length is None else have + length
+    _check_length(total or 0, max_bytes, answer.url)
     with storage_errors(part), progress.task(f"fetch {name}", total, "B") as task:
         if have == 0:
             tag = answer.headers.get("ETag", "")
@@ -199,6 +263,7 @@ def _write(answer: Any, part: Path, have: int, name: str) -> None:
                 file.write(block)
                 task.advance(len(block))
                 have += len(block)
+                _check_length(have, max_bytes, answer.url)
     if total is not None and have < total:
         raise _Broken(f"connection closed after {have} of {total} bytes")
 

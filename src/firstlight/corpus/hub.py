@@ -13,6 +13,7 @@ from firstlight.corpus.raw_source import RawSource, hash_files, hash_text
 from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.tally import Tally
 from firstlight.errors import CorpusError, MissingExtra, UsageError
+from firstlight.files.folders import list_folder
 from firstlight.types import Document
 
 PREFIX = "hf:"
@@ -50,6 +51,6 @@ def hub_source(name: str) -> RawSource:
                 yield Document(text, where)
 
     folder = Path(dataset)
-    files = [p for p in sorted(folder.rglob("*")) if p.is_file()] if folder.is_dir() else []
+    files = list_folder(folder).files if folder.is_dir() else []
     identity = (lambda: hash_text(f"{name} {hash_files(files)}")) if files else (lambda: hash_text(name))
     return RawSource(name, read, sum(p.stat().st_size for p in files), identity)

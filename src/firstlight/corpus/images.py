@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
@@ -17,6 +18,7 @@ import numpy as np
 
 from firstlight.corpus.corpus import Corpus, Source
 from firstlight.corpus.detect_kind import ARRAY_SUFFIXES, IMAGE_SUFFIXES, expand_user, is_image_file, list_files
+from firstlight.corpus.fields import skip_or_raise
 from firstlight.corpus.image_ops import center_crop_resize, read_image, to_grayscale, to_rgb
 from firstlight.corpus.raw_source import RawSource, hash_files
 from firstlight.corpus.settings import CorpusSettings, ImageSettings
@@ -24,6 +26,7 @@ from firstlight.corpus.tally import Tally
 from firstlight.errors import CorpusError, UsageError
 from firstlight.files.arrays import ArrayHeader, iter_chunks, load_array, read_array_header
 from firstlight.files.compression import open_compressed
+from firstlight.files.limits import Limits
 from firstlight.types import Document
 
 _DEFAULT_SIZE = 32
@@ -45,7 +48,7 @@ class _ImageSet(Protocol):
     def colored(self) -> bool: ...
     @property
     def side(self) -> int | None: ...
-    def read(self, every: int = 1) -> Iterator[Document]: ...
+    def read(self, every: int, report: Callable[[CorpusError], None]) -> Iterator[Document]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ def open_images(names: Sequence[str], settings: ImageSettings, reading: CorpusSe
     """
     if settings.labels not in ("auto", "none") and len(names) > 1:
         raise UsageError("a file of labels is for one source", where="image.labels", found=" ".join(names))
-    found = [_image_set(name, settings.labels) for name in names]
+    found = [_image_set(name, settings.labels, reading) for name in names]
     image_sets = [images for _, images in found]
     classes = set().union(*(images.classes for images in image_sets))
     unlabelled = next((name for name, images in found if not images.classes), None)
@@ -94,7 +97,7 @@ def open_images(names: Sequence[str], settings: ImageSettings, reading: CorpusSe
 
     def sample(every: int) -> Iterator[np.ndarray]:
         for images in image_sets:
-            for document in images.read(every):
+            for document in images.read(every, partial(skip_or_raise, settings=reading, tally=Tally())):
                 yield convert(center_crop_resize(np.asarray(document.content), size))
 
     return Images(
@@ -131,8 +134,8 @@ def _image_source(name: str, images: _ImageSet, settings: ImageSettings) -> RawS
     assert size is not None
     convert = to_rgb if settings.colors == "palette" else to_grayscale
 
-    def read(_settings: CorpusSettings, _tally: Tally) -> Iterator[Document]:
-        for document in images.read():
+    def read(reading: CorpusSettings, tally: Tally) -> Iterator[Document]:
+        for document in images.read(1, partial(skip_or_raise, settings=reading, tally=tally)):
             assert isinstance(document.content, np.ndarray)
             # Resize first, then convert: grey and colour files of one image get the same brightness.
             yield replace(document, content=convert(center_crop_resize(document.content, size)))
@@ -146,16 +149,16 @@ def _image_source(name: str, images: _ImageSet, settings: ImageSettings) -> RawS
     return RawSource(name, read, images.count, identity)
 
 
-def _image_set(name: str, labels: str) -> tuple[str, _ImageSet]:
-    files = list_files(name, (*IMAGE_SUFFIXES, *ARRAY_SUFFIXES))
+def _image_set(name: str, labels: str, reading: CorpusSettings) -> tuple[str, _ImageSet]:
+    files = list_files(name, (*IMAGE_SUFFIXES, *ARRAY_SUFFIXES), follow_symlinks=reading.follow_symlinks)
     image_files = [
         file for file in files if file.suffix.lower() in IMAGE_SUFFIXES or (len(files) == 1 and is_image_file(file))
     ]
     if image_files:
-        return name, _image_files(image_files, labels)
+        return name, _image_files(image_files, labels, reading)
     if len(files) != 1:
         raise UsageError("is not a single file of images", where=name, found=f"{len(files)} files", fix="Name one.")
-    return name, _image_array(files[0], labels)
+    return name, _image_array(files[0], labels, reading.read_limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,13 +176,18 @@ class _ImageFiles:
     def classes(self) -> set[str]:
         return set(self.names)
 
-    def read(self, every: int = 1) -> Iterator[Document]:
+    def read(self, every: int, report: Callable[[CorpusError], None]) -> Iterator[Document]:
         for i in range(0, len(self.files), every):
             meta = {"label": self.names[i]} if self.names else {}
-            yield Document(read_image(self.files[i]), str(self.files[i]), meta)
+            try:
+                pixels = read_image(self.files[i])
+            except CorpusError as error:
+                report(error)
+            else:
+                yield Document(pixels, str(self.files[i]), meta)
 
 
-def _image_files(files: list[Path], labels: str) -> _ImageFiles:
+def _image_files(files: list[Path], labels: str, reading: CorpusSettings) -> _ImageFiles:
     if labels not in ("auto", "none"):
         raise UsageError("a file of labels requires an array of images", where="image.labels", found=labels)
     root = Path(os.path.commonpath([file.parent for file in files]))
@@ -190,13 +198,19 @@ def _image_files(files: list[Path], labels: str) -> _ImageFiles:
         raise CorpusError(
             "is next to the folders of the classes", where=first, fix="Move it, or set image.labels=none."
         )
-    return _ImageFiles(files, names, read_image(files[0]).ndim == 3)
+    found = _ImageFiles(files, names, colored=False)
+    report = partial(skip_or_raise, settings=reading, tally=Tally())
+    readable = next(found.read(1, report), None)
+    if readable is None:
+        raise CorpusError("holds no image that can be read", where=root, found=f"{len(files)} files")
+    return replace(found, colored=np.ndim(readable.content) == 3)
 
 
 @dataclass(frozen=True, slots=True)
 class _ImageArray:
     path: Path
     header: ArrayHeader
+    limits: Limits
     labels: list[str]
     label_file: Path | None
 
@@ -220,8 +234,9 @@ class _ImageArray:
     def side(self) -> int | None:
         return min(self.header.shape[1:3])
 
-    def read(self, every: int = 1) -> Iterator[Document]:
-        with open_compressed(self.path) as file:
+    def read(self, every: int, report: Callable[[CorpusError], None]) -> Iterator[Document]:
+        del report  # where an array is damaged, the images that follow are too
+        with open_compressed(self.path, limits=self.limits) as file:
             header = read_array_header(file, self.path)
             shape = header.shape[1:]
             images = iter_chunks(file, self.path, header, chunk_size=int(np.prod(shape)))
@@ -232,8 +247,8 @@ class _ImageArray:
                 yield Document(pixels.reshape(shape), f"{self.path}:{i}", meta)
 
 
-def _image_array(path: Path, labels: str) -> _ImageArray:
-    with open_compressed(path) as file:
+def _image_array(path: Path, labels: str, limits: Limits) -> _ImageArray:
+    with open_compressed(path, limits=limits) as file:
         header = read_array_header(file, path)
     shape = header.shape
     valid = len(shape) == 3 or (len(shape) == 4 and shape[3] == 3)
@@ -246,7 +261,9 @@ def _image_array(path: Path, labels: str) -> _ImageArray:
             fix="It looks like labels: name the file of images." if len(shape) == 1 else None,
         )
     label_file = _find_labels(path) if labels == "auto" else None if labels == "none" else Path(labels)
-    return _ImageArray(path, header, [] if label_file is None else _read_labels(label_file, shape[0]), label_file)
+    return _ImageArray(
+        path, header, limits, [] if label_file is None else _read_labels(label_file, shape[0]), label_file
+    )
 
 
 def _find_labels(path: Path) -> Path | None:

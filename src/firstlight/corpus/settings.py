@@ -51,6 +51,9 @@ class CorpusSettings(Settings):
     follow_symlinks: bool = Field(
         False, description="read what symbolic links in a folder point to outside it; a named link is always read"
     )
+    max_download_bytes: int = Field(
+        16 << 30, ge=1, description="largest file that is fetched for a named corpus; its SHA-256 is recorded"
+    )
     limits: LimitSettings = LimitSettings()
     newlines: Literal["lf", "keep"] = Field("lf", description="lf: CRLF and CR become LF, a byte order mark is removed")
     min_characters: int = Field(1, ge=0, description="drop shorter documents; empty ones are always dropped")

@@ -64,7 +64,7 @@ def resolve_source(
         return hub_source(name)
     catalogue = load_catalogue()
     if name in catalogue:
-        return named_source(name, catalogue[name])
+        return named_source(name, catalogue[name], settings)
     if any(c in name for c in "*?["):
         files = list_files(name, follow_symlinks=settings.follow_symlinks)
         if not files:

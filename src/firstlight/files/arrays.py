@@ -22,6 +22,7 @@ NPY_MAGIC = b"\x93NUMPY"
 _IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 _MAX_HEADER_BYTES = 10_000  # as in numpy
 _CHUNK_BYTES = 1 << 20
+_MAX_ELEMENTS = 1 << 56  # more than any disk holds; NumPy cannot count many more
 _NUMBERS = re.compile(r"[<>=|]?[iufb][1248]")
 _KIND_NAMES = {"i": "int", "u": "uint", "f": "float", "b": "bool"}
 _PYTHON2_LONG = re.compile(r"(?<=[0-9])L\b")
@@ -122,8 +123,9 @@ def read_npy_header(
         dtype = np.dtype(descr) if isinstance(descr, str) and _NUMBERS.fullmatch(descr) else None
     except (ValueError, TypeError, KeyError, SyntaxError, RecursionError, MemoryError) as refused:
         raise error("has an invalid .npy header", where=path, found=repr(text[:60])) from refused
-    if not all(type(n) is int and n >= 0 for n in shape) or not isinstance(fortran_order, bool):
-        raise error("has an invalid shape", where=path, found=repr(shape)[:60])
+    valid = all(type(n) is int and 0 <= n <= _MAX_ELEMENTS for n in shape) and isinstance(fortran_order, bool)
+    if not valid or math.prod(n or 1 for n in shape) > _MAX_ELEMENTS:
+        raise error("has an invalid shape", where=path, found=f"{len(shape)} axes")
     if dtype is None or dtype.kind not in kinds:
         expected = " or ".join(name for kind, name in _KIND_NAMES.items() if kind in kinds)
         raise error("holds no numbers of an accepted type", where=path, found=repr(descr)[:60], expected=expected)
@@ -134,13 +136,16 @@ def read_idx_header(file: Readable, path: Path, start: bytes, *, error: type[Fai
     """Read the header of an IDX file whose first eight bytes, ``start``, were read already.
 
     Raises:
-        Failure: of the class ``error``: it is truncated.
+        Failure: of the class ``error``: it is truncated, or claims too many numbers.
     """
     n = start[3]
     sizes = start[4:] + file.read(4 * n - 4)
     if len(sizes) < 4 * n:
         raise error("is truncated within its header", where=path)
-    return ArrayHeader(tuple(np.frombuffer(sizes, ">u4").tolist()), np.dtype(_IDX_TYPES[start[2]]))
+    shape = tuple(np.frombuffer(sizes, ">u4").tolist())
+    if math.prod(n or 1 for n in shape) > _MAX_ELEMENTS:
+        raise error("has an invalid shape", where=path, found=shape)
+    return ArrayHeader(shape, np.dtype(_IDX_TYPES[start[2]]))
 
 
 def iter_chunks(

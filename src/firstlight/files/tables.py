@@ -20,6 +20,8 @@ from firstlight.files.parquet_pages import batch_rows
 
 _PARQUET_BUFFER_BYTES = 1 << 20
 
+_BLOCK_BYTES = 1 << 20
+
 
 class Truncated:
     """Stands for the last record of a file that was cut off within it."""
@@ -61,6 +63,31 @@ def iter_lines(
             found = raw[refused.start : refused.start + 4].hex(" ")
             raise error(f"is not {encoding}", where=f"{path}:{number}", found=found, fix=fix) from refused
         yield line.removeprefix("\ufeff") if number == 1 else line
+
+
+def iter_text(
+    file: BinaryIO, path: Path, *, encoding: str = "utf-8", error: type[Failure] = CorpusError, fix: str | None = None
+) -> Iterator[str]:
+    """Yield the text of a file in pieces, without a byte order mark; the arguments are those of ``iter_lines``.
+
+    Raises:
+        Failure: of the class ``error``: it cannot be decoded.
+    """
+    decoder, number, data, bom = codecs.getincrementaldecoder(encoding)(), 1, b"\0", "\ufeff"
+    while data:
+        data = file.read(_BLOCK_BYTES)
+        try:
+            text = decoder.decode(data, final=not data)
+        except UnicodeDecodeError as refused:
+            where = f"{path}:{number + refused.object[: refused.start].count(10)}"
+            found = refused.object[refused.start : refused.start + 4].hex(" ")
+            raise error(f"is not {encoding}", where=where, found=found, fix=fix) from refused
+        except UnicodeError as refused:  # of UTF-16
+            raise error(f"is not {encoding}: {refused}", where=path, fix=fix) from refused
+        if text:
+            yield text.removeprefix(bom)
+            bom = ""
+        number += text.count("\n")
 
 
 def _iter_wide_lines(

@@ -14,6 +14,7 @@ from firstlight.errors import CorpusError
 from firstlight.files import sha256
 from firstlight.files.tables import TRUNCATED
 from firstlight.finetuning.examples import Example, RawExample
+from firstlight.finetuning.folders import list_inside
 from firstlight.finetuning.kinds import EmptyTextError, head_of, kind_of
 from firstlight.finetuning.kinds.labels import label_text
 from firstlight.finetuning.readers import read_column, read_records, resolve_names
@@ -203,11 +204,12 @@ def _describe(spec: TaskSpec, train: Sequence[Example], valid: Sequence[Example]
 
 def _fingerprint(spec: TaskSpec, seed: int) -> str:
     table = spec.model_dump(mode="json")
-    table["data"].pop("folder")
+    for name in ("folder", "follow_symlinks", "limits"):  # where the files are, and whether they can be read
+        table["data"].pop(name)
     digest = hashlib.sha256(json.dumps([table, seed], sort_keys=True).encode())
     for paths in _files(spec).values():
         for path in paths:
-            inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+            inside = list_inside(path, spec.data) if path.is_dir() else [path]
             for file in inside:
                 digest.update(sha256(file).encode() if file.is_file() else str(file).encode())
     return digest.hexdigest()

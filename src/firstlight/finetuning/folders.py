@@ -1,10 +1,13 @@
 """Reader of a folder per label, with a file per text."""
 
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from firstlight import progress
 from firstlight.errors import CorpusError
+from firstlight.files.folders import list_folder
+from firstlight.files.limits import read_bounded
+from firstlight.files.zips import open_zip
 from firstlight.finetuning.spec import DataFiles
 
 
@@ -16,20 +19,25 @@ def read_folders(path: Path, files: DataFiles) -> Iterator[tuple[str, dict[str, 
         files: with the encoding of the texts.
 
     Raises:
-        CorpusError: the zip is damaged, a text does not have the encoding, or texts are at several depths.
+        CorpusError: the zip is damaged or expands too far, a text does not have the encoding, or texts are at several
+            depths.
     """
     if path.is_dir():
-        inside = [p.relative_to(path).as_posix() for p in sorted(path.rglob("*")) if p.is_file()]
+        inside = [p.relative_to(path).as_posix() for p in list_inside(path, files)]
         for name in _texts_of_labels(inside, path):
-            yield _read_text(f"{path}/{name}", name, (path / name).read_bytes(), files)
+            yield _read_text(f"{path}/{name}", name, read_bounded(path / name, limits=files.read_limits), files)
         return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            inside = sorted(info.filename for info in archive.infolist() if not info.is_dir())
-            for name in _texts_of_labels(inside, path):
-                yield _read_text(f"{path}!{name}", name, archive.read(name), files)
-    except (OSError, zipfile.BadZipFile) as error:
-        raise CorpusError(f"cannot be read as a zip file: {error}", where=path) from error
+    with open_zip(path, limits=files.read_limits) as archive:
+        for name in _texts_of_labels(sorted(archive.names), path):
+            yield _read_text(f"{path}!{name}", name, archive.read(name), files)
+
+
+def list_inside(folder: Path, files: DataFiles) -> list[Path]:
+    """List the files of a folder; links that lead out of it are left out, and counted, unless the settings say so."""
+    found = list_folder(folder, follow_symlinks=files.follow_symlinks)
+    if found.outside:
+        progress.warn(f"{folder}: {found.describe_outside()}. Set data.follow_symlinks = true to read them.")
+    return found.files
 
 
 def _texts_of_labels(names: list[str], path: Path) -> list[str]:

@@ -1,13 +1,15 @@
 """Readers of a task's files: raw records one by one, each with its location."""
 
-import itertools
-import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from firstlight import progress
 from firstlight.errors import CorpusError, MissingExtra, nearest
 from firstlight.files.compression import inner_suffix, open_compressed
+from firstlight.files.folders import list_glob
+from firstlight.files.json_stream import JsonStream, parse_json
 from firstlight.files.tables import (
     TRUNCATED,
     Truncated,
@@ -17,6 +19,7 @@ from firstlight.files.tables import (
     iter_lines,
     iter_parquet,
     iter_rows,
+    iter_text,
 )
 from firstlight.finetuning.folders import read_folders
 from firstlight.finetuning.spec import DataFiles
@@ -36,7 +39,9 @@ _FORMATS = {
 }
 _HUB = "hf:"
 _HUB_SPLITS = {"train": "train", "valid": "validation", "test": "test"}  # by default
+_INDEX = re.compile(r"-?[0-9]{1,9}")
 _ITEM = "item."
+_FIX_ENCODING = 'Set data.encoding, such as "latin-1" or "gb18030".'
 _FIX_ROW = "Fix that row, or set data.delimiter, data.quotes or data.max_fields."
 
 
@@ -57,9 +62,7 @@ def resolve_names(files: DataFiles, names: str | list[str], side: str) -> list[P
             found.append(Path(name if "@" in name else f"{name}@{_HUB_SPLITS[side]}"))
             continue
         path = Path(files.folder) / name
-        # An absolute pattern is relative to the root of the disk.
-        base = Path(path.anchor) if Path(name).is_absolute() else Path(files.folder)
-        matches = [path] if path.exists() else sorted(base.glob(str(path.relative_to(base))))
+        matches = [path] if path.exists() else _matches(path, files)
         if not matches:
             folder = path.parent
             near = nearest(path.name, [p.name for p in folder.iterdir()]) if folder.is_dir() else None
@@ -72,6 +75,13 @@ def resolve_names(files: DataFiles, names: str | list[str], side: str) -> list[P
     return found
 
 
+def _matches(pattern: Path, files: DataFiles) -> list[Path]:
+    found = list_glob(str(pattern), follow_symlinks=files.follow_symlinks)
+    if found.outside:
+        progress.warn(f"{pattern}: {found.describe_outside()}. Set data.follow_symlinks = true to read them.")
+    return found.files
+
+
 def read_records(path: Path, files: DataFiles) -> Iterator[Record]:
     """Read every record of a file, folder or data set of the hub.
 
@@ -81,7 +91,7 @@ def read_records(path: Path, files: DataFiles) -> Iterator[Record]:
     if str(path).startswith(_HUB):
         yield from _read_hub(str(path))
         return
-    file_format = files.format
+    file_format, limits = files.format, files.read_limits
     if file_format == "auto":
         found = "folders" if path.is_dir() else _FORMATS.get(inner_suffix(path), "tsv")
     else:
@@ -89,14 +99,17 @@ def read_records(path: Path, files: DataFiles) -> Iterator[Record]:
     if found == "folders":
         yield from read_folders(path, files)
     elif found == "parquet":
-        yield from ((f"{path}#{number - 1}", record) for number, record in iter_parquet(path))
+        yield from ((f"{path}#{number - 1}", record) for number, record in iter_parquet(path, limits=limits))
     else:
-        with open_compressed(path) as file:
-            yield from (
-                _read_table(path, file, files, found)
-                if found in ("csv", "tsv")
-                else _read_json(path, file, files, found)
-            )
+        is_json = found == "json" and not _is_json_lines(path, files)
+        with open_compressed(path, limits=limits) as file:
+            if found in ("csv", "tsv"):
+                yield from _read_table(path, file, files, found)
+            elif is_json:
+                yield from _read_json(path, file, files)
+            else:
+                records = iter_json_lines(_read_lines(path, file, files), path, allow_truncated=True)
+                yield from _explode(((f"{path}:{number}", record) for number, record in records), files)
 
 
 def read_column(record: Any, column: int | str | None, where: str) -> Any:
@@ -124,7 +137,7 @@ def read_column(record: Any, column: int | str | None, where: str) -> Any:
         )
     if not isinstance(record, list):
         raise CorpusError("is not a record with columns", where=where, found=repr(record)[:60])
-    number = int(str(column)) if str(column).lstrip("-").isdigit() else None
+    number = int(str(column)) if _INDEX.fullmatch(str(column)) else None
     if number is None or not -len(record) <= number < len(record):
         raise CorpusError(
             "has no such column",
@@ -145,7 +158,7 @@ def follow(value: Any, path: str, where: str) -> Any:
     for key in path.split("."):
         if isinstance(value, dict) and key in value:
             value = value[key]
-        elif isinstance(value, list) and key.lstrip("-").isdigit() and -len(value) <= int(key) < len(value):
+        elif isinstance(value, list) and _INDEX.fullmatch(key) and -len(value) <= int(key) < len(value):
             value = value[int(key)]
         else:
             raise CorpusError(f"has no {key!r}", where=where, found=_describe(value)[:200])
@@ -167,6 +180,7 @@ def _read_table(path: Path, file: BinaryIO, files: DataFiles, file_format: str) 
         delimiter=files.delimiter or ("," if file_format == "csv" else "\t"),
         quoting=files.quotes if files.quotes is not None else file_format == "csv",
         max_fields=files.max_fields,
+        limits=files.read_limits,
         allow_truncated=True,
         fix="Fix that row, or set data.quotes = false; where the file is cut off, remove that row.",
     )
@@ -199,41 +213,41 @@ def _remember(lines: Iterator[str], last: list[str]) -> Iterator[str]:
 
 
 def _read_lines(path: Path, file: BinaryIO, files: DataFiles) -> Iterator[str]:
-    return iter_lines(file, path, encoding=files.encoding, fix='Set data.encoding, such as "latin-1" or "gb18030".')
+    return iter_lines(file, path, encoding=files.encoding, limits=files.read_limits, fix=_FIX_ENCODING)
 
 
-def _read_json(path: Path, file: BinaryIO, files: DataFiles, file_format: str) -> Iterator[Record]:
-    lines = _read_lines(path, file, files)
-    if file_format == "jsonl":
-        yield from _explode(_read_json_lines(path, lines), files)
-        return
-    first = next(lines, "")
-    if files.format != "json" and not files.field and first.lstrip().startswith("{") and _is_json(first):
-        yield from _explode(_read_json_lines(path, itertools.chain([first], lines)), files)
-        return
-    text = first + "".join(lines)
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise CorpusError(f"is not valid JSON: {error}", where=path) from error
-    value = follow(value, files.field, str(path)) if files.field else value
-    if not isinstance(value, list):
-        raise CorpusError(
-            "is not a list of records", where=path, found=type(value).__name__, fix="Name the list with data.field."
-        )
-    yield from _explode(((f"{path}#{number}", record) for number, record in enumerate(value)), files)
-
-
-def _read_json_lines(path: Path, lines: Iterator[str]) -> Iterator[Record]:
-    return ((f"{path}:{number}", value) for number, value in iter_json_lines(lines, path, allow_truncated=True))
-
-
-def _is_json(line: str) -> bool:
-    try:
-        json.loads(line)
-    except (ValueError, RecursionError):
+def _is_json_lines(path: Path, files: DataFiles) -> bool:
+    """Whether the first line of a .json file is a whole object, so that each line is one."""
+    if files.format == "json" or files.field:
         return False
-    return True
+    try:
+        with open_compressed(path, limits=files.read_limits) as file:
+            first = next(_read_lines(path, file, files), "")
+        return first.lstrip().startswith("{") and isinstance(parse_json(first, path), dict)
+    except CorpusError:  # its reader reports what is wrong
+        return False
+
+
+def _read_json(path: Path, file: BinaryIO, files: DataFiles) -> Iterator[Record]:
+    text = iter_text(file, path, encoding=files.encoding, fix=_FIX_ENCODING)
+    records = enumerate(_listed(JsonStream(text, path, limits=files.read_limits), path, files))
+    yield from _explode(((f"{path}#{number}", record) for number, record in records), files)
+
+
+def _listed(stream: JsonStream, path: Path, files: DataFiles) -> Iterator[Any]:
+    """Yield the records of a list, which is the whole file, or what ``data.field`` names in it."""
+    if stream.peek() == "[" and not files.field:
+        yield from stream.iter_items()
+    else:
+        value = stream.value()
+        value = follow(value, files.field, str(path)) if files.field else value
+        if not isinstance(value, list):
+            raise CorpusError(
+                "is not a list of records", where=path, found=type(value).__name__, fix="Name the list with data.field."
+            )
+        yield from value
+    if stream.peek():
+        raise CorpusError("is not valid JSON: it has data after its end", where=path)
 
 
 class _Item:

@@ -5,6 +5,8 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from firstlight.config import Settings
+from firstlight.corpus import LimitSettings
+from firstlight.files import Limits
 
 Column = int | str
 MAX_SCORE = 3.4e38  # the largest number of fp32, a little rounded
@@ -32,6 +34,15 @@ class DataFiles(Settings):
         "", description="path to a list within each record whose items become rows; their columns are item.…"
     )
     on_empty: Literal["error", "drop"] = Field("error", description="what to do with a row without text")
+    follow_symlinks: bool = Field(
+        False, description="read what symbolic links in a folder point to outside it; a named link is always read"
+    )
+    limits: LimitSettings = LimitSettings()
+
+    @property
+    def read_limits(self) -> Limits:
+        """The limits of reading one file."""
+        return self.limits.to_limits("data.limits")
 
     @field_validator("encoding")
     @classmethod

@@ -84,7 +84,7 @@ def _checkpoint_of(run: Path) -> Path:
     folder = run / "checkpoints"
     pointers = [file for name in ("best", "latest") if (file := run / name).is_file()]
     named = [folder / name for file in pointers if (name := file.read_text("utf-8", "replace").strip())]
-    steps = [p for p in folder.glob("step-*") if p.name.removeprefix("step-").isdigit()]
+    steps = [p for p in folder.glob("step-*") if p.name.removeprefix("step-").isdecimal()]
     newest = sorted(steps, key=lambda p: int(p.name.removeprefix("step-")), reverse=True)
     for checkpoint in dict.fromkeys([*named, *newest]):
         problems = _problems(checkpoint)

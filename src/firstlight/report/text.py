@@ -38,9 +38,9 @@ def to_text(value: object, max_length: int = 2000) -> str:
 
 
 def printable(text: str) -> str:
-    """Replace control characters with their symbols and non-characters with U+FFFD, which HTML cannot contain.
+    r"""Replace control characters with their symbols and non-characters with U+FFFD, which HTML cannot contain.
 
-    Bidirectional overrides are escaped, such as ``\\u202e``.
+    Bidirectional overrides are escaped, such as ``\u202e``.
     """
     text = text.replace("\r\n", "\n")
     text = _CONTROL.sub(lambda m: "\u2421" if m[0] == "\x7f" else chr(0x2400 + ord(m[0])), text)

@@ -1,5 +1,6 @@
 """The ``generate`` command: continue prompts, a conversation, or sequences of ids that are not text."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from firstlight.config import resolve
 from firstlight.errors import UsageError
 from firstlight.lm import LM, GenerateSettings
 from firstlight.tokenizer import IdCodec
+
+_DIGITS = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,10 @@ def parse_ids(prompt: str | Sequence[int], n_ids: int) -> list[int]:
         UsageError: something is not one of the model's ids.
     """
     parts = prompt.replace(",", " ").split() if isinstance(prompt, str) else [str(i) for i in prompt]
-    bad = next((part for part in parts if not part.isascii() or not part.isdigit() or int(part) >= n_ids), None)
+    bad = next(
+        (part for part in parts if not part.isascii() or not part.isdigit() or len(part) > 18 or int(part) >= n_ids),
+        None,
+    )
     if bad is not None:
         raise UsageError("not one of the model's ids", where="--ids", found=bad[:40], expected=f"0 to {n_ids - 1}")
     return [int(part) for part in parts]

@@ -92,7 +92,7 @@ def is_number(text: str) -> bool:
     """Whether a text is a finite number."""
     try:
         return math.isfinite(float(text))
-    except ValueError:
+    except (ValueError, OverflowError):  # such as a number of 400 digits
         return False
 
 
@@ -128,7 +128,8 @@ def _by_text(raw: RawExample) -> int | None:
 
 def _by_index(raw: RawExample) -> int | None:
     label = str(raw.label)
-    return int(label) if label.isascii() and label.isdigit() and int(label) < len(raw.texts) - 1 else None
+    is_index = label.isascii() and label.isdigit() and len(label) < 10
+    return int(label) if is_index and int(label) < len(raw.texts) - 1 else None
 
 
 def _by_letter(raw: RawExample) -> int | None:
