@@ -1,5 +1,8 @@
 """Names and config.json of transformers: what is refused, and that each message names the key."""
 
+import contextlib
+import tracemalloc
+
 import pytest
 import torch
 
@@ -25,6 +28,48 @@ def test_every_missing_weight_is_named(family: str) -> None:
         with pytest.raises(CheckpointError) as caught:
             from_hf_state_dict(model.config, {k: v for k, v in state.items() if k != name})
         assert str(caught.value).startswith(f"{name}: missing weight")
+
+
+@every_family
+def test_every_surplus_weight_is_named(family: str) -> None:
+    state = to_hf_state_dict(built(family))
+    for name in ("lora_A", "model.layers.0.self_attn.q_proj.bias_correction", "v_head.summary.weight"):
+        with pytest.raises(CheckpointError, match=rf"has no place for \(found {name}\)"):
+            from_hf_state_dict(built(family).config, {**state, name: torch.ones(1)})
+    with pytest.raises(
+        CheckpointError, match=r"weights of more layers than config.json \(found 2 layers; expected 1\)"
+    ):
+        from_hf_state_dict(built(family, n_layer=1).config, state)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [{"block_size": 1 << 23}, {"n_head": 10**9, "d_head": 2}, {"d_ff": 10**12}],
+    ids=["positions", "heads", "mlp"],
+)
+def test_sizes_that_no_weights_support_are_refused_before_anything_is_built(sizes: dict) -> None:
+    model = built("llama")
+    config = ModelConfig.model_construct(**{**model.config.model_dump(), **sizes})
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError, match="too many positions|fewer weights than config.json needs"):
+            from_hf_state_dict(config, to_hf_state_dict(model))
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("kinds", [["global"], ["global", "local"], []])
+def test_attention_types_of_a_billion_layers_take_no_memory(kinds: list[str]) -> None:
+    table = to_hf_config(built("gpt3").config.complete(11), eot_id=None)
+    tracemalloc.start()
+    try:
+        for n_layer in (2, 10**9):
+            with contextlib.suppress(CheckpointError):
+                from_hf_config({**table, "attention_types": [[kinds, 10**9]], "num_layers": n_layer})
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @every_family

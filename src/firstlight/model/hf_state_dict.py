@@ -19,8 +19,8 @@ from firstlight.model.hf_config import hf_mismatch
 from firstlight.model.skip_init import skip_init
 
 # Rotary angles that a config.json may request. Unlike learned positions, they are not bounded by the size of a stored
-# tensor: so many for any model (260,000 positions of width 128), otherwise one per weight, up to two million positions.
-_MIN_ANGLES, _MAX_ANGLES = 1 << 25, 1 << 28
+# tensor: so many for any model (131,072 positions of width 128), otherwise one per weight, up to two million positions.
+_MIN_ANGLES, _MAX_ANGLES = 1 << 24, 1 << 28
 # Tensors in published files that are not weights of the language model: masks and rotary angles that old versions of
 # transformers and nanoGPT saved, and the head of a sequence classifier.
 _KNOWN_BUFFERS = re.compile(
@@ -174,7 +174,7 @@ def from_hf_state_dict(config: ModelConfig, state: Mapping[str, Any]) -> dict[st
     """
     if config.n_layer > len(state):
         # Checked before a damaged config.json can make us build anything.
-        raise CheckpointError("has fewer weights than layers", found=len(state), expected=config.n_layer)
+        raise CheckpointError("has fewer weights than layers", found=len(state), expected=str(config.n_layer)[:24])
     _check_sizes(config, state)
     shapes = _shapes(config)
     ours: dict[str, Tensor] = {}
@@ -217,7 +217,9 @@ def _check_sizes(config: ModelConfig, state: Mapping[str, Any]) -> None:
         n_weights = sum(tensor.numel() for tensor in state.values())
         largest = max(config.n_embd, config.n_head, config.kv_heads, config.head_dim, config.ffn_dim)
         if largest > n_weights:
-            raise CheckpointError("has fewer weights than config.json needs", found=n_weights, expected=f"{largest:,}")
+            raise CheckpointError(
+                "has fewer weights than config.json needs", found=n_weights, expected=str(largest)[:24]
+            )
     n_angles = max(_MIN_ANGLES, min(_MAX_ANGLES, n_weights))
     if config.rotary and config.block_size * config.head_dim > n_angles:
         raise CheckpointError(

@@ -37,6 +37,7 @@ _KNOWN_TYPES = {
     "post_processor": {"BertProcessing", "ByteLevel", "RobertaProcessing", "TemplateProcessing"},
     "decoder": {"BPEDecoder", "ByteFallback", "ByteLevel", "Fuse", "Metaspace", "Replace", "Strip", "WordPiece"},
 }
+_UNKNOWN_TOKENS: dict[Any, str] = {"WordLevel": "<unk>", "WordPiece": "[UNK]"}  # the library's defaults
 _KNOWN_MODELS = ("BPE", "WordLevel", "WordPiece")
 _MAX_REPLACEMENT = 4  # characters
 _PREFIXES = (None, "", "##")
@@ -75,8 +76,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _check_unknown_token(table: dict[str, Any], file: Path) -> None:
     model = table["model"]
-    unk, vocab = model.get("unk_token"), model.get("vocab")
-    if model.get("type") in ("WordLevel", "WordPiece") and isinstance(vocab, dict) and unk not in vocab:
+    default, vocab = _UNKNOWN_TOKENS.get(model.get("type")), model.get("vocab")
+    unk = model.get("unk_token", default)
+    if default is not None and isinstance(vocab, dict) and unk not in vocab:
         raise TokenizerError(
             "has no token for unknown words",
             where=f"{file}: model.unk_token",
