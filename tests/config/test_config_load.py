@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from firstlight.config import preset, preset_names, read_toml
+from firstlight.config import parse_overrides, preset, preset_names, read_toml
 from firstlight.errors import UnknownName, UsageError
 
 
@@ -57,3 +57,15 @@ def test_presets_are_the_toml_files_of_a_package(tmp_path: Path, monkeypatch: py
     assert preset(name, "small") == {"model": {"n_layer": 2}}
     with pytest.raises(UnknownName, match="Did you mean 'small'"):
         preset(name, "smal")
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [("[" * 5000 + "]" * 5000, "nested too deeply"), ("9" * 5000, "a number has too many digits")],
+    ids=["deep", "digits"],
+)
+def test_toml_that_python_cannot_hold_is_one_line(tmp_path: Path, value: str, problem: str) -> None:
+    (tmp_path / "a.toml").write_text(f"a = {value}")
+    with pytest.raises(UsageError, match=f"a.toml: is not valid TOML: {problem}"):
+        read_toml(tmp_path / "a.toml")
+    assert parse_overrides([f"a={value}"]) == {"a": value}

@@ -30,6 +30,10 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UsageError("is not UTF-8 text", where=path, found=f"a bad byte at offset {error.start}") from error
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"is not valid TOML: {error}", where=path) from error
+    except RecursionError as error:
+        raise UsageError("is not valid TOML: nested too deeply", where=path) from error
+    except ValueError as error:  # Python's limit of digits
+        raise UsageError("is not valid TOML: a number has too many digits", where=path) from error
 
 
 def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:
@@ -59,7 +63,7 @@ def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:
 def _value(text: str) -> Any:
     try:
         table = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # also a number of thousands of digits
         return text
     # With a line break the text could set another key; no setting is a date. Both are strings.
     return table["value"] if len(table) == 1 and not isinstance(table["value"], date | time) else text

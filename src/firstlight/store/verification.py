@@ -86,5 +86,5 @@ def _size(directory: Path) -> int | None:
     try:
         files = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))["files"]
         return sum(int(entry["size"]) for entry in files.values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
