@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from firstlight.errors import CheckpointError, CorpusError
+from firstlight.files import BoundedReader
 from firstlight.files import limits as limits_module
 from firstlight.files.compression import open_compressed, open_seekable
 from firstlight.files.json_stream import parse_json
@@ -95,6 +96,20 @@ def test_special_files_are_refused_without_waiting(tmp_path: Path) -> None:
                 read_bounded(path, error=CheckpointError)
         with pytest.raises(CorpusError, match="cannot be read"):
             read_bounded(listener)
+
+
+@pytest.mark.usefixtures("checked_early")
+def test_gzipped_vectors_and_weights_are_bounded(tmp_path: Path) -> None:
+    path = tmp_path / "a.gz"
+    path.write_bytes(gzip.compress(b"0 " * (1 << 19)))
+    with BoundedReader(path, CheckpointError, decompress=True) as reader:
+        assert reader.size < 300_000
+        with pytest.raises(CheckpointError, match="not enough bytes"):
+            reader.read(1 << 20)
+        with pytest.raises(CheckpointError, match="expands too far"):
+            reader.readline(1 << 30)
+    with pytest.raises(CheckpointError, match="not a regular file"):
+        BoundedReader(Path("/dev/zero"), CheckpointError)
 
 
 def test_a_whole_file_is_read_within_the_limit(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import gzip
 import io
 import math
 import mmap
+import os
 import struct
 import zlib
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from firstlight.errors import Failure
+from firstlight.files.limits import DEFAULT_LIMITS, open_regular
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -58,12 +60,12 @@ class BoundedReader:
         self._reported_at = self._reported_bytes = 0
         self._packed: io.BufferedReader | None = None
         try:
-            file = path.open("rb")
-            stored = path.stat().st_size
+            file = open_regular(path, error=error)
+            stored = os.fstat(file.fileno()).st_size
             self.is_gzipped = decompress and file.peek(2)[:2] == _GZIP_MAGIC
             if self.is_gzipped:
                 self._packed, self._file = file, io.BufferedReader(gzip.GzipFile(fileobj=file), _CHUNK_BYTES)
-                self.size = stored * _MAX_GZIP_RATIO
+                self.size = min(stored * _MAX_GZIP_RATIO, DEFAULT_LIMITS.max_decompressed_bytes(stored))
                 return
             with file:  # an empty file cannot be mapped
                 self._map: mmap.mmap | bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if stored else b""
@@ -217,6 +219,8 @@ class BoundedReader:
 
     def _advance(self, n: int) -> None:
         self.offset += n
+        if self._packed is not None:
+            DEFAULT_LIMITS.check_ratio(self.offset, self._packed.tell(), self.path, error=self.error)
         if self._on_read is not None and self.offset - self._reported_at >= _CHUNK_BYTES:
             stored = self.offset if self._packed is None else self._packed.tell()
             self._on_read(stored - self._reported_bytes)

@@ -77,7 +77,7 @@ class Limits:
 DEFAULT_LIMITS = Limits()
 
 
-def open_regular(path: Path, *, error: type[Failure] = CorpusError) -> BinaryIO:
+def open_regular(path: Path, *, error: type[Failure] = CorpusError) -> io.BufferedReader:
     """Open a regular file for reading bytes; a device, socket or named pipe is refused, without waiting for it.
 
     Raises:

@@ -36,6 +36,9 @@ class ZipReader:
             Failure: it is larger, damaged, encrypted, compressed by an unknown method, or there is none of that name.
         """
         parts, size = [], 0
+        info = self._archive.NameToInfo.get(name)
+        claimed = 0 if info is None else info.file_size
+        self._limits.check_size(claimed, "the member", self._where(name), error=self._error)
         for block in self.iter_blocks(name):
             size += len(block)
             self._limits.check_size(size, "the member", self._where(name), error=self._error)
