@@ -25,7 +25,7 @@ from firstlight.finetuning import (
 from firstlight.finetuning import predict as predict_rows
 from firstlight.lm import LM
 
-_CHUNK_ROWS = 512  # between two writes
+_CHUNK_ROWS, _CHUNK_PROBABILITIES = 512, 1 << 18  # between two writes
 _LINE_START = b'{"where": '
 
 
@@ -84,8 +84,9 @@ def predict(
     target = None if out is None else Path(out)
     if target is not None:
         _skip_written(rows, target, Path(file))
+    n_rows = max(1, min(_CHUNK_ROWS, _CHUNK_PROBABILITIES // max(1, len(spec.labels))))
     with progress.task("predict", None, "rows") as progress_bar:
-        while chunk := list(itertools.islice(rows, _CHUNK_ROWS)):
+        while chunk := list(itertools.islice(rows, n_rows)):
             predictions = predict_rows(lm.model, spec, preprocess(chunk), device_context)
             results = [
                 PredictResult(example.where, format_prediction(spec, prediction))
