@@ -55,6 +55,7 @@ def nested(n: int) -> Table:
 
 
 WORD_LEVEL = {"type": "WordLevel", "vocab": {"a": 0, "<|endoftext|>": 1}, "unk_token": "[UNK]"}
+WORD_PIECE = {"type": "WordPiece", "max_input_chars_per_word": 9, "continuing_subword_prefix": "##"}
 HARM: dict[str, tuple[Callable[[Table], object], str]] = {
     "exponential": (split("(a|aa)+$"), "fail on short texts: .*retry-limit"),
     "charsmap": (lambda t: t.update(normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA////"}), "crash"),
@@ -71,7 +72,7 @@ HARM: dict[str, tuple[Callable[[Table], object], str]] = {
     "huge id": (lambda t: t["model"]["vocab"].update(x=2**31), "id that is too high.*2,147,483,648 with 257 tokens"),
     "no unknown token": (lambda t: t.update(model=WORD_LEVEL), r"model.unk_token: has no token for unknown words"),
     "no WordPiece unknown token": (
-        lambda t: t.update(model={**WORD_LEVEL, "type": "WordPiece", "max_input_chars_per_word": 9}),
+        lambda t: t.update(model={**WORD_LEVEL, **WORD_PIECE}),
         r"unk_token: has no token for unknown words \(found '\[UNK\]'",
     ),
 }
@@ -111,18 +112,18 @@ def test_json_that_python_cannot_hold_is_one_clear_error(saved: Path, name: str,
     (saved / name).write_text(text)
     with pytest.raises(
         TokenizerError,
-        match=rf"{name}: is not (valid JSON|a readable tokenizer.json): (nested too deeply|a number has too many)",
+        match=rf"{name}: is not (valid JSON|a readable tokenizer.json): (nested too|a number|invalid type|number out)",
     ):
         load(saved)
 
 
 def test_a_component_that_hides_behind_another_is_refused(saved: Path) -> None:
     text = (saved / "tokenizer.json").read_text()
-    hidden = '{"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA////"},'
+    hidden = '{"normalizer": {"type": "\\u0050recompiled", "precompiled_charsmap": "AAAA////"},'
     (saved / "tokenizer.json").write_text(
         text.replace("{", hidden, 1).replace('"normalizer": null', '"normalizer": {}')
     )
-    with pytest.raises(TokenizerError, match="a key occurs twice"):
+    with pytest.raises(TokenizerError, match="crash or use too much memory"):
         load(saved)
 
 

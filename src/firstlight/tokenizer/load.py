@@ -12,7 +12,7 @@ from firstlight.files import read_json_object
 from firstlight.files.limits import read_bounded
 from firstlight.tokenizer.codec import Codec, load_codec, save_codec
 from firstlight.tokenizer.tokenizer import END_OF_TEXT, Tokenizer
-from firstlight.tokenizer.untrusted import check_ids, check_tokenizer_json, library_errors
+from firstlight.tokenizer.untrusted import check_file, check_ids, check_loaded, library_errors
 
 _EOT_TOKENS = (END_OF_TEXT, "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>", "[SEP]")
 _UNK_TOKENS = ("<unk>", "[UNK]")
@@ -60,10 +60,11 @@ def read_tokenizer_json(path: Path) -> tuple[Inner, Path]:
             found="SentencePiece's tokenizer.model" if is_sentencepiece else None,
             fix=_IMPORT if is_sentencepiece else "Train one: firstlight tokenizer train",
         )
-    check_tokenizer_json(file)
+    check_file(file)
     with library_errors("is not a readable tokenizer.json", file):
-        return Inner.from_file(str(file)), file
-    raise AssertionError  # errors are raised above
+        inner = Inner.from_file(str(file))
+    check_loaded(inner, file)
+    return inner, file
 
 
 def resolve_special_tokens(inner: Inner, file: Path, *, add_eot: bool = False) -> Tokenizer:

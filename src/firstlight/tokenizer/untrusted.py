@@ -1,4 +1,4 @@
-"""Check a tokenizer.json before it is used: its JSON, its files' manifest, and what the tokenizers library cannot bear.
+"""Check a tokenizer.json before it is used: against the manifest, and for what the tokenizers library cannot bear.
 
 The library runs regular expressions without a limit of time, and some files make it panic or end the process. A file
 with only known parts is used at once. Any other one first encodes short texts in a process of its own, with limits of
@@ -6,6 +6,7 @@ time and memory.
 """
 
 import hashlib
+import json
 import os
 import re
 import subprocess
@@ -16,8 +17,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import tokenizers
+
 from firstlight.errors import TokenizerError
-from firstlight.files import changed_files, read_json
+from firstlight.files import Limits, changed_files
+from firstlight.files.limits import read_bounded
 from firstlight.tokenizer import probe_process
 from firstlight.tokenizer.patterns import KNOWN_PATTERNS
 
@@ -37,62 +41,56 @@ _KNOWN_TYPES = {
     "post_processor": {"BertProcessing", "ByteLevel", "RobertaProcessing", "TemplateProcessing"},
     "decoder": {"BPEDecoder", "ByteFallback", "ByteLevel", "Fuse", "Metaspace", "Replace", "Strip", "WordPiece"},
 }
-_UNKNOWN_TOKENS: dict[Any, str] = {"WordLevel": "<unk>", "WordPiece": "[UNK]"}  # the library's defaults
+# What can end the process or panic while it is read, and letters that are escaped, which could hide it.
+_HARMFUL_TO_READ = (
+    re.compile(rb"Precompiled"),
+    re.compile(rb'"continuing_subword_prefix"\s*:\s*"(?!(?:##)?")'),
+    re.compile(rb"\\u00[4-7]"),
+)
+_MAX_FILE_BYTES = 256 << 20  # the largest published tokenizer.json has 60 MB
 _KNOWN_MODELS = ("BPE", "WordLevel", "WordPiece")
 _MAX_REPLACEMENT = 4  # characters
 _PREFIXES = (None, "", "##")
 _WALL_SECONDS = 120  # for a busy machine; the process has limits of processor time
 
 
-def check_tokenizer_json(file: Path) -> None:
-    """Check a tokenizer.json, and the files next to it, before the library reads it.
+def check_file(file: Path) -> None:
+    """Check a tokenizer.json before the library reads it, and the files next to it.
 
     Raises:
-        TokenizerError: it is not usable JSON, does not match the manifest of its folder, or is harmful.
+        TokenizerError: it is not a file of reasonable size, does not match the manifest of its folder, or reading it
+            ends the process.
     """
     changed = changed_files(file.parent, (file.name, "tokenizer_config.json", "chat_template.jinja"))
     if changed:
         raise TokenizerError(changed[0], fix="Put the original file back, or use another checkpoint.")
-    try:
-        table = read_json(file, TokenizerError, pairs_hook=_object)
-    except TokenizerError as error:
-        reason = error.problem.removeprefix("is not valid JSON: ")
-        raise TokenizerError(f"is not a readable tokenizer.json: {reason}", where=file) from error
-    if isinstance(table, dict) and isinstance(table.get("model"), dict):
-        _check_unknown_token(table, file)
-        if not _is_known(table):
-            _probe(file)
+    limits = Limits(max_document_bytes=_MAX_FILE_BYTES)
+    data = read_bounded(file, limits=limits, error=TokenizerError)
+    if any(pattern.search(data) for pattern in _HARMFUL_TO_READ):
+        _probe(file)
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make an object of its pairs; of several components of one name, the library would read all."""
-    table = dict(pairs)
-    if len(table) < len(pairs):
-        names = [name for name, value in pairs if isinstance(value, dict | list | str)]
-        if len(set(names)) < len(names):
-            raise ValueError("a key occurs twice")
-    return table
+def check_loaded(inner: tokenizers.Tokenizer, file: Path) -> None:
+    """Check a tokenizer that the library has read from ``file``, before it encodes a text.
 
-
-def _check_unknown_token(table: dict[str, Any], file: Path) -> None:
-    model = table["model"]
-    default, vocab = _UNKNOWN_TOKENS.get(model.get("type")), model.get("vocab")
-    unk = model.get("unk_token", default)
-    if default is not None and isinstance(vocab, dict) and unk not in vocab:
+    Raises:
+        TokenizerError: it has no token for unknown words, or is harmful.
+    """
+    model = inner.model
+    kind = type(model).__name__
+    if kind in ("WordLevel", "WordPiece") and model.token_to_id(model.unk_token) is None:
         raise TokenizerError(
             "has no token for unknown words",
             where=f"{file}: model.unk_token",
-            found=repr(unk)[:60],
+            found=repr(model.unk_token)[:60],
             expected="a token of the vocabulary",
             fix="Name one that is in model.vocab, or add this one.",
         )
-
-
-def _is_known(table: dict[str, Any]) -> bool:
-    model = table["model"]
-    if model.get("type", "BPE") not in _KNOWN_MODELS or model.get("continuing_subword_prefix") not in _PREFIXES:
-        return False
-    return all(_is_known_part(part, types) for key, types in _KNOWN_TYPES.items() for part in _parts(table.get(key)))
+    is_known = kind in _KNOWN_MODELS and getattr(model, "continuing_subword_prefix", None) in _PREFIXES
+    components = {key: getattr(inner, key) for key in _KNOWN_TYPES}
+    tables = {key: json.loads(part.__getstate__()) for key, part in components.items() if part is not None}
+    if not is_known or not all(_is_known_part(p, _KNOWN_TYPES[key]) for key in tables for p in _parts(tables[key])):
+        _probe(file)
 
 
 def _parts(component: Any) -> Iterator[Any]:
