@@ -101,6 +101,13 @@ def test_summary_names_model_data_time_metrics_and_baselines(run: Path):
         assert expected in text
 
 
+def test_documents_that_were_skipped_are_counted_and_named(run: Path):
+    dropped = {"dropped": {"unreadable": 2, "empty": 5}, "bad_documents": ["a\u202e.txt: is not UTF-8"]}
+    edit(run / "data/manifest.json", lambda t: t["sources"][0].update(dropped))
+    text = " ".join(page_of(run)[1].text.split())
+    assert r"5 empty, 2 unreadable a\u202e.txt: is not UTF-8" in text
+
+
 def test_page_has_every_section(run: Path):
     html, page = page_of(run)
     text = page.text.replace("\u00a0", " ")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from firstlight.errors import CompatibilityError, ConfigError, StorageError, TokenizerError, UsageError
+from firstlight.errors import CompatibilityError, ConfigError, CorpusError, StorageError, TokenizerError, UsageError
 from firstlight.files import verify_manifest
 from firstlight.stages import data
 from firstlight.stages import tokenizer as tokenizer_stage
@@ -158,3 +158,15 @@ def test_folders_that_are_not_there():
     for look in (data.inspect, data.stats, data.verify, data.store_of):
         with pytest.raises(UsageError, match="no such folder"):
             look("nothere")
+
+
+def test_what_a_corpus_drops_is_in_the_manifest() -> None:
+    with Path("rows.jsonl").open("a") as file:
+        file.write('\n{"text": \n{"no": 1}\n')
+    with pytest.raises(CorpusError, match=r"rows\.jsonl:61: is not valid JSON"):
+        prepare()
+    result = prepare("skipped", "corpus.on_bad_document=skip")
+    assert result.tally.dropped == {"unreadable": 2}
+    [source] = json.loads(Path("skipped/manifest.json").read_text())["sources"]
+    assert source["dropped"] == {"unreadable": 2}
+    assert [problem[:13] for problem in source["bad_documents"]] == ["rows.jsonl:61", "rows.jsonl:62"]

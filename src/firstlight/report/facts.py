@@ -1,5 +1,6 @@
 """Tables of a report: data, tokenizer, model, training, environment, compatibility hashes, missing files."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from firstlight.report.text import Fact, to_text
 from firstlight.report.units import format_bytes, format_count, format_percent, to_float
 
 _MAX_ROWS = 50
+_MAX_NAMED = 3
 _SPLITS = ("train", "valid")
 
 # Keys of config.json in the transformers classes of the families; the first one present is used.
@@ -86,10 +88,27 @@ def data_facts(files: RunFiles) -> list[Fact]:
     tokens, n_bytes = to_float(find(files.manifest, "train_tokens")), to_float(find(files.manifest, "train_bytes"))
     if tokens and n_bytes:
         facts.append(Fact("bytes per token", f"{n_bytes / tokens:.2f}", "in the training split"))
+    facts += _dropped_documents(files)
     ratio = to_float(find(files.manifest, "valid_ratio"))
     if ratio is not None:
         facts.append(Fact("validation split", format_percent(ratio), "as requested (data.valid_ratio)"))
     return facts
+
+
+def _dropped_documents(files: RunFiles) -> list[Fact]:
+    """Return the number of documents that were dropped, why, and the first that could not be read."""
+    sources = find(files.manifest, "sources")
+    counts: Counter[str] = Counter()
+    bad: list[object] = []
+    for table in sources if isinstance(sources, list) else []:
+        dropped, named = find(table, "dropped"), find(table, "bad_documents")
+        for reason, n in dropped.items() if isinstance(dropped, Mapping) else ():
+            counts[to_text(reason, 80)] += n if isinstance(n, int) else 0
+        bad += named if isinstance(named, list) else []
+    if not counts:
+        return []
+    value = ", ".join(f"{n:,} {reason}" for reason, n in counts.most_common(_MAX_ROWS))
+    return [Fact("dropped documents", value, "; ".join(to_text(problem, 300) for problem in bad[:_MAX_NAMED]))]
 
 
 def tokenizer_kind(files: RunFiles) -> str:

@@ -6,7 +6,17 @@ from typing import Literal
 
 import numpy as np
 
-from firstlight.corpus import Corpus, CorpusSettings, IdSettings, Images, ImageSettings, Source, open_ids, open_images
+from firstlight.corpus import (
+    Corpus,
+    CorpusSettings,
+    IdSettings,
+    Images,
+    ImageSettings,
+    Source,
+    Tally,
+    open_ids,
+    open_images,
+)
 from firstlight.errors import CompatibilityError
 from firstlight.store import SourceLike
 from firstlight.tokenizer import Codec, IdCodec, PixelCodec, fit_palette
@@ -33,6 +43,11 @@ class ImageIdSource:
     def fingerprint(self) -> str:
         """Hash the images; the store compares the codec separately."""
         return self.source.fingerprint()
+
+    @property
+    def tally(self) -> Tally:
+        """What was dropped when it was last read."""
+        return self.source.tally
 
     def documents(self) -> Iterator[Document]:
         """Yield one document per image: its class, then its pixels."""

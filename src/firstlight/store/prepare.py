@@ -95,12 +95,18 @@ def prepare(
                 with contextlib.closing(_read_ahead(_batches(source, encoder))) as batches:
                     for batch in batches:
                         task.advance(writer.write(batch))
-                tables.append(writer.end_source())
+                tables.append({**writer.end_source(), **_dropped(source)})
         writer.finish({**(extra or {}), "made_from": inputs, "sources": tables})
     store = TokenStore.open(directory)
     remember(store)
     progress.notice(f"{directory}: {_tokens(store.train)} for training, {_tokens(store.valid)} for validation")
     return store
+
+
+def _dropped(source: SourceLike) -> dict[str, Any]:
+    """Return what a corpus source has dropped, and the documents that could not be read, for the manifest."""
+    counts = getattr(source, "tally", None)
+    return {name: found for name in ("dropped", "bad_documents") if (found := getattr(counts, name, None))}
 
 
 def _tokens(split: Split) -> str:
