@@ -22,10 +22,12 @@ class SrtReader:
 
     def read(self, path: Path, settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
         """Yield the text of each cue; a whole file is never in memory."""
-        with open_compressed(path) as file:
+        limits = settings.read_limits
+        with open_compressed(path, limits=limits) as file:
             cue: list[str] = []
             start = 1
-            for number, line in enumerate(split_stream(decode_chunks(file, str(path), settings, tally)), start=1):
+            lines = split_stream(decode_chunks(file, str(path), settings, tally), where=path, limits=limits)
+            for number, line in enumerate(lines, start=1):
                 if line.strip():
                     start = start if cue else number
                     cue.append(line)

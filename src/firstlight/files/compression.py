@@ -50,14 +50,12 @@ def open_compressed(
                 if is_plain
                 else io.BufferedReader(LimitedStream(decompressed, file, path, limits, error), _BUFFER_BYTES)
             )
-    except lzma.LZMAError as refused:
-        raise _refused_by_lzma(path, refused, limits, error) from refused
     except _damage_errors() as refused:
-        raise _damaged(path, refused, error) from refused
+        raise _damaged(path, refused, limits, error) from refused
     except OSError as refused:
         # bz2 raises OSError, without a number, where the others have an error of their own.
         if refused.errno is None and path.suffix.lower() in COMPRESSED:
-            raise _damaged(path, refused, error) from refused
+            raise _damaged(path, refused, limits, error) from refused
         raise error(f"cannot be read: {refused.strerror or refused}", where=path) from refused
 
 
@@ -112,19 +110,15 @@ def _sample(path: Path) -> tuple[int, int]:
     return used if block else path.stat().st_size, n_decompressed
 
 
-def _damaged(path: Path, refused: Exception, error: type[Failure]) -> Failure:
+def _damaged(path: Path, refused: Exception, limits: Limits, error: type[Failure]) -> Failure:
+    if "memory" in str(refused).lower():  # as lzma and zstandard say where the window is too large
+        return error(
+            "needs too much memory to decompress",
+            where=path,
+            expected=f"at most {limits.max_document_bytes:,} bytes",
+            fix=limits.fix("max_document_bytes"),
+        )
     return error(f"is damaged or truncated: {refused}", where=path, fix="Fetch or compress it again.")
-
-
-def _refused_by_lzma(path: Path, refused: lzma.LZMAError, limits: Limits, error: type[Failure]) -> Failure:
-    if "memory" not in str(refused).lower():
-        return _damaged(path, refused, error)
-    return error(
-        "needs too much memory to decompress",
-        where=path,
-        expected=f"at most {limits.max_document_bytes:,} bytes",
-        fix=limits.fix("max_document_bytes"),
-    )
 
 
 def _decompress(path: Path, file: BinaryIO, limits: Limits) -> BinaryIO:

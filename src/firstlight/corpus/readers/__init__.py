@@ -38,8 +38,9 @@ class Reader(Protocol):
         """Yield the documents of a file, the same ones each time, in constant memory.
 
         Args:
-            path: the file; ``files.compression.open_compressed`` opens it decompressed.
-            settings: how to read it; ``decode_chunks`` in ``corpus.decode`` applies them to text.
+            path: the file; ``files.compression.open_compressed`` opens it decompressed, within the limits.
+            settings: how to read it, and the limits (``read_limits``); ``decode_chunks`` and ``split_stream`` in
+                ``corpus.decode`` apply them to text.
             tally: counts the records that the reader drops, and bytes that are not UTF-8.
 
         Raises:
