@@ -13,9 +13,12 @@ FirstlightError
     ├── CompatibilityError  artifacts that do not belong together
     ├── StorageError        the disk: full, read-only, not permitted
     └── TrainingError       a run that cannot continue (not finite, out of memory)
+
+Interrupted                 exit code 128 + number: a signal ends the command
 """
 
 import difflib
+import signal
 from collections.abc import Iterable
 
 _LINE_BREAK = "\n"
@@ -139,6 +142,23 @@ class StorageError(Failure):
 
 class TrainingError(Failure):
     """A run that cannot continue: not finite, out of memory, out of data."""
+
+
+class Interrupted(BaseException):
+    """A signal ends the command; like KeyboardInterrupt, no error, so that ``except Exception`` does not catch it.
+
+    Args:
+        signal_name: such as ``SIGTERM``.
+    """
+
+    def __init__(self, signal_name: str) -> None:
+        self.signal_name = signal_name
+        super().__init__(signal_name)
+
+    @property
+    def exit_code(self) -> int:
+        """128 plus the signal's number, as shells report it: 143 for SIGTERM."""
+        return 128 + signal.Signals[self.signal_name].value
 
 
 def escape(text: str, keep: str = "") -> str:

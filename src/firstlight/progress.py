@@ -55,8 +55,7 @@ def listen(listener: Listener) -> Iterator[None]:
 def notice(text: str, *, level: str = "info") -> None:
     """Send a notice to the user: what was found, and what is done about it."""
     text = escape(text, keep="\n")
-    for listener in _listeners:
-        listener(Event(text=text, level=level))
+    _send(Event(text=text, level=level))
     if not _listeners:
         logger.log(logging.WARNING if level == "warning" else logging.INFO, text)
 
@@ -75,16 +74,18 @@ class Task:
     def advance(self, amount: float = 1, text: str = "") -> None:
         """Report that ``amount`` more units are done."""
         self._event = replace(self._event, done=self._event.done + amount, text=escape(text) or self._event.text)
-        self._send()
+        _send(self._event)
 
     def finish(self) -> None:
         """Report that the task is finished."""
         self._event = replace(self._event, finished=True)
-        self._send()
+        _send(self._event)
 
-    def _send(self) -> None:
-        for listener in _listeners:
-            listener(self._event)
+
+def _send(event: Event) -> None:
+    for listener in _listeners:
+        with contextlib.suppress(OSError):  # a closed terminal or a full disk is no reason to end the work
+            listener(event)
 
 
 @contextlib.contextmanager

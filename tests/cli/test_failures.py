@@ -9,7 +9,7 @@ import pytest
 from small_world import Call
 
 from firstlight.config import load_object
-from firstlight.errors import FirstlightError, UsageError
+from firstlight.errors import FirstlightError, Interrupted, UsageError
 from firstlight.stages import data
 
 
@@ -84,6 +84,27 @@ def test_control_c(failing: Callable[[BaseException], None], call: Call):
     failing(KeyboardInterrupt())
     answer = call("data", "verify", "x")
     assert (answer.code, answer.out, answer.err) == (130, "", "interrupted\n")
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_is_one_line(name: str, code: int, failing: Callable[[BaseException], None], call: Call):
+    failing(Interrupted(name))
+    answer = call("data", "verify", "x")
+    assert (answer.code, answer.out, answer.err) == (code, "", f"interrupted ({name})\n")
+
+
+def test_a_signal_does_not_hide_the_error_that_was_being_reported(monkeypatch: pytest.MonkeyPatch, call: Call):
+    """A launcher ends the other processes of a run when one has failed."""
+
+    def verify(path: str) -> None:
+        try:
+            raise FirstlightError("another process has ended")
+        finally:
+            raise Interrupted("SIGTERM")
+
+    monkeypatch.setattr(data, "verify", verify)
+    answer = call("data", "verify", "x")
+    assert (answer.code, answer.err) == (1, "error: another process has ended\n")
 
 
 def test_a_broken_pipe_is_silent(failing: Callable[[BaseException], None], call: Call):

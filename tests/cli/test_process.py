@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -113,3 +113,31 @@ def test_among_several_processes_only_the_first_speaks(world: Path):
         answer = execute("data", "stats", "store", env={**os.environ, "RANK": rank})
         assert bool(answer.stdout) is speaks
         assert answer.returncode == 0
+
+
+def _close(*descriptors: int) -> Callable[[], None]:
+    return lambda: [os.close(descriptor) for descriptor in descriptors] and None
+
+
+@pytest.mark.skipif(os.name != "posix", reason="descriptors")
+@pytest.mark.parametrize("closed", [(2,), (0, 1, 2)])
+def test_closed_standard_streams_are_not_used_for_other_files(closed: tuple[int, ...], world: Path):
+    """``2>&-``: without descriptor 2, a file of the store would get it, and receive what is printed."""
+    words = [*FIRSTLIGHT, "data", "prepare", "text.txt", "--out", "again", "tokenizer.kind=byte"]
+    answer = subprocess.run(words, stdout=subprocess.PIPE, timeout=60, preexec_fn=_close(*closed), check=False)  # noqa: PLW1509
+    assert answer.returncode == 0
+    assert bool(answer.stdout) is (1 not in closed)
+    for name in ("train.bin", "valid.bin"):
+        assert (world / "again" / name).read_bytes() == (world / "store" / name).read_bytes()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("color", ["", "1"], ids=["lines", "bars"])
+def test_messages_that_cannot_be_written_change_nothing(color: str, world: Path):
+    """One of the error, and the others of progress."""
+    environment = {**os.environ, "FORCE_COLOR": color}
+    with Path("/dev/full").open("wb") as full:
+        failed = subprocess.run([*FIRSTLIGHT, "data", "verify", "nothere"], stderr=full, timeout=60, env=environment)
+        words = ["data", "prepare", "text.txt", "--out", "again", "tokenizer.kind=byte"]
+        made = subprocess.run([*FIRSTLIGHT, *words], stderr=full, timeout=60, env=environment)
+    assert (failed.returncode, made.returncode) == (2, 0)

@@ -1,9 +1,11 @@
 """Commands as a user runs them, in processes of their own, on a run small enough to be repeated."""
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import pytest
 
@@ -41,17 +43,17 @@ def _environment(extra: dict[str, str]) -> dict[str, str]:
 def start() -> Start:
     """Start a command without waiting for it."""
 
-    def begin(*words: object, launcher: Sequence[str] = (), **environment: str) -> "subprocess.Popen[str]":
-        before = [sys.executable, *launcher] if launcher else [sys.executable]
-        command = [*before, "-m", "firstlight", *map(str, words)]
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=_environment(environment),
-        )
+    def begin(
+        *words: object, launcher: Sequence[str] = (), popen: Mapping[str, Any] | None = None, **environment: str
+    ) -> "subprocess.Popen[str]":
+        command = [sys.executable, *launcher, "-m", "firstlight", *map(str, words)]
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        # A shell that starts the suite in the background lets it ignore SIGINT, which children would inherit.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            return subprocess.Popen(command, text=True, env=_environment(environment), **{**pipes, **(popen or {})})
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     return begin
 

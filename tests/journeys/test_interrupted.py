@@ -76,9 +76,11 @@ def test_a_signal_saves_and_ends_cleanly(number, unbroken, start, run, tmp_path)
         time.sleep(0.005)
     process.send_signal(number)
     printed, told = process.communicate(timeout=60)
-    assert process.returncode == 0, told
+    assert process.returncode == 128 + number, told
     assert "stopped, checkpoint saved" in printed and "--resume" in printed
-    assert 20 <= json.loads((out / "state.json").read_text(encoding="utf-8"))["step"] < STEPS
+    state = json.loads((out / "state.json").read_text(encoding="utf-8"))
+    assert (state["status"], state["stopped_by"]) == ("interrupted", number.name)
+    assert 20 <= state["step"] < STEPS
     run("pretrain", out, "--resume")
     assert same_bytes(whole, out) == []
 

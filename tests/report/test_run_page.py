@@ -311,9 +311,9 @@ def test_no_content_makes_it_fail(whole_run: Path, data: st.DataObject):
         ({"status": "finished", "stopped_by": "convergence"}, None, "finished", "validation loss no longer improved"),
         ({"status": "finished", "stopped_by": "minutes"}, None, "finished", "time limit"),
         (
-            {"status": "stopped", "stopped_by": "SIGTERM"},
+            {"status": "interrupted", "stopped_by": "SIGTERM"},
             None,
-            "stopped",
+            "interrupted",
             "interrupted (SIGTERM); a checkpoint was saved and the run can be resumed",
         ),
         ({"status": "running", "step": 3}, None, "running", "in progress when this page was written"),

@@ -15,7 +15,15 @@ from safetensors.torch import load_file
 
 from firstlight import progress
 from firstlight.config import parse_overrides
-from firstlight.errors import CheckpointError, CompatibilityError, ConfigError, StorageError, UsageError
+from firstlight.errors import (
+    CheckpointError,
+    CompatibilityError,
+    ConfigError,
+    Interrupted,
+    StorageError,
+    TrainingError,
+    UsageError,
+)
 from firstlight.report import write_run_report
 from firstlight.runs import RunDirectory, resolve_request, run_recipe
 from firstlight.runs import orchestrator as module
@@ -322,3 +330,30 @@ def test_a_run_without_run_toml_is_named(tmp_path: Path) -> None:
     for more in ({"resume": True}, {"restart": True}, {}):
         with pytest.raises(UsageError, match="is a run directory without run.toml"):
             run(tmp_path / "r", **more)
+
+
+@pytest.mark.parametrize(("error", "name"), [(Interrupted("SIGTERM"), "SIGTERM"), (KeyboardInterrupt(), "SIGINT")])
+def test_a_signal_after_training_is_recorded_and_the_end_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, name: str
+) -> None:
+    def finish(self: CopyRecipe, *_: Any) -> CopyResult:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CopyRecipe, "finish", finish)
+        with pytest.raises(type(error)):
+            run(tmp_path / "r", "train.steps=3")
+    found = state(tmp_path / "r")
+    assert (found["status"], found["stopped_by"], found["step"]) == ("interrupted", name, 3)
+    assert run(tmp_path / "r", resume=True).finished
+
+
+def test_a_run_that_is_deleted_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def finish(self: CopyRecipe, *_: Any) -> CopyResult:
+        shutil.rmtree(tmp_path / "r")
+        raise TrainingError("deleted")
+
+    monkeypatch.setattr(CopyRecipe, "finish", finish)
+    with pytest.raises(TrainingError, match="deleted"):
+        run(tmp_path / "r", "train.steps=3")
+    assert not (tmp_path / "r").exists()

@@ -35,7 +35,7 @@ def test_summary(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("status", "state"),
-    [("finished", "finished"), ("stopped", "stopped"), ("failed", "failed"), ("running", "incomplete")],
+    [(s, s) for s in ("finished", "stopped", "interrupted", "failed")] + [("running", "incomplete")],
 )
 def test_state(tmp_path: Path, status: str, state: str) -> None:
     assert summarize_run(write_run(tmp_path / "a", status)).state == state

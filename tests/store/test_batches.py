@@ -1,5 +1,6 @@
 """Batches are a pure function of the position: each target once an epoch, shares kept, documents known."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -302,6 +303,16 @@ def test_some_windows_are_spread_evenly(store: TokenStore, most: int) -> None:
 
 def test_windows_over_too_little_text(tmp_path: Path) -> None:
     store = make(tmp_path / "s", ["abcd"], valid_ratio=0.5)
-    store.valid.tokens = store.valid.tokens[:1]
+    store.valid._tokens = store.valid.tokens[:1]
     windows = Windows(store.valid, block_size=4)
     assert (windows.n_windows, windows.n_targets) == (0, 0)
+
+
+def test_a_file_that_is_cut_is_an_error_not_the_end_of_the_process(tmp_path: Path) -> None:
+    store = make(tmp_path / "s", ["x" * 1121], encoder=IdVocabulary())
+    batches, windows = Batches(store, block_size=8, seed=0), Windows(store.valid, block_size=8)
+    for side in ("train", "valid"):
+        os.truncate(tmp_path / "s" / f"{side}.bin", 10)
+    for read in (lambda: batches.batch(0, 50), lambda: windows.batch(0, 50), lambda: store.train.tokens):
+        with pytest.raises(StoreError, match="bin: was cut while it was in use .found 10 bytes; expected"):
+            read()

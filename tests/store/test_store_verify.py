@@ -168,9 +168,9 @@ def test_reading_ahead_is_asked_for_where_memory_holds_it(store: TokenStore, mon
 
     with (store.directory / "train.bin").open("rb") as file:
         mapped = Map(file.fileno(), 0, access=mmap.ACCESS_READ)
-    store.train.tokens = np.frombuffer(mapped, np.uint16)
+    store.train._tokens = np.frombuffer(mapped, np.uint16)
     # A buffer's base is a view of the map; a memory map's is the map itself.
-    store.train.tokens = np.ndarray(len(store.train.tokens), np.uint16, mapped)
+    store.train._tokens = np.ndarray(len(store.train.tokens), np.uint16, mapped)
     store.train.prefetch()
     assert asked == ([mmap.MADV_WILLNEED] if hasattr(mmap, "MADV_WILLNEED") else [])
     asked.clear()
@@ -184,7 +184,7 @@ def test_advice_to_any_store(store: TokenStore, monkeypatch: pytest.MonkeyPatch)
     store.train.prefetch()
     monkeypatch.delattr(mmap, "MADV_WILLNEED", raising=False)
     store.train.prefetch()
-    store.train.tokens = np.zeros(0, np.uint16)
+    store.train._tokens = np.zeros(0, np.uint16)
     store.train.prefetch()
 
 

@@ -1,6 +1,7 @@
 """How a run ends: by a limit, a signal, or at once."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,16 +13,25 @@ from typing import Any
 
 import pytest
 import torch
-from small_run import ROWS, T, go_on, lines, make_context, write_model
+from small_run import CPU, ROWS, Letters, T, curve, go_on, lines, make_context, write_model
 
-from firstlight import progress
-from firstlight.errors import ConfigError
+from firstlight import progress, signals
+from firstlight.errors import ConfigError, StoreError, TrainingError
 from firstlight.files import verify_manifest
 from firstlight.optim import AdamW, ScheduleSettings
 from firstlight.progress import Event
-from firstlight.store import TokenStore
-from firstlight.train import CheckpointManager, ConvergenceSettings, Limits, ValidationResult, fit
-from firstlight.train.signals import StopSignals
+from firstlight.signals import StopSignals
+from firstlight.store import Batches, TokenStore, Windows
+from firstlight.train import (
+    CheckpointManager,
+    ConvergenceSettings,
+    Limits,
+    TrainContext,
+    ValidationResult,
+    fit,
+    validate,
+)
+from firstlight.types import Batch
 
 
 @pytest.mark.parametrize(
@@ -96,30 +106,114 @@ def test_convergence_counts_over_a_resume(tmp_path: Path, store: TokenStore, mon
     assert (result.stopped_by, result.step) == ("convergence", 8)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
+ENDING = [getattr(signal, name) for name in signals.NAMES if hasattr(signal, name)]
+
+
+@pytest.mark.parametrize("number", ENDING, ids=lambda n: n.name)
 def test_a_signal_saves_and_stops(
     tmp_path: Path, store: TokenStore, events: list[Event], number: signal.Signals
 ) -> None:
-    before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
+    before = [signal.getsignal(n) for n in ENDING]
     samples: list[str] = []
 
     def sample() -> str:
-        if not samples:
-            signal.raise_signal(number)
         samples.append("x")
+        if len(samples) == 1:
+            signal.raise_signal(number)
         return "x"
 
     result = fit(make_context(tmp_path, store, steps=12, sample_every=5, sample=sample))
-    assert (result.stopped_by, result.finished, result.step) == (number.name, False, 5)
+    assert (result.stopped_by, result.status, result.step) == (number.name, "interrupted", 5)
     assert samples == ["x"], "no sample and no evaluation at such an end"
-    assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == before
+    assert lines(tmp_path, "samples.jsonl") == []
+    assert [signal.getsignal(n) for n in ENDING] == before
     said = [e.text for e in events if not e.task]
     assert f"{number.name}: stopping after this step and saving" in said[0]
     path = tmp_path / "checkpoints" / "step-00000005"
     assert verify_manifest(path) == []
     assert go_on(make_context(tmp_path, store, steps=12, sample_every=5, sample=sample)).step == 12
+    assert [x["step"] for x in lines(tmp_path, "samples.jsonl")] == [5, 10, 12], "the one cut short is repeated"
     unbroken = fit(make_context(tmp_path / "other", store, steps=12))
     assert unbroken.train_loss == [x for x in lines(tmp_path) if "loss" in x][-1]["loss"]
+
+
+class SignalInEvaluation:
+    """Windows of the validation split; the signal arrives when a batch of the evaluation number ``at`` is read."""
+
+    def __init__(self, store: TokenStore, at: int) -> None:
+        self._windows, self._left = Windows(store.valid, block_size=T), at
+        self.n_windows, self.read_after = self._windows.n_windows, 0
+
+    def batch(self, index: int, rows: int) -> Batch:
+        self._left -= index == 0
+        if self._left == 0 and index == 0:
+            signal.raise_signal(signal.SIGTERM)
+        self.read_after += self._left <= 0
+        return self._windows.batch(index, rows)
+
+
+@pytest.mark.parametrize("at", [1, 2, 3], ids=["weights", "averaged weights", "later"])
+def test_a_signal_cuts_an_evaluation_short_and_the_next_process_repeats_it(
+    tmp_path: Path, store: TokenStore, at: int
+) -> None:
+    def context(run: Path, windows: Any) -> TrainContext:
+        ctx = make_context(
+            run, store, steps=12, eval_every=4, ema_decay=0.9, dropout=0.2, convergence=ConvergenceSettings()
+        )
+        lengths = Letters().byte_lengths()
+        ctx.evaluate = lambda rows: validate(ctx.state.model, windows, lengths, CPU, rows)
+        return ctx
+
+    windows = SignalInEvaluation(store, at)
+    result = fit(context(tmp_path / "cut", windows))
+    step = 4 if at < 3 else 8
+    assert (result.stopped_by, result.step, windows.read_after) == ("SIGTERM", step, 0)
+    assert [x["step"] for x in lines(tmp_path / "cut") if "valid_loss" in x] == ([] if at < 3 else [4])
+    whole = Windows(store.valid, block_size=T)
+    again = go_on(context(tmp_path / "cut", whole))
+    unbroken = fit(context(tmp_path / "unbroken", whole))
+    assert again.finished and again.train_loss == unbroken.train_loss
+    assert curve(tmp_path / "cut") == curve(tmp_path / "unbroken")
+    pointers = [(tmp_path / run / "best").read_text() for run in ("cut", "unbroken")]
+    assert pointers[0] == pointers[1]
+    last = [tmp_path / run / "checkpoints/step-00000012/model.safetensors" for run in ("cut", "unbroken")]
+    assert last[0].read_bytes() == last[1].read_bytes()
+
+
+def test_a_run_directory_that_is_deleted_is_not_created_again(tmp_path: Path, store: TokenStore) -> None:
+    run = tmp_path / "run"
+
+    def sample() -> str:
+        shutil.rmtree(run)
+        return "x"
+
+    ctx = make_context(run, store, steps=12, sample_every=5, checkpoint_every=6, sample=sample)
+    with pytest.raises(TrainingError, match="run: the run directory was deleted or moved"):
+        fit(ctx)
+    assert not run.exists()
+
+
+def test_a_checkpoint_does_not_create_a_deleted_run_directory(tmp_path: Path, store: TokenStore) -> None:
+    run = tmp_path / "run"
+    ctx = make_context(run, store, steps=12, checkpoint_every=4, log_every=100)
+    ctx.before_step = lambda step: shutil.rmtree(run) if step == 3 else None
+    with pytest.raises(TrainingError, match="run: the run directory was deleted or moved"):
+        fit(ctx)
+    assert not run.exists()
+
+
+def test_data_that_cannot_be_read_any_more_end_a_run_that_is_saved(tmp_path: Path, store: TokenStore) -> None:
+    """The store's file is cut, which would kill the process if it was mapped into memory."""
+    shutil.copytree(store.directory, tmp_path / "store")
+    copy = TokenStore.open(tmp_path / "store")
+    ctx = make_context(tmp_path / "run", store, batches=Batches(copy, block_size=T, seed=0), steps=12)
+    ctx.before_step = lambda step: os.truncate(tmp_path / "store/train.bin", 0) if step == 3 else None
+    with pytest.raises(StoreError, match="train.bin: was cut while it was in use .found 0 bytes"):
+        fit(ctx)
+    (saved,) = (tmp_path / "run/checkpoints").iterdir()
+    assert int(saved.name.removeprefix("step-")) in (4, 5), "the next batch was read in advance"
+    shutil.copy(store.directory / "train.bin", tmp_path / "store/train.bin")
+    assert go_on(make_context(tmp_path / "run", store, steps=12)).finished
 
 
 def test_a_signal_during_the_last_save_leaves_it_whole(tmp_path: Path, store: TokenStore) -> None:
@@ -129,7 +223,7 @@ def test_a_signal_during_the_last_save_leaves_it_whole(tmp_path: Path, store: To
         write_model(folder, weights)
 
     result = fit(make_context(tmp_path, store, steps=3, checkpoints=CheckpointManager(tmp_path, write, 2)))
-    assert (result.finished, result.step) == (True, 3)
+    assert (result.finished, result.step, result.stopped_by) == (False, 3, "SIGTERM")
     assert verify_manifest(tmp_path / "checkpoints" / "step-00000003") == []
 
 

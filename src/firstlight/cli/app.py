@@ -27,7 +27,7 @@ from firstlight.cli import (
 )
 from firstlight.cli.progress_bar import ProgressBar
 from firstlight.config import external_origin, trust_files
-from firstlight.errors import Failure, FirstlightError
+from firstlight.errors import Failure, FirstlightError, Interrupted
 from firstlight.files import storage_errors
 from firstlight.progress import listen
 
@@ -95,6 +95,8 @@ def run(arguments: Sequence[str]) -> int:
             code = _call(arguments)
         except KeyboardInterrupt:
             code = _INTERRUPTED
+        except Interrupted as error:
+            code = _report_interrupted(display, error, debug)
         except FirstlightError as error:
             code = _report_error(display, error, debug)
         except BrokenPipeError:
@@ -109,7 +111,7 @@ def run(arguments: Sequence[str]) -> int:
                 raise
             code = _report_bug(display, error, debug)
         if code == _INTERRUPTED:
-            display.line("interrupted")
+            display.interrupted("SIGINT")
     return code
 
 
@@ -141,6 +143,21 @@ def _report_usage_error(error: Any) -> None:
     path = "firstlight" if context is None else context.command_path
     message = " ".join(f"{message[:1].lower()}{message[1:]}".split())
     print(f"error: {message}{'' if message.endswith(('.', '?')) else '.'} Help: {path} --help", file=sys.stderr)
+
+
+def _report_interrupted(display: ProgressBar, interrupted: Interrupted, debug: bool) -> int:
+    """Report the signal that ended the command, or the error that was being handled when the signal arrived.
+
+    A launcher sends signals to the processes of a run when one of them has failed.
+    """
+    error: BaseException | None = interrupted
+    while error is not None:
+        if isinstance(error, FirstlightError):
+            return _report_error(display, error, debug)
+        error = error.__context__
+    _trace(interrupted, debug)
+    display.interrupted(interrupted.signal_name)
+    return interrupted.exit_code
 
 
 def _report_error(display: ProgressBar, error: FirstlightError, debug: bool) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from firstlight.cli.arguments import check_resume, map_errors_to_options, split_arguments
-from firstlight.cli.output import JsonOption, format_stop_reason, print_result, print_table
+from firstlight.cli.output import JsonOption, format_stop_reason, print_result, print_run_result, print_table
 from firstlight.config import parse_overrides
 from firstlight.errors import UsageError
 
@@ -80,7 +80,7 @@ def finetune(
     result = stage.finetune(
         start, tasks, out=out, data=data, preset=preset, resume=resume, restart=restart, overrides=settings
     )
-    print_result(result, as_json, _print_finetuned)
+    print_run_result(result, as_json, _print_finetuned)
 
 
 def _print_finetuned(result: "FinetuneResult") -> None:

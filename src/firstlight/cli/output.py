@@ -1,19 +1,25 @@
 """Print what a stage returned: one JSON object with ``--json``, aligned text otherwise."""
 
 import dataclasses
+import errno
 import json
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from firstlight.errors import escape
+from firstlight.errors import Interrupted, escape
+
+if TYPE_CHECKING:
+    from firstlight.runs import RunResult
 
 T = TypeVar("T")
+R = TypeVar("R", bound="RunResult")
 
+READER_GONE = (errno.EPIPE, errno.EIO)  # of a pipe, and of a terminal
 _LINE_BREAK = "\n"
 _PIPE_WIDTH = 1000  # of tables in files and pipes: rows are not wrapped
 
@@ -30,6 +36,21 @@ def print_result(result: T, as_json: bool, render: Callable[[T], None]) -> None:
         print(json.dumps(to_plain(table), ensure_ascii=False))
     else:
         render(result)
+
+
+def print_run_result(result: R, as_json: bool, render: Callable[[R], None]) -> None:
+    """Print the result of a run; exit with 128 plus the number of the signal that ended it, if one did.
+
+    A reader or a terminal that has gone away does not make a run fail that has finished and is saved.
+    """
+    try:
+        print_result(result, as_json, render)
+        sys.stdout.flush()
+    except OSError as error:
+        if result.interrupted_by is None and error.errno not in READER_GONE:
+            raise
+    if result.interrupted_by is not None:
+        raise typer.Exit(Interrupted(result.interrupted_by).exit_code)
 
 
 def to_plain(value: Any) -> Any:

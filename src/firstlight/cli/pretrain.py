@@ -14,6 +14,7 @@ from firstlight.cli.output import (
     format_stop_reason,
     print_pairs,
     print_result,
+    print_run_result,
 )
 from firstlight.errors import UsageError
 
@@ -102,7 +103,7 @@ def pretrain(
     result = stage.pretrain(
         inputs, out=out, preset=preset, init_from=init_from, resume=resume, restart=restart, overrides=settings
     )
-    print_result(result, as_json, _print_trained)
+    print_run_result(result, as_json, _print_trained)
 
 
 def quickstart(arguments: CorpusArgument = None, out: OutOption = None, as_json: JsonOption = False) -> None:
@@ -117,7 +118,7 @@ def quickstart(arguments: CorpusArgument = None, out: OutOption = None, as_json:
 
     inputs, settings = split_arguments(arguments)
     result = stage(inputs, out=out or Path("runs/quickstart"), overrides=settings)
-    print_result(result, as_json, _print_trained)
+    print_run_result(result, as_json, _print_trained)
     if as_json:
         return
     sample = _last_sample(result.run / "samples.jsonl")

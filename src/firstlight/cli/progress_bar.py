@@ -63,6 +63,12 @@ class ProgressBar:
         self._stop()
         self.line(" ".join(f"error: {message}".splitlines()), "bold red")
 
+    def interrupted(self, signal_name: str) -> None:
+        """Print that a signal ended the command; the first of several processes does."""
+        self._stop()
+        if self._main:
+            self.line("interrupted" if signal_name == "SIGINT" else f"interrupted ({signal_name})")
+
     def _notice(self, event: Event) -> None:
         if event.level == "warning":
             self.line(f"warning: {event.text}", "yellow")

@@ -47,7 +47,8 @@ def list_runs(
 ) -> None:
     """List the runs below a folder, the latest first.
 
-    State: running, finished, stopped (can be resumed), failed, or incomplete (killed; can be resumed).
+    State: running, finished, stopped (at train.stop_after), interrupted (by a signal), failed, or incomplete
+    (killed). All but a finished one can be resumed.
 
     Example: firstlight runs list runs
     """

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from firstlight.errors import CheckpointError, FirstlightError, MissingExtra, UsageError
+from firstlight.errors import CheckpointError, FirstlightError, Interrupted, MissingExtra, UsageError
 
 
 def missing_library(what: str, extra: str | None, error: ImportError) -> UsageError:
@@ -37,7 +37,7 @@ def wrap_errors(path: Path, what: str, extra: str | None = None) -> Iterator[Non
     """
     try:
         yield
-    except (FirstlightError, KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
+    except (FirstlightError, Interrupted, KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
         raise
     except ImportError as error:
         raise missing_library(f"reading a {what}", extra, error) from error

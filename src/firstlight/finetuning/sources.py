@@ -56,8 +56,10 @@ class ReplaySource:
 
     def batch(self, indices: np.ndarray) -> TaskBatch:
         """Return the batch of these windows."""
-        offsets = indices[:, None] * self._T + np.arange(self._T)
-        ids = torch.from_numpy(np.asarray(self._split.tokens[offsets], dtype=np.int64))[:, None]  # (B, 1, T)
+        windows = np.empty((len(indices), self._T), self._split.dtype)
+        for row, index in zip(windows, indices.tolist(), strict=True):
+            self._split.read(index * self._T, row)
+        ids = torch.from_numpy(windows.astype(np.int64))[:, None]  # (B, 1, T)
         lm_weights = torch.ones(ids.shape, dtype=torch.float32)
         lm_weights[..., -1] = 0
         B = len(indices)

@@ -29,13 +29,18 @@ if TYPE_CHECKING:
         broadcast_object,
         destroy_distributed,
         init_distributed,
+        interruptible,
         is_first_rank,
         is_main_process,
         no_sync,
+        peer_errors,
         rng_state,
         seed_everything,
         set_rng_state,
         wrap_ddp,
+    )
+    from firstlight.parallel.launcher import (
+        watch_launcher,
     )
 
 __all__ = [
@@ -52,15 +57,18 @@ __all__ = [
     "environment",
     "grad_scaler",
     "init_distributed",
+    "interruptible",
     "is_first_rank",
     "is_main_process",
     "no_sync",
     "peak_flops",
     "peak_memory",
+    "peer_errors",
     "resolve_hardware",
     "rng_state",
     "seed_everything",
     "set_rng_state",
+    "watch_launcher",
     "wrap_ddp",
 ]
 
@@ -88,13 +96,18 @@ __getattr__, __dir__ = attach(
             "broadcast_object",
             "destroy_distributed",
             "init_distributed",
+            "interruptible",
             "is_first_rank",
             "is_main_process",
             "no_sync",
+            "peer_errors",
             "rng_state",
             "seed_everything",
             "set_rng_state",
             "wrap_ddp",
+        ],
+        "launcher": [
+            "watch_launcher",
         ],
     },
 )

@@ -3,10 +3,13 @@
 With one process every function here does nothing.
 """
 
+import contextlib
 import datetime
 import gc
 import os
+import re
 import time
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -15,21 +18,26 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from firstlight.errors import UsageError
+from firstlight.errors import Interrupted, TrainingError, UsageError
 from firstlight.parallel.device import DeviceContext
+from firstlight.parallel.launcher import watch_launcher
+from firstlight.signals import is_training, raise_on_signal
 
 # The other processes wait at a barrier while the first one prepares the data.
 _TIMEOUT = datetime.timedelta(hours=12)
+# Messages of gloo and of the store that the processes meet at, when the process at the other end has ended.
+_PEER = re.compile(r"gloo|Connection (closed|reset|refused)|Broken pipe|TCPStore|recvValue|sendBytes", re.IGNORECASE)
 
 
 def init_distributed(device_context: DeviceContext) -> None:
-    """Initialize the process group.
+    """Initialize the process group; the process ends with its launcher.
 
     Raises:
         UsageError: the environment has WORLD_SIZE, but not the other variables of a launcher.
     """
     if device_context.world_size > 1 and not dist.is_initialized():
         _check_launcher(device_context)
+        watch_launcher()
         device_id = device_context.device if device_context.device.type == "cuda" else None
         dist.init_process_group(device_context.backend, timeout=_TIMEOUT, device_id=device_id)
 
@@ -59,9 +67,29 @@ def destroy_distributed(device_context: DeviceContext) -> None:
     interpreter's end, it aborts the process, and a run that is finished and saved exits with a failure.
     """
     if device_context.world_size > 1 and dist.is_initialized():
-        dist.destroy_process_group()
+        with contextlib.suppress(RuntimeError):  # of which another process has ended already
+            dist.destroy_process_group()
         gc.collect()  # the DDP module is in reference cycles and holds the group, which waits for its threads
         time.sleep(0.1)  # something may still hold it, such as the traceback of an error
+
+
+@contextlib.contextmanager
+def peer_errors(device_context: DeviceContext) -> Iterator[None]:
+    """Convert the error of a collective operation whose other process has ended into one that says so.
+
+    Raises:
+        TrainingError: another process of the run has ended.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if device_context.world_size == 1 or not (isinstance(error, dist.DistError) or _PEER.search(str(error))):
+            raise
+        raise TrainingError(
+            "another process of this run has ended, so this one ends too",
+            where=f"process {device_context.rank} of {device_context.world_size}",
+            fix="Look at the messages of the other processes, and continue with --resume.",
+        ) from error
 
 
 def is_main_process(device_context: DeviceContext) -> bool:
@@ -128,6 +156,28 @@ def barrier(device_context: DeviceContext) -> None:
     """Wait for the other processes."""
     if device_context.world_size > 1:
         dist.barrier()
+
+
+@contextlib.contextmanager
+def interruptible(device_context: DeviceContext) -> Iterator[None]:
+    """Return a context for this process's part of an evaluation, which a signal may cut short during training.
+
+    Every process enters it. It may contain no collective operation.
+
+    Raises:
+        Interrupted: in every process, if a signal cut the part of one of them.
+    """
+    cut = None
+    try:
+        with raise_on_signal():
+            yield
+    except Interrupted as error:
+        cut = error
+    is_cut = torch.tensor(float(cut is not None))
+    if is_training() and not all_reduce_sum(is_cut, device_context).item():
+        return
+    if cut is not None or is_training():
+        raise cut or Interrupted("SIGTERM")
 
 
 def seed_everything(seed: int) -> None:

@@ -7,6 +7,7 @@ from firstlight.report import non_text, tasks
 from firstlight.report.run_files import RunFiles, find
 from firstlight.report.text import Fact, to_text
 from firstlight.report.units import format_bytes, format_count, format_duration, format_number, format_percent, to_float
+from firstlight.signals import NAMES
 
 FAMILIES = {"openai-gpt": "gpt1", "gpt2": "gpt2", "gpt_neo": "gpt3", "llama": "llama", "qwen3": "modern"}
 _ENDINGS = {
@@ -17,8 +18,7 @@ _ENDINGS = {
     "minutes": "Training reached its time limit",
     "convergence": "Training stopped early: the validation loss no longer improved",
     "stop_after": "Training was stopped at train.stop_after; a checkpoint was saved and the run can be resumed",
-    "SIGINT": "Training was interrupted (SIGINT); a checkpoint was saved and the run can be resumed",
-    "SIGTERM": "Training was interrupted (SIGTERM); a checkpoint was saved and the run can be resumed",
+    **{name: f"Training was interrupted ({name}); a checkpoint was saved and the run can be resumed" for name in NAMES},
 }
 
 
@@ -73,7 +73,7 @@ def status(files: RunFiles) -> Status:
     if word == "failed" or (word != "finished" and find(last, "kind") == "failed"):
         reason = to_text(find(last, "text") if find(last, "kind") == "failed" else by, 300)
         return Status("failed", "bad", f"Training failed: {reason}")
-    if word in ("finished", "stopped"):
+    if word in ("finished", "stopped", "interrupted"):
         ending = _ENDINGS.get(str(by), f"Training was stopped by {to_text(by, 100)}")
         return Status(word, "good" if word == "finished" else "open", ending)
     if word == "running":

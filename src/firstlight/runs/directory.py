@@ -100,7 +100,7 @@ class RunDirectory:
 
     @property
     def state_file(self) -> Path:
-        """``state.json``: running, finished, stopped or failed, and the result."""
+        """``state.json``: running, finished, stopped, interrupted or failed, and the result."""
         return self.path / run_layout.STATE
 
     @property
@@ -168,7 +168,7 @@ class RunDirectory:
             yield
         finally:
             # A run that failed before it wrote anything leaves no directory; removed while the lock is held.
-            if is_new and [p.name for p in self.path.iterdir()] == [run_layout.LOCK]:
+            if is_new and self.path.is_dir() and [p.name for p in self.path.iterdir()] == [run_layout.LOCK]:
                 with suppress(OSError):
                     (self.path / run_layout.LOCK).unlink()
                     self.path.rmdir()
@@ -195,6 +195,11 @@ class RunDirectory:
         except Timeout as error:
             raise UsageError("is in use by another process", where=self.path, fix=fix) from error
         return lock
+
+    @property
+    def was_deleted(self) -> bool:
+        """Whether somebody has deleted or moved the directory while this process holds it; a write would create it."""
+        return not any((self.path / name).exists() for name in (run_layout.LOCK, _SOFT_LOCK))
 
     def is_locked(self) -> bool:
         """Return whether a process is writing into the run now."""

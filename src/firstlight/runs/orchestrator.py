@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from firstlight import parallel, progress
 from firstlight.config import Settings
-from firstlight.errors import CheckpointError, CompatibilityError, UsageError
+from firstlight.errors import CheckpointError, CompatibilityError, Interrupted, UsageError
 from firstlight.files import atomic_directory
 from firstlight.parallel import DeviceContext
 from firstlight.runs.compatibility import check_fixed_settings, code_hash, fixed_settings, settings_hash
@@ -48,7 +48,7 @@ def run_recipe(
     parallel.init_distributed(device_context)
     main = parallel.is_main_process(device_context)
     try:
-        with request.run.lock() if main else nullcontext():
+        with parallel.peer_errors(device_context), request.run.lock() if main else nullcontext():
             if main:
                 request.run.clean_up()
                 _mark(recipe, request)
@@ -121,23 +121,31 @@ def _train(
         write_json(run.environment_file, parallel.environment(device_context))
         run.write_state(kind=recipe.kind, status="running", step=ctx.counters.step)
     try:
-        fit_result = fit(ctx)
+        with parallel.peer_errors(device_context):
+            fit_result = fit(ctx)
         if main and ctx.state.ema is not None:
             _export_ema(run, ctx)
         result = recipe.finish(run, settings, ctx, artifacts, fit_result)
         if main:
             run.write_state(
                 kind=recipe.kind,
-                status="finished" if fit_result.finished else "stopped",
+                status=fit_result.status,
                 stopped_by=fit_result.stopped_by,
                 step=fit_result.step,
                 seconds=fit_result.seconds,
                 result=result.to_json(),
             )
             write_report(run.path)
+        if fit_result.status == "interrupted":
+            # A launcher ends all processes when the first one exits with a failure, as one does after a signal.
+            parallel.barrier(device_context)
     except Exception as error:
         if main:
             _record_failure(run, recipe.kind, ctx, error, write_report)
+        raise
+    except (Interrupted, KeyboardInterrupt) as error:
+        if main:
+            _record_interruption(run, recipe.kind, ctx, error)
         raise
     return result
 
@@ -231,8 +239,27 @@ def _record_failure(
     run: RunDirectory, kind: str, ctx: TrainContext, error: Exception, write_report: Callable[[Path], object]
 ) -> None:
     """Write a state and a report that say how the run failed; whatever fails here must not hide the first error."""
+    if run.was_deleted:
+        return
     with suppress(Exception):
         run.write_state(
             kind=kind, status="failed", stopped_by=str(error), step=ctx.counters.step, seconds=ctx.counters.seconds
         )
         write_report(run.path)
+
+
+def _record_interruption(
+    run: RunDirectory, kind: str, ctx: TrainContext, error: Interrupted | KeyboardInterrupt
+) -> None:
+    """Write the state of a run that a signal ended before or after training, such as in its final evaluation."""
+    stopped_by = error.signal_name if isinstance(error, Interrupted) else "SIGINT"
+    if run.was_deleted:
+        return
+    with suppress(Exception):
+        run.write_state(
+            kind=kind,
+            status="interrupted",
+            stopped_by=stopped_by,
+            step=ctx.counters.step,
+            seconds=ctx.counters.seconds,
+        )

@@ -9,8 +9,10 @@ from typing import Any, Generic, Self, TypeVar
 from pydantic import TypeAdapter
 
 from firstlight.config import Settings
+from firstlight.errors import Interrupted
 from firstlight.parallel import DeviceContext
 from firstlight.runs.directory import RunDirectory
+from firstlight.signals import NAMES
 from firstlight.train import FitResult, TrainContext
 
 
@@ -33,6 +35,16 @@ class RunResult:
     step: int
     seconds: float
     report: Path | None
+
+    @property
+    def interrupted_by(self) -> str | None:
+        """The name of the signal that ended the run before its limit, or None."""
+        return None if self.finished or self.stopped_by not in NAMES else self.stopped_by
+
+    def raise_if_interrupted(self) -> None:
+        """Raise ``Interrupted`` if a signal ended the run, for commands of several runs."""
+        if self.interrupted_by is not None:
+            raise Interrupted(self.interrupted_by)
 
     def to_json(self) -> dict[str, Any]:
         """Convert to a JSON object."""

@@ -200,12 +200,14 @@ def finetune_seeds(
 
     Raises:
         FirstlightError: as ``finetune``.
+        Interrupted: a signal ended one of the runs.
     """
     folder = Path(out)
-    results = [
-        finetune(init_from, tasks, out=folder / f"seed-{i}", overrides=[*overrides, f"run.seed={i}"], **options)
-        for i in range(1, n + 1)
-    ]
+    results = []
+    for i in range(1, n + 1):
+        out_i, settings = folder / f"seed-{i}", [*overrides, f"run.seed={i}"]
+        results.append(finetune(init_from, tasks, out=out_i, overrides=settings, **options))
+        results[-1].raise_if_interrupted()
     summary: dict[str, Any] = {"seeds": n, "valid": {}, "test": {}}
     for split in ("valid", "test"):
         for task in getattr(results[0], split):

@@ -12,7 +12,7 @@ from firstlight.finetuning import (
     predict,
 )
 from firstlight.model import GPT
-from firstlight.parallel import DeviceContext
+from firstlight.parallel import DeviceContext, interruptible
 from firstlight.stages.finetune_artifacts import FinetuneArtifacts
 from firstlight.store import Windows
 from firstlight.train import validate
@@ -75,17 +75,21 @@ def evaluate_tasks(
         device_context: of the run.
         split: valid or test.
         limit: rows of one forward pass.
+
+    Raises:
+        Interrupted: a signal arrived while a run trains.
     """
     metrics, texts, predictions = {}, {}, {}
-    for name, spec in artifacts.specs.items():
-        rows = artifacts.rows[name][_SPLITS.index(split)]
-        if not rows:
-            continue
-        if head_of(spec) is None:
-            texts[name] = evaluate_lm_loss(model, spec, rows, device_context)
-        else:
-            predictions[name] = predict(model, spec, rows, device_context, max_rows=limit, confidence_only=True)
-            metrics[name] = compute_metrics(spec, rows, predictions[name])
+    with interruptible(device_context):
+        for name, spec in artifacts.specs.items():
+            rows = artifacts.rows[name][_SPLITS.index(split)]
+            if not rows:
+                continue
+            if head_of(spec) is None:
+                texts[name] = evaluate_lm_loss(model, spec, rows, device_context)
+            else:
+                predictions[name] = predict(model, spec, rows, device_context, max_rows=limit, confidence_only=True)
+                metrics[name] = compute_metrics(spec, rows, predictions[name])
     return TaskEvaluation(EvalResults(metrics, texts), predictions)
 
 

@@ -15,7 +15,7 @@ from firstlight.report.run_files import RunFiles, read_metrics
 from firstlight.report.summary import best_score, last_step, parameters, training_seconds, training_tokens
 from firstlight.runs import RunDirectory
 
-State = Literal["running", "finished", "stopped", "failed", "incomplete"]
+State = Literal["running", "finished", "stopped", "interrupted", "failed", "incomplete"]
 
 _MAX_DEPTH = 4  # of run directories below the folder that is listed
 _RUN_FILES = (run_layout.SETTINGS, run_layout.STATE, run_layout.METRICS, run_layout.LOCK, run_layout.CHECKPOINTS)
@@ -27,7 +27,8 @@ class RunSummary:
 
     Attributes:
         kind: pretrain or finetune, by its settings.
-        state: running (a process holds its lock), finished, stopped (can be resumed), failed, or incomplete (killed).
+        state: running (a process holds its lock), finished, stopped (at train.stop_after),
+            interrupted (by a signal), failed, or incomplete (killed).
         valid_loss: the lowest validation loss.
         bits: per byte, per token or per dimension at that step, by name: ``{"bits_per_byte": 1.32}``.
         size_bytes: of all its files.
@@ -153,6 +154,8 @@ def _state(directory: RunDirectory, files: RunFiles) -> State:
         return "finished"
     if status == "stopped":
         return "stopped"
+    if status == "interrupted":
+        return "interrupted"
     return "failed" if status == "failed" else "incomplete"
 
 

@@ -74,6 +74,7 @@ def transfer(
 
     def tune(name: str, start: str | Path, on: Sequence[str | Path]) -> Path:
         result = finetune(start, on, out=folder / name, resume=True, overrides=overrides, **more)
+        result.raise_if_interrupted()
         if not result.finished:
             raise KeyboardInterrupt
         for task, m in result.valid.items():

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -45,7 +46,14 @@ def verify_resume(
         steps: length of both runs.
         stop_at: the step after which the second run is stopped.
         overrides: settings as ``key=value``, applied to both.
+
+    Raises:
+        Interrupted: a signal ended one of the runs.
     """
+
+    def train(inputs: list[str], **options: Any) -> None:
+        pretrain(inputs, **options).raise_if_interrupted()
+
     table = read_toml(Path(settings))
     for limit in ("tokens", "epochs", "minutes", "convergence"):
         table.get("train", {}).pop(limit, None)
@@ -73,11 +81,11 @@ def verify_resume(
         same.write_text(dump_toml(table), encoding="utf-8")
         unbroken, resumed = Path(folder) / "unbroken", Path(folder) / "resumed"
         progress.notice(f"training {steps} steps without a stop")
-        pretrain([str(same)], out=unbroken, overrides=[*common, f"train.steps={steps}"])
+        train([str(same)], out=unbroken, overrides=[*common, f"train.steps={steps}"])
         progress.notice(f"training {stop_at} steps, stopping, and resuming up to {steps}")
         # Both runs have the same schedule, so the stop is a checkpoint in the middle, not a shorter run.
-        pretrain([str(same)], out=resumed, overrides=[*common, f"train.steps={steps}", f"train.stop_after={stop_at}"])
-        pretrain([str(resumed)], resume=True, overrides=[f"train.stop_after={0}"])
+        train([str(same)], out=resumed, overrides=[*common, f"train.steps={steps}", f"train.stop_after={stop_at}"])
+        train([str(resumed)], resume=True, overrides=[f"train.stop_after={0}"])
         return _compare(unbroken, resumed, steps, stop_at)
 
 

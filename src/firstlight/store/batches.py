@@ -107,12 +107,21 @@ class Batches:
         return out
 
     def batch(self, position: int, rows: int) -> Batch:
-        """Read rows ``position`` to ``position + rows``."""
+        """Read rows ``position`` to ``position + rows``.
+
+        Raises:
+            StoreError: the store's file has been cut.
+        """
         import torch
 
         offsets = self.window_starts(position, rows)
-        index = (offsets[:, :1] + np.arange(self._T + 1)) % offsets[:, 2:] + offsets[:, 1:2]  # (B, T + 1)
-        ids = torch.from_numpy(self._split.tokens[index].astype(np.int64))
+        rows_of_ids = np.empty((rows, self._T + 1), self._split.dtype)
+        for row, (start, base, tokens) in zip(rows_of_ids, offsets.tolist(), strict=True):
+            end = min(len(row), tokens - start)
+            self._split.read(base + start, row[:end])
+            if end < len(row):  # the window wraps around at the end of the span
+                self._split.read(base, row[end:])
+        ids = torch.from_numpy(rows_of_ids.astype(np.int64))  # (B, T + 1)
         inputs = ids[:, :-1].contiguous()
         if self._class_dropout is not None:
             ratio, token = self._class_dropout
@@ -215,9 +224,13 @@ class Windows:
         """Read windows ``index`` to ``index + rows``."""
         import torch
 
-        at = self._which[index : index + rows, None] * self._step + np.arange(self._T + 1)
-        inside = at < self._split.n_tokens
-        ids = torch.from_numpy(self._split.tokens[np.minimum(at, self._split.n_tokens - 1)].astype(np.int64))
+        starts_of_rows = self._which[index : index + rows] * self._step
+        inside = starts_of_rows[:, None] + np.arange(self._T + 1) < self._split.n_tokens
+        padded = np.empty(inside.shape, self._split.dtype)
+        for row, start, n in zip(padded, starts_of_rows.tolist(), inside.sum(1).tolist(), strict=True):
+            self._split.read(start, row[:n])
+            row[n:] = row[n - 1]
+        ids = torch.from_numpy(padded.astype(np.int64))
         weights = None if inside.all() else torch.from_numpy(inside[:, 1:].astype(np.float32))
         inputs = ids[:, :-1].contiguous()
         starts = document_starts(inputs, self._eot) if self._masking else None

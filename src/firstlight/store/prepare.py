@@ -214,4 +214,4 @@ def _read_ahead(batches: Iterator[list[Chunk]]) -> Generator[list[Chunk], None, 
     finally:
         stop.set()
         # A thread that waits for a slow source ends at the next batch, or with the process.
-        thread.join(timeout=5)
+        thread.join(timeout=1)

@@ -3,6 +3,7 @@
 import contextlib
 import mmap
 import os
+import weakref
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,21 +23,67 @@ _CHUNK = 1 << 22
 class Split:
     """One split of a store, train or valid.
 
+    Windows are read with ``read``, which costs no more than a memory map: an access to a map behind the end of a file
+    that was cut meanwhile would kill the process (SIGBUS).
+
     Attributes:
-        tokens: ids, 1-D, memory-mapped.
         bounds: token offset of each document, and the end.
         n_bytes: UTF-8 bytes of its text.
     """
 
     def __init__(self, directory: Path, side: str, n_bytes: int) -> None:
-        self.tokens, self.bounds = open_megatron(directory / side)
+        self._tokens, self.bounds = open_megatron(directory / side)
         self.n_bytes = n_bytes
         self._directory, self._side = directory, side
+        self._path = directory / f"{side}.bin"
+        self._descriptor = os.open(self._path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        weakref.finalize(self, os.close, self._descriptor)
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """Ids, 1-D, memory-mapped.
+
+        Raises:
+            StoreError: the file has been cut since it was opened.
+        """
+        if os.fstat(self._descriptor).st_size < self._tokens.nbytes:
+            raise self._cut()
+        return self._tokens
 
     @property
     def n_tokens(self) -> int:
         """Number of ids, including end-of-text."""
-        return len(self.tokens)
+        return len(self._tokens)
+
+    def read(self, first: int, out: np.ndarray) -> None:
+        """Read the ids from ``first`` on into ``out``, a row of ``dtype``.
+
+        Raises:
+            StoreError: the file has been cut since it was opened.
+        """
+        if not hasattr(os, "preadv"):  # Windows, where a mapped file cannot be cut
+            out[:] = self._tokens[first : first + len(out)]
+            return
+        buffer, offset = out.view(np.uint8).data, first * out.itemsize
+        while buffer:
+            count = os.preadv(self._descriptor, [buffer], offset)
+            if count == 0:
+                raise self._cut()
+            buffer, offset = buffer[count:], offset + count
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the ids in the file."""
+        return self._tokens.dtype
+
+    def _cut(self) -> StoreError:
+        return StoreError(
+            "was cut while it was in use",
+            where=self._path,
+            found=f"{os.fstat(self._descriptor).st_size} bytes",
+            expected=self._tokens.nbytes,
+            fix="Put the whole file back, or make the store again; a run continues with --resume.",
+        )
 
     @property
     def n_documents(self) -> int:
@@ -50,12 +97,12 @@ class Split:
         would make it wait once per page. A split too large for memory keeps the default read-ahead of about 128 KiB.
         Does nothing where ``madvise`` is not supported.
         """
-        mapped: object = self.tokens.base
+        mapped: object = self._tokens.base
         if not isinstance(mapped, mmap.mmap) or not hasattr(mmap, "MADV_WILLNEED") or not hasattr(os, "sysconf"):
             return
         with contextlib.suppress(OSError, ValueError):
             memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-            if self.tokens.nbytes <= memory // 2:
+            if self._tokens.nbytes <= memory // 2:
                 mapped.madvise(mmap.MADV_WILLNEED)
 
     @cached_property

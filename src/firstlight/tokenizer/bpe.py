@@ -4,12 +4,13 @@ Both merge the most frequent pair first. Ties are broken by bytes in rustbpe and
 vocabularies may differ; each is deterministic.
 """
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Inner
 
-from firstlight import progress
+from firstlight import progress, signals
 from firstlight.tokenizer.merges import recover_merge
 from firstlight.tokenizer.patterns import PATTERNS
 from firstlight.tokenizer.tokenizer_json import bytes_to_token, bytes_to_unicode
@@ -47,9 +48,15 @@ def train_bpe(text: Iterable[str], pattern: str, vocab_size: int, special_token:
         progress.notice("rustbpe is not installed: training the tokenizer takes twice as long")
         return _train_with_tokenizers(text, pattern, vocab_size, special_token)
     trainer = rustbpe.Tokenizer()
-    trainer.train_from_iterator(
-        text, vocab_size - 1 + _EXTRA_MERGES, buffer_size=_BUFFER_SIZE, pattern=PATTERNS[pattern]
-    )
+    with contextlib.ExitStack() as merging:
+
+        def chunks() -> Iterator[str]:
+            yield from text
+            merging.enter_context(signals.default_action())  # rustbpe holds the interpreter's lock while it merges
+
+        trainer.train_from_iterator(
+            chunks(), vocab_size - 1 + _EXTRA_MERGES, buffer_size=_BUFFER_SIZE, pattern=PATTERNS[pattern]
+        )
     ranks = {token: rank for token, rank in trainer.get_mergeable_ranks() if len(token) <= _MAX_TOKEN_BYTES}
     merged = sorted((rank, token) for token, rank in ranks.items() if len(token) > 1)[: vocab_size - 257]
     pairs = [recover_merge(token, rank, ranks) for rank, token in merged]

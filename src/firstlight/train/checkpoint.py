@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from firstlight import parallel, progress
-from firstlight.errors import CheckpointError, FirstlightError, StorageError
+from firstlight.errors import CheckpointError, FirstlightError, StorageError, TrainingError
 from firstlight.files import (
     apply_umask,
     atomic_directory,
@@ -31,6 +31,7 @@ from firstlight.files import (
     write_atomic,
     write_manifest,
 )
+from firstlight.train.log import RunGuard
 from firstlight.train.state import Counters, TrainState
 
 FORMAT = 1
@@ -97,6 +98,7 @@ class CheckpointManager:
 
     def __init__(self, run: Path, write_model: Callable[[Path, dict[str, Tensor]], None], keep_last: int) -> None:
         self.run = run
+        self._guard = RunGuard(run)
         self.folder = run / "checkpoints"
         self.last_saved_step: int | None = None
         self.write_model = write_model
@@ -125,7 +127,7 @@ class CheckpointManager:
         if isinstance(error, OSError | SafetensorError):  # safetensors reports errors of the system as text
             cause, error = error, StorageError(f"a checkpoint could not be written: {error}", where=self.folder)
             error.__cause__ = cause
-        if raise_errors or not isinstance(error, FirstlightError):
+        if raise_errors or isinstance(error, TrainingError) or not isinstance(error, FirstlightError):
             raise error
         progress.warn(f"a checkpoint could not be written; training continues, with the previous one on disk: {error}")
 
@@ -140,6 +142,7 @@ class CheckpointManager:
 
         None is removed during a loss spike: a rollback needs those from before.
         """
+        self._guard.check()
         name = _name(snapshot.step)
         with atomic_directory(self.folder / name) as folder, storage_errors(self.folder / name):
             self.write_model(folder, snapshot.weights)

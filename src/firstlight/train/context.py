@@ -158,3 +158,10 @@ class FitResult:
     train_loss: float
     valid: EvaluationResult | None
     best: EvaluationResult | None = None
+
+    @property
+    def status(self) -> str:
+        """The status for ``state.json``: finished, stopped (by ``train.stop_after``) or interrupted (by a signal)."""
+        if self.finished:
+            return "finished"
+        return "stopped" if self.stopped_by == "stop_after" else "interrupted"

@@ -12,11 +12,36 @@ from pathlib import Path
 from typing import Any
 
 from firstlight import progress
-from firstlight.errors import MissingExtra, StorageError
+from firstlight.errors import MissingExtra, StorageError, TrainingError
 from firstlight.files import append_line, storage_errors
 from firstlight.files.json_lines import JsonLines
-from firstlight.files.run_layout import EVENTS, METRICS, SAMPLES
+from firstlight.files.run_layout import EVENTS, LOCK, METRICS, SAMPLES
 from firstlight.train.trackers import AUTO_TRACKERS, Tracker, load_trackers
+
+
+class RunGuard:
+    """Refuses to write into a run directory that somebody has deleted or moved, where a write would create it again.
+
+    Args:
+        run: the run directory; its lock is looked at, if it is there, since that goes first while it is being deleted.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self._run = run
+        self._marker = next((path for path in (run / LOCK, run) if path.exists()), None)
+
+    def check(self) -> None:
+        """Check that the directory is still there.
+
+        Raises:
+            TrainingError: it is not.
+        """
+        if self._marker is not None and not self._marker.exists():
+            raise TrainingError(
+                "the run directory was deleted or moved while the run was training",
+                where=self._run,
+                fix="Put it back and continue with --resume, or start the run again.",
+            )
 
 
 class RunLog:
@@ -36,6 +61,7 @@ class RunLog:
 
     def __init__(self, run: Path, *, active: bool, trackers: list[str] | str) -> None:
         self.run = run
+        self._guard = RunGuard(run)
         self._active = active
         self._unwritten: dict[str, list[str]] = {}
         self._queue: queue.SimpleQueue[tuple[int, dict[str, float]] | None] = queue.SimpleQueue()
@@ -148,6 +174,7 @@ class RunLog:
             self._thread.start()
 
     def _append(self, name: str, line: str) -> None:
+        self._guard.check()
         path, lines = self.run / name, self._unwritten.setdefault(name, [])
         lines.append(line)
         size = path.stat().st_size if path.is_file() else 0

@@ -11,18 +11,18 @@ import time
 import torch
 
 from firstlight import optim, parallel, progress
-from firstlight.errors import ConfigError, TrainingError
+from firstlight.errors import ConfigError, Failure, TrainingError
+from firstlight.signals import NAMES, StopSignals
 from firstlight.train import periodic, spike_guard
 from firstlight.train.checkpoint import restore
 from firstlight.train.context import EvaluationResult, FitResult, TrainContext
 from firstlight.train.micro_batch import halve, is_out_of_memory
 from firstlight.train.prefetch import Prefetcher
-from firstlight.train.signals import StopSignals
 from firstlight.train.state import Counters
 from firstlight.train.step import StepResult, train_step
 from firstlight.types import BatchLike, StepMetrics
 
-_INTERRUPTIONS = ("SIGTERM", "SIGINT", "stop_after")
+_INTERRUPTIONS = (*NAMES, "stop_after")
 _MAX_DOCUMENTS = 5  # documents of a batch that a message names
 
 
@@ -39,7 +39,7 @@ def fit(ctx: TrainContext) -> FitResult:
         raise ConfigError(
             "there is no validation text for convergence", where="train.convergence", fix="Set train.steps."
         )
-    train_loss, valid = math.nan, None
+    train_loss = math.nan
     metrics: StepMetrics | None = None
     ctx.start_clock()
     ctx.module.train()
@@ -51,6 +51,7 @@ def fit(ctx: TrainContext) -> FitResult:
             progress.task("train", ctx.limits.steps, "steps") as task,
         ):
             task.advance(ctx.counters.step)
+            valid = periodic.on_resume(ctx)
             while (stopped_by := _stop_reason(ctx, signals)) is None:
                 step_before, text = ctx.counters.step, ""
                 metrics = _train_step(ctx, prefetcher)
@@ -66,6 +67,8 @@ def fit(ctx: TrainContext) -> FitResult:
             periodic.save_final(ctx)
             if finished:
                 _check_finite(ctx, metrics, valid)
+        if finished and (name := _signalled_by(ctx, signals)):  # while it evaluated or saved
+            stopped_by, finished = name, False
     finally:
         gc.unfreeze()
         ctx.log.close()
@@ -96,12 +99,17 @@ def _stop_reason(ctx: TrainContext, signals: StopSignals) -> str | None:
     reached = ctx.limits.reached(ctx.counters, ctx.train)
     if reached is None and ctx.train.stop_after and ctx.counters.step >= ctx.train.stop_after:
         return "stop_after"
+    return _signalled_by(ctx, signals) or reached
+
+
+def _signalled_by(ctx: TrainContext, signals: StopSignals) -> str | None:
+    """Return the signal that a process received; one that only others received counts as SIGTERM."""
     if ctx.device_context.world_size == 1:
-        return signals.name or reached
+        return signals.name
     signalled = torch.tensor(float(signals.name is not None), device=ctx.device_context.device)
     if parallel.all_reduce_sum(signalled, ctx.device_context).item():
         return signals.name or "SIGTERM"
-    return reached
+    return None
 
 
 def _train_step(ctx: TrainContext, prefetcher: Prefetcher) -> StepMetrics:
@@ -110,7 +118,7 @@ def _train_step(ctx: TrainContext, prefetcher: Prefetcher) -> StepMetrics:
     counters = ctx.counters
     position = counters.next_position(counters.position, ctx.rows)
     following = counters.next_position(position + ctx.rows, ctx.rows)
-    result = _train_step_within_memory(ctx, prefetcher.get(position, ctx.rows, following))
+    result = _train_step_within_memory(ctx, _load_batch(ctx, prefetcher, position, following))
     counters.step += 1
     counters.tokens += result.targets
     counters.position = position + ctx.rows
@@ -128,6 +136,15 @@ def _train_step(ctx: TrainContext, prefetcher: Prefetcher) -> StepMetrics:
         seconds=time.perf_counter() - start,
         applied=result.applied,
     )
+
+
+def _load_batch(ctx: TrainContext, prefetcher: Prefetcher, position: int, following: int) -> BatchLike:
+    try:
+        return prefetcher.get(position, ctx.rows, following)
+    except Failure:
+        if ctx.device_context.world_size == 1:  # saving needs all processes, and the others wait for this one's step
+            periodic.save_final(ctx)
+        raise
 
 
 def _train_step_within_memory(ctx: TrainContext, batch: BatchLike) -> StepResult:

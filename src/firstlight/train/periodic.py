@@ -5,7 +5,8 @@ import time
 from typing import Any
 
 from firstlight import parallel
-from firstlight.errors import FirstlightError
+from firstlight.errors import FirstlightError, Interrupted
+from firstlight.signals import raise_on_signal
 from firstlight.train.checkpoint import snapshot
 from firstlight.train.context import EvaluationResult, TrainContext
 from firstlight.types import StepMetrics
@@ -24,6 +25,18 @@ def on_step_end(ctx: TrainContext, metrics: StepMetrics) -> EvaluationResult | N
         ctx.loop.checkpoint_pending = True
     is_normal = ctx.counters.spike_steps == 0 and metrics.applied
     if (ctx.loop.checkpoint_pending and is_normal) or (valid is not None and ctx.counters.best_step == step):
+        save(ctx)
+    return valid
+
+
+def on_resume(ctx: TrainContext) -> EvaluationResult | None:
+    """Evaluate and sample if a signal cut that short after the checkpoint's step; return the evaluation, if any."""
+    step, train, valid = ctx.counters.step, ctx.train, None
+    if step and train.eval_every and step % train.eval_every == 0 and ctx.counters.evaluated_step != step:
+        valid = evaluate(ctx)
+    if step and train.sample_every and step % train.sample_every == 0:
+        sample(ctx)
+    if valid is not None and ctx.counters.best_step == step:
         save(ctx)
     return valid
 
@@ -61,24 +74,31 @@ def save(ctx: TrainContext) -> None:
 
 
 def evaluate(ctx: TrainContext) -> EvaluationResult | None:
-    """Compute the validation loss, also of averaged weights if there are any; log and record it."""
+    """Compute the validation loss, also of averaged weights if there are any; log and record it.
+
+    If a signal cuts it short, nothing is recorded; the next process of the run repeats it (``on_resume``).
+    """
     if ctx.evaluate is None:
         return None
     rows = ctx.counters.micro_batch or max(1, ctx.rows // ctx.device_context.world_size)
-    result = ctx.evaluate(rows)
-    if ctx.counters.evaluated_step == ctx.counters.step:
-        return result  # counted and logged by a process that was killed before it could write the run's result
+    rng_state, ema_metrics = parallel.rng_state(), dict[str, float]()
+    try:
+        result = ctx.evaluate(rows)
+        if ctx.counters.evaluated_step == ctx.counters.step:
+            return result  # counted and logged by a process that was killed before it could write the run's result
+        if ctx.state.ema is not None:
+            with ctx.state.ema.average_parameters():
+                ema_metrics["valid_loss_average"] = ctx.evaluate(rows).loss
+    except Interrupted:
+        parallel.set_rng_state(rng_state)
+        return None
     # A metric, such as the accuracy, may be finite where the model's outputs are not.
     criterion = result.criterion if math.isfinite(result.loss) else math.nan
     ctx.counters.record_evaluation(criterion, ctx.train.convergence.threshold)
     if ctx.counters.best_step == ctx.counters.step:
         ctx.loop.best = (ctx.counters.step, result)
     ctx.loop.evaluation_unsaved = True
-    metrics: dict[str, Any] = {"valid_loss": result.loss, **result.metrics()}
-    if ctx.state.ema is not None:
-        with ctx.state.ema.average_parameters():
-            metrics["valid_loss_average"] = ctx.evaluate(rows).loss
-    _log(ctx, metrics)
+    _log(ctx, {"valid_loss": result.loss, **result.metrics(), **ema_metrics})
     if ctx.peak_flops and ctx.device_context.device.type == "cpu":
         # Other processes on the machine may have made the earlier measurement too low, never too high.
         ctx.peak_flops = max(ctx.peak_flops, parallel.peak_flops(ctx.device_context, seconds=0.02) or 0.0)
@@ -86,13 +106,19 @@ def evaluate(ctx: TrainContext) -> EvaluationResult | None:
 
 
 def sample(ctx: TrainContext) -> None:
-    """Log a generated sample; random states and the model's mode do not change."""
+    """Log a generated sample; random states and the model's mode do not change.
+
+    If a signal cuts it short, the next process of the run repeats it (``on_resume``).
+    """
     if ctx.sample is None or not parallel.is_main_process(ctx.device_context) or ctx.log.has_sample(ctx.counters.step):
         return
     model, rng_state = ctx.state.model, parallel.rng_state()
     was_training = model.training
     try:
-        text = ctx.sample()
+        with raise_on_signal():
+            text = ctx.sample()
+    except Interrupted:
+        return
     except FirstlightError as error:
         ctx.log.event(ctx.counters.step, "sample", f"no sample could be generated: {error}")
         return

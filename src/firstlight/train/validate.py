@@ -72,6 +72,9 @@ def validate(
         device_context: device and processes.
         rows: windows per forward pass; may differ between processes.
         unit: as in ValidationResult.
+
+    Raises:
+        Interrupted: a signal arrived while a run trains.
     """
     lengths = None
     if byte_lengths is not None:
@@ -83,8 +86,9 @@ def validate(
     was_training = model.training
     model.eval()
     try:
-        for first in range(bounds[0], bounds[1], rows):
-            parts.append(_sums(model, windows.batch(first, min(rows, bounds[1] - first)), lengths, device_context))
+        with parallel.interruptible(device_context):
+            for first in range(bounds[0], bounds[1], rows):
+                parts.append(_sums(model, windows.batch(first, min(rows, bounds[1] - first)), lengths, device_context))
     finally:
         model.train(was_training)
     sums = torch.stack([part.cpu().double() for part in parts]).sum(0)
