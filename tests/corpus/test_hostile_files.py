@@ -22,6 +22,7 @@ from firstlight.corpus.raw_source import read_files
 from firstlight.corpus.readers.markup import _visible
 from firstlight.corpus.tally import Tally
 from firstlight.errors import CorpusError
+from firstlight.files import limits as limits_module
 from firstlight.files.folders import list_folder, list_glob
 from firstlight.files.tables import iter_parquet
 from firstlight.types import Document
@@ -298,3 +299,15 @@ def test_the_fingerprint_changes_only_where_documents_may(folder: Path) -> None:
 def test_the_tally_is_json(folder: Path) -> None:
     counts, _ = tally(folder, **SKIP)
     assert len(json.loads(json.dumps(counts.to_json()))["bad_documents"]) == 8
+
+
+def test_a_parquet_list_of_a_billion_values_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr(limits_module, "_UNCHECKED_BYTES", 1 << 16)
+    path = tmp_path / "a.parquet"
+    rows = [{"text": "x", "n": [7] * 100_000}]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), path, compression="zstd")
+    with pytest.raises(CorpusError, match="expands too far"):
+        list(iter_parquet(path))
+    assert list(iter_parquet(path, select=lambda _: ["text"])) == [(1, {"text": "x"})]
