@@ -68,8 +68,6 @@ def prepare(
 def _print_prepared(result: "PrepareResult") -> None:
     tokens = f"{result.train_tokens:,} training and {result.valid_tokens:,} validation tokens"
     print(f"{result.store}: {tokens}, vocabulary {result.vocab_size:,}")
-    for problem in result.tally.bad_documents:
-        print(f"skipped: {problem}")
     for reason, count in result.tally.dropped.items():
         print(f"dropped: {count:,} documents, {reason}")
     print(f"Train on it: firstlight pretrain {shlex.quote(str(result.store))} --out runs/NAME")

@@ -101,9 +101,9 @@ class Source:
         if tally.n_bad_documents and not has_warned:
             first = "; ".join(tally.bad_documents[:_MAX_NAMED])
             more = "; …" if tally.n_bad_documents > _MAX_NAMED else ""
-            progress.warn(
-                f"{self.name}: {tally.n_bad_documents} documents cannot be read and were skipped: {first}{more}"
-            )
+            n = tally.n_bad_documents
+            what = "1 document cannot be read and was" if n == 1 else f"{n:,} documents cannot be read and were"
+            progress.warn(f"{self.name}: {what} skipped: {first}{more}")
         if tally.documents == 0:
             dropped = ", ".join(f"{n} {reason}" for reason, n in tally.dropped.items())
             raise CorpusError("holds no text", where=self.name, found=dropped or "no document")

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 _OPENING = re.compile(r"<[A-Za-z/!?]")
+_SIMPLE_TAG = re.compile(r"<(/?)([A-Za-z][A-Za-z0-9]{0,15})>")  # most tags; the others go through the states below
 _NAME_END = re.compile(r"[\t\n\f\r />]")
 _VALUE_END = re.compile(r"[\t\n\f\r >]")
 _NOT_SPACE = re.compile(r"[^\t\n\f\r ]")
@@ -91,6 +92,10 @@ class HtmlTokenizer:
 
     def _open_markup(self, page: str, start: int, final: bool) -> int:
         """Recognize what starts with ``<``; a longer look ahead than the page so far needs the next piece."""
+        if simple := _SIMPLE_TAG.match(page, start):
+            self._is_end, self._name, self._last = bool(simple[1]), simple[2], ""
+            self._close_tag()
+            return simple.end()
         kind = page[start + 1]
         if kind not in "/!?":
             return self._open_tag(start + 1, is_end=False)
