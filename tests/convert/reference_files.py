@@ -152,6 +152,8 @@ def write_nanogpt(path: Path, made: GPT, *, bias: bool = True, compiled: bool = 
         turned = w.ndim == 2 and ".h." in name
         if bias or not name.endswith(".bias"):
             state[("_orig_mod." if compiled else "") + name] = torch.from_numpy((w.T if turned else w).copy())
+    for i in range(0 if bias else c.n_layer):  # the causal mask, where PyTorch had no flash attention
+        state[f"transformer.h.{i}.attn.bias"] = torch.tril(torch.ones(c.block_size, c.block_size))[None, None]
     embedding = torch.from_numpy(hf_weights(made)["transformer.wte.weight"])
     state[("_orig_mod." if compiled else "") + "lm_head.weight"] = embedding
     args = dict(

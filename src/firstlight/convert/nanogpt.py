@@ -19,7 +19,7 @@ from firstlight.convert.torch_file import has_string, is_torch_file, load, state
 from firstlight.errors import CheckpointError, UsageError
 from firstlight.files.safe_pickle import UnsafePickleError, read_pickle
 from firstlight.lm import LM
-from firstlight.model import ModelConfig, to_hf_state_dict
+from firstlight.model import ModelConfig, is_known_buffer, to_hf_state_dict
 from firstlight.tokenizer import END_OF_TEXT, UNKNOWN, Tokenizer, build_char_level
 
 META = "meta.pkl"
@@ -77,11 +77,12 @@ def read(path: Path) -> ImportedModel:
 
 def _zero_biases(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     """Return zeros for the biases of a model without them; weights are (input, output) here."""
-    if any(name.endswith(".bias") for name in weights):
+    if any(name.endswith(".bias") and not is_known_buffer(name) for name in weights):  # attn.bias is a mask
         raise CheckpointError("has biases although its model_args have bias=False", where=path)
     biases = {}
     for name, tensor in weights.items():
-        if name.startswith("transformer.h.") or name == "transformer.ln_f.weight":
+        is_layer = name.startswith("transformer.h.") and name.endswith(".weight")
+        if is_layer or name == "transformer.ln_f.weight":
             biases[name.removesuffix("weight") + "bias"] = torch.zeros(tensor.shape[-1] if tensor.ndim else 0)
     return biases
 
