@@ -418,7 +418,7 @@ def test_killed_half_way_nothing_looks_finished(tmp_path: Path) -> None:
     child = subprocess.Popen([sys.executable, "-c", _KILLED, tmp_path / "s", here], stdout=subprocess.PIPE)
     assert child.stdout is not None
     assert child.stdout.readline() == b"written\n"
-    assert [p.name.startswith(".firstlight-part-s-") for p in tmp_path.iterdir()] == [True]
+    assert [p.name for p in tmp_path.iterdir()] == [".firstlight-prepare-s"]
     child.send_signal(signal.SIGKILL)
     child.wait()
     child.stdout.close()
@@ -450,8 +450,8 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     from firstlight.store import writer as module
 
     class Small(module.StoreWriter):
-        def __init__(self, *args: object) -> None:
-            super().__init__(*args)  # type: ignore[arg-type]
+        def __init__(self, *args: object, **options: object) -> None:
+            super().__init__(*args, **options)  # type: ignore[arg-type]
             self._files[side] = _FullDisk(self._files[side], room)  # type: ignore[assignment]
 
     monkeypatch.setattr(MODULE, "StoreWriter", Small)
@@ -465,8 +465,8 @@ def test_a_disk_that_is_full_when_files_are_closed(tmp_path: Path, monkeypatch: 
     from firstlight.store import writer as module
 
     class Small(module.StoreWriter):
-        def __init__(self, *args: object) -> None:
-            super().__init__(*args)  # type: ignore[arg-type]
+        def __init__(self, *args: object, **options: object) -> None:
+            super().__init__(*args, **options)  # type: ignore[arg-type]
             self._files["train"].close()
             self._files["train"] = Path("/dev/full").open("r+b")  # type: ignore[assignment]  # noqa: SIM115
 

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 from firstlight import tokenizer as tokenizers
 from firstlight.corpus import CorpusSettings, IdSettings, ImageSettings, Kind, Tally, infer_kind, open_corpus
 from firstlight.errors import UsageError
-from firstlight.files import source_hash
+from firstlight.files import MANIFEST, source_hash
 from firstlight.stages.sequences import open_sequences
 from firstlight.stages.tokenizer_cache import cache_key, load_cached, save_cached, train_on_corpus
-from firstlight.store import DataSettings, SourceLike, TokenStore, prepare
+from firstlight.store import DataSettings, SourceLike, TokenStore, discard_preparation, preparation_folder, prepare
 from firstlight.tokenizer import Codec, Tokenizer, TokenizerSettings, save_vocab
 
 # Packages whose code determines the ids; the list of a whole run would import torch, which data prepare does not need.
@@ -89,6 +89,10 @@ def prepare_store(
         UsageError: settings that have no effect on a corpus of this kind.
         CompatibilityError: ``out`` holds a store made from other inputs.
     """
+    inside = out in tokenizer_dir.parents
+    # A new store replaces its whole folder: a tokenizer inside it is saved where the store is prepared.
+    interim_dir = preparation_folder(out) / tokenizer_dir.relative_to(out) if inside else tokenizer_dir
+    exists = (out / MANIFEST).is_file()
     kind = infer_kind(corpus, settings.corpus)
     _check_tables(kind, settings)
     vocab: Tokenizer | Codec
@@ -99,7 +103,11 @@ def prepare_store(
         start_tokenizer = start_vocab if isinstance(start_vocab, Tokenizer) else None
         if settings.tokenizer.path is None and start_tokenizer is None:
             key = cache_key(settings.tokenizer, opened)
-            vocab = load_cached(tokenizer_dir, key) or train_on_corpus(opened, settings.tokenizer)
+            vocab = (
+                load_cached(tokenizer_dir, key)
+                or load_cached(interim_dir, key)
+                or train_on_corpus(opened, settings.tokenizer)
+            )
         else:
             vocab = _load_tokenizer(settings.tokenizer, start_tokenizer)
         sources = opened.sources
@@ -107,14 +115,19 @@ def prepare_store(
         codec = None if isinstance(start_vocab, Tokenizer) else start_vocab
         sequences = open_sequences(kind, corpus, settings.corpus, settings.ids, settings.image, seed=seed, codec=codec)
         vocab, sources, opened = sequences.codec, sequences.sources, sequences.corpus
-    # A finished store replaces its whole folder, so a tokenizer inside that folder is saved afterwards. Elsewhere it is
-    # saved first, so that an interrupted run need not train it again.
-    inside = out in tokenizer_dir.parents
-    if not inside:
+    extra = {"code": source_hash(_PACKAGES)}
+    if inside and exists:
+        store = prepare(out, sources, vocab, settings.data, seed=seed, extra=extra)
         _save(vocab, tokenizer_dir, key)
-    store = prepare(out, sources, vocab, settings.data, seed=seed, extra={"code": source_hash(_PACKAGES)})
-    if inside:
-        _save(vocab, tokenizer_dir, key)
+        return PreparedCorpus(vocab, store, opened.tally)
+    # The tokenizer is saved first, so that it need not be trained again after an interruption.
+    try:
+        _save(vocab, interim_dir, key)
+        store = prepare(out, sources, vocab, settings.data, seed=seed, extra=extra)
+    except Exception:
+        if inside:
+            discard_preparation(out)
+        raise
     return PreparedCorpus(vocab, store, opened.tally)
 
 

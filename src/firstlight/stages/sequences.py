@@ -40,6 +40,15 @@ class ImageIdSource:
     name: str
     n_bytes: int
 
+    @property
+    def tally(self) -> Tally:
+        """What was kept and dropped when the source was last read."""
+        return self.source.tally
+
+    @tally.setter
+    def tally(self, tally: Tally) -> None:
+        self.source.tally = tally
+
     def fingerprint(self) -> str:
         """Hash the images; the store compares the codec separately."""
         return self.source.fingerprint()

@@ -4,6 +4,7 @@ from firstlight.store.adopt_megatron import adopt
 from firstlight.store.batches import Batches, Windows, document_starts
 from firstlight.store.megatron import open_megatron, read_index, write_index
 from firstlight.store.permute import permute, round_keys
+from firstlight.store.preparation import discard_preparation, preparation_folder
 from firstlight.store.prepare import SourceLike, prepare
 from firstlight.store.settings import DataSettings
 from firstlight.store.store import Split, TokenStore, store_stats, unigram_counts
@@ -17,10 +18,12 @@ __all__ = [
     "TokenStore",
     "Windows",
     "adopt",
+    "discard_preparation",
     "document_starts",
     "open_megatron",
     "open_store",
     "permute",
+    "preparation_folder",
     "prepare",
     "read_index",
     "remember",

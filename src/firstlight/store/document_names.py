@@ -2,6 +2,8 @@
 
 import re
 from array import array
+from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -37,17 +39,41 @@ class NameTableWriter:
             valid.extend(train[len(train) - moved :])
             del train[kept:]
 
+    def __len__(self) -> int:
+        """Number of prefixes."""
+        return len(self._prefixes)
+
+    def segment(self, documents: Mapping[str, slice], first_prefix: int) -> dict[str, np.ndarray]:
+        """Return the names of some documents, and the prefixes from ``first_prefix`` on, for ``extend``."""
+        tensors = _encode_prefixes(islice(self._prefixes, first_prefix, None))
+        for side, chosen in documents.items():
+            prefixes, numbers = self._columns[side]
+            tensors[f"{side}.prefix"] = np.array(prefixes[chosen], dtype=np.int32)
+            tensors[f"{side}.number"] = np.array(numbers[chosen], dtype=np.int64)
+        return tensors
+
+    def extend(self, tensors: Mapping[str, np.ndarray]) -> None:
+        """Append a segment."""
+        first = 0
+        for end in tensors["prefix_ends"].tolist():
+            text = bytes(tensors["prefixes"][first:end]).decode("utf-8", "surrogatepass")
+            self._prefixes.setdefault(text, len(self._prefixes))
+            first = end
+        for side, (prefixes, numbers) in self._columns.items():
+            prefixes.extend(tensors[f"{side}.prefix"].tolist())
+            numbers.extend(tensors[f"{side}.number"].tolist())
+
     def save(self, path: Path) -> None:
         """Save as safetensors; the prefixes are concatenated UTF-8 bytes."""
-        encoded = [prefix.encode("utf-8", "surrogatepass") for prefix in self._prefixes]
-        tensors = {
-            "prefixes": np.frombuffer(b"".join(encoded), dtype=np.uint8),
-            "prefix_ends": np.cumsum([len(e) for e in encoded], dtype=np.int64),
-        }
-        for side, (prefixes, numbers) in self._columns.items():
-            tensors[f"{side}.prefix"] = np.array(prefixes, dtype=np.int32)
-            tensors[f"{side}.number"] = np.array(numbers, dtype=np.int64)
-        write_atomic(path, save(tensors))
+        write_atomic(path, save(self.segment(dict.fromkeys(_SIDES, slice(None)), 0)))
+
+
+def _encode_prefixes(prefixes: Iterable[str]) -> dict[str, np.ndarray]:
+    encoded = [prefix.encode("utf-8", "surrogatepass") for prefix in prefixes]
+    return {
+        "prefixes": np.frombuffer(b"".join(encoded), dtype=np.uint8),
+        "prefix_ends": np.cumsum([len(e) for e in encoded], dtype=np.int64),
+    }
 
 
 class NameTable:

@@ -1,18 +1,24 @@
-"""Write a token store from a corpus: read, encode, split, write; atomically.
+"""Write a token store from a corpus: read, encode, split, write; atomically, and on from where it was interrupted.
 
 A thread reads ahead, the encoder uses all cores, and ids go straight to disk, so memory does not grow with the text.
+Every ten seconds the state of the writer is saved: an interrupted preparation reads the current source again, but does
+not encode it again, and writes the same bytes as one that was not interrupted.
 """
 
 import contextlib
 import queue
 import threading
+import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
 from firstlight import progress
 from firstlight.errors import CompatibilityError, StoreError
-from firstlight.files import MANIFEST, atomic_directory, remove_stale_files
+from firstlight.files import MANIFEST, is_temporary, remove_stale_files, storage_errors
+from firstlight.store.preparation import STORE_FILES, TOKENIZER, Preparation
 from firstlight.store.settings import DataSettings
 from firstlight.store.store import FORMAT, Split, TokenStore
 from firstlight.store.verification import open_store, remember
@@ -20,6 +26,7 @@ from firstlight.store.writer import HASHED_CHARACTERS, Chunk, StoreWriter
 from firstlight.types import Document, Encoder, IdVocabulary, Vocabulary
 
 _BATCH_CHARACTERS = 4 << 20  # or ids
+_SAVE_SECONDS = 10.0  # between the states from which an interrupted preparation goes on
 # A text without a safe split point is held in memory up to this size.
 _MAX_HELD_CHARACTERS = 1 << 20
 
@@ -87,16 +94,13 @@ def prepare(
         return _reuse(directory, inputs, verify=settings.verify)
     if directory.parent.is_dir():
         remove_stale_files(directory.parent)
-    with atomic_directory(directory) as folder, StoreWriter(folder, encoder, settings, seed) as writer:
-        tables = []
-        with progress.task("encode", sum(s.n_bytes for s in sources) or None, "B") as task:
-            for source in sources:
-                writer.begin_source(source.name)
-                with contextlib.closing(_read_ahead(_batches(source, encoder))) as batches:
-                    for batch in batches:
-                        task.advance(writer.write(batch))
-                tables.append({**writer.end_source(), **_dropped(source)})
-        writer.finish({**(extra or {}), "made_from": inputs, "sources": tables})
+    if not overwrite:
+        _check_free(directory)
+    facts = {**(extra or {}), "made_from": inputs}
+    with Preparation(directory, facts) as preparation:
+        if not preparation.is_complete:
+            _write(preparation, sources, encoder, settings, seed, facts)
+        preparation.publish()
     store = TokenStore.open(directory)
     remember(store)
     progress.notice(f"{directory}: {_tokens(store.train)} for training, {_tokens(store.valid)} for validation")
@@ -107,6 +111,83 @@ def _dropped(source: SourceLike) -> dict[str, Any]:
     """Return what a corpus source has dropped, and the documents that could not be read, for the manifest."""
     counts = getattr(source, "tally", None)
     return {name: found for name in ("dropped", "bad_documents") if (found := getattr(counts, name, None))}
+
+
+def _write(
+    preparation: Preparation,
+    sources: Sequence[SourceLike],
+    encoder: Encoder | IdVocabulary,
+    settings: DataSettings,
+    seed: int,
+    facts: Mapping[str, Any],
+) -> None:
+    """Write the files of a store, or those that an interrupted preparation has not written."""
+    state = preparation.state or {}
+    first_source, n_batches = state.get("position", (0, 0))
+    tables, done = list(state.get("tables", [])), int(state.get("done", 0))
+    total = sum(s.n_bytes for s in sources)
+    if state:
+        progress.notice(f"{preparation.store}: goes on after {_megabytes(done)} of {_megabytes(total)}")
+    folder, segments = preparation.folder, preparation.segments()
+    with (
+        storage_errors(preparation.store),
+        StoreWriter(folder, encoder, settings, seed, state=preparation.state, segments=segments) as writer,
+        progress.task("encode", total or None, "B") as task,
+    ):
+        task.advance(done)
+        saved_at = time.monotonic()
+
+        def save(position: tuple[int, int]) -> None:
+            nonlocal saved_at
+            tallies = [_tally(source) for source in sources[: position[0]]]
+            writer.save(preparation, {"position": position, "tables": tables, "tallies": tallies, "done": done})
+            saved_at = time.monotonic()
+
+        for source, tally in zip(sources, state.get("tallies", []), strict=False):
+            _restore_tally(source, tally)
+        for number, source in enumerate(sources[first_source:], start=first_source):
+            if number > first_source or not n_batches:
+                writer.begin_source(source.name)
+            skipped = n_batches if number == first_source else 0
+            with contextlib.closing(_read_ahead(islice(_batches(source, encoder), skipped, None))) as batches:
+                for n_read, batch in enumerate(batches, start=skipped + 1):
+                    n_bytes = writer.write(batch)
+                    done += n_bytes
+                    task.advance(n_bytes)
+                    if time.monotonic() - saved_at > _SAVE_SECONDS:
+                        save((number, n_read))
+            tables.append({**writer.end_source(), **_dropped(source)})
+            # A state of this source does not hold after its end, which may have moved the last documents.
+            if preparation.state is not None or time.monotonic() - saved_at > _SAVE_SECONDS:
+                save((number + 1, 0))
+        writer.finish({**facts, "sources": tables})
+
+
+def _check_free(directory: Path) -> None:
+    """Refuse to replace a folder that holds other files than those of a store."""
+    for path in directory.iterdir() if directory.is_dir() else ():
+        if path.name not in STORE_FILES | {TOKENIZER} and not is_temporary(path.name):
+            raise StoreError(
+                "holds files that are not of a token store",
+                where=directory,
+                found=path.name,
+                fix="Move them away, or choose another folder.",
+            )
+
+
+def _tally(source: SourceLike) -> dict[str, Any] | None:
+    tally = getattr(source, "tally", None)
+    return None if tally is None else asdict(tally)
+
+
+def _restore_tally(source: Any, table: Mapping[str, Any] | None) -> None:
+    """Set the counts of a source that is not read again."""
+    if table is not None:
+        source.tally = type(source.tally)(**table)
+
+
+def _megabytes(n_bytes: float) -> str:
+    return f"{n_bytes / 1e6:,.1f} MB"
 
 
 def _tokens(split: Split) -> str:

@@ -8,8 +8,10 @@ fewer documents, the end of the source's text becomes valid.
 import contextlib
 import hashlib
 import json
+import os
 from array import array
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -20,6 +22,7 @@ from firstlight.errors import StoreError
 from firstlight.files import write_manifest
 from firstlight.store.document_names import NameTableWriter
 from firstlight.store.megatron import smallest_dtype, write_index
+from firstlight.store.preparation import PROGRESS, TOKENIZER, Preparation
 from firstlight.store.settings import DataSettings
 from firstlight.store.store import FORMAT
 from firstlight.types import Encoder, IdVocabulary
@@ -27,6 +30,7 @@ from firstlight.types import Encoder, IdVocabulary
 # Prefix of a document, in characters or ids, that decides its split.
 HASHED_CHARACTERS = 1 << 16
 _FEW = 20
+_MOVED_BYTES = 1 << 22
 _SIDES = ("train", "valid")
 
 
@@ -47,17 +51,45 @@ class Chunk:
     continues: bool
 
 
-class StoreWriter:
-    """Writes a store; a context manager that closes its files."""
+@dataclass(frozen=True, slots=True)
+class _Saved:
+    """What segments hold: documents of each side, prefixes of their names; and the number of segments."""
 
-    def __init__(self, folder: Path, encoder: Encoder | IdVocabulary, settings: DataSettings, seed: int) -> None:
+    documents: dict[str, int]
+    prefixes: int
+    segments: int
+
+
+class StoreWriter:
+    """Writes a store; a context manager that closes its files.
+
+    Args:
+        folder: where; it exists.
+        encoder: makes the ids.
+        settings: how the text is split.
+        seed: of the split by document.
+        state: of an interrupted writer, as ``state`` returned it, or None.
+        segments: all segments that belong to it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        encoder: Encoder | IdVocabulary,
+        settings: DataSettings,
+        seed: int,
+        *,
+        state: Mapping[str, Any] | None = None,
+        segments: Sequence[Mapping[str, np.ndarray]] = (),
+    ) -> None:
         self._folder, self._encoder, self._settings = folder, encoder, settings
         self._tokenizer = encoder if isinstance(encoder, Encoder) else None  # None: documents are ids already
         self._sequence = None if isinstance(encoder, Encoder) else encoder.sequence_length
         self._key = seed.to_bytes(8, "little")
         self._dtype = smallest_dtype(encoder.vocab_size)
         self._byte_lengths = encoder.byte_lengths().astype(np.int64)
-        self._files: dict[str, BinaryIO] = {side: (folder / f"{side}.bin").open("w+b") for side in _SIDES}
+        mode = "w+b" if state is None else "r+b"
+        self._files: dict[str, BinaryIO] = {side: (folder / f"{side}.bin").open(mode) for side in _SIDES}  # type: ignore[misc]
         self._lengths = {side: array("q") for side in _SIDES}
         self._tokens = dict.fromkeys(_SIDES, 0)
         self._bytes = dict.fromkeys(_SIDES, 0)
@@ -66,6 +98,10 @@ class StoreWriter:
         self._side = "train"
         self._source, self._documents = "", 0
         self._before: dict[str, tuple[int, int, int]] = {}
+        # What the segments hold, now and when the source began: documents of each side, prefixes, segments.
+        self._saved = self._saved_before = _Saved(dict.fromkeys(_SIDES, 0), 0, 0)
+        if state is not None:
+            self._load(state, segments)
 
     def __enter__(self) -> Self:
         return self
@@ -82,6 +118,7 @@ class StoreWriter:
         """Start a source."""
         self._source, self._documents = source, 0
         self._before = {s: (self._tokens[s], len(self._lengths[s]), self._bytes[s]) for s in _SIDES}
+        self._saved_before = self._saved
 
     def write(self, chunks: list[Chunk]) -> int:
         """Encode and write chunks; return the bytes of their text, or the number of ids if they are ids."""
@@ -114,6 +151,7 @@ class StoreWriter:
         """Finish the source; return its entry in the manifest."""
         if self._tokens["valid"] - self._before["valid"][0] < 2:  # one predicts nothing
             self._move_tail()
+            self._saved = self._saved_before
         table: dict[str, Any] = {"name": self._source}
         for side, (tokens, documents, n_bytes) in self._before.items():
             table[side] = {
@@ -128,6 +166,7 @@ class StoreWriter:
     def finish(self, facts: dict[str, Any]) -> None:
         """Write indices, names and, last, the manifest."""
         for side, file in self._files.items():
+            file.truncate(self._tokens[side] * self._dtype.itemsize)
             file.close()
             write_index(self._folder / f"{side}.idx", np.array(self._lengths[side], dtype=np.int64), self._dtype)
         self._names.save(self._folder / "documents.safetensors")
@@ -155,7 +194,58 @@ class StoreWriter:
                 **counts,
                 **facts,
             },
+            exclude=(PROGRESS, TOKENIZER),
         )
+
+    def save(self, preparation: Preparation, position: Mapping[str, Any]) -> None:
+        """Save the state of the writer, and ``position``, which says what was written.
+
+        The last document of each side may not be complete: it is in the state, those before it are in segments.
+        """
+        for file in self._files.values():
+            file.flush()
+            os.fsync(file.fileno())
+        ends = {side: max(len(self._lengths[side]) - 1, 0) for side in _SIDES}
+        saved = self._saved
+        slices = {side: slice(saved.documents[side], ends[side]) for side in _SIDES}
+        segment = self._names.segment(slices, saved.prefixes)
+        last = self._names.segment({side: slice(ends[side], None) for side in _SIDES}, len(self._names))
+        for side in _SIDES:
+            segment[f"{side}.length"] = np.array(self._lengths[side][slices[side]], dtype=np.int64)
+            last[f"{side}.length"] = np.array(self._lengths[side][ends[side] :], dtype=np.int64)
+        state = {
+            **position,
+            "sizes": {f"{side}.bin": self._tokens[side] * self._dtype.itemsize for side in _SIDES},
+            "tokens": self._tokens,
+            "bytes": self._bytes,
+            "early": sorted(key.hex() for key in self._early),
+            "side": self._side,
+            "source": self._source,
+            "documents": self._documents,
+            "before": self._before,
+            "before_segments": asdict(self._saved_before),
+            "last": {name: array.tolist() for name, array in last.items()},
+        }
+        preparation.save(state, segment, saved.segments)
+        self._saved = _Saved(ends, len(self._names), saved.segments + 1)
+
+    def _load(self, state: Mapping[str, Any], segments: Sequence[Mapping[str, np.ndarray]]) -> None:
+        for segment in segments:
+            self._extend(segment)
+        self._saved = _Saved({s: len(self._lengths[s]) for s in _SIDES}, len(self._names), len(segments))
+        self._extend({name: np.array(values, dtype=np.int64) for name, values in state["last"].items()})
+        self._tokens, self._bytes = dict(state["tokens"]), dict(state["bytes"])
+        self._early = {bytes.fromhex(key) for key in state["early"]}
+        self._side, self._source, self._documents = state["side"], state["source"], state["documents"]
+        self._before = {side: (a, b, c) for side, (a, b, c) in state["before"].items()}
+        self._saved_before = _Saved(**state["before_segments"])
+        for side, file in self._files.items():
+            file.seek(self._tokens[side] * self._dtype.itemsize)
+
+    def _extend(self, segment: Mapping[str, np.ndarray]) -> None:
+        self._names.extend(segment)
+        for side in _SIDES:
+            self._lengths[side].extend(segment[f"{side}.length"].tolist())
 
     def _check(self, ids: np.ndarray) -> None:
         size = self._encoder.vocab_size
@@ -216,14 +306,16 @@ class StoreWriter:
         self._names.move_tail(first_document + len(head), len(tail))
 
     def _move_ids(self, first: int) -> None:
-        """Move the ids from ``first`` on from train to the end of valid."""
+        """Move the ids from ``first`` on from train to the end of valid.
+
+        In the file of train they stay until others take their place: a state saved before needs them.
+        """
         file, size = self._files["train"], self._dtype.itemsize
         file.flush()
         file.seek(first * size)
-        while block := file.read(1 << 22):
-            ids = np.frombuffer(block, self._dtype)
+        while left := self._tokens["train"] - first:
+            ids = np.frombuffer(file.read(min(left * size, _MOVED_BYTES)), self._dtype)
             moved = self._put("valid", ids)
             self._tokens["train"] -= len(ids)
             self._bytes["train"] -= moved
-        file.truncate(first * size)
-        file.seek(0, 2)
+        file.seek(first * size)
