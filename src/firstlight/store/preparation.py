@@ -107,7 +107,7 @@ class Preparation:
             or interrupted
             and (self.folder / TOKENIZER).is_dir()
         ):
-            progress.notice(f"{self.store}: what is prepared so far is kept; the same command goes on from there")
+            progress.notice(f"{self.store}: what is prepared so far is kept; run the same command again to resume")
         else:
             shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -1,7 +1,7 @@
 """Write a token store from a corpus: read, encode, split, write; atomically, and on from where it was interrupted.
 
 A thread reads ahead, the encoder uses all cores, and ids go straight to disk, so memory does not grow with the text.
-Every ten seconds the state of the writer is saved: an interrupted preparation reads the current source again, but does
+Every five seconds the state of the writer is saved: an interrupted preparation reads the current source again, but does
 not encode it again, and writes the same bytes as one that was not interrupted.
 """
 
@@ -26,7 +26,7 @@ from firstlight.store.writer import HASHED_CHARACTERS, Chunk, StoreWriter
 from firstlight.types import Document, Encoder, IdVocabulary, Vocabulary
 
 _BATCH_CHARACTERS = 4 << 20  # or ids
-_SAVE_SECONDS = 10.0  # between the states from which an interrupted preparation goes on
+_SAVE_SECONDS = 5.0  # between the states from which an interrupted preparation goes on
 # A text without a safe split point is held in memory up to this size.
 _MAX_HELD_CHARACTERS = 1 << 20
 
@@ -127,7 +127,9 @@ def _write(
     tables, done = list(state.get("tables", [])), int(state.get("done", 0))
     total = sum(s.n_bytes for s in sources)
     if state:
-        progress.notice(f"{preparation.store}: goes on after {_megabytes(done)} of {_megabytes(total)}")
+        progress.notice(
+            f"{preparation.store}: an interrupted preparation is resumed after {_megabytes(done)} of {_megabytes(total)}"
+        )
     folder, segments = preparation.folder, preparation.segments()
     with (
         storage_errors(preparation.store),
