@@ -120,7 +120,7 @@ def test_a_folder_that_may_not_be_written(
     mkdir = Path.mkdir
 
     def sealed(path: Path, *args: object, **options: object) -> None:
-        if path.absolute().is_relative_to(spoilt / "new") or path.name.startswith(".firstlight-part-new"):
+        if path.absolute().is_relative_to(spoilt / "new") or path.name.startswith(".firstlight-prepare-new"):
             raise OSError(code, os.strerror(code), str(path))
         mkdir(path, *args, **options)  # type: ignore[arg-type]
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from firstlight import tokenizer as tokenizers
 from firstlight.corpus import CorpusSettings, IdSettings, ImageSettings, Kind, Tally, infer_kind, open_corpus
 from firstlight.errors import UsageError
-from firstlight.files import MANIFEST, source_hash
+from firstlight.files import MANIFEST, source_hash, storage_errors
 from firstlight.stages.sequences import open_sequences
 from firstlight.stages.tokenizer_cache import cache_key, load_cached, save_cached, train_on_corpus
 from firstlight.store import DataSettings, SourceLike, TokenStore, discard_preparation, preparation_folder, prepare
@@ -121,6 +121,8 @@ def prepare_store(
         _save(vocab, tokenizer_dir, key)
         return PreparedCorpus(vocab, store, opened.tally)
     # The tokenizer is saved first, so that it need not be trained again after an interruption.
+    with storage_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
     try:
         _save(vocab, interim_dir, key)
         store = prepare(out, sources, vocab, settings.data, seed=seed, extra=extra)

@@ -127,9 +127,8 @@ def _write(
     tables, done = list(state.get("tables", [])), int(state.get("done", 0))
     total = sum(s.n_bytes for s in sources)
     if state:
-        progress.notice(
-            f"{preparation.store}: an interrupted preparation is resumed after {_megabytes(done)} of {_megabytes(total)}"
-        )
+        read = f"{_megabytes(done)} of {_megabytes(total)}"
+        progress.notice(f"{preparation.store}: an interrupted preparation is resumed after {read}")
     folder, segments = preparation.folder, preparation.segments()
     with (
         storage_errors(preparation.store),
