@@ -53,11 +53,6 @@ class ImageIdSource:
         """Hash the images; the store compares the codec separately."""
         return self.source.fingerprint()
 
-    @property
-    def tally(self) -> Tally:
-        """What was dropped when it was last read."""
-        return self.source.tally
-
     def documents(self) -> Iterator[Document]:
         """Yield one document per image: its class, then its pixels."""
         for document in self.source.documents():
