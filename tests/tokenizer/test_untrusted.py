@@ -142,6 +142,15 @@ def test_a_file_that_differs_from_the_manifest_is_refused(saved: Path, name: str
         load(saved)
 
 
+def test_huge_ids_of_other_formats_are_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "vocab.json").write_text(json.dumps({"a": 0, "b": 2**31, "<|endoftext|>": 1}))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+    start = time.process_time()
+    with pytest.raises(TokenizerError, match="id that is too high for its number of tokens .found id 2,147,483,648"):
+        import_tokenizer(tmp_path)
+    assert time.process_time() - start < 2
+
+
 def refuse_processes(*_: object, **__: object) -> None:
     raise AssertionError("a process was started")
 

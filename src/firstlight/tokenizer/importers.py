@@ -50,6 +50,7 @@ def import_tokenizer(source: str | Path) -> Tokenizer:
     if imported is not None:
         return imported
     inner, file = read_tokenizer_json(path)
+    check_ids(inner.get_vocab(with_added_tokens=True), file)  # the library writes every id up to the highest
     processor = json.loads(inner.to_str()).get("post_processor")
     if _adds_tokens(processor) and prepended_token(processor) is None:
         inner.post_processor = None

@@ -56,13 +56,13 @@ class Tokenizer:
         if getattr(inner.model, "dropout", None):
             # BPE dropout is a training-time augmentation; here a text must always get the same ids.
             inner.model.dropout = None
+        ids = inner.get_vocab(with_added_tokens=True)
+        check_ids(ids, "the tokenizer")  # before the library writes every id up to the highest
         self._inner = inner
         self._json: dict[str, Any] = json.loads(inner.to_str())
         self._extra_config = dict(extra_config or {})
         self._warned = False
         self.eot, self.unk = eot, unk
-        ids = inner.get_vocab(with_added_tokens=True)
-        check_ids(ids, "the tokenizer")
         self.eot_id: int = ids[eot]
         self.unk_id: int | None = None if unk is None else ids[unk]
         # A few ids below the highest one may be unused.
