@@ -16,7 +16,7 @@ PACKAGE = ROOT / "src" / "firstlight"
 FILES = sorted(PACKAGE.rglob("*.py"))
 TESTS = ROOT / "tests"
 # Folders of tests that cover several packages.
-ACROSS = {"architecture", "contracts", "golden", "journeys", "references"}
+ACROSS = {"architecture", "contracts", "faults", "golden", "journeys", "references"}
 MAX_FORMATTER_EXCEPTIONS = 10
 
 

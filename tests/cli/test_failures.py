@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from small_world import Call
 
-from firstlight.config import load_object
+from firstlight.config import load_object, trust_references
 from firstlight.errors import FirstlightError, Interrupted, UsageError
 from firstlight.stages import data
 
@@ -130,6 +130,7 @@ def test_an_error_in_an_extension_names_its_line(
 ):
     (tmp_path / "extension_of_a_user.py").write_text("def f():\n    return {}['inside']\n")
     monkeypatch.syspath_prepend(tmp_path)
+    trust_references("extension_of_a_user:f")
     function = load_object("extension_of_a_user:f", {}, kind="function")
     with pytest.raises(KeyError) as caught:
         function()

@@ -167,10 +167,12 @@ class RunDirectory:
         try:
             yield
         finally:
-            # A run that failed before it wrote anything leaves no directory; removed while the lock is held.
-            if is_new and self.path.is_dir() and [p.name for p in self.path.iterdir()] == [run_layout.LOCK]:
+            # A run that failed before it wrote more than the mark leaves no directory; removed while the lock is held.
+            own = {run_layout.LOCK, _SOFT_LOCK, run_layout.STATE}
+            if is_new and self.path.is_dir() and {p.name for p in self.path.iterdir()} <= own:
                 with suppress(OSError):
-                    (self.path / run_layout.LOCK).unlink()
+                    for name in own:
+                        (self.path / name).unlink(missing_ok=True)
                     self.path.rmdir()
             lock.release()
 
