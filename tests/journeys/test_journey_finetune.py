@@ -46,6 +46,9 @@ def write_task(folder: Path, name: str, n: int, words: tuple[list[str], list[str
     return path
 
 
+TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+
+
 @pytest.fixture(scope="module")
 def world(run, tmp_path_factory) -> Path:
     """A folder with a pre-trained run and two tasks."""
@@ -349,3 +352,14 @@ def test_rows_that_cannot_be_used_end_with_1(world, run, tmp_path) -> None:
         in found.stderr
     )
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_measure_forgetting_as_one_does(world, run, tmp_path):
+    words = [world / "base", world / "mood.toml", *QUICK, "train.steps=12"]
+    run("finetune", *words, "--out", tmp_path / "one")
+    run("finetune", *words, "--out", tmp_path / "two", launcher=TORCHRUN)
+    before = [json.loads((tmp_path / name / "before.json").read_text())["loss"] for name in ("one", "two")]
+    assert before[0] == before[1] > 0
+    after = [json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("one", "two")]
+    assert after[1]["forgetting"]["after"] == pytest.approx(after[0]["forgetting"]["after"], rel=2e-2)

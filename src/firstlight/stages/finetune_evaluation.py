@@ -1,7 +1,7 @@
 """Evaluate the model of a fine-tuning run: all tasks on one split, and the loss on the pre-training text."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from firstlight.finetuning import (
     EvalResults,
@@ -94,8 +94,12 @@ def evaluate_tasks(
 
 
 def pretraining_loss(model: GPT, artifacts: FinetuneArtifacts, device_context: DeviceContext) -> float | None:
-    """Compute the loss on the validation split of the pre-training text; None if that is not there."""
+    """Compute the loss on the validation split of the pre-training text; None if that is not there.
+
+    Each process that calls this computes all of it, so that the first one can call it alone.
+    """
     if artifacts.store is None:
         return None
+    alone = replace(device_context, rank=0, world_size=1)
     windows = Windows(artifacts.store.valid, block_size=model.config.block_size, max_windows=_FORGETTING_WINDOWS)
-    return validate(model, windows, None, device_context, 8).loss if windows.n_windows else None
+    return validate(model, windows, None, alone, 8).loss if windows.n_windows else None
