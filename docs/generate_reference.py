@@ -49,9 +49,18 @@ def _row(*cells: str) -> str:
 
 def commands_page() -> str:
     """Render every command with its arguments and options."""
-    codes = "Exit codes: 0, 1 (failed), 2 (usage error), 130 (interrupted). `--json` prints one JSON object.\n"
-    lines = ["# Commands\n", _NOTE, codes]
-    for path, command in _commands(typer.main.get_command(build()), "firstlight"):
+    codes = (
+        "Exit codes: 0, 1 (failed), 2 (usage error), 128 plus the number of the signal that ended the command "
+        "(130: Ctrl-C, 143: SIGTERM). `--json` prints one JSON object.\n"
+    )
+    lines = ["# Commands\n", _NOTE, codes, "In every command, in any position:\n"]
+    root = typer.main.get_command(build())
+    context = root.context_class(root, info_name="firstlight")
+    records = [p.get_help_record(context) for p in root.params if p.name in ("debug", "trust")]
+    lines += ["| option | meaning |", "|---|---|"]
+    lines += [_row(f"`{record[0]}`", " ".join(record[1].split())) for record in records if record is not None]
+    lines.append("")
+    for path, command in _commands(root, "firstlight"):
         lines += _command_section(path, command)
     return "\n".join(lines)
 

@@ -97,6 +97,7 @@ def begin() -> None:
     """Leave what a run leaves that is killed while it prepares."""
     Path("begun").mkdir()
     Path("begun/.lock").touch()
+    Path("begun/state.json").write_text('{"kind": "pretrain", "status": "preparing", "step": 0}', encoding="utf-8")
     shutil.copytree("store", "begun/data")
 
 

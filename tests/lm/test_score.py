@@ -203,7 +203,10 @@ def test_a_smaller_stride_never_gives_less_context(few, many):
 
 class _Split:
     def __init__(self, tokens: np.ndarray) -> None:
-        self.tokens, self.n_tokens = tokens, len(tokens)
+        self.tokens, self.n_tokens, self.dtype = tokens, len(tokens), tokens.dtype
+
+    def read(self, first: int, out: np.ndarray) -> None:
+        out[:] = self.tokens[first : first + len(out)]
 
 
 @pytest.mark.parametrize("n", [2, 9, 17, 18, 33, 100])

@@ -114,7 +114,7 @@ nan, infinite, negative, nothing, text = map(_returns, (math.nan, math.inf, -1.0
 
 
 @pytest.mark.parametrize("name", ["nan", "infinite", "negative", "nothing", "text", "_fails"])
-def test_a_schedule_of_others_that_returns_no_factor_is_refused(name: str) -> None:
+def test_a_schedule_of_others_that_returns_no_factor_is_refused(name: str, trust_files: None) -> None:
     schedule = ScheduleSettings(name=f"test_schedule:{name}")
     with pytest.raises(ConfigError, match=f"test_schedule:{name} (fails|returned an unusable factor)") as caught:
         lr_factor(0, 10, schedule)

@@ -12,6 +12,7 @@ from vector_run import SETTINGS, TEXT, make_vectors
 from firstlight.config import read_toml
 from firstlight.errors import CompatibilityError, FirstlightError, StoreError, TokenizerError, UsageError
 from firstlight.lm import LM
+from firstlight.runs import RunDirectory
 from firstlight.stages.pretrain import dry_run, pretrain
 from firstlight.stages.verify_resume import verify_resume
 
@@ -137,6 +138,7 @@ def test_a_run_that_was_cut_off_before_its_settings_were_written_starts_again() 
     shutil.copytree("whole/embeddings", "run/embeddings")
     shutil.copytree("whole/tokenizer", "run/tokenizer")
     (Path("run") / ".lock").touch()
+    RunDirectory(Path("run")).write_mark("pretrain")
     train("run", resume=True)
     assert torch.equal(embedding("run"), embedding("whole"))
 

@@ -341,3 +341,18 @@ def test_an_evaluation_that_the_checkpoint_does_not_count_is_removed(tmp_path: P
     log.truncate(-1)
     assert not log.has_sample(1)
     assert (tmp_path / "metrics.jsonl").read_text() == ""
+
+
+def test_lines_that_are_never_written_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, line: str) -> None:
+        raise StorageError("no space left on the disk", where=path)
+
+    log = RunLog(tmp_path, active=True, trackers=[])
+    log.metrics(step=1, loss=1.0)
+    log.check_complete()
+    monkeypatch.setattr(log_module, "append_line", full)
+    log.metrics(step=2, loss=1.0)
+    log.metrics(step=3, loss=1.0)
+    log.close()
+    with pytest.raises(StorageError, match=r"metrics.jsonl: the last 2 lines could not be written.*--resume"):
+        log.check_complete()

@@ -124,7 +124,10 @@ class RunLog:
         self._truncate_file(self.run / EVENTS, lambda _: False)
 
     def close(self) -> None:
-        """Write the lines that could not be written so far, and close the trackers."""
+        """Write the lines that could not be written so far, and close the trackers.
+
+        ``check_complete`` then tells whether lines are missing.
+        """
         for name, lines in self._unwritten.items():
             if lines:
                 self._append(name, lines.pop())
@@ -133,6 +136,21 @@ class RunLog:
             self._thread.join(timeout=30)
             self._thread = None
         self._trackers = {}
+
+    def check_complete(self) -> None:
+        """Check that every line has been written.
+
+        Raises:
+            StorageError: some could not be written to the end.
+        """
+        missing = {name: len(lines) for name, lines in self._unwritten.items() if lines}
+        if missing:
+            name, n = next(iter(missing.items()))
+            raise StorageError(
+                f"the last {n:,} lines could not be written",
+                where=self.run / name,
+                fix="The checkpoint is saved. Make the disk writable and use --resume; those lines are lost.",
+            )
 
     def _truncate_file(self, path: Path, is_after: Callable[[Any], bool]) -> float | None:
         """Truncate a file in place where all further lines are after the checkpoint; return the last step before."""

@@ -33,7 +33,7 @@ def fit(ctx: TrainContext) -> FitResult:
         ConfigError: only convergence ends the run, and there is no validation data.
         TrainingError: too many non-finite steps, too many rollbacks, out of memory with one row, or the last loss or
             the last evaluation is not finite.
-        StorageError: the last checkpoint could not be written.
+        StorageError: the last checkpoint, or the last lines of the log, could not be written.
     """
     if ctx.limits.name == "convergence" and ctx.evaluate is None:
         raise ConfigError(
@@ -73,6 +73,7 @@ def fit(ctx: TrainContext) -> FitResult:
         gc.unfreeze()
         ctx.log.close()
         ctx.checkpoints.wait()
+    ctx.log.check_complete()
     counters = ctx.counters
     best = ctx.loop.best[1] if ctx.loop.best and ctx.loop.best[0] == counters.best_step else None
     return FitResult(stopped_by, finished, counters.step, counters.tokens, counters.seconds, train_loss, valid, best)
