@@ -85,6 +85,7 @@ def test_a_signal_saves_and_ends_cleanly(number, unbroken, start, run, tmp_path)
     assert same_bytes(whole, out) == []
 
 
+@pytest.mark.slow
 def test_a_flipped_byte_in_the_newest_checkpoint_means_the_one_before(unbroken, start, run, tmp_path):
     whole, words = unbroken
     out = tmp_path / "run"
@@ -117,6 +118,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_loses_nothing(small_disk, unbroken, start, run):
     """The disk fills while the run trains: it goes on, fails with one clear line, and resumes when there is room."""
     whole, words = unbroken

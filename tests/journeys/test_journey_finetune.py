@@ -259,10 +259,8 @@ def test_adapters_resume_merge_and_work_on_the_transformers_base(kind, world, st
     torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("preset", "more"),
-    [("qlora", []), pytest.param("lora", ["finetune.adapter.base=int8"], marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("preset", "more"), [("qlora", []), ("lora", ["finetune.adapter.base=int8"])])
 def test_adapters_learn_beside_few_bits_and_resume(preset, more, world, start, run, tmp_path) -> None:
     words = [
         world / "base",

@@ -28,6 +28,7 @@ def test_two_processes_equal_one(micro, tiny, run, tmp_path):
     assert "has finished already" in finished.stderr
 
 
+@pytest.mark.slow
 def test_embeddings_that_thaw_learn_alike_in_two_processes(tiny, run, tmp_path):
     words = [*tiny, "train.steps=12", "train.eval_every=6", "model.embeddings_frozen_steps=5"]
     run("pretrain", *words, "--out", tmp_path / "one")
