@@ -9,9 +9,22 @@ imported on first use::
     firstlight.generate("runs/mine", "Once upon a time", max_new_tokens=40)
 """
 
-from typing import TYPE_CHECKING
+import os
+import sys
 
-from firstlight.lazy import attach
+# ``python -m firstlight``, as torchrun runs it, puts the current folder first on the import path. Files there, perhaps
+# downloaded, must not be imported in place of a library: it is removed before anything else is imported.
+if (
+    sys.argv[:1] == ["-m"]
+    and any(argument in ("firstlight", "-mfirstlight") for argument in sys.orig_argv[1:])
+    and not sys.flags.safe_path
+    and sys.path[:1] in ([""], [os.getcwd()])  # noqa: PTH109
+):
+    del sys.path[0]
+
+from typing import TYPE_CHECKING  # noqa: E402
+
+from firstlight.lazy import attach  # noqa: E402
 
 if TYPE_CHECKING:
     from firstlight.stages.data import prepare

@@ -73,7 +73,7 @@ class StopSignals:
         self.name = signal.Signals(number).name
         # A signal may arrive during a write to the same stream, which is not reentrant.
         with contextlib.suppress(RuntimeError):
-            progress.notice(f"{self.name}: stopping after this step and saving; press Ctrl-C again to quit at once")
+            progress.notice(f"{self.name}: stopping after this step and saving; a second Ctrl-C ends it at once")
         if self._raises:
             self._raises = False  # only once, so that the code that cleans up is not interrupted
             raise Interrupted(self.name)

@@ -97,7 +97,7 @@ def begin() -> None:
     """Leave what a run leaves that is killed while it prepares."""
     Path("begun").mkdir()
     Path("begun/.lock").touch()
-    Path("begun/state.json").write_text('{"kind": "pretrain", "status": "preparing", "step": 0}', encoding="utf-8")
+    Path("begun/.firstlight-run").write_text('{"kind": "pretrain"}', encoding="utf-8")
     shutil.copytree("store", "begun/data")
 
 
@@ -238,7 +238,12 @@ PRETRAIN = [
     Case("pretrain run --resume model.n_layer=2", 1, ("cannot change", "model.n_layer = 2 (the run has 1)", "--from")),
     Case("pretrain run --resume train.stepz=9", 2, ("train.stepz: unknown", "Did you mean train.steps?")),
     Case("pretrain odd.jsonl --out run --resume", 1, ("run: holds a run on other data", "odd.jsonl", "--out")),
-    Case("pretrain begun --resume", 2, ("begun: was interrupted", "pretrain CORPUS --out begun --resume"), begin),
+    Case(
+        "pretrain begun --resume",
+        2,
+        ("begun: ended while its data was prepared", "pretrain CORPUS --out begun --resume"),
+        begin,
+    ),
     Case("pretrain text.txt --from nothere --out new", 2, ("nothere: no such run or model",)),
     Case("pretrain text.txt --from pictures --out new", 2, ("pictures: not a model", "config.json")),
     Case("pretrain store --out new", 1, ("store: is not a complete token store",), remove("store/manifest.json")),
@@ -297,7 +302,7 @@ GENERATE = [
     Case("generate broken hi", 1, ("broken/config.json: is not valid JSON",)),
     Case(f"generate {MODEL} hi", 1, ("model.safetensors",), cut(f"{MODEL}/model.safetensors", 8)),
     Case(f"generate {MODEL} hi", 1, ("model.safetensors",), remove(f"{MODEL}/model.safetensors")),
-    Case("generate run hi", 1, ("run: no intact checkpoint", "--resume"), spoil_all_checkpoints),
+    Case("generate run hi", 1, ("run: no intact checkpoint", "--restart"), spoil_all_checkpoints),
 ]
 
 EVALUATE = [

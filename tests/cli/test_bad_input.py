@@ -55,8 +55,8 @@ def test_bad_input(case: Case, spoilt: Path, call: Call):
     assert {name: data for name, data in after.items() if name in before} == before
     # What a run has prepared may stay, since the mended command uses it again; a run must not begin.
     new = {name for name in after if name not in before}
-    assert all(name.startswith(("new/tokenizer/", "new/data/", "new/state.json")) for name in new), new
-    assert not [name for name in new if ".firstlight-" in name]
+    assert all(name.startswith(("new/tokenizer/", "new/data/", "new/.firstlight-run")) for name in new), new
+    assert not [name for name in new if ".firstlight-part-" in name or ".firstlight-old-" in name]
     if case.line.startswith(("data", "tokenizer")):
         assert not new
 

@@ -93,7 +93,8 @@ def test_a_checkpoint_names_no_code(evil: Path, tmp_path: Path, part: str) -> No
 
 
 def test_the_current_folder_is_not_on_the_import_path(tmp_path: Path) -> None:
-    (tmp_path / "from_here.py").write_text(EVIL)
+    for name in ("from_here", "re", "typing", "json", "torch"):  # also in place of a library
+        (tmp_path / f"{name}.py").write_text(EVIL)
     (tmp_path / "text.txt").write_text("some text\n" * 50)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     done = subprocess.run(

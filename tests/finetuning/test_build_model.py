@@ -4,6 +4,7 @@ import pytest
 import small_task
 import torch
 
+from firstlight.config import preset
 from firstlight.errors import ConfigError
 from firstlight.finetuning import TuningSettings, build_task_model, layer_lr_scales, unfreeze_layers
 from firstlight.finetuning.build_model import depth
@@ -88,6 +89,14 @@ def test_patterns_freeze_and_thawing_goes_down_layer_by_layer() -> None:
         assert any(n.startswith("blocks.0.") for n in awake) == (done >= 10)
         assert ("embed.weight" in awake) == (done >= 20)
         assert not any(n.startswith("positions.") for n in awake), "what is frozen never thaws"
+
+
+@pytest.mark.parametrize("family", ["gpt1", "gpt2", "gpt3", "llama", "modern"])
+def test_the_preset_probe_trains_the_heads_alone(family: str) -> None:
+    freeze = preset("firstlight.stages.presets.finetune", "probe")["finetune"]["freeze"]
+    model = built(small_task.model(30, family), freeze=freeze)
+    learning = {name for name, p in model.named_parameters() if p.requires_grad and not name.startswith("head.")}
+    assert learning == {"heads.mood.weight"}
 
 
 @pytest.mark.parametrize(

@@ -146,8 +146,10 @@ def test_a_signal_before_training_is_one_line(seconds, tiny, text, begin, run, t
     process.send_signal(signal.SIGTERM)
     _, told = process.communicate(timeout=60)
     assert time.monotonic() - sent < ANSWERED
-    if process.returncode == -signal.SIGTERM:  # before Python was ready, or in a library that holds its lock
-        assert told == ""
+    if (
+        process.returncode == -signal.SIGTERM
+    ):  # before Python was ready, in a library that holds its lock, or at the end
+        assert "Traceback" not in told
     elif process.returncode == 143:
         assert told.splitlines()[-1] == "interrupted (SIGTERM)" or "and saving" in told
     else:

@@ -88,7 +88,7 @@ def test_a_pointer_that_points_nowhere_is_passed_over(run, pointer):
 def test_a_run_without_a_whole_checkpoint_says_how_to_get_one(run):
     for folder in (run / "checkpoints").iterdir():
         (folder / "manifest.json").unlink()
-    with progress.listen(lambda event: None), pytest.raises(CheckpointError, match="no intact checkpoint.*--resume"):
+    with progress.listen(lambda event: None), pytest.raises(CheckpointError, match="no intact checkpoint.*--restart"):
         locate(run)
     shutil.rmtree(run / "checkpoints")
     with progress.listen(lambda event: None), pytest.raises(CheckpointError, match="no intact checkpoint"):

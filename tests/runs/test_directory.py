@@ -40,10 +40,10 @@ def test_files_of_others_are_recognised(tmp_path: Path, file: str, foreign: bool
     path.write_text("")
     directory = RunDirectory(tmp_path / "r")
     assert directory.holds_other_files() is foreign
-    assert not directory.is_interrupted_start
+    assert not directory.is_unstarted
     directory.write_mark("pretrain")
     assert not directory.holds_other_files(), "all that is there with the mark is the run's own"
-    assert directory.is_interrupted_start
+    assert directory.is_unstarted
 
 
 def test_a_state_of_another_program_is_no_mark(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_a_run_without_its_settings_is_recognised(tmp_path: Path, left: str) -> 
     else:
         (tmp_path / left).mkdir(parents=True)
     assert directory.lacks_settings and directory.has_saved
-    assert not directory.is_interrupted_start
+    assert not directory.is_unstarted
 
 
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])

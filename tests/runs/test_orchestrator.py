@@ -285,7 +285,7 @@ def test_a_setting_edited_in_run_toml_is_found(tmp_path: Path, key: str, old: st
     request = resolve_request(
         recipe, RunDirectory(path), parse_overrides(["train.stop_after=0"]), resume=True, check=lambda _: None
     )
-    with pytest.raises(CompatibilityError, match=rf"{key} = .*\(the checkpoint has .*Set them back in run.toml"):
+    with pytest.raises(CompatibilityError, match=rf"{key} = .*\(trained with .*Set them back in run.toml"):
         run_recipe(recipe, request, process_start=time.perf_counter(), write_report=no_report)
 
 
@@ -295,7 +295,7 @@ def test_a_checkpoint_of_a_run_with_other_settings_is_found(tmp_path: Path) -> N
     run(tmp_path / "two", *common, "optim.weight_decay=0.5")
     shutil.rmtree(tmp_path / "one" / "checkpoints")
     shutil.copytree(tmp_path / "two" / "checkpoints", tmp_path / "one" / "checkpoints")
-    with pytest.raises(CompatibilityError, match=r"optim.weight_decay = .*\(the checkpoint has 0.5\)"):
+    with pytest.raises(CompatibilityError, match=r"optim.weight_decay = .*\(trained with 0.5\)"):
         run(tmp_path / "one", "train.stop_after=0", resume=True)
 
 
@@ -320,7 +320,7 @@ def test_a_damaged_state_is_said_and_written_anew(tmp_path: Path, text: str) -> 
     said: list[str] = []
     with progress.listen(lambda event: said.append(event.text)):
         assert run(path, "train.stop_after=0", resume=True).step == 8
-    assert [line for line in said if "state.json is damaged, and is written anew" in line]
+    assert [line for line in said if "state.json is damaged; it is rewritten" in line]
     assert state(path)["status"] == "finished"
 
 
@@ -357,3 +357,67 @@ def test_a_run_that_is_deleted_leaves_nothing(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(TrainingError, match="deleted"):
         run(tmp_path / "r", "train.steps=3")
     assert not (tmp_path / "r").exists()
+
+
+def test_a_finished_run_without_its_checkpoint_is_not_finished(tmp_path: Path) -> None:
+    run(tmp_path / "r", "train.steps=5")
+    shutil.rmtree(tmp_path / "r" / "checkpoints")
+    with pytest.raises(CheckpointError, match="cannot be resumed"):
+        run(tmp_path / "r", resume=True)
+
+
+def test_a_run_toml_that_is_edited_after_the_end_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "r"
+    run(path, "train.steps=5")
+    file = path / "run.toml"
+    whole = file.read_text()
+    request = resolve_request(CopyRecipe(), RunDirectory(path), {}, resume=True, check=lambda _: None)
+    assert run_recipe(CopyRecipe(), request, process_start=0.0, write_report=no_report).step == 5
+
+    file.write_text(whole.replace("steps = 5\n", "steps = 8\n"))
+    request = resolve_request(CopyRecipe(), RunDirectory(path), {}, resume=True, check=lambda _: None)
+    assert run_recipe(CopyRecipe(), request, process_start=0.0, write_report=no_report).step == 8
+
+    file.write_text(re.sub(r"(?m)^lr = .*$", "lr = 0.3", whole))
+    for how in ({"resume": True}, {"resume": True, "restart": True}):
+        request = resolve_request(CopyRecipe(), RunDirectory(path), {}, check=lambda _: None, **how)
+        with pytest.raises(CompatibilityError, match=r"optim.lr = 0.3 \(trained with 0.01\)"):
+            run_recipe(CopyRecipe(), request, process_start=0.0, write_report=no_report)
+    assert not list(path.glob("before-restart-*")), "nothing is moved before the settings are known to be right"
+
+
+def test_logs_of_lost_checkpoints_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "r"
+    run(path, "train.steps=12", "train.stop_after=11")
+    shutil.rmtree(path / "checkpoints")
+    for name in ("latest", "best", "state.json"):
+        (path / name).unlink(missing_ok=True)
+    logged = (path / "metrics.jsonl").read_bytes()
+    assert run(path, "train.stop_after=0", resume=True).step == 12
+    assert (path / "before-restart-1" / "metrics.jsonl").read_bytes() == logged
+
+
+def test_run_toml_alone_is_no_run(tmp_path: Path) -> None:
+    run(tmp_path / "one", "train.steps=2")
+    (tmp_path / "two").mkdir()
+    shutil.copy(tmp_path / "one" / "run.toml", tmp_path / "two")
+    (tmp_path / "two" / "metrics.jsonl").write_text("mine")
+    with pytest.raises(UsageError, match="is not a run directory"):
+        run(tmp_path / "two", resume=True)
+    assert (tmp_path / "two" / "metrics.jsonl").read_text() == "mine"
+
+
+def test_a_restart_with_other_settings_is_refused(tmp_path: Path) -> None:
+    run(tmp_path / "r", "train.steps=2")
+    with pytest.raises(CompatibilityError, match="a run that starts again keeps its settings.*optim.lr = 0.5"):
+        run(tmp_path / "r", "optim.lr=0.5", restart=True)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"../../other/checkpoints/step-00000004", b""])
+def test_a_damaged_pointer_counts_as_missing(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "r"
+    run(path, "train.steps=8", "train.stop_after=5")
+    for name in ("latest", "best"):
+        (path / name).write_bytes(content)
+    assert run(path, "train.stop_after=0", resume=True).step == 8
+    assert (path / "latest").read_text() == "step-00000008\n"

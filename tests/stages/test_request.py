@@ -37,6 +37,7 @@ def make_run(folder: str, *overrides: str) -> Path:
     """Leave what a run writes first."""
     request = ask("text.txt", out=folder, overrides=list(overrides))
     write(f"{folder}/run.toml", dump_toml(request.settings))
+    RunDirectory(Path(folder)).write_mark("pretrain")
     return Path(folder)
 
 
@@ -110,6 +111,7 @@ def test_a_run_that_goes_on_keeps_its_settings():
 def test_a_preset_that_a_run_was_made_with_changes_nothing():
     request = ask("text.txt", out="r", preset_name="quickstart")
     write("r/run.toml", dump_toml(request.settings))
+    RunDirectory(Path("r")).write_mark("pretrain")
     again = ask("text.txt", out="r", preset_name="quickstart", resume=True)
     assert again.changed == {}
     assert again.settings == request.settings
@@ -159,7 +161,7 @@ def test_a_run_that_was_cut_off_while_it_prepared_starts_again():
     Path("r/.firstlight-part-data-9-01234567").mkdir()
     assert not ask("text.txt", out="r", resume=True).resumes
     assert not ask("text.txt", out="r").resumes
-    with pytest.raises(UsageError, match="interrupted.*--out r --resume"):
+    with pytest.raises(UsageError, match="ended while its data was prepared.*--out r --resume"):
         ask("r", resume=True)
 
 

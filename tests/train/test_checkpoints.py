@@ -407,7 +407,7 @@ def test_another_number_of_processes_is_said(tmp_path: Path, events: list[Event]
     parallel.seed_everything(8)
     restore(path, state, CPU)
     assert torch.equal(torch.rand(1), expected), "random numbers stay this process's own"
-    assert "the run had 4 processes and resumes with 1" in warnings(events)[0]
+    assert "the number of processes was 4 and is now 1" in warnings(events)[0]
 
 
 def test_a_rollback_goes_behind_what_was_saved_amid_a_spike(tmp_path: Path, events: list[Event]) -> None:

@@ -1,14 +1,20 @@
 """The commands finetune, predict, probe and transfer."""
 
 import json
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from firstlight.cli.arguments import check_resume, map_errors_to_options, split_arguments
-from firstlight.cli.output import JsonOption, format_stop_reason, print_result, print_run_result, print_table
+from firstlight.cli.output import (
+    JsonOption,
+    format_stop_reason,
+    print_result,
+    print_run_result,
+    print_table,
+    resume_command,
+)
 from firstlight.config import parse_overrides
 from firstlight.errors import UsageError
 
@@ -84,7 +90,7 @@ def finetune(
 
 
 def _print_finetuned(result: "FinetuneResult") -> None:
-    how = "finished" if result.finished else "stopped, checkpoint saved"
+    how = "finished" if result.finished else f"{result.how_it_ended}, checkpoint saved"
     print(
         f"{result.run}: {how} at step {result.step} ({format_stop_reason(result.stopped_by)}; {result.seconds:,.1f} s)"
     )
@@ -94,7 +100,7 @@ def _print_finetuned(result: "FinetuneResult") -> None:
         before, after = result.forgetting["before"], result.forgetting["after"]
         print(f"loss on the pre-training text: {before:.4f} before, {after:.4f} after")
     if not result.finished:
-        print(f"Resume with: firstlight finetune {shlex.quote(str(result.run))} --resume")
+        print(f"Resume with: {resume_command(result, 'finetune')}")
     if result.report is not None:
         print(f"report: {result.report}")
 

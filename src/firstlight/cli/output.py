@@ -4,6 +4,8 @@ import dataclasses
 import errno
 import json
 import math
+import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from firstlight.errors import Interrupted, escape
+from firstlight.errors import Interrupted, StorageError, escape
 
 if TYPE_CHECKING:
     from firstlight.runs import RunResult
@@ -48,9 +50,21 @@ def print_run_result(result: R, as_json: bool, render: Callable[[R], None]) -> N
         sys.stdout.flush()
     except OSError as error:
         if result.interrupted_by is None and error.errno not in READER_GONE:
-            raise
+            raise StorageError(
+                f"cannot be written: {error.strerror}",
+                where="standard output",
+                fix=f"The run itself has {result.how_it_ended}: look at {result.run}",
+            ) from error
     if result.interrupted_by is not None:
         raise typer.Exit(Interrupted(result.interrupted_by).exit_code)
+
+
+def resume_command(result: "RunResult", command: str) -> str:
+    """Return the command line that resumes a run with as many processes as it had."""
+    program, n = "firstlight", os.environ.get("LOCAL_WORLD_SIZE", "1")
+    if n != "1":
+        program = f"torchrun --nproc-per-node {n} -m firstlight"
+    return f"{program} {command} {shlex.quote(str(result.run))} --resume"
 
 
 def to_plain(value: Any) -> Any:

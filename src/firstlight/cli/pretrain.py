@@ -15,6 +15,7 @@ from firstlight.cli.output import (
     print_pairs,
     print_result,
     print_run_result,
+    resume_command,
 )
 from firstlight.errors import UsageError
 
@@ -179,7 +180,7 @@ def _print_proof(proof: "VerifyResumeResult") -> None:
 
 
 def _print_trained(result: "PretrainResult") -> None:
-    how = "finished" if result.finished else "stopped, checkpoint saved"
+    how = "finished" if result.finished else f"{result.how_it_ended}, checkpoint saved"
     amount = f"{result.seconds:,.1f} s, {result.tokens:,} tokens"
     print(f"{result.run}: {how} at step {result.step} ({format_stop_reason(result.stopped_by)}; {amount})")
     if result.valid_loss is not None:
@@ -187,7 +188,7 @@ def _print_trained(result: "PretrainResult") -> None:
         bits = "".join(f", {value:.4f} bits per {unit}" for unit, value in units.items() if value is not None)
         print(f"validation loss {result.valid_loss:.4f}{bits}")
     if not result.finished:
-        print(f"Resume with: firstlight pretrain {shlex.quote(str(result.run))} --resume")
+        print(f"Resume with: {resume_command(result, 'pretrain')}")
     if result.report is not None:
         print(f"report: {result.report}")
 

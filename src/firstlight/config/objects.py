@@ -122,8 +122,9 @@ def external_origin(error: BaseException) -> str | None:
 
 def _check_trusted(reference: str, kind: str, label: str) -> None:
     if not _trusting_files and reference not in _trusted:
+        article = "an" if kind[0] in "aeiou" else "a"
         raise ConfigError(
-            f"a file names a {kind} outside Firstlight, whose code would run on this machine",
+            f"a file names {article} {kind} outside Firstlight, whose code would run on this machine",
             where=label,
             found=reference,
             expected="a built-in name, or one given on the command line",

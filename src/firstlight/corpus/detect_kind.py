@@ -58,6 +58,8 @@ def list_files(
         found = list_folder(path, follow_symlinks=follow_symlinks, hidden=False)
     else:
         found = list_glob(str(path), follow_symlinks=follow_symlinks)
+    if notify and found.runs:
+        progress.notice(f"{name}: run directories are left out: {', '.join(map(str, found.runs[:3]))}")
     if notify and found.outside:
         progress.warn(f"{name}: {found.describe_outside()}. Set corpus.follow_symlinks=true to read them.")
     return [file for file in found.files if suffixes is None or inner_suffix(file) in suffixes]

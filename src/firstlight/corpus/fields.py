@@ -33,6 +33,10 @@ def record_documents(records: Iterable[tuple[str, Any]], settings: CorpusSetting
 def skip_or_raise(error: Failure, settings: CorpusSettings, tally: Tally) -> None:
     """Count a document that cannot be read, or raise its error, as ``on_bad_document`` says."""
     if settings.on_bad_document == "error":
+        if error.fix is None:
+            skip = "Fix it, or leave out such documents: corpus.on_bad_document=skip"
+            where, found, expected = error.where, error.found, error.expected
+            raise type(error)(error.problem, where=where, found=found, expected=expected, fix=skip) from error
         raise error
     tally.skip(error)
 

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from firstlight.files.run_layout import MARK
+
 _MAX_NAMED = 3
 _MAGIC = "*?["
 
@@ -21,10 +23,12 @@ class Listing:
     Attributes:
         files: regular files, sorted by path.
         outside: symbolic links that lead out of the folder and were not followed.
+        runs: run directories below the folder, which are left out.
     """
 
     files: list[Path] = field(default_factory=list)
     outside: list[Path] = field(default_factory=list)
+    runs: list[Path] = field(default_factory=list)
 
     def describe_outside(self) -> str:
         """Return the number of links that were not followed, and the first few; "" where there are none."""
@@ -69,6 +73,7 @@ def list_glob(pattern: str, *, follow_symlinks: bool = False) -> Listing:
             below = _Walk(root, follow_symlinks, hidden, seen).run(match)
             found.files += [path for path in below.files if _matches(path.relative_to(match).parts, rest)]
             found.outside += below.outside
+            found.runs += below.runs
         elif not rest and target not in seen and os.path.isfile(target):  # noqa: PTH113
             seen.add(target)
             found.files.append(Path(match))
@@ -92,6 +97,7 @@ class _Walk:
             self._follow_link(self._links.pop(0))
         self._found.files.sort()
         self._found.outside.sort()
+        self._found.runs.sort()
         return self._found
 
     def _list(self, folder: str, real: str) -> None:
@@ -104,6 +110,9 @@ class _Walk:
             try:
                 entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
             except OSError:  # not permitted, or removed since
+                continue
+            if real != self._root and any(entry.name == MARK for entry in entries):
+                self._found.runs.append(Path(folder))
                 continue
             for entry in entries:
                 below = f"{real.rstrip(os.sep)}{os.sep}{entry.name}"

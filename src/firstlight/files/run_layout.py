@@ -6,6 +6,7 @@ themselves.
 
 SETTINGS = "run.toml"
 LOCK = ".lock"
+MARK = ".firstlight-run"
 TOKENIZER = "tokenizer"
 DATA = "data"
 EMBEDDINGS = "embeddings"

@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -29,6 +30,7 @@ from firstlight.model import (
 from firstlight.tokenizer import CODECS, Codec, Tokenizer
 
 _INDEX = "model.safetensors.index.json"
+_STEP = re.compile(r"step-\d{8,}")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _HUB_FILES = [
     CONFIG,
@@ -83,7 +85,8 @@ def locate(name: str | Path) -> Path:
 def _checkpoint_of(run: Path) -> Path:
     folder = run / "checkpoints"
     pointers = [file for name in ("best", "latest") if (file := run / name).is_file()]
-    named = [folder / name for file in pointers if (name := file.read_text("utf-8", "replace").strip())]
+    names = [file.read_text("utf-8", "replace").strip() for file in pointers]
+    named = [folder / name for name in names if _STEP.fullmatch(name)]  # a name with a path in it leads elsewhere
     steps = [p for p in folder.glob("step-*") if p.name.removeprefix("step-").isdecimal()]
     newest = sorted(steps, key=lambda p: int(p.name.removeprefix("step-")), reverse=True)
     for checkpoint in dict.fromkeys([*named, *newest]):
@@ -92,7 +95,10 @@ def _checkpoint_of(run: Path) -> Path:
             return checkpoint
         progress.warn(f"{problems[0]}: using another checkpoint of the run")
     raise CheckpointError(
-        "no intact checkpoint", where=run, fix=f"Resume the run: firstlight pretrain {run / 'run.toml'} --resume"
+        "no intact checkpoint",
+        where=run,
+        fix="Put one back, or train the run again: firstlight pretrain (or finetune) "
+        f"{shlex.quote(str(run))} --restart",
     )
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -59,10 +60,10 @@ def check_fixed_settings(before: Mapping[str, Any], now: Mapping[str, Any], chec
     differs = [key for key in before if key in now and before[key] != now[key]]
     if differs:
         raise CompatibilityError(
-            "run.toml has other settings than this checkpoint was trained with",
+            "run.toml has other settings than the checkpoints were trained with",
             where=checkpoint,
-            found=", ".join(f"{key} = {now[key]!r} (the checkpoint has {before[key]!r})" for key in differs),
-            fix="Set them back in run.toml, or start a new run with --from.",
+            found=", ".join(f"{key} = {now[key]!r} (trained with {before[key]!r})" for key in differs),
+            fix="Set them back in run.toml, or start a new run with another --out.",
         )
 
 
@@ -89,6 +90,7 @@ def check_changes(changed: Mapping[str, tuple[Any, Any]], run: Path) -> dict[str
             "a resumed run cannot change these settings",
             where=run,
             found=found,
-            fix=f"Leave them as they are, or start a new run from its weights: pretrain … --from {run} --out NEW",
+            fix="Leave them as they are, or start a new run: firstlight pretrain CORPUS --out NEW (with "
+            f"--from {shlex.quote(str(run))} from its weights)",
         )
     return dict(changed)

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,12 +17,11 @@ from firstlight.config import Settings, dump_toml, read_toml
 from firstlight.errors import UsageError
 from firstlight.files import MANIFEST, is_temporary, remove_stale_files, run_layout, storage_errors, write_atomic
 
-# The status of a run whose settings have not been written yet.
-_PREPARING = "preparing"
 # Exists while a process holds the run, where the file system has no locks.
 _SOFT_LOCK = f"{run_layout.LOCK}-exists"
 # Errors of file systems, such as some network and FUSE ones, that have no locks.
 _NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP})
+_TAIL_BYTES = 1 << 16
 # What belongs to the training of a run, as opposed to its settings and data; ``--restart`` moves it aside.
 _TRAINED = (
     run_layout.CHECKPOINTS,
@@ -32,8 +32,8 @@ _TRAINED = (
     run_layout.SAMPLES,
     run_layout.EVENTS,
     run_layout.TENSORBOARD,
+    run_layout.STATE,
     run_layout.EVALUATION,
-    run_layout.INITIAL_LOSS,
     run_layout.REPORT,
 )
 
@@ -52,6 +52,11 @@ class RunDirectory:
     def name(self) -> str:
         """The directory's own name."""
         return self.path.name
+
+    @property
+    def mark_file(self) -> Path:
+        """``.firstlight-run``: the first file of a run, which marks the directory as one."""
+        return self.path / run_layout.MARK
 
     @property
     def settings_file(self) -> Path:
@@ -135,14 +140,17 @@ class RunDirectory:
 
     @property
     def exists(self) -> bool:
-        """Whether the directory holds a run whose settings have been written."""
-        return self.settings_file.is_file()
+        """Whether the directory holds a run whose settings have been written; ``run.toml`` alone is no run."""
+        return self.settings_file.is_file() and (
+            any(file.is_file() for file in (self.mark_file, self.state_file, self.compatibility_file))
+            or any(self._checkpoints())
+        )
 
     @property
     def kind(self) -> str | None:
         """The kind of run: ``pretrain``, ``finetune`` or that of another recipe; None if its files cannot be read."""
-        for table in (self.read_state(), read_json_object(self.compatibility_file)):
-            if isinstance(kind := table.get("kind"), str):
+        for file in (self.state_file, self.mark_file, self.compatibility_file):
+            if isinstance(kind := read_json_object(file).get("kind"), str):
                 return kind
         try:
             settings = read_toml(self.settings_file)
@@ -168,7 +176,7 @@ class RunDirectory:
             yield
         finally:
             # A run that failed before it wrote more than the mark leaves no directory; removed while the lock is held.
-            own = {run_layout.LOCK, _SOFT_LOCK, run_layout.STATE}
+            own = {run_layout.LOCK, _SOFT_LOCK, run_layout.MARK}
             if is_new and self.path.is_dir() and {p.name for p in self.path.iterdir()} <= own:
                 with suppress(OSError):
                     for name in own:
@@ -226,43 +234,50 @@ class RunDirectory:
     def holds_other_files(self) -> bool:
         """Return whether the path holds files that are not those of a run.
 
-        A run first writes ``state.json``, as a mark, into a directory that holds nothing else. Whatever is there with
-        the mark is the run's own, and a run that was killed before its settings were written can be started again.
+        A run first writes a mark into a directory that holds nothing else. Whatever is there with the mark is the
+        run's own, and a run that ended before its settings were written can be started again.
         """
-        if not self.path.exists() or self.has_mark:
+        if not self.path.exists() or self.mark_file.is_file():
             return False
         return not self.path.is_dir() or any(not self._precedes_mark(path) for path in self.path.iterdir())
 
-    @property
-    def has_mark(self) -> bool:
-        """Whether ``state.json`` says that this is a run's directory."""
-        state = self.read_state()
-        return isinstance(state.get("kind"), str) and isinstance(state.get("status"), str)
-
     def write_mark(self, kind: str) -> None:
         """Write the first file of a run."""
-        self.write_state(kind=kind, status=_PREPARING, step=0)
+        write_json(self.mark_file, {"kind": kind})
 
     @staticmethod
     def _precedes_mark(path: Path) -> bool:
         return path.name in (run_layout.LOCK, _SOFT_LOCK) or is_temporary(path.name)
 
     @property
-    def is_interrupted_start(self) -> bool:
-        """Whether a run was killed here before its settings were written."""
-        return not self.exists and self.read_state().get("status") == _PREPARING
+    def is_unstarted(self) -> bool:
+        """Whether a run ended here before its settings were written."""
+        return not self.exists and self.mark_file.is_file() and not self.lacks_settings
 
     @property
     def lacks_settings(self) -> bool:
         """Whether this was a run, but ``run.toml`` is missing."""
-        return not self.exists and not self.is_interrupted_start and (self.has_mark or any(self._checkpoints()))
+        state = self.read_state()
+        was_run = isinstance(state.get("kind"), str) and isinstance(state.get("status"), str)
+        return not self.exists and (was_run or any(self._checkpoints()))
 
     @property
     def has_saved(self) -> bool:
         """Whether a checkpoint was saved here at some time, even if it is missing or damaged now."""
-        if (self.path / run_layout.LATEST).is_file() or any(self._checkpoints()):
+        if any((self.path / name).is_file() for name in (run_layout.LATEST, run_layout.BEST)):
             return True
-        return self.read_state().get("status") in ("finished", "stopped", "interrupted")
+        return any(self._checkpoints()) or self.read_state().get("status") in ("finished", "stopped", "interrupted")
+
+    def logs_beyond(self, step: int) -> bool:
+        """Return whether the last line of the metrics is of a later step."""
+        try:
+            with self.metrics.open("rb") as file:
+                file.seek(max(0, self.metrics.stat().st_size - _TAIL_BYTES))
+                lines = file.read().splitlines()
+        except OSError:
+            return False
+        steps = [_parse_object(line).get("step") for line in lines[-2:]]
+        return any(isinstance(last, int) and last > step for last in steps)
 
     def _checkpoints(self) -> Iterator[Path]:
         name = f"step-{'[0-9]' * 8}*"
@@ -273,10 +288,9 @@ class RunDirectory:
         present = [path for name in _TRAINED if (path := self.path / name).exists()]
         if not present:
             return None
-        aside = next(p for n in count(1) if not (p := self.path / f"before-restart-{n}").exists())
+        aside = next(p for n in count(1) if not os.path.lexists(p := self.path / f"before-restart-{n}"))
         with storage_errors(aside):
             aside.mkdir()
-            write_json(aside / run_layout.STATE, self.read_state())
             for path in present:
                 path.rename(aside / path.name)
         return aside
@@ -302,6 +316,14 @@ class RunDirectory:
 def is_token_store(path: Path) -> bool:
     """Return whether a directory holds a token store, ours or Megatron-LM's."""
     return path.is_dir() and ((path / MANIFEST).is_file() or (path / "train.idx").is_file())
+
+
+def _parse_object(line: bytes) -> dict[str, Any]:
+    try:
+        table = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return table if isinstance(table, dict) else {}
 
 
 def read_json(path: Path) -> Any:

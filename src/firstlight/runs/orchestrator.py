@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from firstlight import parallel, progress
-from firstlight.config import Settings
+from firstlight.config import Settings, flatten
 from firstlight.errors import CheckpointError, CompatibilityError, Interrupted, UsageError
-from firstlight.files import atomic_directory
+from firstlight.files import atomic_directory, write_manifest
 from firstlight.parallel import DeviceContext
 from firstlight.runs.compatibility import check_fixed_settings, code_hash, fixed_settings, settings_hash
-from firstlight.runs.directory import RunDirectory, write_json
+from firstlight.runs.directory import RunDirectory, read_json_object, write_json
 from firstlight.runs.recipe import Recipe, RunResult
 from firstlight.runs.request import Request
 from firstlight.train import TrainContext, fit, read_trainer_state, restore
@@ -51,7 +51,8 @@ def run_recipe(
         with parallel.peer_errors(device_context), request.run.lock() if main else nullcontext():
             if main:
                 request.run.clean_up()
-                _mark(recipe, request)
+                if not request.resumes:
+                    request.run.write_mark(recipe.kind)
                 result = _finished_result(recipe, request)
                 artifacts = None if result else recipe.prepare(request.run, request.settings, prepared=request.resumes)
                 parallel.barrier(device_context)
@@ -67,33 +68,24 @@ def run_recipe(
         parallel.destroy_distributed(device_context)
 
 
-def _mark(recipe: Recipe[S, A, R], request: Request[S]) -> None:
-    """Mark the directory of a new run as such, or move the training of one that restarts aside."""
-    run = request.run
-    if not request.resumes:
-        run.write_mark(recipe.kind)
-    elif request.restarts:
-        aside = run.move_training_aside()
-        run.write_mark(recipe.kind)
-        if aside is not None:
-            progress.notice(f"{run.path} starts again; its checkpoints and logs are kept in {aside.name}")
-    elif run.state_file.exists() and not run.has_mark:
-        progress.warn(f"{run.state_file} is damaged, and is written anew")
-
-
 def _finished_result(recipe: Recipe[S, A, R], request: Request[S]) -> R | None:
     """Return the result of a run that has reached its limits, unless the request changes its settings."""
-    if not request.resumes or request.changed:
+    run = request.run
+    if not request.resumes or request.changed or request.restarts:
         return None
-    state = request.run.read_state()
+    state = run.read_state()
     if state.get("status") != "finished":
         return None
+    if state.get("settings", now := _all_settings_hash(request.settings)) != now:
+        return None  # run.toml was edited since
     table = state.get("result")
     try:
         result = recipe.result_class.from_json(table if isinstance(table, dict) else {}, request.run)
     except ValueError:  # damaged: the end of the run is repeated from its last checkpoint
         return None
-    progress.notice(f"{request.run.path} has finished already ({result.stopped_by}, step {result.step})")
+    if not (run.checkpoints / f"step-{result.step:08d}").is_dir():
+        return None
+    progress.notice(f"{run.path} has finished already ({result.stopped_by}, step {result.step})")
     return result
 
 
@@ -113,7 +105,14 @@ def _train(
     ctx.compatibility["code"] = code_hash(*recipe.packages)
     ctx.compatibility["fixed_settings"] = fixed_settings(settings.model_dump(mode="json"))
     ctx.compatibility["settings"] = settings_hash(ctx.compatibility["fixed_settings"])
-    if request.resumes and not request.restarts:
+    if request.restarts:
+        before = read_json_object(run.compatibility_file).get("fixed_settings")
+        check_fixed_settings(before if isinstance(before, dict) else {}, ctx.compatibility["fixed_settings"], run.path)
+        parallel.barrier(device_context)
+        if main:
+            _restart(run)
+        parallel.barrier(device_context)
+    elif request.resumes:
         _resume(recipe, request, ctx)
     if main:
         run.write_settings(settings)
@@ -133,6 +132,7 @@ def _train(
                 stopped_by=fit_result.stopped_by,
                 step=fit_result.step,
                 seconds=fit_result.seconds,
+                settings=_all_settings_hash(settings),
                 result=result.to_json(),
             )
             write_report(run.path)
@@ -173,8 +173,22 @@ def resolve_autos(settings: S, ctx: TrainContext) -> S:
     return settings.model_copy(update={"hardware": hardware, "train": train, "optim": optimizer})
 
 
+def _all_settings_hash(settings: Settings) -> str:
+    return settings_hash(flatten(settings.model_dump(mode="json")))
+
+
+def _restart(run: RunDirectory) -> None:
+    """Move what was trained aside, once the data is known to be usable."""
+    aside = run.move_training_aside()
+    if aside is not None:
+        progress.notice(f"{run.path} starts again at step 0; its checkpoints and logs are kept in {aside.name}")
+
+
 def _resume(recipe: Recipe[S, A, R], request: Request[S], ctx: TrainContext) -> None:
     """Restore the newest whole checkpoint, after comparing its hashes, and cut the logs back to it."""
+    main = parallel.is_main_process(ctx.device_context)
+    if main and request.run.state_file.exists() and not isinstance(request.run.read_state().get("status"), str):
+        progress.warn(f"{request.run.state_file} is damaged; it is rewritten")
     has_saved = request.run.has_saved  # before damaged checkpoints are renamed
     newest = ctx.checkpoints.find_latest(ctx.device_context)
     if newest is None:
@@ -186,6 +200,8 @@ def _resume(recipe: Recipe[S, A, R], request: Request[S], ctx: TrainContext) -> 
                 fix="Put a checkpoint back, or start again at step 0: "
                 f"firstlight {recipe.kind} {shlex.quote(str(request.run.path))} --restart",
             )
+        if main and request.run.logs_beyond(ctx.train.checkpoint_every):
+            _restart(request.run)
         ctx.log.truncate(-1)
         ctx.log.event(0, "resume", "no checkpoint had been saved: starting again at step 0", warn=False)
         return
@@ -197,7 +213,7 @@ def _resume(recipe: Recipe[S, A, R], request: Request[S], ctx: TrainContext) -> 
                 where=newest,
                 found=before.get(name, "")[:12],
                 expected=ctx.compatibility.get(name, "")[:12],
-                fix="Put the original files back, or start a new run with --from.",
+                fix="Put the original files back, or start a new run with another --out.",
             )
     check_fixed_settings(before.get("fixed_settings", {}), ctx.compatibility["fixed_settings"], newest)
     restore(newest, ctx.state, ctx.device_context)
@@ -233,6 +249,7 @@ def _export_ema(run: RunDirectory, ctx: TrainContext) -> None:
     assert ctx.state.ema is not None
     with ctx.state.ema.average_parameters(), atomic_directory(run.ema) as folder:
         ctx.checkpoints.write_model(folder, ctx.state.weight_format.export(ctx.state.model))
+        write_manifest(folder)
 
 
 def _record_failure(

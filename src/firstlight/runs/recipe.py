@@ -41,6 +41,13 @@ class RunResult:
         """The name of the signal that ended the run before its limit, or None."""
         return None if self.finished or self.stopped_by not in NAMES else self.stopped_by
 
+    @property
+    def how_it_ended(self) -> str:
+        """As in ``state.json``: finished, stopped (at ``train.stop_after``), or interrupted (by a signal)."""
+        if self.finished:
+            return "finished"
+        return "stopped" if self.interrupted_by is None else "interrupted"
+
     def raise_if_interrupted(self) -> None:
         """Raise ``Interrupted`` if a signal ended the run, for commands of several runs."""
         if self.interrupted_by is not None:

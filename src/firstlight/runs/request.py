@@ -11,6 +11,7 @@ from firstlight.errors import CompatibilityError, ConfigError, UsageError
 from firstlight.runs.compatibility import changed_settings, check_changes
 from firstlight.runs.directory import RunDirectory
 from firstlight.runs.recipe import Recipe
+from firstlight.train import CHANGEABLE_ON_RESUME
 
 S = TypeVar("S", bound=Settings)
 
@@ -83,7 +84,10 @@ def _resolve_resume(
     kind = run.kind
     if kind is not None and kind != recipe.kind:
         raise UsageError(
-            f"holds a {kind} run", where=run.path, expected=f"a {recipe.kind} run", fix="Choose another --out."
+            f"holds a {kind} run",
+            where=run.path,
+            expected=f"a {recipe.kind} run",
+            fix=f"Resume it with firstlight {kind}, or choose another --out.",
         )
     if not resume and not restart:
         raise CompatibilityError(
@@ -111,6 +115,13 @@ def _resolve_resume(
             raise
         check_changes(changed, run.path)
         raise
+    if restart and (refused := sorted(changed.keys() - CHANGEABLE_ON_RESUME)):
+        raise CompatibilityError(
+            "a run that starts again keeps its settings",
+            where=run.path,
+            found=", ".join(f"{key} = {changed[key][1]!r}" for key in refused),
+            fix=f"For others, start a new run: firstlight {recipe.kind} … --out NEW",
+        )
     return Request(run, settings, check_changes(changed, run.path), resumes=True, restarts=restart)
 
 

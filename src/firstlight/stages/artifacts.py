@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from firstlight import parallel, progress
-from firstlight.errors import CompatibilityError, UsageError
+from firstlight.errors import CompatibilityError, StoreError, UsageError
 from firstlight.files import MANIFEST
 from firstlight.lm import LM
 from firstlight.runs import RunDirectory
@@ -90,7 +90,7 @@ def _vocab_and_store(
         return _open_store(run, settings, Path(settings.run.store))
     if prepared and (run.data / MANIFEST).is_file():
         vocab = load_vocab(run.tokenizer)
-        return vocab, open_store(run.data, tokenizer_hash=vocab.hash, verify=_verifies(settings, run.data))
+        return vocab, _open_own_store(run, settings, vocab)
     corpus = prepare_store(
         settings.run.corpus,
         settings,
@@ -109,6 +109,14 @@ def _verifies(settings: PretrainSettings, store: Path) -> bool:
     if not settings.data.verify:
         progress.notice(f"{store}: used without verifying its contents, by data.verify=false")
     return settings.data.verify
+
+
+def _open_own_store(run: RunDirectory, settings: PretrainSettings, vocab: Vocab) -> TokenStore:
+    try:
+        return open_store(run.data, tokenizer_hash=vocab.hash, verify=_verifies(settings, run.data))
+    except StoreError as error:
+        fix = f"Delete {run.data} and use --resume: it is made again from the corpus."
+        raise StoreError(error.problem, where=error.where, found=error.found, fix=fix) from error
 
 
 def _open_store(run: RunDirectory, settings: PretrainSettings, folder: Path) -> tuple[Vocab, TokenStore]:

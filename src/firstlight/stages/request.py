@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from firstlight.config import merge, parse_overrides, preset, read_toml
-from firstlight.errors import UsageError
+from firstlight.errors import UsageError, nearest
 from firstlight.optim import lr_factor
 from firstlight.runs import Recipe, Request, RunDirectory, is_token_store, resolve_request
 from firstlight.stages.settings import PretrainSettings
@@ -46,9 +46,11 @@ def pretrain_request(
     if init_from:
         specified = merge(specified, {"run": {"init_from": init_from}})
     command_line = parse_overrides(overrides)
+    run = RunDirectory(out or Path("runs") / (_name_of(Path(inputs[0])) if inputs else "run"))
+    _check_corpus_is_no_run(inputs, run)
     return resolve_request(
         recipe,
-        RunDirectory(out or Path("runs") / (_name_of(Path(inputs[0])) if inputs else "run")),
+        run,
         merge(specified, command_line),
         resume=resume,
         restart=restart,
@@ -99,11 +101,13 @@ def _settings_file(inputs: list[str]) -> Path | None:
 
 
 def _is_run(run: RunDirectory) -> bool:
-    return run.exists or run.is_interrupted_start or run.lacks_settings
+    return run.exists or run.is_unstarted or run.lacks_settings
 
 
 def _run_to_resume(path: Path, out: Path | None, *, resume: bool) -> Path:
     """Check that a run directory given in place of a corpus is to be resumed, and return it."""
+    if RunDirectory(path).lacks_settings:
+        return path  # reported with the request
     if not resume:
         raise UsageError(
             "is a run directory", where=path, fix="Add --resume to continue it, or give its run.toml for a new run."
@@ -115,13 +119,26 @@ def _run_to_resume(path: Path, out: Path | None, *, resume: bool) -> Path:
             found=f"--out {out}",
             fix="Leave out --out; for a new run that starts from its weights, use --from.",
         )
-    if RunDirectory(path).is_interrupted_start:
+    if RunDirectory(path).is_unstarted:
         raise UsageError(
-            "was interrupted before its settings were written",
+            "ended while its data was prepared, before its settings were written",
             where=path,
             fix=f"Give the whole command again: firstlight pretrain CORPUS --out {path} --resume",
         )
     return path
+
+
+def _check_corpus_is_no_run(inputs: Sequence[str], run: RunDirectory) -> None:
+    """Refuse a corpus that is the run directory itself, such as a misspelled run to resume."""
+    for name in inputs:
+        if Path(name).absolute() == run.path.absolute() and not run.path.exists():
+            siblings = [p.name for p in run.path.parent.glob("*/") if RunDirectory(p).exists]
+            near = nearest(run.name, siblings)
+            raise UsageError(
+                "no such run, and not a corpus",
+                where=name,
+                fix=f"Did you mean {run.path.parent / near}?" if near else "List the runs: firstlight runs",
+            )
 
 
 def _name_of(path: Path) -> str:

@@ -176,7 +176,8 @@ class CheckpointManager:
     def read_pointer(self, name: str) -> str | None:
         """Return the name of the checkpoint in the file ``latest`` or ``best``."""
         file = self.run / name
-        return file.read_text(encoding="utf-8").strip() if file.is_file() else None
+        text = file.read_text(encoding="utf-8", errors="replace").strip() if file.is_file() else ""
+        return text if _NAME.fullmatch(text) else None
 
     def all(self) -> list[Path]:
         """Return the checkpoint folders in order of their steps."""
@@ -279,7 +280,7 @@ def restore(checkpoint: Path, state: TrainState, device_context: parallel.Device
         parallel.set_rng_state({k.removeprefix(prefix): v for k, v in rng.items() if k.startswith(prefix)})
     elif parallel.is_main_process(device_context):
         progress.warn(
-            f"the run had {table['world_size']} processes and resumes with {device_context.world_size}: "
+            f"the number of processes was {table['world_size']} and is now {device_context.world_size}: "
             "data and batches are the same, but the result is not bit-identical"
         )
     return table
