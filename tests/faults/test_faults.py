@@ -47,7 +47,11 @@ def check(whole: Path, run: Path, *, logs: bool = True) -> None:
         ]
         assert lines[0] == lines[-1] or not logs, name
     assert json.loads((run / "state.json").read_text())["status"] == "finished"
-    assert not [p for p in run.rglob("*") if p.name.startswith(".firstlight-")]
+    assert not [
+        p
+        for p in run.rglob("*")
+        if p.name.startswith((".firstlight-part-", ".firstlight-old-", ".firstlight-prepare-"))
+    ]
 
 
 def check_message(ended: Ended) -> None:
