@@ -7,11 +7,22 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from firstlight.errors import UsageError
 
 # Keys have no dashes, but an argument with one is meant as a setting: its error names the right key.
 _KEY = re.compile(r"[A-Za-z_][\w.-]*")
+
+RestartOption = Annotated[
+    bool,
+    typer.Option(
+        "--restart",
+        help="Train the run again from step 0, with the same settings; its checkpoints and logs are moved aside.",
+    ),
+]
 
 
 def split_arguments(arguments: Iterable[str] | None) -> tuple[list[str], list[str]]:

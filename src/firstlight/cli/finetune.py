@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from firstlight.cli.arguments import check_resume, map_errors_to_options, split_arguments
+from firstlight.cli.arguments import RestartOption, check_resume, map_errors_to_options, split_arguments
 from firstlight.cli.output import (
     JsonOption,
     format_stop_reason,
@@ -55,13 +55,7 @@ def finetune(
         int, typer.Option(min=1, help="Number of seeds to train with; prints mean and standard deviation.")
     ] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run; start it if there is none.")] = False,
-    restart: Annotated[
-        bool,
-        typer.Option(
-            "--restart",
-            help="Train the run again from step 0, with the same settings; its checkpoints and logs are moved aside.",
-        ),
-    ] = False,
+    restart: RestartOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Fine-tune a model on labelled tasks.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from firstlight.cli.arguments import check_resume, complete_preset, corpus_settings, split_arguments
+from firstlight.cli.arguments import RestartOption, check_resume, complete_preset, corpus_settings, split_arguments
 from firstlight.cli.output import (
     JsonOption,
     format_bytes,
@@ -65,13 +65,7 @@ def pretrain(
     resume: Annotated[
         bool, typer.Option("--resume", help="Resume from the latest checkpoint; start the run if there is none.")
     ] = False,
-    restart: Annotated[
-        bool,
-        typer.Option(
-            "--restart",
-            help="Train the run again from step 0, with the same settings; its checkpoints and logs are moved aside.",
-        ),
-    ] = False,
+    restart: RestartOption = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check settings and data, print the plan, and exit without training.")
     ] = False,
