@@ -269,3 +269,13 @@ def make_settings() -> Any:
     from firstlight.store import DataSettings
 
     return DataSettings()
+
+
+def test_temporary_files_of_a_killed_process_are_not_in_the_store(tmp_path: Path, whole: dict[str, bytes]) -> None:
+    out, given = tmp_path / "s", sources()
+    given[3].stop_at = 20
+    with pytest.raises(KeyboardInterrupt):
+        make(out, *given)
+    (preparation_folder(out) / ".firstlight-part-documents.safetensors-99999999-01234567").write_bytes(b"cut")
+    make(out, *sources())
+    assert contents(out) == whole

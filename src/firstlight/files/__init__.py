@@ -8,6 +8,7 @@ What only some commands use is imported from its module.
 """
 
 from firstlight.files.atomic import (
+    NO_LOCKS,
     append_line,
     apply_umask,
     atomic_directory,
@@ -36,6 +37,7 @@ from firstlight.files.source_hash import source_hash
 
 __all__ = [
     "MANIFEST",
+    "NO_LOCKS",
     "BoundedReader",
     "Limits",
     "append_line",

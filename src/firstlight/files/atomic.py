@@ -18,6 +18,8 @@ _TEMPORARY_NAME = re.compile(
 )
 _MAX_NAME = 48  # characters of the final name in that of a temporary file: a file system's limit is often 255 bytes
 _MAX_RETRIES = 100
+# Errors of file systems that have no locks, such as some network and FUSE ones.
+NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP})
 _MESSAGES = {
     errno.ENOSPC: ("no space left on the disk", "Free some space and run the same command again; nothing is lost."),
     errno.EFBIG: (

@@ -1,6 +1,5 @@
 """The run directory: every path of a run, and how each of its files is read and written."""
 
-import errno
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -15,12 +14,18 @@ from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 from firstlight import progress
 from firstlight.config import Settings, dump_toml, read_toml
 from firstlight.errors import UsageError
-from firstlight.files import MANIFEST, is_temporary, remove_stale_files, run_layout, storage_errors, write_atomic
+from firstlight.files import (
+    MANIFEST,
+    NO_LOCKS,
+    is_temporary,
+    remove_stale_files,
+    run_layout,
+    storage_errors,
+    write_atomic,
+)
 
 # Exists while a process holds the run, where the file system has no locks.
 _SOFT_LOCK = f"{run_layout.LOCK}-exists"
-# Errors of file systems, such as some network and FUSE ones, that have no locks.
-_NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP})
 _TAIL_BYTES = 1 << 16
 # What belongs to the training of a run, as opposed to its settings and data; ``--restart`` moves it aside.
 _TRAINED = (
@@ -192,7 +197,7 @@ class RunDirectory:
             try:
                 lock.acquire()
             except (OSError, NotImplementedError) as error:
-                if isinstance(error, Timeout) or (isinstance(error, OSError) and error.errno not in _NO_LOCKS):
+                if isinstance(error, Timeout) or (isinstance(error, OSError) and error.errno not in NO_LOCKS):
                     raise
                 exists = self.path / _SOFT_LOCK
                 progress.warn(

@@ -20,6 +20,7 @@ from firstlight import progress
 from firstlight.errors import StorageError, StoreError, UsageError
 from firstlight.files import (
     MANIFEST,
+    NO_LOCKS,
     is_temporary,
     publish_directory,
     remove_stale_files,
@@ -85,9 +86,11 @@ class Preparation:
                     where=self.store,
                     fix="Wait for it, or choose another --out.",
                 ) from error
-            except NotImplementedError:  # a file system without locks
-                pass
-            remove_stale_files(self._progress)
+            except (OSError, NotImplementedError) as error:
+                if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+                    raise
+            for folder in (self.folder, self._progress, self.folder / TOKENIZER):
+                remove_stale_files(folder)
             self.state = self._read_state()
             if self.state is None and not self.is_complete:
                 self._clear()
