@@ -360,4 +360,5 @@ def test_two_processes_measure_forgetting_as_one_does(world, run, tmp_path):
     before = [json.loads((tmp_path / name / "before.json").read_text())["loss"] for name in ("one", "two")]
     assert before[0] == before[1] > 0
     after = [json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("one", "two")]
-    assert after[1]["forgetting"]["after"] == pytest.approx(after[0]["forgetting"]["after"], rel=2e-2)
+    # Each process draws its own dropout, so the weights differ a little: 0.3 % of the loss when this was written.
+    assert after[1]["forgetting"]["after"] == pytest.approx(after[0]["forgetting"]["after"], rel=1e-2)

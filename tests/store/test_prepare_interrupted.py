@@ -1,6 +1,7 @@
 """A preparation that was interrupted anywhere goes on, and writes the bytes of one that was not."""
 
 import contextlib
+import errno
 import json
 import os
 import random
@@ -269,6 +270,21 @@ def make_settings() -> Any:
     from firstlight.store import DataSettings
 
     return DataSettings()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="flock")
+def test_a_file_system_without_locks_is_said(
+    tmp_path: Path, whole: dict[str, bytes], events: list[Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    def refuse(descriptor: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    make(tmp_path / "s", *sources())
+    assert contents(tmp_path / "s") == whole
+    assert any("the file system has no locks" in event.text for event in events)
 
 
 def test_temporary_files_of_a_killed_process_are_not_in_the_store(tmp_path: Path, whole: dict[str, bytes]) -> None:

@@ -302,4 +302,5 @@ def test_a_cache_that_cannot_be_written_is_no_error(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("FIRSTLIGHT_CACHE", str(tmp_path / "file"))
-    open_store(store.directory)
+    assert open_store(store.directory).train.n_tokens == store.train.n_tokens
+    assert (tmp_path / "file").read_text() == ""

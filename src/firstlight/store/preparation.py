@@ -89,6 +89,9 @@ class Preparation:
             except (OSError, NotImplementedError) as error:
                 if isinstance(error, OSError) and error.errno not in NO_LOCKS:
                     raise
+                progress.warn(
+                    f"{self.store}: the file system has no locks, so no other process may prepare this store meanwhile"
+                )
             for folder in (self.folder, self._progress, self.folder / TOKENIZER):
                 remove_stale_files(folder)
             self.state = self._read_state()
