@@ -1,20 +1,17 @@
 """Import a Hugging Face directory: what ``firstlight.lm`` loads directly, and weights in ``pytorch_model.bin``."""
 
-import json
 from pathlib import Path
 
-from torch import Tensor
-
-from firstlight.convert.errors import wrap_errors
 from firstlight.convert.formats import Importer
-from firstlight.convert.imported_model import ImportedModel, finite_fp32
+from firstlight.convert.imported_model import ImportedModel
 from firstlight.convert.torch_file import is_torch_file, load, state_dict_of
 from firstlight.errors import CheckpointError
-from firstlight.lm import LM, read_config, read_tokenizer
-from firstlight.model import is_known_buffer, to_hf_state_dict
+from firstlight.lm import LM, read_config, read_state_dict, read_tokenizer
+from firstlight.lm.save import WEIGHTS
+from firstlight.model import match_tied_head, to_hf_state_dict
 
-_CONFIG, _BIN, _INDEX = "config.json", "pytorch_model.bin", "pytorch_model.bin.index.json"
-BIN_FILES = (_BIN, _INDEX, "pytorch_model-*.bin")  # patterns of files to fetch from the hub
+_CONFIG, _BIN = "config.json", "pytorch_model.bin"
+BIN_FILES = (_BIN, f"{_BIN}.index.json", "pytorch_model-*.bin")  # patterns of files to fetch from the hub
 
 
 def recognizes(path: Path) -> bool:
@@ -40,35 +37,13 @@ def read(path: Path) -> ImportedModel:
             expected="model_args as in nanoGPT's checkpoints, or a config.json in the same folder",
         )
     metadata = {"imported from": f"Hugging Face {folder.name}"}
-    if any(folder.glob("*.safetensors")):
+    if any((folder / f"{WEIGHTS}{end}").is_file() for end in ("", ".index.json")):
         lm = LM.load_fp32(folder)
         return ImportedModel("Hugging Face", lm.config, to_hf_state_dict(lm.model), lm.tokenizer, metadata)
     config, _ = read_config(folder)
-    weights: dict[str, Tensor] = {}
-    for file in _weight_files(folder):
-        for name, tensor in state_dict_of(load(file), file).items():
-            if not tensor.is_floating_point() and not is_known_buffer(name):
-                raise CheckpointError(
-                    "is not a weight of a supported type", where=f"{file}: {name}", found=str(tensor.dtype)
-                )
-            if tensor.is_floating_point():
-                weights[name] = finite_fp32(f"{file}: {name}", tensor) if tensor.ndim != 0 else tensor
+    state = read_state_dict(folder, _BIN, lambda file: state_dict_of(load(file), file).items())
+    config, weights = match_tied_head(config, state, folder)
     return ImportedModel("Hugging Face, .bin", config, weights, read_tokenizer(folder), metadata)
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    if (folder / _BIN).is_file():
-        return [folder / _BIN]
-    index = folder / _INDEX
-    if not index.is_file():
-        raise CheckpointError("contains no weights", where=folder, expected=f"*.safetensors, {_BIN} or {_INDEX}")
-    with wrap_errors(index, "index of weights"):
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        # A name with a path in it could read any file of this machine.
-        bad = next((name for name in names if Path(name).name != name or not (folder / name).is_file()), None)
-    if bad is not None:
-        raise CheckpointError("names a file that is not in the same folder", where=index, found=bad)
-    return [folder / name for name in names]
 
 
 IMPORTER = Importer(title="Hugging Face", recognizes=recognizes, read=read)

@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pydantic
-import torch
 from torch import Tensor
 
 from firstlight.convert.errors import add_path
 from firstlight.errors import CheckpointError
-from firstlight.lm import LM, build_model
+from firstlight.lm import LM, build_model, finite_fp32
 from firstlight.model import GPT, ModelConfig, from_hf_state_dict
 from firstlight.tokenizer import Tokenizer
+
+__all__ = ["ImportedModel", "finite_fp32", "model_config", "refuse_surplus"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +81,3 @@ def refuse_surplus(names: Iterable[str], where: object) -> None:
         raise CheckpointError(
             "has weights that its model has no place for", where=where, found=", ".join(surplus[:4])[:200] + more
         )
-
-
-def finite_fp32(name: str, tensor: Tensor) -> Tensor:
-    """Convert a weight to fp32 and check that it is finite.
-
-    Raises:
-        CheckpointError: it contains NaN or infinity.
-    """
-    tensor = tensor.to(torch.float32)
-    if not torch.isfinite(tensor).all():
-        raise CheckpointError("contains values that are not finite", where=name)
-    return tensor

@@ -216,7 +216,7 @@ def _to_megatron(c: ModelConfig, weights: dict[str, Tensor]) -> dict[str, Tensor
 
 
 def _from_megatron(c: ModelConfig, weights: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
-    used = {_HEAD} if c.tied else set()
+    used = set[str]()
 
     def get(name: str) -> Tensor:
         if name not in weights:
@@ -240,6 +240,8 @@ def _from_megatron(c: ModelConfig, weights: dict[str, Tensor], file: Path) -> di
                 raise CheckpointError("wrong width of an MLP", where=file, found=tuple(fc1.shape))
             converted |= {f"{hf_layer}.{name}": part for name, part in zip(_QKV, qkv, strict=True)}
             converted |= {f"{hf_layer}.{name}": part for name, part in zip(_GATE_UP, fc1.chunk(2), strict=True)}
+    if c.tied and _HEAD in weights and not torch.equal(get(_HEAD), get(_EMBED)):
+        raise CheckpointError("has a head that differs from the embedding to which its args tie it", where=file)
     # Transformer Engine keeps its state among the weights.
     refuse_surplus((n for n in weights if n not in used and not n.endswith(("_extra_state", "inv_freq"))), file)
     return converted

@@ -6,6 +6,7 @@ without biases, which are imported as zeros. Its linear layers store weights as 
 """
 
 import pickle
+import re
 from pathlib import Path
 
 import torch
@@ -24,7 +25,7 @@ from firstlight.tokenizer import END_OF_TEXT, UNKNOWN, Tokenizer, build_char_lev
 
 META = "meta.pkl"
 _CHECKPOINT = "ckpt.pt"
-_COMPILED_PREFIX = "_orig_mod."
+_WRAPPER_PREFIXES = re.compile(r"^((_orig_mod|module)\.)+")  # of torch.compile and DistributedDataParallel
 _MODEL_ARGS = ("n_layer", "n_head", "n_embd", "block_size", "vocab_size")
 _CONV1D = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
 _MAX_META_BYTES = 16 << 20  # far more than a table of characters needs
@@ -54,8 +55,7 @@ def read(path: Path) -> ImportedModel:
             "not a checkpoint of nanoGPT", where=path, expected=f"model and model_args with {', '.join(_MODEL_ARGS)}"
         )
     state = {
-        name.removeprefix(_COMPILED_PREFIX): tensor
-        for name, tensor in state_dict_of(checkpoint.get("model"), path).items()
+        _WRAPPER_PREFIXES.sub("", name): tensor for name, tensor in state_dict_of(checkpoint.get("model"), path).items()
     }
     config = model_config(
         path, family="gpt2", mlp="gelu", tie_embeddings=True, **{key: args[key] for key in _MODEL_ARGS}
@@ -63,6 +63,7 @@ def read(path: Path) -> ImportedModel:
     weights = {
         name: finite_fp32(f"{path}: {name}", tensor.t() if name.endswith(_CONV1D) and tensor.ndim == 2 else tensor)
         for name, tensor in state.items()
+        if not is_known_buffer(name, tensor)  # attn.bias is a mask
     }
     if not args.get("bias", True):
         weights |= _zero_biases(weights, path)
@@ -77,8 +78,9 @@ def read(path: Path) -> ImportedModel:
 
 def _zero_biases(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     """Return zeros for the biases of a model without them; weights are (input, output) here."""
-    if any(name.endswith(".bias") and not is_known_buffer(name) for name in weights):  # attn.bias is a mask
-        raise CheckpointError("has biases although its model_args have bias=False", where=path)
+    biased = next((name for name in weights if name.endswith(".bias")), None)
+    if biased is not None:
+        raise CheckpointError("has biases although its model_args have bias=False", where=path, found=biased)
     biases = {}
     for name, tensor in weights.items():
         is_layer = name.startswith("transformer.h.") and name.endswith(".weight")

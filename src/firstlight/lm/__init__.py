@@ -5,6 +5,7 @@ from firstlight.lm.load import build_model, download_from_hub, locate, read_conf
 from firstlight.lm.sampling import GenerateSettings, sample_tokens
 from firstlight.lm.save import CARD, Classifier, save_pretrained, text_files
 from firstlight.lm.score import Score, WindowNLL, score_windows
+from firstlight.lm.weights import finite_fp32, read_state_dict
 
 __all__ = [
     "CARD",
@@ -16,8 +17,10 @@ __all__ = [
     "WindowNLL",
     "build_model",
     "download_from_hub",
+    "finite_fp32",
     "locate",
     "read_config",
+    "read_state_dict",
     "read_tokenizer",
     "sample_tokens",
     "save_pretrained",

@@ -16,6 +16,7 @@ from firstlight.lm.sampling import GenerateSettings, RowRng, sample_tokens
 from firstlight.lm.save import save_pretrained
 from firstlight.lm.score import Score, score_ids
 from firstlight.lm.streamer import IdStreamer, TextStreamer
+from firstlight.lm.weights import read_weights
 from firstlight.model import GPT, ModelConfig, to_hf_state_dict
 from firstlight.model.quantized import to_int8
 from firstlight.tokenizer import Codec, Tokenizer
@@ -93,7 +94,8 @@ class LM:
         config, table = load.read_config(folder)
         tokenizer = load.read_tokenizer(folder)
         codec = None if tokenizer is not None else load.load_codec(folder, config)
-        model = load.build_model(config, load.read_weights(folder, config))
+        load.check_manifest(folder)
+        model = load.build_model(*read_weights(folder, config))
         if tokenizer is not None and tokenizer.vocab_size > (model.config.vocab_size or 0):
             progress.warn(
                 f"{folder}: the tokenizer has {tokenizer.vocab_size:,} tokens, the model {model.config.vocab_size:,}: "

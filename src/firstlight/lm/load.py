@@ -3,13 +3,12 @@
 import contextlib
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 import pydantic
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from firstlight import progress
@@ -19,24 +18,20 @@ from firstlight.files import MANIFEST, changed_files, read_json_object, verify_m
 from firstlight.lm.save import CARD, CONFIG, GENERATION, WEIGHTS
 from firstlight.model import (
     GPT,
-    HEADS_FILE,
     ModelConfig,
     Part,
     from_hf_config,
-    from_hf_state_dict,
-    is_known_buffer,
     skip_init,
 )
 from firstlight.tokenizer import CODECS, Codec, Tokenizer
 
-_INDEX = "model.safetensors.index.json"
 _STEP = re.compile(r"step-\d{8,}")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _HUB_FILES = [
     CONFIG,
     GENERATION,
     "*.safetensors",
-    _INDEX,
+    f"{WEIGHTS}.index.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "vocab.json",
@@ -45,7 +40,6 @@ _HUB_FILES = [
     "chat_template.jinja",
     *CODECS,
 ]
-_FLOAT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 def locate(name: str | Path) -> Path:
@@ -224,26 +218,17 @@ def load_codec(folder: Path, config: ModelConfig) -> Codec | None:
     return codec
 
 
-def read_weights(folder: Path, config: ModelConfig) -> dict[str, Tensor]:
-    """Read the weights under our names, in fp32; the files of a checkpoint of a run must match its manifest's SHA-256.
+def check_manifest(folder: Path) -> None:
+    """Check the files of a run's checkpoint against the SHA-256 of its manifest; other directories have none.
 
     Raises:
-        CheckpointError: a file is missing or damaged, or its tensors do not match ``config``.
+        CheckpointError: a file is missing or differs.
     """
-    files = _weight_files(folder)
     if (folder / MANIFEST).is_file():
         names = [path.name for path in folder.iterdir() if path.is_file() and path.name != CARD]
         problems = _problems(folder) or changed_files(folder, names)
         if problems:
             raise CheckpointError(problems[0], fix="Use another checkpoint of the run, or train it again.")
-    state = {name: tensor for file in files for name, tensor in _tensors(file)}
-    try:
-        return from_hf_state_dict(config, state)
-    except CheckpointError as error:
-        where = folder if error.where is None else f"{folder}: {error.where}"
-        raise CheckpointError(
-            error.problem, where=where, found=error.found, expected=error.expected, fix=error.fix
-        ) from error
 
 
 def build_model(config: ModelConfig, weights: Mapping[str, Tensor]) -> GPT:
@@ -255,42 +240,6 @@ def build_model(config: ModelConfig, weights: Mapping[str, Tensor]) -> GPT:
                 model.add_head(name.removeprefix("heads.").removesuffix(".weight"), len(tensor))
     model.load_state_dict(weights, assign=True)
     return model
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    if (folder / WEIGHTS).is_file():
-        return [folder / WEIGHTS, *([folder / HEADS_FILE] if (folder / HEADS_FILE).is_file() else [])]
-    index = folder / _INDEX
-    table = _read_json(index)
-    if table is None:
-        raise CheckpointError("no weights", where=folder, expected=f"{WEIGHTS} or {_INDEX}")
-    try:
-        names = sorted(set(table["weight_map"].values()))
-        # A name with a path in it could read any file of this machine.
-        bad = next((n for n in names if Path(n).name != n or not (folder / n).is_file()), None)
-    except (KeyError, AttributeError, TypeError) as error:
-        raise CheckpointError("not an index of weights", where=index) from error
-    if bad is not None:
-        raise CheckpointError("names a file that is not in the same folder", where=index, found=bad)
-    return [folder / name for name in names]
-
-
-def _tensors(file: Path) -> Iterator[tuple[str, Tensor]]:
-    try:
-        with safe_open(file, framework="pt") as opened:
-            for name in opened.keys():  # noqa: SIM118 - not a dict
-                tensor = opened.get_tensor(name)
-                if tensor.dtype in _FLOAT_DTYPES:
-                    yield name, tensor.float()
-                elif not is_known_buffer(name):  # old checkpoints contain attention masks
-                    raise CheckpointError(
-                        "is not a weight of a supported type",
-                        where=f"{file}: {name}",
-                        found=str(tensor.dtype).removeprefix("torch."),
-                        expected=", ".join(str(dtype).removeprefix("torch.") for dtype in _FLOAT_DTYPES),
-                    )
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"unreadable: {error}", where=file) from error
 
 
 def cast_parameters(model: torch.nn.Module, dtype: torch.dtype) -> None:

@@ -13,6 +13,7 @@ from firstlight.model.hf_state_dict import (
     from_hf_state_dict,
     hf_parameter_names,
     is_known_buffer,
+    match_tied_head,
     tensors_to_hf,
     to_hf_state_dict,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "hf_mismatch",
     "hf_parameter_names",
     "is_known_buffer",
+    "match_tied_head",
     "linear",
     "linear_cross_entropy",
     "linear_nll",

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 from firstlight.errors import CheckpointError
-from firstlight.model.config import FAMILIES, ModelConfig, RopeScaling
+from firstlight.model.config import FAMILIES, ModelConfig
+from firstlight.model.hf_features import check_features
+from firstlight.model.hf_rope import read_rope, rope_parameters
 from firstlight.model.parts import Part
 
 HF_CLASSES = {
@@ -19,6 +21,35 @@ HF_CLASSES = {
     "modern": ("qwen3", "Qwen3ForCausalLM"),
 }
 FIRSTLIGHT_CLASS = ("firstlight", "FirstlightForCausalLM")  # of models that no class of transformers can express
+
+# Other names of keys that transformers' classes accept.
+_GPT2_ALIASES = {
+    "hidden_size": "n_embd",
+    "max_position_embeddings": "n_positions",
+    "num_attention_heads": "n_head",
+    "num_hidden_layers": "n_layer",
+}
+_ALIASES: dict[str, dict[str, str]] = {
+    "gpt1": _GPT2_ALIASES,
+    "gpt2": _GPT2_ALIASES,
+    "gpt3": {"num_attention_heads": "num_heads", "num_hidden_layers": "num_layers"},
+}
+# Values of transformers' classes where config.json lacks the key.
+_LAYER_NORM_EPS = 1e-5
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "llama": {
+        "rms_norm_eps": 1e-6,
+        "max_position_embeddings": 2048,
+        "num_key_value_heads": None,
+        "head_dim": None,
+    },
+    "modern": {
+        "rms_norm_eps": 1e-6,
+        "max_position_embeddings": 32_768,
+        "num_key_value_heads": 32,
+        "head_dim": 128,
+    },
+}
 
 _MAX_LAYERS = 10_000  # of attention_types that are compared; models have fewer
 _ACTIVATIONS = {"gelu_tanh": "gelu_new", "gelu": "gelu"}
@@ -54,7 +85,8 @@ def from_hf_config(table: Mapping[str, Any], *, where: object = "config.json") -
     try:
         if family is None:
             return ModelConfig(**{name: table[name] for name in ModelConfig.model_fields})
-        _check_features(table, where)
+        table = _rename_aliases(table, family)
+        check_features(family, HF_CLASSES[family][1], table, where)
         if family in ("llama", "modern"):
             return _from_llama(family, table, where)
         if family == "gpt3":
@@ -67,7 +99,7 @@ def from_hf_config(table: Mapping[str, Any], *, where: object = "config.json") -
             d_ff=table.get("n_inner"),
             vocab_size=table["vocab_size"],
             block_size=table["n_positions"],
-            norm_eps=table["layer_norm_epsilon"],
+            norm_eps=table.get("layer_norm_epsilon", _LAYER_NORM_EPS),
             dropout=table.get("resid_pdrop", 0.0),
             mlp=_gelu(table, where),
             tie_embeddings=table.get("tie_word_embeddings", True),
@@ -77,24 +109,11 @@ def from_hf_config(table: Mapping[str, Any], *, where: object = "config.json") -
         raise CheckpointError("missing key", where=where, expected=error.args[0]) from error
 
 
-# Keys that change the computation, with the only supported value.
-_SUPPORTED: dict[str, Any] = {
-    "afn": "gelu",
-    "hidden_act": "silu",
-    "attention_bias": False,
-    "mlp_bias": False,
-    "use_sliding_window": False,
-    "scale_attn_weights": True,
-    "scale_attn_by_inverse_layer_idx": False,
-    "add_cross_attention": False,
-}
-
-
-def _check_features(table: Mapping[str, Any], where: object) -> None:
-    for key, value in _SUPPORTED.items():
-        found = table.get(key, value)
-        if found != value:
-            raise CheckpointError("unsupported feature", where=f"{where}: {key}", found=found, expected=value)
+def _rename_aliases(table: Mapping[str, Any], family: str) -> dict[str, Any]:
+    """Rename the other names of keys that transformers' class has; where a file has both, these win."""
+    aliases = _ALIASES.get(family, {})
+    renamed = {name: value for name, value in table.items() if name not in aliases}
+    return renamed | {aliases[name]: value for name, value in table.items() if name in aliases}
 
 
 def _gelu(table: Mapping[str, Any], where: object) -> Literal["gelu_tanh", "gelu"]:
@@ -113,45 +132,43 @@ def _gelu(table: Mapping[str, Any], where: object) -> Literal["gelu_tanh", "gelu
 
 
 def _from_llama(family: str, table: Mapping[str, Any], where: object) -> ModelConfig:
-    key = "rope_parameters" if table.get("rope_parameters") else "rope_scaling"
-    rope = table.get(key) or {}
-    rope_type = rope.get("rope_type", rope.get("type", "default"))
-    if rope_type not in ("default", "linear", "llama3") or rope.get("partial_rotary_factor", 1) != 1:
-        raise CheckpointError(
-            "unsupported rotary positions",
-            where=f"{where}: {key}",
-            found=rope,
-            expected="rope_type default, linear or llama3",
-        )
+    table = {**_DEFAULTS[family], **table}
+    if family == "modern":
+        _check_full_attention(table, where)
+    rope_theta, rope_scaling = read_rope(table, where)
     return ModelConfig(
         family="llama" if family == "llama" else "modern",
         n_layer=table["num_hidden_layers"],
         n_head=table["num_attention_heads"],
-        n_kv_head=table.get("num_key_value_heads") or table["num_attention_heads"],
+        n_kv_head=table["num_key_value_heads"] or table["num_attention_heads"],
         n_embd=table["hidden_size"],
-        d_head=table.get("head_dim") or table["hidden_size"] // table["num_attention_heads"],
+        d_head=table["head_dim"] or table["hidden_size"] // table["num_attention_heads"],
         d_ff=table["intermediate_size"],
         vocab_size=table["vocab_size"],
         block_size=table["max_position_embeddings"],
-        rope_theta=float(rope.get("rope_theta") or table.get("rope_theta") or 10_000.0),
-        rope_scaling=_rope_scaling(rope_type, rope),
+        rope_theta=rope_theta,
+        rope_scaling=rope_scaling,
         norm_eps=table["rms_norm_eps"],
-        tie_embeddings=bool(table.get("tie_word_embeddings", False)),
+        tie_embeddings=table.get("tie_word_embeddings", False),
         init_std=table.get("initializer_range", 0.02),
     )
 
 
-def _rope_scaling(rope_type: str, rope: Mapping[str, Any]) -> RopeScaling | None:
-    if rope_type == "default":
-        return None
-    if rope_type == "linear":
-        return RopeScaling(factor=rope["factor"])
-    return RopeScaling(
-        factor=rope["factor"],
-        original=rope["original_max_position_embeddings"],
-        low=rope["low_freq_factor"],
-        high=rope["high_freq_factor"],
-    )
+def _check_full_attention(table: Mapping[str, Any], where: object) -> None:
+    """Refuse layers with a sliding window."""
+    n_layer = table["num_hidden_layers"]
+    key = "layer_types"
+    layers = table.get(key)
+    if layers is None:
+        key = "use_sliding_window"
+        has_window = table.get(key) and table.get("sliding_window", 4096) is not None
+        n_full = table.get("max_window_layers", 28) if has_window else n_layer
+        layers = ["full_attention"] if n_full >= n_layer else ["sliding_attention"]
+    other = next((kind for kind in layers if kind != "full_attention"), None)
+    if other is not None:
+        raise CheckpointError(
+            "unsupported feature", where=f"{where}: {key}", found=other, expected="full attention in all layers"
+        )
 
 
 def _attention_layers(attention_types: Any, n_layer: int) -> list[str]:
@@ -165,7 +182,8 @@ def _attention_layers(attention_types: Any, n_layer: int) -> list[str]:
 
 
 def _from_gpt_neo(table: Mapping[str, Any], where: object) -> ModelConfig:
-    layers = _attention_layers(table["attention_types"], table["num_layers"])
+    layers = table.get("attention_layers") or _attention_layers(table["attention_types"], table["num_layers"])
+    layers = list(layers)[:_MAX_LAYERS]
     alternating = ["local" if i % 2 else "global" for i in range(len(layers))]
     if len(layers) < min(table["num_layers"], _MAX_LAYERS) or layers != alternating:
         raise CheckpointError(
@@ -183,7 +201,7 @@ def _from_gpt_neo(table: Mapping[str, Any], where: object) -> ModelConfig:
         vocab_size=table["vocab_size"],
         block_size=table["max_position_embeddings"],
         window=table["window_size"],
-        norm_eps=table["layer_norm_epsilon"],
+        norm_eps=table.get("layer_norm_epsilon", _LAYER_NORM_EPS),
         dropout=table.get("resid_dropout", 0.0),
         mlp=_gelu(table, where),
         tie_embeddings=table.get("tie_word_embeddings", True),
@@ -247,27 +265,11 @@ def _llama_table(c: ModelConfig) -> dict[str, Any]:
         "attention_bias": False,
         "attention_dropout": 0.0,
         "rope_theta": c.rope_theta,
-        "rope_parameters": _rope_parameters(c),
+        "rope_parameters": rope_parameters(c),
     }
     if c.family == "llama":
         return {**table, "mlp_bias": False}
     return {**table, "use_sliding_window": False, "layer_types": ["full_attention"] * c.n_layer}
-
-
-def _rope_parameters(c: ModelConfig) -> dict[str, Any]:
-    scaling, table = c.rope_scaling, {"rope_type": "default", "rope_theta": c.rope_theta}
-    if scaling is None:
-        return table
-    if scaling.original is None:
-        return {**table, "rope_type": "linear", "factor": scaling.factor}
-    return {
-        **table,
-        "rope_type": "llama3",
-        "factor": scaling.factor,
-        "low_freq_factor": scaling.low,
-        "high_freq_factor": scaling.high,
-        "original_max_position_embeddings": scaling.original,
-    }
 
 
 def _gpt_neo_table(c: ModelConfig) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from firstlight import progress
 from firstlight.errors import CheckpointError
 from firstlight.model.config import ModelConfig
 from firstlight.model.gpt import GPT
@@ -23,10 +24,11 @@ from firstlight.model.skip_init import skip_init
 _MIN_ANGLES, _MAX_ANGLES = 1 << 24, 1 << 28
 # Tensors in published files that are not weights of the language model: masks and rotary angles that old versions of
 # transformers and nanoGPT saved, and the head of a sequence classifier.
+_MASKS = re.compile(r"(.+\.)?(attn|attention)\.(masked_)?bias")
 _KNOWN_BUFFERS = re.compile(
-    r"(.+\.)?(attn|attention)\.(masked_)?bias|(.+\.)?rotary_emb\.(inv_freq|cos_cached|sin_cached)"
-    r"|(.+\.)?position_ids|score\.(weight|bias)"
+    r"(.+\.)?rotary_emb\.(inv_freq|cos_cached|sin_cached)|(.+\.)?position_ids|score\.(weight|bias)"
 )
+_HEAD = "lm_head.weight"
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d{1,9})\.")
 HEADS_FILE = "heads.safetensors"  # next to model.safetensors, for a model with heads of fine-tuned tasks
 
@@ -124,7 +126,7 @@ def _rules(config: ModelConfig) -> list[_Rule]:
             for i in layers
         ]
     if not config.tied:
-        rules.append(_Rule("head.weight", ("lm_head.weight",)))
+        rules.append(_Rule("head.weight", (_HEAD,)))
     return rules
 
 
@@ -170,7 +172,8 @@ def from_hf_state_dict(config: ModelConfig, state: Mapping[str, Any]) -> dict[st
         state: tensors by name; may be a lazy mapping.
 
     Raises:
-        CheckpointError: a tensor is missing, its shape does not match ``config``, or ``config`` has no place for it.
+        CheckpointError: a tensor is missing, its shape does not match ``config``, or ``config`` has no place for it; or
+            its head differs from the embedding that it is tied to.
     """
     if config.n_layer > len(state):
         # Checked before a damaged config.json can make us build anything.
@@ -178,7 +181,7 @@ def from_hf_state_dict(config: ModelConfig, state: Mapping[str, Any]) -> dict[st
     _check_sizes(config, state)
     shapes = _shapes(config)
     ours: dict[str, Tensor] = {}
-    used = {"lm_head.weight"} if config.tied else set()
+    used = set[str]()
     for rule in _rules(config):
         parts = []
         for name in rule.theirs:
@@ -200,13 +203,52 @@ def from_hf_state_dict(config: ModelConfig, state: Mapping[str, Any]) -> dict[st
                 expected=tuple(shapes[rule.ours]),
             )
         ours[rule.ours] = whole.contiguous()
-    _check_surplus(config, [name for name in state if name not in used])
+    if config.tied and _HEAD in state:
+        used.add(_HEAD)
+        if not torch.equal(state[_HEAD], ours["embed.weight"]):
+            raise CheckpointError(
+                "has a head that differs from the embedding to which its config ties it",
+                where=_HEAD,
+                fix="Correct the config or the file: only one of the two can be right.",
+            )
+    _check_surplus(config, [name for name in state if name not in used and not is_known_buffer(name, state[name])])
     return ours | {name: tensor for name, tensor in state.items() if name.startswith("heads.")}
 
 
-def is_known_buffer(name: str) -> bool:
-    """Whether a tensor of a published file is known not to be a weight of the language model."""
-    return _KNOWN_BUFFERS.fullmatch(name) is not None
+def match_tied_head(
+    config: ModelConfig, state: Mapping[str, Tensor], where: object
+) -> tuple[ModelConfig, Mapping[str, Tensor]]:
+    """Decide whether head and embedding are one matrix as transformers does: by the weights, where they differ.
+
+    A model whose config ties the two, and whose file has different ones, is not tied; one with the head alone has it as
+    its embedding.
+
+    Args:
+        config: the model.
+        state: tensors by transformers' names.
+        where: the file, for the warning.
+    """
+    if not config.tied or _HEAD not in state or hf_mismatch(config) is not None:
+        return config, state
+    name = next(rule.theirs[0] for rule in _RULES[config.family] if rule.ours == "embed.weight")
+    stored = next((n for n in (name, name.partition(".")[2]) if n in state), None)
+    if stored is None:
+        return config, {**state, name: state[_HEAD]}
+    if config.family == "gpt1" or torch.equal(state[_HEAD], state[stored]):  # gpt1 has no head of its own
+        return config, state
+    progress.warn(
+        f"{where}: {_HEAD} differs from {stored}, although tie_word_embeddings is true: not tied, as by transformers"
+    )
+    return config.model_copy(update={"tie_embeddings": False}), state
+
+
+def is_known_buffer(name: str, tensor: Tensor) -> bool:
+    """Whether a tensor of a published file is known not to be a weight of the language model.
+
+    A causal mask has the name of a bias, but four axes, or none for the value of masked positions.
+    """
+    is_mask = tensor.ndim in (0, 4) and _MASKS.fullmatch(name) is not None
+    return is_mask or _KNOWN_BUFFERS.fullmatch(name) is not None
 
 
 def _check_sizes(config: ModelConfig, state: Mapping[str, Any]) -> None:
@@ -231,7 +273,7 @@ def _check_sizes(config: ModelConfig, state: Mapping[str, Any]) -> None:
 
 def _check_surplus(config: ModelConfig, names: list[str]) -> None:
     """Refuse tensors that the model has no place for: without them it would be another model."""
-    surplus = [name for name in names if not name.startswith("heads.") and not is_known_buffer(name)]
+    surplus = [name for name in names if not name.startswith("heads.")]
     if not surplus:
         return
     layers = [int(match[1]) for name in surplus if (match := _LAYER.search(name))]
