@@ -23,6 +23,15 @@ def shared_data() -> Path:
     pytest.skip("no corpora: set FIRSTLIGHT_TEST_DATA to a folder like ../shared/data")
 
 
+@pytest.fixture(scope="session")
+def shared_cases(shared_data: Path) -> Path:
+    """The folder of small inputs that failed once, next to the corpora."""
+    folder = shared_data.parent / "cases"
+    if not folder.is_dir():
+        pytest.skip("no cases: there is no ../shared/cases")
+    return folder
+
+
 @pytest.fixture
 def torch_as_it_was() -> Iterator[None]:
     """For tests that call commands here: they set threads and determinism of their process, which is that of all."""

@@ -164,11 +164,23 @@ def test_rows_without_text_may_be_dropped(tmp_path: Path) -> None:
 CHOICES = 'question = "q"\nchoices = "c"\nlabel = "a"'
 
 
-@pytest.mark.parametrize("answer", [1, "1", "B", "b", "two"])
-def test_the_right_answer_as_number_letter_or_text(tmp_path: Path, answer: object) -> None:
+@pytest.mark.parametrize(
+    ("answer", "answer_format"),
+    [
+        (1, "zero_based"),
+        ("1", "zero_based"),
+        ("2", "auto"),
+        ("B", "auto"),
+        ("b", "auto"),
+        ("(B)", "auto"),
+        ("two", "auto"),
+    ],
+)
+def test_the_right_answer_as_number_letter_or_text(tmp_path: Path, answer: object, answer_format: str) -> None:
     rows = [{"q": f"which {i}", "c": ["one", "two"], "a": answer} for i in range(4)]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    made = read(task(tmp_path, 'train = "a.jsonl"', CHOICES, 'kind = "multiple_choice"'))
+    head = f'kind = "multiple_choice"\nanswer_format = "{answer_format}"'
+    made = read(task(tmp_path, 'train = "a.jsonl"', CHOICES, head))
     assert {e.label for e in made.train} == {1}
     assert made.train[0].texts[1:] == ("one", "two")
 
@@ -228,7 +240,7 @@ def test_chats(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(4 * line(("user", "hi"), ("assistant", "hello")))
     made = read(task(tmp_path, 'train = "a.jsonl"', 'messages = "messages"', 'kind = "chat"'))
     assert made.train[0].roles == ("user", "assistant") and made.train[0].label is None
-    for turns, told in (((("human", "hi"),), "unknown role"), ((("user", "hi"),), "no message of the assistant")):
+    for turns, told in (((("robot", "hi"),), "unknown role"), ((("user", "hi"),), "no message of the assistant")):
         (tmp_path / "a.jsonl").write_text(2 * line(*turns))
         with pytest.raises(CorpusError, match=told):
             read(task(tmp_path, 'train = "a.jsonl"', 'messages = "messages"', 'kind = "chat"'))

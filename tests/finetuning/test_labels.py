@@ -48,7 +48,7 @@ def test_a_column_called_text_that_no_one_asked_for_is_left_alone(tmp_path: Path
     turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
     row = {"text": "unused", "messages": turns, "q": "which?", "c": ["x", "y"], "a": 1}
     toml = 'kind = "chat"\n[data]\ntrain = "a.jsonl"\n[columns]\nmessages = "messages"\n'
-    toml = toml if kind == "chat" else CHOICE.format("a.jsonl", '"c"')
+    toml = toml if kind == "chat" else 'answer_format = "zero_based"\n' + CHOICE.format("a.jsonl", '"c"')
     made = read(tmp_path, toml, a_jsonl=lines(*[row] * 4))
     expected = ("hi", "hello") if kind == "chat" else ("which?", "x", "y")
     assert {r.texts for r in made.train} == {expected}

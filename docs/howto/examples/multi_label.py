@@ -30,6 +30,7 @@ class MultiLabelHead(TaskHead):
     """A linear layer with one output per label; a row's label is a tuple of zeros and ones."""
 
     metrics: ClassVar = {"subset_accuracy": subset_accuracy}
+    prediction_keys: ClassVar = ("labels", "probabilities")
 
     def read_label(self, value: Any, texts: Sequence[str], where: str) -> tuple[str, ...] | None:
         """Split the value of the label column."""

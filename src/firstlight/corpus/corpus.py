@@ -53,6 +53,8 @@ class Source:
             exclude = {"readers", "follow_symlinks", "max_download_bytes"}
             if self._settings.on_bad_document == "error":
                 exclude |= {"on_bad_document", "limits"}
+            # Unset, they do not change the fingerprints of stores from before they existed.
+            exclude |= {name for name in ("delimiter", "quotes") if getattr(self._settings, name) is None}
             settings = self._settings.model_dump(mode="json", exclude=exclude)
             if self._settings.readers:
                 settings["readers"] = hash_readers(self._settings.readers)

@@ -1,12 +1,17 @@
 """Extract the text of a record, and report fields that are missing."""
 
+import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.tally import Tally
-from firstlight.errors import CorpusError, Failure, nearest
+from firstlight.errors import CorpusError, Failure
+from firstlight.files.field_names import nested_texts, suggest_field
+from firstlight.files.field_text import field_text
+from firstlight.files.table_dialect import other_delimiter
 from firstlight.types import Document
 
 _MAX_SHOWN = 12
@@ -44,37 +49,64 @@ def skip_or_raise(error: Failure, settings: CorpusSettings, tally: Tally) -> Non
 def extract_text(record: Any, settings: CorpusSettings, tally: Tally, where: str) -> str | None:
     """Return the text of a record, valid and with normalised line ends; a record may also be the text itself.
 
-    None means that the field is null; the record is then counted as dropped.
+    None means that the field is null or NaN; the record is then counted as dropped.
 
     Raises:
-        CorpusError: the field is missing or not a string, or has half a surrogate pair and ``on_bad_bytes`` is "error".
+        CorpusError: the field is missing or not text (see ``files.field_text``), or has half a surrogate pair and
+            ``on_bad_bytes`` is "error".
     """
     value = record if isinstance(record, str) else _value(record, settings.text_field, where)
+    name = settings.text_field
+    value = field_text(
+        value,
+        where,
+        only_text=True,
+        problem=f"field {name!r} is not text",
+        advise=lambda inner: name_field("field", f"{name}.{inner}"),
+    )
     if value is None:
         tally.seen += 1
         tally.drop("null")
         return None
-    if not isinstance(value, str):
-        raise CorpusError(
-            f"field {settings.text_field!r} is not text", where=where, found=type(value).__name__, expected="a string"
-        )
     if settings.newlines == "lf" and "\r" in value:
         value = value.replace("\r\n", "\n").replace("\r", "\n")
     return value if value.isascii() else _replace_surrogates(value, settings, tally, where)
 
 
-def missing_field_error(kind: str, name: str, known: Sequence[str], where: object) -> CorpusError:
-    """Return the error for an unknown field (or column), suggesting the nearest known one."""
-    near = nearest(name, known) or next(iter(known), "NAME")
+def missing_field_error(
+    kind: str,
+    name: str,
+    texts: Mapping[str, str | None],
+    where: object,
+    *,
+    known: Sequence[str] | None = None,
+    delimiter: str | None = None,
+) -> CorpusError:
+    """Return the error for an unknown field (or column), suggesting the nearest one, else that with the longest text.
+
+    Args:
+        kind: field or column.
+        name: the field that is missing.
+        texts: the fields that there are, nested ones as ``a.b``, with their text in one record; None if it is not text.
+        where: file and line.
+        known: the names to show, by default all.
+        delimiter: of a table, the delimiter that it was read with.
+    """
+    known = list(texts) if known is None else known
     shown = [k if len(k) <= _MAX_NAME else f"{k[:_MAX_NAME]}…" for k in known[:_MAX_SHOWN]] + ["…"] * (
         len(known) > _MAX_SHOWN
     )
+    fix = name_field(kind, suggest_field(name, texts) or "NAME")
+    if delimiter is not None and (other := other_delimiter(known, delimiter)) is not None:
+        fix = f"Name the delimiter: {shlex.quote(f'corpus.delimiter={json.dumps(other)}')}"
     return CorpusError(
-        f"has no {kind} {name!r}",
-        where=where,
-        found=f"{kind}s {', '.join(shown)}" if known else "no fields",
-        fix=f"Name the {kind}: --text-field {near}",
+        f"has no {kind} {name!r}", where=where, found=f"{kind}s {', '.join(shown)}" if known else "no fields", fix=fix
     )
+
+
+def name_field(kind: str, name: str) -> str:
+    """Return the advice to read another field (or column), as it can be pasted into a shell."""
+    return f"Name the {kind}: --text-field {shlex.quote(name)}"
 
 
 def _value(record: Any, field: str, where: str) -> Any:
@@ -87,7 +119,7 @@ def _value(record: Any, field: str, where: str) -> Any:
         if not isinstance(value, dict):
             raise CorpusError(f"has no field {field!r}", where=where, found=type(value).__name__, expected="a record")
         if part not in value:
-            raise missing_field_error("field", part, list(value), where)
+            raise missing_field_error("field", part, nested_texts(record), where, known=list(value))
         value = value[part]
     return value
 

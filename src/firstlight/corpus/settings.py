@@ -37,6 +37,15 @@ class CorpusSettings(Settings):
     """Settings of text readers and of filtering."""
 
     text_field: str = Field("text", description="field of a record with its text; a.b for a nested one")
+    delimiter: str | None = Field(
+        None,
+        min_length=1,
+        max_length=1,
+        description="separator of a table's fields; by default comma for csv, tab for tsv",
+    )
+    quotes: bool | None = Field(
+        None, description="quotes may enclose a table's fields; by default true for csv, found out for tsv"
+    )
     readers: list[str] = Field([], description="readers of further formats from other packages, as package.module:Name")
     text_split: Literal["file", "blank-lines", "lines"] = Field(
         "file", description="what is one document in a text file"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from firstlight.errors import CorpusError, Failure
+from firstlight.files.field_text import WrittenFloat
 from firstlight.files.limits import DEFAULT_LIMITS, Limits
 
 _WHITE_SPACE = re.compile(r"[ \t\n\r]*")
@@ -21,7 +22,7 @@ def parse_json(text: str | bytes, where: object, *, error: type[Failure] = Corpu
         Failure: of the class ``error``: it is not valid JSON, nested too deeply, or has a number of too many digits.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, parse_float=WrittenFloat)
     except (ValueError, RecursionError) as refused:
         shown = text[:60] if isinstance(text, str) else text[:60].decode("utf-8", "replace")
         raise error(f"is not valid JSON: {json_problem(refused)}", where=where, found=repr(shown)) from refused
@@ -53,7 +54,7 @@ class JsonStream:
         error: type[Failure] = CorpusError,
     ) -> None:
         self._stream, self._path, self._limits, self._error = stream, path, limits, error
-        self._decode = json.JSONDecoder().raw_decode
+        self._decode = json.JSONDecoder(parse_float=WrittenFloat).raw_decode
         self._text, self._pos, self._consumed, self._ended = "", 0, 0, False
 
     def peek(self) -> str:

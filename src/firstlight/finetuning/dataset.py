@@ -13,15 +13,17 @@ import numpy as np
 from firstlight.errors import CorpusError
 from firstlight.files import sha256
 from firstlight.files.tables import TRUNCATED
+from firstlight.finetuning.columns import read_column
 from firstlight.finetuning.examples import Example, RawExample
 from firstlight.finetuning.folders import list_inside
 from firstlight.finetuning.kinds import EmptyTextError, head_of, kind_of
 from firstlight.finetuning.kinds.labels import label_text
-from firstlight.finetuning.readers import read_column, read_records, resolve_names
+from firstlight.finetuning.readers import has_quoted_fields, read_records, resolve_names
 from firstlight.finetuning.spec import Columns, TaskSpec
 from firstlight.store import permute, round_keys
 
 _MAX_LISTED = 3
+_NO_LABEL = ("nan", "none", "null", "n/a", "na")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ def load_task(spec: TaskSpec, *, seed: int) -> TaskData:
         CorpusError: a row cannot be used; names file and line.
     """
     notes: list[str] = []
+    spec = _resolve_quotes(spec, notes)
     raw = {side: _read(spec, paths, notes) for side, paths in _files(spec).items()}
     for side, rows in raw.items():
         if not rows:
@@ -86,6 +89,8 @@ def load_task(spec: TaskSpec, *, seed: int) -> TaskData:
 def read_unlabelled(spec: TaskSpec, path: Path) -> Iterator[Example]:
     """Read the rows of another file in the task's format, without labels.
 
+    A row without text has no texts where the task drops such rows, so that none is lost.
+
     Raises:
         CorpusError: a row cannot be read.
     """
@@ -96,7 +101,12 @@ def read_unlabelled(spec: TaskSpec, path: Path) -> Iterator[Example]:
         if record is TRUNCATED:
             raise CorpusError("is cut off", where=where, fix="Complete the last row, or remove it.")
         _check_leading_label(spec, record, where)
-        texts, roles = inputs.read(record, columns, where)
+        try:
+            texts, roles = inputs.read(record, columns, where)
+        except EmptyTextError:
+            if spec.data.on_empty == "error":
+                raise
+            texts, roles = (), ()
         yield Example(texts, None, where, roles)
 
 
@@ -120,9 +130,20 @@ def _files(spec: TaskSpec) -> dict[str, list[Path]]:
     return {side: resolve_names(spec.data, found, side) for side, found in names.items() if found is not None}
 
 
+def _resolve_quotes(spec: TaskSpec, notes: list[str]) -> TaskSpec:
+    """Find out from the training files whether quotes enclose fields; it then holds for all files, and at predict."""
+    if spec.data.quotes is not None:
+        return spec
+    quoted = next((p for p in _files(spec)["train"] if has_quoted_fields(p, spec.data)), None)
+    if quoted is None:
+        return spec
+    notes.append(f"{quoted}: quotes enclose its fields, and are removed (set data.quotes = false to keep them)")
+    return spec.model_copy(update={"data": spec.data.model_copy(update={"quotes": True})})
+
+
 def _read(spec: TaskSpec, paths: Sequence[Path], notes: list[str]) -> list[RawExample]:
     inputs, head, columns = kind_of(spec).inputs, head_of(spec), _columns(spec)
-    found, empty = [], []
+    found, empty, n_dropped = [], [], 0
     for path in paths:
         for where, record in read_records(path, spec.data):
             if record is TRUNCATED:
@@ -132,13 +153,19 @@ def _read(spec: TaskSpec, paths: Sequence[Path], notes: list[str]) -> list[RawEx
                 value = None if head is None or columns.label is None else read_column(record, columns.label, where)
                 texts, roles = inputs.read(record, columns, where)
                 label = None if head is None else head.read_label(value, texts, where)
-                found.append(RawExample(texts, label, where, roles))
+                if isinstance(label, str | int) and str(label) in spec.data.drop_labels:
+                    n_dropped += 1
+                    continue
+                choice_labels = inputs.read_choice_labels(record, columns, where)
+                found.append(RawExample(texts, label, where, roles, choice_labels))
             except EmptyTextError:
                 if spec.data.on_empty == "error":
                     raise
                 empty.append(where)
     if empty:
         notes.append(f"{len(empty):,} rows without text are left out: {', '.join(empty[:_MAX_LISTED])}")
+    if n_dropped:
+        notes.append(f"{n_dropped:,} rows whose label is in data.drop_labels are left out")
     return found
 
 
@@ -194,18 +221,52 @@ def _describe(spec: TaskSpec, train: Sequence[Example], valid: Sequence[Example]
             pairs = ", ".join(f"{row.where} is {seen[row.texts]}" for row in duplicates[:_MAX_LISTED])
             notes.append(f"{len(duplicates):,} of {len(rows):,} {side} rows are also training rows: {pairs}")
     size = f"{len(train):,} training, {len(valid):,} validation, {len(test):,} test rows"
+    rows = [*train, *valid, *test]
+    missing = [row.where for row in rows if not row.roles and not all(row.texts)]
+    if missing:
+        first = ", ".join(missing[:_MAX_LISTED])
+        notes.append(f"{len(missing):,} rows have an empty answer, which is left out: {first}")
     head = head_of(spec)
     if head is not None and head.has_classes and not head.is_per_token:
+        notes += _describe_classes(spec, train, valid)
         counts = Counter(row.label for row in train)
         fractions = ", ".join(f"{name} {counts[i] / len(train):.1%}" for i, name in enumerate(spec.labels[:12]))
         size = f"{size}; {fractions}"
     return [*notes, size]
 
 
+def _describe_classes(spec: TaskSpec, train: Sequence[Example], valid: Sequence[Example]) -> list[str]:
+    """Report classes that stand for a missing label, and those that no validation row has."""
+    notes = []
+    counts, validated = Counter(row.label for row in train), {row.label for row in valid}
+    for i, value in enumerate(spec.label_values):
+        n = counts[i]
+        if n and (not any(c.isalnum() for c in value) or value == "-1" or value.lower() in _NO_LABEL):
+            notes.append(
+                f"the class {value!r} ({n:,} training rows) may stand for a missing label: leave its rows out with "
+                f"data.drop_labels = {json.dumps([value], ensure_ascii=False)}"
+            )
+    alone = [(name, counts[i]) for i, name in enumerate(spec.labels) if counts[i] and i not in validated]
+    if alone:
+        names = ", ".join(f"{name!r} ({n:,} training rows)" for name, n in alone[:_MAX_LISTED])
+        more = f" and {len(alone) - _MAX_LISTED:,} others" if len(alone) > _MAX_LISTED else ""
+        notes.append(
+            f"no validation row has the class {names}{more}, so it is learned and never measured: add rows of it, or "
+            "leave it out with data.drop_labels"
+        )
+    return notes
+
+
 def _fingerprint(spec: TaskSpec, seed: int) -> str:
     table = spec.model_dump(mode="json")
     for name in ("folder", "follow_symlinks", "limits"):  # where the files are, and whether they can be read
         table["data"].pop(name)
+    # Unset, these do not change the fingerprints of runs from before they existed.
+    for part, name, unset in ((table["data"], "drop_labels", []), (table["columns"], "choice_labels", None)):
+        if part[name] == unset:
+            part.pop(name)
+    if table["answer_format"] == "auto":
+        table.pop("answer_format")
     digest = hashlib.sha256(json.dumps([table, seed], sort_keys=True).encode())
     for paths in _files(spec).values():
         for path in paths:

@@ -20,12 +20,14 @@ class RawExample:
         label: text, a number or a list; None where the row has none.
         where: ``file:line``.
         roles: of a chat, the author of each text.
+        choice_labels: of answers to choose from, the name of each, where they have names.
     """
 
     texts: tuple[str, ...]
     label: Any
     where: str
     roles: tuple[str, ...] = ()
+    choice_labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,8 @@ class Example:
     """A row whose label is what the head learns.
 
     Attributes:
-        texts: (text,); or (first, second); or (question, answer, answer …); or words; or the messages of a chat.
+        texts: (text,); or (first, second); or (question, answer, answer …), where
+            an answer that the row does not have is empty; or words; or the messages of a chat.
         label: a class; a score from 0 to 1 of its scale; the index of the right answer; a class per word; or None.
         where: ``file:line``.
         roles: of a chat, the author of each text.
@@ -54,6 +57,7 @@ class EncodedExample:
         positions: whose hidden states the head reads: the last of each sequence, or of each word.
         label: as in ``Example``.
         where: as in ``Example``.
+        choices: of answers to choose from, which of the row's answers each sequence has.
         loss_mask: of chats and plain texts, whether each token of the only sequence is a target; else empty.
     """
 
@@ -62,6 +66,7 @@ class EncodedExample:
     label: Label
     where: str
     loss_mask: tuple[bool, ...] = ()
+    choices: tuple[int, ...] = ()
 
     @property
     def length(self) -> int:

@@ -1,6 +1,5 @@
 """Readers of a task's files: raw records one by one, each with its location."""
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -10,6 +9,7 @@ from firstlight.errors import CorpusError, MissingExtra, nearest
 from firstlight.files.compression import inner_suffix, open_compressed
 from firstlight.files.folders import list_glob
 from firstlight.files.json_stream import JsonStream, parse_json
+from firstlight.files.table_dialect import resolve_quotes, sniff_quotes
 from firstlight.files.tables import (
     TRUNCATED,
     Truncated,
@@ -21,6 +21,7 @@ from firstlight.files.tables import (
     iter_rows,
     iter_text,
 )
+from firstlight.finetuning.columns import ExplodedRow, follow
 from firstlight.finetuning.folders import read_folders
 from firstlight.finetuning.spec import DataFiles
 
@@ -39,8 +40,6 @@ _FORMATS = {
 }
 _HUB = "hf:"
 _HUB_SPLITS = {"train": "train", "valid": "validation", "test": "test"}  # by default
-_INDEX = re.compile(r"-?[0-9]{1,9}")
-_ITEM = "item."
 _FIX_ENCODING = 'Set data.encoding, such as "latin-1" or "gb18030".'
 _FIX_ROW = "Fix that row, or set data.delimiter, data.quotes or data.max_fields."
 
@@ -91,11 +90,7 @@ def read_records(path: Path, files: DataFiles) -> Iterator[Record]:
     if str(path).startswith(_HUB):
         yield from _read_hub(str(path))
         return
-    file_format, limits = files.format, files.read_limits
-    if file_format == "auto":
-        found = "folders" if path.is_dir() else _FORMATS.get(inner_suffix(path), "tsv")
-    else:
-        found = file_format
+    found, limits = _format_of(path, files), files.read_limits
     if found == "folders":
         yield from read_folders(path, files)
     elif found == "parquet":
@@ -112,73 +107,39 @@ def read_records(path: Path, files: DataFiles) -> Iterator[Record]:
                 yield from _explode(((f"{path}:{number}", record) for number, record in records), files)
 
 
-def read_column(record: Any, column: int | str | None, where: str) -> Any:
-    """Return a column of a record.
+def has_quoted_fields(path: Path, files: DataFiles) -> bool:
+    """Whether a file is a table without a convention for quotes, and its first lines show that they enclose fields.
 
     Raises:
-        CorpusError: it has no such column; names those that it has, and the nearest.
+        CorpusError: a line cannot be decoded.
     """
-    if isinstance(record, _Item):
-        if isinstance(column, str) and column.startswith(_ITEM):
-            return follow(record.item, column.removeprefix(_ITEM), where)
-        return read_column(record.record, column, where)
-    if isinstance(record, dict):
-        if column in record:
-            return record[column]
-        if isinstance(column, str) and "." in column:
-            return follow(record, column, where)
-        near = nearest(str(column), [str(k) for k in record])
-        raise CorpusError(
-            "has no such column",
-            where=where,
-            found=f"columns {', '.join(map(str, record))}"[:300],
-            expected=column,
-            fix=f"Did you mean {near!r}? Set it in [columns]." if near else "Set the right one in [columns].",
-        )
-    if not isinstance(record, list):
-        raise CorpusError("is not a record with columns", where=where, found=repr(record)[:60])
-    number = int(str(column)) if _INDEX.fullmatch(str(column)) else None
-    if number is None or not -len(record) <= number < len(record):
-        raise CorpusError(
-            "has no such column",
-            where=where,
-            found=f"{len(record)} fields, numbered from 0",
-            expected=column,
-            fix="Set the right number in [columns], or data.header = true where the first line names them.",
-        )
-    return record[number]
+    if str(path).startswith(_HUB) or files.max_fields is not None or _format_of(path, files) != "tsv":
+        return False
+    with open_compressed(path, limits=files.read_limits) as file:
+        return sniff_quotes(_read_lines(path, file, files), files.delimiter or "\t")[0].quoting
 
 
-def follow(value: Any, path: str, where: str) -> Any:
-    """Return the value under keys and indices separated by dots.
-
-    Raises:
-        CorpusError: there is none; names what is there.
-    """
-    for key in path.split("."):
-        if isinstance(value, dict) and key in value:
-            value = value[key]
-        elif isinstance(value, list) and _INDEX.fullmatch(key) and -len(value) <= int(key) < len(value):
-            value = value[int(key)]
-        else:
-            raise CorpusError(f"has no {key!r}", where=where, found=_describe(value)[:200])
-    return value
-
-
-def _describe(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(map(str, value))
-    return f"{len(value)} items" if isinstance(value, list) else repr(value)[:60]
+def _format_of(path: Path, files: DataFiles) -> str:
+    if files.format != "auto":
+        return files.format
+    return "folders" if path.is_dir() else _FORMATS.get(inner_suffix(path), "tsv")
 
 
 def _read_table(path: Path, file: BinaryIO, files: DataFiles, file_format: str) -> Iterator[Record]:
     """Read a delimited table; its last row is truncated where it has too few fields and no line break."""
     last_line = [""]
+    delimiter = files.delimiter or ("," if file_format == "csv" else "\t")
+    quoting, lines = files.quotes or False, _remember(_read_lines(path, file, files), last_line)
+    if files.max_fields is None:
+        quotes = True if files.quotes is None and file_format == "csv" else files.quotes
+        quoting, lines = resolve_quotes(
+            lines, path, delimiter=delimiter, quotes=quotes, key="data", notify=progress.notice
+        )
     rows = iter_rows(
-        _remember(_read_lines(path, file, files), last_line),
+        lines,
         path,
-        delimiter=files.delimiter or ("," if file_format == "csv" else "\t"),
-        quoting=files.quotes if files.quotes is not None else file_format == "csv",
+        delimiter=delimiter,
+        quoting=quoting,
         max_fields=files.max_fields,
         limits=files.read_limits,
         allow_truncated=True,
@@ -250,13 +211,6 @@ def _listed(stream: JsonStream, path: Path, files: DataFiles) -> Iterator[Any]:
         raise CorpusError("is not valid JSON: it has data after its end", where=path)
 
 
-class _Item:
-    """A row made of an item of a list within a record."""
-
-    def __init__(self, record: Any, item: Any) -> None:
-        self.record, self.item = record, item
-
-
 def _explode(records: Iterator[Record], files: DataFiles) -> Iterator[Record]:
     """Make a row of each item of a list within each record; it has the columns of both."""
     if not files.explode:
@@ -270,7 +224,7 @@ def _explode(records: Iterator[Record], files: DataFiles) -> Iterator[Record]:
         if not isinstance(items, list):
             raise CorpusError("is not a list", where=f"{where}: {files.explode}", found=type(items).__name__)
         for number, item in enumerate(items):
-            yield f"{where}.{number}", _Item(record, item)
+            yield f"{where}.{number}", ExplodedRow(record, item)
 
 
 def _read_hub(name: str) -> Iterator[Record]:

@@ -11,6 +11,7 @@ from firstlight.files import Limits
 Column = int | str
 MAX_SCORE = 3.4e38  # the largest number of fp32, a little rounded
 Format = Literal["auto", "csv", "tsv", "jsonl", "json", "parquet", "folders"]
+AnswerFormat = Literal["choice_labels", "text", "letter", "zero_based", "one_based"]
 Truncation = Literal["tail", "head", "middle", "error"]
 
 
@@ -27,13 +28,18 @@ class DataFiles(Settings):
     encoding: str = Field("utf-8", description="encoding of the files, such as utf-8, latin-1, gb18030")
     delimiter: str | None = Field(None, description="separator of fields; by default comma for csv, tab for tsv")
     header: bool = Field(True, description="the first line names the columns; else they are numbered from 0")
-    quotes: bool | None = Field(None, description="quotes may enclose delimiters; by default true for csv, not for tsv")
+    quotes: bool | None = Field(
+        None, description="quotes may enclose fields; by default true for csv, found out for tsv"
+    )
     max_fields: int | None = Field(None, ge=2, description="split lines into so many fields; the last keeps delimiters")
     field: str = Field("", description="of a JSON file, the path to its list of records: keys and indices with dots")
     explode: str = Field(
         "", description="path to a list within each record whose items become rows; their columns are item.…"
     )
-    on_empty: Literal["error", "drop"] = Field("error", description="what to do with a row without text")
+    on_empty: Literal["error", "drop"] = Field(
+        "error", description="what to do with a row without text; predict labels a dropped one null"
+    )
+    drop_labels: list[str] = Field([], description="labels of rows that are left out, such as - for no agreement")
     follow_symlinks: bool = Field(
         False, description="read what symbolic links in a folder point to outside it; a named link is always read"
     )
@@ -67,7 +73,12 @@ class Columns(Settings):
     text: Column | list[Column] | None = None
     text2: Column | list[Column] | None = None
     question: Column | list[Column] | None = None
-    choices: Column | list[Column] | None = Field(None, description="one column with a list, or a column per answer")
+    choices: Column | list[Column] | None = Field(
+        None, description="one column with a list, or with an object of texts by name; or a column per answer"
+    )
+    choice_labels: Column | None = Field(
+        None, description="a list with the name of each choice, such as A; the label is one of them"
+    )
     tokens: Column | None = Field(None, description="a list of words, or words separated by spaces")
     label: Column | None = None
     messages: Column | None = Field(None, description="a list of {role, content}")
@@ -86,6 +97,10 @@ class TaskSpec(Settings):
         [], description="labels as the files have them, in order; by default those of train"
     )
     labels: list[str] = Field([], description="names of the labels; by default label_values")
+    answer_format: Literal["auto"] | AnswerFormat = Field(
+        "auto",
+        description="what the label of a multiple_choice row is; auto: the only one that fits the rows of all files",
+    )
     scale: tuple[float, float] | None = Field(None, description="lowest and highest score; by default those of train")
     valid_ratio: float = Field(0.1, gt=0, lt=1, description="fraction of train, per label, where no valid file is set")
     truncation: Truncation = Field("tail", description="the part of a text that is cut off where it is too long")

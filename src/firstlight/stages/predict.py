@@ -55,10 +55,11 @@ def predict(
     device: str = "auto",
     settings: Mapping[str, Any] | None = None,
 ) -> Iterator[PredictResult]:
-    """Predict the label of every row of a file.
+    """Predict the label of every row of a file, in its order.
 
-    With ``out`` every result is also written to that file as a line of JSON. Rows whose line is there already are
-    skipped, so that an interrupted command can be resumed.
+    Where the task drops rows without text, their predictions are null. With ``out`` every result is also written to
+    that file as a line of JSON. Rows whose line is there already are skipped, so that an interrupted command can be
+    resumed.
 
     Args:
         run: a fine-tuned run, or a checkpoint of one.
@@ -84,18 +85,27 @@ def predict(
     target = None if out is None else Path(out)
     if target is not None:
         _skip_written(rows, target, Path(file))
+    head = head_of(spec)
+    assert head is not None, "_spec chooses among tasks with a head"
+    no_prediction: dict[str, Any] = dict.fromkeys(head.prediction_keys)
+    n_empty = 0
     n_rows = max(1, min(_CHUNK_ROWS, _CHUNK_PROBABILITIES // max(1, len(spec.labels))))
     with progress.task("predict", None, "rows") as progress_bar:
         while chunk := list(itertools.islice(rows, n_rows)):
-            predictions = predict_rows(lm.model, spec, preprocess(chunk), device_context)
+            predictions = iter(
+                predict_rows(lm.model, spec, preprocess([row for row in chunk if row.texts]), device_context)
+            )
             results = [
-                PredictResult(example.where, format_prediction(spec, prediction))
-                for example, prediction in zip(chunk, predictions, strict=True)
+                PredictResult(row.where, format_prediction(spec, next(predictions)) if row.texts else no_prediction)
+                for row in chunk
             ]
+            n_empty += sum(not row.texts for row in chunk)
             if target is not None:
                 _append(target, results)
             progress_bar.advance(len(chunk))
             yield from results
+    if n_empty:
+        progress.notice(f"{n_empty:,} rows without text are labelled null (data.on_empty = {spec.data.on_empty!r})")
 
 
 def _spec(lm: LM, run: str | Path, task: str | None) -> TaskSpec:

@@ -101,7 +101,7 @@ class ParquetReader:
 
         def select(columns: list[str]) -> list[str]:
             if field not in columns and field.split(".")[0] not in columns:
-                raise missing_field_error("column", field, columns, path)
+                raise missing_field_error("column", field, dict.fromkeys(columns), path)
             return [field]
 
         rows = iter_parquet(path, select=select, limits=settings.read_limits)

@@ -7,6 +7,7 @@ from functools import cache
 
 from firstlight.config import load_object
 from firstlight.errors import ConfigError
+from firstlight.finetuning.kinds.column_text import EmptyTextError
 from firstlight.finetuning.kinds.heads import (
     ClassificationHead,
     MultipleChoiceHead,
@@ -19,7 +20,6 @@ from firstlight.finetuning.kinds.heads import (
 from firstlight.finetuning.kinds.inputs import (
     ChatInput,
     ChoicesInput,
-    EmptyTextError,
     PlainTextInput,
     TextInput,
     TextPairInput,

@@ -12,9 +12,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from firstlight.errors import CorpusError
+from firstlight.files.field_text import is_missing
 from firstlight.finetuning.examples import EncodedExample, Label, Prediction, RawExample, TaskBatch
+from firstlight.finetuning.kinds.choices import answer_encoder, resolve_answer_format
 from firstlight.finetuning.kinds.interface import LabelEncoder, TaskHead
-from firstlight.finetuning.kinds.labels import answer_encoder, class_encoder, fit_classes, label_text, read_number
+from firstlight.finetuning.kinds.labels import class_encoder, fit_classes, label_text, read_number
 from firstlight.finetuning.spec import TaskSpec
 from firstlight.statistics import METRICS
 from firstlight.statistics.metrics import Metric
@@ -94,6 +96,7 @@ class RegressionHead(TaskHead):
     """One score per input, learned from 0 (lowest of the task's scale) to 1 (highest), by squared error."""
 
     metrics: ClassVar = {name: METRICS[name] for name in ("pearson", "spearman")}
+    prediction_keys: ClassVar = ("score",)
 
     def read_label(self, value: Any, texts: Sequence[str], where: str) -> str | None:  # noqa: ARG002
         """Return the score as text."""
@@ -172,8 +175,10 @@ class MultipleChoiceHead(TaskHead):
     metrics: ClassVar = _CLASS_METRICS
 
     def read_label(self, value: Any, texts: Sequence[str], where: str) -> Any:  # noqa: ARG002
-        """Return an index as it is, anything else as text."""
-        return value if isinstance(value, int) and not isinstance(value, bool) else label_text(value, where)
+        """Return a whole number as it is, anything else as text."""
+        text = label_text(value, where)
+        is_text = text is None or isinstance(value, str | bytes) or not text.removeprefix("-").isdigit()
+        return text if is_text else int(text or 0)
 
     def fit_labels(
         self,
@@ -181,16 +186,18 @@ class MultipleChoiceHead(TaskHead):
         train: Sequence[RawExample],  # noqa: ARG002
         rows: Sequence[RawExample],
     ) -> tuple[TaskSpec, LabelEncoder]:
-        """Find out whether labels are indices, texts or letters."""
-        return spec, answer_encoder(rows)
+        """Find out how labels are written, unless the task says it."""
+        answer_format = resolve_answer_format(spec, rows)
+        return spec.model_copy(update={"answer_format": answer_format}), answer_encoder(answer_format)
 
     def n_outputs(self, spec: TaskSpec) -> int:  # noqa: ARG002
         """Return 1, for each answer."""
         return 1
 
     def collate_labels(self, rows: Sequence[EncodedExample]) -> Int[Tensor, " B"]:
-        """Stack the indices of the right answers."""
-        return torch.tensor([0 if row.label is None else row.label for row in rows], dtype=torch.int64)
+        """Stack the right answers, as indices of the sequences."""
+        labels = [0 if row.label is None else _choices(row).index(row.label) for row in rows]
+        return torch.tensor(labels, dtype=torch.int64)
 
     def logits(
         self, spec: TaskSpec, head: nn.Module, hidden: Float[Tensor, "N T C"], batch: TaskBatch, dropout: nn.Module
@@ -209,10 +216,17 @@ class MultipleChoiceHead(TaskHead):
         return F.cross_entropy(logits.float(), batch.labels, reduction="none")
 
     def predict(self, logits: Float[Tensor, "B S"], rows: Sequence[EncodedExample]) -> list[tuple[Label, np.ndarray]]:
-        """Return the index of the likeliest answer, and the probability of each of the row's answers."""
-        probabilities = logits.softmax(-1).cpu().numpy()
-        pairs = zip(probabilities, rows, strict=True)
-        return [(int(p.argmax()), p[: len(row.sequences)]) for p, row in pairs]
+        """Return the index of the likeliest answer, and the probability of each of the row's answers.
+
+        Answers are counted as the row has them; one that is missing has probability 0.
+        """
+        found: list[tuple[Label, np.ndarray]] = []
+        for p, row in zip(logits.softmax(-1).cpu().numpy(), rows, strict=True):
+            choices = _choices(row)
+            probabilities = np.zeros(choices[-1] + 1, dtype=p.dtype)
+            probabilities[list(choices)] = p[: len(choices)]
+            found.append((int(probabilities.argmax()), probabilities))
+        return found
 
     def reported_metrics(self, spec: TaskSpec) -> list[str]:  # noqa: ARG002
         """Report accuracy."""
@@ -236,11 +250,13 @@ class TokenClassificationHead(TaskHead):
     has_probabilities: ClassVar = True
     is_per_token: ClassVar = True
     metrics: ClassVar = _CLASS_METRICS
+    prediction_keys: ClassVar = ("labels", "probabilities")
 
     def read_label(self, value: Any, texts: Sequence[str], where: str) -> tuple[str | None, ...] | None:
         """Return a label per word, from a list or from text with spaces."""
         labels = value.split() if isinstance(value, str) else value
-        if labels is None:
+        labels = labels.tolist() if isinstance(labels, np.ndarray) else labels
+        if is_missing(labels):
             return None
         if not isinstance(labels, list):
             raise CorpusError("has no list of labels", where=where, found=repr(labels)[:80])
@@ -315,6 +331,11 @@ class TokenClassificationHead(TaskHead):
         """Return the class of each word, and its probability."""
         probabilities = [float(p.max()) for p in prediction.probabilities]
         return {"labels": self.format_label(spec, prediction.label), "probabilities": probabilities}
+
+
+def _choices(row: EncodedExample) -> Sequence[int]:
+    """Return which of the row's answers each sequence has."""
+    return row.choices or range(len(row.sequences))
 
 
 def pooled_states(spec: TaskSpec, hidden: Float[Tensor, "N T C"], batch: TaskBatch) -> Float[Tensor, "B S C"]:

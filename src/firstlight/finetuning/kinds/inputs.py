@@ -1,23 +1,22 @@
 """The input formats: texts, pairs, questions with answers, words; and texts and chats for the language model's loss."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
 from firstlight.errors import CorpusError
+from firstlight.finetuning.columns import read_column
 from firstlight.finetuning.examples import EncodedExample, Example
+from firstlight.finetuning.kinds.choices import read_choices
+from firstlight.finetuning.kinds.column_text import read_text, to_text
 from firstlight.finetuning.kinds.interface import InputFormat
-from firstlight.finetuning.readers import read_column
+from firstlight.finetuning.kinds.messages import read_messages
 from firstlight.finetuning.sequences import DELIMITER, EXTRACT, PAD, ROLES, START, SequenceBuilder, role_ids
 from firstlight.finetuning.spec import Columns
 
 _HEAD_TOKENS = (START, DELIMITER, EXTRACT, PAD)
-
-
-class EmptyTextError(CorpusError):
-    """A row without text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,22 +65,19 @@ class ChoicesInput(InputFormat):
     special_tokens: ClassVar = _HEAD_TOKENS
 
     def read(self, record: Any, columns: Columns, where: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return the question, then the answers."""
-        question, column = read_text(record, columns.question, where), columns.choices
-        if isinstance(column, list):
-            found = [read_column(record, name, where) for name in column]
-        else:
-            found = read_column(record, column, where)
-        if not isinstance(found, list) or len(found) < 2:
-            raise CorpusError("has fewer than two answers", where=f"{where}: column {column}", found=repr(found)[:80])
-        answers = [str(answer).strip() for answer in found]
-        if not all(answers):
-            raise CorpusError("has an empty answer", where=f"{where}: column {column}")
-        return (question, *answers), ()
+        """Return the question, then the answers; those that are missing are empty."""
+        question = read_text(record, columns.question, where)
+        return (question, *read_choices(record, columns, where).texts), ()
+
+    def read_choice_labels(self, record: Any, columns: Columns, where: str) -> tuple[str, ...]:
+        """Return the names of the answers."""
+        return read_choices(record, columns, where).labels
 
     def encode(self, example: Example, parts: list[np.ndarray], builder: SequenceBuilder) -> EncodedExample:
-        """Return start, question, delimiter, answer, extract of every answer."""
-        return encode_orders([[parts[0], answer] for answer in parts[1:]], example, builder)
+        """Return start, question, delimiter, answer, extract of every answer that is not missing."""
+        kept = tuple(i for i, text in enumerate(example.texts[1:]) if text)
+        encoded = encode_orders([[parts[0], parts[i + 1]] for i in kept], example, builder)
+        return replace(encoded, choices=kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +89,11 @@ class TokensInput(InputFormat):
 
     def read(self, record: Any, columns: Columns, where: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return the words, all but the first with a space before them, as byte-level BPE has them within a text."""
-        words = read_column(record, columns.tokens, where)
-        words = words.split() if isinstance(words, str) else words
-        if not isinstance(words, list) or not words or not all(isinstance(w, str) and w for w in words):
-            raise CorpusError("has no words, or an empty one", where=where)
+        found = read_column(record, columns.tokens, where)
+        found = found.split() if isinstance(found, str) else found
+        words = [to_text(word, columns.tokens, where) for word in found] if isinstance(found, list) else []
+        if not words or not all(words):
+            raise CorpusError("has no words, or an empty one", where=where, found=repr(found)[:80])
         return tuple(w if i == 0 else f" {w}" for i, w in enumerate(words)), ()
 
     def encode(self, example: Example, parts: list[np.ndarray], builder: SequenceBuilder) -> EncodedExample:
@@ -140,43 +137,11 @@ class ChatInput(InputFormat):
         if columns.messages is None:
             texts = read_text(record, columns.text, where), read_text(record, columns.text2, where)
             return texts, ("user", "assistant")
-        messages = read_column(record, columns.messages, where)
-        try:
-            pairs = [(str(m["role"]), str(m["content"])) for m in messages]
-        except (TypeError, KeyError) as error:
-            raise CorpusError(
-                "is not a list of messages", where=where, found=repr(messages)[:80], expected="{role, content} objects"
-            ) from error
-        unknown = next((role for role, _ in pairs if role not in ROLES), None)
-        if unknown is not None:
-            raise CorpusError("has an unknown role", where=where, found=unknown, expected=", ".join(ROLES))
-        if not any(role == "assistant" and text.strip() for role, text in pairs):
-            raise CorpusError("has no message of the assistant, so there is nothing to learn", where=where)
-        return tuple(text for _, text in pairs), tuple(role for role, _ in pairs)
+        return read_messages(read_column(record, columns.messages, where), where)
 
     def encode(self, example: Example, parts: list[np.ndarray], builder: SequenceBuilder) -> EncodedExample:
         """Return the whole chat; targets are the assistant's messages and the end-of-text after each."""
         return encode_messages(example, example.roles, parts, builder)
-
-
-def read_text(record: Any, column: Any, where: str) -> str:
-    """Return the text of a column, or of several joined with line breaks.
-
-    Raises:
-        EmptyTextError: there is none.
-        CorpusError: a column is missing.
-    """
-    columns = column if isinstance(column, list) else [column]
-    parts = []
-    for name in columns:
-        value = read_column(record, name, where)
-        parts.append("\n".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value))
-    text = "\n".join(part.strip() for part in parts if part.strip())
-    if not text:
-        raise EmptyTextError(
-            "is empty", where=f"{where}: column {column}", fix='Fill or remove that row, or set data.on_empty = "drop".'
-        )
-    return text
 
 
 def encode_orders(orders: Sequence[list[np.ndarray]], example: Example, builder: SequenceBuilder) -> EncodedExample:

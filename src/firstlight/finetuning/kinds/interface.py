@@ -43,6 +43,10 @@ class InputFormat(ABC):
             CorpusError: a column is missing or holds something else.
         """
 
+    def read_choice_labels(self, record: Any, columns: Columns, where: str) -> tuple[str, ...]:  # noqa: ARG002
+        """Return the names of the answers of a record, one for each; empty where they have none."""
+        return ()
+
     @abstractmethod
     def encode(self, example: Example, parts: list[np.ndarray], builder: SequenceBuilder) -> EncodedExample:
         """Return the sequences of a row.
@@ -63,12 +67,14 @@ class TaskHead(ABC):
         has_probabilities: a prediction has probabilities that sum to one: calibration is measured.
         is_per_token: one label per word, not per row.
         metrics: all metrics that fit, by name.
+        prediction_keys: those of ``format_prediction``; all are null for a row that has no text.
     """
 
     has_classes: ClassVar[bool] = False
     has_probabilities: ClassVar[bool] = False
     is_per_token: ClassVar[bool] = False
     metrics: ClassVar[Mapping[str, Metric]] = {}
+    prediction_keys: ClassVar[tuple[str, ...]] = ("label", "probabilities")
 
     @abstractmethod
     def read_label(self, value: Any, texts: Sequence[str], where: str) -> Any:

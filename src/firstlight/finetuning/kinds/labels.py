@@ -1,29 +1,34 @@
 """Labels: read from a file's values, collected from the training rows, and turned into what a head learns."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from decimal import Decimal
 from typing import Any
 
-from firstlight.errors import CorpusError, nearest
-from firstlight.finetuning.examples import RawExample
-from firstlight.finetuning.spec import MAX_SCORE, TaskSpec
+import numpy as np
 
-_AnswerReader = Callable[[RawExample], int | None]
+from firstlight.errors import CorpusError, nearest
+from firstlight.files.field_text import field_text, is_missing
+from firstlight.finetuning.spec import MAX_SCORE, TaskSpec
 
 
 def label_text(value: Any, where: str) -> str | None:
     """Return a label as text, whole numbers without a point, so that 1, 1.0 and "1" are one label.
 
     Raises:
-        CorpusError: it is a list or a table.
+        CorpusError: it is a list or a table, or infinite.
     """
-    if isinstance(value, list | dict):
+    if isinstance(value, list | tuple | dict | np.ndarray):
         raise CorpusError("has no single label", where=where, found=repr(value)[:80], fix="Set label in [columns].")
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return None  # as data frames write what is missing
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    text = str(value).strip()
+    if is_missing(value):
+        return None
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float | Decimal):
+        if math.isinf(value):
+            raise CorpusError("has no label that is finite", where=where, found=float(value))
+        value = int(value) if value == int(value) else float(value)
+    text = (field_text(value, where, problem="is not a label") or "").strip()
     return text or None
 
 
@@ -94,45 +99,3 @@ def is_number(text: str) -> bool:
         return math.isfinite(float(text))
     except (ValueError, OverflowError):  # such as a number of 400 digits
         return False
-
-
-def answer_encoder(rows: Iterable[RawExample]) -> Callable[[RawExample], int]:
-    """Return the function from a row to the index of its right answer, given by index, text or letter.
-
-    One row cannot decide: among the answers "1" and "2" the label 1 may mean either. A number of a JSON or parquet file
-    is an index from 0. For text, the first of text, index and letter that fits every row is used for all of them.
-    """
-    with_text = [raw for raw in rows if isinstance(raw.label, str)]
-    readers: tuple[_AnswerReader, ...] = (_by_text, _by_index, _by_letter)
-    fitting = [reader for reader in readers if all(reader(raw) is not None for raw in with_text)]
-
-    def encode(raw: RawExample) -> int:
-        tried = [_by_index] if isinstance(raw.label, int) else fitting or readers
-        answer = next((n for n in (reader(raw) for reader in tried) if n is not None), None)
-        if answer is None:
-            raise CorpusError(
-                "has no label" if raw.label is None else "has a label that is none of its answers",
-                where=raw.where,
-                found=repr(raw.label),
-                expected=f"an index from 0 to {len(raw.texts) - 2}, a letter, or an answer",
-            )
-        return answer
-
-    return encode
-
-
-def _by_text(raw: RawExample) -> int | None:
-    answers = raw.texts[1:]
-    return answers.index(raw.label) if raw.label in answers else None
-
-
-def _by_index(raw: RawExample) -> int | None:
-    label = str(raw.label)
-    is_index = label.isascii() and label.isdigit() and len(label) < 10
-    return int(label) if is_index and int(label) < len(raw.texts) - 1 else None
-
-
-def _by_letter(raw: RawExample) -> int | None:
-    label = str(raw.label).upper()
-    index = ord(label) - ord("A") if len(label) == 1 else -1
-    return index if 0 <= index < len(raw.texts) - 1 else None

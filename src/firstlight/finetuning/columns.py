@@ -1,0 +1,92 @@
+"""The columns of a record: by name, by number, or by a path of keys and indices with dots."""
+
+import json
+import re
+from typing import Any
+
+from firstlight.errors import CorpusError, nearest
+from firstlight.files.field_names import nearest_field, nested_texts
+from firstlight.files.table_dialect import other_delimiter
+
+_INDEX = re.compile(r"-?[0-9]{1,9}")
+_ITEM = "item."
+
+
+class ExplodedRow:
+    """A row made of an item of a list within a record."""
+
+    def __init__(self, record: Any, item: Any) -> None:
+        self.record, self.item = record, item
+
+
+def read_column(record: Any, column: int | str | None, where: str) -> Any:
+    """Return a column of a record.
+
+    Raises:
+        CorpusError: it has no such column; names those that it has, and the nearest.
+    """
+    if isinstance(record, ExplodedRow):
+        if isinstance(column, str) and column.startswith(_ITEM):
+            return follow(record.item, column.removeprefix(_ITEM), where)
+        return read_column(record.record, column, where)
+    if isinstance(record, dict):
+        if column in record:
+            return record[column]
+        if isinstance(column, str) and "." in column and column.partition(".")[0] in record:
+            return follow(record, column, where)
+        raise CorpusError(
+            "has no such column",
+            where=where,
+            found=f"columns {', '.join(map(str, record))}"[:300],
+            expected=column,
+            fix=_advise_column(record, column),
+        )
+    if not isinstance(record, list):
+        raise CorpusError("is not a record with columns", where=where, found=repr(record)[:60])
+    number = int(str(column)) if _INDEX.fullmatch(str(column)) else None
+    if number is None or not -len(record) <= number < len(record):
+        other = other_delimiter(record, "") if len(record) == 1 and isinstance(record[0], str) else None
+        named = "Set the right number in [columns], or data.header = true where the first line names them."
+        raise CorpusError(
+            "has no such column",
+            where=where,
+            found=f"{len(record)} fields, numbered from 0",
+            expected=column,
+            fix=named if other is None else f"Set data.delimiter = {json.dumps(other)}.",
+        )
+    return record[number]
+
+
+def _advise_column(record: dict[Any, Any], column: int | str | None) -> str:
+    """Say what to set where a record with named columns lacks one."""
+    names = [str(name) for name in record]
+    if (other := other_delimiter(names, "")) is not None:
+        return f"Set data.delimiter = {json.dumps(other)}, if that separates the columns."
+    if _INDEX.fullmatch(str(column)):
+        return "Set data.header = false where the first line is a row, or name the column in [columns]."
+    near = nearest_field(str(column), nested_texts(record))
+    return f"Did you mean {near!r}? Set it in [columns]." if near else "Set the right one in [columns]."
+
+
+def follow(value: Any, path: str, where: str) -> Any:
+    """Return the value under keys and indices separated by dots.
+
+    Raises:
+        CorpusError: there is none; names what is there.
+    """
+    for key in path.split("."):
+        if isinstance(value, dict) and key in value:
+            value = value[key]
+        elif isinstance(value, list) and _INDEX.fullmatch(key) and -len(value) <= int(key) < len(value):
+            value = value[int(key)]
+        else:
+            near = nearest(key, map(str, value)) if isinstance(value, dict) else None
+            fix = f"Did you mean {near!r}?" if near else None
+            raise CorpusError(f"has no {key!r}", where=f"{where}: {path}", found=_describe(value)[:200], fix=fix)
+    return value
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(map(str, value))
+    return f"{len(value)} items" if isinstance(value, list) else repr(value)[:60]
