@@ -1,5 +1,10 @@
 """Token stores from token files of nanoGPT, llm.c and Megatron-LM."""
 
+import logging
+import struct
+import subprocess
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -17,6 +22,30 @@ def encoder() -> Tokenizer:
     made = train([Document("x", "x")], TokenizerSettings(kind="byte"))
     assert made.eot_id == EOT
     return made
+
+
+class Wide:
+    """A tokenizer of many ids, of which the last is end-of-text."""
+
+    def __init__(self, vocab_size: int = 128_256) -> None:
+        self.vocab_size, self.eot_id, self.hash = vocab_size, vocab_size - 1, "wide" * 16
+
+    def byte_lengths(self) -> np.ndarray:
+        return np.ones(self.vocab_size, np.int32)
+
+
+def wide_ids(n: int = 500, vocab_size: int = 128_256) -> np.ndarray:
+    return np.random.default_rng(n).integers(0, vocab_size - 1, n)
+
+
+def save(folder: Path, name: str, values: np.ndarray, dtype: str, header: bytes = b"") -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_bytes(header + values.astype(dtype).tobytes())
+    return folder / name
+
+
+def llmc_header(magic: int, version: int, count: int) -> bytes:
+    return struct.pack("<3I", magic, version, count).ljust(1024, b"\0")
 
 
 def ids(*lengths: int) -> np.ndarray:
@@ -92,3 +121,122 @@ def test_damaged_token_files(tmp_path, encoder):
     with pytest.raises(StoreError, match="holds too little text"):
         import_token_files(tmp_path, tmp_path / "store", encoder, 0.1)
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("dtype", ["<u4", "<i4", "<i8"])
+@pytest.mark.parametrize("vocab_size", [300, 50_257, 65_536, 65_537, 128_256])
+def test_width_of_raw_ids(tmp_path, vocab_size, dtype, caplog):
+    """As wide as the tokenizer needs; wider where the upper halves show it, which is said."""
+    values, encoder = wide_ids(800, vocab_size), Wide(vocab_size)
+    save(tmp_path, "train.bin", values, dtype)
+    save(tmp_path, "val.bin", values[:60], dtype)
+    with caplog.at_level(logging.INFO, "firstlight"):
+        store = import_token_files(tmp_path, tmp_path / "store", encoder, 0.1)
+    assert np.array_equal(store.train.tokens, values) and np.array_equal(store.valid.tokens, values[:60])
+    said = vocab_size <= 65_536 or dtype == "<i8"
+    assert ("train.bin: read as" in caplog.text) is said
+
+
+def test_shards_of_mixed_widths(tmp_path):
+    values = wide_ids(800, 300)
+    for i, dtype in enumerate(["<u2", "<u4", "<u2", "<i8"]):
+        save(tmp_path, f"x_train_{i:06}.bin", values[200 * i : 200 * (i + 1)], dtype)
+    np.save(tmp_path / "x_train_000004.npy", values.astype("<u4"))
+    save(tmp_path, "x_val_000000.bin", values[:50], "<u2", llmc_header(20240520, 1, 50))
+    store = import_token_files(tmp_path, tmp_path / "store", Wide(300), 0.1)
+    assert np.array_equal(store.train.tokens, np.concatenate([values, values]))
+    assert np.array_equal(store.valid.tokens, values[:50])
+
+
+def test_llmc_shards_of_llama_3(tmp_path):
+    values = wide_ids()
+    save(tmp_path, "x_train_000000.bin", values, "<u4", llmc_header(20240801, 7, len(values)))
+    save(tmp_path, "x_val_000000.bin", values[:50], "<u4", llmc_header(20240801, 7, 50))
+    store = import_token_files(tmp_path, tmp_path / "store", Wide(), 0.1)
+    assert np.array_equal(store.train.tokens, values) and np.array_equal(store.valid.tokens, values[:50])
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i1", "<i2", "<u2", "<i4", "<i8"])
+def test_every_type_of_megatron(tmp_path, dtype):
+    values = wide_ids(100, 120)
+    save(tmp_path, "all.bin", values, dtype)
+    write_index(tmp_path / "all.idx", np.array([60, 40]), np.dtype(dtype))
+    store = import_token_files(tmp_path / "all", tmp_path / "store", Wide(120), 0.1)
+    assert np.array_equal(np.concatenate([store.train.tokens, store.valid.tokens]), values)
+
+
+def test_the_type_can_be_set(tmp_path):
+    values = wide_ids(100, 250)
+    save(tmp_path, "train.bin", values, "u1")
+    store = import_token_files(tmp_path, tmp_path / "store", Wide(250), 0.1, dtype="uint8")
+    assert np.array_equal(np.concatenate([store.train.tokens, store.valid.tokens]), values)
+
+
+REFUSED = {
+    "16 bits of a small tokenizer": (lambda f: save(f, "train.bin", wide_ids(800, 50_257), "<u2"), "look like 16 bits"),
+    "big endian, 32 bits": (lambda f: save(f, "train.bin", wide_ids(), ">u4"), "its ids are big endian"),
+    "big endian, 64 bits": (lambda f: save(f, "train.bin", wide_ids(), ">i8"), "its ids are big endian"),
+    "an id too high": (
+        lambda f: save(f, "train.bin", np.append(wide_ids(700), 128_256), "<u4"),
+        r"train.bin: token 700: contains ids that the tokenizer does not have \(found 128256; expected 0 to 128255\)",
+    ),
+    "a negative id": (lambda f: save(f, "train.bin", np.append(wide_ids(70), -1), "<i4"), "token 70: .*4294967295"),
+    "cut": (
+        lambda f: save(f, "train.bin", np.zeros(3), "u1", wide_ids().astype("<u4").tobytes()),
+        "not a whole number of ids of type uint32",
+    ),
+    "empty": (lambda f: save(f, "train.bin", wide_ids(1)[:0], "<u4"), "holds too little text"),
+    "text": (lambda f: save(f, "train.bin", np.zeros(0), "u1", "To be or not, 海\n".encode() * 99), "a text file"),
+    "gzip": (lambda f: save(f, "train.bin", wide_ids(), "<u4", b"\x1f\x8b\x08\0"), "is a gzip file"),
+    "lit-gpt": (lambda f: save(f, "train_0.bin", wide_ids(), "<u4", b"LITPKDS".ljust(24, b"\1")), "is a packed data"),
+    "llm.c, version": (
+        lambda f: save(f, "train.bin", wide_ids(9), "<u4", llmc_header(20240801, 8, 9)),
+        r"unsupported version of llm.c's shards \(found 8; expected 7\)",
+    ),
+    "llm.c, more in the header": (
+        lambda f: save(f, "train.bin", wide_ids(9), "<u4", llmc_header(20240801, 7, 10)),
+        "does not match its header .*36 bytes.*40, for 10 ids of type uint32",
+    ),
+    "llm.c, 16 bits by its header": (
+        lambda f: save(f, "train.bin", wide_ids(9), "<u2", llmc_header(20240801, 7, 9)),
+        "does not match its header",
+    ),
+    "llm.c, cut header": (lambda f: save(f, "train.bin", np.array([20240801, 7]), "<u4"), "not enough bytes for llm.c"),
+    "floats": (lambda f: (f.mkdir(), np.save(f / "train.npy", np.zeros(9))), "no numbers of an accepted type"),
+    "rows": (lambda f: (f.mkdir(), np.save(f / "train.npy", np.zeros((3, 3), int))), "not a sequence of ids"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_no_file_of_these_ids_is_refused(tmp_path, case):
+    harm, words = REFUSED[case]
+    harm(tmp_path / "data")
+    with pytest.raises(StoreError, match=words) as caught:
+        import_token_files(tmp_path / "data", tmp_path / "store", Wide(), 0.0)
+    assert "data" in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "store").exists()
+
+
+def test_big_endian_ids_of_16_bits_and_the_command_that_converts_them(tmp_path):
+    values = wide_ids(800, 50_257)
+    path = save(tmp_path / "the data", "train.bin", values, ">u2")
+    with pytest.raises(StoreError, match="big endian") as caught:
+        import_token_files(path, tmp_path / "store", Wide(50_257), 0.1)
+    subprocess.run(caught.value.fix.removeprefix("Convert it: "), shell=True, check=True)
+    store = import_token_files(path, tmp_path / "store", Wide(50_257), 0.1)
+    assert np.array_equal(np.concatenate([store.train.tokens, store.valid.tokens]), values)
+
+
+def test_the_manifest_names_the_source(tmp_path):
+    save(tmp_path / "data", "train.bin", wide_ids(), "<u4")
+    import_token_files(tmp_path / "data", tmp_path / "store", Wide(), 0.1)
+    assert f'"name": "{tmp_path / "data"}"' in (tmp_path / "store" / "manifest.json").read_text()
+
+
+@pytest.mark.parametrize("case", ["ids-uint32", "llmc-uint32"])
+def test_handed_files(tmp_path, shared_data, case):
+    folder = shared_data.parent / "cases" / "import" / case
+    if not folder.is_dir():
+        pytest.skip(f"no {folder}")
+    store = import_token_files(folder, tmp_path / "store", Wide(), 0.1)
+    assert len(store.train.tokens) == 70_983 and store.train.tokens[:3].tolist() == [18038, 68962, 8547]

@@ -123,3 +123,18 @@ def test_hostile_files_get_one_line_and_no_memory(tmp_path: Path, data: bytes, p
         read(path)
     assert str(caught.value.where).startswith(str(path))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("stored", "said"), [("<u4", "uint16"), ("<i8", "uint32"), ("<u2", "uint32"), (">u4", "uint32")]
+)
+def test_ids_of_another_width_are_refused(tmp_path: Path, stored: str, said: str):
+    """Read as 16 bits, ids of 32 bits are twice as many valid ids."""
+    vocab_size = 50_000 if stored == "<u2" else 128_256
+    path = tmp_path / "train.bin"
+    path.write_bytes(np.random.default_rng(0).integers(0, vocab_size, 500).astype(stored).tobytes())
+    with pytest.raises(CorpusError, match=r"look like another type \(found \d\d bits"):
+        read(path, dtype=said, vocab_size=vocab_size)
+    path.write_text("A text with the name of a file of ids.\n" * 8)
+    with pytest.raises(CorpusError, match="is a text file"):
+        read(path, dtype=said, vocab_size=vocab_size)

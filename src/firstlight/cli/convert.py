@@ -41,6 +41,15 @@ def import_(
             show_default=False,
         ),
     ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            "--dtype",
+            help="Type of token ids in files without a header, such as uint32. By default uint16, or uint32 for a "
+            "tokenizer of more than 65,536 ids.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Import a model or token files of another program.
@@ -52,7 +61,7 @@ def import_(
     """
     from firstlight.stages import convert as stage  # loads torch
 
-    result = stage.import_(source, out=run, tokenizer_path=tokenizer, format=format)
+    result = stage.import_(source, out=run, tokenizer_path=tokenizer, format=format, dtype=dtype)
     if isinstance(result, stage.Imported):
         print_result(result, as_json, _print_model)
     else:

@@ -19,6 +19,7 @@ from firstlight.errors import CorpusError, UsageError
 from firstlight.files.arrays import iter_chunks, read_array_header
 from firstlight.files.compression import estimate_size, inner_suffix, open_compressed
 from firstlight.files.limits import DEFAULT_LIMITS, Limits
+from firstlight.files.raw_ids import SAMPLE_BYTES, other_kind, stored_dtype
 from firstlight.types import Document
 
 
@@ -81,6 +82,7 @@ def _read_raw(path: Path, settings: IdSettings, limits: Limits) -> Iterator[Docu
     with open_compressed(path, limits=limits) as file:
 
         def chunks() -> Iterator[np.ndarray]:
+            is_first = True
             while data := file.read(dtype.itemsize << 20):
                 if len(data) % dtype.itemsize:
                     raise CorpusError(
@@ -88,9 +90,33 @@ def _read_raw(path: Path, settings: IdSettings, limits: Limits) -> Iterator[Docu
                         where=path,
                         fix="Set ids.dtype, or write the file again.",
                     )
+                if is_first and dtype.itemsize > 1:
+                    _check_width(data[:SAMPLE_BYTES], path, dtype, settings.vocab_size or 0)
+                is_first = False
                 yield np.frombuffer(data, dtype)
 
         yield from _rows(path, chunks(), None, settings)
+
+
+def _check_width(sample: bytes, path: Path, dtype: np.dtype, vocab_size: int) -> None:
+    """Refuse a file that is clearly not of this type: read as narrower numbers, wide ids would be other valid ids."""
+    kind = other_kind(sample)
+    if kind is not None:
+        raise CorpusError(f"is {kind}, not one of token ids", where=path)
+    found = stored_dtype(sample, vocab_size)
+    if found is None or np.dtype(found).itemsize == dtype.itemsize and not found.startswith(">"):
+        return
+    if found.startswith(">"):
+        fix = f"Convert it to little endian: numpy.fromfile(PATH, {found!r}).astype({found.replace('>', '<')!r})."
+    else:
+        fix = f"Set ids.dtype={np.dtype(found).name}, or save the array as .npy, which says its own type."
+    raise CorpusError(
+        "its ids look like another type",
+        where=path,
+        found=f"{8 * np.dtype(found).itemsize} bits, {'big' if found.startswith('>') else 'little'} endian",
+        expected=f"ids.dtype {dtype.name}, little endian",
+        fix=fix,
+    )
 
 
 def _rows(path: Path, chunks: Iterator[np.ndarray], width: int | None, settings: IdSettings) -> Iterator[Document]:
@@ -123,6 +149,6 @@ def _check_ids(chunk: np.ndarray, path: Path, at: int, width: int | None, settin
             where=f"{path}: {where}",
             found=int(chunk[bad]),
             expected=f"0 to {V - 1}",
-            fix="Raise ids.vocab_size, or fix the file.",
+            fix="Raise ids.vocab_size, set ids.dtype if it is a .bin file of another type, or fix the file.",
         )
     return chunk.astype(np.int32)

@@ -6,6 +6,7 @@ from pathlib import Path
 from firstlight import progress, tokenizer
 from firstlight.convert import get_exporter, read_model, token_files
 from firstlight.convert.nanogpt import META, read_meta
+from firstlight.convert.raw_tokens import check_dtype
 from firstlight.errors import CompatibilityError, UsageError
 from firstlight.lm import LM
 from firstlight.tokenizer import Tokenizer
@@ -51,7 +52,12 @@ class Exported:
 
 
 def import_(
-    source: str, *, out: str | Path, tokenizer_path: str | Path | None = None, format: str | None = None
+    source: str,
+    *,
+    out: str | Path,
+    tokenizer_path: str | Path | None = None,
+    format: str | None = None,
+    dtype: str | None = None,
 ) -> Imported | ImportedData:
     """Import a model as a Hugging Face directory, or token files as a token store.
 
@@ -60,6 +66,7 @@ def import_(
         out: the folder to write; new or empty.
         tokenizer_path: the tokenizer, if the source has none or to replace its own.
         format: of a model: a name in ``convert.IMPORTERS``, or ``package.module:NAME``; detected by default.
+        dtype: type of token ids in files without a header; by default that of the tokenizer's number of ids.
 
     Raises:
         UsageError: the source does not exist or its format is not recognised, or ``out`` is not empty.
@@ -71,7 +78,9 @@ def import_(
         raise UsageError("already exists and is not empty", where=folder, fix="Choose another folder.")
     chosen_tokenizer = None if tokenizer_path is None else tokenizer.import_tokenizer(_existing(tokenizer_path))
     if format is None and token_files.recognizes(Path(source)):
-        return _import_data(Path(source), folder, chosen_tokenizer)
+        return _import_data(Path(source), folder, chosen_tokenizer, dtype)
+    if dtype is not None:
+        raise UsageError("applies to token files only", where="--dtype", found=dtype)
     imported, path = read_model(source, format)
     lm = imported.to_lm(path)
     lm.tokenizer = chosen_tokenizer or lm.tokenizer
@@ -119,7 +128,8 @@ def _existing(path: str | Path) -> Path:
     return Path(path)
 
 
-def _import_data(source: Path, folder: Path, chosen_tokenizer: Tokenizer | None) -> ImportedData:
+def _import_data(source: Path, folder: Path, chosen_tokenizer: Tokenizer | None, dtype: str | None) -> ImportedData:
+    check_dtype(dtype)
     token_files.find_files(source)
     meta = (source if source.is_dir() else source.parent) / META
     encoder = chosen_tokenizer or (read_meta(meta) if meta.is_file() else None)
@@ -129,7 +139,7 @@ def _import_data(source: Path, folder: Path, chosen_tokenizer: Tokenizer | None)
             where=source,
             fix="Specify it with --tokenizer: a tokenizer.json, or the files of GPT-2, tiktoken or SentencePiece.",
         )
-    store = token_files.import_token_files(source, folder, encoder, _VALID_RATIO)
+    store = token_files.import_token_files(source, folder, encoder, _VALID_RATIO, dtype)
     encoder.save(folder / "tokenizer")
     n_documents = store.train.n_documents + store.valid.n_documents
     return ImportedData(folder, store.train.n_tokens, store.valid.n_tokens, n_documents, store.vocab_size)

@@ -17,13 +17,14 @@ from firstlight.types import Encoder
 _CHUNK = 1 << 22
 
 
-def adopt(directory: Path, encoder: Encoder, *, verify: bool = True) -> TokenStore:
+def adopt(directory: Path, encoder: Encoder, *, verify: bool = True, name: str | None = None) -> TokenStore:
     """Write the manifest of a folder with ``train.bin|idx`` and ``valid.bin|idx``; a complete store is only opened.
 
     Args:
         directory: the folder; its files are not changed.
         encoder: the tokenizer that made the ids.
         verify: read every byte of a complete store; see ``open_store``. New ones are always read.
+        name: of the source in the manifest; by default the folder.
 
     Raises:
         StoreError: files are missing or damaged, or hold ids that the tokenizer does not have.
@@ -34,7 +35,7 @@ def adopt(directory: Path, encoder: Encoder, *, verify: bool = True) -> TokenSto
         return open_store(directory, tokenizer_hash=encoder.hash, verify=verify)
     byte_lengths = encoder.byte_lengths().astype(np.int64)
     counts: dict[str, int] = {}
-    source: dict[str, object] = {"name": str(directory)}
+    source: dict[str, object] = {"name": name or str(directory)}
     ends = 0
     for side in ("train", "valid"):
         ids, bounds = open_megatron(directory / side)
@@ -52,7 +53,9 @@ def adopt(directory: Path, encoder: Encoder, *, verify: bool = True) -> TokenSto
             n_bytes += int(byte_lengths[part].sum())
             ends += int((part == encoder.eot_id).sum())
         if len(ids) < 2:
-            raise StoreError("holds too little text", where=directory / f"{side}.bin", found=f"{len(ids)} tokens")
+            raise StoreError(
+                "holds too little text", where=Path(name or directory) / f"{side}.bin", found=f"{len(ids)} tokens"
+            )
         counts |= {f"{side}_tokens": len(ids), f"{side}_documents": len(bounds) - 1, f"{side}_bytes": n_bytes}
         source[side] = {
             "first_token": 0,
@@ -62,7 +65,7 @@ def adopt(directory: Path, encoder: Encoder, *, verify: bool = True) -> TokenSto
             "bytes": n_bytes,
         }
     if ends == 0:
-        progress.warn(f"{directory}: no end-of-text between documents, so a model will not learn to end a text")
+        progress.warn(f"{name or directory}: no end-of-text between documents, so a model will not learn to end a text")
     files = {p.name: sha256(p) for side in ("train", "valid") for p in sorted(directory.glob(f"{side}.*"))}
     made_from = {"format": FORMAT, "tokenizer": encoder.hash, "files": files}
     write_manifest(
