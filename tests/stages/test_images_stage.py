@@ -115,9 +115,20 @@ def test_a_completion_keeps_what_was_given(made: Path, tmp_path: Path):
     assert np.array_equal(first[:3], shown[:3])
     assert (first[3:] == images.MASKED_COLOR).all()
     whole = images.complete_images(
-        lm, made / "t10k-images-idx3-ubyte.gz", out=tmp_path / "g.png", num_samples=1, keep=0.9
+        lm, made / "t10k-images-idx3-ubyte.gz", out=tmp_path / "g.png", num_samples=1, keep=0.9, overwrite=True
     )
     assert whole.images == 16
+
+
+def test_an_existing_file_is_not_replaced_unasked(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    readme = tmp_path / "README.md"
+    readme.write_text("mine")
+    words = ["generate", str(made / "run"), "--num-samples", "1", "--out", str(readme)]
+    assert command(words) == 2
+    assert "README.md: exists already" in capsys.readouterr().err
+    assert readme.read_text() == "mine"
+    assert command([*words, "--overwrite"]) == 0
+    assert readme.read_bytes().startswith(b"\x89PNG")
 
 
 def test_it_draws_each_class(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -125,7 +136,7 @@ def test_it_draws_each_class(made: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert command([*words, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["rows"], found["images"]) == (["0", "1", "2"], 6)
-    assert command([*words, "--class", "1"]) == 0
+    assert command([*words, "--class", "1", "--overwrite"]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'g.png'}: 2 images\n"
     for bad in (
         ["--class", "7"],
@@ -134,7 +145,7 @@ def test_it_draws_each_class(made: Path, tmp_path: Path, capsys: pytest.CaptureF
         ["--image", "nothere.png"],
         ["--image", "x", "--keep", "1"],
     ):
-        assert command([*words, *bad]) == 2, bad
+        assert command([*words, "--overwrite", *bad]) == 2, bad
         assert capsys.readouterr().err.startswith("error: ")
 
 

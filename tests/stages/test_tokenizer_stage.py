@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from firstlight.corpus import open_corpus
-from firstlight.errors import CompatibilityError, FirstlightError, TokenizerError, UsageError
+from firstlight.errors import FirstlightError, TokenizerError, UsageError
 from firstlight.stages import tokenizer as stage
 from firstlight.stages.tokenizer_cache import train_on_corpus
 from firstlight.tokenizer import TokenizerSettings
@@ -38,11 +38,30 @@ def test_the_same_is_used_again_and_another_is_refused():
     made = file.stat().st_mtime_ns
     assert train("here", "tokenizer.kind=char") == facts
     assert file.stat().st_mtime_ns == made
-    with pytest.raises(CompatibilityError, match="already has another tokenizer"):
+    with pytest.raises(UsageError, match="already has another tokenizer"):
         train("here", "tokenizer.kind=byte")
-    with pytest.raises(CompatibilityError, match="already has another tokenizer"):
+    with pytest.raises(UsageError, match="already has another tokenizer"):
         stage.import_(_byte("bytes"), out="here")
     assert stage.show("here") == facts
+
+
+def test_overwrite_replaces_another_tokenizer():
+    train("here", "tokenizer.kind=char")
+    facts = stage.train(["text.txt"], out="here", overrides=["tokenizer.kind=byte"], overwrite=True)
+    assert stage.show("here") == facts and facts.kind == "byte"
+    assert stage.import_(_byte("bytes"), out="here", overwrite=True).kind == "byte"
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "origin.json"])
+def test_files_of_others_in_the_folder_are_kept(name: str):
+    folder = Path("model")
+    folder.mkdir()
+    (folder / name).write_text("mine", encoding="utf-8")
+    with pytest.raises(UsageError, match=f"{name}: exists already"):
+        train("model", "tokenizer.kind=char")
+    with pytest.raises(UsageError, match=f"{name}: exists already"):
+        stage.import_(_byte("bytes"), out="model")
+    assert (folder / name).read_text(encoding="utf-8") == "mine"
 
 
 def test_a_tokenizer_without_its_cache_key_is_trained_again():
@@ -56,7 +75,7 @@ def test_a_damaged_tokenizer_is_not_replaced_unasked():
     train("here", "tokenizer.kind=char")
     Path("here/origin.json").unlink()
     Path("here/tokenizer.json").write_text("{", encoding="utf-8")
-    with pytest.raises(CompatibilityError, match="found damaged"):
+    with pytest.raises(UsageError, match="found damaged"):
         train("here", "tokenizer.kind=char")
 
 

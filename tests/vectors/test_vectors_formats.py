@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 from vector_files import WORDS, same, some
 
-from firstlight.errors import FirstlightError, TokenizerError, UnknownName
+from firstlight.errors import FirstlightError, TokenizerError, UnknownName, UsageError
 from firstlight.vectors import WRITERS, WordVectors, read_vectors, write_vectors
 
 
@@ -40,10 +40,22 @@ def test_words_with_spaces_as_gloves_largest_set_has_them(tmp_path: Path) -> Non
 
 def test_only_what_is_wanted_is_kept_in_every_format(tmp_path: Path) -> None:
     for suffix in WRITERS:
-        write_vectors(some(), tmp_path / f"v{suffix}")
-        found = read_vectors(tmp_path / f"v{suffix}", frozenset({"mat", "cat", "dog"}))
+        write_vectors(some(), tmp_path / suffix / f"v{suffix}")
+        found = read_vectors(tmp_path / suffix / f"v{suffix}", frozenset({"mat", "cat", "dog"}))
         assert found.words == ["cat", "mat"]
         np.testing.assert_array_equal(found.matrix, some().matrix[[1, 5]])
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".npy"])
+def test_existing_files_are_kept_unless_asked(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"v{suffix}"
+    write_vectors(some(), path)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(UsageError, match="exists already"):
+        write_vectors(some(3), path)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    write_vectors(some(3), path, overwrite=True)
+    assert read_vectors(path).width == 3
 
 
 def test_a_word_that_stands_there_twice_has_its_first_vector(tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ RestartOption = Annotated[
     ),
 ]
 
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace the output file if it exists.")]
+
 
 def split_arguments(arguments: Iterable[str] | None) -> tuple[list[str], list[str]]:
     """Split arguments into inputs and ``key=value`` settings; an existing file is an input whatever its name."""

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from firstlight.cli.arguments import OverwriteOption
 from firstlight.cli.output import JsonOption, print_pairs, print_result
 from firstlight.convert import EXPORTERS, IMPORTERS
 
@@ -111,6 +112,7 @@ def export(
             show_default=False,
         ),
     ] = None,
+    overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Export a model to another program's format.
@@ -119,5 +121,5 @@ def export(
     """
     from firstlight.stages import convert as stage  # loads torch
 
-    result = stage.export(run, to, out, dtype=dtype)
+    result = stage.export(run, to, out, dtype=dtype, overwrite=overwrite)
     print_result(result, as_json, lambda result: print_pairs(result.files))

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from firstlight.cli.arguments import map_errors_to_options, read_stdin
+from firstlight.cli.arguments import OverwriteOption, map_errors_to_options, read_stdin
 from firstlight.cli.output import JsonOption, print_result
 from firstlight.errors import UsageError
+from firstlight.files import check_output
 
 if TYPE_CHECKING:
     from firstlight.lm import LM
@@ -67,7 +68,10 @@ def generate(  # noqa: PLR0913 - an argument an option
     class_name: Annotated[
         str | None, typer.Option("--class", help="Models of images: class to generate.", show_default=False)
     ] = None,
-    out: Annotated[Path, typer.Option(help="Models of images: PNG file to write.")] = Path("grid.png"),
+    out: Annotated[
+        Path | None, typer.Option(help="Models of images: PNG file to write; grid.png by default.", show_default=False)
+    ] = None,
+    overwrite: OverwriteOption = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     int8: Annotated[
         bool, typer.Option("--int8", help="Quantize the weight matrices to 8 bits: faster, almost the same text.")
@@ -97,6 +101,8 @@ def generate(  # noqa: PLR0913 - an argument an option
         stage.resolve_settings(settings)  # reports invalid settings before a model is loaded
     if prompt is not None and prompts is not None:
         raise UsageError("PROMPT and --prompts cannot be combined", fix="Remove one of them.")
+    if out is not None:
+        check_output(out, overwrite=overwrite)  # before a model is loaded
     texts = [prompt] if prompt is not None else None if prompts is None else stage.read_prompts(prompts)
     with map_errors_to_options({"hardware.device": "--device"}):
         model = stage.load(run, device=device, int8=int8)
@@ -104,12 +110,20 @@ def generate(  # noqa: PLR0913 - an argument an option
         if ids is not None or image is not None:
             fix = "Use a prompt instead of --ids or --image."
             raise UsageError("is a text model", where=run, expected="a model of ids or images", fix=fix)
+        _refuse_out(run, out)
         _generate_text(model, texts, settings, as_json)
         return
     if texts is not None:
         raise UsageError("is not a text model", where=run, fix="Use --ids or --image instead of a prompt.")
-    image_options = {"image": image, "keep": keep, "class_name": class_name, "out": out}
+    image_options = {"image": image, "keep": keep, "class_name": class_name, "out": out, "overwrite": overwrite}
     _generate_non_text(model, ids, image_options, settings, as_json)
+
+
+def _refuse_out(run: object, out: Path | None) -> None:
+    if out is not None:
+        raise UsageError(
+            "is not a model of images", where=run, found="--out", fix="Redirect the output instead: > FILE"
+        )
 
 
 def _generate_text(model: "LM", prompts: list[str] | None, settings: dict[str, Any], as_json: bool) -> None:
@@ -135,6 +149,7 @@ def _generate_non_text(
     if not isinstance(model.codec, PixelCodec):
         from firstlight.stages.generate import generate_ids
 
+        _refuse_out(model.source, image_options["out"])
         if image_options["image"] is not None:
             raise UsageError(
                 "is a model of ids",
@@ -151,6 +166,7 @@ def _generate_non_text(
         )
     from firstlight.stages import images
 
+    image_options["out"] = image_options["out"] or Path("grid.png")
     image, keep = image_options.pop("image"), image_options.pop("keep")
     if image is None:
         drawn = images.sample_images(model, **image_options, **settings)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from firstlight.cli import vectors
-from firstlight.cli.arguments import read_stdin, split_arguments
+from firstlight.cli.arguments import OverwriteOption, read_stdin, split_arguments
 from firstlight.cli.output import JsonOption, print_pairs, print_result, print_table
 from firstlight.errors import UsageError
 
@@ -46,6 +46,7 @@ def train(
         ),
     ],
     out: OutOption,
+    overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train a tokenizer on a corpus.
@@ -57,7 +58,7 @@ def train(
     corpus, overrides = split_arguments(arguments)
     if not corpus:
         raise UsageError("no corpus", fix="Name files, folders or a named corpus.")
-    print_result(stage.train(corpus, out=out, overrides=overrides), as_json, _print_summary)
+    print_result(stage.train(corpus, out=out, overrides=overrides, overwrite=overwrite), as_json, _print_summary)
 
 
 def import_(
@@ -69,6 +70,7 @@ def import_(
         ),
     ],
     out: OutOption,
+    overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Import a published tokenizer as tokenizer.json.
@@ -77,7 +79,7 @@ def import_(
     """
     from firstlight.stages import tokenizer as stage
 
-    print_result(stage.import_(source, out=out), as_json, _print_summary)
+    print_result(stage.import_(source, out=out, overwrite=overwrite), as_json, _print_summary)
 
 
 def show(path: PathArgument, as_json: JsonOption = False) -> None:

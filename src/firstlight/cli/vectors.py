@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from firstlight.cli.arguments import split_arguments
+from firstlight.cli.arguments import OverwriteOption, split_arguments
 from firstlight.cli.output import JsonOption, print_pairs, print_result, print_table
 from firstlight.errors import UsageError
 
@@ -35,6 +35,7 @@ def train(
     out: Annotated[
         Path, typer.Option("--out", help="The file: .txt or .vec, .bin, .npy, .safetensors; each also .gz.")
     ],
+    overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train word vectors on a corpus.
@@ -48,7 +49,7 @@ def train(
     corpus, overrides = split_arguments(arguments)
     if not corpus:
         raise UsageError("no corpus", fix="Name files, folders or a named corpus.")
-    print_result(stage.train(corpus, out=out, overrides=overrides), as_json, _print_training)
+    print_result(stage.train(corpus, out=out, overrides=overrides, overwrite=overwrite), as_json, _print_training)
 
 
 def _print_training(result: "VectorsTrainResult") -> None:

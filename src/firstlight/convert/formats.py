@@ -4,7 +4,6 @@ To add a format, write one module that defines an ``EXPORTER`` or an ``IMPORTER`
 A format of another package needs no line: it is named ``package.module:NAME`` on the command line.
 """
 
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +14,15 @@ from typing import TYPE_CHECKING
 from firstlight.config import load_object, trust_references
 from firstlight.convert.errors import missing_library, wrap_errors
 from firstlight.errors import UsageError
-from firstlight.files import apply_umask, atomic_directory, storage_errors, temporary_path
+from firstlight.files import (
+    apply_umask,
+    atomic_directory,
+    check_output,
+    is_stream,
+    output_temporary,
+    publish_file,
+    storage_errors,
+)
 
 if TYPE_CHECKING:
     from firstlight.convert.imported_model import ImportedModel
@@ -50,8 +57,10 @@ class Exporter:
     name_in_folder: str | None = None
     any_architecture: bool = False
 
-    def check(self, out: Path, dtype: str | None = None) -> None:
+    def check(self, out: Path, dtype: str | None = None, *, overwrite: bool = False) -> None:
         """Check the arguments of ``export``, before the model is loaded.
+
+        A folder that is not empty is never replaced, since it may hold files of the user.
 
         Raises:
             UsageError: the path is in use or has the wrong suffix, or the format does not have the data type.
@@ -59,14 +68,16 @@ class Exporter:
         if dtype is not None and dtype not in self.dtypes:
             expected = ", ".join(self.dtypes) or "no data type, since it has only one"
             raise UsageError(f"unsupported data type for {self.title}", where="--dtype", found=dtype, expected=expected)
-        if self.suffix is not None and out.suffix != self.suffix:
+        if self.suffix is not None and out.suffix != self.suffix and not is_stream(out):
             raise UsageError(
                 f"wrong suffix for {self.title}", where=out, found=out.suffix or "none", expected=self.suffix
             )
-        if out.exists() and (not self._to_folder(out) or not out.is_dir() or any(out.iterdir())):
-            raise UsageError("already exists", where=out, fix="Choose another name.")
+        if not self._to_folder(out):
+            check_output(out, overwrite=overwrite)
+        elif is_stream(out) or out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UsageError("already exists", where=out, expected="a new or empty folder", fix="Choose another name.")
 
-    def export(self, lm: "LM", out: Path, dtype: str | None = None) -> dict[str, str]:
+    def export(self, lm: "LM", out: Path, dtype: str | None = None, *, overwrite: bool = False) -> dict[str, str]:
         """Write a model; after an error nothing is left.
 
         Returns:
@@ -79,11 +90,11 @@ class Exporter:
         """
         from firstlight.model import hf_mismatch  # loads torch, which a list of the formats does not need
 
-        self.check(out, dtype)
+        self.check(out, dtype, overwrite=overwrite)
         if not self.any_architecture and (mismatch := hf_mismatch(lm.config)) is not None:
             raise UsageError(f"{self.title} does not support {mismatch}", where=lm.source)
         dtype = dtype or next(iter(self.dtypes), None)
-        with _written_together(out, folder=self._to_folder(out)) as folder:
+        with _written_together(out, folder=self._to_folder(out), overwrite=overwrite) as folder:
             name = self.name_in_folder if self._to_folder(out) else out.name
             try:
                 files = self.write(lm, folder if self.is_folder else folder / (name or out.name), dtype)
@@ -93,7 +104,7 @@ class Exporter:
         return {description: str(final / file.relative_to(folder)) for description, file in files.items()}
 
     def _to_folder(self, out: Path) -> bool:
-        return self.is_folder or self.name_in_folder is not None and not out.suffix
+        return self.is_folder or self.name_in_folder is not None and not out.suffix and not is_stream(out)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,27 +202,28 @@ def _instance_of(kind: type) -> Callable[[object], str | None]:
 
 
 @contextmanager
-def _written_together(out: Path, *, folder: bool) -> Iterator[Path]:
+def _written_together(out: Path, *, folder: bool, overwrite: bool) -> Iterator[Path]:
     """Yield a temporary folder that becomes ``out``, or whose files are moved next to ``out``, on success."""
     if folder:
         with atomic_directory(out) as temporary:
             yield temporary
             _apply_umask(temporary)
         return
-    temporary = temporary_path(out)
     with storage_errors(out):
+        temporary = output_temporary(out)
         try:
-            temporary.mkdir(parents=True)
+            temporary.mkdir()
             yield temporary
             _apply_umask(temporary)
             files = sorted(temporary.iterdir(), key=lambda file: file.name == out.name)  # the model itself last
-            existing = next((path for file in files if (path := out.with_name(file.name)).exists()), None)
-            if existing is not None:
-                raise UsageError("already exists", where=existing, fix="Choose another folder.")
+            if is_stream(out) and len(files) > 1:
+                raise UsageError(
+                    "cannot hold several files", where=out, found=", ".join(f.name for f in files), fix="Name a file."
+                )
             for file in files:
-                with file.open("rb") as opened:
-                    os.fsync(opened.fileno())
-                file.replace(out.with_name(file.name))
+                check_output(out.with_name(file.name), overwrite=overwrite)
+            for file in files:
+                publish_file(file, out.with_name(file.name), overwrite=overwrite)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 

@@ -32,6 +32,7 @@ from firstlight.files.manifest import (
     verify_manifest,
     write_manifest,
 )
+from firstlight.files.output import check_output, is_stream, output_file, output_temporary, publish_file, write_output
 from firstlight.files.protobuf import iter_fields, read_varint
 from firstlight.files.source_hash import source_hash
 
@@ -46,10 +47,15 @@ __all__ = [
     "atomic_file",
     "cache_dir",
     "changed_files",
+    "check_output",
     "is_known_intact",
+    "is_stream",
     "is_temporary",
     "iter_fields",
+    "output_file",
+    "output_temporary",
     "publish_directory",
+    "publish_file",
     "read_json",
     "read_json_object",
     "read_varint",
@@ -63,4 +69,5 @@ __all__ = [
     "verify_manifest",
     "write_atomic",
     "write_manifest",
+    "write_output",
 ]

@@ -71,7 +71,7 @@ def write_atomic(path: Path, content: str | bytes) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             _retry(temporary.replace, path)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         except BaseException:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
@@ -102,8 +102,8 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 def publish_directory(temporary: Path, path: Path) -> None:
     """Fsync a folder and rename it to ``path`` on the same file system, replacing a folder there."""
     for file in sorted(temporary.rglob("*")):
-        _sync(file)
-    _sync(temporary)
+        sync_file(file)
+    sync_file(temporary)
     if path.exists():
         old = path.with_name(_temporary_name(_OLD, path.name))
         _retry(path.rename, old)
@@ -111,7 +111,7 @@ def publish_directory(temporary: Path, path: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
     else:
         _retry(temporary.rename, path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def append_line(path: Path, line: str) -> None:
@@ -204,7 +204,8 @@ def _retry(call: Callable[[Path], object], path: Path) -> None:
     call(path)
 
 
-def _sync(path: Path) -> None:
+def sync_file(path: Path) -> None:
+    """Fsync a file or, on POSIX, a folder."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -212,7 +213,8 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Fsync a folder, so that a rename in it is durable."""
     # Windows cannot open folders; there the rename is durable anyway.
     if os.name == "posix":
-        _sync(folder)
+        sync_file(folder)

@@ -103,14 +103,17 @@ def import_(
     return Imported(imported.format, folder, c.family, n_parameters, c.vocab_size or 0, c.block_size, description)
 
 
-def export(model: str | Path, to: str, out: str | Path, *, dtype: str | None = None) -> Exported:
+def export(
+    model: str | Path, to: str, out: str | Path, *, dtype: str | None = None, overwrite: bool = False
+) -> Exported:
     """Export a model to another program's format.
 
     Args:
         model: a run, a checkpoint or a Hugging Face directory.
         to: a name in ``convert.EXPORTERS``, or ``package.module:NAME``.
-        out: the file to write, or the folder if the format is a folder; new.
+        out: the file to write, or the folder if the format is a folder, which is new or empty.
         dtype: data type of the weights, if the format supports several.
+        overwrite: whether existing files are replaced.
 
     Raises:
         UsageError: the format is unknown, or does not support this model; the message has the reason.
@@ -118,8 +121,8 @@ def export(model: str | Path, to: str, out: str | Path, *, dtype: str | None = N
         StorageError: the disk is full or read-only.
     """
     exporter = get_exporter(to)
-    exporter.check(Path(out), dtype)
-    return Exported(to, exporter.export(LM.load_fp32(model), Path(out), dtype))
+    exporter.check(Path(out), dtype, overwrite=overwrite)
+    return Exported(to, exporter.export(LM.load_fp32(model), Path(out), dtype, overwrite=overwrite))
 
 
 def _existing(path: str | Path) -> Path:

@@ -9,7 +9,7 @@ import numpy as np
 
 from firstlight.corpus import read_images
 from firstlight.errors import UsageError
-from firstlight.files import write_atomic
+from firstlight.files import check_output, write_atomic, write_output
 from firstlight.lm import LM, GenerateSettings
 from firstlight.report.image_grid import MASKED_COLOR, encode_png, image_grid
 from firstlight.stages.generate import resolve_settings
@@ -46,6 +46,7 @@ def complete_images(
     out: str | Path,
     keep: float = 0.5,
     class_name: str | None = None,
+    overwrite: bool = False,
     **settings: Any,
 ) -> ImageGrid:
     """Complete the first rows of images; a row of the grid shows the prompt, the completions, and the original.
@@ -56,11 +57,13 @@ def complete_images(
         out: the PNG file.
         keep: ratio of the rows that is the prompt.
         class_name: the class of the images; by default unspecified.
+        overwrite: whether an existing ``out`` is replaced.
         settings: of generation; ``num_samples`` completions of each image.
 
     Raises:
-        UsageError: not a model of images, or no such class.
+        UsageError: not a model of images, no such class, or ``out`` exists.
     """
+    check_output(Path(out), overwrite=overwrite)
     pixels = image_codec(model)
     if not 0 <= keep < 1:
         raise UsageError(
@@ -70,26 +73,30 @@ def complete_images(
     documents = read_images(str(image), pixels.size, colored=bool(pixels.palette), limit=_MAX_IMAGES)
     originals = np.stack([pixels.encode(np.asarray(document.content)) for document in documents])
     rows, ids = _complete(model, pixels, originals, [first_token] * len(originals), keep, generation)
-    write_atomic(Path(out), encode_png(image_grid(rows)))
+    write_output(Path(out), encode_png(image_grid(rows)), overwrite=overwrite)
     return ImageGrid(Path(out), [document.source for document in documents], len(ids), ids.tolist())
 
 
-def sample_images(model: LM, *, out: str | Path, class_name: str | None = None, **settings: Any) -> ImageGrid:
+def sample_images(
+    model: LM, *, out: str | Path, class_name: str | None = None, overwrite: bool = False, **settings: Any
+) -> ImageGrid:
     """Sample images of one class, or of every class: one row per class, ``num_samples`` images in it.
 
     Args:
         model: a model of images.
         out: the PNG file.
         class_name: the class; by default every class.
+        overwrite: whether an existing ``out`` is replaced.
         settings: of generation.
 
     Raises:
-        UsageError: not a model of images, or no such class.
+        UsageError: not a model of images, no such class, or ``out`` exists.
     """
+    check_output(Path(out), overwrite=overwrite)
     pixels = image_codec(model)
     names: Sequence[str | None] = (pixels.classes or [None]) if class_name is None else [class_name]
     rows, ids = _sample(model, pixels, [pixels.class_id(name) for name in names], _settings(settings))
-    write_atomic(Path(out), encode_png(image_grid(rows)))
+    write_output(Path(out), encode_png(image_grid(rows)), overwrite=overwrite)
     return ImageGrid(Path(out), [name or "" for name in names], len(ids), ids.tolist())
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from firstlight import progress, tokenizer
 from firstlight.config import Settings, parse_overrides, resolve
 from firstlight.corpus import CorpusSettings, open_corpus
-from firstlight.errors import CompatibilityError, TokenizerError, UsageError
-from firstlight.stages.tokenizer_cache import cache_key, load_cached, save_cached, train_on_corpus
+from firstlight.errors import TokenizerError, UsageError
+from firstlight.files import check_output
+from firstlight.stages.tokenizer_cache import CACHE_KEY, cache_key, load_cached, save_cached, train_on_corpus
 from firstlight.tokenizer import Tokenizer, TokenizerSettings
 
 
@@ -60,41 +61,51 @@ class CompareResult:
     unknown: int
 
 
-def train(corpus: Sequence[str], *, out: str | Path, overrides: Sequence[str] = ()) -> TokenizerSummary:
+def train(
+    corpus: Sequence[str], *, out: str | Path, overrides: Sequence[str] = (), overwrite: bool = False
+) -> TokenizerSummary:
     """Train a tokenizer on a corpus and save it.
 
     Args:
         corpus: files, folders, globs, named corpora.
         out: the folder for tokenizer.json.
         overrides: ``key=value`` arguments of the tables ``tokenizer`` and ``corpus``.
+        overwrite: whether files of another tokenizer in ``out`` are replaced.
 
     Raises:
         TokenizerError: too little text for the requested vocabulary.
-        CompatibilityError: ``out`` holds another tokenizer.
+        UsageError: ``out`` holds files of another tokenizer.
     """
     settings = resolve(TokenizerTrainSettings, parse_overrides(overrides))
     if settings.tokenizer.path is not None:
         raise UsageError("a tokenizer is trained or loaded, not both", where="tokenizer.path", fix="Leave it out.")
-    folder, opened = _folder(out), open_corpus(list(corpus), settings.corpus)
+    folder, opened = _folder(out, overwrite), open_corpus(list(corpus), settings.corpus)
     key = cache_key(settings.tokenizer, opened)
     trained = load_cached(folder, key)
     if trained is None:
         trained = train_on_corpus(opened, settings.tokenizer)
-        _check_same(folder, trained)
+        if not overwrite:
+            _check_same(folder, trained)
         save_cached(folder, trained, key)
     return _summarize(trained, folder)
 
 
-def import_(source: str | Path, *, out: str | Path) -> TokenizerSummary:
+def import_(source: str | Path, *, out: str | Path, overwrite: bool = False) -> TokenizerSummary:
     """Import the files of a published tokenizer as tokenizer.json.
+
+    Args:
+        source: the file or folder.
+        out: the folder for tokenizer.json.
+        overwrite: whether files of another tokenizer in ``out`` are replaced.
 
     Raises:
         TokenizerError: an unrecognised format, or a damaged file.
-        CompatibilityError: ``out`` holds another tokenizer.
+        UsageError: ``out`` holds files of another tokenizer.
     """
-    folder = _folder(out)
+    folder = _folder(out, overwrite)
     imported = tokenizer.import_tokenizer(_existing(source, fix="Check the path."))
-    _check_same(folder, imported)
+    if not overwrite:
+        _check_same(folder, imported)
     imported.save(folder)
     return _summarize(imported, folder)
 
@@ -171,10 +182,13 @@ def _existing(path: str | Path, *, fix: str = "Train a tokenizer: firstlight tok
     return Path(path)
 
 
-def _folder(out: str | Path) -> Path:
+def _folder(out: str | Path, overwrite: bool) -> Path:
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise UsageError("is a file", where=folder, expected="a folder", fix="Choose another --out.")
+    if not (folder / "tokenizer.json").is_file():  # otherwise the tokenizers are compared
+        for name in ("tokenizer_config.json", CACHE_KEY):
+            check_output(folder / name, overwrite=overwrite)
     return folder
 
 
@@ -187,10 +201,10 @@ def _check_same(folder: Path, new: Tokenizer) -> None:
     except TokenizerError:
         existing = "damaged"
     if existing != new.hash:
-        raise CompatibilityError(
+        raise UsageError(
             "already has another tokenizer",
             where=folder,
             found=existing[:12],
             expected=new.hash[:12],
-            fix="Choose another --out, or delete it.",
+            fix="Choose another --out, or add --overwrite to replace it.",
         )

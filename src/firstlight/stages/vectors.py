@@ -8,7 +8,7 @@ from typing import Any
 from firstlight.config import Settings, parse_overrides, resolve
 from firstlight.corpus import CorpusSettings, open_corpus
 from firstlight.errors import UsageError
-from firstlight.vectors import VectorSettings, read_vectors, write_vectors
+from firstlight.vectors import VectorSettings, check_vectors_output, read_vectors, write_vectors
 from firstlight.vectors.evaluation import (
     AnalogySection,
     WordPairsResult,
@@ -16,7 +16,6 @@ from firstlight.vectors.evaluation import (
     evaluate_word_pairs,
 )
 from firstlight.vectors.training import train as train_vectors
-from firstlight.vectors.writers import format_suffix
 
 _N_EXAMPLES = 8
 
@@ -63,27 +62,28 @@ class VectorsEvalResult:
         return {**asdict(self), "path": str(self.path), "analogies": sections}
 
 
-def train(corpus: Sequence[str], *, out: str | Path, overrides: Sequence[str] = ()) -> VectorsTrainResult:
+def train(
+    corpus: Sequence[str], *, out: str | Path, overrides: Sequence[str] = (), overwrite: bool = False
+) -> VectorsTrainResult:
     """Train word vectors on a corpus and write them.
 
     Args:
         corpus: files, folders, globs, named corpora.
         out: the file; its suffix determines the format.
         overrides: ``key=value`` arguments of the tables ``vectors`` and ``corpus``.
+        overwrite: whether an existing file is replaced.
 
     Raises:
-        UsageError: an unknown format, or word2vec without gensim.
+        UsageError: an unknown format, an existing file, or word2vec without gensim.
         TokenizerError: too little text.
     """
     path = Path(out)
-    format_suffix(path)
-    if path.is_dir():
-        raise UsageError("is a folder", where=path, expected="a file such as vectors.txt", fix="Choose another --out.")
+    check_vectors_output(path, overwrite=overwrite)
     settings = resolve(VectorsTrainSettings, parse_overrides(overrides))
     opened = open_corpus(list(corpus), settings.corpus)
     n_bytes = sum(source.n_bytes for source in opened.sources) or None
     vectors, text_words = train_vectors(opened, settings.vectors, n_bytes=n_bytes, out=path)
-    write_vectors(vectors, path)
+    write_vectors(vectors, path, overwrite=overwrite)
     return VectorsTrainResult(
         path, settings.vectors.method, len(vectors), vectors.width, text_words, vectors.words[:_N_EXAMPLES]
     )

@@ -4,7 +4,7 @@ from firstlight.vectors.mapping import Coverage, MappedVectors, compute_coverage
 from firstlight.vectors.readers import read_vectors
 from firstlight.vectors.settings import VectorSettings
 from firstlight.vectors.word_vectors import WordVectors
-from firstlight.vectors.writers import WRITERS, write_vectors
+from firstlight.vectors.writers import WRITERS, check_vectors_output, write_vectors
 
 __all__ = [
     "WRITERS",
@@ -12,6 +12,7 @@ __all__ = [
     "MappedVectors",
     "VectorSettings",
     "WordVectors",
+    "check_vectors_output",
     "compute_coverage",
     "map_to_vocab",
     "read_vectors",

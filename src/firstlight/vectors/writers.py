@@ -9,26 +9,47 @@ import numpy as np
 from safetensors.numpy import save
 
 from firstlight.errors import TokenizerError, UnknownName
-from firstlight.files import write_atomic
+from firstlight.files import check_output, write_output
 from firstlight.vectors.readers import VOCAB_SUFFIX
 from firstlight.vectors.word_vectors import WordVectors
 
 
-def write_vectors(vectors: WordVectors, path: Path) -> None:
+def write_vectors(vectors: WordVectors, path: Path, *, overwrite: bool = False) -> None:
     """Write vectors atomically, in the format of the file's suffix; ``.gz`` after it compresses the file.
 
     Raises:
         UnknownName: an unknown suffix.
+        UsageError: the file exists, and ``overwrite`` is not set.
         TokenizerError: a word with white space, in a format that cannot represent it.
         StorageError: the disk is full or read-only.
     """
-    name = path.name.removesuffix(".gz")
-    serialize = WRITERS[format_suffix(path)]
-    data = serialize(vectors)
-    if serialize in (_npy, _safetensors):
+    check_vectors_output(path, overwrite=overwrite)
+    data = WRITERS[format_suffix(path)](vectors)
+    words_file = _words_file(path)
+    if words_file is not None:
         words = "".join(f"{word}\n" for word in vectors.words)
-        write_atomic(path.with_name(f"{name.rpartition('.')[0]}{VOCAB_SUFFIX}"), words)
-    write_atomic(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+        write_output(words_file, words.encode(), overwrite=overwrite)
+    write_output(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data, overwrite=overwrite)
+
+
+def check_vectors_output(path: Path, *, overwrite: bool = False) -> None:
+    """Check that vectors can be written, before they are trained.
+
+    Raises:
+        UnknownName: an unknown suffix.
+        UsageError: the file, or the one with its words, exists.
+    """
+    format_suffix(path)
+    words_file = _words_file(path)
+    for file in (path, *([] if words_file is None else [words_file])):
+        check_output(file, overwrite=overwrite)
+
+
+def _words_file(path: Path) -> Path | None:
+    """Return the file of the words, of a format whose own file has only the vectors."""
+    if WRITERS[format_suffix(path)] not in (_npy, _safetensors):
+        return None
+    return path.with_name(f"{path.name.removesuffix('.gz').rpartition('.')[0]}{VOCAB_SUFFIX}")
 
 
 def format_suffix(path: Path) -> str:
