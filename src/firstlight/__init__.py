@@ -5,7 +5,7 @@ imported on first use::
 
     import firstlight
 
-    firstlight.pretrain(["mybooks"], out="runs/mine", overrides=["train.steps=300"])
+    firstlight.pretrain("mybooks", out="runs/mine", overrides=["train.steps=300"])
     firstlight.generate("runs/mine", "Once upon a time", max_new_tokens=40)
 """
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -10,6 +11,15 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     from torch import Tensor
+
+Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]  # one path, or several
+
+
+def as_list(paths: Paths) -> list[str]:
+    """Return one path, or several, as a list: a string is one path, not a sequence of letters."""
+    if isinstance(paths, str | os.PathLike):
+        return [os.fspath(paths)]
+    return [os.fspath(path) for path in paths]
 
 
 @dataclass(frozen=True, slots=True)

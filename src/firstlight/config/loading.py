@@ -9,6 +9,7 @@ from typing import Any
 
 from firstlight.config.objects import trust_references
 from firstlight.errors import UnknownName, UsageError
+from firstlight.types import as_list
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UsageError("is not valid TOML: a number has too many digits", where=path) from error
 
 
-def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:
+def parse_overrides(arguments: str | Iterable[str]) -> dict[str, Any]:
     """Parse ``a.b=value`` arguments into a nested table; a value that is not TOML is a string.
 
     The user wrote them, so code that they name (``package.module:Name``) may be imported.
@@ -45,7 +46,7 @@ def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:
         UsageError: an argument has no ``=``, or one key is both a value and a table.
     """
     table: dict[str, Any] = {}
-    for argument in arguments:
+    for argument in as_list(arguments):
         key, equals, text = argument.partition("=")
         parts = key.strip().split(".")
         if not equals or not all(parts):

@@ -7,7 +7,7 @@ holds 16 bytes per document.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import chain
 
@@ -19,7 +19,7 @@ from firstlight.corpus.sources import resolve_source
 from firstlight.corpus.spool import SpooledDocument
 from firstlight.corpus.tally import Tally
 from firstlight.errors import CorpusError
-from firstlight.types import Document
+from firstlight.types import Document, Paths, as_list
 
 _MAX_NAMED = 3  # bad documents in a warning
 
@@ -216,7 +216,7 @@ class Corpus:
             yield from source.documents()
 
 
-def open_corpus(names: Sequence[str], settings: CorpusSettings | None = None) -> Corpus:
+def open_corpus(names: Paths, settings: CorpusSettings | None = None) -> Corpus:
     """Resolve the names to sources, downloading named corpora that are not in the cache; no document is read yet.
 
     Raises:
@@ -226,4 +226,4 @@ def open_corpus(names: Sequence[str], settings: CorpusSettings | None = None) ->
     """
     settings = settings or CorpusSettings()
     readers = load_readers(settings.readers)
-    return Corpus([Source(resolve_source(name, settings, readers), settings) for name in names])
+    return Corpus([Source(resolve_source(name, settings, readers), settings) for name in as_list(names)])

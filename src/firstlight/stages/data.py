@@ -14,6 +14,7 @@ from firstlight.files import MANIFEST, verify_manifest
 from firstlight.stages.prepare_corpus import prepare_store
 from firstlight.store import DataSettings, TokenStore, open_store, store_stats, verify_store
 from firstlight.tokenizer import CODECS, Codec, Tokenizer, TokenizerSettings, load_vocab
+from firstlight.types import Paths, as_list
 
 
 class PrepareSettings(Settings):
@@ -76,7 +77,7 @@ class VerifyResult:
 
 
 def prepare(
-    corpus: Sequence[str], *, out: str | Path, tokenizer_path: str | Path | None = None, overrides: Sequence[str] = ()
+    corpus: Paths, *, out: str | Path, tokenizer_path: str | Path | None = None, overrides: str | Sequence[str] = ()
 ) -> PrepareResult:
     """Write a corpus as a token store, with its tokenizer or codec in the store's ``tokenizer/`` folder.
 
@@ -95,7 +96,9 @@ def prepare(
     given: dict[str, Any] = {"tokenizer": {"path": str(tokenizer_path)}} if tokenizer_path is not None else {}
     settings = resolve(PrepareSettings, merge(given, parse_overrides(overrides)))
     _check_out(folder)
-    prepared = prepare_store(corpus, settings, out=folder, tokenizer_dir=folder / "tokenizer", seed=settings.seed)
+    prepared = prepare_store(
+        as_list(corpus), settings, out=folder, tokenizer_dir=folder / "tokenizer", seed=settings.seed
+    )
     store = prepared.store
     documents = store.train.n_documents + store.valid.n_documents
     return PrepareResult(

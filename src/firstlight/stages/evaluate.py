@@ -19,6 +19,7 @@ from firstlight.files import MANIFEST
 from firstlight.lm import LM
 from firstlight.stages.score_sequences import TextResult, no_text_error, score_sequences
 from firstlight.store import TokenStore, open_store, unigram_counts
+from firstlight.types import Paths, as_list
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class EvaluateResult:
 
 def evaluate(
     model: str | Path | LM,
-    text: Sequence[str] = (),
+    text: Paths = (),
     *,
     stride: int | None = None,
     device: str = "auto",
@@ -61,6 +62,7 @@ def evaluate(
         UsageError: no text is given and the model has no run; or the stride exceeds the block size.
         CompatibilityError: the run's token store was made with another tokenizer.
     """
+    text = as_list(text)
     lm = model if isinstance(model, LM) else _load(model, device)
     lm = lm.quantize_int8() if int8 else lm
     step = lm.config.block_size if stride is None else stride
@@ -121,7 +123,7 @@ def _encode_texts(lm: LM, text: Sequence[str], store: TokenStore | None) -> Iter
     if text:
         if lm.tokenizer is None:
             raise UsageError("the model has no tokenizer, so it cannot read text", where=lm.source)
-        for source in open_corpus(list(text), CorpusSettings()).sources:
+        for source in open_corpus(text, CorpusSettings()).sources:
             yield encode_text(source.name, source.documents(), lm.tokenizer, lm.start_id)
     elif store is not None:
         yield EncodedText("validation split", np.asarray(store.valid.tokens), store.valid.n_bytes)

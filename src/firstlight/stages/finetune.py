@@ -31,6 +31,7 @@ from firstlight.stages.finetune_evaluation import TaskEvaluation, evaluate_tasks
 from firstlight.stages.finetune_settings import FinetuneSettings
 from firstlight.stages.process_clock import process_start
 from firstlight.train import FitResult, TrainContext
+from firstlight.types import Paths, as_list
 
 PRESETS = "firstlight.stages.presets.finetune"
 _DEFAULT_PRESET = "full"
@@ -157,14 +158,14 @@ def _tables(result: EvalResults) -> dict[str, Any]:
 
 def finetune(
     init_from: str | Path | None = None,
-    tasks: Sequence[str | Path] = (),
+    tasks: Paths = (),
     *,
     out: str | Path | None = None,
     data: str | Path | None = None,
     preset: str | None = None,
     resume: bool = False,
     restart: bool = False,
-    overrides: Sequence[str] = (),
+    overrides: str | Sequence[str] = (),
 ) -> FinetuneResult:
     """Fine-tune a model on tasks, into a run directory.
 
@@ -183,17 +184,19 @@ def finetune(
     """
     started = process_start()
     recipe = FinetuneRecipe()
-    request = _finetune_request(recipe, init_from, tasks, out, data, preset, resume, restart, overrides)
+    request = _finetune_request(
+        recipe, init_from, as_list(tasks), out, data, preset, resume, restart, as_list(overrides)
+    )
     return run_recipe(recipe, request, process_start=started, write_report=write_report)
 
 
 def finetune_seeds(
     n: int,
     init_from: str | Path,
-    tasks: Sequence[str | Path],
+    tasks: Paths,
     *,
     out: str | Path,
-    overrides: Sequence[str] = (),
+    overrides: str | Sequence[str] = (),
     **options: Any,
 ) -> dict[str, Any]:
     """Fine-tune with ``n`` seeds, each into ``out``/seed-N; return mean, standard deviation and values of every metric.
@@ -205,7 +208,7 @@ def finetune_seeds(
     folder = Path(out)
     results = []
     for i in range(1, n + 1):
-        out_i, settings = folder / f"seed-{i}", [*overrides, f"run.seed={i}"]
+        out_i, settings = folder / f"seed-{i}", [*as_list(overrides), f"run.seed={i}"]
         results.append(finetune(init_from, tasks, out=out_i, overrides=settings, **options))
         results[-1].raise_if_interrupted()
     summary: dict[str, Any] = {"seeds": n, "valid": {}, "test": {}}
@@ -226,7 +229,7 @@ def finetune_seeds(
 def _finetune_request(
     recipe: FinetuneRecipe,
     init_from: str | Path | None,
-    tasks: Sequence[str | Path],
+    tasks: Sequence[str],
     out: str | Path | None,
     data: str | Path | None,
     preset_name: str | None,
@@ -246,7 +249,7 @@ def _finetune_request(
         out, model = model, None
     arguments = {
         "init_from": None if model is None else str(model),
-        "tasks": [str(t) for t in tasks],
+        "tasks": tasks,
         "data": None if data is None else str(data),
     }
     specified: Mapping[str, Any] = merge({"run": {k: v for k, v in arguments.items() if v}}, parse_overrides(overrides))
@@ -289,5 +292,5 @@ def _learning_rate(specified: Mapping[str, Any]) -> dict[str, Any]:
     return {"optim": {"lr": lr}}
 
 
-def _run_name(model: Path | None, tasks: Sequence[str | Path]) -> str:
+def _run_name(model: Path | None, tasks: Sequence[str]) -> str:
     return "-".join([*([model.name] if model is not None else []), *(Path(t).stem for t in tasks)]) or "finetune"

@@ -16,6 +16,7 @@ from firstlight.stages.process_clock import process_start
 from firstlight.stages.request import pretrain_request
 from firstlight.stages.settings import PretrainSettings
 from firstlight.train import FitResult, TrainContext, ValidationResult
+from firstlight.types import Paths, as_list
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,14 +101,14 @@ class PretrainRecipe(Recipe[PretrainSettings, PretrainArtifacts, PretrainResult]
 
 
 def pretrain(
-    corpus: Sequence[str] = (),
+    corpus: Paths = (),
     *,
     out: str | Path | None = None,
     preset: str | None = None,
     init_from: str | None = None,
     resume: bool = False,
     restart: bool = False,
-    overrides: Sequence[str] = (),
+    overrides: str | Sequence[str] = (),
 ) -> PretrainResult:
     """Train a GPT on a corpus, a token store or a RUN.toml, into a run directory.
 
@@ -127,24 +128,24 @@ def pretrain(
     recipe = PretrainRecipe()
     request = pretrain_request(
         recipe,
-        corpus,
+        as_list(corpus),
         out=None if out is None else Path(out),
         preset_name=preset,
         init_from=init_from,
         resume=resume,
         restart=restart,
-        overrides=overrides,
+        overrides=as_list(overrides),
     )
     return run_recipe(recipe, request, process_start=started, write_report=write_report)
 
 
 def dry_run(
-    corpus: Sequence[str] = (),
+    corpus: Paths = (),
     *,
     out: str | Path | None = None,
     preset: str | None = None,
     init_from: str | None = None,
-    overrides: Sequence[str] = (),
+    overrides: str | Sequence[str] = (),
 ) -> Plan:
     """Check everything that ``pretrain`` checks, take a few steps in memory, and return the plan; write nothing.
 
@@ -154,11 +155,11 @@ def dry_run(
     recipe = PretrainRecipe()
     request = pretrain_request(
         recipe,
-        corpus,
+        as_list(corpus),
         out=None if out is None else Path(out),
         preset_name=preset,
         init_from=init_from,
         resume=False,
-        overrides=overrides,
+        overrides=as_list(overrides),
     )
     return plan_dry_run(recipe, request.settings)

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from firstlight.stages.pretrain import PretrainResult, pretrain
+from firstlight.types import Paths, as_list
 
 CORPUS = ("python-docs", "python-code")
 PRESET = "quickstart"
 
 
 def quickstart(
-    corpus: Sequence[str] = (), *, out: str | Path = "runs/quickstart", overrides: Sequence[str] = ()
+    corpus: Paths = (), *, out: str | Path = "runs/quickstart", overrides: str | Sequence[str] = ()
 ) -> PretrainResult:
     """Train a small GPT on Python's own documentation and source code, or on ``corpus``.
 
@@ -21,4 +22,4 @@ def quickstart(
         out: the run directory.
         overrides: settings as ``key=value``.
     """
-    return pretrain(list(corpus) or list(CORPUS), out=out, preset=PRESET, resume=True, overrides=overrides)
+    return pretrain(as_list(corpus) or CORPUS, out=out, preset=PRESET, resume=True, overrides=overrides)

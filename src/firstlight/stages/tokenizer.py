@@ -11,6 +11,7 @@ from firstlight.errors import TokenizerError, UsageError
 from firstlight.files import check_output
 from firstlight.stages.tokenizer_cache import CACHE_KEY, cache_key, load_cached, save_cached, train_on_corpus
 from firstlight.tokenizer import Tokenizer, TokenizerSettings
+from firstlight.types import Paths, as_list
 
 
 class TokenizerTrainSettings(Settings):
@@ -62,7 +63,7 @@ class CompareResult:
 
 
 def train(
-    corpus: Sequence[str], *, out: str | Path, overrides: Sequence[str] = (), overwrite: bool = False
+    corpus: Paths, *, out: str | Path, overrides: str | Sequence[str] = (), overwrite: bool = False
 ) -> TokenizerSummary:
     """Train a tokenizer on a corpus and save it.
 
@@ -79,7 +80,7 @@ def train(
     settings = resolve(TokenizerTrainSettings, parse_overrides(overrides))
     if settings.tokenizer.path is not None:
         raise UsageError("a tokenizer is trained or loaded, not both", where="tokenizer.path", fix="Leave it out.")
-    folder, opened = _folder(out, overwrite), open_corpus(list(corpus), settings.corpus)
+    folder, opened = _folder(out, overwrite), open_corpus(corpus, settings.corpus)
     key = cache_key(settings.tokenizer, opened)
     trained = load_cached(folder, key)
     if trained is None:
@@ -131,17 +132,18 @@ def decode(path: str | Path, ids: Sequence[int]) -> str:
     return tokenizer.load(_existing(path)).decode(list(ids))
 
 
-def compare(paths: Sequence[str | Path], text: Sequence[str]) -> list[CompareResult]:
+def compare(paths: Paths, text: Paths) -> list[CompareResult]:
     """Encode the same text with several tokenizers.
 
     Args:
         paths: tokenizers.
         text: files, folders, globs or named corpora.
     """
+    paths = as_list(paths)
     loaded = [tokenizer.load(_existing(path)) for path in paths]
     tokens, unknown = [0] * len(loaded), [0] * len(loaded)
     characters = n_bytes = 0
-    corpus = open_corpus(list(text), CorpusSettings())
+    corpus = open_corpus(text, CorpusSettings())
     with progress.task("compare", sum(source.n_bytes for source in corpus.sources) or None, "B") as task:
         for document in corpus:
             content = str(document.content)

@@ -13,6 +13,7 @@ from firstlight.files import write_atomic
 from firstlight.finetuning import Preprocessor, compute_metrics, load_task, predict, read_tasks
 from firstlight.lm import LM
 from firstlight.stages.finetune import finetune
+from firstlight.types import Paths, as_list
 
 _N_BOOTSTRAP = 1000
 
@@ -50,7 +51,7 @@ class TransferResult:
 
 
 def transfer(
-    init_from: str | Path, tasks: Sequence[str | Path], *, out: str | Path, overrides: Sequence[str] = (), **more: Any
+    init_from: str | Path, tasks: Paths, *, out: str | Path, overrides: str | Sequence[str] = (), **more: Any
 ) -> TransferResult:
     """Fine-tune on two tasks alone, one after the other and together, and evaluate each on its validation rows.
 
@@ -68,6 +69,7 @@ def transfer(
         UsageError: not two tasks.
         FirstlightError: as ``finetune``.
     """
+    tasks, overrides = as_list(tasks), as_list(overrides)
     if len(tasks) != 2:
         raise UsageError("needs two tasks", where="transfer", found=len(tasks), expected="two TASK.toml files")
     folder, rows = Path(out), []

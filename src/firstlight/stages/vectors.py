@@ -8,6 +8,7 @@ from typing import Any
 from firstlight.config import Settings, parse_overrides, resolve
 from firstlight.corpus import CorpusSettings, open_corpus
 from firstlight.errors import UsageError
+from firstlight.types import Paths, as_list
 from firstlight.vectors import VectorSettings, check_vectors_output, read_vectors, write_vectors
 from firstlight.vectors.evaluation import (
     AnalogySection,
@@ -63,7 +64,7 @@ class VectorsEvalResult:
 
 
 def train(
-    corpus: Sequence[str], *, out: str | Path, overrides: Sequence[str] = (), overwrite: bool = False
+    corpus: Paths, *, out: str | Path, overrides: str | Sequence[str] = (), overwrite: bool = False
 ) -> VectorsTrainResult:
     """Train word vectors on a corpus and write them.
 
@@ -80,7 +81,7 @@ def train(
     path = Path(out)
     check_vectors_output(path, overwrite=overwrite)
     settings = resolve(VectorsTrainSettings, parse_overrides(overrides))
-    opened = open_corpus(list(corpus), settings.corpus)
+    opened = open_corpus(corpus, settings.corpus)
     n_bytes = sum(source.n_bytes for source in opened.sources) or None
     vectors, text_words = train_vectors(opened, settings.vectors, n_bytes=n_bytes, out=path)
     write_vectors(vectors, path, overwrite=overwrite)
@@ -92,8 +93,8 @@ def train(
 def evaluate(
     path: str | Path,
     *,
-    pairs: Sequence[str | Path] = (),
-    questions: Sequence[str | Path] = (),
+    pairs: Paths = (),
+    questions: Paths = (),
     restrict_vocab: int = 300_000,
 ) -> VectorsEvalResult:
     """Evaluate word vectors on word similarity and analogies.
@@ -108,6 +109,7 @@ def evaluate(
         UsageError: no evaluation files.
         TokenizerError: a file that cannot be read.
     """
+    pairs, questions = as_list(pairs), as_list(questions)
     if not pairs and not questions:
         raise UsageError(
             "no evaluation data", fix="Specify files: --similarity wordsim353.tsv --analogies questions-words.txt"

@@ -15,6 +15,7 @@ from firstlight.config import dump_toml, read_toml
 from firstlight.runs import RunDirectory
 from firstlight.stages.pretrain import PretrainRecipe, pretrain
 from firstlight.stages.request import pretrain_request
+from firstlight.types import as_list
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class VerifyResumeResult:
 
 
 def verify_resume(
-    settings: str | Path, *, steps: int = 20, stop_at: int = 9, overrides: Sequence[str] = ()
+    settings: str | Path, *, steps: int = 20, stop_at: int = 9, overrides: str | Sequence[str] = ()
 ) -> VerifyResumeResult:
     """Train ``steps`` steps without a stop, and again with a stop after ``stop_at`` and a resume; compare every bit.
 
@@ -58,7 +59,7 @@ def verify_resume(
     for limit in ("tokens", "epochs", "minutes", "convergence"):
         table.get("train", {}).pop(limit, None)
     common = [
-        *overrides,
+        *as_list(overrides),
         "train.checkpoint_every=0",
         "train.eval_every=0",
         "train.sample_every=0",
