@@ -15,6 +15,7 @@ from firstlight import progress
 from firstlight import tokenizer as tokenizers
 from firstlight.errors import CheckpointError, MissingExtra, TokenizerError, UsageError, nearest
 from firstlight.files import MANIFEST, changed_files, read_json_object, verify_manifest
+from firstlight.files.run_names import list_checkpoints, parse_run_path
 from firstlight.lm.save import CARD, CONFIG, GENERATION, WEIGHTS
 from firstlight.model import (
     GPT,
@@ -25,7 +26,6 @@ from firstlight.model import (
 )
 from firstlight.tokenizer import CODECS, Codec, Tokenizer
 
-_STEP = re.compile(r"step-\d{8,}")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _HUB_FILES = [
     CONFIG,
@@ -45,8 +45,9 @@ _HUB_FILES = [
 def locate(name: str | Path) -> Path:
     """Find the model directory that ``name`` refers to.
 
-    A run refers to its best checkpoint, else its latest, else its newest intact one; a checkpoint or Hugging Face
-    directory to itself; ``owner/name`` that is not a folder is downloaded from the hub.
+    A run refers to its best checkpoint, else its latest, else its newest intact one; ``RUN@STEP``, a checkpoint or a
+    Hugging Face directory, or a file in them, to that model; ``owner/name`` that is not a folder is downloaded from the
+    hub.
 
     Raises:
         UsageError: it is none of these.
@@ -58,8 +59,15 @@ def locate(name: str | Path) -> Path:
         path = path.expanduser()
     if (path / CONFIG).is_file():
         return path
-    if (path / "checkpoints").is_dir() or (path / "run.toml").is_file():
-        return _checkpoint_of(path)
+    found = parse_run_path(path)
+    if found.checkpoint is not None:
+        if problems := _problems(found.checkpoint):
+            raise CheckpointError(problems[0], fix=f"Use another checkpoint of {found.run}.")
+        return found.checkpoint
+    if found.run is not None or (path / "run.toml").is_file():
+        return _checkpoint_of(found.run or path)
+    if _is_model_file(path) and (path.parent / CONFIG).is_file():
+        return path.parent
     if path.exists():
         raise UsageError(
             "not a model",
@@ -76,14 +84,13 @@ def locate(name: str | Path) -> Path:
     )
 
 
+def _is_model_file(path: Path) -> bool:
+    return path.is_file() and (path.name in (CONFIG, GENERATION) or ".safetensors" in path.suffixes)
+
+
 def _checkpoint_of(run: Path) -> Path:
-    folder = run / "checkpoints"
-    pointers = [file for name in ("best", "latest") if (file := run / name).is_file()]
-    names = [file.read_text("utf-8", "replace").strip() for file in pointers]
-    named = [folder / name for name in names if _STEP.fullmatch(name)]  # a name with a path in it leads elsewhere
-    steps = [p for p in folder.glob("step-*") if p.name.removeprefix("step-").isdecimal()]
-    newest = sorted(steps, key=lambda p: int(p.name.removeprefix("step-")), reverse=True)
-    for checkpoint in dict.fromkeys([*named, *newest]):
+    named = [parse_run_path(run / name).checkpoint for name in ("best", "latest")]
+    for checkpoint in dict.fromkeys([*filter(None, named), *list_checkpoints(run)]):
         problems = _problems(checkpoint)
         if not problems:
             return checkpoint
