@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from firstlight.cli.arguments import RestartOption, check_resume, map_errors_to_options, split_arguments
+from firstlight.cli.arguments import (
+    OverwriteOption,
+    RestartOption,
+    check_resume,
+    map_errors_to_options,
+    split_arguments,
+)
 from firstlight.cli.output import (
     JsonOption,
     format_stop_reason,
@@ -17,6 +23,7 @@ from firstlight.cli.output import (
 )
 from firstlight.config import parse_overrides
 from firstlight.errors import UsageError
+from firstlight.files import is_stream
 
 if TYPE_CHECKING:
     from firstlight.finetuning.probe import ProbeResult
@@ -113,8 +120,13 @@ def predict(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="A file of JSON lines; an interrupted one is continued.", show_default=False),
+        typer.Option(
+            "--out",
+            help="A file of JSON lines; one that an interrupted command has left is continued.",
+            show_default=False,
+        ),
     ] = None,
+    overwrite: OverwriteOption = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
 ) -> None:
     """Predict the labels of the rows of a file.
@@ -127,11 +139,12 @@ def predict(
 
     count = 0
     with map_errors_to_options({"hardware.device": "--device"}):
-        for result in stage(run, file, task=task, out=out, device=device, settings=parse_overrides(arguments or [])):
+        changes = parse_overrides(arguments or [])
+        for result in stage(run, file, task=task, out=out, device=device, settings=changes, overwrite=overwrite):
             count += 1
             if out is None:
                 print(json.dumps(result.to_json(), ensure_ascii=False))
-    if out is not None:
+    if out is not None and not is_stream(out):
         print(f"{out}: {count:,} rows predicted")
 
 

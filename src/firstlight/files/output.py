@@ -112,11 +112,18 @@ def _is_linked(source: Path, target: Path) -> bool:
     return True
 
 
-def _copy_to_stream(file: BinaryIO, path: Path) -> None:
+def open_stream(path: Path) -> BinaryIO:
+    """Open a pipe, a device or standard output for writing; it appends, where the shell opened a file for it."""
     if path == STDOUT:
         sys.stdout.flush()
-        shutil.copyfileobj(file, sys.stdout.buffer)
-        sys.stdout.buffer.flush()
-        return
-    with path.open("ab") as stream:  # appends, where standard output was redirected to a file
-        shutil.copyfileobj(file, stream)
+        return sys.stdout.buffer
+    with storage_errors(path):
+        return path.open("ab")
+
+
+def _copy_to_stream(file: BinaryIO, path: Path) -> None:
+    stream = open_stream(path)
+    shutil.copyfileobj(file, stream)
+    stream.flush()
+    if path != STDOUT:
+        stream.close()

@@ -1,19 +1,19 @@
 """``predict``: labels and probabilities for the rows of a file, by a fine-tuned model."""
 
+import hashlib
 import itertools
 import json
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from firstlight import parallel, progress
 from firstlight.errors import UnknownName, UsageError
-from firstlight.files import storage_errors
+from firstlight.files import sha256
 from firstlight.files.run_layout import TASKS
 from firstlight.finetuning import (
-    Example,
     Preprocessor,
     TaskSpec,
     change_spec,
@@ -23,10 +23,13 @@ from firstlight.finetuning import (
     read_unlabelled,
 )
 from firstlight.finetuning import predict as predict_rows
+from firstlight.finetuning.folders import list_inside
 from firstlight.lm import LM
+from firstlight.stages.predictions_file import PredictionsFile
 
 _CHUNK_ROWS, _CHUNK_PROBABILITIES = 512, 1 << 18  # between two writes
-_LINE_START = b'{"where": '
+# Settings of a task's own files, which another file does not have.
+_NOT_USED = ("folder", "train", "valid", "test")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +57,13 @@ def predict(
     out: str | Path | None = None,
     device: str = "auto",
     settings: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
 ) -> Iterator[PredictResult]:
     """Predict the label of every row of a file, in its order.
 
     Where the task drops rows without text, their predictions are null. With ``out`` every result is also written to
-    that file as a line of JSON. Rows whose line is there already are skipped, so that an interrupted command can be
-    resumed.
+    that file as a line of JSON, and hashes of model, task and input to ``OUT.meta.json``. An interrupted command can be
+    resumed: where the hashes are equal, rows whose line is there already are skipped.
 
     Args:
         run: a fine-tuned run, or a checkpoint of one.
@@ -68,9 +72,11 @@ def predict(
         out: a file of JSON lines.
         device: auto, cpu, cuda, cuda:N or mps.
         settings: settings of the task to override, such as ``{"columns": {"text": "review"}}``.
+        overwrite: start again if ``out`` exists.
 
     Raises:
-        UsageError: the model is not fine-tuned or its task has no labels; or ``out`` holds other lines.
+        UsageError: the model is not fine-tuned or its task has no labels; or ``out`` exists, and
+            was made from something else.
         UnknownName: there is no such task.
         CorpusError: a row cannot be read.
     """
@@ -82,15 +88,18 @@ def predict(
     assert lm.tokenizer is not None, "a fine-tuned model has one"
     preprocess = Preprocessor(spec, lm.tokenizer, lm.config.block_size)
     rows = read_unlabelled(spec, Path(file))
-    target = None if out is None else Path(out)
-    if target is not None:
-        _skip_written(rows, target, Path(file))
     head = head_of(spec)
     assert head is not None, "_spec chooses among tasks with a head"
     no_prediction: dict[str, Any] = dict.fromkeys(head.prediction_keys)
+    made_from = _made_from(lm, spec, Path(file)) if out is not None else {}
     n_empty = 0
     n_rows = max(1, min(_CHUNK_ROWS, _CHUNK_PROBABILITIES // max(1, len(spec.labels))))
-    with progress.task("predict", None, "rows") as progress_bar:
+    with (
+        nullcontext() if out is None else PredictionsFile(Path(out), made_from, overwrite=overwrite) as target,
+        progress.task("predict", None, "rows") as progress_bar,
+    ):
+        if target is not None:
+            target.skip_written(rows)
         while chunk := list(itertools.islice(rows, n_rows)):
             predictions = iter(
                 predict_rows(lm.model, spec, preprocess([row for row in chunk if row.texts]), device_context)
@@ -101,7 +110,7 @@ def predict(
             ]
             n_empty += sum(not row.texts for row in chunk)
             if target is not None:
-                _append(target, results)
+                target.append([result.to_json() for result in results])
             progress_bar.advance(len(chunk))
             yield from results
     if n_empty:
@@ -129,51 +138,24 @@ def _spec(lm: LM, run: str | Path, task: str | None) -> TaskSpec:
     return labelled[task] if task is not None else next(iter(labelled.values()))
 
 
-def _append(out: Path, results: list[PredictResult]) -> None:
-    with storage_errors(out), out.open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(result.to_json(), ensure_ascii=False) + "\n" for result in results)
-        file.flush()
-        os.fsync(file.fileno())
+def _made_from(lm: LM, spec: TaskSpec, file: Path) -> dict[str, Any]:
+    """Return what determines the predictions: hashes of the model, of the task with its settings, and of the input."""
+    assert lm.source is not None
+    table = spec.model_dump(mode="json")
+    for name in _NOT_USED:
+        table["data"].pop(name, None)
+    inputs = list_inside(file, spec.data) if file.is_dir() else [file]
+    is_readable_again = all(path.is_file() for path in inputs)  # not a pipe
+    return {
+        "model": _hash_files(lm.source, [path for path in sorted(lm.source.iterdir()) if path.is_file()]),
+        "task": hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest(),
+        "input": _hash_files(file, inputs) if is_readable_again else None,
+    }
 
 
-def _skip_written(rows: Iterator[Example], out: Path, file: Path) -> None:
-    """Skip the rows whose whole line is in ``out`` already, and remove a truncated line from it.
-
-    Raises:
-        UsageError: its lines are not predictions for this file's rows.
-    """
-    if not out.is_file():
-        return
-    n, end, last, truncated = 0, 0, b"", b""
-    with storage_errors(out), out.open("rb") as lines:
-        for line in lines:
-            if line.endswith(b"\n"):
-                n, end, last = n + 1, end + len(line), line
-            else:
-                truncated = line
-    row = next(itertools.islice(rows, n - 1, None), None) if n else None
-    # Folders are left out: the same file may have been named relative to another one.
-    found, expected = _location(last) if n else None, None if row is None else Path(row.where).name
-    if found == expected and not truncated.startswith(_LINE_START[: len(truncated)]):
-        n, found, expected = n + 1, _location(truncated), None
-    if found != expected:
-        raise UsageError(
-            f"contains lines that are not predictions for {file}",
-            where=f"{out}:{n}",
-            found=found,
-            expected=expected or "no such line",
-            fix="Choose another --out, or remove that file.",
-        )
-    if truncated:
-        with storage_errors(out), out.open("r+b") as lines:
-            lines.truncate(end)
-    if n:
-        progress.notice(f"{out} contains {n:,} rows already: continuing after them")
-
-
-def _location(line: bytes) -> str:
-    """Return the file and line that a line of predictions is about, or its start if it is not one."""
-    try:
-        return Path(json.loads(line)["where"]).name
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return line[:60].decode("utf-8", "replace").strip()
+def _hash_files(root: Path, files: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in files:
+        name = "" if path == root else path.relative_to(root).as_posix()
+        digest.update(name.encode() + b"\0" + sha256(path).encode())
+    return digest.hexdigest()
