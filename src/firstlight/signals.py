@@ -148,6 +148,12 @@ def default_action() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def deliver_again(name: str) -> None:
+    """Raise a signal that ended a run once more, unless our command line reports it: the caller has not seen it."""
+    if not _installed.is_set() and threading.current_thread() is threading.main_thread():
+        signal.raise_signal(getattr(signal, name))
+
+
 def uninstall() -> None:
     """Restore the system's handling of signals, for the end of the process."""
     _reported.set()

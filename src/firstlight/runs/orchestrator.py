@@ -20,6 +20,7 @@ from firstlight.runs.compatibility import check_fixed_settings, code_hash, fixed
 from firstlight.runs.directory import RunDirectory, read_json_object, write_json
 from firstlight.runs.recipe import Recipe, RunResult
 from firstlight.runs.request import Request
+from firstlight.signals import deliver_again
 from firstlight.train import TrainContext, fit, read_trainer_state, restore
 
 S = TypeVar("S", bound=Settings)
@@ -35,6 +36,9 @@ def run_recipe(
 ) -> R:
     """Train, or resume, the run that is requested.
 
+    A signal ends training after the current step. In a program that is not our command line it is delivered again when
+    the run has been saved: Ctrl-C raises ``KeyboardInterrupt``, and the program's own handlers see the others.
+
     Args:
         recipe: the kind of run.
         request: its directory and settings.
@@ -44,6 +48,15 @@ def run_recipe(
     Raises:
         FirstlightError: bad input, or a run that cannot continue.
     """
+    result = _run(recipe, request, process_start, write_report)
+    if result.interrupted_by is not None:
+        deliver_again(result.interrupted_by)
+    return result
+
+
+def _run(
+    recipe: Recipe[S, A, R], request: Request[S], process_start: float, write_report: Callable[[Path], object]
+) -> R:
     device_context = parallel.resolve_hardware(request.settings.hardware)  # type: ignore[attr-defined]  # of every recipe
     parallel.init_distributed(device_context)
     main = parallel.is_main_process(device_context)
