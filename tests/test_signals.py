@@ -1,9 +1,11 @@
 """Signals outside and inside training."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -89,3 +91,52 @@ def test_the_default_action_is_that_of_the_embedding_program_without_installed_h
     before = signal.getsignal(signal.SIGTERM)
     with signals.default_action():
         assert signal.getsignal(signal.SIGTERM) is before
+
+
+TWICE = """
+import os, signal, time
+from rich.console import Console
+from rich.progress import Progress
+from firstlight.signals import StopSignals
+with Progress(console=Console(stderr=True)) as bars, StopSignals():
+    bars.add_task("train")
+    print("ready", flush=True)
+    while True:
+        time.sleep(0.05)
+"""
+
+
+def test_a_second_ctrl_c_ends_at_once_and_shows_the_cursor() -> None:
+    import pty
+
+    terminal, other = pty.openpty()
+    shown: list[bytes] = []
+    reader = threading.Thread(target=_read_all, args=(terminal, shown), daemon=True)
+    reader.start()
+    process = subprocess.Popen(
+        [sys.executable, "-c", TWICE],
+        stdout=subprocess.PIPE,
+        stderr=other,
+        text=True,
+        env={**os.environ, "TERM": "xterm"},
+    )
+    os.close(other)
+    try:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        for _ in range(2):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.3)
+        assert process.wait(timeout=10) == 130
+    finally:
+        process.kill()
+        process.communicate(timeout=10)
+    reader.join(10)
+    os.close(terminal)
+    found = b"".join(shown)
+    assert found.rindex(b"\x1b[?25h") > found.rindex(b"\x1b[?25l")
+
+
+def _read_all(terminal: int, shown: list[bytes]) -> None:
+    with contextlib.suppress(OSError):  # Linux's answer once the other side is closed
+        while piece := os.read(terminal, 1 << 16):
+            shown.append(piece)

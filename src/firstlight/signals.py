@@ -9,6 +9,7 @@ A signal that is ignored when the process starts stays ignored, as ``nohup`` and
 
 import contextlib
 import os
+import select
 import signal
 import threading
 import time
@@ -68,6 +69,7 @@ class StopSignals:
         del frame
         if self.name is not None:
             if number == signal.SIGINT:
+                _show_cursor()
                 os._exit(130)  # at once, without clean-up: checkpoints are intact at any moment
             return
         self.name = signal.Signals(number).name
@@ -159,6 +161,14 @@ def uninstall() -> None:
     _reported.set()
     for number in _unignored_signals():
         signal.signal(number, signal.SIG_DFL)
+
+
+def _show_cursor() -> None:
+    """Show the cursor of the terminal, which a progress bar has hidden; safe within a signal handler."""
+    with contextlib.suppress(OSError, ValueError):
+        # A terminal that is stopped (Ctrl-S) would block.
+        if os.isatty(2) and select.select([], [2], [], 0)[1]:
+            os.write(2, b"\x1b[?25h\n")
 
 
 def _unignored_signals() -> list[signal.Signals]:
