@@ -100,7 +100,7 @@ from rich.progress import Progress
 from firstlight.signals import StopSignals
 with Progress(console=Console(stderr=True)) as bars, StopSignals():
     bars.add_task("train")
-    print("ready", flush=True)
+    os.write(1, b"ready\\n")  # rich redirects print
     while True:
         time.sleep(0.05)
 """
