@@ -3,7 +3,6 @@
 import dataclasses
 import errno
 import json
-import math
 import os
 import shlex
 import sys
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from firstlight.errors import Interrupted, StorageError, escape
+from firstlight.files import finite_json
 
 if TYPE_CHECKING:
     from firstlight.runs import RunResult
@@ -77,9 +77,7 @@ def to_plain(value: Any) -> Any:
         return [to_plain(item) for item in value]
     if isinstance(value, Path):
         return str(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
+    return finite_json(value)
 
 
 def print_pairs(rows: Mapping[str, object]) -> None:

@@ -22,7 +22,7 @@ from firstlight.files.atomic import (
 )
 from firstlight.files.bounded_reader import BoundedReader
 from firstlight.files.cache import cache_dir, is_known_intact, remember_intact
-from firstlight.files.json_file import read_json, read_json_object
+from firstlight.files.json_file import finite_json, read_json, read_json_object
 from firstlight.files.limits import Limits
 from firstlight.files.manifest import (
     MANIFEST,
@@ -46,6 +46,7 @@ __all__ = [
     "atomic_file",
     "cache_dir",
     "changed_files",
+    "finite_json",
     "is_known_intact",
     "is_temporary",
     "iter_fields",

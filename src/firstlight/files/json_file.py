@@ -1,7 +1,11 @@
-"""Read JSON files that may be damaged or made to harm: whatever is wrong with one is one error that names it."""
+"""Read JSON files that may be damaged or made to harm: whatever is wrong with one is one error that names it.
+
+What is written is JSON too, which has no NaN and no infinity.
+"""
 
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,3 +55,14 @@ def read_json_object(path: Path, error: type[Failure]) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise error("is not a JSON object", where=path)
     return table
+
+
+def finite_json(value: Any) -> Any:
+    """Replace numbers that JSON does not have by the strings NaN, Infinity and -Infinity, in objects and lists too."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, Mapping):
+        return {key: finite_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite_json(item) for item in value]
+    return value

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from firstlight.errors import CorpusError
 from firstlight.files import sha256
 from firstlight.files.tables import TRUNCATED
 from firstlight.finetuning.columns import read_column
-from firstlight.finetuning.examples import Example, RawExample
+from firstlight.finetuning.examples import EncodedExample, Example, RawExample
 from firstlight.finetuning.folders import list_inside
 from firstlight.finetuning.kinds import EmptyTextError, head_of, kind_of
 from firstlight.finetuning.kinds.labels import label_text
@@ -24,6 +24,7 @@ from firstlight.store import permute, round_keys
 
 _MAX_LISTED = 3
 _NO_LABEL = ("nan", "none", "null", "n/a", "na")
+_Row = TypeVar("_Row", Example, EncodedExample)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class TaskData:
         train, valid, test: rows; test may be empty.
         notes: remarks about the data, for people.
         fingerprint: SHA-256 of everything that decides the rows.
+        valid_seed: of drawing the validation rows from the training rows; None where they are of other files.
     """
 
     spec: TaskSpec
@@ -43,6 +45,7 @@ class TaskData:
     test: list[Example]
     notes: list[str]
     fingerprint: str
+    valid_seed: int | None = None
 
 
 def load_task(spec: TaskSpec, *, seed: int) -> TaskData:
@@ -71,6 +74,7 @@ def load_task(spec: TaskSpec, *, seed: int) -> TaskData:
     if spec.max_train_rows is not None and spec.max_train_rows < len(train):
         order = permute(np.arange(spec.max_train_rows), len(train), round_keys(seed, "rows", spec.name))
         train = [train[i] for i in sorted(order.tolist())]
+    drawn = valid is None
     if valid is None:
         train, valid = split(train, spec.valid_ratio, seed)
         if not valid:
@@ -83,7 +87,7 @@ def load_task(spec: TaskSpec, *, seed: int) -> TaskData:
             )
         notes.append(f"{len(valid):,} training rows became validation rows, in proportion to their labels")
     notes += _describe(spec, train, valid, test)
-    return TaskData(spec, train, valid, test, notes, _fingerprint(spec, seed))
+    return TaskData(spec, train, valid, test, notes, _fingerprint(spec, seed), seed if drawn else None)
 
 
 def read_unlabelled(spec: TaskSpec, path: Path) -> Iterator[Example]:
@@ -110,7 +114,7 @@ def read_unlabelled(spec: TaskSpec, path: Path) -> Iterator[Example]:
         yield Example(texts, None, where, roles)
 
 
-def split(rows: Sequence[Example], ratio: float, seed: int) -> tuple[list[Example], list[Example]]:
+def split(rows: Sequence[_Row], ratio: float, seed: int) -> tuple[list[_Row], list[_Row]]:
     """Take a fraction of each label's rows, at least one of those with two or more, as validation rows."""
     groups: dict[Any, list[int]] = {}
     for i, row in enumerate(rows):

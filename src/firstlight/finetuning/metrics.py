@@ -1,7 +1,7 @@
 """Predictions of a fine-tuned model, and the metrics of its tasks."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -156,9 +156,8 @@ def compute_metrics(
     head = _head(spec)
     labels, predicted = [r.label for r in rows], [p.label for p in predictions]
     true, guess = (_stack(values, per_token=head.is_per_token) for values in (labels, predicted))
-    reported = head.reported_metrics(spec)
-    own = reported[0] if spec.metric == "auto" else spec.metric
-    values = {name: head.metrics[name](guess, true) for name in dict.fromkeys([own, *reported])}
+    own = main_metric(spec)
+    values = {name: head.metrics[name](guess, true) for name in dict.fromkeys([own, *head.reported_metrics(spec)])}
     low, high = math.nan, math.nan
     if n_bootstrap:
         low, high = bootstrap_interval(head.metrics[own], guess, true, n_bootstrap=n_bootstrap)
@@ -178,6 +177,21 @@ def compute_metrics(
         calibration=calibrated,
         worst=[] if head.is_per_token else _worst(spec, head, rows, predictions),
     )
+
+
+def main_metric(spec: TaskSpec) -> str:
+    """Name the metric of a task that selects the best checkpoint; ``loss`` where it has no head."""
+    head = head_of(spec)
+    if head is None:
+        return "loss"
+    return head.reported_metrics(spec)[0] if spec.metric == "auto" else spec.metric
+
+
+def criterion_name(specs: Iterable[TaskSpec]) -> str:
+    """Name what selects the best checkpoint of a run on several tasks: the mean of the metrics of those with a head."""
+    names = [main_metric(spec) for spec in specs if head_of(spec) is not None]
+    different = " and ".join(dict.fromkeys(names))
+    return "loss" if not names else different if len(names) == 1 else f"mean {different}"
 
 
 def format_label(spec: TaskSpec, label: Any) -> Any:

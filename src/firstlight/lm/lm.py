@@ -175,8 +175,7 @@ class LM:
             UsageError: this model has no tokenizer.
         """
         tokenizer, V = self._require_tokenizer(), self.config.vocab_size or 0
-        first = tokenizer.eot_id if tokenizer.bos_id is None else tokenizer.bos_id
-        return next(i for i in [first, *tokenizer.encode("\n")[:1], 0] if i < V)
+        return next(i for i in [tokenizer.start_id, *tokenizer.encode("\n")[:1], 0] if i < V)
 
     def _require_tokenizer(self) -> Tokenizer:
         if self.tokenizer is None:

@@ -130,7 +130,7 @@ class FinetuneRecipe(Recipe[FinetuneSettings, FinetuneArtifacts, FinetuneResult]
             report=run.report if main else None,
         )
         if main:
-            notes = {name: data.notes for name, data in artifacts.tasks.items()}
+            notes = {name: [*data.notes, *artifacts.rows[name].notes] for name, data in artifacts.tasks.items()}
             tables = {"tasks": result.valid, "test": result.test, "forgetting": forgetting, "notes": notes}
             write_json(run.evaluation_file, tables)
         return result

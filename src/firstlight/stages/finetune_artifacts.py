@@ -4,7 +4,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from firstlight import progress
 from firstlight.errors import UsageError
@@ -13,11 +12,11 @@ from firstlight.finetuning import (
     EXTRACT,
     PAD,
     START,
-    EncodedExample,
-    Preprocessor,
+    EncodedTask,
     TaskData,
     TaskSpec,
     chat_template,
+    encode_task,
     head_of,
     kind_of,
     load_task,
@@ -32,8 +31,6 @@ from firstlight.stages.evaluate import find_token_store
 from firstlight.stages.finetune_settings import FinetuneSettings
 from firstlight.store import TokenStore
 from firstlight.tokenizer import Tokenizer
-
-Splits = tuple[list[EncodedExample], list[EncodedExample], list[EncodedExample]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +49,14 @@ class FinetuneArtifacts:
         init_model: the pre-trained model.
         tokenizer: with the tokens that the tasks add.
         tasks: the examples of each task, by name.
-        rows: the tokenized rows of each task: (train, valid, test), by name.
+        rows: the tokenized rows of each task, by name.
         store: the token store that the model was pre-trained on, if it is there.
     """
 
     init_model: InitModel
     tokenizer: Tokenizer
     tasks: dict[str, TaskData]
-    rows: dict[str, Splits]
+    rows: dict[str, EncodedTask]
     store: TokenStore | None
 
     @property
@@ -95,8 +92,11 @@ def prepare_artifacts(run: RunDirectory, settings: FinetuneSettings) -> Finetune
     assert init_lm.source is not None, "it was read from there"
     tokenizer = _extend_tokenizer(init_lm.tokenizer, specs, settings)
     tasks = {spec.name: load_task(spec, seed=settings.run.seed) for spec in specs}
-    rows = {name: _tokenize(data, tokenizer, init_lm.config.block_size) for name, data in tasks.items()}
+    rows = {name: encode_task(data, tokenizer, init_lm.config.block_size) for name, data in tasks.items()}
     init_model = InitModel(init_lm.config, init_lm.source)
+    for name, data in tasks.items():
+        for note in [*data.notes, *rows[name].notes]:
+            progress.notice(f"{name}: {note}")
     return FinetuneArtifacts(init_model, tokenizer, tasks, rows, find_token_store(init_lm, needed=False))
 
 
@@ -115,31 +115,33 @@ def _read_specs(run: RunDirectory, settings: FinetuneSettings) -> list[TaskSpec]
 
 
 def _extend_tokenizer(tokenizer: Tokenizer, specs: Sequence[TaskSpec], settings: FinetuneSettings) -> Tokenizer:
-    """Add the special tokens of the tasks, and a chat template if one of them is a chat."""
-    table, kinds = settings.finetune, [kind_of(spec) for spec in specs]
+    """Add the special tokens of the tasks, what transformers needs to encode as they do, and a chat template."""
+    table, kinds, needed = settings.finetune, [kind_of(spec) for spec in specs], special_tokens(specs)
     uses_adapter = table.adapter.kind != "none"
     is_new = table.special_tokens == "new" or (table.special_tokens == "auto" and not uses_adapter)
-    added = special_tokens(specs) if is_new else []
-    around = (START, DELIMITER, EXTRACT) if is_new else (tokenizer.eot,) * 3
-    kept: dict[str, Any] = {"pad_token": PAD} if PAD in added else {}
+    added = needed if is_new else [PAD] if PAD in needed and not _has_pad(tokenizer) else []
+    around = (START, DELIMITER, EXTRACT) if is_new else (_start_token(tokenizer), tokenizer.eot, tokenizer.eot)
     single = len(specs) == 1 and kinds[0].sequence_classification
-    extended = tokenizer.with_special_tokens(added, template=around if single else None, extra_config=kept)
-    is_chat = any(kind.inputs.is_chat for kind in kinds)
-    return (
-        extended.with_special_tokens([], extra_config={"chat_template": chat_template(extended)})
-        if is_chat
-        else extended
+    # Rows of texts and chats begin with end-of-text where the tokenizer adds nothing; then prompts must, too.
+    has_texts = any(head_of(spec) is None for spec in specs)
+    extended = tokenizer.with_special_tokens(
+        added,
+        template=around if single else None,
+        bos=tokenizer.eot if has_texts and tokenizer.bos_id is None else None,
+        extra_config={"pad_token": PAD} if PAD in added else {},
     )
+    if not any(kind.inputs.is_chat for kind in kinds):
+        return extended
+    template = chat_template(extended)
+    if tokenizer.chat_template not in (None, template):
+        progress.notice("the chat template of the model is replaced by that of the format that it is fine-tuned on")
+    return extended.with_special_tokens([], extra_config={"chat_template": template})
 
 
-def _tokenize(data: TaskData, tokenizer: Tokenizer, block_size: int) -> Splits:
-    preprocess = Preprocessor(data.spec, tokenizer, block_size)
-    splits = preprocess(data.train), preprocess(data.valid), preprocess(data.test)
-    for note in data.notes:
-        progress.notice(f"{data.spec.name}: {note}")
-    if preprocess.n_truncated:
-        progress.notice(
-            f"{data.spec.name}: {preprocess.n_truncated:,} inputs longer than {block_size} tokens were truncated "
-            f"(truncation = {data.spec.truncation})"
-        )
-    return splits
+def _has_pad(tokenizer: Tokenizer) -> bool:
+    """Whether padding differs from the last token of a row, by which transformers finds where a text ends."""
+    return tokenizer.pad_id is not None and tokenizer.pad_id != tokenizer.eot_id
+
+
+def _start_token(tokenizer: Tokenizer) -> str:
+    return tokenizer.tokens()[tokenizer.start_id]

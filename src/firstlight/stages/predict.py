@@ -2,18 +2,22 @@
 
 import itertools
 import json
+import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from firstlight import parallel, progress
-from firstlight.errors import UnknownName, UsageError
+from firstlight.errors import CheckpointError, UnknownName, UsageError
 from firstlight.files import storage_errors
 from firstlight.files.run_layout import TASKS
 from firstlight.finetuning import (
     Example,
+    Prediction,
     Preprocessor,
     TaskSpec,
     change_spec,
@@ -92,9 +96,10 @@ def predict(
     n_rows = max(1, min(_CHUNK_ROWS, _CHUNK_PROBABILITIES // max(1, len(spec.labels))))
     with progress.task("predict", None, "rows") as progress_bar:
         while chunk := list(itertools.islice(rows, n_rows)):
-            predictions = iter(
-                predict_rows(lm.model, spec, preprocess([row for row in chunk if row.texts]), device_context)
-            )
+            labelled = [row for row in chunk if row.texts]
+            found = predict_rows(lm.model, spec, preprocess(labelled), device_context)
+            _check_finite(found, labelled, run)
+            predictions = iter(found)
             results = [
                 PredictResult(row.where, format_prediction(spec, next(predictions)) if row.texts else no_prediction)
                 for row in chunk
@@ -106,6 +111,8 @@ def predict(
             yield from results
     if n_empty:
         progress.notice(f"{n_empty:,} rows without text are labelled null (data.on_empty = {spec.data.on_empty!r})")
+    for note in preprocess.describe_long_rows():
+        progress.notice(f"{file}: {note}")
 
 
 def _spec(lm: LM, run: str | Path, task: str | None) -> TaskSpec:
@@ -127,6 +134,15 @@ def _spec(lm: LM, run: str | Path, task: str | None) -> TaskSpec:
             fix="Name one with --task." if labelled else "Use it to generate text: firstlight generate RUN",
         )
     return labelled[task] if task is not None else next(iter(labelled.values()))
+
+
+def _check_finite(predictions: Sequence[Prediction], rows: Sequence[Example], run: str | Path) -> None:
+    for prediction, row in zip(predictions, rows, strict=True):
+        score = prediction.label if isinstance(prediction.label, float) else 0.0
+        if not (math.isfinite(score) and np.isfinite(prediction.probabilities).all()):
+            raise CheckpointError(
+                "the model's outputs are not finite", where=run, found=f"at {row.where}", fix="Use another checkpoint."
+            )
 
 
 def _append(out: Path, results: list[PredictResult]) -> None:

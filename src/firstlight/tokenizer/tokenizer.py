@@ -85,6 +85,11 @@ class Tokenizer:
         return None if name is None else self.token_to_id(name)
 
     @property
+    def start_id(self) -> int:
+        """The id that precedes the first token of a text: beginning-of-text, else end-of-text of the text before."""
+        return self.eot_id if self.bos_id is None else self.bos_id
+
+    @property
     def definition(self) -> dict[str, Any]:
         """The parsed tokenizer.json."""
         return self._json
@@ -207,6 +212,7 @@ class Tokenizer:
         tokens: list[str],
         *,
         template: tuple[str, str, str] | None = None,
+        bos: str | None = None,
         extra_config: Mapping[str, Any] | None = None,
     ) -> "Tokenizer":
         """Create a tokenizer with further special tokens, which never match text.
@@ -215,6 +221,7 @@ class Tokenizer:
             tokens: appended to the vocabulary; tokens that it already has keep their ids.
             template: tokens that transformers adds before a text, between two texts, and at the end; ``encode`` here
                 never adds them.
+            bos: instead of ``template``, the token that transformers adds before a text, which becomes ``bos_id``.
             extra_config: further keys of tokenizer_config.json.
         """
         inner = tokenizers.Tokenizer.from_str(self._inner.to_str())
@@ -226,7 +233,20 @@ class Tokenizer:
                 pair=[start, "$A", between, "$B", end],
                 special_tokens=[(token, inner.token_to_id(token)) for token in dict.fromkeys(template)],
             )
+        elif bos is not None:
+            inner.post_processor = tokenizers.processors.TemplateProcessing(
+                single=[bos, "$A"], pair=[bos, "$A", "$B"], special_tokens=[(bos, inner.token_to_id(bos))]
+            )
         return Tokenizer(inner, eot=self.eot, unk=self.unk, extra_config={**self._extra_config, **(extra_config or {})})
+
+    @cached_property
+    def after_special(self) -> "Tokenizer":
+        """The tokenizer of text that follows a special token: with some, only the start of all text gets a space."""
+        definition = tokenizer_json.without_first_space(self._json)
+        if definition is None:
+            return self
+        inner = tokenizers.Tokenizer.from_str(json.dumps(definition))
+        return Tokenizer(inner, eot=self.eot, unk=self.unk, extra_config=self._extra_config)
 
     def bpe_components(self) -> BpeComponents | None:
         """Extract merges and split patterns of byte-level BPE; None for other kinds."""

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from firstlight.finetuning.examples import EncodedExample, Example, Label, Prediction, RawExample, TaskBatch
 from firstlight.finetuning.sequences import SequenceBuilder
-from firstlight.finetuning.spec import Columns, TaskSpec
+from firstlight.finetuning.spec import Columns, TaskSpec, Truncation
 from firstlight.statistics.metrics import Metric
+from firstlight.tokenizer import Tokenizer
 
 LabelEncoder = Callable[[RawExample], Label]
 
@@ -28,11 +29,15 @@ class InputFormat(ABC):
         columns: keys of ``[columns]`` that a task must set: one or more alternatives.
         special_tokens: tokens that the format adds to the vocabulary.
         is_chat: the tokenizer gets a chat template.
+        splits_long_rows: a row that is longer than the model's block size becomes several, instead of being truncated.
+        truncations: the values of ``truncation`` that ``encode`` obeys.
     """
 
     columns: ClassVar[tuple[tuple[str, ...], ...]] = ()
     special_tokens: ClassVar[tuple[str, ...]] = ()
     is_chat: ClassVar[bool] = False
+    splits_long_rows: ClassVar[bool] = False
+    truncations: ClassVar[tuple[Truncation, ...]] = ("tail", "head", "middle", "error")
 
     @abstractmethod
     def read(self, record: Any, columns: Columns, where: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -47,13 +52,17 @@ class InputFormat(ABC):
         """Return the names of the answers of a record, one for each; empty where they have none."""
         return ()
 
+    def texts_to_encode(self, example: Example, tokenizer: Tokenizer) -> Sequence[str]:  # noqa: ARG002
+        """Return the texts of a row whose ids ``encode`` gets."""
+        return example.texts
+
     @abstractmethod
     def encode(self, example: Example, parts: list[np.ndarray], builder: SequenceBuilder) -> EncodedExample:
-        """Return the sequences of a row.
+        """Return the sequences of a row; those of a format that splits long rows may exceed the block size.
 
         Args:
             example: the row.
-            parts: the ids of each of its texts.
+            parts: the ids of each of ``texts_to_encode``.
             builder: joins and truncates them.
         """
 

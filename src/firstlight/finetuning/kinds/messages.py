@@ -27,14 +27,14 @@ def read_messages(messages: Any, where: str) -> tuple[tuple[str, ...], tuple[str
     """Return the text of each message, and its role: system, user or assistant.
 
     Raises:
-        EmptyTextError: a message has no text, or calls a tool or answers such a call.
-        CorpusError: this is not a list of messages, a role is unknown, or there is no message of the assistant.
+        EmptyTextError: a message has no text, or calls a tool or answers such a call; or none is of the assistant.
+        CorpusError: this is not a list of messages, or a role is unknown.
     """
     if not isinstance(messages, list) or not messages:
         raise _not_messages(messages, where)
     pairs = [_read_message(message, f"{where}: message {n}", messages) for n, message in enumerate(messages, start=1)]
     if not any(role == "assistant" for _, role in pairs):
-        raise CorpusError("has no message of the assistant, so there is nothing to learn", where=where)
+        raise EmptyTextError("has no message of the assistant, so there is nothing to learn", where=where, fix=_FIX)
     texts, roles = zip(*pairs, strict=True)
     return texts, roles
 
