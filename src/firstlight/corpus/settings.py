@@ -51,7 +51,9 @@ class CorpusSettings(Settings):
         "file", description="what is one document in a text file"
     )
     on_bad_bytes: Literal["error", "replace", "skip"] = Field(
-        "error", description="bytes that are not UTF-8: stop, replace them by U+FFFD, or skip them"
+        "error",
+        description="bytes that are not UTF-8, also in the words of word vectors: stop, replace them by U+FFFD, or "
+        "skip them",
     )
     on_bad_document: Literal["error", "skip"] = Field(
         "error",

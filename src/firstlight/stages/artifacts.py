@@ -79,7 +79,14 @@ def prepare_artifacts(run: RunDirectory, settings: PretrainSettings, *, prepared
     if settings.model.embeddings != "random":
         if not isinstance(vocab, Tokenizer):
             raise UsageError("needs a corpus of text", where="model.embeddings", found=settings.model.embeddings)
-        vectors = embedding_init.prepare_vectors(run, settings.model.embeddings, vocab, store, prepared=prepared)
+        vectors = embedding_init.prepare_vectors(
+            run,
+            settings.model.embeddings,
+            vocab,
+            store,
+            prepared=prepared,
+            on_bad_bytes=settings.corpus.on_bad_bytes,
+        )
     return PretrainArtifacts(vocab, store, init_lm, vectors)
 
 

@@ -79,7 +79,7 @@ def train(corpus: Sequence[str], *, out: str | Path, overrides: Sequence[str] = 
     key = cache_key(settings.tokenizer, opened)
     trained = load_cached(folder, key)
     if trained is None:
-        trained = train_on_corpus(opened, settings.tokenizer)
+        trained = train_on_corpus(opened, settings.tokenizer, settings.corpus.on_bad_bytes)
         _check_same(folder, trained)
         save_cached(folder, trained, key)
     return _summarize(trained, folder)
