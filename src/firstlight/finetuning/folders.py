@@ -1,5 +1,6 @@
 """Reader of a folder per label, with a file per text."""
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from firstlight import progress
 from firstlight.errors import CorpusError
 from firstlight.files.folders import list_folder
 from firstlight.files.limits import read_bounded
+from firstlight.files.text_decoder import iter_text
 from firstlight.files.zips import open_zip
 from firstlight.finetuning.spec import DataFiles
 
@@ -63,13 +65,5 @@ def _texts_of_labels(names: list[str], path: Path) -> list[str]:
 
 
 def _read_text(where: str, name: str, data: bytes, files: DataFiles) -> tuple[str, dict[str, str]]:
-    try:
-        text = data.decode(files.encoding).removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        raise CorpusError(
-            f"is not valid {files.encoding}",
-            where=where,
-            found=data[error.start : error.start + 4].hex(" "),
-            fix="Set data.encoding.",
-        ) from error
+    text = "".join(iter_text(io.BytesIO(data), Path(where), files.decoding(where)))
     return where, {"text": text, "label": name.split("/")[-2] if "/" in name else ""}

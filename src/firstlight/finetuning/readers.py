@@ -16,11 +16,10 @@ from firstlight.files.tables import (
     check_header,
     check_width,
     iter_json_lines,
-    iter_lines,
     iter_parquet,
     iter_rows,
-    iter_text,
 )
+from firstlight.files.text_decoder import iter_lines, iter_text
 from firstlight.finetuning.columns import ExplodedRow, follow
 from firstlight.finetuning.folders import read_folders
 from firstlight.finetuning.spec import DataFiles
@@ -40,7 +39,6 @@ _FORMATS = {
 }
 _HUB = "hf:"
 _HUB_SPLITS = {"train": "train", "valid": "validation", "test": "test"}  # by default
-_FIX_ENCODING = 'Set data.encoding, such as "latin-1" or "gb18030".'
 _FIX_ROW = "Fix that row, or set data.delimiter, data.quotes or data.max_fields."
 
 
@@ -173,8 +171,8 @@ def _remember(lines: Iterator[str], last: list[str]) -> Iterator[str]:
         yield line
 
 
-def _read_lines(path: Path, file: BinaryIO, files: DataFiles) -> Iterator[str]:
-    return iter_lines(file, path, encoding=files.encoding, limits=files.read_limits, fix=_FIX_ENCODING)
+def _read_lines(path: Path, file: BinaryIO, files: DataFiles, *, quiet: bool = False) -> Iterator[str]:
+    return iter_lines(file, path, files.decoding(path, quiet=quiet), limits=files.read_limits)
 
 
 def _is_json_lines(path: Path, files: DataFiles) -> bool:
@@ -183,14 +181,14 @@ def _is_json_lines(path: Path, files: DataFiles) -> bool:
         return False
     try:
         with open_compressed(path, limits=files.read_limits) as file:
-            first = next(_read_lines(path, file, files), "")
+            first = next(_read_lines(path, file, files, quiet=True), "")
         return first.lstrip().startswith("{") and isinstance(parse_json(first, path), dict)
     except CorpusError:  # its reader reports what is wrong
         return False
 
 
 def _read_json(path: Path, file: BinaryIO, files: DataFiles) -> Iterator[Record]:
-    text = iter_text(file, path, encoding=files.encoding, fix=_FIX_ENCODING)
+    text = iter_text(file, path, files.decoding(path))
     records = enumerate(_listed(JsonStream(text, path, limits=files.read_limits), path, files))
     yield from _explode(((f"{path}#{number}", record) for number, record in records), files)
 

@@ -19,6 +19,12 @@ class TokenizerTrainSettings(Settings):
     tokenizer: TokenizerSettings = TokenizerSettings()
 
 
+class CompareSettings(Settings):
+    """Settings of ``tokenizer compare``: how the text is read."""
+
+    corpus: CorpusSettings = CorpusSettings()
+
+
 @dataclass(frozen=True, slots=True)
 class TokenizerSummary:
     """The properties of a tokenizer.
@@ -120,17 +126,19 @@ def decode(path: str | Path, ids: Sequence[int]) -> str:
     return tokenizer.load(_existing(path)).decode(list(ids))
 
 
-def compare(paths: Sequence[str | Path], text: Sequence[str]) -> list[CompareResult]:
+def compare(paths: Sequence[str | Path], text: Sequence[str], *, overrides: Sequence[str] = ()) -> list[CompareResult]:
     """Encode the same text with several tokenizers.
 
     Args:
         paths: tokenizers.
         text: files, folders, globs or named corpora.
+        overrides: settings of how the text is read, as ``corpus.encoding=gb18030``.
     """
+    settings = resolve(CompareSettings, parse_overrides(overrides))
     loaded = [tokenizer.load(_existing(path)) for path in paths]
     tokens, unknown = [0] * len(loaded), [0] * len(loaded)
     characters = n_bytes = 0
-    corpus = open_corpus(list(text), CorpusSettings())
+    corpus = open_corpus(list(text), settings.corpus)
     with progress.task("compare", sum(source.n_bytes for source in corpus.sources) or None, "B") as task:
         for document in corpus:
             content = str(document.content)
