@@ -4,9 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_task import spec, tokenizer
-from tokenizers import Tokenizer as Inner
-from tokenizers import decoders, models, pre_tokenizers, processors, trainers
+from small_task import like_llama, spec, tokenizer
 from transformers import AutoTokenizer
 
 from firstlight.finetuning import Example, Preprocessor, TaskSpec
@@ -24,19 +22,6 @@ MESSAGES = [
     ("user", " and"),
     ("assistant", "dull\n"),
 ]
-
-
-def like_llama(scheme: str) -> Tokenizer:
-    """A tokenizer that begins texts with a token that does not end them."""
-    inner = Inner(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
-    inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=True)
-    inner.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
-    special = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256))]
-    inner.train_from_iterator(
-        [TEXT] * 9, trainers.BpeTrainer(vocab_size=340, special_tokens=special, show_progress=False)
-    )
-    inner.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    return Tokenizer(inner, eot="</s>", unk="<unk>", extra_config={"bos_token": "<s>"})
 
 
 def tuned(made: Tokenizer, task: TaskSpec, adapter: str) -> Tokenizer:

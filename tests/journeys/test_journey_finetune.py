@@ -257,6 +257,26 @@ def test_adapters_resume_merge_and_work_on_the_transformers_base(kind, world, st
     with torch.no_grad():
         one, two = with_adapter(ids).logits, merged(ids).logits
     torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+    _check_padded_batch(whole, folder, world, run)
+
+
+def _check_padded_batch(tuned: Path, folder: Path, world: Path, run) -> None:
+    """Compare a padded batch of the base with adapters, as peft loads both by name, with what predict answers."""
+    import torch
+    from peft import AutoPeftModelForSequenceClassification
+    from transformers import AutoTokenizer
+
+    rows = world / "rows.tsv"
+    texts = ["the day was fine", "dull", "the film was grim and the day was cold"]
+    rows.write_text("text\tlabel\n" + "".join(f"{text}\tgood\n" for text in texts))
+    ours = [json.loads(line)["probabilities"] for line in run("predict", tuned, rows).stdout.splitlines()]
+    model = AutoPeftModelForSequenceClassification.from_pretrained(folder / "adapter").eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder / "adapter")
+    model.base_model.model.config.pad_token_id = tokenizer.pad_token_id
+    with torch.no_grad():
+        theirs = model(**tokenizer(texts, padding=True, return_tensors="pt")).logits.softmax(-1)
+    found = torch.tensor([[row["bad"], row["good"]] for row in ours])
+    torch.testing.assert_close(theirs, found, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow

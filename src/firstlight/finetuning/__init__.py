@@ -16,7 +16,7 @@ from firstlight.finetuning.metrics import (
 )
 from firstlight.finetuning.mixture import Mixture, RowSource, mixing_fractions
 from firstlight.finetuning.preprocess import EncodedTask, Preprocessor, encode_task, special_tokens
-from firstlight.finetuning.sequences import DELIMITER, EXTRACT, PAD, START, chat_template
+from firstlight.finetuning.sequences import DELIMITER, EXTRACT, PAD, START, SpecialTokens, chat_template
 from firstlight.finetuning.settings import AdapterSettings, TuningSettings
 from firstlight.finetuning.sources import ReplaySource, TaskRows
 from firstlight.finetuning.spec import TaskSpec
@@ -40,6 +40,7 @@ __all__ = [
     "RawExample",
     "ReplaySource",
     "RowSource",
+    "SpecialTokens",
     "TaskBatch",
     "TaskData",
     "TaskHead",

@@ -32,7 +32,8 @@ class SpecialTokens:
     def of(cls, tokenizer: Tokenizer) -> "SpecialTokens":
         """Look the tokens up; others stand in for those that the tokenizer lacks."""
         ids = [tokenizer.token_to_id(token) for token in (START, DELIMITER, EXTRACT)]
-        others = (tokenizer.start_id, tokenizer.eot_id, tokenizer.eot_id)
+        start = tokenizer.template_start_id
+        others = (tokenizer.eot_id if start is None else start, tokenizer.eot_id, tokenizer.eot_id)
         return cls(*[other if i is None else i for i, other in zip(ids, others, strict=True)])
 
 

@@ -8,11 +8,9 @@ from pathlib import Path
 from firstlight import progress
 from firstlight.errors import UsageError
 from firstlight.finetuning import (
-    DELIMITER,
-    EXTRACT,
     PAD,
-    START,
     EncodedTask,
+    SpecialTokens,
     TaskData,
     TaskSpec,
     chat_template,
@@ -119,16 +117,19 @@ def _extend_tokenizer(tokenizer: Tokenizer, specs: Sequence[TaskSpec], settings:
     table, kinds, needed = settings.finetune, [kind_of(spec) for spec in specs], special_tokens(specs)
     uses_adapter = table.adapter.kind != "none"
     is_new = table.special_tokens == "new" or (table.special_tokens == "auto" and not uses_adapter)
-    added = needed if is_new else [PAD] if PAD in needed and not _has_pad(tokenizer) else []
-    around = (START, DELIMITER, EXTRACT) if is_new else (_start_token(tokenizer), tokenizer.eot, tokenizer.eot)
+    extended = tokenizer.with_special_tokens(needed) if is_new else tokenizer
+    special = SpecialTokens.of(extended)
+    # transformers finds where a text ends by its padding, which must not be the last token of a row.
+    lacks_pad = PAD in needed and (is_new or extended.pad_id in (None, special.extract))
+    tokens = extended.tokens()
     single = len(specs) == 1 and kinds[0].sequence_classification
     # Rows of texts and chats begin with end-of-text where the tokenizer adds nothing; then prompts must, too.
-    has_texts = any(head_of(spec) is None for spec in specs)
-    extended = tokenizer.with_special_tokens(
-        added,
-        template=around if single else None,
-        bos=tokenizer.eot if has_texts and tokenizer.bos_id is None else None,
-        extra_config={"pad_token": PAD} if PAD in added else {},
+    adds_bos = any(head_of(spec) is None for spec in specs) and tokenizer.bos_id is None
+    extended = extended.with_special_tokens(
+        [PAD] if lacks_pad else [],
+        template=(tokens[special.start], tokens[special.delimiter], tokens[special.extract]) if single else None,
+        bos=tokenizer.eot if adds_bos else None,
+        extra_config={"pad_token": PAD} if lacks_pad else {},
     )
     if not any(kind.inputs.is_chat for kind in kinds):
         return extended
@@ -136,12 +137,3 @@ def _extend_tokenizer(tokenizer: Tokenizer, specs: Sequence[TaskSpec], settings:
     if tokenizer.chat_template not in (None, template):
         progress.notice("the chat template of the model is replaced by that of the format that it is fine-tuned on")
     return extended.with_special_tokens([], extra_config={"chat_template": template})
-
-
-def _has_pad(tokenizer: Tokenizer) -> bool:
-    """Whether padding differs from the last token of a row, by which transformers finds where a text ends."""
-    return tokenizer.pad_id is not None and tokenizer.pad_id != tokenizer.eot_id
-
-
-def _start_token(tokenizer: Tokenizer) -> str:
-    return tokenizer.tokens()[tokenizer.start_id]

@@ -84,6 +84,12 @@ class Tokenizer:
         name = tokenizer_json.prepended_token(self._json.get("post_processor"))
         return None if name is None else self.token_to_id(name)
 
+    @cached_property
+    def template_start_id(self) -> int | None:
+        """The id of the token that transformers puts before a text, whatever it puts after it; or None."""
+        name = tokenizer_json.template_start(self._json.get("post_processor"))
+        return None if name is None else self.token_to_id(name)
+
     @property
     def start_id(self) -> int:
         """The id that precedes the first token of a text: beginning-of-text, else end-of-text of the text before."""

@@ -119,6 +119,14 @@ def prepended_token(processor: dict[str, Any] | None) -> str | None:
     return None
 
 
+def template_start(processor: dict[str, Any] | None) -> str | None:
+    """Find the token that a post-processor puts before a text, whatever it puts after it."""
+    for part in flatten_sequence(processor, "processors"):
+        if part["type"] == "TemplateProcessing" and "SpecialToken" in part["single"][0]:
+            return str(part["single"][0]["SpecialToken"]["id"])
+    return None
+
+
 def drop_defaults(value: Any) -> Any:
     """Drop null, false and empty values, so that a new field of the tokenizers library does not change a hash."""
     if isinstance(value, dict):
