@@ -22,7 +22,7 @@ from reference_files import (
 from safetensors.torch import load_file, save_file
 
 from firstlight.cli.app import run
-from firstlight.convert import get_exporter
+from firstlight.convert import get_exporter, read_model
 from firstlight.errors import CheckpointError
 from firstlight.lm import LM
 from firstlight.model import GPT, is_known_buffer
@@ -281,3 +281,38 @@ def test_the_handed_models(tmp_path, shared_data, case):
         with torch.no_grad():
             torch.testing.assert_close(imported.model(ids), theirs(ids).logits, rtol=0, atol=1e-5)
     assert imported.config.family == {"nanogpt-no-bias": "gpt2", "llama_rope_both": "llama"}[case]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("consolidated.00.pth", "Meta's original format"),
+        ("__0_0.distcp", "distributed checkpoints"),
+        ("lit_model.pth", "LitGPT's format"),
+        ("adapter_model.safetensors", "PEFT's format of adapters"),
+        ("flax_model.msgpack", "Flax's format"),
+        ("tf_model.h5", "TensorFlow's format"),
+    ],
+)
+def test_formats_that_are_not_read_are_named(tmp_path, name, words):
+    LM(model(**GPT2), None).save(tmp_path / "m")
+    (tmp_path / "m" / "model.safetensors").rename(tmp_path / "m" / name)
+    with pytest.raises(CheckpointError, match=f"{name}: is in .*{words}, which is not supported"):
+        read_model(str(tmp_path / "m"))
+    (tmp_path / "m" / "config.json").unlink()
+    with pytest.raises(CheckpointError, match=f"{name}: is in .*{words}, which is not supported"):
+        read_model(str(tmp_path / "m"))
+
+
+def test_the_file_that_is_named_is_the_one_that_is_read(tmp_path):
+    path, changed = safetensors(tmp_path, made := model(**GPT2)), model(**GPT2)
+    with torch.no_grad():
+        changed.norm.weight.mul_(2)
+    other = write_hf_bin(tmp_path / "c", changed)
+    (other / "pytorch_model.bin").rename(path / "pytorch_model.bin")
+    for name, wanted in (("", made), ("model.safetensors", made), ("pytorch_model.bin", changed)):
+        assert torch.equal(logits(import_lm(path / name)), logits(wanted))
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        (path / f"old_{name}").write_bytes((path / name).read_bytes())
+        with pytest.raises(CheckpointError, match=f"old_{name}: is not one of the files of weights"):
+            import_lm(path / f"old_{name}")

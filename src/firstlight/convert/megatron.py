@@ -22,6 +22,20 @@ from firstlight.model import ModelConfig, to_hf_state_dict
 from firstlight.tokenizer import load as load_tokenizer
 
 _TRACKER, _FILE = "latest_checkpointed_iteration.txt", "mp_rank_00/model_optim_rng.pt"
+# Arguments that change the computation, with the only supported value, which is Megatron's default.
+_SUPPORTED: dict[str, Any] = {
+    "rotary_percent": 1.0,
+    "rotary_interleaved": False,
+    "rotary_seq_len_interpolation_factor": None,
+    "use_rope_scaling": False,
+    "apply_layernorm_1p": False,
+    "apply_residual_connection_post_layernorm": False,
+    "squared_relu": False,
+    "num_experts": None,
+    "multi_latent_attention": False,
+    "window_size": None,
+    "softmax_scale": None,
+}
 _EMBED, _HEAD = "embedding.word_embeddings.weight", "output_layer.weight"
 
 _GPT2 = {
@@ -155,6 +169,10 @@ def _config(file: Path, args: Mapping[str, Any], weights: dict[str, Tensor]) -> 
         return args[key]
 
     rotary = get("position_embedding_type", str) == "rope"
+    norm = "RMSNorm" if rotary else "LayerNorm"
+    for key, value in {**_SUPPORTED, "normalization": norm, "swiglu": rotary}.items():
+        if args.get(key, value) != value:
+            raise CheckpointError("unsupported argument", where=f"{file}: args.{key}", found=args[key], expected=value)
     sizes: dict[str, Any] = {
         "family": ("modern" if args.get("qk_layernorm") else "llama") if rotary else "gpt2",
         "n_layer": get("num_layers", int),

@@ -96,7 +96,10 @@ def import_(
             expected=f"{lm.config.vocab_size:,}",
             fix="Specify the model's tokenizer with --tokenizer.",
         )
-    lm.save(folder, imported.metadata)
+    facts = dict(imported.metadata)
+    if not Path(source).exists():  # a name on the hub, whose files are in a folder of the cache
+        facts["imported from"] = f"{imported.format} {source}"
+    lm.save(folder, facts)
     description = "none" if lm.tokenizer is None else f"{lm.tokenizer.kind}, {lm.tokenizer.vocab_size:,} tokens"
     n_parameters = sum(p.numel() for p in lm.model.parameters())
     c = lm.config

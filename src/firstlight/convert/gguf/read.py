@@ -28,6 +28,23 @@ from firstlight.model import ModelConfig, RopeScaling
 from firstlight.tokenizer import Tokenizer, VocabTable, build_byte_level_bpe, build_sentencepiece_bpe
 
 _KNOWN_EXTRA = re.compile(rf"{re.escape(ROPE_FACTORS)}|blk\.\d+\.attn_rot_embd")  # tables that are computed here
+# Keys that change the computation of other architectures, and their value where they change nothing.
+_SUPPORTED: dict[str, Any] = {
+    "attention.causal": True,
+    "attention.sliding_window": 0,
+    "attention.clamp_kqv": 0,
+    "attention.max_alibi_bias": 0,
+    "attention.scale": 0,
+    "attn_logit_softcapping": 0,
+    "final_logit_softcapping": 0,
+    "embedding_scale": 0,
+    "residual_scale": 0,
+    "logit_scale": 0,
+    "expert_count": 0,
+    "use_parallel_residual": False,
+    "rope.scale_linear": 1,
+    "rope.scaling.attn_factor": 1,
+}
 _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED = 2, 3, 4, 5  # types of tokens
 
 
@@ -110,6 +127,11 @@ def _config(file: GGUFFile) -> ModelConfig:
             raise CheckpointError("missing key", where=path, expected=f"{architecture}.{key}")
         return value
 
+    for key, value in _SUPPORTED.items():
+        if get(key, value) != value:
+            raise CheckpointError(
+                "unsupported feature", where=f"{path}: {architecture}.{key}", found=get(key), expected=value
+            )
     biased = next((n for n in file.tensors if n.endswith(("attn_q.bias", "attn_k.bias")) and family != "gpt2"), None)
     if biased is not None:
         raise CheckpointError("has biases, which its family does not have", where=path, found=biased)
@@ -133,9 +155,17 @@ def _config(file: GGUFFile) -> ModelConfig:
     }
     if family == "gpt2":
         return model_config(path, **sizes, norm_eps=get("attention.layer_norm_epsilon"))
-    key_length = values.get(f"{architecture}.attention.key_length") or values.get(
-        f"{architecture}.rope.dimension_count"
-    )
+    rotated = values.get(f"{architecture}.rope.dimension_count")
+    key_length = values.get(f"{architecture}.attention.key_length") or rotated
+    value_length = values.get(f"{architecture}.attention.value_length")
+    if key_length and any(length not in (None, key_length) for length in (rotated, value_length)):
+        raise CheckpointError(
+            "unsupported widths of a head",
+            where=f"{path}: {architecture}",
+            found=f"attention.key_length {key_length}, attention.value_length {value_length}, "
+            f"rope.dimension_count {rotated}",
+            expected="the same width",
+        )
     return model_config(
         path,
         **sizes,
