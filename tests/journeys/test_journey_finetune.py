@@ -116,6 +116,25 @@ def test_predictions_go_on_where_they_were_cut_off(tuned, world, run) -> None:
     assert cut.read_text() == whole.read_text()
 
 
+def test_rows_without_text_are_labelled_null_in_their_place(tuned, run, tmp_path) -> None:
+    (tmp_path / "new.tsv").write_text("text\tid\nthe day was fine\t1\n\t2\n\t3\nthe film was dull\t4\n")
+    told = run("predict", tuned, tmp_path / "new.tsv", ok=False)
+    assert told.returncode == 1 and "new.tsv:3: column text: is empty" in told.stderr and "data.on_empty" in told.stderr
+    run("predict", tuned, tmp_path / "new.tsv", "data.on_empty=drop", "--out", tmp_path / "labels.jsonl")
+    whole = (tmp_path / "labels.jsonl").read_text()
+    rows = [json.loads(line) for line in whole.splitlines()]
+    assert [(row["where"].rpartition(":")[2], row["label"] is None) for row in rows] == [
+        ("2", False),
+        ("3", True),
+        ("4", True),
+        ("5", False),
+    ]
+    assert rows[1]["probabilities"] is None
+    (tmp_path / "labels.jsonl").write_text("".join(whole.splitlines(keepends=True)[:2]))
+    run("predict", tuned, tmp_path / "new.tsv", "data.on_empty=drop", "--out", tmp_path / "labels.jsonl")
+    assert (tmp_path / "labels.jsonl").read_text() == whole
+
+
 @pytest.mark.parametrize(
     "held", ['{"where": "other.tsv:2", "label": "glad"}\n', "mine\n", "mine", '{"where": "mood-test.tsv:9"}\n']
 )

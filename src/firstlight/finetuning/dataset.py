@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,11 +14,12 @@ from firstlight.errors import CorpusError
 from firstlight.files import sha256
 from firstlight.files.tables import TRUNCATED
 from firstlight.finetuning.columns import read_column
+from firstlight.finetuning.detection import detect_columns, detect_quotes, split_files
 from firstlight.finetuning.examples import EncodedExample, Example, RawExample
 from firstlight.finetuning.folders import list_inside
 from firstlight.finetuning.kinds import EmptyTextError, head_of, kind_of
 from firstlight.finetuning.kinds.labels import label_text
-from firstlight.finetuning.readers import has_quoted_fields, read_records, resolve_names
+from firstlight.finetuning.readers import read_records
 from firstlight.finetuning.spec import Columns, TaskSpec
 from firstlight.store import permute, round_keys
 
@@ -59,8 +60,9 @@ def load_task(spec: TaskSpec, *, seed: int) -> TaskData:
         CorpusError: a row cannot be used; names file and line.
     """
     notes: list[str] = []
-    spec = _resolve_quotes(spec, notes)
-    raw = {side: _read(spec, paths, notes) for side, paths in _files(spec).items()}
+    files = split_files(spec)
+    spec = detect_columns(detect_quotes(spec, files["train"], notes), files["train"][0], notes)
+    raw = {side: _read(spec, paths, notes) for side, paths in files.items()}
     for side, rows in raw.items():
         if not rows:
             raise CorpusError("has no rows", where=f"{spec.data.folder}: {getattr(spec.data, side)}")
@@ -87,7 +89,7 @@ def load_task(spec: TaskSpec, *, seed: int) -> TaskData:
             )
         notes.append(f"{len(valid):,} training rows became validation rows, in proportion to their labels")
     notes += _describe(spec, train, valid, test)
-    return TaskData(spec, train, valid, test, notes, _fingerprint(spec, seed), seed if drawn else None)
+    return TaskData(spec, train, valid, test, notes, _fingerprint(spec, files, seed), seed if drawn else None)
 
 
 def read_unlabelled(spec: TaskSpec, path: Path) -> Iterator[Example]:
@@ -126,23 +128,6 @@ def split(rows: Sequence[_Row], ratio: float, seed: int) -> tuple[list[_Row], li
         order = permute(np.arange(n), len(members), round_keys(seed, "valid", key))
         chosen |= {members[i] for i in order.tolist()}
     return [r for i, r in enumerate(rows) if i not in chosen], [r for i, r in enumerate(rows) if i in chosen]
-
-
-def _files(spec: TaskSpec) -> dict[str, list[Path]]:
-    """Return the files of each split that the task names."""
-    names = {"train": spec.data.train, "valid": spec.data.valid, "test": spec.data.test}
-    return {side: resolve_names(spec.data, found, side) for side, found in names.items() if found is not None}
-
-
-def _resolve_quotes(spec: TaskSpec, notes: list[str]) -> TaskSpec:
-    """Find out from the training files whether quotes enclose fields; it then holds for all files, and at predict."""
-    if spec.data.quotes is not None:
-        return spec
-    quoted = next((p for p in _files(spec)["train"] if has_quoted_fields(p, spec.data)), None)
-    if quoted is None:
-        return spec
-    notes.append(f"{quoted}: quotes enclose its fields, and are removed (set data.quotes = false to keep them)")
-    return spec.model_copy(update={"data": spec.data.model_copy(update={"quotes": True})})
 
 
 def _read(spec: TaskSpec, paths: Sequence[Path], notes: list[str]) -> list[RawExample]:
@@ -261,7 +246,7 @@ def _describe_classes(spec: TaskSpec, train: Sequence[Example], valid: Sequence[
     return notes
 
 
-def _fingerprint(spec: TaskSpec, seed: int) -> str:
+def _fingerprint(spec: TaskSpec, files: Mapping[str, Sequence[Path]], seed: int) -> str:
     table = spec.model_dump(mode="json")
     for name in ("folder", "follow_symlinks", "limits"):  # where the files are, and whether they can be read
         table["data"].pop(name)
@@ -272,7 +257,7 @@ def _fingerprint(spec: TaskSpec, seed: int) -> str:
     if table["answer_format"] == "auto":
         table.pop("answer_format")
     digest = hashlib.sha256(json.dumps([table, seed], sort_keys=True).encode())
-    for paths in _files(spec).values():
+    for paths in files.values():
         for path in paths:
             inside = list_inside(path, spec.data) if path.is_dir() else [path]
             for file in inside:

@@ -114,7 +114,7 @@ def has_quoted_fields(path: Path, files: DataFiles) -> bool:
     if str(path).startswith(_HUB) or files.max_fields is not None or _format_of(path, files) != "tsv":
         return False
     with open_compressed(path, limits=files.read_limits) as file:
-        return sniff_quotes(_read_lines(path, file, files), files.delimiter or "\t")[0].quoting
+        return sniff_quotes(_read_lines(path, file, files, quiet=True), files.delimiter or "\t")[0].quoting
 
 
 def _format_of(path: Path, files: DataFiles) -> str:

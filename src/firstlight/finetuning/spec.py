@@ -106,7 +106,11 @@ class TaskSpec(Settings):
     label_values: list[str] = Field(
         [], description="labels as the files have them, in order; by default those of train"
     )
-    labels: list[str] = Field([], description="names of the labels; by default label_values")
+    labels: list[str] = Field(
+        [],
+        description="names of the labels, or a file with one per line; by default label_values, which may be indices "
+        "from 0 of the names",
+    )
     answer_format: Literal["auto"] | AnswerFormat = Field(
         "auto",
         description="what the label of a multiple_choice row is; auto: the only one that fits the rows of all files",

@@ -10,6 +10,7 @@ from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.tally import Tally
 from firstlight.errors import Failure
 from firstlight.files.compression import open_compressed
+from firstlight.files.field_names import nested_texts
 from firstlight.files.json_stream import JsonStream
 from firstlight.files.tables import iter_json_lines, iter_parquet
 from firstlight.types import Document
@@ -101,7 +102,8 @@ class ParquetReader:
 
         def select(columns: list[str]) -> list[str]:
             if field not in columns and field.split(".")[0] not in columns:
-                raise missing_field_error("column", field, dict.fromkeys(columns), path)
+                _, first = next(iter_parquet(path, limits=settings.read_limits), (0, dict.fromkeys(columns)))
+                raise missing_field_error("column", field, nested_texts(first), path, known=columns)
             return [field]
 
         rows = iter_parquet(path, select=select, limits=settings.read_limits)

@@ -10,9 +10,9 @@ from firstlight.errors import CorpusError
 from firstlight.finetuning.columns import read_column
 from firstlight.finetuning.examples import EncodedExample, Example
 from firstlight.finetuning.kinds.choices import read_choices
-from firstlight.finetuning.kinds.column_text import read_text, to_text
+from firstlight.finetuning.kinds.column_text import read_text, split_words, to_text
 from firstlight.finetuning.kinds.interface import InputFormat
-from firstlight.finetuning.kinds.messages import read_messages
+from firstlight.finetuning.kinds.messages import detect_chat_columns, read_messages
 from firstlight.finetuning.sequences import DELIMITER, EXTRACT, PAD, ROLES, START, SequenceBuilder, role_text
 from firstlight.finetuning.spec import Columns
 from firstlight.tokenizer import Tokenizer
@@ -92,7 +92,7 @@ class TokensInput(InputFormat):
     def read(self, record: Any, columns: Columns, where: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return the words, all but the first with a space before them, as byte-level BPE has them within a text."""
         found = read_column(record, columns.tokens, where)
-        found = found.split() if isinstance(found, str) else found
+        found = split_words(found, f"{where}: column {columns.tokens}") if isinstance(found, str) else found
         words = [to_text(word, columns.tokens, where) for word in found] if isinstance(found, list) else []
         if not words or not all(words):
             raise CorpusError("has no words, or an empty one", where=where, found=repr(found)[:80])
@@ -137,9 +137,13 @@ class PlainTextInput(InputFormat):
 class ChatInput(InputFormat):
     """A chat for the language model's loss: a list of messages, or a prompt and its answer."""
 
-    columns: ClassVar = (("messages",), ("text", "text2"))
+    columns: ClassVar = (("messages",), ("text", "text2"), ())
     special_tokens: ClassVar = tuple(f"<|{role}|>" for role in ROLES)
     is_chat: ClassVar = True
+
+    def detect_columns(self, record: Any) -> Columns | None:
+        """Return the columns of OpenAI's, ShareGPT's and Alpaca's files, and of TRL's prompts and completions."""
+        return detect_chat_columns(record)
 
     def read(self, record: Any, columns: Columns, where: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return the messages and their roles."""

@@ -26,7 +26,8 @@ class InputFormat(ABC):
     """How the columns of a row become texts, and the texts token sequences.
 
     Attributes:
-        columns: keys of ``[columns]`` that a task must set: one or more alternatives.
+        columns: keys of ``[columns]`` that a task must set: one or more alternatives; an empty one where
+            ``detect_columns`` can find them.
         special_tokens: tokens that the format adds to the vocabulary.
         is_chat: the tokenizer gets a chat template.
         splits_long_rows: a row that is longer than the model's block size becomes several, instead of being truncated.
@@ -47,6 +48,10 @@ class InputFormat(ABC):
             EmptyTextError: a text is empty.
             CorpusError: a column is missing or holds something else.
         """
+
+    def detect_columns(self, record: Any) -> Columns | None:  # noqa: ARG002
+        """Return the columns of a task that sets none, from the names in a record; None if none is known."""
+        return None
 
     def read_choice_labels(self, record: Any, columns: Columns, where: str) -> tuple[str, ...]:  # noqa: ARG002
         """Return the names of the answers of a record, one for each; empty where they have none."""
