@@ -7,7 +7,7 @@ from firstlight.convert.imported_model import ImportedModel
 from firstlight.convert.torch_file import is_torch_file, load, state_dict_of
 from firstlight.convert.unsupported import refuse_known_format
 from firstlight.errors import CheckpointError
-from firstlight.lm import LM, read_config, read_state_dict, read_tokenizer
+from firstlight.lm import LM, GenerationConfig, read_config, read_state_dict, read_tokenizer
 from firstlight.lm.save import WEIGHTS
 from firstlight.model import match_tied_head, to_hf_state_dict
 
@@ -49,13 +49,16 @@ def read(path: Path) -> ImportedModel:
         _check_name(path, WEIGHTS if has_safetensors else _BIN)
     if has_safetensors:
         lm = LM.load_fp32(folder)
-        return ImportedModel("Hugging Face", lm.config, to_hf_state_dict(lm.model), lm.tokenizer, metadata)
+        return ImportedModel(
+            "Hugging Face", lm.config, to_hf_state_dict(lm.model), lm.tokenizer, metadata, lm.generation
+        )
     if not has_bin:
         refuse_known_format(folder)
-    config, _ = read_config(folder)
+    config, table = read_config(folder)
     state = read_state_dict(folder, _BIN, lambda file: state_dict_of(load(file), file).items())
     config, weights = match_tied_head(config, state, folder)
-    return ImportedModel("Hugging Face, .bin", config, weights, read_tokenizer(folder), metadata)
+    generation = GenerationConfig.read(folder, table, config.vocab_size or 0)
+    return ImportedModel("Hugging Face, .bin", config, weights, read_tokenizer(folder), metadata, generation)
 
 
 def _check_name(path: Path, name: str) -> None:

@@ -17,7 +17,8 @@ from firstlight.convert.formats import Exporter, Importer
 from firstlight.convert.imported_model import ImportedModel, finite_fp32, model_config, refuse_surplus
 from firstlight.convert.torch_file import load, state_dict_of
 from firstlight.errors import CheckpointError, UsageError
-from firstlight.lm import LM
+from firstlight.files import write_atomic
+from firstlight.lm import LM, GenerationConfig, text_files
 from firstlight.model import ModelConfig, to_hf_state_dict
 from firstlight.tokenizer import load as load_tokenizer
 
@@ -89,7 +90,9 @@ def write(lm: LM, folder: Path, dtype: str | None = None) -> dict[str, Path]:
     file.parent.mkdir(parents=True)
     torch.save(checkpoint, file)
     if lm.tokenizer is not None:
-        lm.tokenizer.save(folder / "tokenizer")
+        for name, text in text_files(lm.config, lm.tokenizer, lm.generation).items():
+            if name != "config.json":  # Megatron-LM takes the sizes from its own arguments
+                write_atomic(folder / "tokenizer" / name, text)
     (folder / _TRACKER).write_text("release", encoding="utf-8")
     return {"checkpoint": folder, "weights": file}
 
@@ -121,6 +124,7 @@ def read(folder: Path) -> ImportedModel:
         _from_megatron(config, weights, file),
         load_tokenizer(tokenizer) if tokenizer.is_dir() else None,
         {"imported from": f"Megatron-LM {folder.name}"},
+        GenerationConfig.read(tokenizer, {}, config.vocab_size or 0),
     )
 
 

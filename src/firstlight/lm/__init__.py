@@ -1,5 +1,6 @@
 """A model and its tokenizer (or codec, for sequences that are not text) as one object: load, save, score, generate."""
 
+from firstlight.lm.generation_config import GenerationConfig
 from firstlight.lm.lm import LM, Generated
 from firstlight.lm.load import build_model, download_from_hub, locate, read_config, read_tokenizer
 from firstlight.lm.sampling import GenerateSettings, sample_tokens
@@ -13,6 +14,7 @@ __all__ = [
     "Classifier",
     "GenerateSettings",
     "Generated",
+    "GenerationConfig",
     "Score",
     "WindowNLL",
     "build_model",

@@ -15,7 +15,8 @@ from firstlight import progress
 from firstlight import tokenizer as tokenizers
 from firstlight.errors import CheckpointError, MissingExtra, TokenizerError, UsageError, nearest
 from firstlight.files import MANIFEST, changed_files, read_json_object, verify_manifest
-from firstlight.lm.save import CARD, CONFIG, GENERATION, WEIGHTS
+from firstlight.lm.generation_config import GENERATION
+from firstlight.lm.save import CARD, CONFIG, WEIGHTS
 from firstlight.model import (
     GPT,
     ModelConfig,
@@ -23,7 +24,7 @@ from firstlight.model import (
     from_hf_config,
     skip_init,
 )
-from firstlight.tokenizer import CODECS, Codec, Tokenizer
+from firstlight.tokenizer import CODECS, TOKENIZER_FILES, Codec, Tokenizer
 
 _STEP = re.compile(r"step-\d{8,}")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -32,12 +33,7 @@ _HUB_FILES = [
     GENERATION,
     "*.safetensors",
     f"{WEIGHTS}.index.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-    "chat_template.jinja",
+    *TOKENIZER_FILES,
     *CODECS,
 ]
 
@@ -176,20 +172,13 @@ def _read_json(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def read_eos_ids(folder: Path, config: Mapping[str, Any]) -> set[int]:
-    """Read the tokens at which transformers ends generation with this model."""
-    value = (_read_json(folder / GENERATION) or {}).get("eos_token_id")
-    value = config.get("eos_token_id") if value is None else value
-    return {i for i in (value if isinstance(value, list) else [value]) if isinstance(i, int)}
-
-
 def read_tokenizer(folder: Path) -> Tokenizer | None:
     """Load the tokenizer of a model directory, or return None if there is none.
 
     Raises:
         TokenizerError: it is damaged.
     """
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "merges.txt", "tokenizer.model")):
+    if not tokenizers.has_tokenizer(folder):
         return None
     try:
         return tokenizers.load(folder)

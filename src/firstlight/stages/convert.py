@@ -83,7 +83,9 @@ def import_(
         raise UsageError("applies to token files only", where="--dtype", found=dtype)
     imported, path = read_model(source, format)
     lm = imported.to_lm(path)
-    lm.tokenizer = chosen_tokenizer or lm.tokenizer
+    if chosen_tokenizer is not None:
+        lm.generation = lm.generation.with_tokenizer(lm.tokenizer, chosen_tokenizer)
+        lm.tokenizer = chosen_tokenizer
     if lm.tokenizer is None:
         progress.warn(
             f"{path}: no tokenizer found, so the model cannot encode or decode text; specify one with --tokenizer"

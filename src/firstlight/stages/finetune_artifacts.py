@@ -22,7 +22,7 @@ from firstlight.finetuning import (
     read_tasks,
     special_tokens,
 )
-from firstlight.lm import LM, Classifier
+from firstlight.lm import LM, Classifier, GenerationConfig
 from firstlight.model import ModelConfig
 from firstlight.runs import RunDirectory
 from firstlight.stages.evaluate import find_token_store
@@ -33,10 +33,19 @@ from firstlight.tokenizer import Tokenizer
 
 @dataclass(frozen=True, slots=True)
 class InitModel:
-    """The model to start from; its weights are read when a run starts, and not kept in memory."""
+    """The model to start from; its weights are read when a run starts, and not kept in memory.
+
+    Attributes:
+        config: its shape.
+        source: its directory.
+        generation: its special ids and settings of generation.
+        n_known: one more than the highest id in use.
+    """
 
     config: ModelConfig
     source: Path
+    generation: GenerationConfig
+    n_known: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +97,11 @@ def prepare_artifacts(run: RunDirectory, settings: FinetuneSettings) -> Finetune
     if init_lm.tokenizer is None:
         raise UsageError("has no tokenizer, so it cannot read text", where=settings.run.init_from)
     assert init_lm.source is not None, "it was read from there"
-    tokenizer = _extend_tokenizer(init_lm.tokenizer, specs, settings)
+    n_known = max(init_lm.tokenizer.vocab_size, *(i + 1 for i in init_lm.eos_ids))
+    tokenizer = _extend_tokenizer(init_lm.tokenizer, n_known, specs, settings)
     tasks = {spec.name: load_task(spec, seed=settings.run.seed) for spec in specs}
     rows = {name: encode_task(data, tokenizer, init_lm.config.block_size) for name, data in tasks.items()}
-    init_model = InitModel(init_lm.config, init_lm.source)
+    init_model = InitModel(init_lm.config, init_lm.source, init_lm.generation, n_known)
     for name, data in tasks.items():
         for note in [*data.notes, *rows[name].notes]:
             progress.notice(f"{name}: {note}")
@@ -112,12 +122,14 @@ def _read_specs(run: RunDirectory, settings: FinetuneSettings) -> list[TaskSpec]
     return specs
 
 
-def _extend_tokenizer(tokenizer: Tokenizer, specs: Sequence[TaskSpec], settings: FinetuneSettings) -> Tokenizer:
+def _extend_tokenizer(
+    tokenizer: Tokenizer, n_known: int, specs: Sequence[TaskSpec], settings: FinetuneSettings
+) -> Tokenizer:
     """Add the special tokens of the tasks, what transformers needs to encode as they do, and a chat template."""
     table, kinds, needed = settings.finetune, [kind_of(spec) for spec in specs], special_tokens(specs)
     uses_adapter = table.adapter.kind != "none"
     is_new = table.special_tokens == "new" or (table.special_tokens == "auto" and not uses_adapter)
-    extended = tokenizer.with_special_tokens(needed) if is_new else tokenizer
+    extended = tokenizer.with_special_tokens(needed, above=n_known - 1) if is_new else tokenizer
     special = SpecialTokens.of(extended)
     # transformers finds where a text ends by its padding, which must not be the last token of a row.
     lacks_pad = PAD in needed and (is_new or extended.pad_id in (None, special.extract))
@@ -127,6 +139,7 @@ def _extend_tokenizer(tokenizer: Tokenizer, specs: Sequence[TaskSpec], settings:
     adds_bos = any(head_of(spec) is None for spec in specs) and tokenizer.bos_id is None
     extended = extended.with_special_tokens(
         [PAD] if lacks_pad else [],
+        above=n_known - 1,
         template=(tokens[special.start], tokens[special.delimiter], tokens[special.extract]) if single else None,
         bos=tokenizer.eot if adds_bos else None,
         extra_config={"pad_token": PAD} if lacks_pad else {},

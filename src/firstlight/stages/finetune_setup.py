@@ -50,7 +50,13 @@ def resolve_intervals(
 def _build_model(settings: FinetuneSettings, artifacts: FinetuneArtifacts) -> GPT:
     pretrained = LM.load_fp32(artifacts.init_model.source).model
     return build_task_model(
-        pretrained, artifacts.specs, artifacts.tokenizer.vocab_size, settings.finetune, settings.run.seed
+        pretrained,
+        artifacts.specs,
+        artifacts.tokenizer.vocab_size,
+        settings.finetune,
+        settings.run.seed,
+        # With an adapter, peft takes the base's own row of a padded vocabulary.
+        n_known=artifacts.init_model.n_known if settings.finetune.adapter.kind == "none" else None,
     )
 
 
@@ -199,7 +205,15 @@ def _model_writer(run: RunDirectory, settings: FinetuneSettings, artifacts: Fine
             )
             # With it peft gives the base the embeddings of added tokens.
             artifacts.tokenizer.save(folder / adapter_files.FOLDER, model_max_length=model.config.block_size)
-        save_pretrained(folder, model.config, weights, artifacts.tokenizer, facts, classifier)
+        save_pretrained(
+            folder,
+            model.config,
+            weights,
+            artifacts.tokenizer,
+            facts,
+            classifier,
+            generation=artifacts.init_model.generation,
+        )
         write_atomic(folder / run_layout.TASKS, tasks_to_json(artifacts.specs.values()))
 
     return write

@@ -19,7 +19,7 @@ from firstlight.convert.formats import Importer
 from firstlight.convert.imported_model import ImportedModel, model_config
 from firstlight.convert.keras.names import FOLDER, HUB_LAYERS, WEIGHTS, from_keras, to_keras
 from firstlight.errors import CheckpointError, TokenizerError
-from firstlight.lm import read_tokenizer
+from firstlight.lm import GenerationConfig, read_tokenizer
 from firstlight.model import GPT, ModelConfig, from_hf_config, tensors_to_hf
 from firstlight.tokenizer import END_OF_TEXT, PATTERNS, Tokenizer, VocabTable, build_byte_level_bpe
 
@@ -116,7 +116,8 @@ def _unpacked(path: Path, names: list[str]) -> Iterator[Path]:
 
 def _read_exported(weights: Path, folder: Path, where: Path) -> ImportedModel:
     """Read weights that Firstlight exported, with the config and the tokenizer of a folder as transformers has them."""
-    fields = from_hf_config(_read_json(folder / _CONFIG, where), where=f"{where}: {_CONFIG}").model_dump()
+    table = _read_json(folder / _CONFIG, where)
+    fields = from_hf_config(table, where=f"{where}: {_CONFIG}").model_dump()
     config = model_config(where, **fields)
     try:
         tokenizer = read_tokenizer(folder)
@@ -128,7 +129,10 @@ def _read_exported(weights: Path, folder: Path, where: Path) -> ImportedModel:
         group_of = {file.string_attribute(group, "name"): group for group in layers}
         return lambda layer: group_of.get(layer, layer)
 
-    return ImportedModel("Keras", config, _read_weights(weights, where, config, groups), tokenizer)
+    generation = GenerationConfig.read(folder, table, config.vocab_size or 0)
+    return ImportedModel(
+        "Keras", config, _read_weights(weights, where, config, groups), tokenizer, generation=generation
+    )
 
 
 def _read_hub(weights: Path, folder: Path, where: Path) -> ImportedModel:
