@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from firstlight import progress
 from firstlight.convert.formats import Importer
 from firstlight.convert.imported_model import ImportedModel
 from firstlight.convert.torch_file import is_torch_file, load, state_dict_of
@@ -9,7 +10,7 @@ from firstlight.convert.unsupported import refuse_known_format
 from firstlight.errors import CheckpointError
 from firstlight.lm import LM, GenerationConfig, read_config, read_state_dict, read_tokenizer
 from firstlight.lm.save import WEIGHTS
-from firstlight.model import match_tied_head, to_hf_state_dict
+from firstlight.model import HEADS_FILE, match_tied_head, to_hf_state_dict
 
 _CONFIG, _BIN = "config.json", "pytorch_model.bin"
 BIN_FILES = (_BIN, f"{_BIN}.index.json", "pytorch_model-*.bin")  # patterns of files to fetch from the hub
@@ -47,6 +48,9 @@ def read(path: Path) -> ImportedModel:
     if path.is_file():
         has_safetensors = has_safetensors and not path.match("pytorch_model*.bin")
         _check_name(path, WEIGHTS if has_safetensors else _BIN)
+    config, table = read_config(folder)
+    if "SequenceClassification" in str(table.get("architectures")) and not (folder / HEADS_FILE).is_file():
+        progress.warn(f"{folder}: its classification head is not read, only the language model")
     if has_safetensors:
         lm = LM.load_fp32(folder)
         return ImportedModel(
@@ -54,7 +58,6 @@ def read(path: Path) -> ImportedModel:
         )
     if not has_bin:
         refuse_known_format(folder)
-    config, table = read_config(folder)
     state = read_state_dict(folder, _BIN, lambda file: state_dict_of(load(file), file).items())
     config, weights = match_tied_head(config, state, folder)
     generation = GenerationConfig.read(folder, table, config.vocab_size or 0)

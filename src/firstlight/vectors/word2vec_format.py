@@ -108,7 +108,13 @@ def read_text(file: BoundedReader, keep: Container[str] | None, on_bad_bytes: On
                 words.append(word)
         line = file.readline(_MAX_LINE_BYTES)
     if n_words is not None and n_lines != n_words:
-        file.fail("the number of words differs from the header line", line=True, found=n_lines, expected=n_words)
+        file.fail(
+            "the number of words differs from the header line",
+            line=True,
+            found=n_lines,
+            expected=n_words,
+            fix="Get the whole file, or correct its first line.",
+        )
     decoder.report()
     return words, np.frombuffer(values, dtype=np.float32).reshape(len(words), width)
 
