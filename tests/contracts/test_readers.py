@@ -238,7 +238,7 @@ def test_a_missing_field_is_named_with_the_nearest(tmp_path: Path, suffix: str):
         read(path, suffix, CorpusSettings(text_field="txt"))
     assert str(path) in str(caught.value.where)
     assert caught.value.fix is not None
-    assert caught.value.fix.endswith("--text-field text")
+    assert caught.value.fix.endswith("corpus.text_field=text")
     assert "id, text" in str(caught.value.found)
 
 

@@ -98,5 +98,8 @@ def test_quotes_of_a_tsv_are_found_out(tmp_path: Path):
 
 def test_the_column_with_the_longest_text_is_advised(tmp_path: Path):
     content = "id,title,content\n7,short,a longer one\n"
-    with pytest.raises(CorpusError, match="Name the column: --text-field content"):
+    with pytest.raises(CorpusError, match="Name the column: corpus.text_field=content"):
         read(tmp_path, ".csv", content, text_field="none")
+    assert pairs(read(tmp_path, ".csv", content, text_field=["title", "content"])) == [("2", "short\na longer one")]
+    with pytest.raises(CorpusError, match="has no column 'none'"):
+        read(tmp_path, ".csv", content, text_field=["title", "none"])

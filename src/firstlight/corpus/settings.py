@@ -37,7 +37,9 @@ class LimitSettings(Settings):
 class CorpusSettings(Settings):
     """Settings of text readers and of filtering."""
 
-    text_field: str = Field("text", description="field of a record with its text; a.b for a nested one")
+    text_field: str | list[str] = Field(
+        "text", description="field of a record with its text; a.b for a nested one; several are joined with line breaks"
+    )
     delimiter: str | None = Field(
         None,
         min_length=1,
@@ -85,6 +87,11 @@ class CorpusSettings(Settings):
     @classmethod
     def _is_known(cls, encoding: str) -> str:
         return check_encoding(encoding)
+
+    @property
+    def text_fields(self) -> list[str]:
+        """The fields of a record with its text."""
+        return [self.text_field] if isinstance(self.text_field, str) else self.text_field
 
     @property
     def read_limits(self) -> Limits:

@@ -1,6 +1,7 @@
 """Parse the inputs of ``pretrain`` (a corpus, a store, a RUN.toml, a run) into a request for a run."""
 
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,7 @@ def _run_to_resume(path: Path, out: Path | None, *, resume: bool) -> Path:
         raise UsageError(
             "ended while its data was prepared, before its settings were written",
             where=path,
-            fix=f"Give the whole command again: firstlight pretrain CORPUS --out {path} --resume",
+            fix=f"Give the whole command again: firstlight pretrain CORPUS --out {shlex.quote(str(path))} --resume",
         )
     return path
 
