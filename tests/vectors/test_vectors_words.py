@@ -111,6 +111,12 @@ def test_what_is_refused(tmp_path, name, data, says) -> None:
             read(tmp_path, name, data, on_bad_bytes=choice)
 
 
+def test_binary_numbers_that_look_like_letters(tmp_path) -> None:
+    word, number = "\u2028\u3000", np.frombuffer("踾p".encode(), "<f4")
+    found = read(tmp_path, "v.bin", b"1 1\n" + word.encode() + b" " + number.tobytes() + b"\n")
+    assert found.words == [word] and found.matrix.tolist() == [number.tolist()]
+
+
 def test_the_handed_files(tmp_path, shared_data: Path, capsys) -> None:
     folder = shared_data.parent / "cases" / "vectors"
     if not folder.is_dir():

@@ -110,7 +110,7 @@ def _read_format(
     other = next((kind for magic, kind in _OTHER_KINDS.items() if start.startswith(magic)), None)
     if other is not None:
         raise TokenizerError(f"is {other}, not a file of word vectors", where=file.path, fix=_OTHER_KINDS_FIX)
-    read = read_binary if is_binary(start) else read_text
+    read = read_binary if is_binary(start, name) else read_text
     return read(file, keep, on_bad_bytes)
 
 

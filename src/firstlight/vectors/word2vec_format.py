@@ -165,8 +165,8 @@ def read_binary(file: BoundedReader, keep: Container[str] | None, on_bad_bytes: 
     return words, np.frombuffer(b"".join(rows), dtype="<f4").reshape(len(words), width)
 
 
-def is_binary(start: bytes) -> bool:
-    """Whether a file that starts with these bytes is in the binary format, not text."""
+def is_binary(start: bytes, name: str) -> bool:
+    """Whether a file that starts with these bytes is binary, not text; its name decides where both fit."""
     first, _, rest = start.removeprefix(_BOM).partition(b"\n")
     if parse_header(first) is None:
         return False
@@ -175,7 +175,7 @@ def is_binary(start: bytes) -> bool:
         return False
     # A damaged text file is still mostly printable UTF-8.
     text = rest.rpartition(b"\n")[0].decode("utf-8", "replace") or rest.decode("utf-8", "replace")
-    return "\ufffd" in text or any(c < " " and c not in "\t\r\n" for c in text)
+    return name.endswith(".bin") or "\ufffd" in text or any(c < " " and c not in "\t\r\n" for c in text)
 
 
 def parse_header(line: bytes) -> tuple[int, int] | None:
