@@ -172,6 +172,13 @@ def test_the_type_can_be_set(tmp_path):
     assert np.array_equal(np.concatenate([store.train.tokens, store.valid.tokens]), values)
 
 
+def test_a_type_that_is_set_against_what_the_file_shows_is_said(tmp_path, caplog):
+    save(tmp_path, "train.bin", wide_ids(), "<u4")
+    with caplog.at_level(logging.WARNING, "firstlight"):
+        import_token_files(tmp_path, tmp_path / "store", Wide(), 0.1, dtype="uint16")
+    assert "train.bin: read as uint16, as set, but its ids look like uint32" in caplog.text
+
+
 REFUSED = {
     "16 bits of a small tokenizer": (lambda f: save(f, "train.bin", wide_ids(800, 50_257), "<u2"), "look like 16 bits"),
     "big endian, 32 bits": (lambda f: save(f, "train.bin", wide_ids(), ">u4"), "its ids are big endian"),
