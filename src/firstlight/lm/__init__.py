@@ -1,6 +1,6 @@
 """A model and its tokenizer (or codec, for sequences that are not text) as one object: load, save, score, generate."""
 
-from firstlight.lm.generation_config import GenerationConfig
+from firstlight.lm.generation_config import GENERATION, GenerationConfig
 from firstlight.lm.lm import LM, Generated
 from firstlight.lm.load import build_model, download_from_hub, locate, read_config, read_tokenizer
 from firstlight.lm.sampling import GenerateSettings, sample_tokens
@@ -10,6 +10,7 @@ from firstlight.lm.weights import finite_fp32, read_state_dict
 
 __all__ = [
     "CARD",
+    "GENERATION",
     "LM",
     "Classifier",
     "GenerateSettings",

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from firstlight import progress
 from firstlight.config import resolve
-from firstlight.errors import UsageError
-from firstlight.lm import LM, GenerateSettings
+from firstlight.errors import CheckpointError, ConfigError, UsageError
+from firstlight.lm import GENERATION, LM, GenerateSettings
 from firstlight.tokenizer import IdCodec
 
 _DIGITS = re.compile(r"[0-9]{1,18}")
@@ -41,13 +42,14 @@ def generate(model: str | Path | LM, prompts: str | Sequence[str] = "", **settin
     Args:
         model: a path or name as of ``load``, or a loaded model.
         prompts: one or several; an empty one starts a text.
-        settings: fields of GenerateSettings: max_new_tokens, temperature, top_k, top_p, min_p, seed, num_samples, stop.
+        settings: fields of GenerateSettings: max_new_tokens, temperature, top_k, top_p, min_p, seed, num_samples, stop;
+            the model's generation_config.json has the defaults.
 
     Returns:
         The samples, ``num_samples`` for each prompt in turn.
     """
     loaded = model if isinstance(model, LM) else load(model)
-    generated = loaded.generate(prompts, resolve_settings(settings))
+    generated = loaded.generate(prompts, settings_of(loaded, settings))
     return [Sample(found.prompt, found.text, len(found.ids)) for found in generated]
 
 
@@ -76,7 +78,7 @@ def generate_ids(model: str | Path | LM, prompt: str | Sequence[int] = (), **set
         raise UsageError("not a model of ids", where=loaded.source, fix="Give a prompt, or --image for images.")
     start = parse_ids(prompt, codec.n_ids)
     # A document starts after the end of the one before.
-    generated = loaded.generate_ids([[codec.eot_id, *start]], resolve_settings(settings))
+    generated = loaded.generate_ids([[codec.eot_id, *start]], settings_of(loaded, settings))
     return [IdSample(start, ids) for ids in generated]
 
 
@@ -98,14 +100,14 @@ def parse_ids(prompt: str | Sequence[int], n_ids: int) -> list[int]:
 
 def stream(model: LM, prompt: str, **settings: Any) -> Iterator[str]:
     """Continue ``prompt``, yielding text as it is generated."""
-    return model.stream(prompt, resolve_settings(settings))
+    return model.stream(prompt, settings_of(model, settings))
 
 
 class Conversation:
     """A conversation, line by line, with a model that continues text; earlier lines are the context."""
 
     def __init__(self, model: LM, **settings: Any) -> None:
-        self._model, self._settings = model, resolve_settings(settings)
+        self._model, self._settings = model, settings_of(model, settings)
         self.text = ""
 
     def reply(self, line: str) -> Iterator[str]:
@@ -140,6 +142,33 @@ def read_prompts(path: str | Path) -> list[str]:
     if not prompts:
         raise UsageError("no prompts", where=path, expected="one prompt per line")
     return prompts
+
+
+def settings_of(model: LM, given: Mapping[str, Any]) -> GenerateSettings:
+    """Build settings of generation; the model's generation_config.json has the defaults of those that are not given.
+
+    Raises:
+        ConfigError: an invalid setting.
+        CheckpointError: an invalid one in that file.
+    """
+    resolve_settings(given)
+    chosen = {key: value for key, value in model.generation.sampling.items() if given.get(key) is None}
+    try:
+        settings = resolve_settings({**given, **chosen})
+    except ConfigError as error:
+        raise CheckpointError(
+            error.problem,
+            where=f"{model.source}: {GENERATION}: {error.where}",
+            found=error.found,
+            expected=error.expected,
+        ) from error
+    if chosen:
+        listed = ", ".join(f"{key} {value}" for key, value in chosen.items())
+        progress.notice(f"{listed}: from the model's {GENERATION}; options override them")
+    if model.generation.unsupported:
+        listed = ", ".join(f"{key} {value}" for key, value in model.generation.unsupported.items())
+        progress.notice(f"the model's {GENERATION} has {listed}, which has no effect here")
+    return settings
 
 
 def resolve_settings(given: Mapping[str, Any]) -> GenerateSettings:

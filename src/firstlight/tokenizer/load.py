@@ -123,8 +123,10 @@ def _extra_config(files: HFFiles, vocab: Mapping[str, int]) -> dict[str, Any]:
     own = ("eos_token", "unk_token")
     named = {key: token for key, token in files.special.items() if key not in own and token in vocab}
     extra_special = [token for token in files.extra_special if token in vocab]
+    side = {"padding_side": "left"} if files.class_name == "LlamaTokenizer" else {}  # as its class has it
     return {
         **({"bos_token": None} if files.config else {}),
+        **side,
         **named,
         **({"additional_special_tokens": extra_special} if extra_special else {}),
         **({} if files.chat_template is None else {"chat_template": files.chat_template}),
