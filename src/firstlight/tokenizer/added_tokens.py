@@ -8,6 +8,7 @@ into the vocabulary of the model, where it keeps its id.
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 from tokenizers import AddedToken
@@ -67,6 +68,10 @@ def add_tokens(inner: Inner, tokens: Iterable[NewToken], *, above: int = -1, whe
             renamed[names[token.id]] = token.content
         wanted[token.content] = next_id if token.id is None else token.id
         next_id += token.id is None
+    if len(set(wanted.values())) < len(wanted):
+        listed = sorted(wanted.items(), key=lambda item: item[1])
+        one, two = next((a, b) for a, b in pairwise(listed) if a[1] == b[1])
+        raise TokenizerError("two tokens of one id", where=where, found=f"{one[0]!r} and {two[0]!r}, id {one[1]}")
     check_ids({**ids, **wanted}, where or "the tokenizer")
     with library_errors("cannot add these tokens", where):
         changed = _append(inner, tokens) if not renamed else inner

@@ -19,7 +19,7 @@ from firstlight.convert.formats import Importer
 from firstlight.convert.imported_model import ImportedModel, model_config
 from firstlight.convert.keras.names import FOLDER, HUB_LAYERS, WEIGHTS, from_keras, to_keras
 from firstlight.errors import CheckpointError, TokenizerError
-from firstlight.lm import GenerationConfig, read_tokenizer
+from firstlight.lm import GENERATION, GenerationConfig, read_tokenizer
 from firstlight.model import GPT, ModelConfig, from_hf_config, tensors_to_hf
 from firstlight.tokenizer import END_OF_TEXT, PATTERNS, Tokenizer, VocabTable, build_byte_level_bpe
 
@@ -34,7 +34,7 @@ _HUB_FOLDERS = ("assets/tokenizer", "assets/preprocessor/tokenizer")  # in a pre
 _MEMBERS = [
     _CONFIG,
     WEIGHTS,
-    *(f"{FOLDER}/{name}" for name in (_CONFIG, *_TOKENIZER_FILES)),
+    *(f"{FOLDER}/{name}" for name in (_CONFIG, GENERATION, *_TOKENIZER_FILES)),
     *(f"{_HUB_FOLDERS[1]}/{name}" for name in _HUB_TOKENIZER_FILES),
 ]
 _MAX_EXPANSION = 8  # of all members together; trained weights hardly compress
