@@ -75,8 +75,11 @@ def change_spec(spec: TaskSpec, overrides: Mapping[str, Any]) -> TaskSpec:
 
 
 def tasks_to_json(specs: Iterable[TaskSpec]) -> str:
-    """Return the text of tasks.json."""
-    return json.dumps([spec.model_dump(mode="json") for spec in specs], indent=1, ensure_ascii=False) + "\n"
+    """Return the text of tasks.json, in which the folders of the files hold from wherever it is read."""
+    tables = [spec.model_dump(mode="json") for spec in specs]
+    for table in tables:
+        table["data"]["folder"] = str(Path(table["data"]["folder"]).absolute())
+    return json.dumps(tables, indent=1, ensure_ascii=False) + "\n"
 
 
 def read_tasks(folder: Path) -> dict[str, TaskSpec]:

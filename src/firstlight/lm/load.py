@@ -52,6 +52,8 @@ def locate(name: str | Path) -> Path:
     path = Path(name)
     with contextlib.suppress(RuntimeError):  # an unknown user
         path = path.expanduser()
+    if path.name == "run.toml" and path.is_file():
+        path = path.parent
     if (path / CONFIG).is_file():
         return path
     if (path / "checkpoints").is_dir() or (path / "run.toml").is_file():

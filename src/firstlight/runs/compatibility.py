@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,13 @@ def code_hash(*packages: str) -> str:
     return source_hash((*_PACKAGES, *packages))
 
 
-def fixed_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+def fixed_settings(settings: Mapping[str, Any], sources: Collection[str] = ()) -> dict[str, Any]:
     """Return the settings, by dotted key, that decide the weights, and that a resumed run must not change.
 
-    The paths of its inputs are not among them, since a run may be moved; their contents have hashes of their own.
+    The paths of its inputs, whose keys are ``sources``, are not among them, since a run may be moved; their contents
+    have hashes of their own.
     """
-    ignored = {*CHANGEABLE_ON_RESUME, *_PER_MACHINE}
+    ignored = {*CHANGEABLE_ON_RESUME, *_PER_MACHINE, *sources}
     return {
         key: value
         for key, value in sorted(flatten(settings).items())

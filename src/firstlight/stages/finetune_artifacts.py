@@ -1,5 +1,6 @@
 """Prepare what a fine-tuning run is built from: the model to start from, the tokenizer, the tasks and their rows."""
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from pathlib import Path
 
 from firstlight import progress
 from firstlight.errors import UsageError
+from firstlight.files import sha256
 from firstlight.finetuning import (
     PAD,
     EncodedTask,
@@ -22,11 +24,12 @@ from firstlight.finetuning import (
     read_tasks,
     special_tokens,
 )
-from firstlight.lm import LM, Classifier, GenerationConfig
+from firstlight.lm import Classifier, GenerationConfig
 from firstlight.model import ModelConfig
 from firstlight.runs import RunDirectory
 from firstlight.stages.evaluate import find_token_store
 from firstlight.stages.finetune_settings import FinetuneSettings
+from firstlight.stages.init_model import load_init_model
 from firstlight.store import TokenStore
 from firstlight.tokenizer import Tokenizer
 
@@ -46,6 +49,11 @@ class InitModel:
     source: Path
     generation: GenerationConfig
     n_known: int
+
+    def hash_weights(self) -> str:
+        """Compute the SHA-256 of the files of its weights."""
+        files = sorted(self.source.glob("*.safetensors"))
+        return hashlib.sha256("".join(sha256(file) for file in files).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +94,15 @@ class FinetuneArtifacts:
 def prepare_artifacts(run: RunDirectory, settings: FinetuneSettings) -> FinetuneArtifacts:
     """Read the model to start from, the tasks and their rows.
 
-    The tasks of a run that is resumed are those of its ``tasks.json``, not of the original files.
+    The tasks of a run that is resumed are those of its ``tasks.json``, not of the original files, unless these were
+    moved and are named anew.
 
     Raises:
         UsageError: two tasks of the same name, or a model without a tokenizer.
     """
     assert settings.run.init_from is not None
     specs = _read_specs(run, settings)
-    init_lm = LM.load_fp32(settings.run.init_from)
+    init_lm = load_init_model(run, settings.run.init_from, "finetune")
     if init_lm.tokenizer is None:
         raise UsageError("has no tokenizer, so it cannot read text", where=settings.run.init_from)
     assert init_lm.source is not None, "it was read from there"
@@ -109,7 +118,7 @@ def prepare_artifacts(run: RunDirectory, settings: FinetuneSettings) -> Finetune
 
 
 def _read_specs(run: RunDirectory, settings: FinetuneSettings) -> list[TaskSpec]:
-    if run.exists and run.tasks_file.is_file():
+    if run.exists and run.tasks_file.is_file() and not _names_tasks_anew(run, settings):
         return list(read_tasks(run.path).values())
     data = None if settings.run.data is None else Path(settings.run.data)
     specs = [read_spec(Path(t), data=data) for t in settings.run.tasks]
@@ -120,6 +129,11 @@ def _read_specs(run: RunDirectory, settings: FinetuneSettings) -> list[TaskSpec]
         if not re.fullmatch(r"\w[\w-]*", name):
             raise UsageError("is not a valid name of a task", where=name, expected="letters, digits, - and _")
     return specs
+
+
+def _names_tasks_anew(run: RunDirectory, settings: FinetuneSettings) -> bool:
+    before = run.read_settings().get("run", {})
+    return bool(before.get("tasks", []) != settings.run.tasks or before.get("data") != settings.run.data)
 
 
 def _extend_tokenizer(

@@ -140,6 +140,8 @@ def train_context(
         compatibility={
             "tokenizer": artifacts.tokenizer.hash,
             "store": ",".join(data.fingerprint for data in artifacts.tasks.values()),
+            # Of adapters, whose checkpoints lack the weights that they were trained on.
+            **({"init_model": artifacts.init_model.hash_weights()} if table.adapter.kind != "none" else {}),
         },
         target_unit="tokens" if criterion == "loss" else "rows",
         criterion=criterion,
