@@ -26,7 +26,7 @@ MESSAGES = [
 
 def tuned(made: Tokenizer, task: TaskSpec, adapter: str) -> Tokenizer:
     settings = FinetuneSettings.model_validate({"finetune": {"adapter": {"kind": adapter}}})
-    return _extend_tokenizer(made, [task], settings)
+    return _extend_tokenizer(made, made.vocab_size, [task], settings)
 
 
 BASES = {"own": tokenizer, "llama-always": lambda: like_llama("always"), "llama-first": lambda: like_llama("first")}

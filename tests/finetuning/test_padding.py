@@ -29,7 +29,8 @@ BASES = {
 @pytest.mark.parametrize("base", BASES)
 @torch.no_grad()
 def test_a_padded_batch_is_answered_as_single_rows_are(base: str, settings: dict, tmp_path: Path) -> None:
-    made = _extend_tokenizer(BASES[base](), [spec()], FinetuneSettings.model_validate({"finetune": settings}))
+    before, table = BASES[base](), FinetuneSettings.model_validate({"finetune": settings})
+    made = _extend_tokenizer(before, before.vocab_size, [spec()], table)
     assert made.pad_id is not None and (made.tokens()[made.pad_id] == "[P]") == (
         base == "has padding" and settings != {}
     )
@@ -49,5 +50,6 @@ def test_a_padded_batch_is_answered_as_single_rows_are(base: str, settings: dict
 def test_several_tasks_get_padding_too() -> None:
     specs = [spec(), spec("pair").model_copy(update={"name": "u"})]
     lora = FinetuneSettings.model_validate({"finetune": {"adapter": {"kind": "lora"}}})
-    made = _extend_tokenizer(tokenizer(), specs, lora)
+    before = tokenizer()
+    made = _extend_tokenizer(before, before.vocab_size, specs, lora)
     assert made.pad_id == made.token_to_id(PAD) is not None
