@@ -233,4 +233,22 @@ def open_corpus(names: Sequence[str], settings: CorpusSettings | None = None) ->
     """
     settings = settings or CorpusSettings()
     readers = load_readers(settings.readers)
-    return Corpus([Source(resolve_source(name, settings, readers), settings) for name in names])
+    found = [resolve_source(name, settings, readers) for name in names]
+    _warn_of_files_read_twice(found)
+    return Corpus([Source(raw, settings) for raw in found])
+
+
+def _warn_of_files_read_twice(sources: Sequence[RawSource]) -> None:
+    """Warn where several names stand for one file, by whatever path, so that its text counts more than once."""
+    first: dict[tuple[int, int], str] = {}
+    twice: list[str] = []
+    for source in sources if len(sources) > 1 else ():
+        for file in source.files:
+            status = file.stat()
+            before = first.setdefault((status.st_dev, status.st_ino), source.name)
+            if before is not source.name:
+                twice.append(f"{file} ({before}, {source.name})")
+    if twice:
+        n = "1 file is" if len(twice) == 1 else f"{len(twice):,} files are"
+        shown = ", ".join(twice[:_MAX_NAMED]) + (", …" if len(twice) > _MAX_NAMED else "")
+        progress.warn(f"{n} read twice, since two names of the corpus include it: {shown}")

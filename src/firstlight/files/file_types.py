@@ -1,9 +1,10 @@
 """Recognise files that are not text by their first bytes, and say what to do with each."""
 
 import re
-import shlex
 from pathlib import Path
 from typing import NamedTuple
+
+from firstlight.errors import quote_argument
 
 HEAD_BYTES = 4096
 _MIN_BYTES = 32
@@ -95,10 +96,4 @@ def _fill(fix: str, path: object, suffix: str) -> str:
     names = {"path": file, "renamed": f"{file}{suffix}", "text": file.with_suffix(".txt") if file.name else file}
     if names["text"] == file:
         names["text"] = f"{file}.txt"
-    return fix.format(suffix=suffix, **{key: quote_path(value) for key, value in names.items()})
-
-
-def quote_path(path: object) -> str:
-    """Quote a path for a shell, so that no command takes it for an option."""
-    text = str(path)
-    return shlex.quote(f"./{text}" if text.startswith("-") else text)
+    return fix.format(suffix=suffix, **{key: quote_argument(value) for key, value in names.items()})

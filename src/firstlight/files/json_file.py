@@ -33,7 +33,7 @@ def read_json(path: Path, error: type[Failure], *, pairs_hook: Callable[[Any], A
             data = file.read(_MAX_BYTES + 1)
         if len(data) > _MAX_BYTES:
             raise error("is too large for a JSON file", where=path, expected=f"at most {_MAX_BYTES:,} bytes")
-        return json.loads(data.decode("utf-8"), object_pairs_hook=pairs_hook)
+        return json.loads(data.decode("utf-8-sig"), object_pairs_hook=pairs_hook)
     except FileNotFoundError:
         raise
     except OSError as refused:

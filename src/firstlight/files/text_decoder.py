@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from firstlight.errors import CorpusError, Failure
+from firstlight.errors import CorpusError, Failure, quote_argument
 from firstlight.files.compression import COMPRESSED
 from firstlight.files.encodings import Guess, display_name, find_bom, guess_encoding, guess_wide, is_utf8_text
-from firstlight.files.file_types import HEAD_BYTES, identify_binary, quote_path
+from firstlight.files.file_types import HEAD_BYTES, identify_binary
 from firstlight.files.limits import DEFAULT_LIMITS, Limits
 
 CHUNK_BYTES = 1 << 20
@@ -248,10 +248,10 @@ def iconv_command(name: str, encoding: str) -> str:
     path = Path(name)
     is_packed = path.suffix.lower() in COMPRESSED
     plain = path.with_suffix("") if is_packed else path
-    out = quote_path(plain.with_name(f"{plain.stem}.utf8{plain.suffix or '.txt'}"))
+    out = quote_argument(plain.with_name(f"{plain.stem}.utf8{plain.suffix or '.txt'}"))
     if is_packed:
-        return f"{_DECOMPRESS[path.suffix.lower()]} -dc {quote_path(path)} | iconv -f {encoding} -t UTF-8 > {out}"
-    return f"iconv -f {encoding} -t UTF-8 {quote_path(path)} > {out}"
+        return f"{_DECOMPRESS[path.suffix.lower()]} -dc {quote_argument(path)} | iconv -f {encoding} -t UTF-8 > {out}"
+    return f"iconv -f {encoding} -t UTF-8 {quote_argument(path)} > {out}"
 
 
 class LineBoms:
@@ -280,6 +280,16 @@ class LineBoms:
         self._is_first = self._is_first and not text
         self._after_break = text.endswith(("\n", "\r")) if text else self._after_break
         return text
+
+
+def decode_text(data: bytes, name: str, how: Decoding | None = None) -> str:
+    """Decode a text that is held whole, without a byte order mark at its start.
+
+    Raises:
+        Failure: of the class ``how.error``: as ``TextDecoder``.
+    """
+    decoder = TextDecoder(name, how or Decoding())
+    return (decoder.decode(data) + decoder.decode(b"")).removeprefix(_BOM) if data else ""
 
 
 def iter_text(file: BinaryIO, path: Path, how: Decoding | None = None) -> Iterator[str]:

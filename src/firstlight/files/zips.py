@@ -1,5 +1,6 @@
 """Read the members of an untrusted zip file, each within the limits."""
 
+import stat
 import struct
 import zipfile
 import zlib
@@ -22,12 +23,15 @@ class ZipReader:
 
     Attributes:
         names: of the members that are files, in order.
+        links: of the members that are symbolic links, which are never followed.
     """
 
     def __init__(self, archive: zipfile.ZipFile, path: Path, limits: Limits, error: type[Failure]) -> None:
         self._archive, self._path, self._limits, self._error = archive, path, limits, error
         self._n_compressed, self._n_bytes = path.stat().st_size, 0
-        self.names = [info.filename for info in archive.infolist() if not info.is_dir()]
+        members = [info for info in archive.infolist() if not info.is_dir()]
+        self.links = [info.filename for info in members if stat.S_ISLNK(info.external_attr >> 16)]
+        self.names = [info.filename for info in members if not stat.S_ISLNK(info.external_attr >> 16)]
 
     def read(self, name: str) -> bytes:
         """Read a member of at most ``max_document_bytes``.

@@ -259,7 +259,7 @@ def _fingerprint(spec: TaskSpec, files: Mapping[str, Sequence[Path]], seed: int)
     digest = hashlib.sha256(json.dumps([table, seed], sort_keys=True).encode())
     for paths in files.values():
         for path in paths:
-            inside = list_inside(path, spec.data) if path.is_dir() else [path]
+            inside = list_inside(path, spec.data, quiet=True) if path.is_dir() else [path]
             for file in inside:
                 digest.update(sha256(file).encode() if file.is_file() else str(file).encode())
     return digest.hexdigest()

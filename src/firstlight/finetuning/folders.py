@@ -12,6 +12,8 @@ from firstlight.files.text_decoder import iter_text
 from firstlight.files.zips import open_zip
 from firstlight.finetuning.spec import DataFiles
 
+_MAX_NAMED = 3
+
 
 def read_folders(path: Path, files: DataFiles) -> Iterator[tuple[str, dict[str, str]]]:
     """Read every file as a text, with the name of its folder as its label.
@@ -30,15 +32,18 @@ def read_folders(path: Path, files: DataFiles) -> Iterator[tuple[str, dict[str, 
             yield _read_text(f"{path}/{name}", name, read_bounded(path / name, limits=files.read_limits), files)
         return
     with open_zip(path, limits=files.read_limits) as archive:
+        if archive.links:
+            shown = ", ".join(archive.links[:_MAX_NAMED]) + (", …" if len(archive.links) > _MAX_NAMED else "")
+            progress.warn(f"{path}: symbolic links in a zip file are not followed: {shown}")
         for name in _texts_of_labels(sorted(archive.names), path):
             yield _read_text(f"{path}!{name}", name, archive.read(name), files)
 
 
-def list_inside(folder: Path, files: DataFiles) -> list[Path]:
-    """List the files of a folder; links that lead out of it are left out, and counted, unless the settings say so."""
+def list_inside(folder: Path, files: DataFiles, *, quiet: bool = False) -> list[Path]:
+    """List the files of a folder; a warning names the links that are left out, unless it is ``quiet``."""
     found = list_folder(folder, follow_symlinks=files.follow_symlinks)
-    if found.outside:
-        progress.warn(f"{folder}: {found.describe_outside()}. Set data.follow_symlinks = true to read them.")
+    for remark in () if quiet else found.remarks("data.follow_symlinks = true", labelled=True):
+        progress.warn(f"{folder}: {remark}")
     return found.files
 
 
@@ -61,6 +66,10 @@ def _texts_of_labels(names: list[str], path: Path) -> list[str]:
                 expected=f"a path like {texts[0]}",
                 fix="Put the texts of each label into one folder, all at the same depth.",
             )
+    if texts and len(texts) < len(seen):
+        others = [name for name in seen if name.count("/") < deepest]
+        shown = ", ".join(others[:_MAX_NAMED]) + (", …" if len(others) > _MAX_NAMED else "")
+        progress.notice(f"{path}: left out, since not in the folder of a label: {shown}")
     return texts
 
 

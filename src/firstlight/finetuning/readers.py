@@ -74,8 +74,8 @@ def resolve_names(files: DataFiles, names: str | list[str], side: str) -> list[P
 
 def _matches(pattern: Path, files: DataFiles) -> list[Path]:
     found = list_glob(str(pattern), follow_symlinks=files.follow_symlinks)
-    if found.outside:
-        progress.warn(f"{pattern}: {found.describe_outside()}. Set data.follow_symlinks = true to read them.")
+    for remark in found.remarks("data.follow_symlinks = true"):
+        progress.warn(f"{pattern}: {remark}")
     return found.files
 
 

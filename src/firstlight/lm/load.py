@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -13,8 +12,8 @@ from torch import Tensor
 
 from firstlight import progress
 from firstlight import tokenizer as tokenizers
-from firstlight.errors import CheckpointError, MissingExtra, TokenizerError, UsageError, nearest
-from firstlight.files import MANIFEST, changed_files, read_json_object, verify_manifest
+from firstlight.errors import CheckpointError, MissingExtra, TokenizerError, UsageError, nearest, quote_argument
+from firstlight.files import MANIFEST, changed_files, read_json_object, run_layout, verify_manifest
 from firstlight.lm.generation_config import GENERATION
 from firstlight.lm.save import CARD, CONFIG, WEIGHTS
 from firstlight.model import (
@@ -89,9 +88,17 @@ def _checkpoint_of(run: Path) -> Path:
     raise CheckpointError(
         "no intact checkpoint",
         where=run,
-        fix="Put one back, or train the run again: firstlight pretrain (or finetune) "
-        f"{shlex.quote(str(run))} --restart",
+        fix=f"Put one back, or train the run again: firstlight {_kind_of(run)} {quote_argument(run)} --restart",
     )
+
+
+def _kind_of(run: Path) -> str:
+    """Return the command that made a run."""
+    try:
+        kind = read_json_object(run / run_layout.MARK, CheckpointError).get("kind")
+    except (OSError, CheckpointError):
+        kind = None
+    return kind if isinstance(kind, str) else "pretrain"
 
 
 def _problems(folder: Path) -> list[str]:

@@ -2,13 +2,12 @@
 
 import hashlib
 import json
-import shlex
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from firstlight.config import flatten
-from firstlight.errors import CompatibilityError
+from firstlight.errors import CompatibilityError, quote_argument
 from firstlight.files import source_hash
 from firstlight.train import CHANGEABLE_ON_RESUME
 
@@ -91,7 +90,7 @@ def check_changes(changed: Mapping[str, tuple[Any, Any]], run: Path) -> dict[str
             "a resumed run cannot change these settings",
             where=run,
             found=found,
-            fix="Leave them as they are, or start a new run: firstlight pretrain CORPUS --out NEW (with "
-            f"--from {shlex.quote(str(run))} from its weights)",
+            fix="Leave them as they are, or start a new run from its weights: "
+            f"firstlight pretrain CORPUS --out NEW --from {quote_argument(run)}",
         )
     return dict(changed)

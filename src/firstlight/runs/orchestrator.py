@@ -5,7 +5,6 @@ that was killed is resumed from its newest whole checkpoint, a finished run is n
 leaves a state and a report that say why.
 """
 
-import shlex
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any, TypeVar
 
 from firstlight import parallel, progress
 from firstlight.config import Settings, flatten
-from firstlight.errors import CheckpointError, CompatibilityError, Interrupted, UsageError
+from firstlight.errors import CheckpointError, CompatibilityError, Interrupted, UsageError, quote_argument
 from firstlight.files import atomic_directory, write_manifest
 from firstlight.parallel import DeviceContext
 from firstlight.runs.compatibility import check_fixed_settings, code_hash, fixed_settings, settings_hash
@@ -205,7 +204,7 @@ def _resume(recipe: Recipe[S, A, R], request: Request[S], ctx: TrainContext) -> 
                 where=request.run.checkpoints,
                 found="only damaged ones" if any(request.run.checkpoints.glob("damaged-*")) else "none",
                 fix="Put a checkpoint back, or start again at step 0: "
-                f"firstlight {recipe.kind} {shlex.quote(str(request.run.path))} --restart",
+                f"firstlight {recipe.kind} {quote_argument(request.run.path)} --restart",
             )
         _check_moved(recipe, request, ctx)
         if main and request.run.logs_beyond(ctx.train.checkpoint_every):

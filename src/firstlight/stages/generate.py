@@ -8,7 +8,8 @@ from typing import Any
 
 from firstlight import progress
 from firstlight.config import resolve
-from firstlight.errors import CheckpointError, ConfigError, UsageError
+from firstlight.errors import CheckpointError, ConfigError, CorpusError, UsageError
+from firstlight.files.text_decoder import decode_text
 from firstlight.lm import GENERATION, LM, GenerateSettings
 from firstlight.tokenizer import IdCodec
 
@@ -127,8 +128,7 @@ def read_prompts(path: str | Path) -> list[str]:
         UsageError: the file is missing, is not UTF-8, or has no prompt.
     """
     try:
-        # utf-8-sig: some editors write a byte order mark; a prompt may contain other line separators than LF.
-        lines = Path(path).read_bytes().decode("utf-8-sig").replace("\r\n", "\n").split("\n")
+        text = decode_text(Path(path).read_bytes(), str(path))
     except OSError as error:
         missing = isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError)
         raise UsageError(
@@ -136,9 +136,9 @@ def read_prompts(path: str | Path) -> list[str]:
             where=path,
             expected="a text file with one prompt per line",
         ) from error
-    except UnicodeDecodeError as error:
-        raise UsageError("is not UTF-8", where=path, found=f"a bad byte at offset {error.start}") from error
-    prompts = [line for line in lines if line.strip()]
+    except CorpusError as error:
+        raise UsageError(error.problem, where=error.where, found=error.found, fix=error.fix) from error
+    prompts = split_prompts(text)
     if not prompts:
         raise UsageError("no prompts", where=path, expected="one prompt per line")
     return prompts
@@ -169,6 +169,11 @@ def settings_of(model: LM, given: Mapping[str, Any]) -> GenerateSettings:
         listed = ", ".join(f"{key} {value}" for key, value in model.generation.unsupported.items())
         progress.notice(f"the model's {GENERATION} has {listed}, which has no effect here")
     return settings
+
+
+def split_prompts(text: str) -> list[str]:
+    r"""Split a text into prompts, one per line, without blank lines; ``\n`` or ``\r\n`` ends one, nothing else does."""
+    return [line for line in text.replace("\r\n", "\n").split("\n") if line.strip()]
 
 
 def resolve_settings(given: Mapping[str, Any]) -> GenerateSettings:

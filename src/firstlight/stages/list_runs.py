@@ -123,19 +123,23 @@ def summarize_run(path: Path, name: str | None = None) -> RunSummary:
     )
 
 
-def _run_directories(folder: Path, depth: int) -> Iterator[Path]:
-    """Yield the run directories at or below a folder; run directories are not searched for others."""
+def _run_directories(folder: Path, depth: int, seen: set[Path] | None = None) -> Iterator[Path]:
+    """Yield the run directories at or below a folder, each once; run directories are not searched for others."""
+    seen = set() if seen is None else seen
+    if (real := folder.resolve()) in seen:
+        return
+    seen.add(real)
     if any((folder / name).exists() for name in _RUN_FILES):
         yield folder
         return
     if depth == 0:
         return
     try:
-        below = sorted(path for path in folder.iterdir() if path.is_dir())
+        below = sorted((path for path in folder.iterdir() if path.is_dir()), key=lambda path: (path.is_symlink(), path))
     except OSError:
         return
     for path in below:
-        yield from _run_directories(path, depth - 1)
+        yield from _run_directories(path, depth - 1, seen)
 
 
 def _run_directory(path: str | Path) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from firstlight import parallel, progress
-from firstlight.errors import CheckpointError, UnknownName, UsageError
+from firstlight.errors import CheckpointError, UnknownName, UsageError, quote_argument
 from firstlight.files import storage_errors
 from firstlight.files.run_layout import TASKS
 from firstlight.finetuning import (
@@ -121,7 +121,7 @@ def _spec(lm: LM, run: str | Path, task: str | None) -> TaskSpec:
         raise UsageError(
             "is not a fine-tuned model",
             where=run,
-            fix="Fine-tune it first: firstlight finetune RUN TASK.toml --out runs/task",
+            fix=f"Fine-tune it first: firstlight finetune {quote_argument(run)} TASK.toml --out runs/task",
         )
     labelled = {name: spec for name, spec in read_tasks(lm.source).items() if head_of(spec) is not None}
     if task is not None and task not in labelled:
@@ -131,7 +131,9 @@ def _spec(lm: LM, run: str | Path, task: str | None) -> TaskSpec:
             "has several tasks" if labelled else "has no labelled task",
             where=run,
             expected=", ".join(labelled),
-            fix="Name one with --task." if labelled else "Use it to generate text: firstlight generate RUN",
+            fix="Name one with --task."
+            if labelled
+            else f"Use it to generate text: firstlight generate {quote_argument(run)}",
         )
     return labelled[task] if task is not None else next(iter(labelled.values()))
 

@@ -173,7 +173,7 @@ def _summarize(loaded: Tokenizer, path: Path) -> TokenizerSummary:
     )
 
 
-def _existing(path: str | Path, *, fix: str = "Train a tokenizer: firstlight tokenizer train") -> Path:
+def _existing(path: str | Path, *, fix: str = "Train a tokenizer: firstlight tokenizer train CORPUS --out NEW") -> Path:
     if not Path(path).exists():
         raise UsageError("no such file or folder", where=path, fix=fix)
     return Path(path)

@@ -201,7 +201,7 @@ def _parse_templates(value: Any, path: Path) -> dict[str, str]:
 def _read_template(path: Path) -> str:
     data = read_bounded(path, error=TokenizerError)
     try:
-        return data.decode("utf-8")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise TokenizerError(
             f"is not UTF-8: {error.reason} at byte {error.start:,}", where=path, fix="Save it as UTF-8, or remove it."

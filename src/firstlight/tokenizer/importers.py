@@ -1,6 +1,7 @@
 """Import published tokenizers: GPT-1, GPT-2, tiktoken, SentencePiece, llama2.c, llm.c, Hugging Face."""
 
 import base64
+import codecs
 import json
 import re
 from collections.abc import Mapping
@@ -173,7 +174,7 @@ def _rank_bpe(ranks: dict[bytes, int], pattern: str, special: Mapping[str, int],
 
 def _read_ranks(path: Path) -> dict[bytes, int]:
     ranks: dict[bytes, int] = {}
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+    for number, line in enumerate(path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n"), start=1):
         if not line.strip():
             continue
         token, _, rank = line.partition(b" ")

@@ -1,5 +1,6 @@
 """Load the tokenizer or codec of a run, a checkpoint or a Hugging Face directory."""
 
+import codecs
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from tokenizers import Tokenizer as Inner
 
 from firstlight import progress
-from firstlight.errors import TokenizerError
+from firstlight.errors import TokenizerError, quote_argument
 from firstlight.tokenizer.added_tokens import NewToken, add_tokens
 from firstlight.tokenizer.codec import Codec, load_codec, save_codec
 from firstlight.tokenizer.hf_files import HFFiles, read_hf_files
@@ -58,11 +59,14 @@ def read_tokenizer_json(path: Path) -> tuple[Inner, Path]:
             where=path,
             expected="tokenizer.json",
             found="SentencePiece's tokenizer.model" if is_sentencepiece else None,
-            fix=_IMPORT if is_sentencepiece else "Train one: firstlight tokenizer train",
+            fix=f"{_IMPORT} {quote_argument(path)} --out NEW"
+            if is_sentencepiece
+            else "Train one: firstlight tokenizer train CORPUS --out NEW",
         )
     check_file(file)
     with library_errors("is not a readable tokenizer.json", file):
-        inner = Inner.from_file(str(file))
+        # Some editors write a byte order mark, which the library does not accept.
+        inner = Inner.from_buffer(file.read_bytes().removeprefix(codecs.BOM_UTF8))
     check_loaded(inner, file)
     return inner, file
 
@@ -91,7 +95,8 @@ def resolve_special_tokens(inner: Inner, file: Path, files: HFFiles, *, add_eot:
                 "has no end-of-text token",
                 where=file,
                 expected=f"one of {', '.join(EOT_TOKENS)}",
-                fix="Name one as eos_token in tokenizer_config.json, or import it: firstlight tokenizer import",
+                fix="Name one as eos_token in tokenizer_config.json, or import it: "
+                f"firstlight tokenizer import {quote_argument(file)} --out NEW",
             )
         inner, eot = add_tokens(inner, [NewToken(END_OF_TEXT)], where=file), END_OF_TEXT
         progress.notice(f"{file} has no end-of-text token: added {eot} as id {inner.token_to_id(eot)}")

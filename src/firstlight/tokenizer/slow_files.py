@@ -140,7 +140,7 @@ def read_vocab(path: Path) -> dict[str, int]:
 def read_merges(path: Path) -> list[tuple[str, str]]:
     """Read the pairs of merges.txt, one per line."""
     # str.splitlines would also split at other characters than LF, which a merge may contain.
-    lines = path.read_text(encoding="utf-8").replace("\r\n", "\n").split("\n")
+    lines = path.read_text(encoding="utf-8-sig").replace("\r\n", "\n").split("\n")
     pairs = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
     return [(a, b) for a, b in pairs]
 
@@ -150,7 +150,7 @@ def _wordpiece(path: Path, files: HFFiles) -> tuple[Inner, dict[str, str]]:
     if not files.flag("do_basic_tokenize", default=True) or files.config.get("never_split"):
         key = "never_split" if files.config.get("never_split") else "do_basic_tokenize"
         raise TokenizerError("is not supported", where=f"{path.parent / TOKENIZER_CONFIG}: {key}", fix=_CONVERT)
-    lines = path.read_text(encoding="utf-8").replace("\r\n", "\n").removesuffix("\n").split("\n")
+    lines = path.read_text(encoding="utf-8-sig").replace("\r\n", "\n").removesuffix("\n").split("\n")
     vocab = {token: i for i, token in enumerate(lines)}
     named = {key: token for key, token in CLASS_TOKENS["BertTokenizer"].items() if token in vocab}
     unk = files.special.get("unk_token") or "[UNK]"

@@ -220,7 +220,7 @@ def _read_hub_tokenizer(folder: Path, where: Path) -> Tokenizer:
             expected=END_OF_TEXT,
         )
     # Not splitlines: a merge may contain other line separators than LF.
-    lines = (folder / merges).read_text("utf-8").replace("\r\n", "\n").split("\n")
+    lines = (folder / merges).read_text("utf-8-sig").replace("\r\n", "\n").split("\n")
     pairs = [line.split(" ") for line in lines if line and not line.startswith("#version")]
     if any(len(pair) != 2 for pair in pairs):
         raise TokenizerError("a merge is not a pair of tokens", where=f"{where}: {merges}")
@@ -232,7 +232,7 @@ def _read_hub_tokenizer(folder: Path, where: Path) -> Tokenizer:
 def _read_json(path: Path, where: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"missing {path.name}", where=where)
-    table = json.loads(path.read_text("utf-8"))
+    table = json.loads(path.read_text("utf-8-sig"))
     if not isinstance(table, dict):
         raise CheckpointError("not a JSON object", where=f"{where}: {path.name}")
     return table
