@@ -66,7 +66,9 @@ def read_tokenizer_json(path: Path) -> tuple[Inner, Path]:
     check_file(file)
     with library_errors("is not a readable tokenizer.json", file):
         # Some editors write a byte order mark, which the library does not accept.
-        inner = Inner.from_buffer(file.read_bytes().removeprefix(codecs.BOM_UTF8))
+        data = file.read_bytes()
+        has_bom = data.startswith(codecs.BOM_UTF8)
+        inner = Inner.from_str(data.decode("utf-8-sig")) if has_bom else Inner.from_file(str(file))
     check_loaded(inner, file)
     return inner, file
 
