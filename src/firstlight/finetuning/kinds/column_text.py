@@ -37,6 +37,8 @@ def to_text(value: Any, column: Any, where: str) -> str:
     Raises:
         CorpusError: the value is not text.
     """
+    if isinstance(value, str) and value.isascii():
+        return value.strip()
 
     def advise(inner: str) -> str:
         return f'Name the field within it in [columns]: "{column}.{inner}".'
