@@ -105,6 +105,22 @@ def test_links_in_a_zip_file_are_said(tmp_path: Path, notices: list[str]):
     assert any("links in a zip file are not followed: c/1.txt" in text for text in notices)
 
 
+def test_names_in_a_zip_file_are_utf_8_or_said(tmp_path: Path, notices: list[str]):
+    for encoding, is_said in (("utf-8", False), ("gbk", True)):
+        name = "喜欢".encode(encoding)
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+            archive.writestr(f"{'x' * len(name)}/1.txt", "one")
+            archive.writestr("two/1.txt", "two")
+        # Names without the flag of UTF-8, as the tools of many systems write them.
+        data = (tmp_path / "a.zip").read_bytes()
+        (tmp_path / "a.zip").write_bytes(data.replace(b"x" * len(name), name))
+        labels = {row["label"] for _, row in read_folders(tmp_path / "a.zip", DataFiles(train="x"))}
+        assert "two" in labels and len(labels) == 2
+        assert ("喜欢" in labels) is not is_said
+        assert any("are not in UTF-8" in text for text in notices) is is_said
+        notices.clear()
+
+
 @pytest.mark.parametrize("second", ["/a.txt", "/./a.txt", "/b/../a.txt", "/link.txt", "/hard.txt", ""])
 def test_a_file_of_two_names_is_said(tmp_path: Path, notices: list[str], second: str):
     write(tmp_path, "a.txt", "b/c.txt")

@@ -35,6 +35,9 @@ def read_folders(path: Path, files: DataFiles) -> Iterator[tuple[str, dict[str, 
         if archive.links:
             shown = ", ".join(archive.links[:_MAX_NAMED]) + (", …" if len(archive.links) > _MAX_NAMED else "")
             progress.warn(f"{path}: symbolic links in a zip file are not followed: {shown}")
+        if archive.unknown_names:
+            shown = ", ".join(archive.unknown_names[:_MAX_NAMED])
+            progress.warn(f"{path}: names, and so labels, are not in UTF-8 ({shown}): unpack it, and name the folder")
         for name in _texts_of_labels(sorted(archive.names), path):
             yield _read_text(f"{path}!{name}", name, archive.read(name), files)
 
