@@ -152,11 +152,17 @@ def compute_metrics(
         rows: labelled.
         predictions: for each row.
         n_bootstrap: resamples of the interval; 0 for none, which is fast.
+
+    Returns:
+        The metrics; NaN where the loss is not finite.
     """
     head = _head(spec)
     labels, predicted = [r.label for r in rows], [p.label for p in predictions]
     true, guess = (_stack(values, per_token=head.is_per_token) for values in (labels, predicted))
-    own = main_metric(spec)
+    own, loss = main_metric(spec), sum(p.loss for p in predictions) / len(true)
+    if not math.isfinite(loss):  # what such a model predicts means nothing
+        nothing = dict.fromkeys([own, *head.reported_metrics(spec)], math.nan)
+        return TaskMetrics(own, math.nan, math.nan, math.nan, nothing, loss, len(true))
     values = {name: head.metrics[name](guess, true) for name in dict.fromkeys([own, *head.reported_metrics(spec)])}
     low, high = math.nan, math.nan
     if n_bootstrap:
@@ -171,7 +177,7 @@ def compute_metrics(
         low=low,
         high=high,
         others=values,
-        loss=sum(p.loss for p in predictions) / len(true),
+        loss=loss,
         n=len(true),
         confusion=_confusion(spec, head, guess, true),
         calibration=calibrated,

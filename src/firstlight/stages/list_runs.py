@@ -13,6 +13,7 @@ from firstlight.files import run_layout
 from firstlight.report import non_text
 from firstlight.report.run_files import RunFiles, read_metrics
 from firstlight.report.summary import best_score, last_step, parameters, training_seconds, training_tokens
+from firstlight.report.tasks import task_metrics
 from firstlight.runs import RunDirectory
 
 State = Literal["running", "finished", "stopped", "interrupted", "failed", "incomplete"]
@@ -30,6 +31,7 @@ class RunSummary:
         state: running (a process holds its lock), finished, stopped (at train.stop_after),
             interrupted (by a signal), failed, or incomplete (killed).
         valid_loss: the lowest validation loss.
+        task_metrics: of a fine-tuned run, each task's own metric as ``task/metric``, on its validation split.
         bits: per byte, per token or per dimension at that step, by name: ``{"bits_per_byte": 1.32}``.
         size_bytes: of all its files.
         seconds: training time, over all resumes.
@@ -44,6 +46,7 @@ class RunSummary:
     steps: int | None
     tokens: int | None
     valid_loss: float | None
+    task_metrics: dict[str, float]
     bits: dict[str, float]
     parameters: int | None
     size_bytes: int
@@ -114,6 +117,7 @@ def summarize_run(path: Path, name: str | None = None) -> RunSummary:
         steps=last_step(files),
         tokens=_integer(training_tokens(files)),
         valid_loss=None if best is None else best.loss,
+        task_metrics=task_metrics(files),
         bits=bits,
         parameters=_integer(parameters(files)),
         size_bytes=_size(path),
