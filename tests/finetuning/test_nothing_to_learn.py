@@ -1,5 +1,6 @@
 """Rows without a target are left out and counted; long texts are split; of long chats, what is lost is counted."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from small_task import spec, tokenizer
 
 from firstlight.errors import ConfigError, CorpusError
-from firstlight.finetuning import Example, Preprocessor, TaskData, TaskSpec, encode_task, read_spec
+from firstlight.finetuning import Example, Preprocessor, TaskData, TaskSpec, encode_task, load_task, read_spec
 from firstlight.tokenizer import Tokenizer
 
 T = 24
@@ -95,3 +96,12 @@ def test_a_truncation_that_would_not_be_obeyed_is_refused(kind: str, truncation:
     )
     with pytest.raises(ConfigError, match=f"truncation {truncation} does not fit .*; expected tail or error"):
         read_spec(tmp_path / "t.toml")
+
+
+def test_the_handed_chat_whose_answers_are_all_cut_off(shared_cases: Path, words: Tokenizer) -> None:
+    task = read_spec(shared_cases / "chat" / "allcut.toml")
+    loaded = load_task(task, seed=1)
+    with pytest.raises(CorpusError, match='allcut.jsonl:1: .*none of the training rows .*set truncation = "head"'):
+        encode_task(loaded, words, 32)
+    kept = replace(loaded, spec=task.model_copy(update={"truncation": "head"}))
+    assert encode_task(kept, words, 32).train[0].n_targets > 1
