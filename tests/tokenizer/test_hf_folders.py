@@ -189,6 +189,7 @@ def test_damaged_folders(tmp_path: Path, name: str) -> None:
 
 # Vocabularies with unused ids
 
+NEW = ("<x>", "<y>", "<z>", "<v>")
 HOLE = {**VOCAB, "<|endoftext|>": N + 4}
 
 
@@ -206,6 +207,18 @@ def test_new_tokens_get_ids_above_the_highest(tmp_path: Path) -> None:
     )
     more = again.with_special_tokens(["<|more|>"], above=N + 20)
     assert more.token_to_id("<|more|>") == N + 21, "the model uses ids that the vocabulary lacks"
+
+
+def test_a_file_whose_added_tokens_would_get_the_ids_of_others(tmp_path: Path) -> None:
+    table = json.loads((fast(tmp_path, HOLE) / "tokenizer.json").read_text())
+    table["added_tokens"] += [{"id": N + 5 + i, "content": t, **FLAGS, "special": True} for i, t in enumerate(NEW)]
+    table["model"]["vocab"] |= {"aa": N, "bb": N + 1}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(table))
+    ours = load(tmp_path)
+    ours.save(tmp_path / "out")
+    for words in (ours, load(tmp_path / "out")):
+        assert [words.token_to_id(t) for t in NEW] == [N + 5, N + 6, N + 7, N + 8]
+        assert (words.token_to_id("bb"), words.token_to_id("<|endoftext|>")) == (N + 1, N + 4)
 
 
 def test_added_tokens_keep_the_ids_of_their_file(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ into the vocabulary of the model, where it keeps its id.
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -16,6 +16,8 @@ from tokenizers import Tokenizer as Inner
 
 from firstlight.errors import TokenizerError
 from firstlight.tokenizer.untrusted import check_ids, library_errors
+
+FLAGS = ("special", "single_word", "lstrip", "rstrip", "normalized")  # of an added token in tokenizer.json
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class NewToken:
     @property
     def flags(self) -> dict[str, Any]:
         """The keyword arguments of ``tokenizers.AddedToken``."""
-        return {key: value for key, value in asdict(self).items() if key not in ("content", "id")}
+        return {key: getattr(self, key) for key in FLAGS}
 
 
 def add_tokens(inner: Inner, tokens: Iterable[NewToken], *, above: int = -1, where: object = None) -> Inner:

@@ -1,6 +1,7 @@
 """Load the tokenizer or codec of a run, a checkpoint or a Hugging Face directory."""
 
 import codecs
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from tokenizers import Tokenizer as Inner
 
 from firstlight import progress
 from firstlight.errors import TokenizerError, quote_argument
-from firstlight.tokenizer.added_tokens import NewToken, add_tokens
+from firstlight.tokenizer.added_tokens import FLAGS, NewToken, add_tokens
 from firstlight.tokenizer.codec import Codec, load_codec, save_codec
 from firstlight.tokenizer.hf_files import HFFiles, read_hf_files
 from firstlight.tokenizer.tokenizer import END_OF_TEXT, Tokenizer
@@ -69,8 +70,21 @@ def read_tokenizer_json(path: Path) -> tuple[Inner, Path]:
         data = file.read_bytes()
         has_bom = data.startswith(codecs.BOM_UTF8)
         inner = Inner.from_str(data.decode("utf-8-sig")) if has_bom else Inner.from_file(str(file))
+    vocab = inner.get_vocab(with_added_tokens=True)
+    if len(set(vocab.values())) < len(vocab):
+        inner = _with_ids_of_file(file, json.loads(data.decode("utf-8-sig")))
     check_loaded(inner, file)
     return inner, file
+
+
+def _with_ids_of_file(file: Path, table: dict[str, Any]) -> Inner:
+    """Read a tokenizer.json whose added tokens the library gives the ids of others, since there are unused ids."""
+    listed = table["added_tokens"]
+    with library_errors("is not a readable tokenizer.json", file):
+        inner = Inner.from_str(json.dumps({**table, "added_tokens": []}))
+    tokens = [NewToken(t["content"], t["id"], **{key: t[key] for key in FLAGS}) for t in listed]
+    progress.notice(f"{file}: added tokens have the ids that it lists; transformers gives some of them those of others")
+    return add_tokens(inner, tokens, where=file)
 
 
 def resolve_special_tokens(inner: Inner, file: Path, files: HFFiles, *, add_eot: bool = False) -> Tokenizer:
@@ -130,7 +144,8 @@ def _extra_config(files: HFFiles, vocab: Mapping[str, int]) -> dict[str, Any]:
     own = ("eos_token", "unk_token")
     named = {key: token for key, token in files.special.items() if key not in own and token in vocab}
     extra_special = [token for token in files.extra_special if token in vocab]
-    side = {"padding_side": "left"} if files.class_name == "LlamaTokenizer" else {}  # as its class has it
+    is_llama = files.class_name == "LlamaTokenizer" and files.config.get("tokenizer_class") is not None
+    side = {"padding_side": "left"} if is_llama else {}  # as its class has it
     return {
         **({"bos_token": None} if files.config else {}),
         **side,

@@ -166,6 +166,9 @@ def _wordpiece(path: Path, files: HFFiles) -> tuple[Inner, dict[str, str]]:
     )
     inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     inner.decoder = decoders.WordPiece(prefix="##")
+    progress.notice(
+        f"{path}: BERT's [CLS] and [SEP] around each text are dropped, since texts are encoded without them"
+    )
     return inner, named
 
 
