@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from firstlight.convert.token_files import import_token_files
+from firstlight.convert.token_files import import_token_files, recognizes
 from firstlight.errors import StoreError, UsageError
 from firstlight.store import TokenStore, write_index
 from firstlight.tokenizer import Tokenizer, TokenizerSettings, train
@@ -247,3 +247,9 @@ def test_handed_files(tmp_path, shared_data, case):
         pytest.skip(f"no {folder}")
     store = import_token_files(folder, tmp_path / "store", Wide(), 0.1)
     assert len(store.train.tokens) == 70_983 and store.train.tokens[:3].tolist() == [18038, 68962, 8547]
+
+
+def test_training_args_of_a_model_are_not_token_files(tmp_path):
+    for name, wanted in (("training_args.bin", False), ("x_train_000001.bin", True)):
+        (tmp_path / name).write_bytes(bytes(8))
+        assert recognizes(tmp_path) is wanted
