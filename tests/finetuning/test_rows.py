@@ -93,6 +93,7 @@ def test_rows_are_left_out_by_their_label(tmp_path: Path) -> None:
     ("name", "content", "columns", "told"),
     [
         ("a.csv", "text;label\na;1\n", COLUMNS, r'a.csv:2: has no such column .*Set data.delimiter = ";"'),
+        ("a.csv", "text;label\na, b;1\n", COLUMNS, r'a.csv:2: has more fields .*Set data.delimiter = ";"'),
         ("a.csv", "text\tlabel\na\t1\n", COLUMNS, r'Set data.delimiter = "\\t"'),
         (
             "a.csv",

@@ -1,5 +1,6 @@
 """Readers of a task's files: raw records one by one, each with its location."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -9,7 +10,7 @@ from firstlight.errors import CorpusError, MissingExtra, nearest
 from firstlight.files.compression import inner_suffix, open_compressed
 from firstlight.files.folders import list_glob
 from firstlight.files.json_stream import JsonStream, parse_json
-from firstlight.files.table_dialect import resolve_quotes, sniff_quotes
+from firstlight.files.table_dialect import other_delimiter, resolve_quotes, sniff_quotes
 from firstlight.files.tables import (
     TRUNCATED,
     Truncated,
@@ -160,9 +161,15 @@ def _read_table(path: Path, file: BinaryIO, files: DataFiles, file_format: str) 
             if following is None and len(fields) < width and not last_line[0].endswith("\n"):
                 yield where, TRUNCATED
                 return
-            check_width(fields, width, where, fix=_FIX_ROW)
+            check_width(fields, width, where, fix=_advise_width(header or fields, delimiter))
             yield where, fields if header is None else dict(zip(header, fields, strict=True))
         row, following = following, next(rows, None)
+
+
+def _advise_width(first: list[str], delimiter: str) -> str:
+    """Say what to set where rows differ in width: the delimiter that a first row of one field seems to have."""
+    other = other_delimiter(first, delimiter)
+    return _FIX_ROW if other is None else f"Set data.delimiter = {json.dumps(other)}, if that separates the columns."
 
 
 def _remember(lines: Iterator[str], last: list[str]) -> Iterator[str]:
