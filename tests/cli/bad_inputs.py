@@ -294,7 +294,7 @@ GENERATE = [
     Case("generate run hi --prompts text.txt", 2, ("PROMPT and --prompts cannot be combined",)),
     Case("generate run --prompts missing.txt", 2, ("missing.txt: no such file", "one prompt per line")),
     Case("generate run --prompts empty.txt", 2, ("empty.txt: no prompts",)),
-    Case("generate run --prompts bad.txt", 2, ("bad.txt: is not UTF-8", "offset 5")),
+    Case("generate run --prompts bad.txt", 2, ("bad.txt: byte 5: is not UTF-8",)),
     Case("generate run hi --device cuda", 2, ("--device: this machine has no CUDA device", "--device cpu")),
     Case("generate run hi --device nowhere", 2, ("--device: unrecognised device", "found nowhere")),
     Case("generate bert hi", 1, ("bert/config.json: unsupported model type", "'bert'", "qwen3")),
