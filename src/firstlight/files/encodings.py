@@ -178,8 +178,8 @@ def _score(text: str, candidate: _Candidate) -> float:
     # U+0080 to U+009F are controls, and private letters are in no text.
     if not letters or any("\x80" <= c < "\xa0" or unicodedata.category(c) == "Co" for c in letters):
         return 0.0
-    # A single letter is no evidence for a rare alphabet.
-    if candidate.script in ("letters", "latin") and candidate.codec != "cp1252" and len(letters) < _MIN_LETTERS:
+    # One or two different letters are no evidence for a rare alphabet.
+    if candidate.script in ("letters", "latin") and candidate.codec != "cp1252" and len(set(letters)) < _MIN_LETTERS:
         return 0.0
     if candidate.script == "letters" and len(_MIXED.findall(text)) > _MAX_MIXED * len(letters):
         return 0.0
