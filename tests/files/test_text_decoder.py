@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from firstlight.errors import CorpusError, StoreError
 from firstlight.files.encodings import guess_encoding, guess_wide
 from firstlight.files.file_types import identify_binary
-from firstlight.files.text_decoder import Decoding, iconv_command, iter_lines, iter_text
+from firstlight.files.text_decoder import Decoding, iconv_command
+from firstlight.files.text_lines import iter_lines, iter_text
 
 PATH = Path("t.txt")
 # Sentences in the languages that each encoding is used for.
@@ -185,6 +186,7 @@ def packed_zip(*names: str) -> bytes:
         (pickle.dumps({"text": ["a"]}), "a pickle", ""),
         (bytes(range(256)) * 4, "binary data", ""),
     ],
+    ids=lambda value: "data" if isinstance(value, bytes) else None,  # archives contain the time
 )
 def test_files_that_are_not_text_are_named(tmp_path: Path, data: bytes, name: str, fix: str) -> None:
     found = identify_binary(data, "a file.txt")

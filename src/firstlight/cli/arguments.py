@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from firstlight.errors import CorpusError, UsageError
-from firstlight.files.text_decoder import decode_text
+from firstlight.files.text_lines import decode_text
 
 # Keys have no dashes, but an argument with one is meant as a setting: its error names the right key.
 _KEY = re.compile(r"[A-Za-z_][\w.-]*")

@@ -139,12 +139,16 @@ def _choose_dtype(path: Path, start: bytes, vocab_size: int, dtype: str | None) 
     found = stored_dtype(start, vocab_size) or expected
     if found.startswith(">"):
         little = found.replace(">", "<")
-        code = f"import numpy; p = {str(path)!r}; numpy.fromfile(p, {found!r}).astype({little!r})"
+        old = str(path.with_name(f"{path.name}.big-endian"))  # kept
+        code = (
+            f"import numpy, os; os.rename({str(path)!r}, {old!r}); "
+            f"numpy.fromfile({old!r}, {found!r}).astype({little!r}).tofile({str(path)!r})"
+        )
         raise StoreError(
             "its ids are big endian",
             where=path,
             expected="little endian",
-            fix=f"Convert it: python -c {shlex.quote(code + '.tofile(p)')}",
+            fix=f"Convert it: python -c {shlex.quote(code)}",
         )
     if np.dtype(found).itemsize < np.dtype(expected).itemsize:
         raise StoreError(

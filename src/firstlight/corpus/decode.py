@@ -11,7 +11,8 @@ from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.tally import Tally
 from firstlight.files.file_types import HEAD_BYTES
 from firstlight.files.limits import DEFAULT_LIMITS, Limits
-from firstlight.files.text_decoder import CHUNK_BYTES, Decoding, LineBoms, TextDecoder
+from firstlight.files.text_decoder import CHUNK_BYTES, Decoding, TextDecoder
+from firstlight.files.text_lines import LineBoms
 
 __all__ = ["CHUNK_BYTES", "decode_chunks", "split_stream"]
 

@@ -7,22 +7,18 @@ replaced or skipped; where more than one in a hundred is, the encoding is the wr
 
 import codecs
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from firstlight.errors import CorpusError, Failure, quote_argument
 from firstlight.files.compression import COMPRESSED
 from firstlight.files.encodings import Guess, display_name, find_bom, guess_encoding, guess_wide, is_utf8_text
 from firstlight.files.file_types import HEAD_BYTES, identify_binary
-from firstlight.files.limits import DEFAULT_LIMITS, Limits
 
 CHUNK_BYTES = 1 << 20
 MAX_BAD = 0.01  # of the bytes of a file may be replaced or skipped
 _FEW_BAD = 8  # bytes may be bad in any file, however short
-_BOM = "\ufeff"
-_LINE_BOMS = re.compile("(^|[\r\n])\ufeff+")
 _SURROGATES = re.compile("[\udc80-\udcff]+")
 _WIDE = ("utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be")
 _ASCII = bytes(range(128))
@@ -252,90 +248,6 @@ def iconv_command(name: str, encoding: str) -> str:
     if is_packed:
         return f"{_DECOMPRESS[path.suffix.lower()]} -dc {quote_argument(path)} | iconv -f {encoding} -t UTF-8 > {out}"
     return f"iconv -f {encoding} -t UTF-8 {quote_argument(path)} > {out}"
-
-
-class LineBoms:
-    """Removes byte order marks at the starts of lines, where they are left when files are joined.
-
-    Attributes:
-        n_within: marks that were removed after the first line.
-    """
-
-    def __init__(self) -> None:
-        self._after_break = True
-        self._is_first = True
-        self.n_within = 0
-
-    def remove(self, text: str) -> str:
-        """Return the next piece of a text without them."""
-        if not text:
-            return text
-        if _BOM in text:
-            rest = text if self._after_break else f"x{text}"
-            cleaned = _LINE_BOMS.sub(r"\1", rest)
-            removed = len(rest) - len(cleaned)
-            at_start = len(text) - len(text.lstrip(_BOM)) if self._is_first else 0
-            self.n_within += removed - at_start
-            text = cleaned if self._after_break else cleaned[1:]
-        self._is_first = self._is_first and not text
-        self._after_break = text.endswith(("\n", "\r")) if text else self._after_break
-        return text
-
-
-def decode_text(data: bytes, name: str, how: Decoding | None = None) -> str:
-    """Decode a text that is held whole, without a byte order mark at its start.
-
-    Raises:
-        Failure: of the class ``how.error``: as ``TextDecoder``.
-    """
-    decoder = TextDecoder(name, how or Decoding())
-    return (decoder.decode(data) + decoder.decode(b"")).removeprefix(_BOM) if data else ""
-
-
-def iter_text(file: BinaryIO, path: Path, how: Decoding | None = None) -> Iterator[str]:
-    """Yield the text of a file in pieces, none of them empty, without byte order marks at the starts of lines.
-
-    Raises:
-        Failure: of the class ``how.error``: as ``TextDecoder``.
-    """
-    how = how or Decoding()
-    decoder, boms, data = TextDecoder(str(path), how), LineBoms(), b"\0"
-    while data:
-        data = file.read(CHUNK_BYTES)
-        if text := boms.remove(decoder.decode(data)):
-            yield text
-    if boms.n_within:
-        how.note(f"read without {boms.n_within:,} byte order marks within its text")
-
-
-def iter_lines(
-    file: BinaryIO, path: Path, how: Decoding | None = None, *, limits: Limits = DEFAULT_LIMITS
-) -> Iterator[str]:
-    r"""Yield the lines of a text file, with their ``\n``; no other character ends one.
-
-    Args:
-        file: open for reading bytes.
-        path: its name in messages.
-        how: the encoding.
-        limits: bound the length of a line.
-
-    Raises:
-        Failure: of the class ``how.error``: as ``TextDecoder``, or a line is too long.
-    """
-    how = how or Decoding(by_line=True)
-    number, held, size = 1, [], 0
-    for piece in iter_text(file, path, how):
-        *whole, last = piece.split("\n")
-        if whole:
-            held.append(whole[0])
-            yield "".join(held) + "\n"
-            yield from (f"{line}\n" for line in whole[1:])
-            number, held, size = number + len(whole), [], 0
-        held.append(last)
-        size += len(last)
-        limits.check_size(size, "the line", f"{path}:{number}", error=how.error)
-    if rest := "".join(held):
-        yield rest
 
 
 def _is_utf8(data: bytes, final: bool) -> bool:

@@ -8,7 +8,7 @@ from firstlight import progress
 from firstlight.errors import CorpusError
 from firstlight.files.folders import list_folder
 from firstlight.files.limits import read_bounded
-from firstlight.files.text_decoder import iter_text
+from firstlight.files.text_lines import iter_text
 from firstlight.files.zips import open_zip
 from firstlight.finetuning.spec import DataFiles
 

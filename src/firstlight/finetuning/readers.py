@@ -20,7 +20,7 @@ from firstlight.files.tables import (
     iter_parquet,
     iter_rows,
 )
-from firstlight.files.text_decoder import iter_lines, iter_text
+from firstlight.files.text_lines import iter_lines, iter_text
 from firstlight.finetuning.columns import ExplodedRow, follow
 from firstlight.finetuning.folders import read_folders
 from firstlight.finetuning.spec import DataFiles

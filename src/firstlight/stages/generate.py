@@ -9,7 +9,7 @@ from typing import Any
 from firstlight import progress
 from firstlight.config import resolve
 from firstlight.errors import CheckpointError, ConfigError, CorpusError, UsageError
-from firstlight.files.text_decoder import decode_text
+from firstlight.files.text_lines import decode_text
 from firstlight.lm import GENERATION, LM, GenerateSettings
 from firstlight.tokenizer import IdCodec
 
