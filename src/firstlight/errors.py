@@ -18,10 +18,20 @@ Interrupted                 exit code 128 + number: a signal ends the command
 """
 
 import difflib
+import shlex
 import signal
 from collections.abc import Iterable
 
 _LINE_BREAK = "\n"
+# In paths, these come from a backslash in a TOML string.
+_TOML_ESCAPES = {
+    "\t": (r"\t", "a tab"),
+    "\n": (r"\n", "a line break"),
+    "\r": (r"\r", "a carriage return"),
+    "\b": (r"\b", "a backspace"),
+    "\f": (r"\f", "a form feed"),
+    "\x1b": (r"\e", "an escape"),
+}
 _SPACES = "\u00a0\u202f\u3000"  # no-break and ideographic spaces
 
 
@@ -53,7 +63,7 @@ class FirstlightError(Exception):
         self.where = None if where is None else str(where)
         self.found = None if found is None else escape(str(found))
         self.expected = None if expected is None else str(expected)
-        self.fix = fix
+        self.fix = (_escape_in_path(where, found) if problem.startswith("no such") else None) or fix
         super().__init__(self.message)
 
     @property
@@ -69,6 +79,24 @@ class FirstlightError(Exception):
         if details:
             head = f"{head} ({'; '.join(details)})"
         return f"{head}. {escape(self.fix, keep=_LINE_BREAK)}" if self.fix else head
+
+
+def _escape_in_path(where: object, found: object) -> str | None:
+    r"""Explain a path that is not found because TOML read its backslash as an escape: "data\train" has a tab."""
+    for value in (where, found):
+        text = str(value)
+        character = next((c for c in text if c in _TOML_ESCAPES), None)
+        if character is not None:
+            written = "".join(_TOML_ESCAPES[c][0] if c in _TOML_ESCAPES else c for c in text)
+            escaped, name = _TOML_ESCAPES[character]
+            return f"In TOML \"{escaped}\" in double quotes is {name}: write the path in single quotes, as '{written}'."
+    return None
+
+
+def quote_argument(value: object) -> str:
+    """Quote a path or another value for a shell, so that no command takes it for an option."""
+    text = str(value)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
 class UsageError(FirstlightError):

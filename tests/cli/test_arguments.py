@@ -69,5 +69,5 @@ def test_standard_input_is_utf_8(mark: bytes, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(mark + "né\r\n".encode()), encoding="latin-1"))
     assert read_stdin() == "né\r\n"
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"ab\xff"), encoding="latin-1"))
-    with pytest.raises(UsageError, match="offset 2"):
+    with pytest.raises(UsageError, match="byte 2"):
         read_stdin()

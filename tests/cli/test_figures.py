@@ -151,7 +151,7 @@ def test_dropped_documents_and_bad_bytes_are_told(world: Path, call: Call):
     (world / "mixed.jsonl").write_text("\n".join([*lines, '{"text": "  "}', '{"text": ""}']), encoding="utf-8")
     answer = call("data", "prepare", "mixed.jsonl", "--out", "new", "tokenizer.kind=byte")
     assert "dropped: 2 documents, empty" in answer.out.splitlines()
-    (world / "bad.txt").write_bytes(b"one \xff two three four five six\n" * 20)
+    (world / "bad.txt").write_bytes((b"one \xff two" + b" three four five six" * 6 + b"\n") * 20)
     answer = call("data", "prepare", "bad.txt", "--out", "other", "--on-bad-bytes", "replace", "tokenizer.kind=byte")
     assert answer.code == 0
     warnings = [line for line in answer.err.splitlines() if line.startswith("warning: ")]

@@ -17,7 +17,7 @@ class Part:
 
 def test_plain_values():
     held = {"a": Part(Path("x/y"), [1.5, float("nan"), float("-inf")]), 3: (None, True, "é")}
-    assert output.to_plain(held) == {"a": {"path": "x/y", "values": [1.5, "nan", "-inf"]}, "3": [None, True, "é"]}
+    assert output.to_plain(held) == {"a": {"path": "x/y", "values": [1.5, "NaN", "-Infinity"]}, "3": [None, True, "é"]}
 
 
 def test_json_is_one_line(capsys: pytest.CaptureFixture[str]):

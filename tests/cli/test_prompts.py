@@ -1,6 +1,7 @@
 """Where prompts come from: an argument, a file, standard input, a conversation in a terminal."""
 
 import io
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,7 +67,8 @@ def test_a_file_of_prompts_and_several_samples(world: Path, call: Call):
 
 
 @pytest.mark.parametrize(
-    ("data", "says"), [(b"", "no prompt"), (b"\n \n", "no prompt"), (b"a\n\xff\n", "standard input: not valid UTF-8")]
+    ("data", "says"),
+    [(b"", "no prompt"), (b"\n \n", "no prompt"), (b"a\n\xff\n", "standard input: byte 2: is not UTF-8")],
 )
 def test_standard_input_without_a_prompt(
     data: bytes, says: str, world: Path, call: Call, monkeypatch: pytest.MonkeyPatch
@@ -136,3 +138,14 @@ def test_text_to_encode_from_standard_input(world: Path, call: Call, monkeypatch
 
 def _ids(text: str, call: Call) -> list[str]:
     return call("tokenizer", "encode", "store", text).out.split()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_other_line_separators_do_not_end_a_prompt(
+    world: Path, call: Call, monkeypatch: pytest.MonkeyPatch, encoding: str
+):
+    pipe(monkeypatch, "The river\x0cis\nA quiet\u2028town\r\nThe lamp\x85on\n".encode(encoding))
+    answer = call("generate", "run", "--max-new-tokens", "1", "--json")
+    assert answer.code == 0, answer.err
+    found = [sample["prompt"] for sample in json.loads(answer.out)["samples"]]
+    assert found == ["The river\x0cis", "A quiet\u2028town", "The lamp\x85on"]

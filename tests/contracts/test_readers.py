@@ -203,7 +203,8 @@ def test_bad_bytes_are_refused_replaced_or_skipped(tmp_path: Path, suffix: str, 
     with pytest.raises(CorpusError, match="is not UTF-8") as caught:
         read(path, suffix)
     assert caught.value.where == f"{path}: byte {place}"
-    assert caught.value.found == "e9"
+    assert caught.value.found is not None
+    assert caught.value.found.startswith("e9; reads as CP1252: ")
     for choice, put in (("replace", "\ufffd"), ("skip", "")):
         tally = Tally()
         documents = read(path, suffix, CorpusSettings(on_bad_bytes=choice), tally)
@@ -237,7 +238,7 @@ def test_a_missing_field_is_named_with_the_nearest(tmp_path: Path, suffix: str):
         read(path, suffix, CorpusSettings(text_field="txt"))
     assert str(path) in str(caught.value.where)
     assert caught.value.fix is not None
-    assert caught.value.fix.endswith("--text-field text")
+    assert caught.value.fix.endswith("corpus.text_field=text")
     assert "id, text" in str(caught.value.found)
 
 

@@ -287,3 +287,28 @@ def test_special_tokens_in_text_are_encoded_as_text(tmp_path, kind):
     with pytest.raises(CheckpointError, match="not a GGUF file"):
         (tmp_path / "x").write_bytes(b"GGUX" + bytes(100))
         GGUFFile(tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("attention.sliding_window", 4),
+        ("attention.causal", False),
+        ("rope.dimension_count", 4),
+        ("attention.value_length", 4),
+        ("rope.scale_linear", 2.0),
+        ("logit_scale", 0.5),
+        ("expert_count", 8),
+    ],
+)
+def test_keys_that_change_the_computation_are_refused(tmp_path, key, value, monkeypatch):
+    get_exporter("gguf").export(lm("llama", "bpe", **SHAPES["llama"]), tmp_path / "m.gguf")
+    read = GGUFFile.__init__
+
+    def changed(self: GGUFFile, path: object) -> None:
+        read(self, path)
+        self.metadata[f"llama.{key}"] = value
+
+    monkeypatch.setattr(GGUFFile, "__init__", changed)
+    with pytest.raises(CheckpointError, match=f"unsupported .*{key}|{key}: unsupported"):
+        import_lm(tmp_path / "m.gguf")

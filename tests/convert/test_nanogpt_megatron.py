@@ -61,6 +61,42 @@ def test_weights_that_megatrons_model_has_no_place_for(tmp_path):
         import_lm(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("rotary_percent", 0.5),
+        ("rotary_interleaved", True),
+        ("use_rope_scaling", True),
+        ("apply_layernorm_1p", True),
+        ("num_experts", 8),
+        ("normalization", "LayerNorm"),
+        ("window_size", (128, 0)),
+    ],
+)
+def test_arguments_of_megatron_that_change_the_computation_are_refused(tmp_path, key, value):
+    get_exporter("megatron").export(lm("llama", "byte", **SHAPES["llama"]), tmp_path)
+    file = tmp_path / "release" / "mp_rank_00" / "model_optim_rng.pt"
+    checkpoint = torch.load(file, weights_only=False)
+    setattr(checkpoint["args"], key, value)
+    torch.save(checkpoint, file)
+    with pytest.raises(CheckpointError, match=f"args.{key}: unsupported argument"):
+        import_lm(tmp_path)
+
+
+def test_a_head_of_megatron_that_is_not_its_tied_embedding(tmp_path):
+    get_exporter("megatron").export(lm("llama", "byte", tie_embeddings=True, **SHAPES["llama"]), tmp_path)
+    file = tmp_path / "release" / "mp_rank_00" / "model_optim_rng.pt"
+    checkpoint = torch.load(file, weights_only=False)
+    embedding = checkpoint["model"]["embedding.word_embeddings.weight"]
+    for head, fits in ((embedding.clone(), True), (embedding + 1, False)):
+        torch.save({**checkpoint, "model": {**checkpoint["model"], "output_layer.weight": head}}, file)
+        if fits:
+            import_lm(tmp_path)
+        else:
+            with pytest.raises(CheckpointError, match="a head that differs from the embedding"):
+                import_lm(tmp_path)
+
+
 def test_an_invalid_megatron_checkpoint(tmp_path):
     tracker = tmp_path / "latest_checkpointed_iteration.txt"
     for text in ("../../etc", "release", "iter", "7"):

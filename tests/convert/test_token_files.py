@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from firstlight.convert.token_files import import_token_files
+from firstlight.convert.token_files import import_token_files, recognizes
 from firstlight.errors import StoreError, UsageError
 from firstlight.store import TokenStore, write_index
 from firstlight.tokenizer import Tokenizer, TokenizerSettings, train
@@ -172,6 +172,13 @@ def test_the_type_can_be_set(tmp_path):
     assert np.array_equal(np.concatenate([store.train.tokens, store.valid.tokens]), values)
 
 
+def test_a_type_that_is_set_against_what_the_file_shows_is_said(tmp_path, caplog):
+    save(tmp_path, "train.bin", wide_ids(), "<u4")
+    with caplog.at_level(logging.WARNING, "firstlight"):
+        import_token_files(tmp_path, tmp_path / "store", Wide(), 0.1, dtype="uint16")
+    assert "train.bin: read as uint16, as set, but its ids look like uint32" in caplog.text
+
+
 REFUSED = {
     "16 bits of a small tokenizer": (lambda f: save(f, "train.bin", wide_ids(800, 50_257), "<u2"), "look like 16 bits"),
     "big endian, 32 bits": (lambda f: save(f, "train.bin", wide_ids(), ">u4"), "its ids are big endian"),
@@ -240,3 +247,9 @@ def test_handed_files(tmp_path, shared_data, case):
         pytest.skip(f"no {folder}")
     store = import_token_files(folder, tmp_path / "store", Wide(), 0.1)
     assert len(store.train.tokens) == 70_983 and store.train.tokens[:3].tolist() == [18038, 68962, 8547]
+
+
+def test_training_args_of_a_model_are_not_token_files(tmp_path):
+    for name, wanted in (("training_args.bin", False), ("x_train_000001.bin", True)):
+        (tmp_path / name).write_bytes(bytes(8))
+        assert recognizes(tmp_path) is wanted

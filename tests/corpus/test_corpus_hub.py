@@ -57,7 +57,7 @@ def test_what_is_asked_of_datasets(stand_in: Callable[[Load], None], name: str, 
 
 def test_a_missing_field_is_named(stand_in: Callable[[Load], None]):
     stand_in(lambda *_, **__: iter([{"texts": "one"}]))
-    with pytest.raises(CorpusError, match="hf:set: row 1: has no field 'text'.*--text-field texts"):
+    with pytest.raises(CorpusError, match="hf:set: row 1: has no field 'text'.*corpus.text_field=texts"):
         list(open_corpus(["hf:set"]))
 
 

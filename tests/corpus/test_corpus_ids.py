@@ -138,3 +138,12 @@ def test_ids_of_another_width_are_refused(tmp_path: Path, stored: str, said: str
     path.write_text("A text with the name of a file of ids.\n" * 8)
     with pytest.raises(CorpusError, match="is a text file"):
         read(path, dtype=said, vocab_size=vocab_size)
+
+
+def test_a_memory_map_with_the_name_of_an_array(tmp_path: Path):
+    """OLMo's files have the suffix .npy and no header."""
+    path = tmp_path / "part-0-00000.npy"
+    path.write_bytes(np.arange(90).astype("<u2").tobytes())
+    with pytest.raises(CorpusError, match=r"is not an .npy file, in spite of its name.*name it .bin"):
+        read(path)
+    assert read(path.rename(path.with_suffix(".bin"))) == [("", list(range(90)))]

@@ -27,12 +27,12 @@ def write(folder: Path, name: str, text: str) -> Path:
     return path
 
 
-def lines(path: Path, tally: Tally | None = None, **settings: str) -> list[str]:
+def lines(path: Path, tally: Tally | None = None, **settings: Any) -> list[str]:
     found = JsonLinesReader().read(path, CorpusSettings.model_validate(settings), tally or Tally())
     return [str(d.content) for d in found]
 
 
-def entries(path: Path, tally: Tally | None = None, **settings: str) -> list[str]:
+def entries(path: Path, tally: Tally | None = None, **settings: Any) -> list[str]:
     found = JsonReader().read(path, CorpusSettings.model_validate(settings), tally or Tally())
     return [str(d.content) for d in found]
 
@@ -52,6 +52,7 @@ def test_a_bad_line_is_named(tmp_path: Path, bad: str):
     assert len(str(caught.value)) < 500
 
 
+NAME, OBJECT = " Name the field: corpus.text_field=", "found an object with a, b"
 SKIP = " Fix it, or leave out such documents: corpus.on_bad_document=skip"
 
 
@@ -59,8 +60,19 @@ SKIP = " Fix it, or leave out such documents: corpus.on_bad_document=skip"
     ("record", "problem"),
     [
         ({"text": 3}, "field 'text' is not text (found int; expected a string)." + SKIP),
-        ({"texts": "x"}, "has no field 'text' (found fields texts). Name the field: --text-field texts"),
-        ({}, "has no field 'text' (found no fields). Name the field: --text-field NAME"),
+        ({"texts": "x"}, "has no field 'text' (found fields texts). Name the field: corpus.text_field=texts"),
+        ({"a": 1, "doc": {"text": "x"}}, "has no field 'text' (found fields a, doc)." + NAME + "doc.text"),
+        ({"text": {"a": 1, "b": "x"}}, f"field 'text' is not text ({OBJECT}; expected a string)." + NAME + "text.b"),
+        (
+            {"id": "7", "title": "x", "body": "xyz"},
+            "has no field 'text' (found fields id, title, body)." + NAME + "body",
+        ),
+        (
+            {"a b;c": "x"},
+            "has no field 'text' (found fields a b;c)." + " Name the field: 'corpus.text_field=\"a b;c\"'",
+        ),
+        ({"text": ["a", "b"]}, "field 'text' is not text (found a list of 2 items; expected a string)." + SKIP),
+        ({}, "has no field 'text' (found no fields). Name the field: corpus.text_field=NAME"),
         (["x"], "has no field 'text' (found list; expected a record)." + SKIP),
         (17, "has no field 'text' (found int; expected a record)." + SKIP),
     ],
@@ -91,6 +103,22 @@ def test_a_nested_field_and_one_with_a_dot(tmp_path: Path):
     assert lines(path, text_field="a.b") == ["nested", "dotted"]
     with pytest.raises(CorpusError, match="has no field 'c' .found fields b."):
         lines(path, text_field="a.c")
+
+
+def test_nan_is_null_and_parts_of_text_are_joined(tmp_path: Path):
+    parts = '[{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]'
+    tally = Tally()
+    assert lines(write(tmp_path, "a.jsonl", f'{{"text": NaN}}\n{{"text": {parts}}}'), tally) == ["a\nb"]
+    assert tally.dropped == {"null": 1}
+
+
+def test_several_fields_are_joined(tmp_path: Path):
+    path = write(
+        tmp_path, "a.jsonl", '{"a": "one", "b": {"c": "two"}}\n{"a": null, "b": {"c": "x"}}\n{"a": null, "b": null}'
+    )
+    tally = Tally()
+    assert lines(path, tally, text_field=["a", "b.c"]) == ["one\ntwo", "x"]
+    assert tally.dropped == {"null": 1}
 
 
 def test_escaped_line_ends_are_made_one(tmp_path: Path):

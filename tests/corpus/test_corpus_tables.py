@@ -10,7 +10,7 @@ from firstlight.errors import CorpusError
 from firstlight.types import Document
 
 
-def read(folder: Path, suffix: str, content: str, **settings: str) -> list[Document]:
+def read(folder: Path, suffix: str, content: str, **settings: object) -> list[Document]:
     path = folder / f"a{suffix}"
     path.write_bytes(content.encode())
     return list(READERS[suffix].read(path, CorpusSettings.model_validate(settings), Tally()))
@@ -74,3 +74,32 @@ def test_a_table_without_header_shows_what_it_took_for_one(tmp_path: Path):
 def test_a_field_longer_than_the_library_likes(tmp_path: Path):
     text = "x" * 300_000
     assert [d.content for d in read(tmp_path, ".csv", f'text\n"{text}"\n')] == [text]
+
+
+def test_another_delimiter_is_named_and_can_be_set(tmp_path: Path):
+    content = "text;label\na, b;1\nc;2\n"
+    with pytest.raises(CorpusError, match="found columns text;label.*Name the delimiter: 'corpus.delimiter=\";\"'"):
+        read(tmp_path, ".csv", content)
+    assert pairs(read(tmp_path, ".csv", content, delimiter=";")) == [("2", "a, b"), ("3", "c")]
+
+
+def test_two_columns_of_one_name(tmp_path: Path):
+    with pytest.raises(CorpusError, match=r"a.csv:1: two columns have the same name .found text"):
+        read(tmp_path, ".csv", "text,text\na,b\n")
+
+
+def test_quotes_of_a_tsv_are_found_out(tmp_path: Path):
+    content = 'id\ttext\n1\t"a ""b""\nc"\n2\td\n'
+    assert pairs(read(tmp_path, ".tsv", content)) == [("2", 'a "b"\nc'), ("4", "d")]
+    with pytest.raises(CorpusError, match="has fewer fields than the first row"):
+        read(tmp_path, ".tsv", content, quotes=False)
+    assert pairs(read(tmp_path, ".csv", 'text\n"a"\n', quotes=False)) == [("2", '"a"')]
+
+
+def test_the_column_with_the_longest_text_is_advised(tmp_path: Path):
+    content = "id,title,content\n7,short,a longer one\n"
+    with pytest.raises(CorpusError, match="Name the column: corpus.text_field=content"):
+        read(tmp_path, ".csv", content, text_field="none")
+    assert pairs(read(tmp_path, ".csv", content, text_field=["title", "content"])) == [("2", "short\na longer one")]
+    with pytest.raises(CorpusError, match="has no column 'none'"):
+        read(tmp_path, ".csv", content, text_field=["title", "none"])

@@ -18,7 +18,6 @@ from firstlight.files.tables import (
     check_header,
     check_width,
     iter_json_lines,
-    iter_lines,
     iter_parquet,
     iter_rows,
 )
@@ -84,20 +83,6 @@ def test_json_lines() -> None:
         list(iter_json_lines(lines(cut), PATH))
     with pytest.raises(StoreError, match="t.csv:1: is not valid JSON"):
         list(iter_json_lines(lines("{\n"), PATH, allow_truncated=True, error=StoreError))
-
-
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "latin-1", "utf-32-be"])
-def test_lines_of_any_encoding(encoding: str) -> None:
-    text = "é1\nĊ2\r\nlast".replace("Ċ", "ê" if encoding == "latin-1" else "Ċ")
-    assert list(iter_lines(io.BytesIO(text.encode(encoding)), PATH, encoding=encoding)) == text.splitlines(True)
-
-
-def test_a_byte_order_mark_is_left_out_and_a_bad_byte_named() -> None:
-    assert list(iter_lines(io.BytesIO(b"\xef\xbb\xbfa\n"), PATH)) == ["a\n"]
-    with pytest.raises(StoreError, match="t.csv:2: is not utf-8 .found ff 62 0a.. Set it."):
-        list(iter_lines(io.BytesIO(b"a\n\xffb\n"), PATH, error=StoreError, fix="Set it."))
-    with pytest.raises(StoreError, match="t.csv: is not utf-16"):
-        list(iter_lines(io.BytesIO(b"\xff\xfea"), PATH, encoding="utf-16", error=StoreError))
 
 
 def test_parquet(tmp_path: Path) -> None:

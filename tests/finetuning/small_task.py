@@ -4,6 +4,8 @@ import random
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer as Inner
+from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 from firstlight.finetuning import Example, TaskSpec
 from firstlight.model import GPT, ModelConfig
@@ -63,6 +65,20 @@ def tokenizer() -> Tokenizer:
     source = random.Random(3)
     text = "\n".join(sentence(source, GOOD + BAD) for _ in range(300))
     return train([Document(text, "x")], TokenizerSettings(vocab_size=300))
+
+
+def like_llama(scheme: str) -> Tokenizer:
+    """A tokenizer that begins texts with a token that does not end them."""
+    inner = Inner(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=True)
+    inner.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    special = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256))]
+    inner.train_from_iterator(
+        ["the day was fine and the film was dull: user\nhi, system"] * 9,
+        trainers.BpeTrainer(vocab_size=340, special_tokens=special, show_progress=False),
+    )
+    inner.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return Tokenizer(inner, eot="</s>", unk="<unk>", extra_config={"bos_token": "<s>"})
 
 
 def model(vocab_size: int, family: str = "gpt2", **more: object) -> GPT:

@@ -44,6 +44,13 @@ def test_a_tokenizer_smaller_than_the_model_takes_nothing_away() -> None:
     assert built(small_task.model(40), vocab_size=30).embed.weight.shape[0] == 40
 
 
+def test_new_tokens_in_padded_rows_are_drawn_and_known_ones_kept() -> None:
+    start = small_task.model(40)
+    made = build_task_model(start, SPECS, 33, TuningSettings(), 1, n_known=30)
+    kept = [bool((a == b).all()) for a, b in zip(start.embed.weight, made.embed.weight, strict=True)]
+    assert kept == [True] * 30 + [False] * 3 + [True] * 7
+
+
 def test_a_head_of_the_same_task_goes_on_and_another_begins_anew() -> None:
     start = small_task.model(30)
     start.add_head("mood", 2)

@@ -129,9 +129,9 @@ def test_a_file_of_one_class(tmp_path: Path) -> None:
 
 def test_bytes_of_another_encoding(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes("text,label\ncaf\xe9,1\nno,0\nwhy,1\nso,0\n".encode("latin-1"))
-    with pytest.raises(CorpusError, match=r'a.csv:2: is not utf-8 \(found e9.*Set data.encoding, such as "latin-1"'):
+    with pytest.raises(CorpusError, match=r'a.csv:2: is not UTF-8 \(found e9.*café.*Set data.encoding = "cp1252"'):
         read(task(tmp_path, 'train = "a.csv"'))
-    made = read(task(tmp_path, 'train = "a.csv"\nencoding = "latin-1"'))
+    made = read(task(tmp_path, 'train = "a.csv"\nencoding = "cp1252"'))
     assert "café" in {e.texts[0] for e in [*made.train, *made.valid]}
 
 

@@ -126,9 +126,9 @@ def test_inputs_are_read_one_by_one(name: str, file: str, shared_data: Path) -> 
     assert rows and all(row.texts == known[row.where] and row.label is None for row in rows)
 
 
-def test_latin_1_is_named_where_utf_8_does_not_fit(shared_data: Path) -> None:
+def test_the_line_is_named_where_utf_8_does_not_fit(shared_data: Path) -> None:
     spec = read_spec(
         EXAMPLES / "trec.toml", data=folder_of("trec", shared_data), overrides={"data": {"encoding": "utf-8"}}
     )
-    with pytest.raises(CorpusError, match=r'TREC.train.all:\d+: is not utf-8 .*such as "latin-1"'):
+    with pytest.raises(CorpusError, match=r"TREC.train.all:\d+: is not UTF-8 \(found f0\).*set data.encoding = "):
         load_task(spec, seed=0)

@@ -47,7 +47,10 @@ def test_the_name_is_the_files_and_the_folder_lies_beside_it(tmp_path: Path) -> 
             "pool mean does not fit",
         ),
         ('pool = "mean"\n' + HEAD.replace("classification", "text") + COLUMNS, "pool mean does not fit .* kind text"),
-        (HEAD.replace("classification", "chat"), "a task of kind chat needs columns.messages, or columns.text"),
+        (
+            HEAD.replace("classification", "chat") + '[columns]\ntext = "a"\n',
+            "a task of kind chat needs columns.messages, or columns.text",
+        ),
         ("scale = [3.0, 1.0]\n" + HEAD.replace("classification", "regression") + COLUMNS, "a lower and a higher score"),
         (
             "scale = [0.0, 1e308]\n" + HEAD.replace("classification", "regression") + COLUMNS,

@@ -20,7 +20,9 @@ def read(path: Path, **how: object) -> list[object]:
 
 
 # One line break ends a line of a table without quotes, and "\r" one that csv sees.
-CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\t\r\n\x00\ufeff"), min_size=1, max_size=12)
+CELLS = st.text(
+    st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"], exclude_characters="\ufeff"), min_size=1, max_size=12
+)
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -37,7 +39,7 @@ def test_fields_survive_tsv_and_jsonl(tmp_path: Path, rows: list[tuple[str, str]
 
 def test_utf_16_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "x.tsv").write_bytes("a\tb\nx\ty\n".encode("utf-16") + b"\x00\xd8\x00")
-    with pytest.raises(CorpusError, match=r"x.tsv: is not utf-16"):
+    with pytest.raises(CorpusError, match=r"x.tsv:3: is not UTF-16 \(little endian\)"):
         read(tmp_path / "x.tsv", encoding="utf-16")
 
 

@@ -117,6 +117,25 @@ def test_predictions_go_on_where_they_were_cut_off(tuned, world, run) -> None:
     assert cut.read_text() == whole.read_text()
 
 
+def test_rows_without_text_are_labelled_null_in_their_place(tuned, run, tmp_path) -> None:
+    (tmp_path / "new.tsv").write_text("text\tid\nthe day was fine\t1\n\t2\n\t3\nthe film was dull\t4\n")
+    told = run("predict", tuned, tmp_path / "new.tsv", ok=False)
+    assert told.returncode == 1 and "new.tsv:3: column text: is empty" in told.stderr and "data.on_empty" in told.stderr
+    run("predict", tuned, tmp_path / "new.tsv", "data.on_empty=drop", "--out", tmp_path / "labels.jsonl")
+    whole = (tmp_path / "labels.jsonl").read_text()
+    rows = [json.loads(line) for line in whole.splitlines()]
+    assert [(row["where"].rpartition(":")[2], row["label"] is None) for row in rows] == [
+        ("2", False),
+        ("3", True),
+        ("4", True),
+        ("5", False),
+    ]
+    assert rows[1]["probabilities"] is None
+    (tmp_path / "labels.jsonl").write_text("".join(whole.splitlines(keepends=True)[:2]))
+    run("predict", tuned, tmp_path / "new.tsv", "data.on_empty=drop", "--out", tmp_path / "labels.jsonl")
+    assert (tmp_path / "labels.jsonl").read_text() == whole
+
+
 MULTI = [
     "train.epochs=4",
     "finetune.mixing=equal",
@@ -247,6 +266,26 @@ def test_adapters_resume_merge_and_work_on_the_transformers_base(kind, world, st
     with torch.no_grad():
         one, two = with_adapter(ids).logits, merged(ids).logits
     torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+    _check_padded_batch(whole, folder, world, run)
+
+
+def _check_padded_batch(tuned: Path, folder: Path, world: Path, run) -> None:
+    """Compare a padded batch of the base with adapters, as peft loads both by name, with what predict answers."""
+    import torch
+    from peft import AutoPeftModelForSequenceClassification
+    from transformers import AutoTokenizer
+
+    rows = world / "rows.tsv"
+    texts = ["the day was fine", "dull", "the film was grim and the day was cold"]
+    rows.write_text("text\tlabel\n" + "".join(f"{text}\tgood\n" for text in texts))
+    ours = [json.loads(line)["probabilities"] for line in run("predict", tuned, rows).stdout.splitlines()]
+    model = AutoPeftModelForSequenceClassification.from_pretrained(folder / "adapter").eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder / "adapter")
+    model.base_model.model.config.pad_token_id = tokenizer.pad_token_id
+    with torch.no_grad():
+        theirs = model(**tokenizer(texts, padding=True, return_tensors="pt")).logits.softmax(-1)
+    found = torch.tensor([[row["bad"], row["good"]] for row in ours])
+    torch.testing.assert_close(theirs, found, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from tiny_lm import FAMILIES, KINDS, gpt, lm, tokenizer
 
 from firstlight import progress
 from firstlight.errors import CheckpointError, CompatibilityError, UsageError
-from firstlight.lm import LM, GenerateSettings
+from firstlight.lm import LM, GenerateSettings, GenerationConfig
 from firstlight.lm import lm as lm_module
 
 PROMPTS = ["The sun", "", "不亦说乎", "All the rivers run into the sea, yet the sea", "The sun"]
@@ -91,7 +91,7 @@ def test_each_end_token_ends():
     free = model.generate("The sun", GREEDY)[0]
     assert free.finish_reason == "length"
     assert len(free.ids) == 15
-    model = LM(model.model, model.tokenizer, eos_ids=[free.ids[4]])
+    model = LM(model.model, model.tokenizer, generation=GenerationConfig.of_ids(eos=[free.ids[4]]))
     assert model.tokenizer.eot_id in model.eos_ids
     made = model.generate("The sun", GREEDY)[0]
     assert (made.finish_reason, made.ids) == ("eos", free.ids[: free.ids.index(free.ids[4])])

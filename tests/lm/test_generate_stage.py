@@ -64,7 +64,7 @@ def test_only_line_ends_end_a_prompt(tmp_path):
 
 @pytest.mark.parametrize(
     ("data", "words"),
-    [(b"", "no prompts"), (b"\n \n", "no prompts"), (b"ab\n\xffc", "is not UTF-8 .*offset 3")],
+    [(b"", "no prompts"), (b"\n \n", "no prompts"), (b"ab\n\xffc", "byte 3: is not UTF-8")],
 )
 def test_a_file_without_prompts_is_refused(tmp_path, data, words):
     (tmp_path / "p").write_bytes(data)

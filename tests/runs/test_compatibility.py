@@ -92,4 +92,4 @@ def test_every_other_change_is_named_with_both_values() -> None:
     assert "model.n_layer = 4 (the run has 2), optim.lr = 0.2 (the run has 0.1)" in text
     assert "train.steps" not in text
     assert text.startswith("runs/a: ")
-    assert "--from runs/a from its weights" in text
+    assert text.endswith("start a new run from its weights: firstlight pretrain CORPUS --out NEW --from runs/a")

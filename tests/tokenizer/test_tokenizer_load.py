@@ -176,7 +176,7 @@ def test_damaged_tiktoken_files(tmp_path: Path, name: str, content: bytes, words
 
 
 def test_a_rank_in_the_place_of_end_of_text(tmp_path: Path) -> None:
-    with pytest.raises(TokenizerError, match="end-of-text"):
+    with pytest.raises(TokenizerError, match="special token for another one .*50256"):
         import_tokenizer(_tiktoken(tmp_path, "r50k_base.tiktoken", [*BYTES, b"ab"], [*range(256), 50_256]))
 
 
@@ -276,7 +276,7 @@ def test_nothing_there(tmp_path: Path) -> None:
 def test_damaged_gpt2_files(tmp_path: Path, vocabulary: str, merges: str) -> None:
     (tmp_path / "encoder.json").write_text(vocabulary)
     (tmp_path / "vocab.bpe").write_text(merges)
-    with pytest.raises(TokenizerError, match="cannot be read"):
+    with pytest.raises(TokenizerError, match="cannot be read|encoder.json: is not"):
         import_tokenizer(tmp_path)
 
 

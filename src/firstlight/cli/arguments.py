@@ -11,7 +11,8 @@ from typing import Annotated
 
 import typer
 
-from firstlight.errors import UsageError
+from firstlight.errors import CorpusError, UsageError
+from firstlight.files.text_lines import decode_text
 
 # Keys have no dashes, but an argument with one is meant as a setting: its error names the right key.
 _KEY = re.compile(r"[A-Za-z_][\w.-]*")
@@ -58,17 +59,15 @@ def map_errors_to_options(options: Mapping[str, str]) -> Iterator[None]:
 
 
 def read_stdin() -> str:
-    """Read standard input as UTF-8, whatever the encoding of the terminal.
+    """Read standard input as UTF-8, or as its byte order mark says, whatever the encoding of the terminal.
 
     Raises:
-        UsageError: it is not valid UTF-8.
+        UsageError: it is not UTF-8.
     """
     try:
-        # utf-8-sig: Windows shells prepend a byte order mark to piped text.
-        return sys.stdin.buffer.read().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        found = f"an invalid byte at offset {error.start}"
-        raise UsageError("not valid UTF-8", where="standard input", found=found) from error
+        return decode_text(sys.stdin.buffer.read(), "standard input")
+    except CorpusError as error:
+        raise UsageError(error.problem, where=error.where, found=error.found, fix=error.fix) from error
 
 
 def check_resume(resume: bool, restart: bool) -> None:

@@ -1,6 +1,5 @@
 """The commands ``data prepare``, ``inspect``, ``verify`` and ``stats``."""
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,7 +7,7 @@ import typer
 
 from firstlight.cli.arguments import corpus_settings, split_arguments
 from firstlight.cli.output import JsonOption, print_pairs, print_result, print_table
-from firstlight.errors import StoreError, UsageError, escape
+from firstlight.errors import StoreError, UsageError, escape, quote_argument
 
 if TYPE_CHECKING:
     from firstlight.stages.data import InspectResult, PrepareResult, VerifyResult
@@ -70,7 +69,7 @@ def _print_prepared(result: "PrepareResult") -> None:
     print(f"{result.store}: {tokens}, vocabulary {result.vocab_size:,}")
     for reason, count in result.tally.dropped.items():
         print(f"dropped: {count:,} documents, {reason}")
-    print(f"Train on it: firstlight pretrain {shlex.quote(str(result.store))} --out runs/NAME")
+    print(f"Train on it: firstlight pretrain {quote_argument(result.store)} --out runs/NAME")
 
 
 def inspect(

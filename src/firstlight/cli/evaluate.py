@@ -20,6 +20,14 @@ def register(app: typer.Typer) -> None:
 
 def evaluate(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run, a checkpoint or a Hugging Face directory.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]",
+            help="Settings of the table corpus: how texts are read, such as corpus.encoding=gb18030.",
+            show_default=False,
+        ),
+    ] = None,
     text: Annotated[
         list[str] | None,
         typer.Option(
@@ -50,7 +58,7 @@ def evaluate(
     from firstlight.stages.evaluate import evaluate as stage
 
     with map_errors_to_options({"hardware.device": "--device", "stride": "--stride"}):
-        result = stage(run, text or (), stride=stride, device=device, int8=int8)
+        result = stage(run, text or (), stride=stride, device=device, int8=int8, overrides=settings or ())
     print_result(result, as_json, _print_scores)
 
 

@@ -44,7 +44,8 @@ def finetune(
         list[str] | None,
         typer.Argument(
             metavar="RUN TASK.toml… [KEY=VALUE]",
-            help="A run, checkpoint or Hugging Face directory, and the tasks; or a fine-tuning run to --resume.",
+            help="A run, checkpoint or Hugging Face directory, and the tasks; or a fine-tuning run to --resume, or its "
+            "run.toml to start the same run again.",
             show_default=False,
         ),
     ] = None,

@@ -214,7 +214,9 @@ def _converse(model: "LM", settings: dict[str, Any]) -> None:
 
 
 def _read_prompts() -> list[str]:
-    lines = [line for line in read_stdin().splitlines() if line.strip()]
+    from firstlight.stages.generate import split_prompts
+
+    lines = split_prompts(read_stdin())
     if not lines:
         raise UsageError("no prompt", fix='Use firstlight generate RUN "The ", or pipe prompts to standard input.')
     return lines

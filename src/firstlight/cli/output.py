@@ -3,9 +3,7 @@
 import dataclasses
 import errno
 import json
-import math
 import os
-import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from firstlight.errors import Interrupted, StorageError, escape
+from firstlight.errors import Interrupted, StorageError, escape, quote_argument
+from firstlight.files import finite_json
 
 if TYPE_CHECKING:
     from firstlight.runs import RunResult
@@ -53,7 +52,7 @@ def print_run_result(result: R, as_json: bool, render: Callable[[R], None]) -> N
             raise StorageError(
                 f"cannot be written: {error.strerror}",
                 where="standard output",
-                fix=f"The run itself has {result.how_it_ended}: look at {result.run}",
+                fix=f"The run itself has {result.how_it_ended}: look at {quote_argument(result.run)}",
             ) from error
     if result.interrupted_by is not None:
         raise typer.Exit(Interrupted(result.interrupted_by).exit_code)
@@ -64,7 +63,7 @@ def resume_command(result: "RunResult", command: str) -> str:
     program, n = "firstlight", os.environ.get("LOCAL_WORLD_SIZE", "1")
     if n != "1":
         program = f"torchrun --nproc-per-node {n} -m firstlight"
-    return f"{program} {command} {shlex.quote(str(result.run))} --resume"
+    return f"{program} {command} {quote_argument(result.run)} --resume"
 
 
 def to_plain(value: Any) -> Any:
@@ -77,9 +76,7 @@ def to_plain(value: Any) -> Any:
         return [to_plain(item) for item in value]
     if isinstance(value, Path):
         return str(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
+    return finite_json(value)
 
 
 def print_pairs(rows: Mapping[str, object]) -> None:

@@ -1,6 +1,5 @@
 """The commands ``pretrain``, ``quickstart`` and ``verify-resume``."""
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +16,7 @@ from firstlight.cli.output import (
     print_run_result,
     resume_command,
 )
-from firstlight.errors import UsageError
+from firstlight.errors import UsageError, quote_argument
 
 if TYPE_CHECKING:
     from firstlight.stages.pretrain import PretrainResult
@@ -119,7 +118,7 @@ def quickstart(arguments: CorpusArgument = None, out: OutOption = None, as_json:
     sample = _last_sample(result.run / "samples.jsonl")
     if sample is not None:
         print(f"\nSample after {sample['step']} steps:\n\n{sample['text']}")
-    print(f'\nTry: firstlight generate {shlex.quote(str(result.run))} "The "')
+    print(f'\nTry: firstlight generate {quote_argument(result.run)} "The "')
 
 
 def _last_sample(path: Path) -> dict[str, Any] | None:

@@ -75,8 +75,8 @@ def _print_runs(result: "dict[str, list[RunSummary]]") -> None:
     if not result["runs"]:
         print("no runs")
         return
-    columns = ("run", "kind", "state", "steps", "valid loss", "bits", "parameters", "size", "time", "last change")
-    print_table(columns, [(run.name, *_cells(run).values()) for run in result["runs"]], align="lll")
+    rows = [{"run": run.name, **_cells(run)} for run in result["runs"]]
+    print_table(list(rows[0]), [list(row.values()) for row in rows], align="lll")
     for run in result["runs"]:
         for problem in run.problems:
             print(f"{escape(run.name)}: {escape(str(problem))}")
@@ -90,6 +90,7 @@ def _cells(run: "RunSummary") -> dict[str, str]:
         "state": run.state,
         "steps": _optional(run.steps, ","),
         "valid loss": _optional(run.valid_loss, ".4f"),
+        "metrics": ", ".join(f"{name} {value:.4f}" for name, value in run.task_metrics.items()) or "–",
         "bits": "–" if bits is None else f"{bits[1]:.4f}/{bits[0].removeprefix('bits_per_')}",
         "parameters": _optional(run.parameters, ","),
         "size": format_bytes(run.size_bytes),

@@ -127,7 +127,10 @@ def decode(
 
 
 def compare(
-    paths: Annotated[list[str], typer.Argument(metavar="PATH", help="Tokenizers.")],
+    arguments: Annotated[
+        list[str],
+        typer.Argument(metavar="PATH|KEY=VALUE", help="Tokenizers; and settings of the table corpus."),
+    ],
     text: Annotated[list[str], typer.Option("--text", help="File, folder or named corpus to encode; may be repeated.")],
     as_json: JsonOption = False,
 ) -> None:
@@ -137,7 +140,8 @@ def compare(
     """
     from firstlight.stages import tokenizer as stage
 
-    print_result({"tokenizers": stage.compare(paths, text)}, as_json, _print_comparison)
+    paths, overrides = split_arguments(arguments)
+    print_result({"tokenizers": stage.compare(paths, text, overrides=overrides)}, as_json, _print_comparison)
 
 
 def _print_comparison(result: dict[str, Any]) -> None:

@@ -75,6 +75,10 @@ def evaluate(
         list[Path] | None, typer.Option(help="Analogy questions of four words, such as Google's; may be repeated.")
     ] = None,
     top: Annotated[int, typer.Option(min=4, help="Use only this many of the first words for analogies.")] = 300_000,
+    on_bad_bytes: Annotated[
+        str,
+        typer.Option("--on-bad-bytes", help="Bytes of words that are not UTF-8: error, replace or skip."),
+    ] = "error",
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate word vectors on similarity and analogies.
@@ -85,7 +89,9 @@ def evaluate(
     """
     from firstlight.stages import vectors as stage
 
-    result = stage.evaluate(path, pairs=similarity or (), questions=analogies or (), restrict_vocab=top)
+    result = stage.evaluate(
+        path, pairs=similarity or (), questions=analogies or (), restrict_vocab=top, on_bad_bytes=on_bad_bytes
+    )
     print_result(result, as_json, _print_evaluation)
 
 

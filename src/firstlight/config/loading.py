@@ -1,5 +1,6 @@
 """The sources of settings: TOML files, presets in a package, ``key=value`` arguments."""
 
+import codecs
 import tomllib
 from collections.abc import Iterable
 from datetime import date, time
@@ -19,8 +20,10 @@ def read_toml(path: Path) -> dict[str, Any]:
         UsageError: the file is missing, not UTF-8, or not TOML (with line and column).
     """
     try:
-        # utf-8-sig: some editors write a byte order mark, which TOML does not allow.
-        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+        data = path.read_bytes()
+        # Some editors write a byte order mark, which TOML does not allow, and Windows shells UTF-16.
+        is_wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        return tomllib.loads(data.decode("utf-16" if is_wide else "utf-8-sig").removeprefix("\ufeff"))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError("no such settings file", where=path, fix="Check the path.") from error
     except IsADirectoryError as error:
@@ -28,13 +31,21 @@ def read_toml(path: Path) -> dict[str, Any]:
     except PermissionError as error:
         raise UsageError("cannot be read: permission denied", where=path) from error
     except UnicodeDecodeError as error:
-        raise UsageError("is not UTF-8 text", where=path, found=f"a bad byte at offset {error.start}") from error
+        found = f"a bad byte at offset {error.start}"
+        raise UsageError("is not UTF-8 text", where=path, found=found, fix="Save it as UTF-8.") from error
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"is not valid TOML: {error}", where=path) from error
+        raise UsageError(f"is not valid TOML: {error}", where=path, fix=_escape_advice(str(error))) from error
     except RecursionError as error:
         raise UsageError("is not valid TOML: nested too deeply", where=path) from error
     except ValueError as error:  # Python's limit of digits
         raise UsageError("is not valid TOML: a number has too many digits", where=path) from error
+
+
+def _escape_advice(problem: str) -> str | None:
+    """Return what to do about a backslash that TOML takes for the start of an escape."""
+    if not problem.startswith(("Unescaped", "Invalid hex value", "Escaped character is not")):
+        return None
+    return "In double quotes a backslash starts an escape: write a path in single quotes, as 'C:\\Users\\me'."
 
 
 def parse_overrides(arguments: str | Iterable[str]) -> dict[str, Any]:

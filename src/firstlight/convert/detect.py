@@ -6,6 +6,7 @@ from firstlight.convert.errors import wrap_errors
 from firstlight.convert.formats import IMPORTERS, Importer, get_importer
 from firstlight.convert.huggingface import BIN_FILES
 from firstlight.convert.imported_model import ImportedModel
+from firstlight.convert.unsupported import refuse_known_format
 from firstlight.errors import UsageError
 from firstlight.lm import download_from_hub, locate
 
@@ -32,6 +33,8 @@ def read_model(source: str, format: str | None = None) -> tuple[ImportedModel, P
         path = _fetch(source)
     if importer is None:
         importer = recognize(path)
+    if importer is None:
+        refuse_known_format(path)
     if importer is None and path.is_dir():  # a run, which has its models in a folder of checkpoints
         path = locate(path)
         importer = recognize(path)

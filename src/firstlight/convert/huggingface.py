@@ -2,21 +2,24 @@
 
 from pathlib import Path
 
+from firstlight import progress
 from firstlight.convert.formats import Importer
 from firstlight.convert.imported_model import ImportedModel
 from firstlight.convert.torch_file import is_torch_file, load, state_dict_of
+from firstlight.convert.unsupported import refuse_known_format
 from firstlight.errors import CheckpointError
-from firstlight.lm import LM, read_config, read_state_dict, read_tokenizer
+from firstlight.lm import LM, GenerationConfig, read_config, read_state_dict, read_tokenizer
 from firstlight.lm.save import WEIGHTS
-from firstlight.model import match_tied_head, to_hf_state_dict
+from firstlight.model import HEADS_FILE, match_tied_head, to_hf_state_dict
 
 _CONFIG, _BIN = "config.json", "pytorch_model.bin"
 BIN_FILES = (_BIN, f"{_BIN}.index.json", "pytorch_model-*.bin")  # patterns of files to fetch from the hub
 
 
 def recognizes(path: Path) -> bool:
-    """Whether a path is a model directory, or a file of weights by torch.save."""
-    return (path / _CONFIG).is_file() or is_torch_file(path)
+    """Whether a path is a model directory, or a file of weights in safetensors or by torch.save."""
+    is_safetensors = path.suffix == ".safetensors" and path.is_file()
+    return (path / _CONFIG).is_file() or is_safetensors or is_torch_file(path)
 
 
 def read(path: Path) -> ImportedModel:
@@ -30,20 +33,47 @@ def read(path: Path) -> ImportedModel:
         TokenizerError: its tokenizer is damaged.
     """
     folder = path if path.is_dir() else path.parent
+    if path.is_file():
+        refuse_known_format(path)
     if not (folder / _CONFIG).is_file():
         raise CheckpointError(
             "contains weights without a config",
             where=path,
             expected="model_args as in nanoGPT's checkpoints, or a config.json in the same folder",
         )
-    metadata = {"imported from": f"Hugging Face {folder.name}"}
-    if any((folder / f"{WEIGHTS}{end}").is_file() for end in ("", ".index.json")):
+    metadata = {"imported from": f"Hugging Face {folder.resolve().name}"}
+    has_safetensors, has_bin = (
+        any((folder / f"{name}{end}").is_file() for end in ("", ".index.json")) for name in (WEIGHTS, _BIN)
+    )
+    if path.is_file():
+        has_safetensors = has_safetensors and not path.match("pytorch_model*.bin")
+        _check_name(path, WEIGHTS if has_safetensors else _BIN)
+    config, table = read_config(folder)
+    if "SequenceClassification" in str(table.get("architectures")) and not (folder / HEADS_FILE).is_file():
+        progress.warn(f"{folder}: its classification head is not read, only the language model")
+    if has_safetensors:
         lm = LM.load_fp32(folder)
-        return ImportedModel("Hugging Face", lm.config, to_hf_state_dict(lm.model), lm.tokenizer, metadata)
-    config, _ = read_config(folder)
+        return ImportedModel(
+            "Hugging Face", lm.config, to_hf_state_dict(lm.model), lm.tokenizer, metadata, lm.generation
+        )
+    if not has_bin:
+        refuse_known_format(folder)
     state = read_state_dict(folder, _BIN, lambda file: state_dict_of(load(file), file).items())
     config, weights = match_tied_head(config, state, folder)
-    return ImportedModel("Hugging Face, .bin", config, weights, read_tokenizer(folder), metadata)
+    generation = GenerationConfig.read(folder, table, config.vocab_size or 0)
+    return ImportedModel("Hugging Face, .bin", config, weights, read_tokenizer(folder), metadata, generation)
+
+
+def _check_name(path: Path, name: str) -> None:
+    """Refuse a file that is not among those that are read for its folder: others would be read in its place."""
+    stem, _, suffix = name.partition(".")
+    if not (path.match(name) or path.match(f"{stem}-*.{suffix}") or path.match(f"{name}.index.json")):
+        raise CheckpointError(
+            "is not one of the files of weights that its folder is loaded from",
+            where=path,
+            expected=f"{name}, or its shards",
+            fix="Move it, with config.json and the tokenizer, to a folder of its own under that name.",
+        )
 
 
 IMPORTER = Importer(title="Hugging Face", recognizes=recognizes, read=read)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from firstlight.convert.errors import add_path
 from firstlight.errors import CheckpointError
-from firstlight.lm import LM, build_model, finite_fp32
+from firstlight.lm import LM, GenerationConfig, build_model, finite_fp32
 from firstlight.model import GPT, ModelConfig, from_hf_state_dict
 from firstlight.tokenizer import Tokenizer
 
@@ -27,6 +27,7 @@ class ImportedModel:
         weights: by name, in transformers' names and orientation; a lazy mapping may read each tensor on access.
         tokenizer: None if the file has none.
         metadata: further information for the model card.
+        generation: special ids and settings of generation that the file names.
     """
 
     format: str
@@ -34,6 +35,7 @@ class ImportedModel:
     weights: Mapping[str, Tensor]
     tokenizer: Tokenizer | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
 
     def to_lm(self, source: Path) -> LM:
         """Build the model, in fp32.
@@ -47,7 +49,7 @@ class ImportedModel:
         with add_path(source):
             weights = from_hf_state_dict(self.config, self.weights)
         model: GPT = build_model(self.config, weights)
-        return LM(model.eval(), self.tokenizer, source=source)
+        return LM(model.eval(), self.tokenizer, source=source, generation=self.generation)
 
 
 def model_config(path: Path, **fields: Any) -> ModelConfig:

@@ -17,11 +17,26 @@ from firstlight.convert.formats import Exporter, Importer
 from firstlight.convert.imported_model import ImportedModel, finite_fp32, model_config, refuse_surplus
 from firstlight.convert.torch_file import load, state_dict_of
 from firstlight.errors import CheckpointError, UsageError
-from firstlight.lm import LM
+from firstlight.files import write_atomic
+from firstlight.lm import LM, GenerationConfig, text_files
 from firstlight.model import ModelConfig, to_hf_state_dict
 from firstlight.tokenizer import load as load_tokenizer
 
 _TRACKER, _FILE = "latest_checkpointed_iteration.txt", "mp_rank_00/model_optim_rng.pt"
+# Arguments that change the computation, with the only supported value, which is Megatron's default.
+_SUPPORTED: dict[str, Any] = {
+    "rotary_percent": 1.0,
+    "rotary_interleaved": False,
+    "rotary_seq_len_interpolation_factor": None,
+    "use_rope_scaling": False,
+    "apply_layernorm_1p": False,
+    "apply_residual_connection_post_layernorm": False,
+    "squared_relu": False,
+    "num_experts": None,
+    "multi_latent_attention": False,
+    "window_size": None,
+    "softmax_scale": None,
+}
 _EMBED, _HEAD = "embedding.word_embeddings.weight", "output_layer.weight"
 
 _GPT2 = {
@@ -75,7 +90,9 @@ def write(lm: LM, folder: Path, dtype: str | None = None) -> dict[str, Path]:
     file.parent.mkdir(parents=True)
     torch.save(checkpoint, file)
     if lm.tokenizer is not None:
-        lm.tokenizer.save(folder / "tokenizer")
+        for name, text in text_files(lm.config, lm.tokenizer, lm.generation).items():
+            if name != "config.json":  # Megatron-LM takes the sizes from its own arguments
+                write_atomic(folder / "tokenizer" / name, text)
     (folder / _TRACKER).write_text("release", encoding="utf-8")
     return {"checkpoint": folder, "weights": file}
 
@@ -107,6 +124,7 @@ def read(folder: Path) -> ImportedModel:
         _from_megatron(config, weights, file),
         load_tokenizer(tokenizer) if tokenizer.is_dir() else None,
         {"imported from": f"Megatron-LM {folder.name}"},
+        GenerationConfig.read(tokenizer, {}, config.vocab_size or 0),
     )
 
 
@@ -155,6 +173,10 @@ def _config(file: Path, args: Mapping[str, Any], weights: dict[str, Tensor]) -> 
         return args[key]
 
     rotary = get("position_embedding_type", str) == "rope"
+    norm = "RMSNorm" if rotary else "LayerNorm"
+    for key, value in {**_SUPPORTED, "normalization": norm, "swiglu": rotary}.items():
+        if args.get(key, value) != value:
+            raise CheckpointError("unsupported argument", where=f"{file}: args.{key}", found=args[key], expected=value)
     sizes: dict[str, Any] = {
         "family": ("modern" if args.get("qk_layernorm") else "llama") if rotary else "gpt2",
         "n_layer": get("num_layers", int),

@@ -54,6 +54,9 @@ def read(path: Path) -> ImportedModel:
         raise CheckpointError(
             "not a checkpoint of nanoGPT", where=path, expected=f"model and model_args with {', '.join(_MODEL_ARGS)}"
         )
+    others = [key for key, value in args.items() if key not in (*_MODEL_ARGS, "bias", "dropout") and value]
+    if others:
+        progress.warn(f"{path}: model_args {', '.join(map(str, others))}: ignored, as nanoGPT's GPT does not have them")
     state = {
         _WRAPPER_PREFIXES.sub("", name): tensor for name, tensor in state_dict_of(checkpoint.get("model"), path).items()
     }

@@ -45,7 +45,7 @@ def write(lm: LM, folder: Path, dtype: str | None = None) -> dict[str, Path]:
         )
     assert model is not None, "with dynamo=True torch.onnx.export returns the model"
     model.save(folder / _MODEL)
-    for name, text in text_files(lm.config, lm.tokenizer).items():
+    for name, text in text_files(lm.config, lm.tokenizer, lm.generation).items():
         write_atomic(folder / name, text)
     return {file.name: file for file in sorted(folder.iterdir())}
 

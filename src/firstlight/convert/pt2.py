@@ -21,7 +21,7 @@ def write(lm: LM, path: Path, dtype: str | None = None) -> dict[str, Path]:
     del dtype
     program = export_program(lm)
     with path.open("wb") as file, suppress_warnings():
-        torch.export.save(program, file, extra_files=text_files(lm.config, lm.tokenizer))
+        torch.export.save(program, file, extra_files=text_files(lm.config, lm.tokenizer, lm.generation))
     return {"model": path}
 
 

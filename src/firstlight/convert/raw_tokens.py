@@ -78,7 +78,7 @@ def open_tokens(path: Path, encoder: Encoder, dtype: str | None) -> Tokens:
     elif start.startswith(NPY_MAGIC):
         ids = _read_npy(file)
     else:
-        chosen = np.dtype(dtype).newbyteorder("<") if dtype else _choose_dtype(path, start, encoder.vocab_size)
+        chosen = _choose_dtype(path, start, encoder.vocab_size, dtype)
         if file.remaining % chosen.itemsize:
             raise StoreError(
                 f"not a whole number of ids of type {chosen.name}", where=path, found=f"{file.size:,} bytes"
@@ -121,25 +121,34 @@ def _read_npy(file: BoundedReader) -> np.ndarray:
     return file.read_array(header.dtype, header.shape)
 
 
-def _choose_dtype(path: Path, start: bytes, vocab_size: int) -> np.dtype:
-    """Choose the type of raw ids: uint16 where every id fits, else uint32, unless the file shows another.
+def _choose_dtype(path: Path, start: bytes, vocab_size: int, dtype: str | None) -> np.dtype:
+    """Choose the type of raw ids: as set, or uint16 where every id fits, else uint32, unless the file shows another.
 
     Raises:
         StoreError: it is another kind of file, or looks like another type that the tokenizer does not explain.
     """
+    if dtype is not None:
+        shown = stored_dtype(start, vocab_size)
+        if shown is not None and dtype != "uint8" and np.dtype(shown).itemsize != np.dtype(dtype).itemsize:
+            progress.warn(f"{path}: read as {dtype}, as set, but its ids look like {np.dtype(shown).name}")
+        return np.dtype(dtype).newbyteorder("<")
     kind = other_kind(start)
     if kind is not None:
         raise StoreError(f"is {kind}, not one of token ids", where=path)
     expected = "<u2" if vocab_size <= 1 << 16 else "<u4"
     found = stored_dtype(start, vocab_size) or expected
     if found.startswith(">"):
-        dtype = np.dtype(found)
-        code = f"import numpy; p = {str(path)!r}; numpy.fromfile(p, {found!r}).astype({dtype.str.replace('>', '<')!r})"
+        little = found.replace(">", "<")
+        old = str(path.with_name(f"{path.name}.big-endian"))  # kept
+        code = (
+            f"import numpy, os; os.rename({str(path)!r}, {old!r}); "
+            f"numpy.fromfile({old!r}, {found!r}).astype({little!r}).tofile({str(path)!r})"
+        )
         raise StoreError(
             "its ids are big endian",
             where=path,
             expected="little endian",
-            fix=f"Convert it: python -c {shlex.quote(code + '.tofile(p)')}",
+            fix=f"Convert it: python -c {shlex.quote(code)}",
         )
     if np.dtype(found).itemsize < np.dtype(expected).itemsize:
         raise StoreError(

@@ -28,7 +28,7 @@ def recognizes(source: Path) -> bool:
     """Whether a path has token files, and not a model."""
     if source.is_dir():
         return not (source / "config.json").is_file() and any(
-            file.suffix in _SUFFIXES for file in source.glob("*train*")
+            file.suffix in _SUFFIXES and "train" in _splits_of(file) for file in source.iterdir()
         )
     has_index = source.with_suffix(".idx").is_file() and source.suffix in (".bin", ".idx", "")
     is_named = any(split in re.split(r"[_.-]", source.stem) for split in ("train", "val"))

@@ -7,7 +7,7 @@ holds 16 bytes per document.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 
@@ -19,6 +19,7 @@ from firstlight.corpus.sources import resolve_source
 from firstlight.corpus.spool import SpooledDocument
 from firstlight.corpus.tally import Tally
 from firstlight.errors import CorpusError
+from firstlight.files.encodings import display_name
 from firstlight.types import Document, Paths, as_list
 
 _MAX_NAMED = 3  # bad documents in a warning
@@ -56,6 +57,8 @@ class Source:
             # Unset, they do not change the fingerprints of stores from before they existed.
             exclude |= {name for name in ("delimiter", "quotes") if getattr(self._settings, name) is None}
             settings = self._settings.model_dump(mode="json", exclude=exclude)
+            if settings["encoding"] == "utf-8":  # as before there was this setting
+                del settings["encoding"]
             if self._settings.readers:
                 settings["readers"] = hash_readers(self._settings.readers)
             table = {"bytes": self._raw.content_hash(), "settings": settings}
@@ -106,13 +109,17 @@ class Source:
             n = tally.n_bad_documents
             what = "1 document cannot be read and was" if n == 1 else f"{n:,} documents cannot be read and were"
             progress.warn(f"{self.name}: {what} skipped: {first}{more}")
+        for what, files in tally.notes.items() if not has_warned else ():
+            named = ", ".join(files[:_MAX_NAMED]) + (", …" if len(files) > _MAX_NAMED else "")
+            progress.notice(f"{named}: {what}")
         if tally.documents == 0:
             dropped = ", ".join(f"{n} {reason}" for reason, n in tally.dropped.items())
             raise CorpusError("holds no text", where=self.name, found=dropped or "no document")
         if tally.n_bad and not has_warned:
             action = "replaced" if self._settings.on_bad_bytes == "replace" else "skipped"
             locations = ", ".join(tally.bad_bytes[:3]) + (", …" if len(tally.bad_bytes) > 3 else "")
-            progress.warn(f"{self.name}: {tally.n_bad} bytes are not UTF-8 and were {action}, at {locations}")
+            encoding = display_name(self._settings.encoding)
+            progress.warn(f"{self.name}: {tally.n_bad:,} bytes are not {encoding} and were {action}, at {locations}")
 
 
 class _DocumentFilter:
@@ -226,4 +233,22 @@ def open_corpus(names: Paths, settings: CorpusSettings | None = None) -> Corpus:
     """
     settings = settings or CorpusSettings()
     readers = load_readers(settings.readers)
-    return Corpus([Source(resolve_source(name, settings, readers), settings) for name in as_list(names)])
+    found = [resolve_source(name, settings, readers) for name in as_list(names)]
+    _warn_of_files_read_twice(found)
+    return Corpus([Source(raw, settings) for raw in found])
+
+
+def _warn_of_files_read_twice(sources: Sequence[RawSource]) -> None:
+    """Warn where several names stand for one file, by whatever path, so that its text counts more than once."""
+    first: dict[tuple[int, int], str] = {}
+    twice: list[str] = []
+    for source in sources if len(sources) > 1 else ():
+        for file in source.files:
+            status = file.stat()
+            before = first.setdefault((status.st_dev, status.st_ino), source.name)
+            if before is not source.name:
+                twice.append(f"{file} ({before}, {source.name})")
+    if twice:
+        n = "1 file is" if len(twice) == 1 else f"{len(twice):,} files are"
+        shown = ", ".join(twice[:_MAX_NAMED]) + (", …" if len(twice) > _MAX_NAMED else "")
+        progress.warn(f"{n} read twice, since two names of the corpus include it: {shown}")

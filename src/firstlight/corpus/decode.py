@@ -1,22 +1,20 @@
-"""Decode bytes to text chunk by chunk: UTF-8 checked, bad bytes reported with their offset, line ends normalised.
+"""Decode the text of a corpus chunk by chunk, as its settings say, with line ends normalised.
 
 No function here holds more than one chunk, or one part between two separators.
 """
 
-import codecs
 import io
-import re
 from collections.abc import Iterator
 from typing import BinaryIO
 
 from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.tally import Tally
-from firstlight.errors import CorpusError
+from firstlight.files.file_types import HEAD_BYTES
 from firstlight.files.limits import DEFAULT_LIMITS, Limits
+from firstlight.files.text_decoder import CHUNK_BYTES, Decoding, TextDecoder
+from firstlight.files.text_lines import LineBoms
 
-CHUNK_BYTES = 1 << 20
-_UTF16 = {b"\xff\xfe": ("UTF-16 (little endian)", "UTF-16LE"), b"\xfe\xff": ("UTF-16 (big endian)", "UTF-16BE")}
-_SURROGATES = re.compile("[\udc80-\udcff]+")
+__all__ = ["CHUNK_BYTES", "decode_chunks", "split_stream"]
 
 
 def decode_chunks(
@@ -33,30 +31,47 @@ def decode_chunks(
     Args:
         file: open for reading bytes; only an empty read is the end.
         name: the file's name in messages.
-        settings: what to do with bad bytes and line ends.
-        tally: counts the bad bytes.
+        settings: its encoding, and what to do with bad bytes and line ends.
+        tally: counts the bad bytes, and files that are not read as the settings say.
         size: bytes per chunk.
-        strip_bom: remove a byte order mark even if line ends are kept, as in every format but plain text.
+        strip_bom: remove byte order marks even if line ends are kept, as in every format but plain text.
 
     Raises:
-        CorpusError: a byte is not UTF-8 and ``on_bad_bytes`` is "error" (names file and offset), or it is UTF-16.
+        CorpusError: it is not text, a byte is not in the encoding and ``on_bad_bytes`` is "error" (names file and
+            offset), or more than 1 % of its bytes are bad.
     """
-    decoder = _Utf8Decoder(name, settings.on_bad_bytes, tally)
+
+    def count_bad(n: int, where: str) -> None:
+        tally.n_bad += n
+        if where:
+            tally.add_bad_bytes(where)
+
+    how = Decoding(
+        encoding=settings.encoding,
+        setting="corpus.encoding={}",
+        on_bad=settings.on_bad_bytes,
+        on_bad_setting="corpus.on_bad_bytes=replace (or skip)",
+        note=lambda what: tally.add_note(what, name),
+        count_bad=count_bad,
+    )
+    decoder = TextDecoder(name, how, head_bytes=min(size, HEAD_BYTES))
     newlines = io.IncrementalNewlineDecoder(None, translate=True) if settings.newlines == "lf" else None
-    bom = "\ufeff" if newlines is not None or strip_bom else ""
+    boms = LineBoms() if newlines is not None or strip_bom else None
     pending_cr = False  # a CR that may be the first half of a CRLF is held back
     while True:
         data = file.read(size)
         text = decoder.decode(data)
-        if bom and text:
-            text, bom = text.removeprefix(bom), ""
         if newlines is not None and (pending_cr or "\r" in text):
             pending_cr = text.endswith("\r") if text else pending_cr
             text = newlines.decode(text, final=not data)
+        if boms is not None:
+            text = boms.remove(text)
         if text:
             yield text
         if not data:
-            return
+            break
+    if boms is not None and boms.n_within:
+        tally.add_note("read without byte order marks within the text", name)
 
 
 def split_stream(
@@ -93,57 +108,3 @@ def split_stream(
         tail = last[cut:]
     if end := "".join(done) + tail:
         yield end
-
-
-class _Utf8Decoder:
-    """Incremental UTF-8 decoder that reports the offset of bad bytes; a sequence split over two chunks is joined."""
-
-    def __init__(self, name: str, on_bad: str, tally: Tally) -> None:
-        self._name, self._on_bad, self._tally = name, on_bad, tally
-        self._pending = b""
-        self._offset = 0  # of the first byte that is pending, or comes next
-        self._head = b""
-        self._bad_end = -1
-
-    def decode(self, data: bytes) -> str:
-        """Decode ``data`` and what was pending; empty ``data`` is the end."""
-        if len(self._head) < 2:
-            self._head = (self._head + data)[:2]
-            if self._head in _UTF16:
-                kind, code = _UTF16[self._head]
-                raise CorpusError(
-                    "is not UTF-8",
-                    where=self._name,
-                    found=kind,
-                    fix=f"Convert it: iconv -f {code} -t UTF-8 {self._name} > NEW",
-                )
-        buffer, final = self._pending + data, not data
-        try:
-            text, used = codecs.utf_8_decode(buffer, "strict", final)
-        except UnicodeDecodeError as error:
-            if self._on_bad == "error":
-                raise CorpusError(
-                    "is not UTF-8",
-                    where=f"{self._name}: byte {self._offset + error.start}",
-                    found=buffer[error.start : error.end].hex(" "),
-                    fix="Convert the file, or continue with --on-bad-bytes replace (or skip).",
-                ) from error
-            # Bad bytes become lone surrogates, in C; catching them one by one costs a copy of the buffer each.
-            escaped, used = codecs.utf_8_decode(buffer, "surrogateescape", final)
-            text = self._replace_surrogates(escaped)
-        self._pending = buffer[used:]
-        self._offset += used
-        return text
-
-    def _replace_surrogates(self, escaped: str) -> str:
-        out, pos, offset = [], 0, self._offset
-        for run in _SURROGATES.finditer(escaped):
-            good, bad = escaped[pos : run.start()], run.group().encode("utf-8", "surrogateescape")
-            offset += len(good.encode("utf-8"))
-            self._tally.n_bad += len(bad)
-            if offset != self._bad_end:
-                self._tally.add_bad_bytes(f"{self._name}: byte {offset}")
-            offset = self._bad_end = offset + len(bad)
-            pos = run.end()
-            out += [good, bad.decode("utf-8", "replace" if self._on_bad == "replace" else "ignore")]
-        return "".join([*out, escaped[pos:]])

@@ -41,7 +41,12 @@ def infer_kind(names: Sequence[str], settings: CorpusSettings | None = None) -> 
 
 
 def list_files(
-    name: str, suffixes: Container[str] | None = None, *, follow_symlinks: bool = False, notify: bool = True
+    name: str,
+    suffixes: Container[str] | None = None,
+    *,
+    follow_symlinks: bool = False,
+    notify: bool = True,
+    labelled: bool = False,
 ) -> list[Path]:
     """List a file, or the files of a folder (without hidden ones) or glob that have one of ``suffixes``, sorted.
 
@@ -50,6 +55,7 @@ def list_files(
         suffixes: without that of a compression; None for all.
         follow_symlinks: follow links in a folder that lead out of it; otherwise they are left out.
         notify: send a notice about links that are left out.
+        labelled: whether folders are labels, so that a file under a second name counts as left out.
     """
     path = expand_user(name)
     if path.is_file():
@@ -60,8 +66,8 @@ def list_files(
         found = list_glob(str(path), follow_symlinks=follow_symlinks)
     if notify and found.runs:
         progress.notice(f"{name}: run directories are left out: {', '.join(map(str, found.runs[:3]))}")
-    if notify and found.outside:
-        progress.warn(f"{name}: {found.describe_outside()}. Set corpus.follow_symlinks=true to read them.")
+    for remark in found.remarks("corpus.follow_symlinks=true", labelled=labelled) if notify else ():
+        progress.warn(f"{name}: {remark}")
     return [file for file in found.files if suffixes is None or inner_suffix(file) in suffixes]
 
 

@@ -16,6 +16,8 @@ from firstlight.types import Document
 
 _MAX_SHOWN = 12
 _MAX_NAME = 40
+_PLAIN_NAME = re.compile(r"[^\W\d][\w.]*")  # needs no quotes as the value of a setting
+_LITERALS = ("true", "false", "inf", "nan")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -55,15 +57,12 @@ def extract_text(record: Any, settings: CorpusSettings, tally: Tally, where: str
         CorpusError: the field is missing or not text (see ``files.field_text``), or has half a surrogate pair and
             ``on_bad_bytes`` is "error".
     """
-    value = record if isinstance(record, str) else _value(record, settings.text_field, where)
-    name = settings.text_field
-    value = field_text(
-        value,
-        where,
-        only_text=True,
-        problem=f"field {name!r} is not text",
-        advise=lambda inner: name_field("field", f"{name}.{inner}"),
-    )
+    if isinstance(record, str):
+        value: str | None = record
+    else:
+        found = [_field_text(record, name, where) for name in settings.text_fields]
+        texts = [text for text in found if text is not None]
+        value = join_texts(texts) if texts else None
     if value is None:
         tally.seen += 1
         tally.drop("null")
@@ -71,6 +70,21 @@ def extract_text(record: Any, settings: CorpusSettings, tally: Tally, where: str
     if settings.newlines == "lf" and "\r" in value:
         value = value.replace("\r\n", "\n").replace("\r", "\n")
     return value if value.isascii() else _replace_surrogates(value, settings, tally, where)
+
+
+def join_texts(texts: Sequence[str]) -> str:
+    """Join the texts of several fields with line breaks, without those that are empty."""
+    return texts[0] if len(texts) == 1 else "\n".join(filter(None, texts))
+
+
+def _field_text(record: Any, name: str, where: str) -> str | None:
+    return field_text(
+        _value(record, name, where),
+        where,
+        only_text=True,
+        problem=f"field {name!r} is not text",
+        advise=lambda inner: name_field("field", f"{name}.{inner}"),
+    )
 
 
 def missing_field_error(
@@ -105,8 +119,10 @@ def missing_field_error(
 
 
 def name_field(kind: str, name: str) -> str:
-    """Return the advice to read another field (or column), as it can be pasted into a shell."""
-    return f"Name the {kind}: --text-field {shlex.quote(name)}"
+    """Return the advice to read another field (or column), as it can be pasted into any command that reads a corpus."""
+    is_plain = _PLAIN_NAME.fullmatch(name) is not None and name not in _LITERALS
+    value = name if is_plain else json.dumps(name, ensure_ascii=False)
+    return f"Name the {kind}: {shlex.quote(f'corpus.text_field={value}')}"
 
 
 def _value(record: Any, field: str, where: str) -> Any:

@@ -16,7 +16,7 @@ from firstlight.corpus.raw_source import RawSource, hash_files, read_files
 from firstlight.corpus.settings import CorpusSettings, IdSettings
 from firstlight.corpus.tally import Tally
 from firstlight.errors import CorpusError, UsageError
-from firstlight.files.arrays import iter_chunks, read_array_header
+from firstlight.files.arrays import NPY_MAGIC, is_idx, iter_chunks, read_array_header
 from firstlight.files.compression import estimate_size, inner_suffix, open_compressed
 from firstlight.files.limits import DEFAULT_LIMITS, Limits
 from firstlight.files.raw_ids import SAMPLE_BYTES, other_kind, stored_dtype
@@ -63,6 +63,15 @@ def read_ids(path: Path, settings: IdSettings, limits: Limits = DEFAULT_LIMITS) 
     if inner_suffix(path) == ".bin":
         yield from _read_raw(path, settings, limits)
         return
+    with open_compressed(path, limits=limits) as file:
+        start = file.read(8)
+    if not start.startswith(NPY_MAGIC) and not is_idx(start):
+        raise CorpusError(
+            "is not an .npy file, in spite of its name",
+            where=path,
+            found=f"first bytes {start.hex(' ')}",
+            fix="If it holds ids without a header, as OLMo's files do, name it .bin and set ids.dtype.",
+        )
     with open_compressed(path, limits=limits) as file:
         header = read_array_header(file, path)
         if header.dtype.kind not in "iu" or len(header.shape) not in (1, 2):

@@ -150,7 +150,8 @@ def _image_source(name: str, images: _ImageSet, settings: ImageSettings) -> RawS
 
 
 def _image_set(name: str, labels: str, reading: CorpusSettings) -> tuple[str, _ImageSet]:
-    files = list_files(name, (*IMAGE_SUFFIXES, *ARRAY_SUFFIXES), follow_symlinks=reading.follow_symlinks)
+    suffixes = (*IMAGE_SUFFIXES, *ARRAY_SUFFIXES)
+    files = list_files(name, suffixes, follow_symlinks=reading.follow_symlinks, labelled=labels == "auto")
     image_files = [
         file for file in files if file.suffix.lower() in IMAGE_SUFFIXES or (len(files) == 1 and is_image_file(file))
     ]

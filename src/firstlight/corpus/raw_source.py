@@ -28,12 +28,14 @@ class RawSource:
         read: yields its documents; may be called again.
         n_bytes: size decompressed, an estimate for compressed files; 0 if unknown.
         content_hash: returns a hash of the bytes that will be read.
+        files: that are read; none for other sources.
     """
 
     name: str
     read: ReadFunction
     n_bytes: int
     content_hash: Callable[[], str]
+    files: tuple[Path, ...] = ()
 
 
 def file_source(name: str, files: Sequence[Path], readers: Mapping[str, Reader] = READERS) -> RawSource:
@@ -55,7 +57,7 @@ def file_source(name: str, files: Sequence[Path], readers: Mapping[str, Reader] 
 
         yield from read_files(chosen, read_one, settings, tally)
 
-    return RawSource(name, read, estimate_size(chosen), lambda: hash_files(chosen))
+    return RawSource(name, read, estimate_size(chosen), lambda: hash_files(chosen), tuple(chosen))
 
 
 def read_files(

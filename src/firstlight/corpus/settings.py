@@ -2,10 +2,11 @@
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from firstlight.config import Settings
 from firstlight.files import Limits
+from firstlight.files.encodings import check_encoding
 from firstlight.files.limits import DEFAULT_LIMITS
 
 
@@ -36,7 +37,9 @@ class LimitSettings(Settings):
 class CorpusSettings(Settings):
     """Settings of text readers and of filtering."""
 
-    text_field: str = Field("text", description="field of a record with its text; a.b for a nested one")
+    text_field: str | list[str] = Field(
+        "text", description="field of a record with its text; a.b for a nested one; several are joined with line breaks"
+    )
     delimiter: str | None = Field(
         None,
         min_length=1,
@@ -50,8 +53,13 @@ class CorpusSettings(Settings):
     text_split: Literal["file", "blank-lines", "lines"] = Field(
         "file", description="what is one document in a text file"
     )
+    encoding: str = Field(
+        "utf-8", description="encoding of the files, such as utf-8, gb18030, cp1252; a byte order mark overrides it"
+    )
     on_bad_bytes: Literal["error", "replace", "skip"] = Field(
-        "error", description="bytes that are not UTF-8: stop, replace them by U+FFFD, or skip them"
+        "error",
+        description="bytes that are not in the encoding, also in the words of word vectors: stop, replace them by "
+        "U+FFFD, or skip them; at most 1 % of a text file",
     )
     on_bad_document: Literal["error", "skip"] = Field(
         "error",
@@ -64,7 +72,7 @@ class CorpusSettings(Settings):
         16 << 30, ge=1, description="largest file that is fetched for a named corpus; its SHA-256 is recorded"
     )
     limits: LimitSettings = LimitSettings()
-    newlines: Literal["lf", "keep"] = Field("lf", description="lf: CRLF and CR become LF, a byte order mark is removed")
+    newlines: Literal["lf", "keep"] = Field("lf", description="lf: CRLF and CR become LF, byte order marks are removed")
     min_characters: int = Field(1, ge=0, description="drop shorter documents; empty ones are always dropped")
     dedup: Literal["none", "exact"] = Field(
         "none", description="exact: drop documents that occurred before in the same source"
@@ -74,6 +82,16 @@ class CorpusSettings(Settings):
         ge=1,
         description="read at most this many bytes of each source; its last document is truncated",
     )
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_known(cls, encoding: str) -> str:
+        return check_encoding(encoding)
+
+    @property
+    def text_fields(self) -> list[str]:
+        """The fields of a record with its text."""
+        return [self.text_field] if isinstance(self.text_field, str) else self.text_field
 
     @property
     def read_limits(self) -> Limits:

@@ -20,6 +20,7 @@ class Tally:
         n_bad: bytes that were not UTF-8, and halves of surrogate pairs in JSON, whether replaced or skipped.
         dropped: reason -> documents.
         bad_bytes: locations where such bytes start, the first few.
+        notes: how files were read where that is not as the settings say -> files, the first few.
         bad_documents: what is wrong with documents that could not be read, the first few; all are in ``dropped``.
     """
 
@@ -30,6 +31,7 @@ class Tally:
     dropped: dict[str, int] = field(default_factory=dict)
     bad_bytes: list[str] = field(default_factory=list)
     bad_documents: list[str] = field(default_factory=list)
+    notes: dict[str, list[str]] = field(default_factory=dict)
 
     def drop(self, reason: str) -> None:
         """Count a dropped document."""
@@ -52,6 +54,12 @@ class Tally:
         if len(self.bad_bytes) < _MAX_LOCATIONS:
             self.bad_bytes.append(location)
 
+    def add_note(self, what: str, file: str) -> None:
+        """Record that a file was read in another way than the settings say, the first few of each kind."""
+        files = self.notes.setdefault(what, [])
+        if file not in files and len(files) < _MAX_LOCATIONS:
+            files.append(file)
+
     def add(self, other: "Tally") -> None:
         """Add another reading's counts to these."""
         self.seen += other.seen
@@ -60,6 +68,9 @@ class Tally:
         self.n_bad += other.n_bad
         for location in other.bad_bytes:
             self.add_bad_bytes(location)
+        for what, files in other.notes.items():
+            for file in files:
+                self.add_note(what, file)
         self.bad_documents = (self.bad_documents + other.bad_documents)[:_MAX_LOCATIONS]
         for reason, count in other.dropped.items():
             self.dropped[reason] = self.dropped.get(reason, 0) + count

@@ -22,7 +22,7 @@ from firstlight.files.atomic import (
 )
 from firstlight.files.bounded_reader import BoundedReader
 from firstlight.files.cache import cache_dir, is_known_intact, remember_intact
-from firstlight.files.json_file import read_json, read_json_object
+from firstlight.files.json_file import finite_json, read_json, read_json_object
 from firstlight.files.limits import Limits
 from firstlight.files.manifest import (
     MANIFEST,
@@ -48,6 +48,7 @@ __all__ = [
     "cache_dir",
     "changed_files",
     "check_output",
+    "finite_json",
     "is_known_intact",
     "is_stream",
     "is_temporary",

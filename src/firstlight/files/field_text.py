@@ -15,8 +15,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from firstlight.errors import CorpusError, Failure
 
 _TEXT_PARTS = ("text", "input_text", "output_text")
@@ -39,9 +37,20 @@ def is_missing(value: Any) -> bool:
     """Whether a value stands for a missing one: null, or NaN as data frames write it."""
     if value is None:
         return True
-    if isinstance(value, float | np.floating | decimal.Decimal):
+    if isinstance(value, float | decimal.Decimal):
+        return math.isnan(value)
+    if not _is_of_numpy(value):
+        return False
+    import numpy as np  # slow to load, and loaded already where there is such a value
+
+    if isinstance(value, np.floating):
         return math.isnan(value)
     return isinstance(value, np.datetime64 | np.timedelta64) and bool(np.isnat(value))
+
+
+def _is_of_numpy(value: Any) -> bool:
+    """Whether a value is a scalar or an array of NumPy."""
+    return type(value).__module__.partition(".")[0] == "numpy"
 
 
 def field_text(
@@ -71,7 +80,7 @@ def field_text(
         return value
     if is_missing(value):
         return None
-    if isinstance(value, np.ndarray | np.generic):
+    if _is_of_numpy(value):
         value = value.tolist()
     if isinstance(value, list | tuple) and value and (not only_text or _is_part(value[0])):
         parts = [_part_text(part, where, error) for part in value]

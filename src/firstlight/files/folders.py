@@ -13,6 +13,7 @@ from pathlib import Path
 from firstlight.files.run_layout import MARK
 
 _MAX_NAMED = 3
+_MAX_LINK_BYTES = 255
 _MAGIC = "*?["
 
 
@@ -23,21 +24,36 @@ class Listing:
     Attributes:
         files: regular files, sorted by path.
         outside: symbolic links that lead out of the folder and were not followed.
+        broken: symbolic links that lead nowhere.
+        again: symbolic links to files or folders that are listed under another name; those of loops are not among them.
         runs: run directories below the folder, which are left out.
     """
 
     files: list[Path] = field(default_factory=list)
     outside: list[Path] = field(default_factory=list)
+    broken: list[Path] = field(default_factory=list)
+    again: list[Path] = field(default_factory=list)
     runs: list[Path] = field(default_factory=list)
 
-    def describe_outside(self) -> str:
-        """Return the number of links that were not followed, and the first few; "" where there are none."""
-        n = len(self.outside)
-        if not n:
-            return ""
-        named = ", ".join(map(str, self.outside[:_MAX_NAMED])) + (", …" if n > _MAX_NAMED else "")
-        what = "1 symbolic link leads" if n == 1 else f"{n:,} symbolic links lead"
-        return f"{what} out of the folder and {'is' if n == 1 else 'are'} not followed: {named}"
+    def remarks(self, setting: str, *, labelled: bool = False) -> list[str]:
+        """Say what was left out: clauses with the number of links, and the first few.
+
+        Args:
+            setting: that follows links out of the folder.
+            labelled: whether folders are labels, so that a file under a second name is not the same row again.
+        """
+        found = []
+        if self.outside:
+            clause = _links(self.outside, "out of the folder and {} not followed")
+            found.append(f"{clause}. Set {setting} to read what they lead to.")
+        if self.broken:
+            found.append(_links(self.broken, "nowhere"))
+        if labelled and self.again:
+            found.append(_links(self.again, "to what has another name in the folder and {} left out"))
+        if kept := [path for path in self.files if _is_link_kept_as_text(path)]:
+            n = "1 file holds" if len(kept) == 1 else f"{len(kept):,} files hold"
+            found.append(f"{n} only a path, as links do that a copy did not keep; it was not followed: {_name(kept)}")
+        return found
 
 
 def list_folder(folder: Path, *, follow_symlinks: bool = False, hidden: bool = True) -> Listing:
@@ -66,17 +82,21 @@ def list_glob(pattern: str, *, follow_symlinks: bool = False) -> Listing:
     matches = glob.glob(plain) if plain else ["."]  # noqa: PTH207 - Path.glob does not accept absolute patterns
     for match in sorted(matches, key=lambda path: (os.path.islink(path), path)):  # noqa: PTH114
         target = os.path.realpath(match)
-        if not (follow_symlinks or _is_inside(target, root)):
+        if not os.path.exists(target):  # noqa: PTH110
+            found.broken.append(Path(match))
+        elif not (follow_symlinks or _is_inside(target, root)):
             found.outside.append(Path(match))
         elif rest and os.path.isdir(target):  # noqa: PTH112
             hidden = any(part.startswith(".") for part in rest)
             below = _Walk(root, follow_symlinks, hidden, seen).run(match)
             found.files += [path for path in below.files if _matches(path.relative_to(match).parts, rest)]
             found.outside += below.outside
+            found.broken += below.broken
+            found.again += below.again
             found.runs += below.runs
-        elif not rest and target not in seen and os.path.isfile(target):  # noqa: PTH113
+        elif not rest and os.path.isfile(target):  # noqa: PTH113
+            (found.again if target in seen else found.files).append(Path(match))
             seen.add(target)
-            found.files.append(Path(match))
     found.files.sort()
     return found
 
@@ -97,6 +117,8 @@ class _Walk:
             self._follow_link(self._links.pop(0))
         self._found.files.sort()
         self._found.outside.sort()
+        self._found.broken.sort()
+        self._found.again.sort()
         self._found.runs.sort()
         return self._found
 
@@ -129,9 +151,14 @@ class _Walk:
         target = os.path.realpath(path)
         is_folder = os.path.isdir(target)  # noqa: PTH112
         if not (is_folder or os.path.isfile(target)):  # noqa: PTH113
+            if not os.path.exists(target):  # noqa: PTH110
+                self._found.broken.append(Path(path))
             return
         if not (self._follow or _is_inside(target, self._root)):
             self._found.outside.append(Path(path))
+        elif target in self._seen:
+            if not (is_folder and _is_inside(os.path.realpath(os.path.dirname(path)), target)):  # noqa: PTH120
+                self._found.again.append(Path(path))
         elif is_folder:
             self._list(path, target)
         else:
@@ -141,6 +168,29 @@ class _Walk:
         if real not in self._seen:
             self._seen.add(real)
             self._found.files.append(Path(path))
+
+
+def _links(links: Sequence[Path], leads: str) -> str:
+    n = len(links)
+    what = "1 symbolic link leads" if n == 1 else f"{n:,} symbolic links lead"
+    return f"{what} {leads.format('is' if n == 1 else 'are')}: {_name(links)}"
+
+
+def _name(paths: Sequence[Path]) -> str:
+    return ", ".join(map(str, paths[:_MAX_NAMED])) + (", …" if len(paths) > _MAX_NAMED else "")
+
+
+def _is_link_kept_as_text(path: Path) -> bool:
+    """Whether a file holds a path and nothing else, as git writes a symbolic link where there are none."""
+    try:
+        if path.stat().st_size > _MAX_LINK_BYTES:
+            return False
+        target = path.read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+    if not target or not target.isprintable() or " " in target:
+        return False
+    return target.startswith(("../", "./", "/")) or (path.parent / target).is_dir()
 
 
 def _is_inside(path: str, root: str) -> bool:

@@ -1,7 +1,11 @@
-"""Read JSON files that may be damaged or made to harm: whatever is wrong with one is one error that names it."""
+"""Read JSON files that may be damaged or made to harm: whatever is wrong with one is one error that names it.
+
+What is written is JSON too, which has no NaN and no infinity.
+"""
 
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +33,7 @@ def read_json(path: Path, error: type[Failure], *, pairs_hook: Callable[[Any], A
             data = file.read(_MAX_BYTES + 1)
         if len(data) > _MAX_BYTES:
             raise error("is too large for a JSON file", where=path, expected=f"at most {_MAX_BYTES:,} bytes")
-        return json.loads(data.decode("utf-8"), object_pairs_hook=pairs_hook)
+        return json.loads(data.decode("utf-8-sig"), object_pairs_hook=pairs_hook)
     except FileNotFoundError:
         raise
     except OSError as refused:
@@ -51,3 +55,14 @@ def read_json_object(path: Path, error: type[Failure]) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise error("is not a JSON object", where=path)
     return table
+
+
+def finite_json(value: Any) -> Any:
+    """Replace numbers that JSON does not have by the strings NaN, Infinity and -Infinity, in objects and lists too."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, Mapping):
+        return {key: finite_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite_json(item) for item in value]
+    return value

@@ -12,6 +12,7 @@ from firstlight.files.limits import DEFAULT_LIMITS, Limits
 
 _WHITE_SPACE = re.compile(r"[ \t\n\r]*")
 _AFTER_VALUE = tuple(" \t\n\r,:]}")
+_DECODER = json.JSONDecoder(parse_float=WrittenFloat)  # one for all values: json.loads would build one for each
 _MAX_TOKEN = 64  # characters; no number, literal or escape is longer in sane JSON
 
 
@@ -22,7 +23,7 @@ def parse_json(text: str | bytes, where: object, *, error: type[Failure] = Corpu
         Failure: of the class ``error``: it is not valid JSON, nested too deeply, or has a number of too many digits.
     """
     try:
-        return json.loads(text, parse_float=WrittenFloat)
+        return _DECODER.decode(text if isinstance(text, str) else text.decode(json.detect_encoding(text)))
     except (ValueError, RecursionError) as refused:
         shown = text[:60] if isinstance(text, str) else text[:60].decode("utf-8", "replace")
         raise error(f"is not valid JSON: {json_problem(refused)}", where=where, found=repr(shown)) from refused
@@ -54,7 +55,7 @@ class JsonStream:
         error: type[Failure] = CorpusError,
     ) -> None:
         self._stream, self._path, self._limits, self._error = stream, path, limits, error
-        self._decode = json.JSONDecoder(parse_float=WrittenFloat).raw_decode
+        self._decode = _DECODER.raw_decode
         self._text, self._pos, self._consumed, self._ended = "", 0, 0, False
 
     def peek(self) -> str:

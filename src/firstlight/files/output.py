@@ -122,8 +122,9 @@ def open_stream(path: Path) -> BinaryIO:
 
 
 def _copy_to_stream(file: BinaryIO, path: Path) -> None:
-    stream = open_stream(path)
-    shutil.copyfileobj(file, stream)
-    stream.flush()
-    if path != STDOUT:
-        stream.close()
+    if path == STDOUT:
+        shutil.copyfileobj(file, open_stream(path))
+        sys.stdout.buffer.flush()
+        return
+    with open_stream(path) as stream:
+        shutil.copyfileobj(file, stream)

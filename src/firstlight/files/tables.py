@@ -1,16 +1,14 @@
 """Read records from untrusted tables: delimited text (CSV, TSV), JSON lines, Parquet; streamed, with row numbers.
 
 Rows and lines are counted from 1. The text formats take an iterator of lines, so that the caller decides how bytes
-are decoded; ``iter_lines`` does it for any encoding. A file that was cut off while it was copied ends within its last
+are decoded (``text_decoder.iter_lines``). A file that was cut off while it was copied ends within its last
 record: with ``allow_truncated`` that record is yielded as ``TRUNCATED``, otherwise it is an error like any other.
 """
 
-import codecs
 import csv
-import io
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 from firstlight.errors import CorpusError, Failure, MissingExtra
 from firstlight.files.compression import open_seekable
@@ -20,89 +18,12 @@ from firstlight.files.parquet_pages import batch_rows
 
 _PARQUET_BUFFER_BYTES = 1 << 20
 
-_BLOCK_BYTES = 1 << 20
-
 
 class Truncated:
     """Stands for the last record of a file that was cut off within it."""
 
 
 TRUNCATED: Final = Truncated()
-
-
-def iter_lines(
-    file: BinaryIO,
-    path: Path,
-    *,
-    encoding: str = "utf-8",
-    limits: Limits = DEFAULT_LIMITS,
-    error: type[Failure] = CorpusError,
-    fix: str | None = None,
-) -> Iterator[str]:
-    r"""Yield the lines of a text file, with their ``\n``, without a byte order mark.
-
-    Args:
-        file: open for reading bytes.
-        path: its name in messages.
-        encoding: any of Python's.
-        limits: bound the length of a line.
-        error: class of the error.
-        fix: what the message advises for bytes that the encoding does not have.
-
-    Raises:
-        Failure: of the class ``error``: a line cannot be decoded, or is too long.
-    """
-    if codecs.lookup(encoding).name.startswith(("utf-16", "utf-32")):
-        yield from _iter_wide_lines(file, path, encoding, limits, error, fix)
-        return
-    for number, raw in enumerate(iter(lambda: file.readline(limits.max_document_bytes + 1), b""), start=1):
-        limits.check_size(len(raw), "the line", f"{path}:{number}", error=error)
-        try:
-            line = raw.decode(encoding)
-        except UnicodeDecodeError as refused:
-            found = raw[refused.start : refused.start + 4].hex(" ")
-            raise error(f"is not {encoding}", where=f"{path}:{number}", found=found, fix=fix) from refused
-        yield line.removeprefix("\ufeff") if number == 1 else line
-
-
-def iter_text(
-    file: BinaryIO, path: Path, *, encoding: str = "utf-8", error: type[Failure] = CorpusError, fix: str | None = None
-) -> Iterator[str]:
-    """Yield the text of a file in pieces, without a byte order mark; the arguments are those of ``iter_lines``.
-
-    Raises:
-        Failure: of the class ``error``: it cannot be decoded.
-    """
-    decoder, number, data, bom = codecs.getincrementaldecoder(encoding)(), 1, b"\0", "\ufeff"
-    while data:
-        data = file.read(_BLOCK_BYTES)
-        try:
-            text = decoder.decode(data, final=not data)
-        except UnicodeDecodeError as refused:
-            where = f"{path}:{number + refused.object[: refused.start].count(10)}"
-            found = refused.object[refused.start : refused.start + 4].hex(" ")
-            raise error(f"is not {encoding}", where=where, found=found, fix=fix) from refused
-        except UnicodeError as refused:  # of UTF-16
-            raise error(f"is not {encoding}: {refused}", where=path, fix=fix) from refused
-        if text:
-            yield text.removeprefix(bom)
-            bom = ""
-        number += text.count("\n")
-
-
-def _iter_wide_lines(
-    file: BinaryIO, path: Path, encoding: str, limits: Limits, error: type[Failure], fix: str | None
-) -> Iterator[str]:
-    """Yield lines in an encoding where the byte of a line break may also be half of a letter."""
-    text = io.TextIOWrapper(file, encoding, newline="\n")
-    try:
-        for number, line in enumerate(iter(lambda: text.readline(limits.max_document_bytes + 1), "")):
-            limits.check_size(len(line), "the line", f"{path}:{number + 1}", error=error)
-            yield line if number else line.removeprefix("\ufeff")
-    except UnicodeError as refused:
-        raise error(f"is not {encoding}: {refused}", where=path, fix=fix) from refused
-    finally:
-        text.detach()  # the caller closes the file
 
 
 def iter_rows(

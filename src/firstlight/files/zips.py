@@ -1,5 +1,6 @@
 """Read the members of an untrusted zip file, each within the limits."""
 
+import stat
 import struct
 import zipfile
 import zlib
@@ -13,6 +14,7 @@ from firstlight.files.limits import DEFAULT_LIMITS, Limits, open_regular
 
 _OTHER_METHODS = {9: "deflate64", 14: "lzma", 93: "zstd", 95: "xz", 98: "ppmd", 99: "encrypted by AES"}
 _METHODS = {zipfile.ZIP_STORED: "stored", zipfile.ZIP_DEFLATED: "deflated", zipfile.ZIP_BZIP2: "bzip2"}
+_UTF8_FLAG = 0x800
 _BLOCK_BYTES = 1 << 20
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 
@@ -22,12 +24,18 @@ class ZipReader:
 
     Attributes:
         names: of the members that are files, in order.
+        unknown_names: of those whose encoding the file does not say, and which are not UTF-8.
+        links: of the members that are symbolic links, which are never followed.
     """
 
     def __init__(self, archive: zipfile.ZipFile, path: Path, limits: Limits, error: type[Failure]) -> None:
         self._archive, self._path, self._limits, self._error = archive, path, limits, error
         self._n_compressed, self._n_bytes = path.stat().st_size, 0
-        self.names = [info.filename for info in archive.infolist() if not info.is_dir()]
+        members = [info for info in archive.infolist() if not info.is_dir()]
+        self._members = {_decode_name(info): info for info in members}
+        self.links = [name for name, info in self._members.items() if stat.S_ISLNK(info.external_attr >> 16)]
+        self.names = [name for name, info in self._members.items() if not stat.S_ISLNK(info.external_attr >> 16)]
+        self.unknown_names = [name for name in self.names if not (name.isascii() or _is_utf8(self._members[name]))]
 
     def read(self, name: str) -> bytes:
         """Read a member of at most ``max_document_bytes``.
@@ -36,7 +44,7 @@ class ZipReader:
             Failure: it is larger, damaged, encrypted, compressed by an unknown method, or there is none of that name.
         """
         parts, size = [], 0
-        info = self._archive.NameToInfo.get(name)
+        info = self._members.get(name)
         claimed = 0 if info is None else info.file_size
         self._limits.check_size(claimed, "the member", self._where(name), error=self._error)
         for block in self.iter_blocks(name):
@@ -61,7 +69,7 @@ class ZipReader:
             Failure: as ``extract``.
         """
         where = self._where(name)
-        info = self._archive.NameToInfo.get(name)
+        info = self._members.get(name)
         if info is None:
             raise self._error("has no such member", where=where)
         if info.flag_bits & 1:
@@ -85,6 +93,20 @@ class ZipReader:
 
     def _where(self, name: str) -> str:
         return f"{self._path}!{name}"
+
+
+def _decode_name(info: zipfile.ZipInfo) -> str:
+    """Return a member's name; where the file does not say that it is UTF-8, many programs write that all the same."""
+    if info.flag_bits & _UTF8_FLAG or info.filename.isascii():
+        return info.filename
+    try:
+        return info.filename.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        return info.filename
+
+
+def _is_utf8(info: zipfile.ZipInfo) -> bool:
+    return bool(info.flag_bits & _UTF8_FLAG) or _decode_name(info) != info.filename
 
 
 @contextmanager

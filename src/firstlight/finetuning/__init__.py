@@ -9,13 +9,14 @@ from firstlight.finetuning.metrics import (
     EvalResults,
     TaskMetrics,
     compute_metrics,
+    criterion_name,
     format_label,
     format_prediction,
     predict,
 )
 from firstlight.finetuning.mixture import Mixture, RowSource, mixing_fractions
-from firstlight.finetuning.preprocess import Preprocessor, special_tokens
-from firstlight.finetuning.sequences import DELIMITER, EXTRACT, PAD, START, chat_template
+from firstlight.finetuning.preprocess import EncodedTask, Preprocessor, encode_task, special_tokens
+from firstlight.finetuning.sequences import DELIMITER, EXTRACT, PAD, START, SpecialTokens, chat_template
 from firstlight.finetuning.settings import AdapterSettings, TuningSettings
 from firstlight.finetuning.sources import ReplaySource, TaskRows
 from firstlight.finetuning.spec import TaskSpec
@@ -29,6 +30,7 @@ __all__ = [
     "START",
     "AdapterSettings",
     "EncodedExample",
+    "EncodedTask",
     "EvalResults",
     "Example",
     "InputFormat",
@@ -38,6 +40,7 @@ __all__ = [
     "RawExample",
     "ReplaySource",
     "RowSource",
+    "SpecialTokens",
     "TaskBatch",
     "TaskData",
     "TaskHead",
@@ -53,6 +56,8 @@ __all__ = [
     "chat_template",
     "collate",
     "compute_metrics",
+    "criterion_name",
+    "encode_task",
     "evaluate_lm_loss",
     "format_label",
     "format_prediction",

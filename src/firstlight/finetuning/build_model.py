@@ -18,7 +18,13 @@ _HEADS = "heads."
 
 
 def build_task_model(
-    start: GPT, specs: Mapping[str, TaskSpec], vocab_size: int, settings: TuningSettings, seed: int
+    start: GPT,
+    specs: Mapping[str, TaskSpec],
+    vocab_size: int,
+    settings: TuningSettings,
+    seed: int,
+    *,
+    n_known: int | None = None,
 ) -> GPT:
     """Build a model with pre-trained weights, embeddings of new tokens, a head per task, adapters and frozen parts.
 
@@ -28,6 +34,8 @@ def build_task_model(
         vocab_size: of the tokenizer; larger than the model's where tokens were added.
         settings: of fine-tuning.
         seed: of all random initialization.
+        n_known: ids from this one on are those of new tokens, also where the model has rows for them: published
+            vocabularies are padded with rows that were never trained. Its vocabulary size by default.
 
     Raises:
         ConfigError: dropout where the family has none, or a pattern of ``freeze`` that matches nothing or everything.
@@ -50,10 +58,11 @@ def build_task_model(
     pretrained = start.state_dict()
     weights = {name: tensor for name, tensor in pretrained.items() if not name.startswith(_HEADS)}
     for name in ("embed.weight", "head.weight"):
-        if name in weights and (config.vocab_size or 0) > before:
-            weights[name] = torch.cat(
-                [weights[name], _new_rows(weights[name], (config.vocab_size or 0) - before, generator)]
-            )
+        known = min(before, vocab_size if n_known is None else n_known)
+        if name in weights and vocab_size > known:
+            old = weights[name]
+            rows = [old[:known], _new_rows(old[:known], vocab_size - known, generator), old[vocab_size:]]
+            weights[name] = torch.cat(rows)
     for name, spec in specs.items():
         head = head_of(spec)
         if head is not None:

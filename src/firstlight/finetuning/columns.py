@@ -74,14 +74,15 @@ def follow(value: Any, path: str, where: str) -> Any:
     Raises:
         CorpusError: there is none; names what is there.
     """
-    for key in path.split("."):
+    keys = path.split(".")
+    for i, key in enumerate(keys):
         if isinstance(value, dict) and key in value:
             value = value[key]
         elif isinstance(value, list) and _INDEX.fullmatch(key) and -len(value) <= int(key) < len(value):
             value = value[int(key)]
         else:
             near = nearest(key, map(str, value)) if isinstance(value, dict) else None
-            fix = f"Did you mean {near!r}?" if near else None
+            fix = f"Did you mean {'.'.join([*keys[:i], near])!r}?" if near else None
             raise CorpusError(f"has no {key!r}", where=f"{where}: {path}", found=_describe(value)[:200], fix=fix)
     return value
 

@@ -3,10 +3,10 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,16 +14,18 @@ from firstlight.errors import CorpusError
 from firstlight.files import sha256
 from firstlight.files.tables import TRUNCATED
 from firstlight.finetuning.columns import read_column
-from firstlight.finetuning.examples import Example, RawExample
+from firstlight.finetuning.detection import detect_columns, detect_quotes, split_files
+from firstlight.finetuning.examples import EncodedExample, Example, RawExample
 from firstlight.finetuning.folders import list_inside
 from firstlight.finetuning.kinds import EmptyTextError, head_of, kind_of
 from firstlight.finetuning.kinds.labels import label_text
-from firstlight.finetuning.readers import has_quoted_fields, read_records, resolve_names
+from firstlight.finetuning.readers import read_records
 from firstlight.finetuning.spec import Columns, TaskSpec
 from firstlight.store import permute, round_keys
 
 _MAX_LISTED = 3
 _NO_LABEL = ("nan", "none", "null", "n/a", "na")
+_Row = TypeVar("_Row", Example, EncodedExample)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class TaskData:
         train, valid, test: rows; test may be empty.
         notes: remarks about the data, for people.
         fingerprint: SHA-256 of everything that decides the rows.
+        valid_seed: of drawing the validation rows from the training rows; None where they are of other files.
     """
 
     spec: TaskSpec
@@ -43,6 +46,7 @@ class TaskData:
     test: list[Example]
     notes: list[str]
     fingerprint: str
+    valid_seed: int | None = None
 
 
 def load_task(spec: TaskSpec, *, seed: int) -> TaskData:
@@ -56,8 +60,9 @@ def load_task(spec: TaskSpec, *, seed: int) -> TaskData:
         CorpusError: a row cannot be used; names file and line.
     """
     notes: list[str] = []
-    spec = _resolve_quotes(spec, notes)
-    raw = {side: _read(spec, paths, notes) for side, paths in _files(spec).items()}
+    files = split_files(spec)
+    spec = detect_columns(detect_quotes(spec, files["train"], notes), files["train"][0], notes)
+    raw = {side: _read(spec, paths, notes) for side, paths in files.items()}
     for side, rows in raw.items():
         if not rows:
             raise CorpusError("has no rows", where=f"{spec.data.folder}: {getattr(spec.data, side)}")
@@ -71,6 +76,7 @@ def load_task(spec: TaskSpec, *, seed: int) -> TaskData:
     if spec.max_train_rows is not None and spec.max_train_rows < len(train):
         order = permute(np.arange(spec.max_train_rows), len(train), round_keys(seed, "rows", spec.name))
         train = [train[i] for i in sorted(order.tolist())]
+    drawn = valid is None
     if valid is None:
         train, valid = split(train, spec.valid_ratio, seed)
         if not valid:
@@ -83,7 +89,7 @@ def load_task(spec: TaskSpec, *, seed: int) -> TaskData:
             )
         notes.append(f"{len(valid):,} training rows became validation rows, in proportion to their labels")
     notes += _describe(spec, train, valid, test)
-    return TaskData(spec, train, valid, test, notes, _fingerprint(spec, seed))
+    return TaskData(spec, train, valid, test, notes, _fingerprint(spec, files, seed), seed if drawn else None)
 
 
 def read_unlabelled(spec: TaskSpec, path: Path) -> Iterator[Example]:
@@ -110,7 +116,7 @@ def read_unlabelled(spec: TaskSpec, path: Path) -> Iterator[Example]:
         yield Example(texts, None, where, roles)
 
 
-def split(rows: Sequence[Example], ratio: float, seed: int) -> tuple[list[Example], list[Example]]:
+def split(rows: Sequence[_Row], ratio: float, seed: int) -> tuple[list[_Row], list[_Row]]:
     """Take a fraction of each label's rows, at least one of those with two or more, as validation rows."""
     groups: dict[Any, list[int]] = {}
     for i, row in enumerate(rows):
@@ -122,23 +128,6 @@ def split(rows: Sequence[Example], ratio: float, seed: int) -> tuple[list[Exampl
         order = permute(np.arange(n), len(members), round_keys(seed, "valid", key))
         chosen |= {members[i] for i in order.tolist()}
     return [r for i, r in enumerate(rows) if i not in chosen], [r for i, r in enumerate(rows) if i in chosen]
-
-
-def _files(spec: TaskSpec) -> dict[str, list[Path]]:
-    """Return the files of each split that the task names."""
-    names = {"train": spec.data.train, "valid": spec.data.valid, "test": spec.data.test}
-    return {side: resolve_names(spec.data, found, side) for side, found in names.items() if found is not None}
-
-
-def _resolve_quotes(spec: TaskSpec, notes: list[str]) -> TaskSpec:
-    """Find out from the training files whether quotes enclose fields; it then holds for all files, and at predict."""
-    if spec.data.quotes is not None:
-        return spec
-    quoted = next((p for p in _files(spec)["train"] if has_quoted_fields(p, spec.data)), None)
-    if quoted is None:
-        return spec
-    notes.append(f"{quoted}: quotes enclose its fields, and are removed (set data.quotes = false to keep them)")
-    return spec.model_copy(update={"data": spec.data.model_copy(update={"quotes": True})})
 
 
 def _read(spec: TaskSpec, paths: Sequence[Path], notes: list[str]) -> list[RawExample]:
@@ -257,7 +246,7 @@ def _describe_classes(spec: TaskSpec, train: Sequence[Example], valid: Sequence[
     return notes
 
 
-def _fingerprint(spec: TaskSpec, seed: int) -> str:
+def _fingerprint(spec: TaskSpec, files: Mapping[str, Sequence[Path]], seed: int) -> str:
     table = spec.model_dump(mode="json")
     for name in ("folder", "follow_symlinks", "limits"):  # where the files are, and whether they can be read
         table["data"].pop(name)
@@ -268,9 +257,9 @@ def _fingerprint(spec: TaskSpec, seed: int) -> str:
     if table["answer_format"] == "auto":
         table.pop("answer_format")
     digest = hashlib.sha256(json.dumps([table, seed], sort_keys=True).encode())
-    for paths in _files(spec).values():
+    for paths in files.values():
         for path in paths:
-            inside = list_inside(path, spec.data) if path.is_dir() else [path]
+            inside = list_inside(path, spec.data, quiet=True) if path.is_dir() else [path]
             for file in inside:
                 digest.update(sha256(file).encode() if file.is_file() else str(file).encode())
     return digest.hexdigest()

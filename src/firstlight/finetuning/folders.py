@@ -1,5 +1,6 @@
 """Reader of a folder per label, with a file per text."""
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,8 +8,11 @@ from firstlight import progress
 from firstlight.errors import CorpusError
 from firstlight.files.folders import list_folder
 from firstlight.files.limits import read_bounded
+from firstlight.files.text_lines import iter_text
 from firstlight.files.zips import open_zip
 from firstlight.finetuning.spec import DataFiles
+
+_MAX_NAMED = 3
 
 
 def read_folders(path: Path, files: DataFiles) -> Iterator[tuple[str, dict[str, str]]]:
@@ -28,15 +32,21 @@ def read_folders(path: Path, files: DataFiles) -> Iterator[tuple[str, dict[str, 
             yield _read_text(f"{path}/{name}", name, read_bounded(path / name, limits=files.read_limits), files)
         return
     with open_zip(path, limits=files.read_limits) as archive:
+        if archive.links:
+            shown = ", ".join(archive.links[:_MAX_NAMED]) + (", …" if len(archive.links) > _MAX_NAMED else "")
+            progress.warn(f"{path}: symbolic links in a zip file are not followed: {shown}")
+        if archive.unknown_names:
+            shown = ", ".join(archive.unknown_names[:_MAX_NAMED])
+            progress.warn(f"{path}: names, and so labels, are not in UTF-8 ({shown}): unpack it, and name the folder")
         for name in _texts_of_labels(sorted(archive.names), path):
             yield _read_text(f"{path}!{name}", name, archive.read(name), files)
 
 
-def list_inside(folder: Path, files: DataFiles) -> list[Path]:
-    """List the files of a folder; links that lead out of it are left out, and counted, unless the settings say so."""
+def list_inside(folder: Path, files: DataFiles, *, quiet: bool = False) -> list[Path]:
+    """List the files of a folder; a warning names the links that are left out, unless it is ``quiet``."""
     found = list_folder(folder, follow_symlinks=files.follow_symlinks)
-    if found.outside:
-        progress.warn(f"{folder}: {found.describe_outside()}. Set data.follow_symlinks = true to read them.")
+    for remark in () if quiet else found.remarks("data.follow_symlinks = true", labelled=True):
+        progress.warn(f"{folder}: {remark}")
     return found.files
 
 
@@ -59,17 +69,13 @@ def _texts_of_labels(names: list[str], path: Path) -> list[str]:
                 expected=f"a path like {texts[0]}",
                 fix="Put the texts of each label into one folder, all at the same depth.",
             )
+    if texts and len(texts) < len(seen):
+        others = [name for name in seen if name.count("/") < deepest]
+        shown = ", ".join(others[:_MAX_NAMED]) + (", …" if len(others) > _MAX_NAMED else "")
+        progress.notice(f"{path}: left out, since not in the folder of a label: {shown}")
     return texts
 
 
 def _read_text(where: str, name: str, data: bytes, files: DataFiles) -> tuple[str, dict[str, str]]:
-    try:
-        text = data.decode(files.encoding).removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        raise CorpusError(
-            f"is not valid {files.encoding}",
-            where=where,
-            found=data[error.start : error.start + 4].hex(" "),
-            fix="Set data.encoding.",
-        ) from error
+    text = "".join(iter_text(io.BytesIO(data), Path(where), files.decoding(where)))
     return where, {"text": text, "label": name.split("/")[-2] if "/" in name else ""}

@@ -1,7 +1,7 @@
 """Predictions of a fine-tuned model, and the metrics of its tasks."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -152,13 +152,18 @@ def compute_metrics(
         rows: labelled.
         predictions: for each row.
         n_bootstrap: resamples of the interval; 0 for none, which is fast.
+
+    Returns:
+        The metrics; NaN where the loss is not finite.
     """
     head = _head(spec)
     labels, predicted = [r.label for r in rows], [p.label for p in predictions]
     true, guess = (_stack(values, per_token=head.is_per_token) for values in (labels, predicted))
-    reported = head.reported_metrics(spec)
-    own = reported[0] if spec.metric == "auto" else spec.metric
-    values = {name: head.metrics[name](guess, true) for name in dict.fromkeys([own, *reported])}
+    own, loss = main_metric(spec), sum(p.loss for p in predictions) / len(true)
+    if not math.isfinite(loss):  # what such a model predicts means nothing
+        nothing = dict.fromkeys([own, *head.reported_metrics(spec)], math.nan)
+        return TaskMetrics(own, math.nan, math.nan, math.nan, nothing, loss, len(true))
+    values = {name: head.metrics[name](guess, true) for name in dict.fromkeys([own, *head.reported_metrics(spec)])}
     low, high = math.nan, math.nan
     if n_bootstrap:
         low, high = bootstrap_interval(head.metrics[own], guess, true, n_bootstrap=n_bootstrap)
@@ -172,12 +177,27 @@ def compute_metrics(
         low=low,
         high=high,
         others=values,
-        loss=sum(p.loss for p in predictions) / len(true),
+        loss=loss,
         n=len(true),
         confusion=_confusion(spec, head, guess, true),
         calibration=calibrated,
         worst=[] if head.is_per_token else _worst(spec, head, rows, predictions),
     )
+
+
+def main_metric(spec: TaskSpec) -> str:
+    """Name the metric of a task that selects the best checkpoint; ``loss`` where it has no head."""
+    head = head_of(spec)
+    if head is None:
+        return "loss"
+    return head.reported_metrics(spec)[0] if spec.metric == "auto" else spec.metric
+
+
+def criterion_name(specs: Iterable[TaskSpec]) -> str:
+    """Name what selects the best checkpoint of a run on several tasks: the mean of the metrics of those with a head."""
+    names = [main_metric(spec) for spec in specs if head_of(spec) is not None]
+    different = " and ".join(dict.fromkeys(names))
+    return "loss" if not names else different if len(names) == 1 else f"mean {different}"
 
 
 def format_label(spec: TaskSpec, label: Any) -> Any:

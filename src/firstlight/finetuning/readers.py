@@ -1,5 +1,6 @@
 """Readers of a task's files: raw records one by one, each with its location."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -9,18 +10,17 @@ from firstlight.errors import CorpusError, MissingExtra, nearest
 from firstlight.files.compression import inner_suffix, open_compressed
 from firstlight.files.folders import list_glob
 from firstlight.files.json_stream import JsonStream, parse_json
-from firstlight.files.table_dialect import resolve_quotes, sniff_quotes
+from firstlight.files.table_dialect import other_delimiter, resolve_quotes, sniff_quotes
 from firstlight.files.tables import (
     TRUNCATED,
     Truncated,
     check_header,
     check_width,
     iter_json_lines,
-    iter_lines,
     iter_parquet,
     iter_rows,
-    iter_text,
 )
+from firstlight.files.text_lines import iter_lines, iter_text
 from firstlight.finetuning.columns import ExplodedRow, follow
 from firstlight.finetuning.folders import read_folders
 from firstlight.finetuning.spec import DataFiles
@@ -40,7 +40,6 @@ _FORMATS = {
 }
 _HUB = "hf:"
 _HUB_SPLITS = {"train": "train", "valid": "validation", "test": "test"}  # by default
-_FIX_ENCODING = 'Set data.encoding, such as "latin-1" or "gb18030".'
 _FIX_ROW = "Fix that row, or set data.delimiter, data.quotes or data.max_fields."
 
 
@@ -76,8 +75,8 @@ def resolve_names(files: DataFiles, names: str | list[str], side: str) -> list[P
 
 def _matches(pattern: Path, files: DataFiles) -> list[Path]:
     found = list_glob(str(pattern), follow_symlinks=files.follow_symlinks)
-    if found.outside:
-        progress.warn(f"{pattern}: {found.describe_outside()}. Set data.follow_symlinks = true to read them.")
+    for remark in found.remarks("data.follow_symlinks = true"):
+        progress.warn(f"{pattern}: {remark}")
     return found.files
 
 
@@ -116,7 +115,7 @@ def has_quoted_fields(path: Path, files: DataFiles) -> bool:
     if str(path).startswith(_HUB) or files.max_fields is not None or _format_of(path, files) != "tsv":
         return False
     with open_compressed(path, limits=files.read_limits) as file:
-        return sniff_quotes(_read_lines(path, file, files), files.delimiter or "\t")[0].quoting
+        return sniff_quotes(_read_lines(path, file, files, quiet=True), files.delimiter or "\t")[0].quoting
 
 
 def _format_of(path: Path, files: DataFiles) -> str:
@@ -162,9 +161,15 @@ def _read_table(path: Path, file: BinaryIO, files: DataFiles, file_format: str) 
             if following is None and len(fields) < width and not last_line[0].endswith("\n"):
                 yield where, TRUNCATED
                 return
-            check_width(fields, width, where, fix=_FIX_ROW)
+            check_width(fields, width, where, fix=_advise_width(header or fields, delimiter))
             yield where, fields if header is None else dict(zip(header, fields, strict=True))
         row, following = following, next(rows, None)
+
+
+def _advise_width(first: list[str], delimiter: str) -> str:
+    """Say what to set where rows differ in width: the delimiter that a first row of one field seems to have."""
+    other = other_delimiter(first, delimiter)
+    return _FIX_ROW if other is None else f"Set data.delimiter = {json.dumps(other)}, if that separates the columns."
 
 
 def _remember(lines: Iterator[str], last: list[str]) -> Iterator[str]:
@@ -173,8 +178,8 @@ def _remember(lines: Iterator[str], last: list[str]) -> Iterator[str]:
         yield line
 
 
-def _read_lines(path: Path, file: BinaryIO, files: DataFiles) -> Iterator[str]:
-    return iter_lines(file, path, encoding=files.encoding, limits=files.read_limits, fix=_FIX_ENCODING)
+def _read_lines(path: Path, file: BinaryIO, files: DataFiles, *, quiet: bool = False) -> Iterator[str]:
+    return iter_lines(file, path, files.decoding(path, quiet=quiet), limits=files.read_limits)
 
 
 def _is_json_lines(path: Path, files: DataFiles) -> bool:
@@ -183,14 +188,14 @@ def _is_json_lines(path: Path, files: DataFiles) -> bool:
         return False
     try:
         with open_compressed(path, limits=files.read_limits) as file:
-            first = next(_read_lines(path, file, files), "")
+            first = next(_read_lines(path, file, files, quiet=True), "")
         return first.lstrip().startswith("{") and isinstance(parse_json(first, path), dict)
     except CorpusError:  # its reader reports what is wrong
         return False
 
 
 def _read_json(path: Path, file: BinaryIO, files: DataFiles) -> Iterator[Record]:
-    text = iter_text(file, path, encoding=files.encoding, fix=_FIX_ENCODING)
+    text = iter_text(file, path, files.decoding(path))
     records = enumerate(_listed(JsonStream(text, path, limits=files.read_limits), path, files))
     yield from _explode(((f"{path}#{number}", record) for number, record in records), files)
 

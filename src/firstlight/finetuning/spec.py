@@ -4,9 +4,12 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from firstlight import progress
 from firstlight.config import Settings
 from firstlight.corpus import LimitSettings
 from firstlight.files import Limits
+from firstlight.files.encodings import check_encoding
+from firstlight.files.text_decoder import Decoding
 
 Column = int | str
 MAX_SCORE = 3.4e38  # the largest number of fp32, a little rounded
@@ -25,7 +28,9 @@ class DataFiles(Settings):
     valid: str | list[str] | None = Field(None, description="like train; if not set, valid_ratio of train")
     test: str | list[str] | None = Field(None, description="like train")
     format: Format = Field("auto", description="auto: by the suffix; folders: a folder per label, a file per text")
-    encoding: str = Field("utf-8", description="encoding of the files, such as utf-8, latin-1, gb18030")
+    encoding: str = Field(
+        "utf-8", description="encoding of the files, such as utf-8, gb18030, cp1252; a byte order mark overrides it"
+    )
     delimiter: str | None = Field(None, description="separator of fields; by default comma for csv, tab for tsv")
     header: bool = Field(True, description="the first line names the columns; else they are numbered from 0")
     quotes: bool | None = Field(
@@ -50,14 +55,19 @@ class DataFiles(Settings):
         """The limits of reading one file."""
         return self.limits.to_limits("data.limits")
 
+    def decoding(self, name: object, *, quiet: bool = False) -> Decoding:
+        """Return how a file is decoded; a notice says where that is not as ``encoding`` says, unless ``quiet``."""
+
+        def note(what: str) -> None:
+            if not quiet:
+                progress.notice(f"{name}: {what}")
+
+        return Decoding(self.encoding, setting='data.encoding = "{}"', by_line=True, note=note)
+
     @field_validator("encoding")
     @classmethod
     def _is_known(cls, encoding: str) -> str:
-        try:
-            "".encode(encoding)
-        except LookupError as error:
-            raise ValueError("unknown text encoding; expected such as utf-8, latin-1 or gb18030") from error
-        return encoding
+        return check_encoding(encoding)
 
     @model_validator(mode="after")
     def _check_delimiter(self) -> "DataFiles":
@@ -96,7 +106,11 @@ class TaskSpec(Settings):
     label_values: list[str] = Field(
         [], description="labels as the files have them, in order; by default those of train"
     )
-    labels: list[str] = Field([], description="names of the labels; by default label_values")
+    labels: list[str] = Field(
+        [],
+        description="names of the labels, or a file with one per line; by default label_values, which may be indices "
+        "from 0 of the names",
+    )
     answer_format: Literal["auto"] | AnswerFormat = Field(
         "auto",
         description="what the label of a multiple_choice row is; auto: the only one that fits the rows of all files",

@@ -8,6 +8,7 @@ from typing import Any
 from firstlight.config import merge, read_toml, resolve
 from firstlight.errors import CheckpointError, ConfigError, UsageError
 from firstlight.files import read_json
+from firstlight.files.limits import read_bounded
 from firstlight.files.run_layout import TASKS
 from firstlight.finetuning.kinds import check_spec
 from firstlight.finetuning.spec import TaskSpec
@@ -26,6 +27,9 @@ def read_spec(path: Path, *, data: Path | None = None, overrides: Mapping[str, A
         ConfigError: a key is unknown, missing or has a wrong value; names file and key.
     """
     table = merge({"name": path.stem}, read_toml(path), overrides or {})
+    base = path.parent if data is None else data
+    if isinstance(table.get("labels"), str):
+        table = {**table, "labels": _read_names(_folder(table, base) / table["labels"], path)}
     try:
         spec = resolve(TaskSpec, table)
         check_spec(spec)
@@ -37,9 +41,26 @@ def read_spec(path: Path, *, data: Path | None = None, overrides: Mapping[str, A
             expected=error.expected,
             fix=error.fix,
         ) from error
-    base = path.parent if data is None else data
     files = spec.data.model_copy(update={"folder": str(base / spec.data.folder)})
     return spec.model_copy(update={"data": files})
+
+
+def _folder(table: Mapping[str, Any], base: Path) -> Path:
+    files = table.get("data")
+    folder = files.get("folder", "") if isinstance(files, Mapping) else ""
+    return base / folder if isinstance(folder, str) else base
+
+
+def _read_names(path: Path, toml: Path) -> list[str]:
+    """Read a file of names of labels, one per line."""
+    expected = "a list of names, or a UTF-8 file with one per line"
+    if not path.is_file():
+        raise ConfigError("no such file", where=f"{toml}: labels", found=path, expected=expected)
+    try:
+        text = read_bounded(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError("is not UTF-8", where=f"{toml}: labels", found=path, expected=expected) from error
+    return [line.strip() for line in text.split("\n") if line.strip()]
 
 
 def change_spec(spec: TaskSpec, overrides: Mapping[str, Any]) -> TaskSpec:
@@ -54,8 +75,11 @@ def change_spec(spec: TaskSpec, overrides: Mapping[str, Any]) -> TaskSpec:
 
 
 def tasks_to_json(specs: Iterable[TaskSpec]) -> str:
-    """Return the text of tasks.json."""
-    return json.dumps([spec.model_dump(mode="json") for spec in specs], indent=1, ensure_ascii=False) + "\n"
+    """Return the text of tasks.json, in which the folders of the files hold from wherever it is read."""
+    tables = [spec.model_dump(mode="json") for spec in specs]
+    for table in tables:
+        table["data"]["folder"] = str(Path(table["data"]["folder"]).absolute())
+    return json.dumps(tables, indent=1, ensure_ascii=False) + "\n"
 
 
 def read_tasks(folder: Path) -> dict[str, TaskSpec]:

@@ -1,5 +1,6 @@
 """A model and its tokenizer (or codec, for sequences that are not text) as one object: load, save, score, generate."""
 
+from firstlight.lm.generation_config import GENERATION, GenerationConfig
 from firstlight.lm.lm import LM, Generated
 from firstlight.lm.load import build_model, download_from_hub, locate, read_config, read_tokenizer
 from firstlight.lm.sampling import GenerateSettings, sample_tokens
@@ -9,10 +10,12 @@ from firstlight.lm.weights import finite_fp32, read_state_dict
 
 __all__ = [
     "CARD",
+    "GENERATION",
     "LM",
     "Classifier",
     "GenerateSettings",
     "Generated",
+    "GenerationConfig",
     "Score",
     "WindowNLL",
     "build_model",

@@ -1,6 +1,6 @@
 """A model together with its tokenizer: load, save, score, generate."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,7 @@ from firstlight import parallel, progress
 from firstlight.errors import CompatibilityError, UsageError
 from firstlight.lm import load
 from firstlight.lm.decoding import BatchDecoder
+from firstlight.lm.generation_config import GenerationConfig
 from firstlight.lm.sampling import GenerateSettings, RowRng, sample_tokens
 from firstlight.lm.save import save_pretrained
 from firstlight.lm.score import Score, score_ids
@@ -50,7 +51,8 @@ class LM:
         tokenizer: None for sequences that are not text.
         device_context: device and precision of scoring; by default fp32 where the model is.
         source: where it was loaded from.
-        eos_ids: tokens that end a text, besides the tokenizer's end-of-text.
+        generation: special ids and settings of generation of the model's directory; its end tokens end a text, besides
+            the tokenizer's end-of-text.
         codec: the meaning of the ids of sequences that are not text.
     """
 
@@ -61,7 +63,7 @@ class LM:
         *,
         device_context: parallel.DeviceContext | None = None,
         source: Path | None = None,
-        eos_ids: Iterable[int] = (),
+        generation: GenerationConfig | None = None,
         codec: Codec | None = None,
     ) -> None:
         self.model, self.tokenizer, self.source, self.codec = model, tokenizer, source, codec
@@ -69,7 +71,8 @@ class LM:
             next(model.parameters()).device, "fp32", False, torch.get_num_threads(), 0, 1, {}
         )
         eot_id = -1 if self.vocab is None else self.vocab.eot_id
-        self.eos_ids = frozenset(eos_ids) | (frozenset() if eot_id < 0 else {eot_id})
+        self.generation = generation or GenerationConfig()
+        self.eos_ids = self.generation.eos_ids | (frozenset() if eot_id < 0 else {eot_id})
 
     @property
     def config(self) -> ModelConfig:
@@ -101,7 +104,8 @@ class LM:
                 f"{folder}: the tokenizer has {tokenizer.vocab_size:,} tokens, the model {model.config.vocab_size:,}: "
                 "texts with one of the others cannot be read"
             )
-        return cls(model.eval(), tokenizer, source=folder, eos_ids=load.read_eos_ids(folder, table), codec=codec)
+        generation = GenerationConfig.read(folder, table, model.config.vocab_size or 0)
+        return cls(model.eval(), tokenizer, source=folder, generation=generation, codec=codec)
 
     @classmethod
     def load(cls, name: str | Path, *, device: str = "auto", precision: str = "auto", int8: bool = False) -> "LM":
@@ -150,7 +154,15 @@ class LM:
         if not isinstance(embed, torch.nn.Embedding) and not self.model.factors:
             raise UsageError("int8 models cannot be saved", where=self.source, fix="Load it without int8.")
         weights = {name: tensor.float().cpu() for name, tensor in to_hf_state_dict(self.model).items()}
-        save_pretrained(Path(folder), self.config, weights, self.tokenizer, facts or {}, codec=self.codec)
+        save_pretrained(
+            Path(folder),
+            self.config,
+            weights,
+            self.tokenizer,
+            facts or {},
+            codec=self.codec,
+            generation=self.generation,
+        )
 
     def encode(self, text: str) -> list[int]:
         """Encode a text, preceded by the model's begin-of-text token, if it has one.
@@ -175,8 +187,7 @@ class LM:
             UsageError: this model has no tokenizer.
         """
         tokenizer, V = self._require_tokenizer(), self.config.vocab_size or 0
-        first = tokenizer.eot_id if tokenizer.bos_id is None else tokenizer.bos_id
-        return next(i for i in [first, *tokenizer.encode("\n")[:1], 0] if i < V)
+        return next(i for i in [tokenizer.start_id, *tokenizer.encode("\n")[:1], 0] if i < V)
 
     def _require_tokenizer(self) -> Tokenizer:
         if self.tokenizer is None:

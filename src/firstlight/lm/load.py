@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -13,10 +12,11 @@ from torch import Tensor
 
 from firstlight import progress
 from firstlight import tokenizer as tokenizers
-from firstlight.errors import CheckpointError, MissingExtra, TokenizerError, UsageError, nearest
-from firstlight.files import MANIFEST, changed_files, read_json_object, verify_manifest
+from firstlight.errors import CheckpointError, MissingExtra, TokenizerError, UsageError, nearest, quote_argument
+from firstlight.files import MANIFEST, changed_files, read_json_object, run_layout, verify_manifest
 from firstlight.files.run_names import list_checkpoints, parse_run_path
-from firstlight.lm.save import CARD, CONFIG, GENERATION, WEIGHTS
+from firstlight.lm.generation_config import GENERATION
+from firstlight.lm.save import CARD, CONFIG, WEIGHTS
 from firstlight.model import (
     GPT,
     ModelConfig,
@@ -24,7 +24,7 @@ from firstlight.model import (
     from_hf_config,
     skip_init,
 )
-from firstlight.tokenizer import CODECS, Codec, Tokenizer
+from firstlight.tokenizer import CODECS, TOKENIZER_FILES, Codec, Tokenizer
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _HUB_FILES = [
@@ -32,12 +32,7 @@ _HUB_FILES = [
     GENERATION,
     "*.safetensors",
     f"{WEIGHTS}.index.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-    "chat_template.jinja",
+    *TOKENIZER_FILES,
     *CODECS,
 ]
 
@@ -62,7 +57,7 @@ def locate(name: str | Path) -> Path:
     found = parse_run_path(path)
     if found.checkpoint is not None:
         if problems := _problems(found.checkpoint):
-            raise CheckpointError(problems[0], fix=f"Use another checkpoint of {found.run}.")
+            raise CheckpointError(problems[0], fix="Use another checkpoint of the run.")
         return found.checkpoint
     if found.run is not None or (path / "run.toml").is_file():
         return _checkpoint_of(found.run or path)
@@ -98,9 +93,17 @@ def _checkpoint_of(run: Path) -> Path:
     raise CheckpointError(
         "no intact checkpoint",
         where=run,
-        fix="Put one back, or train the run again: firstlight pretrain (or finetune) "
-        f"{shlex.quote(str(run))} --restart",
+        fix=f"Put one back, or train the run again: firstlight {_kind_of(run)} {quote_argument(run)} --restart",
     )
+
+
+def _kind_of(run: Path) -> str:
+    """Return the command that made a run."""
+    try:
+        kind = read_json_object(run / run_layout.MARK, CheckpointError).get("kind")
+    except (OSError, CheckpointError):
+        kind = None
+    return kind if isinstance(kind, str) else "pretrain"
 
 
 def _problems(folder: Path) -> list[str]:
@@ -183,20 +186,13 @@ def _read_json(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def read_eos_ids(folder: Path, config: Mapping[str, Any]) -> set[int]:
-    """Read the tokens at which transformers ends generation with this model."""
-    value = (_read_json(folder / GENERATION) or {}).get("eos_token_id")
-    value = config.get("eos_token_id") if value is None else value
-    return {i for i in (value if isinstance(value, list) else [value]) if isinstance(i, int)}
-
-
 def read_tokenizer(folder: Path) -> Tokenizer | None:
     """Load the tokenizer of a model directory, or return None if there is none.
 
     Raises:
         TokenizerError: it is damaged.
     """
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "merges.txt", "tokenizer.model")):
+    if not tokenizers.has_tokenizer(folder):
         return None
     try:
         return tokenizers.load(folder)

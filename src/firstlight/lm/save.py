@@ -14,10 +14,11 @@ from torch import Tensor
 from firstlight import tokenizer as tokenizers
 from firstlight.errors import StorageError
 from firstlight.files import atomic_file, write_atomic
+from firstlight.lm.generation_config import GENERATION, GenerationConfig
 from firstlight.model import HEADS_FILE, ModelConfig, count_parameters, hf_mismatch, to_hf_config
 from firstlight.tokenizer import Codec, Tokenizer
 
-CONFIG, GENERATION, WEIGHTS, CARD = "config.json", "generation_config.json", "model.safetensors", "README.md"
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ def save_pretrained(
     facts: Mapping[str, Any],
     classifier: Classifier | None = None,
     codec: Codec | None = None,
+    generation: GenerationConfig | None = None,
 ) -> None:
     """Write a directory that transformers loads without conversion.
 
@@ -69,8 +71,9 @@ def save_pretrained(
         facts: rows of the model card, by name.
         classifier: the head that transformers has a class for, if any.
         codec: the meaning of the ids where there is no tokenizer.
+        generation: of the model that this one comes from: special ids and settings of generation to keep.
     """
-    table, generation = _config_tables(config, tokenizer or codec)
+    table, generation_table = _config_tables(config, tokenizer or codec, generation)
     heads = {name: tensor for name, tensor in weights.items() if name.startswith("heads.")}
     body = {name: tensor for name, tensor in weights.items() if name not in heads}
     if heads:
@@ -80,7 +83,7 @@ def save_pretrained(
         body["score.weight"] = heads[f"heads.{classifier.head}.weight"]
     _write_weights(folder / WEIGHTS, body)
     write_atomic(folder / CONFIG, _json(table))
-    write_atomic(folder / GENERATION, _json(generation))
+    write_atomic(folder / GENERATION, _json(generation_table))
     if tokenizer is not None:
         tokenizer.save(folder, model_max_length=config.block_size)
     if codec is not None:
@@ -88,10 +91,12 @@ def save_pretrained(
     write_atomic(folder / CARD, _card(config, table, tokenizer, facts))
 
 
-def text_files(config: ModelConfig, tokenizer: Tokenizer | None) -> dict[str, str]:
+def text_files(
+    config: ModelConfig, tokenizer: Tokenizer | None, generation: GenerationConfig | None = None
+) -> dict[str, str]:
     """Return config.json, generation_config.json and the tokenizer's files as text, by name, for other formats."""
-    table, generation = _config_tables(config, tokenizer)
-    files = {CONFIG: _json(table), GENERATION: _json(generation)}
+    table, generation_table = _config_tables(config, tokenizer, generation)
+    files = {CONFIG: _json(table), GENERATION: _json(generation_table)}
     if tokenizer is not None:
         with tempfile.TemporaryDirectory() as folder:
             tokenizer.save(Path(folder), model_max_length=config.block_size)
@@ -99,12 +104,12 @@ def text_files(config: ModelConfig, tokenizer: Tokenizer | None) -> dict[str, st
     return files
 
 
-def _config_tables(config: ModelConfig, vocab: Tokenizer | Codec | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    # An imported model may lack end-of-text, which then has an id beyond its vocabulary.
-    has_eot = vocab is not None and 0 <= vocab.eot_id < (config.vocab_size or 0)
-    eot_id = vocab.eot_id if vocab is not None and has_eot else None
-    generation = {"bos_token_id": eot_id, "eos_token_id": eot_id, "max_length": config.block_size}
-    return to_hf_config(config, eot_id=eot_id), generation
+def _config_tables(
+    config: ModelConfig, vocab: Tokenizer | Codec | None, generation: GenerationConfig | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    kept = generation or GenerationConfig()
+    ids, table = kept.tables(vocab, config.vocab_size or 0, config.block_size)
+    return {**to_hf_config(config, eot_id=None), **ids}, table
 
 
 def _json(table: Mapping[str, Any]) -> str:

@@ -58,7 +58,7 @@ def read_state_dict(folder: Path, name: str, read: Callable[[Path], Iterable[tup
         # A name with a path in it could read any file of this machine.
         bad = next((n for n in files if Path(n).name != n or not (folder / n).is_file()), None)
     except FileNotFoundError as error:
-        raise CheckpointError("no weights", where=folder, expected=f"{name} or {index.name}") from error
+        raise CheckpointError("contains no weights", where=folder, expected=f"{name} or {index.name}") from error
     except (KeyError, AttributeError, TypeError) as error:
         raise CheckpointError("not an index of weights", where=index) from error
     if bad is not None:

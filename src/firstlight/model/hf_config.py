@@ -136,13 +136,14 @@ def _from_llama(family: str, table: Mapping[str, Any], where: object) -> ModelCo
     if family == "modern":
         _check_full_attention(table, where)
     rope_theta, rope_scaling = read_rope(table, where)
+    n_kv_head, d_head = table["num_key_value_heads"], table["head_dim"]
     return ModelConfig(
         family="llama" if family == "llama" else "modern",
         n_layer=table["num_hidden_layers"],
         n_head=table["num_attention_heads"],
-        n_kv_head=table["num_key_value_heads"] or table["num_attention_heads"],
+        n_kv_head=table["num_attention_heads"] if n_kv_head is None else n_kv_head,
         n_embd=table["hidden_size"],
-        d_head=table["head_dim"] or table["hidden_size"] // table["num_attention_heads"],
+        d_head=table["hidden_size"] // table["num_attention_heads"] if d_head is None else d_head,
         d_ff=table["intermediate_size"],
         vocab_size=table["vocab_size"],
         block_size=table["max_position_embeddings"],

@@ -26,7 +26,7 @@ _MIN_ANGLES, _MAX_ANGLES = 1 << 24, 1 << 28
 # transformers and nanoGPT saved, and the head of a sequence classifier.
 _MASKS = re.compile(r"(.+\.)?(attn|attention)\.(masked_)?bias")
 _KNOWN_BUFFERS = re.compile(
-    r"(.+\.)?rotary_emb\.(inv_freq|cos_cached|sin_cached)|(.+\.)?position_ids|score\.(weight|bias)"
+    r"(.+\.)?rotary_emb\.((original_)?inv_freq|cos_cached|sin_cached)|(.+\.)?position_ids|score\.(weight|bias)"
 )
 _HEAD = "lm_head.weight"
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d{1,9})\.")

@@ -88,7 +88,7 @@ def data_facts(files: RunFiles) -> list[Fact]:
     tokens, n_bytes = to_float(find(files.manifest, "train_tokens")), to_float(find(files.manifest, "train_bytes"))
     if tokens and n_bytes:
         facts.append(Fact("bytes per token", f"{n_bytes / tokens:.2f}", "in the training split"))
-    facts += _dropped_documents(files)
+    facts += [*_dropped_documents(files), *_decoding(files)]
     ratio = to_float(find(files.manifest, "valid_ratio"))
     if ratio is not None:
         facts.append(Fact("validation split", format_percent(ratio), "as requested (data.valid_ratio)"))
@@ -109,6 +109,23 @@ def _dropped_documents(files: RunFiles) -> list[Fact]:
         return []
     value = ", ".join(f"{n:,} {reason}" for reason, n in counts.most_common(_MAX_ROWS))
     return [Fact("dropped documents", value, "; ".join(to_text(problem, 300) for problem in bad[:_MAX_NAMED]))]
+
+
+def _decoding(files: RunFiles) -> list[Fact]:
+    """Return the number of bytes that were not text, and files that were read in another way than the settings say."""
+    sources = find(files.manifest, "sources")
+    n_bad, places, facts = 0.0, [], []
+    for table in sources if isinstance(sources, list) else []:
+        n_bad += to_float(find(table, "n_bad")) or 0
+        named, notes = find(table, "bad_bytes"), find(table, "notes")
+        places += named if isinstance(named, list) else []
+        for what, names in notes.items() if isinstance(notes, Mapping) else ():
+            shown = ", ".join(to_text(name, 80) for name in names[:_MAX_NAMED]) if isinstance(names, list) else ""
+            facts.append(Fact(to_text(what, 120), shown, "another way of reading than the settings say"))
+    if n_bad:
+        shown = ", ".join(to_text(place, 80) for place in places[:_MAX_NAMED])
+        facts.append(Fact("bad bytes", f"{n_bad:,.0f}", f"replaced or skipped, as corpus.on_bad_bytes says: {shown}"))
+    return facts
 
 
 def tokenizer_kind(files: RunFiles) -> str:

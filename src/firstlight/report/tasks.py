@@ -75,6 +75,16 @@ def key_metrics(files: RunFiles) -> list[Fact]:
     return facts
 
 
+def task_metrics(files: RunFiles) -> dict[str, float]:
+    """Return the main metric of each task on the validation split, by ``task/metric``."""
+    tables, found = find(files.evaluation, "tasks"), {}
+    for name, table in tables.items() if isinstance(tables, Mapping) else ():
+        value = to_float(find(table, "value"))
+        if value is not None:
+            found[f"{to_text(name, 60)}/{to_text(find(table, 'metric'), 40)}"] = value
+    return found
+
+
 def views(files: RunFiles) -> list[TaskView]:
     """Return every task on the validation split, then on the test split."""
     labels = {

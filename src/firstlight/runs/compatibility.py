@@ -2,13 +2,12 @@
 
 import hashlib
 import json
-import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from firstlight.config import flatten
-from firstlight.errors import CompatibilityError
+from firstlight.errors import CompatibilityError, quote_argument
 from firstlight.files import source_hash
 from firstlight.train import CHANGEABLE_ON_RESUME
 
@@ -28,12 +27,13 @@ def code_hash(*packages: str) -> str:
     return source_hash((*_PACKAGES, *packages))
 
 
-def fixed_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+def fixed_settings(settings: Mapping[str, Any], sources: Collection[str] = ()) -> dict[str, Any]:
     """Return the settings, by dotted key, that decide the weights, and that a resumed run must not change.
 
-    The paths of its inputs are not among them, since a run may be moved; their contents have hashes of their own.
+    The paths of its inputs, whose keys are ``sources``, are not among them, since a run may be moved; their contents
+    have hashes of their own.
     """
-    ignored = {*CHANGEABLE_ON_RESUME, *_PER_MACHINE}
+    ignored = {*CHANGEABLE_ON_RESUME, *_PER_MACHINE, *sources}
     return {
         key: value
         for key, value in sorted(flatten(settings).items())
@@ -90,7 +90,7 @@ def check_changes(changed: Mapping[str, tuple[Any, Any]], run: Path) -> dict[str
             "a resumed run cannot change these settings",
             where=run,
             found=found,
-            fix="Leave them as they are, or start a new run: firstlight pretrain CORPUS --out NEW (with "
-            f"--from {shlex.quote(str(run))} from its weights)",
+            fix="Leave them as they are, or start a new run from its weights: "
+            f"firstlight pretrain CORPUS --out NEW --from {quote_argument(run)}",
         )
     return dict(changed)

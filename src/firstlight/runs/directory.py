@@ -17,6 +17,7 @@ from firstlight.errors import UsageError
 from firstlight.files import (
     MANIFEST,
     NO_LOCKS,
+    finite_json,
     is_temporary,
     remove_stale_files,
     run_layout,
@@ -346,5 +347,5 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, table: Mapping[str, Any]) -> None:
-    """Write a table as JSON, atomically."""
-    write_atomic(path, json.dumps(table, indent=1, ensure_ascii=False))
+    """Write a table as JSON, atomically; numbers that are not finite become strings."""
+    write_atomic(path, json.dumps(finite_json(table), indent=1, ensure_ascii=False))

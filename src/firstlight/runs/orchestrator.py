@@ -5,21 +5,21 @@ that was killed is resumed from its newest whole checkpoint, a finished run is n
 leaves a state and a report that say why.
 """
 
-import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from firstlight import parallel, progress
 from firstlight.config import Settings, flatten
-from firstlight.errors import CheckpointError, CompatibilityError, Interrupted, UsageError
+from firstlight.errors import CheckpointError, CompatibilityError, Interrupted, UsageError, quote_argument
 from firstlight.files import atomic_directory, write_manifest
 from firstlight.parallel import DeviceContext
 from firstlight.runs.compatibility import check_fixed_settings, code_hash, fixed_settings, settings_hash
 from firstlight.runs.directory import RunDirectory, read_json_object, write_json
 from firstlight.runs.recipe import Recipe, RunResult
 from firstlight.runs.request import Request
+from firstlight.runs.sources import absolute_sources
 from firstlight.signals import deliver_again
 from firstlight.train import TrainContext, fit, read_trainer_state, restore
 
@@ -29,6 +29,10 @@ R = TypeVar("R", bound=RunResult)
 
 # Settings of which each can end a run.
 _LIMITS = frozenset({"train.steps", "train.tokens", "train.epochs", "train.minutes", "train.convergence.evaluations"})
+
+
+# Hashes that checkpoints of earlier versions lack.
+_ADDED_HASHES = frozenset({"init_model"})
 
 
 def run_recipe(
@@ -113,14 +117,16 @@ def _train(
     run, main = request.run, parallel.is_main_process(device_context)
     settings = recipe.resolve(request.settings, artifacts, device_context)
     ctx = recipe.build(run, settings, artifacts, device_context, process_start)
-    settings = resolve_autos(settings, ctx)
+    # Read with the names that the user gave, which messages repeat; stored so that they hold from any folder.
+    settings = absolute_sources(resolve_autos(settings, ctx), recipe.source_keys)
     ctx.compatibility["kind"] = recipe.kind
     ctx.compatibility["code"] = code_hash(*recipe.packages)
-    ctx.compatibility["fixed_settings"] = fixed_settings(settings.model_dump(mode="json"))
+    ctx.compatibility["fixed_settings"] = fixed_settings(settings.model_dump(mode="json"), recipe.source_keys)
     ctx.compatibility["settings"] = settings_hash(ctx.compatibility["fixed_settings"])
     if request.restarts:
         before = read_json_object(run.compatibility_file).get("fixed_settings")
         check_fixed_settings(before if isinstance(before, dict) else {}, ctx.compatibility["fixed_settings"], run.path)
+        _check_moved(recipe, request, ctx)
         parallel.barrier(device_context)
         if main:
             _restart(run)
@@ -211,23 +217,16 @@ def _resume(recipe: Recipe[S, A, R], request: Request[S], ctx: TrainContext) -> 
                 where=request.run.checkpoints,
                 found="only damaged ones" if any(request.run.checkpoints.glob("damaged-*")) else "none",
                 fix="Put a checkpoint back, or start again at step 0: "
-                f"firstlight {recipe.kind} {shlex.quote(str(request.run.path))} --restart",
+                f"firstlight {recipe.kind} {quote_argument(request.run.path)} --restart",
             )
+        _check_moved(recipe, request, ctx)
         if main and request.run.logs_beyond(ctx.train.checkpoint_every):
             _restart(request.run)
         ctx.log.truncate(-1)
         ctx.log.event(0, "resume", "no checkpoint had been saved: starting again at step 0", warn=False)
         return
     before: dict[str, Any] = read_trainer_state(newest)["contract"]
-    for name, other in recipe.hashed_artifacts.items():
-        if before.get(name, "") != ctx.compatibility.get(name, ""):
-            raise CompatibilityError(
-                f"the checkpoint was trained with {other}",
-                where=newest,
-                found=before.get(name, "")[:12],
-                expected=ctx.compatibility.get(name, "")[:12],
-                fix="Put the original files back, or start a new run with another --out.",
-            )
+    _check_hashes(recipe, before, ctx, newest)
     check_fixed_settings(before.get("fixed_settings", {}), ctx.compatibility["fixed_settings"], newest)
     restore(newest, ctx.state, ctx.device_context)
     _check_limits(request, ctx)
@@ -238,6 +237,28 @@ def _resume(recipe: Recipe[S, A, R], request: Request[S], ctx: TrainContext) -> 
         ctx.log.event(step, "setting", f"{key} changed from {old} to {new}", warn=False)
     if before.get("code") != ctx.compatibility["code"]:
         ctx.log.event(step, "code", "the source code of Firstlight has changed since this checkpoint was saved")
+
+
+def _check_hashes(recipe: Recipe[S, A, R], before: Mapping[str, Any], ctx: TrainContext, where: Path) -> None:
+    """Refuse artifacts other than those that the checkpoint, or the run, was made with."""
+    for name, other in recipe.hashed_artifacts.items():
+        if name in _ADDED_HASHES and name not in before:
+            continue
+        if before.get(name, "") != ctx.compatibility.get(name, ""):
+            raise CompatibilityError(
+                f"the checkpoint was trained with {other}",
+                where=where,
+                found=before.get(name, "")[:12],
+                expected=ctx.compatibility.get(name, "")[:12],
+                fix="Put the original files back, or start a new run with another --out.",
+            )
+
+
+def _check_moved(recipe: Recipe[S, A, R], request: Request[S], ctx: TrainContext) -> None:
+    """Check inputs that were moved, where no checkpoint is compared, by the hashes of the run's start."""
+    before = read_json_object(request.run.compatibility_file)
+    if before and any(key in recipe.verified_keys for key in request.changed):
+        _check_hashes(recipe, before, ctx, request.run.path)
 
 
 def _check_limits(request: Request[S], ctx: TrainContext) -> None:

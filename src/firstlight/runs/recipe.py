@@ -83,6 +83,9 @@ class Recipe(ABC, Generic[S, A, R]):
         result_class: the result's class.
         source_keys: settings that name the run's inputs. On a resume they may be spelled differently (another relative
             path) but must name the same files.
+        verified_keys: those whose contents a resume compares by hashes, so that files that were moved may be named
+            anew.
+        addable_keys: those of ``verified_keys`` that a resume may set where the run has none.
         packages: packages above ``runs`` whose code decides what the weights become; hashed into every checkpoint.
         hashed_artifacts: artifacts that a checkpoint records the hash of, with the words for messages:
             ``{"tokenizer": "another tokenizer"}``.
@@ -92,6 +95,8 @@ class Recipe(ABC, Generic[S, A, R]):
     settings_class: type[S]
     result_class: type[R]
     source_keys: tuple[str, ...]
+    verified_keys: tuple[str, ...] = ()
+    addable_keys: tuple[str, ...] = ()
     packages: tuple[str, ...]
     hashed_artifacts: Mapping[str, str]
 

@@ -11,6 +11,7 @@ from firstlight.errors import CompatibilityError, ConfigError, UsageError
 from firstlight.runs.compatibility import changed_settings, check_changes
 from firstlight.runs.directory import RunDirectory
 from firstlight.runs.recipe import Recipe
+from firstlight.runs.sources import is_missing, is_same_source
 from firstlight.train import CHANGEABLE_ON_RESUME
 
 S = TypeVar("S", bound=Settings)
@@ -23,7 +24,7 @@ class Request(Generic[S]):
     Attributes:
         run: the run directory.
         settings: validated; in a new run, settings of ``auto`` are not resolved yet.
-        changed: settings that a resume changes, ``{key: (old, new)}``.
+        changed: settings that a resume changes, ``{key: (old, new)}``, and inputs that were moved.
         resumes: whether the directory holds a run that is resumed.
         restarts: whether that run starts again at step 0.
     """
@@ -95,17 +96,8 @@ def _resolve_resume(
         )
     old = run.read_settings()
     changed = changed_settings(old, specified)
-    for key in recipe.source_keys:
-        before, now = changed.pop(key, (None, None))
-        if now is not None and _absolute(before) != _absolute(now):
-            raise CompatibilityError(
-                "holds a run on other data",
-                where=run.path,
-                found=f"{key} = {before}",
-                expected=now,
-                fix="Choose another --out for a new run.",
-            )
-    new_values = _nested({key: new for key, (_, new) in changed.items()})
+    moved = _take_sources(recipe, run, changed)
+    new_values = _nested({key: new for key, (_, new) in (changed | moved).items()})
     try:
         with _naming_file(run.settings_file, new_values):
             settings = resolve(recipe.settings_class, merge(old, new_values))
@@ -122,7 +114,31 @@ def _resolve_resume(
             found=", ".join(f"{key} = {changed[key][1]!r}" for key in refused),
             fix=f"For others, start a new run: firstlight {recipe.kind} … --out NEW",
         )
-    return Request(run, settings, check_changes(changed, run.path), resumes=True, restarts=restart)
+    return Request(run, settings, check_changes(changed, run.path) | moved, resumes=True, restarts=restart)
+
+
+def _take_sources(
+    recipe: Recipe[S, Any, Any], run: RunDirectory, changed: dict[str, tuple[Any, Any]]
+) -> dict[str, tuple[Any, Any]]:
+    """Remove the run's inputs from the changed settings, and return those that were moved to another place."""
+    moved = {}
+    for key in recipe.source_keys:
+        before, now = changed.get(key, (None, None))
+        if now is None:
+            continue
+        if is_same_source(before, now):
+            del changed[key]
+        elif (before is None and key in recipe.addable_keys) or (key in recipe.verified_keys and is_missing(before)):
+            moved[key] = changed.pop(key)
+        elif key.startswith("run."):
+            raise CompatibilityError(
+                "holds a run on other data",
+                where=run.path,
+                found=f"{key} = {before}",
+                expected=now,
+                fix="Choose another --out for a new run.",
+            )
+    return moved
 
 
 @contextmanager
@@ -140,10 +156,6 @@ def _naming_file(settings_file: Path | None, overrides: Mapping[str, Any]) -> It
             expected=error.expected,
             fix=error.fix,
         ) from error
-
-
-def _absolute(source: Any) -> list[Path]:
-    return [Path(str(name)).absolute() for name in (source if isinstance(source, list) else [source])]
 
 
 def _nested(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Prepare what a pre-training run is built from: vocabulary, token store, and a model or word vectors to start from."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from firstlight.lm import LM
 from firstlight.runs import RunDirectory
 from firstlight.stages import embedding_init
 from firstlight.stages.embedding_init import EmbeddingVectors
+from firstlight.stages.init_model import load_init_model
 from firstlight.stages.prepare_corpus import prepare_store
 from firstlight.stages.settings import PretrainSettings
 from firstlight.store import TokenStore, adopt, open_store
@@ -64,7 +66,7 @@ def prepare_artifacts(run: RunDirectory, settings: PretrainSettings, *, prepared
         CompatibilityError: a store, a tokenizer and a model to start from that do not belong together.
     """
     settings = embedding_init.resolve_vocab_source(settings)
-    init_lm = LM.load_fp32(settings.run.init_from) if settings.run.init_from else None
+    init_lm = load_init_model(run, settings.run.init_from, "pretrain") if settings.run.init_from else None
     vocab, store = _vocab_and_store(run, settings, init_lm, prepared=prepared)
     before = None if init_lm is None else init_lm.vocab
     if before is not None and before.hash != vocab.hash:
@@ -79,7 +81,14 @@ def prepare_artifacts(run: RunDirectory, settings: PretrainSettings, *, prepared
     if settings.model.embeddings != "random":
         if not isinstance(vocab, Tokenizer):
             raise UsageError("needs a corpus of text", where="model.embeddings", found=settings.model.embeddings)
-        vectors = embedding_init.prepare_vectors(run, settings.model.embeddings, vocab, store, prepared=prepared)
+        vectors = embedding_init.prepare_vectors(
+            run,
+            settings.model.embeddings,
+            vocab,
+            store,
+            prepared=prepared,
+            on_bad_bytes=settings.corpus.on_bad_bytes,
+        )
     return PretrainArtifacts(vocab, store, init_lm, vectors)
 
 
@@ -121,6 +130,14 @@ def _open_own_store(run: RunDirectory, settings: PretrainSettings, vocab: Vocab)
 
 def _open_store(run: RunDirectory, settings: PretrainSettings, folder: Path) -> tuple[Vocab, TokenStore]:
     """Open a token store made before, ours or Megatron-LM's, and copy its vocabulary into the run."""
+    if run.exists and not folder.is_dir():
+        raise UsageError(
+            "the token store of the run is not there",
+            where=f"{run.settings_file}: run.store",
+            found=folder,
+            fix=f"Put it back, or name its new place: firstlight pretrain {shlex.quote(str(run.path))} --resume "
+            "run.store=NEW",
+        )
     own = folder if (folder / "tokenizer.json").is_file() else folder / "tokenizer"
     vocab = load_vocab(Path(settings.tokenizer.path) if settings.tokenizer.path else own)
     # Our own stores list their documents: one of them without a manifest is incomplete, not another program's.

@@ -83,7 +83,9 @@ def import_(
         raise UsageError("applies to token files only", where="--dtype", found=dtype)
     imported, path = read_model(source, format)
     lm = imported.to_lm(path)
-    lm.tokenizer = chosen_tokenizer or lm.tokenizer
+    if chosen_tokenizer is not None:
+        lm.generation = lm.generation.with_tokenizer(lm.tokenizer, chosen_tokenizer)
+        lm.tokenizer = chosen_tokenizer
     if lm.tokenizer is None:
         progress.warn(
             f"{path}: no tokenizer found, so the model cannot encode or decode text; specify one with --tokenizer"
@@ -96,7 +98,10 @@ def import_(
             expected=f"{lm.config.vocab_size:,}",
             fix="Specify the model's tokenizer with --tokenizer.",
         )
-    lm.save(folder, imported.metadata)
+    facts = dict(imported.metadata)
+    if not Path(source).exists():  # a name on the hub, whose files are in a folder of the cache
+        facts["imported from"] = f"{imported.format} {source}"
+    lm.save(folder, facts)
     description = "none" if lm.tokenizer is None else f"{lm.tokenizer.kind}, {lm.tokenizer.vocab_size:,} tokens"
     n_parameters = sum(p.numel() for p in lm.model.parameters())
     c = lm.config

@@ -21,7 +21,7 @@ from firstlight.runs import RunDirectory, read_json
 from firstlight.stages.settings import PretrainSettings
 from firstlight.store import TokenStore
 from firstlight.tokenizer import Tokenizer
-from firstlight.vectors import Coverage, compute_coverage, map_to_vocab
+from firstlight.vectors import Coverage, OnBadBytes, compute_coverage, map_to_vocab
 from firstlight.vectors.mapping import PIECES
 from firstlight.vectors.token_text import token_texts
 
@@ -83,7 +83,13 @@ def resolve_vocab_source(settings: PretrainSettings) -> PretrainSettings:
 
 
 def prepare_vectors(
-    run: RunDirectory, source: str, tokenizer: Tokenizer, store: TokenStore, *, prepared: bool
+    run: RunDirectory,
+    source: str,
+    tokenizer: Tokenizer,
+    store: TokenStore,
+    *,
+    prepared: bool,
+    on_bad_bytes: OnBadBytes = "error",
 ) -> EmbeddingVectors:
     """Map the vectors of a file onto a vocabulary, report the coverage, and keep both in the run.
 
@@ -93,6 +99,7 @@ def prepare_vectors(
         tokenizer: of the vocabulary.
         store: the training text, in which tokens are counted.
         prepared: use what the run directory holds, without looking at the file, which may be gone.
+        on_bad_bytes: what is done about words that are not UTF-8.
 
     Raises:
         TokenizerError: the file cannot be read, or has a vector for none of the tokens.
@@ -100,7 +107,7 @@ def prepare_vectors(
     """
     folder = run.embeddings
     if not (prepared and (folder / _COVERAGE).is_file()):
-        mapped = map_to_vocab(tokenizer, Path(source))
+        mapped = map_to_vocab(tokenizer, Path(source), on_bad_bytes)
         if not mapped.has_vector.any():
             raise TokenizerError("has a vector for no token of the vocabulary", where=source)
         named = [text or token for text, token in zip(token_texts(tokenizer), tokenizer.tokens(), strict=True)]

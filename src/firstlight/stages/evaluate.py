@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from firstlight import parallel, progress
-from firstlight.config import read_toml
+from firstlight.config import Settings, parse_overrides, read_toml, resolve
 from firstlight.corpus import CorpusSettings, open_corpus
 from firstlight.errors import StoreError, UsageError
 from firstlight.evaluation import EncodedText, baseline_likelihoods, count_ids, encode_text, text_likelihood
@@ -20,6 +20,12 @@ from firstlight.lm import LM
 from firstlight.stages.score_sequences import TextResult, no_text_error, score_sequences
 from firstlight.store import TokenStore, open_store, unigram_counts
 from firstlight.types import Paths, as_list
+
+
+class EvaluateSettings(Settings):
+    """Settings of ``evaluate``: how the texts are read."""
+
+    corpus: CorpusSettings = CorpusSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,7 @@ def evaluate(
     stride: int | None = None,
     device: str = "auto",
     int8: bool = False,
+    overrides: Sequence[str] = (),
 ) -> EvaluateResult:
     """Compute the likelihood of texts, or of the validation split of the model's run.
 
@@ -57,12 +64,14 @@ def evaluate(
         stride: tokens between the starts of two windows; by default the block size.
         device: auto, cpu, cuda, cuda:N or mps.
         int8: quantize the matrices to eight bits.
+        overrides: settings of how the texts are read, as ``corpus.encoding=gb18030``.
 
     Raises:
         UsageError: no text is given and the model has no run; or the stride exceeds the block size.
         CompatibilityError: the run's token store was made with another tokenizer.
     """
     text = as_list(text)
+    reading = resolve(EvaluateSettings, parse_overrides(overrides)).corpus
     lm = model if isinstance(model, LM) else _load(model, device)
     lm = lm.quantize_int8() if int8 else lm
     step = lm.config.block_size if stride is None else stride
@@ -75,9 +84,11 @@ def evaluate(
         )
     store = find_token_store(lm, needed=not text)
     if lm.codec is not None:
-        return EvaluateResult(lm.source or Path(), step, list(score_sequences(lm, lm.codec, text, store, step)))
+        return EvaluateResult(
+            lm.source or Path(), step, list(score_sequences(lm, lm.codec, text, store, step, reading))
+        )
     counts = None if store is None else unigram_counts(store.train)
-    texts = [_score(lm, encoded, step, counts) for encoded in _encode_texts(lm, text, store)]
+    texts = [_score(lm, encoded, step, counts) for encoded in _encode_texts(lm, text, store, reading)]
     return EvaluateResult(lm.source or Path(), step, texts)
 
 
@@ -119,11 +130,13 @@ def _read_settings(run: Path) -> dict[str, Any]:
         return {}
 
 
-def _encode_texts(lm: LM, text: Sequence[str], store: TokenStore | None) -> Iterator[EncodedText]:
+def _encode_texts(
+    lm: LM, text: Sequence[str], store: TokenStore | None, reading: CorpusSettings
+) -> Iterator[EncodedText]:
     if text:
         if lm.tokenizer is None:
             raise UsageError("the model has no tokenizer, so it cannot read text", where=lm.source)
-        for source in open_corpus(text, CorpusSettings()).sources:
+        for source in open_corpus(text, reading).sources:
             yield encode_text(source.name, source.documents(), lm.tokenizer, lm.start_id)
     elif store is not None:
         yield EncodedText("validation split", np.asarray(store.valid.tokens), store.valid.n_bytes)

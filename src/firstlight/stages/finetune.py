@@ -62,8 +62,14 @@ class FinetuneRecipe(Recipe[FinetuneSettings, FinetuneArtifacts, FinetuneResult]
     settings_class = FinetuneSettings
     result_class = FinetuneResult
     source_keys = ("run.init_from", "run.tasks", "run.data")
+    verified_keys = source_keys
+    addable_keys = ("run.data",)
     packages = ("finetuning", "stages.finetune_artifacts", "stages.finetune_setup")
-    hashed_artifacts = {"tokenizer": "another tokenizer", "store": "other rows"}
+    hashed_artifacts = {
+        "tokenizer": "another tokenizer",
+        "store": "other rows",
+        "init_model": "adapters of another model",
+    }
 
     def prepare(self, run: RunDirectory, settings: FinetuneSettings, *, prepared: bool) -> FinetuneArtifacts:
         """Read the model to start from, the tasks and their rows."""
@@ -131,7 +137,7 @@ class FinetuneRecipe(Recipe[FinetuneSettings, FinetuneArtifacts, FinetuneResult]
             report=run.report if main else None,
         )
         if main:
-            notes = {name: data.notes for name, data in artifacts.tasks.items()}
+            notes = {name: [*data.notes, *artifacts.rows[name].notes] for name, data in artifacts.tasks.items()}
             tables = {"tasks": result.valid, "test": result.test, "forgetting": forgetting, "notes": notes}
             write_json(run.evaluation_file, tables)
         return result
@@ -170,7 +176,8 @@ def finetune(
     """Fine-tune a model on tasks, into a run directory.
 
     Args:
-        init_from: a run, checkpoint or Hugging Face directory; or a fine-tuning run to resume.
+        init_from: a run, checkpoint or Hugging Face directory; or a fine-tuning run to resume; or its run.toml, which
+            starts the same run again.
         tasks: TASK.toml files.
         out: the run directory; by default ``runs/`` and the names of model and tasks.
         data: folder that holds the tasks' data folders.
@@ -247,19 +254,35 @@ def _finetune_request(
         and RunDirectory(model).kind == "finetune"
     ):
         out, model = model, None
+    settings_file = model if model is not None and model.suffix == ".toml" and not tasks else None
+    if settings_file is not None:
+        model = None
     arguments = {
         "init_from": None if model is None else str(model),
         "tasks": tasks,
         "data": None if data is None else str(data),
     }
-    specified: Mapping[str, Any] = merge({"run": {k: v for k, v in arguments.items() if v}}, parse_overrides(overrides))
-    run = RunDirectory(Path(out) if out is not None else Path("runs") / _run_name(model, tasks))
-    if not run.exists:
+    command_line = parse_overrides(overrides)
+    specified: Mapping[str, Any] = merge({"run": {k: v for k, v in arguments.items() if v}}, command_line)
+    run = RunDirectory(Path(out) if out is not None else Path("runs") / _run_name(settings_file or model, tasks))
+    if settings_file is not None:
+        layers = preset(PRESETS, preset_name) if preset_name else {}
+        specified = merge(layers, read_toml(settings_file), specified)
+    elif not run.exists:
         layers = preset(PRESETS, preset_name or _DEFAULT_PRESET)
         if preset_name is None:
             layers = merge(layers, _learning_rate(specified))
         specified = merge(layers, specified)
-    return resolve_request(recipe, run, specified, resume=resume, restart=restart, check=_check_settings)
+    return resolve_request(
+        recipe,
+        run,
+        specified,
+        resume=resume,
+        restart=restart,
+        check=_check_settings,
+        settings_file=settings_file,
+        overrides=command_line,
+    )
 
 
 def _check_settings(settings: FinetuneSettings) -> None:
@@ -293,4 +316,6 @@ def _learning_rate(specified: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _run_name(model: Path | None, tasks: Sequence[str]) -> str:
+    if model is not None and model.suffix == ".toml":
+        return f"{model.absolute().parent.name}-again" if model.name == "run.toml" else model.stem
     return "-".join([*([model.name] if model is not None else []), *(Path(t).stem for t in tasks)]) or "finetune"

@@ -18,7 +18,6 @@ from firstlight.store import Windows
 from firstlight.train import validate
 
 _FORGETTING_WINDOWS = 200
-_SPLITS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +48,9 @@ class TaskEvaluation:
 
     def with_intervals(self, artifacts: FinetuneArtifacts, split: str, n_bootstrap: int) -> EvalResults:
         """Compute the same metrics with bootstrap confidence intervals."""
-        side = _SPLITS.index(split)
         metrics = {
             name: compute_metrics(
-                artifacts.specs[name], artifacts.rows[name][side], predictions, n_bootstrap=n_bootstrap
+                artifacts.specs[name], artifacts.rows[name].split(split), predictions, n_bootstrap=n_bootstrap
             )
             for name, predictions in self.predictions.items()
         }
@@ -82,7 +80,7 @@ def evaluate_tasks(
     metrics, texts, predictions = {}, {}, {}
     with interruptible(device_context):
         for name, spec in artifacts.specs.items():
-            rows = artifacts.rows[name][_SPLITS.index(split)]
+            rows = artifacts.rows[name].split(split)
             if not rows:
                 continue
             if head_of(spec) is None:

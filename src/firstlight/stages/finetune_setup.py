@@ -16,7 +16,7 @@ from firstlight.finetuning import (
     TaskRows,
     balanced_class_weights,
     build_task_model,
-    head_of,
+    criterion_name,
     layer_lr_scales,
     tasks_to_json,
     unfreeze_layers,
@@ -50,7 +50,13 @@ def resolve_intervals(
 def _build_model(settings: FinetuneSettings, artifacts: FinetuneArtifacts) -> GPT:
     pretrained = LM.load_fp32(artifacts.init_model.source).model
     return build_task_model(
-        pretrained, artifacts.specs, artifacts.tokenizer.vocab_size, settings.finetune, settings.run.seed
+        pretrained,
+        artifacts.specs,
+        artifacts.tokenizer.vocab_size,
+        settings.finetune,
+        settings.run.seed,
+        # With an adapter, peft takes the base's own row of a padded vocabulary.
+        n_known=artifacts.init_model.n_known if settings.finetune.adapter.kind == "none" else None,
     )
 
 
@@ -110,7 +116,7 @@ def train_context(
         epoch_tokens=mixture.updates_per_epoch * rows,
         parameters=sum(p.numel() for p in model.parameters()),
     )
-    weights = _class_weights(artifacts)
+    weights, criterion = _class_weights(artifacts), criterion_name(artifacts.specs.values())
     module = TaskLoss(
         model, artifacts.specs, lm_weight=table.lm_weight, dropout=table.head_dropout, class_weights=weights
     )
@@ -134,9 +140,11 @@ def train_context(
         compatibility={
             "tokenizer": artifacts.tokenizer.hash,
             "store": ",".join(data.fingerprint for data in artifacts.tasks.values()),
+            # Of adapters, whose checkpoints lack the weights that they were trained on.
+            **({"init_model": artifacts.init_model.hash_weights()} if table.adapter.kind != "none" else {}),
         },
-        target_unit="rows",
-        criterion="loss" if all(head_of(spec) is None for spec in artifacts.specs.values()) else "metric",
+        target_unit="tokens" if criterion == "loss" else "rows",
+        criterion=criterion,
         sample=None,
         restart=lambda: _reset_state(state, settings, artifacts, device_context),
         flops_per_token=flops_per_token(model.config, model.config.block_size),
@@ -160,7 +168,7 @@ def _micro_batch(settings: FinetuneSettings, rows: int, device_context: DeviceCo
 
 def _mixture(settings: FinetuneSettings, artifacts: FinetuneArtifacts, rows: int) -> Mixture:
     table = settings.finetune
-    sources: list[RowSource] = [TaskRows(spec, artifacts.rows[name][0]) for name, spec in artifacts.specs.items()]
+    sources: list[RowSource] = [TaskRows(spec, artifacts.rows[name].train) for name, spec in artifacts.specs.items()]
     fixed = {}
     if table.replay_fraction:
         if artifacts.store is None:
@@ -177,7 +185,7 @@ def _mixture(settings: FinetuneSettings, artifacts: FinetuneArtifacts, rows: int
 def _class_weights(artifacts: FinetuneArtifacts) -> dict[str, torch.Tensor]:
     """Compute the class weights of the tasks that balance their classes."""
     return {
-        name: balanced_class_weights(spec, artifacts.rows[name][0])
+        name: balanced_class_weights(spec, artifacts.rows[name].train)
         for name, spec in artifacts.specs.items()
         if spec.class_weights == "balanced"
     }
@@ -194,10 +202,20 @@ def _model_writer(run: RunDirectory, settings: FinetuneSettings, artifacts: Fine
                 model,
                 weights,
                 adapter,
-                base=str(artifacts.init_model.source),
+                base=str(artifacts.init_model.source.absolute()),
                 head=None if classifier is None else classifier.head,
             )
-        save_pretrained(folder, model.config, weights, artifacts.tokenizer, facts, classifier)
+            # With it peft gives the base the embeddings of added tokens.
+            artifacts.tokenizer.save(folder / adapter_files.FOLDER, model_max_length=model.config.block_size)
+        save_pretrained(
+            folder,
+            model.config,
+            weights,
+            artifacts.tokenizer,
+            facts,
+            classifier,
+            generation=artifacts.init_model.generation,
+        )
         write_atomic(folder / run_layout.TASKS, tasks_to_json(artifacts.specs.values()))
 
     return write

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from firstlight import progress
 from firstlight.config import resolve
-from firstlight.errors import UsageError
-from firstlight.lm import LM, GenerateSettings
+from firstlight.errors import CheckpointError, ConfigError, CorpusError, UsageError
+from firstlight.files.text_lines import decode_text
+from firstlight.lm import GENERATION, LM, GenerateSettings
 from firstlight.tokenizer import IdCodec
 
 _DIGITS = re.compile(r"[0-9]{1,18}")
@@ -41,13 +43,14 @@ def generate(model: str | Path | LM, prompts: str | Sequence[str] = "", **settin
     Args:
         model: a path or name as of ``load``, or a loaded model.
         prompts: one or several; an empty one starts a text.
-        settings: fields of GenerateSettings: max_new_tokens, temperature, top_k, top_p, min_p, seed, num_samples, stop.
+        settings: fields of GenerateSettings: max_new_tokens, temperature, top_k, top_p, min_p, seed, num_samples, stop;
+            the model's generation_config.json has the defaults.
 
     Returns:
         The samples, ``num_samples`` for each prompt in turn.
     """
     loaded = model if isinstance(model, LM) else load(model)
-    generated = loaded.generate(prompts, resolve_settings(settings))
+    generated = loaded.generate(prompts, settings_of(loaded, settings))
     return [Sample(found.prompt, found.text, len(found.ids)) for found in generated]
 
 
@@ -76,7 +79,7 @@ def generate_ids(model: str | Path | LM, prompt: str | Sequence[int] = (), **set
         raise UsageError("not a model of ids", where=loaded.source, fix="Give a prompt, or --image for images.")
     start = parse_ids(prompt, codec.n_ids)
     # A document starts after the end of the one before.
-    generated = loaded.generate_ids([[codec.eot_id, *start]], resolve_settings(settings))
+    generated = loaded.generate_ids([[codec.eot_id, *start]], settings_of(loaded, settings))
     return [IdSample(start, ids) for ids in generated]
 
 
@@ -98,14 +101,14 @@ def parse_ids(prompt: str | Sequence[int], n_ids: int) -> list[int]:
 
 def stream(model: LM, prompt: str, **settings: Any) -> Iterator[str]:
     """Continue ``prompt``, yielding text as it is generated."""
-    return model.stream(prompt, resolve_settings(settings))
+    return model.stream(prompt, settings_of(model, settings))
 
 
 class Conversation:
     """A conversation, line by line, with a model that continues text; earlier lines are the context."""
 
     def __init__(self, model: LM, **settings: Any) -> None:
-        self._model, self._settings = model, resolve_settings(settings)
+        self._model, self._settings = model, settings_of(model, settings)
         self.text = ""
 
     def reply(self, line: str) -> Iterator[str]:
@@ -125,8 +128,7 @@ def read_prompts(path: str | Path) -> list[str]:
         UsageError: the file is missing, is not UTF-8, or has no prompt.
     """
     try:
-        # utf-8-sig: some editors write a byte order mark; a prompt may contain other line separators than LF.
-        lines = Path(path).read_bytes().decode("utf-8-sig").replace("\r\n", "\n").split("\n")
+        text = decode_text(Path(path).read_bytes(), str(path))
     except OSError as error:
         missing = isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError)
         raise UsageError(
@@ -134,12 +136,44 @@ def read_prompts(path: str | Path) -> list[str]:
             where=path,
             expected="a text file with one prompt per line",
         ) from error
-    except UnicodeDecodeError as error:
-        raise UsageError("is not UTF-8", where=path, found=f"a bad byte at offset {error.start}") from error
-    prompts = [line for line in lines if line.strip()]
+    except CorpusError as error:
+        raise UsageError(error.problem, where=error.where, found=error.found, fix=error.fix) from error
+    prompts = split_prompts(text)
     if not prompts:
         raise UsageError("no prompts", where=path, expected="one prompt per line")
     return prompts
+
+
+def settings_of(model: LM, given: Mapping[str, Any]) -> GenerateSettings:
+    """Build settings of generation; the model's generation_config.json has the defaults of those that are not given.
+
+    Raises:
+        ConfigError: an invalid setting.
+        CheckpointError: an invalid one in that file.
+    """
+    resolve_settings(given)
+    chosen = {key: value for key, value in model.generation.sampling.items() if given.get(key) is None}
+    try:
+        settings = resolve_settings({**given, **chosen})
+    except ConfigError as error:
+        raise CheckpointError(
+            error.problem,
+            where=f"{model.source}: {GENERATION}: {error.where}",
+            found=error.found,
+            expected=error.expected,
+        ) from error
+    if chosen:
+        listed = ", ".join(f"{key} {value}" for key, value in chosen.items())
+        progress.notice(f"{listed}: from the model's {GENERATION}; options override them")
+    if model.generation.unsupported:
+        listed = ", ".join(f"{key} {value}" for key, value in model.generation.unsupported.items())
+        progress.notice(f"the model's {GENERATION} has {listed}, which has no effect here")
+    return settings
+
+
+def split_prompts(text: str) -> list[str]:
+    r"""Split a text into prompts, one per line, without blank lines; ``\n`` or ``\r\n`` ends one, nothing else does."""
+    return [line for line in text.replace("\r\n", "\n").split("\n") if line.strip()]
 
 
 def resolve_settings(given: Mapping[str, Any]) -> GenerateSettings:

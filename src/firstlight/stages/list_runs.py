@@ -13,6 +13,7 @@ from firstlight.files import run_layout
 from firstlight.report import non_text
 from firstlight.report.run_files import RunFiles, read_metrics
 from firstlight.report.summary import best_score, last_step, parameters, training_seconds, training_tokens
+from firstlight.report.tasks import task_metrics
 from firstlight.runs import RunDirectory
 
 State = Literal["running", "finished", "stopped", "interrupted", "failed", "incomplete"]
@@ -30,6 +31,7 @@ class RunSummary:
         state: running (a process holds its lock), finished, stopped (at train.stop_after),
             interrupted (by a signal), failed, or incomplete (killed).
         valid_loss: the lowest validation loss.
+        task_metrics: of a fine-tuned run, each task's own metric as ``task/metric``, on its validation split.
         bits: per byte, per token or per dimension at that step, by name: ``{"bits_per_byte": 1.32}``.
         size_bytes: of all its files.
         seconds: training time, over all resumes.
@@ -44,6 +46,7 @@ class RunSummary:
     steps: int | None
     tokens: int | None
     valid_loss: float | None
+    task_metrics: dict[str, float]
     bits: dict[str, float]
     parameters: int | None
     size_bytes: int
@@ -114,6 +117,7 @@ def summarize_run(path: Path, name: str | None = None) -> RunSummary:
         steps=last_step(files),
         tokens=_integer(training_tokens(files)),
         valid_loss=None if best is None else best.loss,
+        task_metrics=task_metrics(files),
         bits=bits,
         parameters=_integer(parameters(files)),
         size_bytes=_size(path),
@@ -123,19 +127,23 @@ def summarize_run(path: Path, name: str | None = None) -> RunSummary:
     )
 
 
-def _run_directories(folder: Path, depth: int) -> Iterator[Path]:
-    """Yield the run directories at or below a folder; run directories are not searched for others."""
+def _run_directories(folder: Path, depth: int, seen: set[Path] | None = None) -> Iterator[Path]:
+    """Yield the run directories at or below a folder, each once; run directories are not searched for others."""
+    seen = set() if seen is None else seen
+    if (real := folder.resolve()) in seen:
+        return
+    seen.add(real)
     if any((folder / name).exists() for name in _RUN_FILES):
         yield folder
         return
     if depth == 0:
         return
     try:
-        below = sorted(path for path in folder.iterdir() if path.is_dir())
+        below = sorted((path for path in folder.iterdir() if path.is_dir()), key=lambda path: (path.is_symlink(), path))
     except OSError:
         return
     for path in below:
-        yield from _run_directories(path, depth - 1)
+        yield from _run_directories(path, depth - 1, seen)
 
 
 def _run_directory(path: str | Path) -> Path:

@@ -14,9 +14,10 @@ from pydantic_core import PydanticUndefined
 from firstlight.config import Settings, TaggedUnion
 from firstlight.errors import UsageError, nearest
 from firstlight.stages.data import PrepareSettings
+from firstlight.stages.evaluate import EvaluateSettings
 from firstlight.stages.finetune_settings import FinetuneSettings
 from firstlight.stages.settings import PretrainSettings
-from firstlight.stages.tokenizer import TokenizerTrainSettings
+from firstlight.stages.tokenizer import CompareSettings, TokenizerTrainSettings
 from firstlight.stages.vectors import VectorsTrainSettings
 
 # The settings of each command that takes key=value arguments.
@@ -25,7 +26,9 @@ ROOTS: dict[str, type[Settings]] = {
     "finetune": FinetuneSettings,
     "data prepare": PrepareSettings,
     "tokenizer train": TokenizerTrainSettings,
+    "tokenizer compare": CompareSettings,
     "tokenizer vectors train": VectorsTrainSettings,
+    "evaluate": EvaluateSettings,
 }
 _BOUNDS = {
     "gt": ">",

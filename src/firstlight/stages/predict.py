@@ -3,17 +3,22 @@
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from firstlight import parallel, progress
-from firstlight.errors import UnknownName, UsageError
+from firstlight.errors import CheckpointError, UnknownName, UsageError, quote_argument
 from firstlight.files import sha256
 from firstlight.files.run_layout import TASKS
 from firstlight.finetuning import (
+    Example,
+    Prediction,
     Preprocessor,
     TaskSpec,
     change_spec,
@@ -101,9 +106,10 @@ def predict(
         if target is not None:
             target.skip_written(rows)
         while chunk := list(itertools.islice(rows, n_rows)):
-            predictions = iter(
-                predict_rows(lm.model, spec, preprocess([row for row in chunk if row.texts]), device_context)
-            )
+            labelled = [row for row in chunk if row.texts]
+            found = predict_rows(lm.model, spec, preprocess(labelled), device_context)
+            _check_finite(found, labelled, run)
+            predictions = iter(found)
             results = [
                 PredictResult(row.where, format_prediction(spec, next(predictions)) if row.texts else no_prediction)
                 for row in chunk
@@ -115,6 +121,8 @@ def predict(
             yield from results
     if n_empty:
         progress.notice(f"{n_empty:,} rows without text are labelled null (data.on_empty = {spec.data.on_empty!r})")
+    for note in preprocess.describe_long_rows():
+        progress.notice(f"{file}: {note}")
 
 
 def _spec(lm: LM, run: str | Path, task: str | None) -> TaskSpec:
@@ -123,7 +131,7 @@ def _spec(lm: LM, run: str | Path, task: str | None) -> TaskSpec:
         raise UsageError(
             "is not a fine-tuned model",
             where=run,
-            fix="Fine-tune it first: firstlight finetune RUN TASK.toml --out runs/task",
+            fix=f"Fine-tune it first: firstlight finetune {quote_argument(run)} TASK.toml --out runs/task",
         )
     labelled = {name: spec for name, spec in read_tasks(lm.source).items() if head_of(spec) is not None}
     if task is not None and task not in labelled:
@@ -133,9 +141,20 @@ def _spec(lm: LM, run: str | Path, task: str | None) -> TaskSpec:
             "has several tasks" if labelled else "has no labelled task",
             where=run,
             expected=", ".join(labelled),
-            fix="Name one with --task." if labelled else "Use it to generate text: firstlight generate RUN",
+            fix="Name one with --task."
+            if labelled
+            else f"Use it to generate text: firstlight generate {quote_argument(run)}",
         )
     return labelled[task] if task is not None else next(iter(labelled.values()))
+
+
+def _check_finite(predictions: Sequence[Prediction], rows: Sequence[Example], run: str | Path) -> None:
+    for prediction, row in zip(predictions, rows, strict=True):
+        score = prediction.label if isinstance(prediction.label, float) else 0.0
+        if not (math.isfinite(score) and np.isfinite(prediction.probabilities).all()):
+            raise CheckpointError(
+                "the model's outputs are not finite", where=run, found=f"at {row.where}", fix="Use another checkpoint."
+            )
 
 
 def _made_from(lm: LM, spec: TaskSpec, file: Path) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def prepare_store(
             vocab = (
                 load_cached(tokenizer_dir, key)
                 or load_cached(interim_dir, key)
-                or train_on_corpus(opened, settings.tokenizer)
+                or train_on_corpus(opened, settings.tokenizer, settings.corpus.on_bad_bytes)
             )
         else:
             vocab = _load_tokenizer(settings.tokenizer, start_tokenizer)

@@ -42,7 +42,16 @@ class PretrainRecipe(Recipe[PretrainSettings, PretrainArtifacts, PretrainResult]
     kind = "pretrain"
     settings_class = PretrainSettings
     result_class = PretrainResult
-    source_keys = ("run.corpus", "run.store")
+    source_keys = (
+        "run.corpus",
+        "run.store",
+        "run.init_from",
+        "tokenizer.path",
+        "tokenizer.vocab_source",
+        "model.embeddings",
+        "image.labels",
+    )
+    verified_keys = ("run.store", "run.init_from")
     packages = ("stages.artifacts", "stages.embedding_init", "stages.pretrain_setup")
     hashed_artifacts = {
         "tokenizer": "another tokenizer",

@@ -222,9 +222,12 @@ def _checkpoints(
 ) -> CheckpointManager:
     tokenizer, codec, vectors = artifacts.tokenizer, artifacts.codec, artifacts.vectors
     facts = {"run": run.name, **({} if vectors is None else {"embeddings": vectors.name})}
+    generation = None if artifacts.init_lm is None else artifacts.init_lm.generation
     return CheckpointManager(
         run.path,
-        lambda folder, weights: save_pretrained(folder, config, weights, tokenizer, facts, codec=codec),
+        lambda folder, weights: save_pretrained(
+            folder, config, weights, tokenizer, facts, codec=codec, generation=generation
+        ),
         settings.train.keep_last,
     )
 

@@ -7,7 +7,7 @@ import torch
 
 from firstlight import parallel, progress
 from firstlight.errors import UsageError
-from firstlight.finetuning import Preprocessor, head_of, kind_of, load_task, read_spec
+from firstlight.finetuning import encode_task, head_of, kind_of, load_task, read_spec
 from firstlight.finetuning.probe import ProbeResult, features, fit_probes
 from firstlight.lm import LM
 from firstlight.stages.probe_images import probe_images
@@ -54,10 +54,10 @@ def probe(
         raise UsageError("is not a task of classes", where=task, found=spec.kind, expected="classification or pair")
     dataset = load_task(spec, seed=seed)
     spec = dataset.spec
-    for note in dataset.notes:
+    encoded = encode_task(dataset, lm.tokenizer, lm.config.block_size)
+    for note in [*dataset.notes, *encoded.notes]:
         progress.notice(f"{spec.name}: {note}")
-    preprocess = Preprocessor(spec, lm.tokenizer, lm.config.block_size)
-    train, valid = preprocess(dataset.train), preprocess(dataset.valid)
+    train, valid = encoded.train, encoded.valid
     labels, true = (torch.tensor([row.label for row in rows]) for rows in (train, valid))
     train_states, valid_states = (features(lm.model, rows, device_context, pool) for rows in (train, valid))
     layers = fit_probes(train_states, labels, valid_states, true, len(spec.labels))

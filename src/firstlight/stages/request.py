@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from firstlight.config import merge, parse_overrides, preset, read_toml
-from firstlight.errors import UsageError, nearest
+from firstlight.errors import UsageError, nearest, quote_argument
 from firstlight.optim import lr_factor
 from firstlight.runs import Recipe, Request, RunDirectory, is_token_store, resolve_request
 from firstlight.stages.settings import PretrainSettings
@@ -123,7 +123,7 @@ def _run_to_resume(path: Path, out: Path | None, *, resume: bool) -> Path:
         raise UsageError(
             "ended while its data was prepared, before its settings were written",
             where=path,
-            fix=f"Give the whole command again: firstlight pretrain CORPUS --out {path} --resume",
+            fix=f"Give the whole command again: firstlight pretrain CORPUS --out {quote_argument(path)} --resume",
         )
     return path
 

@@ -64,7 +64,7 @@ def no_text_error(lm: LM) -> UsageError:
 
 
 def score_sequences(
-    lm: LM, codec: Codec, names: Sequence[str], store: TokenStore | None, stride: int
+    lm: LM, codec: Codec, names: Sequence[str], store: TokenStore | None, stride: int, reading: CorpusSettings
 ) -> Iterator[TextResult]:
     """Score ids or images, each name by itself, or the validation split of the model's run.
 
@@ -74,6 +74,7 @@ def score_sequences(
         names: files, folders or globs of the model's kind; images are resized and quantized as the model's were.
         store: of the model's run, or None.
         stride: of ids, tokens between the starts of two windows.
+        reading: how the files are read.
 
     Raises:
         UsageError: the corpus is of another kind, or there is nothing to score.
@@ -83,13 +84,13 @@ def score_sequences(
         raise no_text_error(lm)
     if isinstance(codec, PixelCodec):
         train = None if store is None else split_rows(store.train, codec.sequence_length)
-        for name, rows in _images(codec, names, store):
+        for name, rows in _images(codec, names, store, reading):
             likelihood, interval = row_likelihood(lm, rows)
             baselines = image_baselines(codec, train, rows)
             yield TextResult(name, rows.size - len(rows), 0, likelihood, baselines, interval, codec.UNIT)
         return
     counts = None if store is None else unigram_counts(store.train)
-    for ids in _id_sequences(codec, names, store):
+    for ids in _id_sequences(codec, names, store, reading):
         if len(ids.ids) < 2:
             raise UsageError("contains nothing to score", where=ids.name)
         likelihood, interval = text_likelihood(lm, ids, stride=stride)
@@ -117,20 +118,24 @@ def split_rows(split: Split, sequence_length: int) -> np.ndarray:
     return split.tokens.reshape(-1, sequence_length)
 
 
-def _images(pixels: PixelCodec, names: Sequence[str], store: TokenStore | None) -> Iterator[tuple[str, np.ndarray]]:
+def _images(
+    pixels: PixelCodec, names: Sequence[str], store: TokenStore | None, reading: CorpusSettings
+) -> Iterator[tuple[str, np.ndarray]]:
     for name in names:
         _check_kind(name, "images")
-        found = open_sequences("images", [name], CorpusSettings(), IdSettings(), ImageSettings(), codec=pixels)
+        found = open_sequences("images", [name], reading, IdSettings(), ImageSettings(), codec=pixels)
         yield name, np.stack([np.asarray(document.content) for document in found.sources[0].documents()])
     if not names and store is not None:
         yield "validation split", split_rows(store.valid, pixels.sequence_length)
 
 
-def _id_sequences(codec: IdCodec, names: Sequence[str], store: TokenStore | None) -> Iterator[EncodedText]:
+def _id_sequences(
+    codec: IdCodec, names: Sequence[str], store: TokenStore | None, reading: CorpusSettings
+) -> Iterator[EncodedText]:
     for name in names:
         _check_kind(name, "ids")
         settings = IdSettings(vocab_size=codec.n_ids)
-        found = open_sequences("ids", [name], CorpusSettings(), settings, ImageSettings(), codec=codec)
+        found = open_sequences("ids", [name], reading, settings, ImageSettings(), codec=codec)
         yield join_ids(name, found.sources[0].documents(), codec.eot_id)
     if not names and store is not None:
         yield EncodedText("validation split", np.asarray(store.valid.tokens), 0)

@@ -21,6 +21,12 @@ class TokenizerTrainSettings(Settings):
     tokenizer: TokenizerSettings = TokenizerSettings()
 
 
+class CompareSettings(Settings):
+    """Settings of ``tokenizer compare``: how the text is read."""
+
+    corpus: CorpusSettings = CorpusSettings()
+
+
 @dataclass(frozen=True, slots=True)
 class TokenizerSummary:
     """The properties of a tokenizer.
@@ -84,7 +90,7 @@ def train(
     key = cache_key(settings.tokenizer, opened)
     trained = load_cached(folder, key)
     if trained is None:
-        trained = train_on_corpus(opened, settings.tokenizer)
+        trained = train_on_corpus(opened, settings.tokenizer, settings.corpus.on_bad_bytes)
         if not overwrite:
             _check_same(folder, trained)
         save_cached(folder, trained, key)
@@ -132,18 +138,20 @@ def decode(path: str | Path, ids: Sequence[int]) -> str:
     return tokenizer.load(_existing(path)).decode(list(ids))
 
 
-def compare(paths: Paths, text: Paths) -> list[CompareResult]:
+def compare(paths: Paths, text: Paths, *, overrides: str | Sequence[str] = ()) -> list[CompareResult]:
     """Encode the same text with several tokenizers.
 
     Args:
         paths: tokenizers.
         text: files, folders, globs or named corpora.
+        overrides: settings of how the text is read, as ``corpus.encoding=gb18030``.
     """
+    settings = resolve(CompareSettings, parse_overrides(overrides))
     paths = as_list(paths)
     loaded = [tokenizer.load(_existing(path)) for path in paths]
     tokens, unknown = [0] * len(loaded), [0] * len(loaded)
     characters = n_bytes = 0
-    corpus = open_corpus(text, CorpusSettings())
+    corpus = open_corpus(text, settings.corpus)
     with progress.task("compare", sum(source.n_bytes for source in corpus.sources) or None, "B") as task:
         for document in corpus:
             content = str(document.content)
@@ -178,7 +186,7 @@ def _summarize(loaded: Tokenizer, path: Path) -> TokenizerSummary:
     )
 
 
-def _existing(path: str | Path, *, fix: str = "Train a tokenizer: firstlight tokenizer train") -> Path:
+def _existing(path: str | Path, *, fix: str = "Train a tokenizer: firstlight tokenizer train CORPUS --out NEW") -> Path:
     if not Path(path).exists():
         raise UsageError("no such file or folder", where=path, fix=fix)
     return Path(path)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +32,26 @@ def load_cached(folder: Path, key: Mapping[str, Any]) -> Tokenizer | None:
     return tokenizer.load(folder)
 
 
-def train_on_corpus(corpus: Corpus, settings: TokenizerSettings) -> Tokenizer:
-    """Train a tokenizer on a corpus, or on a sample of ``settings.sample_bytes`` taken from all of its sources."""
+def train_on_corpus(
+    corpus: Corpus, settings: TokenizerSettings, on_bad_bytes: vectors.OnBadBytes = "error"
+) -> Tokenizer:
+    """Train a tokenizer on a corpus, or on a sample of ``settings.sample_bytes`` taken from all of its sources.
+
+    Args:
+        corpus: the text.
+        settings: of the tokenizer.
+        on_bad_bytes: what is done about words of ``settings.vocab_source`` that are not UTF-8.
+    """
+    select_words = partial(vectors.select_words, on_bad_bytes=on_bad_bytes)
     total = sum(source.n_bytes for source in corpus.sources)
     if total <= settings.sample_bytes or len(corpus.sources) == 1:
-        return tokenizer.train(corpus, settings, n_bytes=total, select_words=vectors.select_words)
+        return tokenizer.train(corpus, settings, n_bytes=total, select_words=select_words)
     # Otherwise the first sources would use up the sample. A source of unknown size counts as the mean of the others.
     mean = total / len(corpus.sources)
     sizes = [source.n_bytes or mean for source in corpus.sources]
     limits = [int(settings.sample_bytes * size / sum(sizes)) + 1 for size in sizes]
     sample = Corpus([source.head(n) for source, n in zip(corpus.sources, limits, strict=True)])
-    return tokenizer.train(sample, settings, n_bytes=total, select_words=vectors.select_words)
+    return tokenizer.train(sample, settings, n_bytes=total, select_words=select_words)
 
 
 def save_cached(folder: Path, trained: Tokenizer, key: Mapping[str, Any] | None) -> None:

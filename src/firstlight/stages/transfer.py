@@ -9,8 +9,8 @@ from typing import Any
 from firstlight import progress
 from firstlight.config import read_toml
 from firstlight.errors import UsageError
-from firstlight.files import write_atomic
-from firstlight.finetuning import Preprocessor, compute_metrics, load_task, predict, read_tasks
+from firstlight.files import finite_json, write_atomic
+from firstlight.finetuning import compute_metrics, encode_task, load_task, predict, read_tasks
 from firstlight.lm import LM
 from firstlight.stages.finetune import finetune
 from firstlight.types import Paths, as_list
@@ -92,7 +92,7 @@ def transfer(
     tune(f"{names[1]}-after-{names[0]}", alone[names[0]], [b])
     rows += _across(alone)
     result = TransferResult(folder, rows)
-    write_atomic(folder / "transfer.json", json.dumps(result.to_json(), indent=1) + "\n")
+    write_atomic(folder / "transfer.json", json.dumps(finite_json(result.to_json()), indent=1) + "\n")
     return result
 
 
@@ -110,9 +110,8 @@ def _across(runs: dict[str, Path]) -> list[TransferRow]:
         lm = LM.load_fp32(runs[trained])
         assert lm.tokenizer is not None
         spec = specs[on]
-        rows = Preprocessor(spec, lm.tokenizer, lm.config.block_size)(
-            load_task(spec, seed=read_toml(runs[on] / "run.toml")["run"]["seed"]).valid
-        )
+        data = load_task(spec, seed=read_toml(runs[on] / "run.toml")["run"]["seed"])
+        rows = encode_task(data, lm.tokenizer, lm.config.block_size).valid
         other_head = spec.model_copy(update={"name": specs[trained].name})
         predictions = predict(lm.model, other_head, rows, lm.device_context)
         m = compute_metrics(other_head, rows, predictions, n_bootstrap=_N_BOOTSTRAP)

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from firstlight.config import Settings, parse_overrides, resolve
 from firstlight.corpus import CorpusSettings, open_corpus
 from firstlight.errors import UsageError
 from firstlight.types import Paths, as_list
-from firstlight.vectors import VectorSettings, check_vectors_output, read_vectors, write_vectors
+from firstlight.vectors import OnBadBytes, VectorSettings, check_vectors_output, read_vectors, write_vectors
 from firstlight.vectors.evaluation import (
     AnalogySection,
     WordPairsResult,
@@ -19,6 +19,7 @@ from firstlight.vectors.evaluation import (
 from firstlight.vectors.training import train as train_vectors
 
 _N_EXAMPLES = 8
+_ON_BAD_BYTES: tuple[OnBadBytes, ...] = get_args(OnBadBytes)
 
 
 class VectorsTrainSettings(Settings):
@@ -96,6 +97,7 @@ def evaluate(
     pairs: Paths = (),
     questions: Paths = (),
     restrict_vocab: int = 300_000,
+    on_bad_bytes: str = "error",
 ) -> VectorsEvalResult:
     """Evaluate word vectors on word similarity and analogies.
 
@@ -104,9 +106,10 @@ def evaluate(
         pairs: files of word pairs with scores, such as WordSim-353 and SimLex-999.
         questions: files of analogies, such as Google's questions-words.txt.
         restrict_vocab: use only this many of the first words for analogies.
+        on_bad_bytes: what is done about words that are not UTF-8: "error", "replace" or "skip".
 
     Raises:
-        UsageError: no evaluation files.
+        UsageError: no evaluation files, or an unknown value of ``on_bad_bytes``.
         TokenizerError: a file that cannot be read.
     """
     pairs, questions = as_list(pairs), as_list(questions)
@@ -114,7 +117,10 @@ def evaluate(
         raise UsageError(
             "no evaluation data", fix="Specify files: --similarity wordsim353.tsv --analogies questions-words.txt"
         )
-    vectors = read_vectors(path)
+    chosen = next((value for value in _ON_BAD_BYTES if value == on_bad_bytes), None)
+    if chosen is None:
+        raise UsageError("unknown value", where="--on-bad-bytes", found=on_bad_bytes, expected=", ".join(_ON_BAD_BYTES))
+    vectors = read_vectors(path, on_bad_bytes=chosen)
     return VectorsEvalResult(
         Path(path),
         len(vectors),

@@ -120,5 +120,5 @@ def _compare(unbroken: Path, resumed: Path, steps: int, stop_at: int) -> VerifyR
 
 
 def _losses(run: Path) -> list[float]:
-    lines = [json.loads(line) for line in RunDirectory(run).metrics.read_text(encoding="utf-8").splitlines()]
+    lines = [json.loads(line) for line in RunDirectory(run).metrics.read_bytes().split(b"\n") if line]
     return [line["loss"] for line in lines if "loss" in line]

@@ -108,9 +108,9 @@ def prepare(
 
 
 def _dropped(source: SourceLike) -> dict[str, Any]:
-    """Return what a corpus source has dropped, and the documents that could not be read, for the manifest."""
-    counts = getattr(source, "tally", None)
-    return {name: found for name in ("dropped", "bad_documents") if (found := getattr(counts, name, None))}
+    """Return what a corpus source has dropped, and what could not be read as it is, for the manifest."""
+    counts, names = getattr(source, "tally", None), ("dropped", "bad_documents", "n_bad", "bad_bytes", "notes")
+    return {name: found for name in names if (found := getattr(counts, name, None))}
 
 
 def _write(

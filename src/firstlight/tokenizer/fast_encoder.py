@@ -131,7 +131,10 @@ def _chunks(texts: list[str]) -> Iterator[list[str]]:
 def _without_trailing_special(table: dict[str, Any]) -> dict[str, Any]:
     """Remove special tokens after a gap in the ids from the model's vocabulary, where fastokens rejects them."""
     model = table["model"]
-    trailing = {t["content"] for t in table["added_tokens"] if t["special"] and t["id"] >= len(model["vocab"])}
+    special = {t["content"]: t["id"] for t in table["added_tokens"] if t["special"]}
+    last = max((i for token, i in model["vocab"].items() if token not in special), default=-1)
+    has_gap = max(special.values(), default=-1) >= len(model["vocab"])
+    trailing = {token for token, i in special.items() if has_gap and i > last}
     vocab = {token: i for token, i in model["vocab"].items() if token not in trailing}
     return {**table, "model": {**model, "vocab": vocab}}
 

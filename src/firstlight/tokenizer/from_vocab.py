@@ -4,7 +4,7 @@ SentencePiece BPE repeatedly joins the two neighbours whose union has the highes
 the token that they make give the same result, which is how ``tokenizers`` represents it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -105,35 +105,14 @@ def build_sentencepiece_bpe(table: VocabTable, scores: Sequence[float], *, add_p
         TokenizerError: an inconsistent table, or missing byte tokens.
     """
     ids = table.token_to_id()
-    too_long = next((token for token in table.tokens if len(token) > _MAX_PIECE_CHARACTERS), None)
-    if too_long is not None:
-        raise TokenizerError(
-            "has a piece that is too long",
-            where=table.source,
-            found=f"{len(too_long):,} characters",
-            expected=f"at most {_MAX_PIECE_CHARACTERS}",
-        )
+    unmerged = table.special_ids | table.added_ids | {i for i, token in enumerate(table.tokens) if is_byte_token(token)}
+    merges = score_merges(table.tokens, scores, unmerged, table.source)
     if sum(map(is_byte_token, table.tokens)) < 256:
         raise TokenizerError("lacks tokens for the 256 bytes", where=table.source, expected="<0x00> to <0xFF>")
-    unmerged = table.special_ids | table.added_ids | {i for i, token in enumerate(table.tokens) if is_byte_token(token)}
-    splits = (
-        (-scores[i], i, token[:n], token[n:])
-        for i, token in enumerate(table.tokens)
-        if i not in unmerged
-        for n in range(1, len(token))
-        if token[:n] in ids and token[n:] in ids
-    )
-    limit = _MIN_MERGES + _MERGES_PER_PIECE * len(ids)
-    merges = list(islice(splits, limit + 1))
-    if len(merges) > limit:
-        raise TokenizerError(
-            "has pieces that can be split in too many ways", where=table.source, expected=f"at most {limit:,} splits"
-        )
-    merges.sort(key=lambda merge: (merge[0], merge[1], ids[merge[2]], ids[merge[3]]))
     inner = Inner(
         models.BPE(
             vocab=ids,
-            merges=[(a, b) for _, _, a, b in merges],
+            merges=merges,
             byte_fallback=True,
             fuse_unk=True,
             unk_token=None if table.unk_id is None else table.tokens[table.unk_id],
@@ -144,6 +123,46 @@ def build_sentencepiece_bpe(table: VocabTable, scores: Sequence[float], *, add_p
     steps = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     inner.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if add_prefix_space else steps)
     return _add_special_tokens(inner, table, ids)
+
+
+def score_merges(
+    tokens: Sequence[str], scores: Sequence[float], unmerged: Container[int], source: object
+) -> list[tuple[str, str]]:
+    """Build the merges of SentencePiece BPE from the scores of its pieces.
+
+    Args:
+        tokens: pieces, by id.
+        scores: of each piece.
+        unmerged: ids of pieces that are not the result of a merge.
+        source: the file, for error messages.
+
+    Raises:
+        TokenizerError: a piece that is too long, or too many ways to split pieces.
+    """
+    ids = {token: i for i, token in enumerate(tokens)}
+    too_long = next((token for token in tokens if len(token) > _MAX_PIECE_CHARACTERS), None)
+    if too_long is not None:
+        raise TokenizerError(
+            "has a piece that is too long",
+            where=source,
+            found=f"{len(too_long):,} characters",
+            expected=f"at most {_MAX_PIECE_CHARACTERS}",
+        )
+    splits = (
+        (-scores[i], i, token[:n], token[n:])
+        for i, token in enumerate(tokens)
+        if i not in unmerged
+        for n in range(1, len(token))
+        if token[:n] in ids and token[n:] in ids
+    )
+    limit = _MIN_MERGES + _MERGES_PER_PIECE * len(ids)
+    merges = list(islice(splits, limit + 1))
+    if len(merges) > limit:
+        raise TokenizerError(
+            "has pieces that can be split in too many ways", where=source, expected=f"at most {limit:,} splits"
+        )
+    merges.sort(key=lambda merge: (merge[0], merge[1], ids[merge[2]], ids[merge[3]]))
+    return [(a, b) for _, _, a, b in merges]
 
 
 def build_char_level(tokens: Sequence[str], *, source: object = None) -> Tokenizer:
@@ -171,9 +190,18 @@ def _add_special_tokens(inner: Inner, table: VocabTable, ids: Mapping[str, int])
     extra_config = dict(table.extra_config)
     if table.bos_id is not None:
         bos = table.tokens[table.bos_id]
-        inner.post_processor = TemplateProcessing(
-            single=[bos, "$A"], pair=[bos, "$A", bos, "$B"], special_tokens=[(bos, table.bos_id)]
-        )
+        inner.post_processor = prepend_token(bos, table.bos_id)
         extra_config["bos_token"] = bos
     unk = None if table.unk_id is None else table.tokens[table.unk_id]
     return Tokenizer(inner, eot=table.tokens[table.eot_id], unk=unk, extra_config=extra_config)
+
+
+def prepend_token(token: str, i: int | None) -> TemplateProcessing:
+    """Build the post-processor with which transformers puts a token in front of every text.
+
+    Args:
+        token: such as ``<s>``.
+        i: its id.
+    """
+    assert i is not None, "it is in the vocabulary"
+    return TemplateProcessing(single=[token, "$A"], pair=[token, "$A", token, "$B"], special_tokens=[(token, i)])

@@ -1,31 +1,52 @@
 """Import published tokenizers: GPT-1, GPT-2, tiktoken, SentencePiece, llama2.c, llm.c, Hugging Face."""
 
 import base64
+import codecs
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer as Inner
-from tokenizers import decoders, models, normalizers, pre_tokenizers
+from tokenizers import models
 
 from firstlight import progress
 from firstlight.errors import TokenizerError
 from firstlight.tokenizer import binary_formats
+from firstlight.tokenizer.added_tokens import NewToken, add_tokens
 from firstlight.tokenizer.bpe import byte_level_bpe
-from firstlight.tokenizer.load import read_tokenizer_json, resolve_special_tokens
+from firstlight.tokenizer.from_vocab import prepend_token
+from firstlight.tokenizer.hf_files import TOKENIZER_CONFIG, HFFiles, read_hf_files
+from firstlight.tokenizer.load import EOT_TOKENS, read_tokenizer_json, resolve_special_tokens
 from firstlight.tokenizer.merges import recover_merge
+from firstlight.tokenizer.slow_files import (
+    MERGES,
+    SENTENCEPIECE,
+    build_sentencepiece,
+    build_slow,
+    byte_level,
+    is_slow,
+    read_merges,
+    read_vocab,
+    word_end_bpe,
+)
 from firstlight.tokenizer.tokenizer import END_OF_TEXT, Tokenizer
 from firstlight.tokenizer.tokenizer_json import bytes_to_token, prepended_token
 from firstlight.tokenizer.untrusted import check_ids, is_library_error
 
 _MAX_TOKEN_CHARACTERS = 1 << 14  # recovering the merges of a token takes time in proportion to the square of its length
-# What a .tiktoken file does not contain, by the prefix of its name: split pattern, and id of end-of-text.
-_TIKTOKEN_ENCODINGS = {
-    "cl100k": ("llama3", 100_257),
-    "o200k": ("gpt4o", 199_999),
-    "r50k": ("gpt2", 50_256),
-    "p50k": ("gpt2", 50_256),
-    "gpt2": ("gpt2", 50_256),
+_FILL_IN = ("<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>")
+# What a .tiktoken file does not contain, by the prefix of its name: split pattern, and special tokens.
+_TIKTOKEN_ENCODINGS: dict[str, tuple[str, dict[str, int]]] = {
+    "cl100k": (
+        "llama3",
+        {END_OF_TEXT: 100_257, **{t: 100_258 + i for i, t in enumerate(_FILL_IN)}, "<|endofprompt|>": 100_276},
+    ),
+    "o200k": ("gpt4o", {END_OF_TEXT: 199_999, "<|endofprompt|>": 200_018}),
+    "r50k": ("gpt2", {END_OF_TEXT: 50_256}),
+    "p50k": ("gpt2", {END_OF_TEXT: 50_256}),
+    "gpt2": ("gpt2", {END_OF_TEXT: 50_256}),
 }
 
 
@@ -41,21 +62,61 @@ def import_tokenizer(source: str | Path) -> Tokenizer:
     path = Path(source)
     try:
         imported = _import_other_formats(path)
+        if imported is not None:
+            return imported
+        inner, file, files = _read_hf(path)
     except TokenizerError:
         raise
     except BaseException as error:  # the tokenizers library raises plain Exception, and panics
         if not is_library_error(error):
             raise
         raise TokenizerError(f"cannot be read: {error}", where=path) from error
-    if imported is not None:
-        return imported
-    inner, file = read_tokenizer_json(path)
     check_ids(inner.get_vocab(with_added_tokens=True), file)  # the library writes every id up to the highest
     processor = json.loads(inner.to_str()).get("post_processor")
     if _adds_tokens(processor) and prepended_token(processor) is None:
         inner.post_processor = None
         progress.notice(f"{file} adds special tokens around each text: dropped, since texts are encoded without them")
-    return resolve_special_tokens(inner, file, add_eot=True)
+    return resolve_special_tokens(inner, file, files, add_eot=True)
+
+
+def _has_ranks(path: Path) -> bool:
+    """Whether a file starts with a line of tiktoken: base64 and a rank."""
+    with path.open("rb") as file:
+        return re.match(rb"[A-Za-z0-9+/]+=* [0-9]+\s", file.read(1 << 10)) is not None
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a model directory has the files of a tokenizer."""
+    return (folder / "tokenizer.json").is_file() or is_slow(folder)
+
+
+def _read_hf(path: Path) -> tuple[Inner, Path, HFFiles]:
+    """Read a tokenizer.json, or the tokenizer of a folder without it; also return its file, and those next to it."""
+    has_json = path.is_dir() and any((path / name / "tokenizer.json").is_file() for name in ("", "tokenizer"))
+    is_model = path.suffix == ".model" and path.is_file()
+    if has_json or not (is_model or is_slow(path)):
+        inner, file = read_tokenizer_json(path)
+        return inner, file, read_hf_files(file.parent)
+    folder = path.parent if is_model else path
+    files = read_hf_files(folder)
+    ranks = path if is_model else folder / SENTENCEPIECE
+    if ranks.is_file() and _has_ranks(ranks) and (is_model or not (folder / MERGES).is_file()):
+        inner, named = read_ranks(ranks, files), dict[str, str]()
+    else:
+        inner, named = build_sentencepiece(path, files) if is_model else build_slow(path, files)
+    files = files.with_defaults(named)
+    if "eos_token" not in files.special:  # a vocabulary alone does not say which tokens are special
+        inner.add_special_tokens([t for t in EOT_TOKENS if inner.token_to_id(t) is not None][:1])
+    inner = add_tokens(inner, [token for token in files.added if token.id is not None], where=folder)
+    bos = files.special.get("bos_token")
+    # A model file on its own does not say; those of LLaMA begin every text so.
+    is_alone = is_model and not files.config and not files.model
+    if files.flag("add_bos_token", default=is_alone) and bos is not None:
+        inner = add_tokens(inner, [NewToken(bos)], where=folder)
+        inner.post_processor = prepend_token(bos, inner.token_to_id(bos))
+    if files.flag("add_eos_token", default=False):
+        progress.notice(f"{folder}: add_eos_token is dropped, since texts are encoded without an end")
+    return inner, path, files
 
 
 def read_tiktoken(path: Path) -> Inner:
@@ -71,26 +132,49 @@ def read_tiktoken(path: Path) -> Inner:
             where=path,
             expected=f"a name that starts with {', '.join(_TIKTOKEN_ENCODINGS)}",
         )
-    pattern, eot_id = encoding
+    pattern, special = encoding
     ranks = _read_ranks(path)
-    if eot_id in ranks.values():
-        raise TokenizerError("uses the id of end-of-text for another token", where=path, found=f"rank {eot_id}")
+    used = next((i for i in special.values() if i in ranks.values()), None)
+    if used is not None:
+        raise TokenizerError("uses the id of a special token for another one", where=path, found=f"rank {used}")
+    return _rank_bpe(ranks, pattern, special, path)
+
+
+def read_ranks(path: Path, files: HFFiles) -> Inner:
+    """Read a tokenizer.model in tiktoken's form, as that of Llama 3, whose pattern transformers takes for all of them.
+
+    Raises:
+        TokenizerError: a damaged line, or no list of its special tokens, which the file does not contain.
+    """
+    ranks = _read_ranks(path)
+    special = {token.content: token.id for token in files.added if token.id is not None and token.special}
+    if not special:
+        raise TokenizerError(
+            "is a file of tiktoken, which does not contain its special tokens",
+            where=path,
+            expected=f"added_tokens_decoder in {TOKENIZER_CONFIG}",
+            fix="Use a folder with tokenizer.json.",
+        )
+    return _rank_bpe(ranks, "llama3", {}, path)
+
+
+def _rank_bpe(ranks: dict[bytes, int], pattern: str, special: Mapping[str, int], path: Path) -> Inner:
     merges = []
     for token, rank in sorted(ranks.items(), key=lambda item: item[1]):
         pair = recover_merge(token, rank, ranks)
         if pair is not None:
             merges.append((bytes_to_token(pair[0]), bytes_to_token(pair[1])))
-    vocab = {bytes_to_token(token): rank for token, rank in ranks.items()} | {END_OF_TEXT: eot_id}
+    vocab = {bytes_to_token(token): rank for token, rank in ranks.items()} | dict(special)
     check_ids(vocab, path)
     # tiktoken ignores the merges of a word that is a token.
     inner = byte_level_bpe(models.BPE(vocab=vocab, merges=merges, ignore_merges=True), pattern)
-    inner.add_special_tokens([END_OF_TEXT])
+    inner.add_special_tokens(list(special))
     return inner
 
 
 def _read_ranks(path: Path) -> dict[bytes, int]:
     ranks: dict[bytes, int] = {}
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+    for number, line in enumerate(path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n"), start=1):
         if not line.strip():
             continue
         token, _, rank = line.partition(b" ")
@@ -118,18 +202,15 @@ def _import_other_formats(path: Path) -> Tokenizer | None:
     """Import a format other than tokenizer.json; None if it is none of them."""
     if (path / "encoder_bpe_40000.json").is_file():
         return _import_gpt1(path)
-    for vocab_name, merges_name in (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt")):
-        vocab, merges = path / vocab_name, path / merges_name
-        if vocab.is_file() and merges.is_file() and not (path / "tokenizer.json").is_file():
-            return _import_gpt2(vocab, merges)
-    if path.is_dir() and not any((path / name / "tokenizer.json").is_file() for name in ("", "tokenizer")):
-        path = path / "tokenizer.model"
-    if path.suffix not in (".tiktoken", ".model", ".bin") or not path.is_file():
+    vocab, merges = path / "encoder.json", path / "vocab.bpe"
+    if vocab.is_file() and merges.is_file() and not (path / "tokenizer.json").is_file():
+        inner = byte_level(read_vocab(vocab), read_merges(merges))
+        inner.add_special_tokens([END_OF_TEXT])
+        return Tokenizer(inner, eot=END_OF_TEXT, unk=None)
+    if path.suffix not in (".tiktoken", ".bin") or not path.is_file():
         return None
     if path.suffix == ".tiktoken":
         return Tokenizer(read_tiktoken(path), eot=END_OF_TEXT, unk=None)
-    if path.suffix == ".model":
-        return binary_formats.read_sentencepiece(path)
     with path.open("rb") as file:
         is_llmc = int.from_bytes(file.read(4), "little") == binary_formats.LLMC_MAGIC
     return binary_formats.read_llmc(path) if is_llmc else binary_formats.read_llama2c(path)
@@ -144,32 +225,9 @@ def _adds_tokens(processor: dict[str, Any] | None) -> bool:
     return str(processor["type"]) != "ByteLevel"
 
 
-def _read_merges(path: Path) -> list[tuple[str, str]]:
-    # str.splitlines would also split at other characters than LF, which a merge may contain.
-    lines = path.read_text(encoding="utf-8").replace("\r\n", "\n").split("\n")
-    pairs = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
-    return [(a, b) for a, b in pairs]
-
-
-def _import_gpt2(vocab: Path, merges: Path) -> Tokenizer:
-    inner = Inner(models.BPE(vocab=json.loads(vocab.read_text(encoding="utf-8")), merges=_read_merges(merges)))
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    inner.decoder = decoders.ByteLevel()
-    inner.add_special_tokens([END_OF_TEXT])
-    return Tokenizer(inner, eot=END_OF_TEXT, unk=None)
-
-
 def _import_gpt1(folder: Path) -> Tokenizer:
-    """GPT-1: lower case, no accents, punctuation split off, ``</w>`` at the end of a word, no end-of-text token."""
-    vocab = json.loads((folder / "encoder_bpe_40000.json").read_text(encoding="utf-8"))
-    merges, unk = _read_merges(folder / "vocab_40000.bpe"), "<unk>"
-    inner = Inner(models.BPE(vocab=vocab, merges=merges, end_of_word_suffix="</w>", unk_token=unk))
-    inner.normalizer = normalizers.BertNormalizer(
-        clean_text=True, handle_chinese_chars=True, strip_accents=True, lowercase=True
-    )
-    inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    inner.decoder = decoders.BPEDecoder(suffix="</w>")
-    inner.add_special_tokens([unk])
+    """GPT-1 as OpenAI published it, which has no end-of-text token."""
+    inner = word_end_bpe(read_vocab(folder / "encoder_bpe_40000.json"), read_merges(folder / "vocab_40000.bpe"))
     inner.add_special_tokens([END_OF_TEXT])
     progress.notice(f"GPT-1 has no end-of-text token: added {END_OF_TEXT} as id {inner.token_to_id(END_OF_TEXT)}")
-    return Tokenizer(inner, eot=END_OF_TEXT, unk=unk)
+    return Tokenizer(inner, eot=END_OF_TEXT, unk="<unk>")

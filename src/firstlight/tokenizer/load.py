@@ -1,22 +1,24 @@
 """Load the tokenizer or codec of a run, a checkpoint or a Hugging Face directory."""
 
+import codecs
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer as Inner
 
 from firstlight import progress
-from firstlight.errors import TokenizerError
-from firstlight.files import read_json_object
-from firstlight.files.limits import read_bounded
+from firstlight.errors import TokenizerError, quote_argument
+from firstlight.tokenizer.added_tokens import FLAGS, NewToken, add_tokens
 from firstlight.tokenizer.codec import Codec, load_codec, save_codec
+from firstlight.tokenizer.hf_files import HFFiles, read_hf_files
 from firstlight.tokenizer.tokenizer import END_OF_TEXT, Tokenizer
 from firstlight.tokenizer.untrusted import check_file, check_ids, check_loaded, library_errors
 
-_EOT_TOKENS = (END_OF_TEXT, "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>", "[SEP]")
+EOT_TOKENS = (END_OF_TEXT, "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>", "[SEP]")
 _UNK_TOKENS = ("<unk>", "[UNK]")
-_EXTRA_KEYS = ("bos_token", "pad_token", "chat_template")
+_KEPT_KEYS = ("padding_side", "truncation_side", "clean_up_tokenization_spaces")
 _IMPORT = "Convert it to tokenizer.json: firstlight tokenizer import"
 
 
@@ -27,7 +29,7 @@ def load(path: str | Path) -> Tokenizer:
         TokenizerError: a missing or damaged file, or no end-of-text token.
     """
     inner, file = read_tokenizer_json(Path(path))
-    return resolve_special_tokens(inner, file)
+    return resolve_special_tokens(inner, file, read_hf_files(file.parent))
 
 
 def load_vocab(folder: Path) -> Tokenizer | Codec:
@@ -58,69 +60,97 @@ def read_tokenizer_json(path: Path) -> tuple[Inner, Path]:
             where=path,
             expected="tokenizer.json",
             found="SentencePiece's tokenizer.model" if is_sentencepiece else None,
-            fix=_IMPORT if is_sentencepiece else "Train one: firstlight tokenizer train",
+            fix=f"{_IMPORT} {quote_argument(path)} --out NEW"
+            if is_sentencepiece
+            else "Train one: firstlight tokenizer train CORPUS --out NEW",
         )
     check_file(file)
     with library_errors("is not a readable tokenizer.json", file):
-        inner = Inner.from_file(str(file))
+        # Some editors write a byte order mark, which the library does not accept.
+        data = file.read_bytes()
+        has_bom = data.startswith(codecs.BOM_UTF8)
+        inner = Inner.from_str(data.decode("utf-8-sig")) if has_bom else Inner.from_file(str(file))
+    vocab = inner.get_vocab(with_added_tokens=True)
+    if len(set(vocab.values())) < len(vocab):
+        inner = _with_ids_of_file(file, json.loads(data.decode("utf-8-sig")))
     check_loaded(inner, file)
     return inner, file
 
 
-def resolve_special_tokens(inner: Inner, file: Path, *, add_eot: bool = False) -> Tokenizer:
-    """Find a tokenizer's end-of-text and unknown tokens; ``add_eot`` adds an end-of-text token if there is none."""
-    config = _read_config(file.parent)
+def _with_ids_of_file(file: Path, table: dict[str, Any]) -> Inner:
+    """Read a tokenizer.json whose added tokens the library gives the ids of others, since there are unused ids."""
+    listed = table["added_tokens"]
+    with library_errors("is not a readable tokenizer.json", file):
+        inner = Inner.from_str(json.dumps({**table, "added_tokens": []}))
+    tokens = [NewToken(t["content"], t["id"], **{key: t[key] for key in FLAGS}) for t in listed]
+    progress.notice(f"{file}: added tokens have the ids that it lists; transformers gives some of them those of others")
+    return add_tokens(inner, tokens, where=file)
 
-    def configured(key: str) -> list[str]:
-        value = config.get(key)
-        value = value.get("content") if isinstance(value, dict) else value
-        return [value] if isinstance(value, str) else []
 
+def resolve_special_tokens(inner: Inner, file: Path, files: HFFiles, *, add_eot: bool = False) -> Tokenizer:
+    """Add the tokens that a folder's files name, and find the end-of-text and unknown tokens among them.
+
+    Args:
+        inner: the tokenizer.
+        file: that it was read from.
+        files: what the files next to it say.
+        add_eot: add an end-of-text token if there is none.
+
+    Raises:
+        TokenizerError: an added token with an id that it cannot have, or no end-of-text token.
+    """
+    inner = _add_named(inner, file, files)
     vocab = inner.get_vocab(with_added_tokens=True)
     check_ids(vocab, file)
-    eot = next((t for t in [*configured("eos_token"), *_EOT_TOKENS] if t in vocab), None)
-    unk = next((t for t in [*configured("unk_token"), *_UNK_TOKENS] if t in vocab), None)
+    configured = [files.special.get("eos_token"), *_tokens_of(files.model.get("eos_token_id"), inner)]
+    eot = next((t for t in [*configured, *EOT_TOKENS] if t in vocab), None)
+    unk = next((t for t in [files.special.get("unk_token"), *_UNK_TOKENS] if t in vocab), None)
     if eot is None:
         if not add_eot:
             raise TokenizerError(
                 "has no end-of-text token",
                 where=file,
-                expected=f"one of {', '.join(_EOT_TOKENS)}",
-                fix="Name one as eos_token in tokenizer_config.json, or import it: firstlight tokenizer import",
+                expected=f"one of {', '.join(EOT_TOKENS)}",
+                fix="Name one as eos_token in tokenizer_config.json, or import it: "
+                f"firstlight tokenizer import {quote_argument(file)} --out NEW",
             )
-        inner, eot = _add_eot(inner), END_OF_TEXT
+        inner, eot = add_tokens(inner, [NewToken(END_OF_TEXT)], where=file), END_OF_TEXT
         progress.notice(f"{file} has no end-of-text token: added {eot} as id {inner.token_to_id(eot)}")
-    extra_config = {
-        key: value for key in _EXTRA_KEYS for value in configured(key) if key == "chat_template" or value in vocab
+    return Tokenizer(inner, eot=eot, unk=unk, extra_config=_extra_config(files, vocab))
+
+
+def _tokens_of(ids: Any, inner: Inner) -> list[str | None]:
+    """Look up the tokens of an id, or of several."""
+    numbers = [i for i in (ids if isinstance(ids, list) else [ids]) if type(i) is int and 0 <= i < 1 << 31]
+    return [inner.id_to_token(i) for i in numbers]
+
+
+def _add_named(inner: Inner, file: Path, files: HFFiles) -> Inner:
+    """Add the tokens that the files name and the tokenizer lacks."""
+    known = {token.content for token in inner.get_added_tokens_decoder().values()}
+    ids, size = inner.get_vocab(with_added_tokens=True), files.model.get("vocab_size")
+    missing = [token for token in files.added if token.content not in known]
+    if isinstance(size, int) and max(ids.values(), default=-1) >= size - 1:
+        # transformers adds them all the same, with ids that the model does not have.
+        without = [token.content for token in missing if token.id is None and token.content not in ids]
+        missing = [token for token in missing if token.content not in without]
+        if without:
+            progress.notice(f"{file.parent}: the model has no embedding for {', '.join(without)}: left out")
+    return add_tokens(inner, missing, where=file) if missing else inner
+
+
+def _extra_config(files: HFFiles, vocab: Mapping[str, int]) -> dict[str, Any]:
+    """Collect the keys of tokenizer_config.json to keep."""
+    own = ("eos_token", "unk_token")
+    named = {key: token for key, token in files.special.items() if key not in own and token in vocab}
+    extra_special = [token for token in files.extra_special if token in vocab]
+    is_llama = files.class_name == "LlamaTokenizer" and files.config.get("tokenizer_class") is not None
+    side = {"padding_side": "left"} if is_llama else {}  # as its class has it
+    return {
+        **({"bos_token": None} if files.config else {}),
+        **side,
+        **named,
+        **({"additional_special_tokens": extra_special} if extra_special else {}),
+        **({} if files.chat_template is None else {"chat_template": files.chat_template}),
+        **{key: files.config[key] for key in _KEPT_KEYS if isinstance(files.config.get(key), str | bool)},
     }
-    return Tokenizer(inner, eot=eot, unk=unk, extra_config=extra_config)
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    """Read tokenizer_config.json and chat_template.jinja, each where it exists."""
-    path, template = folder / "tokenizer_config.json", folder / "chat_template.jinja"
-    table: Any = {}
-    if path.is_file():
-        table = read_json_object(path, TokenizerError)
-    return {**table, **({"chat_template": _read_template(template)} if template.is_file() else {})}
-
-
-def _read_template(path: Path) -> str:
-    data = read_bounded(path, error=TokenizerError)
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise TokenizerError(
-            f"is not UTF-8: {error.reason} at byte {error.start:,}", where=path, fix="Save it as UTF-8, or remove it."
-        ) from error
-
-
-def _add_eot(inner: Inner) -> Inner:
-    """Add end-of-text after the highest id; the library would use the number of tokens, which may be taken."""
-    table = json.loads(inner.to_str())
-    next_id = max(inner.get_vocab(with_added_tokens=True).values()) + 1
-    if isinstance(table["model"]["vocab"], dict):
-        table["model"]["vocab"][END_OF_TEXT] = next_id
-        inner = Inner.from_str(json.dumps(table))
-    inner.add_special_tokens([END_OF_TEXT])
-    return inner

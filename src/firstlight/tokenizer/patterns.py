@@ -31,6 +31,9 @@ CHAR_PATTERN = r"[\s\S]"
 # The decoder of kind "word" removes these spaces: Han characters, and punctuation after them, have none.
 HAN_SPACE_PATTERN = r"^ (?=[\p{Han}，。！？；：、”’」』）》])"
 
+# SentencePiece's remove_extra_whitespaces: only spaces count, but at the end also the mark that stands for one.
+EDGE_SPACES, SPACE_RUN = r"\A +|[ ▁]+\z", r" {2,}"
+
 # Patterns of published tokenizers that take linear time, or quadratic time on long runs of white space: a
 # tokenizer.json with others is tried out first (``untrusted``).
 KNOWN_PATTERNS: tuple[str, ...] = (
@@ -38,12 +41,13 @@ KNOWN_PATTERNS: tuple[str, ...] = (
     PATTERNS["gpt4o"].replace(_CONTRACTION_SUFFIX, f"{_CONTRACTIONS}?"),  # as in the tokenizer.json of gpt-oss
     CHAR_PATTERN,
     HAN_SPACE_PATTERN,
+    EDGE_SPACES,
+    SPACE_RUN,
     r"\p{Han}",
     r"\p{N}",
     r"\p{N}{1,3}",
     r"[0-9][0-9][0-9]",
     r"\s+",
-    r" {2,}",
     r"[\r\n]",
     r"\s?\p{L}+",
     r"\s?\p{P}+",

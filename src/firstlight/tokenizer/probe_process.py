@@ -70,7 +70,7 @@ def main(path: str) -> int:
     """Encode the probes; return the exit status."""
     import tokenizers
 
-    text = Path(path).read_text(encoding="utf-8")
+    text = Path(path).read_text(encoding="utf-8-sig")
     _limit(_LOAD_SECONDS, _MEMORY + 40 * len(text))
     table = json.loads(text)
     parts = [table.get(key) for key in ("normalizer", "pre_tokenizer", "post_processor", "decoder")]

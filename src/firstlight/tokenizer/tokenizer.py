@@ -19,6 +19,7 @@ from firstlight import progress
 from firstlight.errors import TokenizerError
 from firstlight.files import write_atomic
 from firstlight.tokenizer import tokenizer_json
+from firstlight.tokenizer.added_tokens import NewToken, add_tokens
 from firstlight.tokenizer.fast_encoder import EncodedBatch, FastEncoder
 from firstlight.tokenizer.merges import BpeComponents, bpe_components
 from firstlight.tokenizer.split_points import SplitPointFinder
@@ -83,6 +84,23 @@ class Tokenizer:
         """
         name = tokenizer_json.prepended_token(self._json.get("post_processor"))
         return None if name is None else self.token_to_id(name)
+
+    @cached_property
+    def template_start_id(self) -> int | None:
+        """The id of the token that transformers puts before a text, whatever it puts after it; or None."""
+        name = tokenizer_json.template_start(self._json.get("post_processor"))
+        return None if name is None else self.token_to_id(name)
+
+    @property
+    def start_id(self) -> int:
+        """The id that precedes the first token of a text: beginning-of-text, else end-of-text of the text before."""
+        return self.eot_id if self.bos_id is None else self.bos_id
+
+    @property
+    def named_bos_id(self) -> int | None:
+        """The id of the beginning-of-text token that tokenizer_config.json names, prepended or not; or None."""
+        name = self._extra_config.get("bos_token")
+        return self.bos_id if name is None else self.token_to_id(str(name))
 
     @property
     def definition(self) -> dict[str, Any]:
@@ -206,19 +224,22 @@ class Tokenizer:
         self,
         tokens: list[str],
         *,
+        above: int = -1,
         template: tuple[str, str, str] | None = None,
+        bos: str | None = None,
         extra_config: Mapping[str, Any] | None = None,
     ) -> "Tokenizer":
         """Create a tokenizer with further special tokens, which never match text.
 
         Args:
-            tokens: appended to the vocabulary; tokens that it already has keep their ids.
+            tokens: with ids above the highest in use; tokens that the vocabulary has keep their ids.
+            above: an id that is in use although the vocabulary has no token for it, as are all below.
             template: tokens that transformers adds before a text, between two texts, and at the end; ``encode`` here
                 never adds them.
+            bos: instead of ``template``, the token that transformers adds before a text, which becomes ``bos_id``.
             extra_config: further keys of tokenizer_config.json.
         """
-        inner = tokenizers.Tokenizer.from_str(self._inner.to_str())
-        inner.add_special_tokens(tokens)
+        inner = add_tokens(self._inner, [NewToken(token) for token in tokens], above=above)
         if template is not None:
             start, between, end = template
             inner.post_processor = tokenizers.processors.TemplateProcessing(
@@ -226,7 +247,20 @@ class Tokenizer:
                 pair=[start, "$A", between, "$B", end],
                 special_tokens=[(token, inner.token_to_id(token)) for token in dict.fromkeys(template)],
             )
+        elif bos is not None:
+            inner.post_processor = tokenizers.processors.TemplateProcessing(
+                single=[bos, "$A"], pair=[bos, "$A", "$B"], special_tokens=[(bos, inner.token_to_id(bos))]
+            )
         return Tokenizer(inner, eot=self.eot, unk=self.unk, extra_config={**self._extra_config, **(extra_config or {})})
+
+    @cached_property
+    def after_special(self) -> "Tokenizer":
+        """The tokenizer of text that follows a special token: with some, only the start of all text gets a space."""
+        definition = tokenizer_json.without_first_space(self._json)
+        if definition is None:
+            return self
+        inner = tokenizers.Tokenizer.from_str(json.dumps(definition))
+        return Tokenizer(inner, eot=self.eot, unk=self.unk, extra_config=self._extra_config)
 
     def bpe_components(self) -> BpeComponents | None:
         """Extract merges and split patterns of byte-level BPE; None for other kinds."""
@@ -234,9 +268,14 @@ class Tokenizer:
 
     @property
     def chat_template(self) -> str | None:
-        """The Jinja template that renders a conversation as one text, from tokenizer_config.json; or None."""
+        """The Jinja template that renders a conversation as one text; the default one of several; or None."""
+        return self.chat_templates.get("default")
+
+    @property
+    def chat_templates(self) -> dict[str, str]:
+        """The chat templates by name."""
         template = self._extra_config.get("chat_template")
-        return None if template is None else str(template)
+        return {} if template is None else {"default": template} if isinstance(template, str) else dict(template)
 
     def tokens(self) -> list[str]:
         """List the token of every id, as it is written in tokenizer.json; empty for an unused id."""
@@ -260,15 +299,25 @@ class Tokenizer:
             # Otherwise transformers 5 rebuilds the model family's own tokenizer class, which gives other ids for some.
             "tokenizer_class": "PreTrainedTokenizerFast",
             "bos_token": self.eot,
+            "clean_up_tokenization_spaces": False,
             **self._extra_config,
+            **self._saved_templates(),
             "eos_token": self.eot,
             **({"unk_token": self.unk} if self.unk is not None else {}),
-            "clean_up_tokenization_spaces": False,
             "add_prefix_space": bool(pre_tokenizer.get("add_prefix_space")),
             **({"model_max_length": model_max_length} if model_max_length else {}),
         }
+        config = {key: value for key, value in config.items() if value is not None}
         write_atomic(directory / "tokenizer.json", self._inner.to_str(pretty=True) + "\n")
         write_atomic(directory / "tokenizer_config.json", json.dumps(config, indent=1, ensure_ascii=False) + "\n")
+
+    def _saved_templates(self) -> dict[str, Any]:
+        """Return the chat templates as tokenizer_config.json has them: a text, or a list of names and templates."""
+        templates = self.chat_templates
+        if not templates:
+            return {}
+        listed = [{"name": name, "template": template} for name, template in templates.items()]
+        return {"chat_template": templates["default"] if list(templates) == ["default"] else listed}
 
     @cached_property
     def _token_bytes(self) -> list[bytes] | None:

@@ -1,6 +1,8 @@
 """Inspect a parsed tokenizer.json: its kind, whether it is lossless, the bytes of its tokens."""
 
+import copy
 import re
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, Literal
 
@@ -117,6 +119,14 @@ def prepended_token(processor: dict[str, Any] | None) -> str | None:
     return None
 
 
+def template_start(processor: dict[str, Any] | None) -> str | None:
+    """Find the token that a post-processor puts before a text, whatever it puts after it."""
+    for part in flatten_sequence(processor, "processors"):
+        if part["type"] == "TemplateProcessing" and "SpecialToken" in part["single"][0]:
+            return str(part["single"][0]["SpecialToken"]["id"])
+    return None
+
+
 def drop_defaults(value: Any) -> Any:
     """Drop null, false and empty values, so that a new field of the tokenizers library does not change a hash."""
     if isinstance(value, dict):
@@ -157,3 +167,18 @@ def flatten_sequence(component: dict[str, Any] | None, key: str) -> list[dict[st
     if component["type"] != "Sequence":
         return [component]
     return [part for member in component[key] for part in flatten_sequence(member, key)]
+
+
+def without_first_space(table: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the definition with which no text gets a space at its start; None where all do, or none does.
+
+    SentencePiece models in the newer form (``prepend_scheme`` first) put a space before the first word of all text, but
+    not of a segment after a special token.
+    """
+    changed: dict[str, Any] = copy.deepcopy(dict(table))
+    pre_tokenizer = changed.get("pre_tokenizer") or {}
+    parts = [pre_tokenizer, *(pre_tokenizer.get("pretokenizers") or [])]
+    first = [part for part in parts if part.get("prepend_scheme") == "first"]
+    for part in first:
+        part["prepend_scheme"] = "never"
+    return changed if first else None

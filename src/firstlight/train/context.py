@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from torch import nn
 
@@ -87,8 +87,8 @@ class TrainContext:
         peak_flops: peak FLOP/s of one process's device, or None if unknown.
         process_start: ``time.perf_counter()`` when the process started.
         target_unit: what a target is, tokens or rows of a task.
-        criterion: what selects the best checkpoint: the validation loss, or a metric of which evaluations return the
-            negative.
+        criterion: name of what selects the best checkpoint: ``loss``, or a metric, whose negative is the evaluations'
+            ``criterion``.
         before_step: called before each step with the number of completed steps, to unfreeze layers for instance.
     """
 
@@ -111,7 +111,7 @@ class TrainContext:
     peak_flops: float | None
     process_start: float
     target_unit: str = "tokens"
-    criterion: Literal["loss", "metric"] = "loss"
+    criterion: str = "loss"
     before_step: Callable[[int], None] | None = None
     loop: LoopState = field(default_factory=LoopState, init=False)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from firstlight import progress
 from firstlight.errors import MissingExtra, StorageError, TrainingError
-from firstlight.files import append_line, storage_errors
+from firstlight.files import append_line, finite_json, storage_errors
 from firstlight.files.json_lines import JsonLines
 from firstlight.files.run_layout import EVENTS, LOCK, METRICS, SAMPLES
 from firstlight.train.trackers import AUTO_TRACKERS, Tracker, load_trackers
@@ -77,7 +77,7 @@ class RunLog:
         """Add a line to metrics.jsonl; a value that is not finite is written as a string, never dropped."""
         if not self._active:
             return
-        self._append(METRICS, json.dumps({k: _json_value(v) for k, v in metrics.items()}))
+        self._append(METRICS, json.dumps(finite_json(metrics)))
         if self._trackers:
             self._start_tracking()
             scalars = {k: float(v) for k, v in metrics.items() if isinstance(v, int | float) and k != "step"}
@@ -227,12 +227,6 @@ class RunLog:
                     del trackers[name]
             if item is None:
                 return
-
-
-def _json_value(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
-    return value
 
 
 def _step_of(table: Mapping[str, Any]) -> float:

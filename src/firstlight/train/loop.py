@@ -80,7 +80,13 @@ def fit(ctx: TrainContext) -> FitResult:
 
 
 def _check_finite(ctx: TrainContext, metrics: StepMetrics | None, valid: EvaluationResult | None) -> None:
-    """Refuse to call a run finished whose last step was skipped, or whose last evaluation is not finite."""
+    """Refuse to call a run finished that trained on nothing, or whose last step or evaluation is not finite."""
+    if ctx.counters.step and not ctx.counters.tokens:
+        raise TrainingError(
+            "the run has trained on nothing, so it counts as failed: none of its batches has a target",
+            where=f"step {ctx.counters.step}",
+            fix="Look at the data.",
+        )
     step, losses = ctx.counters.step, "loss or gradient of the last step"
     # With fp16, gradients that overflow while the loss is finite are how the loss scale is found.
     is_finite = metrics is not None and math.isfinite(metrics.loss)

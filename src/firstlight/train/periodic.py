@@ -133,9 +133,8 @@ def progress_text(ctx: TrainContext, metrics: StepMetrics) -> str:
     rate = metrics.targets / metrics.seconds
     parts = [f"loss {metrics.loss:.4f}"]
     if ctx.counters.best_loss is not None:
-        is_loss = ctx.criterion == "loss"
-        best = ctx.counters.best_loss if is_loss else -ctx.counters.best_loss
-        parts.append(f"best validation {'loss' if is_loss else 'metric'} {best:.4f}")
+        best = ctx.counters.best_loss if ctx.criterion == "loss" else -ctx.counters.best_loss
+        parts.append(f"best validation {ctx.criterion} {best:.4f}")
     parts.append(f"{rate:,.0f} {ctx.target_unit}/s")
     mfu = _mfu(ctx, rate)
     if mfu is not None:

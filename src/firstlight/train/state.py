@@ -41,7 +41,7 @@ class Counters:
         spike_steps: consecutive steps whose loss is a spike.
         spike_position: first row of the first of them.
         losses: recent losses, for the bound of a spike.
-        best_loss: lowest validation loss.
+        best_loss: lowest validation loss; of a metric that selects the best checkpoint, minus its highest value.
         best_step: its step.
         last_improvement: validation loss of the last evaluation that improved by more than the convergence threshold.
         evaluations_without_gain: evaluations since then.

@@ -3,6 +3,7 @@
 from firstlight.vectors.mapping import Coverage, MappedVectors, compute_coverage, map_to_vocab, select_words
 from firstlight.vectors.readers import read_vectors
 from firstlight.vectors.settings import VectorSettings
+from firstlight.vectors.word2vec_format import OnBadBytes
 from firstlight.vectors.word_vectors import WordVectors
 from firstlight.vectors.writers import WRITERS, check_vectors_output, write_vectors
 
@@ -10,6 +11,7 @@ __all__ = [
     "WRITERS",
     "Coverage",
     "MappedVectors",
+    "OnBadBytes",
     "VectorSettings",
     "WordVectors",
     "check_vectors_output",

@@ -12,6 +12,7 @@ from firstlight import progress
 from firstlight.tokenizer.tokenizer import Tokenizer
 from firstlight.vectors.readers import read_vectors
 from firstlight.vectors.token_text import iter_merges, token_texts
+from firstlight.vectors.word2vec_format import OnBadBytes
 from firstlight.vectors.word_vectors import spellings
 
 # How a token got its vector; PIECES: the mean of its subwords.
@@ -42,7 +43,7 @@ class MappedVectors:
         return self.match_kinds <= PIECES
 
 
-def map_to_vocab(tokenizer: Tokenizer, path: Path) -> MappedVectors:
+def map_to_vocab(tokenizer: Tokenizer, path: Path, on_bad_bytes: OnBadBytes = "error") -> MappedVectors:
     """Read the vectors that a vocabulary needs, and assign one to each token.
 
     A token's text, without its word-boundary marker (leading space, ``</w>``, ``▁``), is looked up as it is and then in
@@ -53,12 +54,14 @@ def map_to_vocab(tokenizer: Tokenizer, path: Path) -> MappedVectors:
     Args:
         tokenizer: whose vocabulary to map to.
         path: the vectors.
+        on_bad_bytes: as of ``read_vectors``.
 
     Raises:
         TokenizerError: the file cannot be read.
     """
     texts = token_texts(tokenizer)
-    vectors = read_vectors(path, frozenset(word for text in texts if text for word in spellings(text)))
+    needed = frozenset(word for text in texts if text for word in spellings(text))
+    vectors = read_vectors(path, needed, on_bad_bytes=on_bad_bytes)
     V = len(texts)
     matrix = np.zeros((V, vectors.width), dtype=np.float32)
     match_kinds = np.full(V, NONE, dtype=np.uint8)
@@ -173,7 +176,13 @@ def _format_ratios(counts: dict[str, int]) -> str:
 
 
 def select_words(
-    words: Sequence[str], counts: Counter[str], path: Path, *, n_words: int, is_word: Callable[[str], bool]
+    words: Sequence[str],
+    counts: Counter[str],
+    path: Path,
+    *,
+    n_words: int,
+    is_word: Callable[[str], bool],
+    on_bad_bytes: OnBadBytes = "error",
 ) -> list[str]:
     """Select the words of a corpus that have a vector, as they are or in lower case.
 
@@ -183,8 +192,9 @@ def select_words(
         path: the vectors.
         n_words: number of words wanted; if the corpus has fewer, the first words of the vectors' own are appended.
         is_word: whether the tokenizer keeps a word in one piece.
+        on_bad_bytes: as of ``read_vectors``.
     """
-    vectors = read_vectors(path)
+    vectors = read_vectors(path, on_bad_bytes=on_bad_bytes)
     selected = [word for word in words if vectors.find(word) is not None]
     in_selected = frozenset(selected)
     missing = [word for word in words if word not in in_selected]

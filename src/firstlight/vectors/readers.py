@@ -18,7 +18,14 @@ from firstlight.errors import TokenizerError
 from firstlight.files import BoundedReader, storage_errors
 from firstlight.files.arrays import NPY_MAGIC, read_npy
 from firstlight.files.safe_pickle import PickledObject, UnsafePickleError, read_pickle, to_array
-from firstlight.vectors.word2vec_format import MAX_WIDTH, WordsAndMatrix, is_binary, read_binary, read_text
+from firstlight.vectors.word2vec_format import (
+    MAX_WIDTH,
+    OnBadBytes,
+    WordsAndMatrix,
+    is_binary,
+    read_binary,
+    read_text,
+)
 from firstlight.vectors.word_vectors import WordVectors
 
 VOCAB_SUFFIX = ".vocab"
@@ -27,15 +34,30 @@ _TENSOR_NAMES = ("vectors", "embeddings", "embedding", "weight")
 _GENSIM_MATRICES = ("vectors", "syn0")  # gensim 4 and 3, gensim 1
 _HEAD_BYTES = 4096
 _PICKLE_MAGICS = tuple(bytes((0x80, version)) for version in range(2, 6))
+_OTHER_KINDS = {
+    b"PK\x03\x04": "a zip file",
+    b"BZh": "a bzip2 file",
+    b"\xfd7zXZ\0": "an xz file",
+    b"\x28\xb5\x2f\xfd": "a zstd file",
+    b"\xff\xfe": "in UTF-16",
+    b"\xfe\xff": "in UTF-16",
+    b"\x89HDF\r\n\x1a\n": "an HDF5 file",
+    b"PAR1": "a Parquet file",
+}
+_OTHER_KINDS_FIX = "Unpack or convert it: to text in UTF-8, word2vec's .bin, .npy or .safetensors; each may be gzipped."
 _FASTTEXT_MAGIC = b"\xba\x16\x4f\x2f"
 
 
-def read_vectors(path: str | Path, keep: Container[str] | None = None) -> WordVectors:
+def read_vectors(
+    path: str | Path, keep: Container[str] | None = None, *, on_bad_bytes: OnBadBytes = "error"
+) -> WordVectors:
     """Read word vectors: GloVe or word2vec text, word2vec binary, gensim, .npy or safetensors; each also gzipped.
 
     Args:
         path: the file.
         keep: the words to read, all if None; others cost no memory.
+        on_bad_bytes: what is done about words in word2vec's formats that are not UTF-8, such as those that word2vec
+            cuts within a letter: raise, replace the bytes by U+FFFD, or leave the bytes out. They are counted.
 
     Raises:
         TokenizerError: an unreadable or damaged file; names the line or the byte.
@@ -48,7 +70,7 @@ def read_vectors(path: str | Path, keep: Container[str] | None = None) -> WordVe
     if not start:
         raise TokenizerError("is empty", where=path)
     with open_vectors(path) as file:
-        words, matrix = _read_format(file, start, keep)
+        words, matrix = _read_format(file, start, keep, on_bad_bytes)
     return _validate(words, matrix, path, keep)
 
 
@@ -71,7 +93,9 @@ def open_vectors(path: Path) -> Iterator[BoundedReader]:
         yield reader
 
 
-def _read_format(file: BoundedReader, start: bytes, keep: Container[str] | None) -> WordsAndMatrix:
+def _read_format(
+    file: BoundedReader, start: bytes, keep: Container[str] | None, on_bad_bytes: OnBadBytes
+) -> WordsAndMatrix:
     """Detect the format by the first bytes, or by the name where they are ambiguous."""
     name = file.path.name.removesuffix(".gz")
     if start.startswith(NPY_MAGIC):
@@ -83,7 +107,11 @@ def _read_format(file: BoundedReader, start: bytes, keep: Container[str] | None)
         return _read_gensim(file)
     if start.startswith(_FASTTEXT_MAGIC):
         raise TokenizerError("fastText's binary format is not supported", where=file.path, fix="Use its .vec file.")
-    return read_binary(file, keep) if is_binary(start) else read_text(file, keep)
+    other = next((kind for magic, kind in _OTHER_KINDS.items() if start.startswith(magic)), None)
+    if other is not None:
+        raise TokenizerError(f"is {other}, not a file of word vectors", where=file.path, fix=_OTHER_KINDS_FIX)
+    read = read_binary if is_binary(start, name) else read_text
+    return read(file, keep, on_bad_bytes)
 
 
 def _validate(words: list[str], matrix: np.ndarray, path: Path, keep: Container[str] | None) -> WordVectors:

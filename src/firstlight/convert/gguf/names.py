@@ -11,6 +11,10 @@ from firstlight.tokenizer import PATTERNS
 FAMILIES = {"gpt2": "gpt2", "llama": "llama", "qwen3": "modern"}
 HEAD, ROPE_FACTORS = "output.weight", "rope_freqs.weight"
 
+# Keys of the tokens that end a text, a turn and a message, without tokenizer.ggml and _token_id.
+ENDS = ("eos", "eot", "eom")
+CHAT_TEMPLATE = "tokenizer.chat_template"
+
 # Single digits, then GPT-2's pattern.
 _DIGITS = (r"\p{N}", PATTERNS["gpt2"])
 # Patterns that split text, by llama.cpp's name of the pre-tokenizer.

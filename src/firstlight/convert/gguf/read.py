@@ -13,6 +13,8 @@ from firstlight.convert.errors import wrap_errors
 from firstlight.convert.formats import Importer
 from firstlight.convert.gguf.file import MAGIC, GGUFFile
 from firstlight.convert.gguf.names import (
+    CHAT_TEMPLATE,
+    ENDS,
     FAMILIES,
     HEAD,
     NO_MERGES,
@@ -24,10 +26,36 @@ from firstlight.convert.gguf.names import (
 )
 from firstlight.convert.imported_model import ImportedModel, finite_fp32, model_config, refuse_surplus
 from firstlight.errors import CheckpointError
+from firstlight.lm import GenerationConfig
 from firstlight.model import ModelConfig, RopeScaling
 from firstlight.tokenizer import Tokenizer, VocabTable, build_byte_level_bpe, build_sentencepiece_bpe
 
 _KNOWN_EXTRA = re.compile(rf"{re.escape(ROPE_FACTORS)}|blk\.\d+\.attn_rot_embd")  # tables that are computed here
+# Keys that change the computation of other architectures, and their value where they change nothing.
+_SUPPORTED: dict[str, Any] = {
+    "attention.causal": True,
+    "attention.sliding_window": 0,
+    "attention.clamp_kqv": 0,
+    "attention.max_alibi_bias": 0,
+    "attention.scale": 0,
+    "attn_logit_softcapping": 0,
+    "final_logit_softcapping": 0,
+    "embedding_scale": 0,
+    "residual_scale": 0,
+    "logit_scale": 0,
+    "expert_count": 0,
+    "use_parallel_residual": False,
+    "rope.scale_linear": 1,
+    "rope.scaling.attn_factor": 1,
+}
+# Keys of special tokens in transformers by llama.cpp's, whose spelling this is.
+_TOKEN_KEYS = {
+    "bos": "bos_token",
+    "padding": "pad_token",
+    "seperator": "sep_token",
+    "mask": "mask_token",
+    "cls": "cls_token",
+}
 _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED = 2, 3, 4, 5  # types of tokens
 
 
@@ -52,7 +80,25 @@ def read(path: Path) -> ImportedModel:
     refuse_surplus((name for name in weights.surplus if not _KNOWN_EXTRA.fullmatch(name)), path)
     tokenizer = _tokenizer(file) if "tokenizer.ggml.tokens" in file.metadata else None
     name = file.metadata.get("general.name")
-    return ImportedModel("GGUF", config, weights, tokenizer, {"imported from": f"GGUF {name or path.name}"})
+    generation = _generation(file, config.vocab_size or 0)
+    return ImportedModel("GGUF", config, weights, tokenizer, {"imported from": f"GGUF {name or path.name}"}, generation)
+
+
+def _generation(file: GGUFFile, vocab_size: int) -> GenerationConfig:
+    """Read the tokens that begin and end a text: llama.cpp stops at each of end of text, of turn and of message."""
+    ids = {name: file.metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", *ENDS)}
+    known = {name: i for name, i in ids.items() if isinstance(i, int) and 0 <= i < vocab_size}
+    return GenerationConfig.of_ids(bos=known.get("bos"), eos=[known[name] for name in ENDS if name in known])
+
+
+def _chat_templates(file: GGUFFile) -> dict[str, str]:
+    """Read the chat templates: the default one, and others by name."""
+    templates = {
+        key.removeprefix(CHAT_TEMPLATE).removeprefix(".") or "default": value
+        for key, value in file.metadata.items()
+        if (key == CHAT_TEMPLATE or key.startswith(f"{CHAT_TEMPLATE}.")) and isinstance(value, str)
+    }
+    return dict(sorted(templates.items(), key=lambda item: item[0] != "default"))
 
 
 class _Weights(Mapping[str, Tensor]):
@@ -110,6 +156,11 @@ def _config(file: GGUFFile) -> ModelConfig:
             raise CheckpointError("missing key", where=path, expected=f"{architecture}.{key}")
         return value
 
+    for key, value in _SUPPORTED.items():
+        if get(key, value) != value:
+            raise CheckpointError(
+                "unsupported feature", where=f"{path}: {architecture}.{key}", found=get(key), expected=value
+            )
     biased = next((n for n in file.tensors if n.endswith(("attn_q.bias", "attn_k.bias")) and family != "gpt2"), None)
     if biased is not None:
         raise CheckpointError("has biases, which its family does not have", where=path, found=biased)
@@ -133,9 +184,17 @@ def _config(file: GGUFFile) -> ModelConfig:
     }
     if family == "gpt2":
         return model_config(path, **sizes, norm_eps=get("attention.layer_norm_epsilon"))
-    key_length = values.get(f"{architecture}.attention.key_length") or values.get(
-        f"{architecture}.rope.dimension_count"
-    )
+    rotated = values.get(f"{architecture}.rope.dimension_count")
+    key_length = values.get(f"{architecture}.attention.key_length") or rotated
+    value_length = values.get(f"{architecture}.attention.value_length")
+    if key_length and any(length not in (None, key_length) for length in (rotated, value_length)):
+        raise CheckpointError(
+            "unsupported widths of a head",
+            where=f"{path}: {architecture}",
+            found=f"attention.key_length {key_length}, attention.value_length {value_length}, "
+            f"rope.dimension_count {rotated}",
+            expected="the same width",
+        )
     return model_config(
         path,
         **sizes,
@@ -185,7 +244,14 @@ def _tokenizer(file: GGUFFile) -> Tokenizer:
     if eot is None:
         raise CheckpointError("no end-of-text token", where=path, expected="tokenizer.ggml.eos_token_id")
     add_bos = get("tokenizer.ggml.add_bos_token", model == "llama" or get("tokenizer.ggml.pre") == "llama-bpe")
-    template, pad = get("tokenizer.chat_template"), get("tokenizer.ggml.padding_token_id")
+    templates, named = (
+        _chat_templates(file),
+        {
+            key: tokens[i]
+            for key in _TOKEN_KEYS
+            if isinstance(i := get(f"tokenizer.ggml.{key}_token_id"), int) and 0 <= i < len(tokens)
+        },
+    )
     special = [int(i) for i in np.flatnonzero((types == _CONTROL) | (types == _UNUSED))]
     table = VocabTable(
         tokens,
@@ -195,8 +261,9 @@ def _tokenizer(file: GGUFFile) -> Tokenizer:
         bos_id=get("tokenizer.ggml.bos_token_id") if add_bos else None,
         unk_id=next((int(i) for i in np.flatnonzero(types == _UNKNOWN)), None),
         extra_config={
-            **({"chat_template": template} if isinstance(template, str) else {}),
-            **({"pad_token": tokens[pad]} if isinstance(pad, int) and 0 <= pad < len(tokens) else {}),
+            "bos_token": None,
+            **{_TOKEN_KEYS[key]: token for key, token in named.items()},
+            **({"chat_template": templates} if templates else {}),
         },
         source=path,
     )

@@ -7,8 +7,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from firstlight import progress
 from firstlight.convert.formats import Exporter
 from firstlight.convert.gguf.names import (
+    CHAT_TEMPLATE,
+    ENDS,
     FAMILIES,
     NO_MERGES,
     PRE_TOKENIZERS,
@@ -44,7 +47,7 @@ def write(lm: LM, path: Path, dtype: str | None = None) -> dict[str, Path]:
     architecture, config = _architecture(lm), lm.config
     tokenizer = _supported_tokenizer(lm)
     file = gguf.GGUFWriter(path, architecture)
-    for key, value in (_model_metadata(config, architecture) | _tokenizer_metadata(tokenizer, config)).items():
+    for key, value in (_model_metadata(config, architecture) | _tokenizer_metadata(lm, tokenizer)).items():
         _add(file, key, value)
     file.add_file_type(_FILE_TYPES[dtype])
     for name, tensor in _weights(lm).items():
@@ -109,8 +112,8 @@ def _model_metadata(c: ModelConfig, architecture: str) -> dict[str, Any]:
     return {f"{architecture}.{key}": value for key, value in values.items()}
 
 
-def _tokenizer_metadata(tokenizer: Tokenizer, config: ModelConfig) -> dict[str, Any]:
-    facts, tokens, V = tokenizer.bpe_components(), tokenizer.tokens(), config.vocab_size or 0
+def _tokenizer_metadata(lm: LM, tokenizer: Tokenizer) -> dict[str, Any]:
+    facts, tokens, V = tokenizer.bpe_components(), tokenizer.tokens(), lm.config.vocab_size or 0
     pre_tokenizer = None if facts is None else _pre_tokenizer(facts)
     if facts is None or pre_tokenizer is None:
         raise UsageError(
@@ -139,14 +142,32 @@ def _tokenizer_metadata(tokenizer: Tokenizer, config: ModelConfig) -> dict[str, 
         "tokens": padded,
         "token_type": types + [_UNUSED] * (V - len(tokens)),
         "merges": [f"{a} {b}" for a, b in facts.merges] or [NO_MERGES],
-        "eos_token_id": tokenizer.eot_id,
-        "bos_token_id": tokenizer.eot_id if tokenizer.bos_id is None else tokenizer.bos_id,
+        **_ends(lm, tokenizer),
+        "bos_token_id": tokenizer.eot_id if tokenizer.named_bos_id is None else tokenizer.named_bos_id,
+        **({} if tokenizer.pad_id is None else {"padding_token_id": tokenizer.pad_id}),
         "add_bos_token": tokenizer.bos_id is not None,
         "add_eos_token": False,
         "add_space_prefix": False,
     }
     table = {f"tokenizer.ggml.{key}": value for key, value in values.items()}
-    return table if tokenizer.chat_template is None else {**table, "tokenizer.chat_template": tokenizer.chat_template}
+    templates = tokenizer.chat_templates
+    named = {f"{CHAT_TEMPLATE}.{name}": template for name, template in templates.items() if name != "default"}
+    default = {CHAT_TEMPLATE: templates["default"]} if "default" in templates else {}
+    listed = {f"{CHAT_TEMPLATE}s": [key.removeprefix(f"{CHAT_TEMPLATE}.") for key in named]} if named else {}
+    return {**table, **default, **listed, **named}
+
+
+def _ends(lm: LM, tokenizer: Tokenizer) -> dict[str, int]:
+    """Return the tokens that end a text by llama.cpp's keys: end of text first, then those of a turn and a message."""
+    first = lm.generation.ids.get("eos_token_id")
+    main = first if isinstance(first, int) else tokenizer.eot_id
+    ids = [main, *sorted(lm.eos_ids - {main})]
+    if len(ids) > len(ENDS):
+        progress.notice(
+            f"GGUF has keys for {len(ENDS)} tokens that end a text: left out are "
+            + ", ".join(f"{tokenizer.tokens()[i]!r}" for i in ids[len(ENDS) :] if i < tokenizer.vocab_size)
+        )
+    return {f"{name}_token_id": i for name, i in zip(ENDS, ids, strict=False)}
 
 
 def _pre_tokenizer(facts: BpeComponents) -> str | None:

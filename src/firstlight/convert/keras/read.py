@@ -19,7 +19,7 @@ from firstlight.convert.formats import Importer
 from firstlight.convert.imported_model import ImportedModel, model_config
 from firstlight.convert.keras.names import FOLDER, HUB_LAYERS, WEIGHTS, from_keras, to_keras
 from firstlight.errors import CheckpointError, TokenizerError
-from firstlight.lm import read_tokenizer
+from firstlight.lm import GENERATION, GenerationConfig, read_tokenizer
 from firstlight.model import GPT, ModelConfig, from_hf_config, tensors_to_hf
 from firstlight.tokenizer import END_OF_TEXT, PATTERNS, Tokenizer, VocabTable, build_byte_level_bpe
 
@@ -34,7 +34,7 @@ _HUB_FOLDERS = ("assets/tokenizer", "assets/preprocessor/tokenizer")  # in a pre
 _MEMBERS = [
     _CONFIG,
     WEIGHTS,
-    *(f"{FOLDER}/{name}" for name in (_CONFIG, *_TOKENIZER_FILES)),
+    *(f"{FOLDER}/{name}" for name in (_CONFIG, GENERATION, *_TOKENIZER_FILES)),
     *(f"{_HUB_FOLDERS[1]}/{name}" for name in _HUB_TOKENIZER_FILES),
 ]
 _MAX_EXPANSION = 8  # of all members together; trained weights hardly compress
@@ -116,7 +116,8 @@ def _unpacked(path: Path, names: list[str]) -> Iterator[Path]:
 
 def _read_exported(weights: Path, folder: Path, where: Path) -> ImportedModel:
     """Read weights that Firstlight exported, with the config and the tokenizer of a folder as transformers has them."""
-    fields = from_hf_config(_read_json(folder / _CONFIG, where), where=f"{where}: {_CONFIG}").model_dump()
+    table = _read_json(folder / _CONFIG, where)
+    fields = from_hf_config(table, where=f"{where}: {_CONFIG}").model_dump()
     config = model_config(where, **fields)
     try:
         tokenizer = read_tokenizer(folder)
@@ -128,7 +129,10 @@ def _read_exported(weights: Path, folder: Path, where: Path) -> ImportedModel:
         group_of = {file.string_attribute(group, "name"): group for group in layers}
         return lambda layer: group_of.get(layer, layer)
 
-    return ImportedModel("Keras", config, _read_weights(weights, where, config, groups), tokenizer)
+    generation = GenerationConfig.read(folder, table, config.vocab_size or 0)
+    return ImportedModel(
+        "Keras", config, _read_weights(weights, where, config, groups), tokenizer, generation=generation
+    )
 
 
 def _read_hub(weights: Path, folder: Path, where: Path) -> ImportedModel:
@@ -216,7 +220,7 @@ def _read_hub_tokenizer(folder: Path, where: Path) -> Tokenizer:
             expected=END_OF_TEXT,
         )
     # Not splitlines: a merge may contain other line separators than LF.
-    lines = (folder / merges).read_text("utf-8").replace("\r\n", "\n").split("\n")
+    lines = (folder / merges).read_text("utf-8-sig").replace("\r\n", "\n").split("\n")
     pairs = [line.split(" ") for line in lines if line and not line.startswith("#version")]
     if any(len(pair) != 2 for pair in pairs):
         raise TokenizerError("a merge is not a pair of tokens", where=f"{where}: {merges}")
@@ -228,7 +232,7 @@ def _read_hub_tokenizer(folder: Path, where: Path) -> Tokenizer:
 def _read_json(path: Path, where: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"missing {path.name}", where=where)
-    table = json.loads(path.read_text("utf-8"))
+    table = json.loads(path.read_text("utf-8-sig"))
     if not isinstance(table, dict):
         raise CheckpointError("not a JSON object", where=f"{where}: {path.name}")
     return table

@@ -37,7 +37,7 @@ def write(lm: LM, path: Path, dtype: str | None = None) -> dict[str, Path]:
         model = _KerasBuilder(import_keras(), gpt).build()
         model.save(path)
     with zipfile.ZipFile(path, "a") as archive:
-        for name, text in text_files(lm.config, lm.tokenizer).items():
+        for name, text in text_files(lm.config, lm.tokenizer, lm.generation).items():
             archive.writestr(f"{FOLDER}/{name}", text)
     return {"model": path}
 

@@ -88,7 +88,7 @@ def _read_shapes(path: Path) -> list[tuple[int, ...]]:
     def is_shape(value: Any) -> bool:
         return isinstance(value, list) and bool(value) and all(type(n) is int and 0 < n < 1 << 31 for n in value)
 
-    shapes = json.loads(path.read_text(encoding="utf-8"))
+    shapes = json.loads(path.read_text(encoding="utf-8-sig"))
     if not isinstance(shapes, list) or len(shapes) < 3 or not all(map(is_shape, shapes)):
         raise CheckpointError("not a list of shapes", where=path)
     return [tuple(shape) for shape in shapes]

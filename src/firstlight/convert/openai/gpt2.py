@@ -40,7 +40,7 @@ def read(folder: Path) -> ImportedModel:
         CheckpointError: a file is missing or damaged, or a tensor does not match hparams.json.
         TokenizerError: the tokenizer's files are damaged.
     """
-    hparams = json.loads((folder / _HPARAMS).read_text(encoding="utf-8"))
+    hparams = json.loads((folder / _HPARAMS).read_text(encoding="utf-8-sig"))
     checkpoint = TFCheckpoint(_prefix(folder))
     config = _config(folder, hparams, len(checkpoint.names))
     weights: dict[str, Tensor] = {}

@@ -10,6 +10,7 @@ from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.tally import Tally
 from firstlight.errors import Failure
 from firstlight.files.compression import open_compressed
+from firstlight.files.field_names import nested_texts
 from firstlight.files.json_stream import JsonStream
 from firstlight.files.tables import iter_json_lines, iter_parquet
 from firstlight.types import Document
@@ -79,7 +80,7 @@ def _only_list(path: Path, settings: CorpusSettings) -> str | None:
             return None
         lists, is_record = [], False
         for key in stream.iter_keys():
-            is_record = is_record or key in (settings.text_field, settings.text_field.split(".")[0])
+            is_record = is_record or any(key in (name, name.split(".")[0]) for name in settings.text_fields)
             if stream.peek() == "[":
                 lists.append(key)
                 for _ in stream.iter_items():
@@ -97,12 +98,15 @@ class ParquetReader:
 
     def read(self, path: Path, settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
         """Yield the documents."""
-        field = settings.text_field
+        fields = settings.text_fields
 
         def select(columns: list[str]) -> list[str]:
-            if field not in columns and field.split(".")[0] not in columns:
-                raise missing_field_error("column", field, dict.fromkeys(columns), path)
-            return [field]
+            for field in fields:
+                if field in columns or field.split(".")[0] in columns:
+                    continue
+                _, first = next(iter_parquet(path, limits=settings.read_limits), (0, dict.fromkeys(columns)))
+                raise missing_field_error("column", field, nested_texts(first), path, known=columns)
+            return fields
 
         rows = iter_parquet(path, select=select, limits=settings.read_limits)
         yield from record_documents(((f"{path}: row {row}", record) for row, record in rows), settings, tally)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from firstlight import progress
 from firstlight.corpus.decode import decode_chunks, split_stream
-from firstlight.corpus.fields import missing_field_error, record_documents, skip_or_raise
+from firstlight.corpus.fields import join_texts, missing_field_error, record_documents, skip_or_raise
 from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.tally import Tally
 from firstlight.errors import CorpusError
@@ -71,17 +71,18 @@ def _texts(
     delimiter: str,
 ) -> Iterator[tuple[str, str]]:
     """Yield the text of each row after the header, with its location."""
-    width = column = -1
+    width, columns = -1, [0]
     for number, row in rows:
         assert not isinstance(row, Truncated)
         if width < 0:
             check_header(row, f"{path}:{number}")
-            if settings.text_field not in row:
+            missing = next((name for name in settings.text_fields if name not in row), None)
+            if missing is not None:
                 _, first = next(rows, (0, []))
                 assert not isinstance(first, Truncated)
                 texts = dict(itertools.zip_longest(row, first[: len(row)]))
-                raise missing_field_error("column", settings.text_field, texts, path, delimiter=delimiter)
-            width, column = len(row), row.index(settings.text_field)
+                raise missing_field_error("column", missing, texts, path, delimiter=delimiter)
+            width, columns = len(row), [row.index(name) for name in settings.text_fields]
             continue
         where = f"{path}:{number}"
         try:
@@ -89,4 +90,4 @@ def _texts(
         except CorpusError as error:
             skip_or_raise(error, settings, tally)
             continue
-        yield where, row[column]
+        yield where, join_texts([row[column] for column in columns])

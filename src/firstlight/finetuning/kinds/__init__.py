@@ -26,7 +26,7 @@ from firstlight.finetuning.kinds.inputs import (
     TokensInput,
 )
 from firstlight.finetuning.kinds.interface import InputFormat, LabelEncoder, TaskHead, TaskKind
-from firstlight.finetuning.spec import TaskSpec
+from firstlight.finetuning.spec import Columns, TaskSpec
 
 __all__ = [
     "KINDS",
@@ -90,6 +90,9 @@ def check_spec(spec: TaskSpec) -> None:
     """
     kind, head = kind_of(spec), head_of(spec)
     problem = None if spec.data.format == "folders" else _columns_problem(spec, kind)
+    if problem is None and spec.truncation not in kind.inputs.truncations:
+        fitting = " or ".join(kind.inputs.truncations)
+        problem = f"truncation {spec.truncation} does not fit a task of kind {spec.kind}; expected {fitting}"
     if problem is None and spec.pool != "last" and (head is None or head.is_per_token):
         problem = f"pool {spec.pool} does not fit a task of kind {spec.kind}, whose head does not read whole texts"
     if problem is None and spec.class_weights != "none" and (head is None or not head.has_classes):
@@ -102,10 +105,12 @@ def check_spec(spec: TaskSpec) -> None:
 
 
 def _columns_problem(spec: TaskSpec, kind: TaskKind) -> str | None:
-    missing = [[c for c in columns if getattr(spec.columns, c) is None] for columns in kind.inputs.columns]
+    if () in kind.inputs.columns and spec.columns == Columns():
+        return None
+    missing = [[c for c in columns if getattr(spec.columns, c) is None] for columns in kind.inputs.columns if columns]
     if not missing or not all(missing):
         return None
     if len(missing) == 1:
         return f"a task of kind {spec.kind} needs columns.{missing[0][0]}"
-    alternatives = [" and ".join(f"columns.{c}" for c in columns) for columns in kind.inputs.columns]
+    alternatives = [" and ".join(f"columns.{c}" for c in columns) for columns in kind.inputs.columns if columns]
     return f"a task of kind {spec.kind} needs {', or '.join(alternatives)}"

@@ -151,7 +151,12 @@ def answer_encoder(answer_format: AnswerFormat) -> Callable[[RawExample], int]:
                 expected=_expected(answer_format, raw),
             )
         if not raw.texts[answer + 1]:
-            raise CorpusError("has a right answer that is empty", where=raw.where, found=repr(raw.label))
+            raise CorpusError(
+                "has a right answer that is empty",
+                where=raw.where,
+                found=repr(raw.label),
+                fix="Fix or remove that row.",
+            )
         return answer
 
     return encode
@@ -204,7 +209,7 @@ def _by_letter(raw: RawExample) -> int | None:
 
 
 def _by_index(raw: RawExample, first: int) -> int | None:
-    label = str(raw.label)
+    label = str(raw.label).removesuffix(".0")  # as pandas writes whole numbers of a column that has gaps
     index = int(label) - first if label.isascii() and label.isdigit() and len(label) < 10 else -1
     return index if 0 <= index < len(raw.texts) - 1 else None
 

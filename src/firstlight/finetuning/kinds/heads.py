@@ -15,6 +15,7 @@ from firstlight.errors import CorpusError
 from firstlight.files.field_text import is_missing
 from firstlight.finetuning.examples import EncodedExample, Label, Prediction, RawExample, TaskBatch
 from firstlight.finetuning.kinds.choices import answer_encoder, resolve_answer_format
+from firstlight.finetuning.kinds.column_text import split_words
 from firstlight.finetuning.kinds.interface import LabelEncoder, TaskHead
 from firstlight.finetuning.kinds.labels import class_encoder, fit_classes, label_text, read_number
 from firstlight.finetuning.spec import TaskSpec
@@ -254,7 +255,7 @@ class TokenClassificationHead(TaskHead):
 
     def read_label(self, value: Any, texts: Sequence[str], where: str) -> tuple[str | None, ...] | None:
         """Return a label per word, from a list or from text with spaces."""
-        labels = value.split() if isinstance(value, str) else value
+        labels = split_words(value, where) if isinstance(value, str) else value
         labels = labels.tolist() if isinstance(labels, np.ndarray) else labels
         if is_missing(labels):
             return None

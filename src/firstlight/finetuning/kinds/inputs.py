@@ -10,11 +10,12 @@ from firstlight.errors import CorpusError
 from firstlight.finetuning.columns import read_column
 from firstlight.finetuning.examples import EncodedExample, Example
 from firstlight.finetuning.kinds.choices import read_choices
-from firstlight.finetuning.kinds.column_text import read_text, to_text
+from firstlight.finetuning.kinds.column_text import read_text, split_words, to_text
 from firstlight.finetuning.kinds.interface import InputFormat
-from firstlight.finetuning.kinds.messages import read_messages
-from firstlight.finetuning.sequences import DELIMITER, EXTRACT, PAD, ROLES, START, SequenceBuilder, role_ids
+from firstlight.finetuning.kinds.messages import detect_chat_columns, read_messages
+from firstlight.finetuning.sequences import DELIMITER, EXTRACT, PAD, ROLES, START, SequenceBuilder, role_text
 from firstlight.finetuning.spec import Columns
+from firstlight.tokenizer import Tokenizer
 
 _HEAD_TOKENS = (START, DELIMITER, EXTRACT, PAD)
 
@@ -86,11 +87,12 @@ class TokensInput(InputFormat):
 
     columns: ClassVar = (("tokens",),)
     special_tokens: ClassVar = _HEAD_TOKENS
+    truncations: ClassVar = ("tail", "error")
 
     def read(self, record: Any, columns: Columns, where: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return the words, all but the first with a space before them, as byte-level BPE has them within a text."""
         found = read_column(record, columns.tokens, where)
-        found = found.split() if isinstance(found, str) else found
+        found = split_words(found, f"{where}: column {columns.tokens}") if isinstance(found, str) else found
         words = [to_text(word, columns.tokens, where) for word in found] if isinstance(found, list) else []
         if not words or not all(words):
             raise CorpusError("has no words, or an empty one", where=where, found=repr(found)[:80])
@@ -104,6 +106,7 @@ class TokensInput(InputFormat):
         n = int(np.searchsorted(ends, limit, side="right"))
         if n < len(parts):
             builder.count_truncated(int(ends[-1]) - limit, limit, example.where)
+            builder.n_lost += len(parts) - n
         ids = np.concatenate([[special.start], *parts[:n], [special.extract]]).astype(np.int32)
         kept = labels[:n] if isinstance(labels, tuple) else labels
         return EncodedExample((ids,), tuple(int(end) for end in ends[:n]), kept, example.where)
@@ -111,26 +114,36 @@ class TokensInput(InputFormat):
 
 @dataclass(frozen=True, slots=True)
 class PlainTextInput(InputFormat):
-    """A text for the language model's loss, between end-of-text tokens."""
+    """A text for the language model's loss, from the token that begins a text to end-of-text."""
 
     columns: ClassVar = (("text",),)
+    splits_long_rows: ClassVar = True
+    truncations: ClassVar = ("tail", "error")
 
     def read(self, record: Any, columns: Columns, where: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return the text."""
         return (read_text(record, columns.text, where),), ()
 
     def encode(self, example: Example, parts: list[np.ndarray], builder: SequenceBuilder) -> EncodedExample:
-        """Return end-of-text, text, end-of-text; every token after the first is a target."""
-        return encode_messages(example, ("",), parts, builder)
+        """Return the whole text and end-of-text; every token after the first, which begins the text, is a target."""
+        ids = [builder.tokenizer.start_id, *parts[0].tolist(), builder.tokenizer.eot_id]
+        if builder.truncation == "error":
+            builder.fit(ids, [True] * len(ids), example.where)
+        loss_mask = (False, *[True] * (len(ids) - 1))
+        return EncodedExample((np.array(ids, dtype=np.int32),), (), None, example.where, loss_mask)
 
 
 @dataclass(frozen=True, slots=True)
 class ChatInput(InputFormat):
     """A chat for the language model's loss: a list of messages, or a prompt and its answer."""
 
-    columns: ClassVar = (("messages",), ("text", "text2"))
+    columns: ClassVar = (("messages",), ("text", "text2"), ())
     special_tokens: ClassVar = tuple(f"<|{role}|>" for role in ROLES)
     is_chat: ClassVar = True
+
+    def detect_columns(self, record: Any) -> Columns | None:
+        """Return the columns of OpenAI's, ShareGPT's and Alpaca's files, and of TRL's prompts and completions."""
+        return detect_chat_columns(record)
 
     def read(self, record: Any, columns: Columns, where: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return the messages and their roles."""
@@ -139,9 +152,13 @@ class ChatInput(InputFormat):
             return texts, ("user", "assistant")
         return read_messages(read_column(record, columns.messages, where), where)
 
+    def texts_to_encode(self, example: Example, tokenizer: Tokenizer) -> list[str]:
+        """Return each message with its role before it, where the tokenizer has no tokens for roles."""
+        return [f"{role_text(tokenizer, role)}{text}" for role, text in zip(example.roles, example.texts, strict=True)]
+
     def encode(self, example: Example, parts: list[np.ndarray], builder: SequenceBuilder) -> EncodedExample:
-        """Return the whole chat; targets are the assistant's messages and the end-of-text after each."""
-        return encode_messages(example, example.roles, parts, builder)
+        """Return the chat; targets are the assistant's messages that are not empty, with the end-of-text after each."""
+        return encode_messages(example, parts, builder)
 
 
 def encode_orders(orders: Sequence[list[np.ndarray]], example: Example, builder: SequenceBuilder) -> EncodedExample:
@@ -150,17 +167,15 @@ def encode_orders(orders: Sequence[list[np.ndarray]], example: Example, builder:
     return EncodedExample(sequences, tuple(len(s) - 1 for s in sequences), example.label, example.where)
 
 
-def encode_messages(
-    example: Example, roles: Sequence[str], parts: list[np.ndarray], builder: SequenceBuilder
-) -> EncodedExample:
-    """Return messages between end-of-text tokens; targets are those without a role, and the assistant's."""
-    eot = builder.tokenizer.eot_id
-    ids, mask = [eot], [False]
-    for role, part in zip(roles, parts, strict=True):
-        prefix = role_ids(builder.tokenizer, role) if role else []
-        ids += [*prefix, *part.tolist(), eot]
-        mask += [False] * len(prefix) + [role in ("", "assistant")] * (len(part) + 1)
-    n = builder.block_size
-    if len(ids) > n:
-        builder.count_truncated(len(ids) - n, n, example.where)
-    return EncodedExample((np.array(ids[:n], dtype=np.int32),), (), None, example.where, tuple(mask[:n]))
+def encode_messages(example: Example, parts: list[np.ndarray], builder: SequenceBuilder) -> EncodedExample:
+    """Return messages, each with end-of-text after it; targets are the assistant's messages that are not empty."""
+    tokenizer = builder.tokenizer
+    ids, is_target = [tokenizer.start_id], [False]
+    for role, text, part in zip(example.roles, example.texts, parts, strict=True):
+        head, message = builder.split_role(role, text, part)
+        ids += [*head, *message, tokenizer.eot_id]
+        # An empty message, as next to tool calls, would teach the assistant to say nothing.
+        learned = role == "assistant" and bool(text.strip())
+        is_target += [False] * len(head) + [learned] * (len(message) + 1)
+    sequence, loss_mask = builder.fit(ids, is_target, example.where)
+    return EncodedExample((sequence,), (), None, example.where, loss_mask)

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from firstlight.finetuning.examples import EncodedExample, Example, Label, Prediction, RawExample, TaskBatch
 from firstlight.finetuning.sequences import SequenceBuilder
-from firstlight.finetuning.spec import Columns, TaskSpec
+from firstlight.finetuning.spec import Columns, TaskSpec, Truncation
 from firstlight.statistics.metrics import Metric
+from firstlight.tokenizer import Tokenizer
 
 LabelEncoder = Callable[[RawExample], Label]
 
@@ -25,14 +26,19 @@ class InputFormat(ABC):
     """How the columns of a row become texts, and the texts token sequences.
 
     Attributes:
-        columns: keys of ``[columns]`` that a task must set: one or more alternatives.
+        columns: keys of ``[columns]`` that a task must set: one or more alternatives; an empty one where
+            ``detect_columns`` can find them.
         special_tokens: tokens that the format adds to the vocabulary.
         is_chat: the tokenizer gets a chat template.
+        splits_long_rows: a row that is longer than the model's block size becomes several, instead of being truncated.
+        truncations: the values of ``truncation`` that ``encode`` obeys.
     """
 
     columns: ClassVar[tuple[tuple[str, ...], ...]] = ()
     special_tokens: ClassVar[tuple[str, ...]] = ()
     is_chat: ClassVar[bool] = False
+    splits_long_rows: ClassVar[bool] = False
+    truncations: ClassVar[tuple[Truncation, ...]] = ("tail", "head", "middle", "error")
 
     @abstractmethod
     def read(self, record: Any, columns: Columns, where: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -43,17 +49,25 @@ class InputFormat(ABC):
             CorpusError: a column is missing or holds something else.
         """
 
+    def detect_columns(self, record: Any) -> Columns | None:  # noqa: ARG002
+        """Return the columns of a task that sets none, from the names in a record; None if none is known."""
+        return None
+
     def read_choice_labels(self, record: Any, columns: Columns, where: str) -> tuple[str, ...]:  # noqa: ARG002
         """Return the names of the answers of a record, one for each; empty where they have none."""
         return ()
 
+    def texts_to_encode(self, example: Example, tokenizer: Tokenizer) -> Sequence[str]:  # noqa: ARG002
+        """Return the texts of a row whose ids ``encode`` gets."""
+        return example.texts
+
     @abstractmethod
     def encode(self, example: Example, parts: list[np.ndarray], builder: SequenceBuilder) -> EncodedExample:
-        """Return the sequences of a row.
+        """Return the sequences of a row; those of a format that splits long rows may exceed the block size.
 
         Args:
             example: the row.
-            parts: the ids of each of its texts.
+            parts: the ids of each of ``texts_to_encode``.
             builder: joins and truncates them.
         """
 

@@ -51,8 +51,14 @@ def fit_classes(spec: TaskSpec, labels: Sequence[tuple[str | None, str]]) -> Tas
             "has the same label as every other row, so there is nothing to learn", where=where, found=seen.pop()
         )
     found = sorted(filter(None, seen), key=lambda v: (0, float(v), "") if is_number(v) else (1, 0.0, v))
-    values = spec.label_values or spec.labels or found
+    values = spec.label_values or _indices(spec.labels, found) or spec.labels or found
     return spec.model_copy(update={"label_values": list(values), "labels": list(spec.labels or values)})
+
+
+def _indices(names: Sequence[str], found: Sequence[str]) -> list[str]:
+    """Return the indices of names, from 0, if all labels are some of these, 0 too, and none is a name; else nothing."""
+    indices = [str(i) for i in range(len(names))]
+    return indices if "0" in found and set(found) <= set(indices) - set(names) else []
 
 
 def class_encoder(spec: TaskSpec) -> Callable[[str | None, str], int]:

@@ -4,8 +4,9 @@ from typing import Any
 
 from firstlight.errors import CorpusError
 from firstlight.files.field_text import field_text, is_missing
-from firstlight.finetuning.kinds.column_text import EmptyTextError
+from firstlight.finetuning.kinds.column_text import EmptyTextError, check_unicode
 from firstlight.finetuning.sequences import ROLES
+from firstlight.finetuning.spec import Columns
 
 # Other names of the roles: of OpenAI's newer models, of Gemini, and of ShareGPT and the data sets that follow it.
 _ROLE_NAMES = {
@@ -20,6 +21,15 @@ _TOOL_ROLES = ("tool", "function", "function_call", "tool_call", "tool_response"
 _TOOL_KEYS = ("tool_calls", "function_call")
 _LOSS_KEYS = ("weight", "train", "loss")  # of OpenAI, axolotl, LLaMA-Factory
 _KEYS = (("role", "content"), ("from", "value"))
+# Names of columns: of messages, and of a prompt (one or more columns) with its answer.
+_MESSAGE_COLUMNS = ("messages", "conversations")
+_PROMPT_COLUMNS = (
+    (("instruction", "input"), "output"),
+    (("instruction",), "output"),
+    (("instruction",), "response"),
+    (("prompt",), "completion"),
+    (("prompt",), "response"),
+)
 _FIX = 'Remove that row, or set data.on_empty = "drop".'
 
 
@@ -27,14 +37,14 @@ def read_messages(messages: Any, where: str) -> tuple[tuple[str, ...], tuple[str
     """Return the text of each message, and its role: system, user or assistant.
 
     Raises:
-        EmptyTextError: a message has no text, or calls a tool or answers such a call.
-        CorpusError: this is not a list of messages, a role is unknown, or there is no message of the assistant.
+        EmptyTextError: a message has no text, or calls a tool or answers such a call; or none is of the assistant.
+        CorpusError: this is not a list of messages, or a role is unknown.
     """
     if not isinstance(messages, list) or not messages:
         raise _not_messages(messages, where)
     pairs = [_read_message(message, f"{where}: message {n}", messages) for n, message in enumerate(messages, start=1)]
     if not any(role == "assistant" for _, role in pairs):
-        raise CorpusError("has no message of the assistant, so there is nothing to learn", where=where)
+        raise EmptyTextError("has no message of the assistant, so there is nothing to learn", where=where, fix=_FIX)
     texts, roles = zip(*pairs, strict=True)
     return texts, roles
 
@@ -61,10 +71,23 @@ def _read_message(message: Any, where: str, messages: Any) -> tuple[str, str]:
     text = field_text(message[keys[1]], where)
     if text is None or (role == "assistant" and not text.strip()):
         raise EmptyTextError("has no text", where=where, fix=_FIX)
-    return text, role
+    return check_unicode(text, where), role
 
 
 def _not_messages(messages: Any, where: str) -> CorpusError:
     return CorpusError(
         "is not a list of messages", where=where, found=repr(messages)[:80], expected="{role, content} objects"
     )
+
+
+def detect_chat_columns(record: Any) -> Columns | None:
+    """Return the columns with the messages of a chat, or with a prompt and its answer, by their usual names."""
+    if not isinstance(record, dict):
+        return None
+    messages = next((name for name in _MESSAGE_COLUMNS if name in record), None)
+    if messages is not None:
+        return Columns(messages=messages)
+    for prompt, answer in _PROMPT_COLUMNS:
+        if answer in record and all(name in record for name in prompt):
+            return Columns(text=list(prompt), text2=answer)
+    return None
