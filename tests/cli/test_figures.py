@@ -214,7 +214,7 @@ def test_quickstart_needs_no_text_of_its_own(world: Path, call: Call, monkeypatc
     assert call("quickstart", "train.steps=3").code == 1
     [(corpus, options)] = asked
     assert set(corpus) <= {"python-docs", "python-code"}
-    assert (options["out"], options["preset"], options["resume"]) == (Path("runs/quickstart"), "quickstart", True)
+    assert (options["out"], options["preset"], options["resume"]) == (Path("runs/quickstart"), "quickstart", False)
     assert options["overrides"] == ["train.steps=3"]
 
 
@@ -238,7 +238,7 @@ def test_a_figure_that_is_not_finite_is_a_string(world: Path, call: Call, monkey
     )
     monkeypatch.setattr(stage, "pretrain", lambda *_, **__: result)
     table = table_of(call("pretrain", "text.txt", "--json").out)
-    assert (table["valid_loss"], table["bits_per_byte"], table["run"]) == ("nan", "inf", "r")
+    assert (table["valid_loss"], table["bits_per_byte"], table["run"]) == ("NaN", "Infinity", "r")
 
 
 def test_list_of_runs(world: Path, call: Call):

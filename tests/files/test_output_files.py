@@ -21,7 +21,7 @@ def test_a_new_file_is_written(tmp_path: Path) -> None:
 def test_an_existing_file_is_kept_unless_asked(tmp_path: Path) -> None:
     path = tmp_path / "README.md"
     path.write_text("mine")
-    with pytest.raises(UsageError, match=r"README.md: exists already. Choose another name, or add --overwrite"):
+    with pytest.raises(UsageError, match=r"README.md: already exists. Choose another name, or add --overwrite"):
         write_output(path, b"1")
     assert path.read_text() == "mine"
     write_output(path, b"1", overwrite=True)
@@ -32,7 +32,7 @@ def test_a_file_that_appears_in_the_meantime_is_kept(tmp_path: Path, monkeypatch
     for link in (os.link, _no_links):
         monkeypatch.setattr(os, "link", link)
         path = tmp_path / link.__name__
-        with pytest.raises(UsageError, match="exists already"), output_file(path) as temporary:
+        with pytest.raises(UsageError, match="already exists"), output_file(path) as temporary:
             temporary.write_bytes(b"1")
             path.write_text("mine")
         assert path.read_text() == "mine"
@@ -64,7 +64,7 @@ def test_a_folder_is_refused(tmp_path: Path) -> None:
 def test_a_link_is_followed(tmp_path: Path) -> None:
     (tmp_path / "real").write_text("old")
     (tmp_path / "link").symlink_to("real")
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match="already exists"):
         write_output(tmp_path / "link", b"new")
     write_output(tmp_path / "link", b"new", overwrite=True)
     assert (tmp_path / "link").is_symlink() and (tmp_path / "real").read_bytes() == b"new"

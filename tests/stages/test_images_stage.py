@@ -125,7 +125,7 @@ def test_an_existing_file_is_not_replaced_unasked(made: Path, tmp_path: Path, ca
     readme.write_text("mine")
     words = ["generate", str(made / "run"), "--num-samples", "1", "--out", str(readme)]
     assert command(words) == 2
-    assert "README.md: exists already" in capsys.readouterr().err
+    assert "README.md: already exists" in capsys.readouterr().err
     assert readme.read_text() == "mine"
     assert command([*words, "--overwrite"]) == 0
     assert readme.read_bytes().startswith(b"\x89PNG")

@@ -116,7 +116,7 @@ CHANGES: list[tuple[Callable[[Path, Path], dict[str, Any]], str]] = [
     (lambda *_: {"run": "other"}, "made from something else .found another model"),
     (lambda *_: {"settings": {"columns": {"text": 0}}}, "made from something else .found another task"),
     (_other_input, "made from something else .found another input"),
-    (_no_sidecar, "labels.jsonl: exists already"),
+    (_no_sidecar, "labels.jsonl: already exists"),
     (_damaged_sidecar, "made from something else"),
     (_damaged_line, "labels.jsonl:3: is not the prediction for its row"),
     (_missing_line, "labels.jsonl:3: is not the prediction for its row"),
@@ -141,7 +141,7 @@ def test_anything_else_is_refused_and_kept(
 def test_metadata_of_something_else_is_kept(world: Path, out: Path) -> None:
     out.unlink()
     Path(f"{out}.meta.json").write_text('{"mine": 1}')
-    with pytest.raises(UsageError, match=r"labels.jsonl.meta.json: exists already"):
+    with pytest.raises(UsageError, match=r"labels.jsonl.meta.json: already exists"):
         firstlight_predict(world, out)
     assert Path(f"{out}.meta.json").read_text() == '{"mine": 1}'
 

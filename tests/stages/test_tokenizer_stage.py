@@ -57,9 +57,9 @@ def test_files_of_others_in_the_folder_are_kept(name: str):
     folder = Path("model")
     folder.mkdir()
     (folder / name).write_text("mine", encoding="utf-8")
-    with pytest.raises(UsageError, match=f"{name}: exists already"):
+    with pytest.raises(UsageError, match=f"{name}: already exists"):
         train("model", "tokenizer.kind=char")
-    with pytest.raises(UsageError, match=f"{name}: exists already"):
+    with pytest.raises(UsageError, match=f"{name}: already exists"):
         stage.import_(_byte("bytes"), out="model")
     assert (folder / name).read_text(encoding="utf-8") == "mine"
 

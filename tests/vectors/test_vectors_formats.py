@@ -51,7 +51,7 @@ def test_existing_files_are_kept_unless_asked(suffix: str, tmp_path: Path) -> No
     path = tmp_path / f"v{suffix}"
     write_vectors(some(), path)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match="already exists"):
         write_vectors(some(3), path)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
     write_vectors(some(3), path, overwrite=True)

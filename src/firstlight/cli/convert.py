@@ -96,7 +96,9 @@ def _print_data(data: "ImportedData") -> None:
 
 
 def export(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run, a checkpoint or a Hugging Face directory.")],
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run, a checkpoint (RUN@STEP) or a Hugging Face directory.")
+    ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The file or folder to write.")],
     to: Annotated[
         str,

@@ -150,7 +150,9 @@ def predict(
 
 
 def probe(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run, a checkpoint or a Hugging Face directory.")],
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run, a checkpoint (RUN@STEP) or a Hugging Face directory.")
+    ],
     task: Annotated[
         Path | None,
         typer.Argument(

@@ -22,7 +22,9 @@ def register(app: typer.Typer) -> None:
 
 
 def generate(  # noqa: PLR0913 - an argument an option
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run, a checkpoint or a Hugging Face directory.")],
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run, a checkpoint (RUN@STEP) or a Hugging Face directory.")
+    ],
     prompt: Annotated[
         str | None, typer.Argument(metavar="PROMPT", help="Text to continue.", show_default=False)
     ] = None,

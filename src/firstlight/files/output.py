@@ -34,7 +34,7 @@ def check_output(path: Path, *, overwrite: bool = False, fix: str | None = None)
         fix: what to do about an existing file, instead of the general advice.
 
     Raises:
-        UsageError: it exists already, or is a folder.
+        UsageError: it already exists, or is a folder.
     """
     if is_stream(path):
         return
@@ -42,7 +42,7 @@ def check_output(path: Path, *, overwrite: bool = False, fix: str | None = None)
         raise UsageError("is a folder", where=path, expected="a file", fix="Choose a file in it.")
     if not overwrite and path.exists():
         raise UsageError(
-            "exists already", where=path, fix=fix or "Choose another name, or add --overwrite to replace it."
+            "already exists", where=path, fix=fix or "Choose another name, or add --overwrite to replace it."
         )
 
 

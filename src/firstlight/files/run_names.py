@@ -56,6 +56,20 @@ def parse_run_path(name: str | Path) -> RunPath:
     return RunPath(path.parent if is_part and is_run_directory(path.parent) else None)
 
 
+def artifact_path(name: str | Path) -> Path:
+    """Return the folder that a name of a run or a checkpoint stands for; a file that is not ``run.toml``, as it is.
+
+    For commands that read something a run contains, such as its tokenizer or its token store.
+
+    Raises:
+        UsageError: as ``parse_run_path``.
+    """
+    path, found = Path(name), parse_run_path(name)
+    if path.is_file() and path.name != run_layout.SETTINGS:
+        return path
+    return found.checkpoint or found.run or path
+
+
 def is_run_directory(folder: Path) -> bool:
     """Whether a folder has the files of a run; one with nothing but a ``run.toml`` is none."""
     if (folder / run_layout.CHECKPOINTS).is_dir():

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from firstlight import progress
 from firstlight.config import Settings, flatten, merge, resolve
 from firstlight.errors import CompatibilityError, ConfigError, UsageError
 from firstlight.runs.compatibility import changed_settings, check_changes
@@ -76,6 +77,8 @@ def resolve_request(
     with _naming_file(settings_file, overrides or {}):
         settings = resolve(recipe.settings_class, specified)
         check(settings)
+    if resume and not run.is_unstarted:
+        progress.notice(f"{run.path}: there is no run to resume here; a new one starts")
     return Request(run, settings, {}, resumes=False)
 
 

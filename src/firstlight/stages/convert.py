@@ -8,6 +8,7 @@ from firstlight.convert import get_exporter, read_model, token_files
 from firstlight.convert.nanogpt import META, read_meta
 from firstlight.convert.raw_tokens import check_dtype
 from firstlight.errors import CompatibilityError, UsageError
+from firstlight.files.run_names import artifact_path
 from firstlight.lm import LM
 from firstlight.tokenizer import Tokenizer
 
@@ -131,9 +132,10 @@ def export(
 
 
 def _existing(path: str | Path) -> Path:
-    if not Path(path).exists():
+    found = artifact_path(path)
+    if not found.exists():
         raise UsageError("no such file or folder", where=path, fix="Check the path.")
-    return Path(path)
+    return found
 
 
 def _import_data(source: Path, folder: Path, chosen_tokenizer: Tokenizer | None, dtype: str | None) -> ImportedData:

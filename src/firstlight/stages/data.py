@@ -11,6 +11,7 @@ from firstlight.config import Settings, merge, parse_overrides, resolve
 from firstlight.corpus import CorpusSettings, IdSettings, ImageSettings, Tally
 from firstlight.errors import TokenizerError, UsageError
 from firstlight.files import MANIFEST, verify_manifest
+from firstlight.files.run_names import artifact_path
 from firstlight.stages.prepare_corpus import prepare_store
 from firstlight.store import DataSettings, TokenStore, open_store, store_stats, verify_store
 from firstlight.tokenizer import CODECS, Codec, Tokenizer, TokenizerSettings, load_vocab
@@ -184,9 +185,10 @@ def _matching_vocab(store: TokenStore) -> Tokenizer | Codec | None:
 
 
 def _existing_folder(path: str | Path) -> Path:
-    if not Path(path).is_dir():
+    folder = artifact_path(path)
+    if not folder.is_dir():
         raise UsageError("no such folder", where=path, expected="a token store or a run directory")
-    return Path(path)
+    return folder
 
 
 def _check_out(folder: Path) -> None:

@@ -11,6 +11,7 @@ from firstlight import progress
 from firstlight.config import merge, parse_overrides, preset, read_toml, resolve
 from firstlight.errors import TrainingError, UsageError
 from firstlight.files import write_atomic
+from firstlight.files.run_names import parse_run_path
 from firstlight.finetuning import EvalResults, tasks_to_json
 from firstlight.lm import LM
 from firstlight.parallel import DeviceContext, is_main_process
@@ -30,6 +31,7 @@ from firstlight.stages.finetune_artifacts import FinetuneArtifacts, prepare_arti
 from firstlight.stages.finetune_evaluation import TaskEvaluation, evaluate_tasks, pretraining_loss
 from firstlight.stages.finetune_settings import FinetuneSettings
 from firstlight.stages.process_clock import process_start
+from firstlight.stages.request import resolve_model_name, run_to_resume
 from firstlight.train import FitResult, TrainContext
 from firstlight.types import Paths, as_list
 
@@ -246,19 +248,15 @@ def _finetune_request(
 ) -> Request[FinetuneSettings]:
     """Merge preset, arguments and ``key=value`` into a request for a run."""
     model = None if init_from is None else Path(init_from)
-    if (
-        (resume or restart)
-        and not tasks
-        and out is None
-        and model is not None
-        and RunDirectory(model).kind == "finetune"
-    ):
-        out, model = model, None
+    if model is not None and not tasks and out is None and (resume or restart):
+        named = parse_run_path(model).run
+        if named is not None and RunDirectory(named).kind == "finetune":
+            out, model = run_to_resume(str(model), None, resume=True), None
     settings_file = model if model is not None and model.suffix == ".toml" and not tasks else None
     if settings_file is not None:
         model = None
     arguments = {
-        "init_from": None if model is None else str(model),
+        "init_from": None if model is None else resolve_model_name(model),
         "tasks": tasks,
         "data": None if data is None else str(data),
     }

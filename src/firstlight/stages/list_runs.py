@@ -10,6 +10,7 @@ from typing import Any, Literal
 from firstlight.config import flatten
 from firstlight.errors import UsageError
 from firstlight.files import run_layout
+from firstlight.files.run_names import parse_run_path
 from firstlight.report import non_text
 from firstlight.report.run_files import RunFiles, read_metrics
 from firstlight.report.summary import best_score, last_step, parameters, training_seconds, training_tokens
@@ -147,8 +148,7 @@ def _run_directories(folder: Path, depth: int, seen: set[Path] | None = None) ->
 
 
 def _run_directory(path: str | Path) -> Path:
-    path = Path(path)
-    path = path.parent if path.name == run_layout.SETTINGS else path
+    path = parse_run_path(path).run or Path(path)
     if not any((path / name).exists() for name in _RUN_FILES):
         raise UsageError("not a run directory", where=path, fix="List the runs: firstlight runs")
     return path

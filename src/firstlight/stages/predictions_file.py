@@ -101,7 +101,7 @@ class PredictionsFile:
         changed = [name for name, value in self._made_from.items() if value is None or meta.get(name) != value]
         if changed or meta.keys() != self._made_from.keys():
             raise UsageError(
-                "exists already, and was made from something else",
+                "already exists, and was made from something else",
                 where=self.path if self.path.exists() else self._meta_file,
                 found=f"another {', another '.join(changed)}" if changed else None,
                 fix="Choose another --out, or add --overwrite to replace it.",

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from firstlight.runs import RunDirectory
 from firstlight.stages.pretrain import PretrainResult, pretrain
 from firstlight.types import Paths, as_list
 
@@ -22,4 +23,6 @@ def quickstart(
         out: the run directory.
         overrides: settings as ``key=value``.
     """
-    return pretrain(as_list(corpus) or CORPUS, out=out, preset=PRESET, resume=True, overrides=overrides)
+    return pretrain(
+        as_list(corpus) or CORPUS, out=out, preset=PRESET, resume=RunDirectory(Path(out)).exists, overrides=overrides
+    )

@@ -5,8 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from firstlight import progress
 from firstlight.config import merge, parse_overrides, preset, read_toml
 from firstlight.errors import UsageError, nearest, quote_argument
+from firstlight.files.run_layout import SETTINGS
+from firstlight.files.run_names import list_checkpoints, parse_run_path
 from firstlight.optim import lr_factor
 from firstlight.runs import Recipe, Request, RunDirectory, is_token_store, resolve_request
 from firstlight.stages.settings import PretrainSettings
@@ -33,8 +36,8 @@ def pretrain_request(
         CompatibilityError: the directory holds a run and ``resume`` is not set, or a resume changes a fixed setting.
     """
     inputs = list(inputs)
-    if len(inputs) == 1 and _is_run(RunDirectory(Path(inputs[0]))):
-        out, inputs = _run_to_resume(Path(inputs[0]), out, resume=resume or restart), []
+    if len(inputs) == 1 and (named := run_to_resume(inputs[0], out, resume=resume or restart)) is not None:
+        out, inputs = named, []
     settings_file = _settings_file(inputs)
     specified: dict[str, Any] = preset(PRESETS, preset_name) if preset_name else {}
     if settings_file is not None:
@@ -44,7 +47,7 @@ def pretrain_request(
     elif inputs:
         specified = merge(specified, {"run": {"corpus": inputs}})
     if init_from:
-        specified = merge(specified, {"run": {"init_from": init_from}})
+        specified = merge(specified, {"run": {"init_from": resolve_model_name(init_from)}})
     command_line = parse_overrides(overrides)
     run = RunDirectory(out or Path("runs") / (_name_of(Path(inputs[0])) if inputs else "run"))
     _check_corpus_is_no_run(inputs, run)
@@ -58,6 +61,16 @@ def pretrain_request(
         settings_file=settings_file,
         overrides=command_line,
     )
+
+
+def resolve_model_name(name: str | Path) -> str:
+    """Return the path of the checkpoint or run that a name stands for, as it is kept in settings; others as they are.
+
+    Raises:
+        UsageError: ``RUN@STEP`` names a step that was not saved.
+    """
+    found = parse_run_path(name)
+    return str(found.checkpoint or found.run or name)
 
 
 def check_settings(settings: PretrainSettings) -> None:
@@ -100,11 +113,34 @@ def _settings_file(inputs: list[str]) -> Path | None:
     return Path(files[0]) if files else None
 
 
-def _is_run(run: RunDirectory) -> bool:
-    return run.exists or run.is_unstarted or run.lacks_settings
+def run_to_resume(name: str, out: Path | None, *, resume: bool) -> Path | None:
+    """Return the run that an input names in place of a corpus or a model; None if it names none, or is a file.
+
+    A file of a run names it only where a run is expected: with ``resume`` and no other ``out``. Otherwise ``run.toml``
+    holds the settings of a new run, and any other file is text.
+
+    Raises:
+        UsageError: it is not to be resumed, ``out`` is another one, or an earlier checkpoint is named.
+    """
+    found, path = parse_run_path(name), Path(name)
+    run = RunDirectory(found.run or path)
+    if not (run.exists or run.is_unstarted or run.lacks_settings):
+        return None
+    if path.is_file() and found.checkpoint is None and not (resume and out is None):
+        if path.name != SETTINGS:
+            progress.notice(f"{path}: read as text, although it is a file of the run {run.path}")
+        return None
+    if found.checkpoint is not None and resume and found.checkpoint != next(iter(list_checkpoints(run.path)), None):
+        step = int(found.checkpoint.name.removeprefix("step-"))
+        raise UsageError(
+            "is not the newest checkpoint of its run, which a run is resumed from",
+            where=name,
+            fix=f"For a new run that starts from its weights: --from {quote_argument(f'{run.path}@{step}')}",
+        )
+    return _check_resumed(run.path, out, resume=resume)
 
 
-def _run_to_resume(path: Path, out: Path | None, *, resume: bool) -> Path:
+def _check_resumed(path: Path, out: Path | None, *, resume: bool) -> Path:
     """Check that a run directory given in place of a corpus is to be resumed, and return it."""
     if RunDirectory(path).lacks_settings:
         return path  # reported with the request

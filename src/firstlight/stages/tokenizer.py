@@ -9,6 +9,7 @@ from firstlight.config import Settings, parse_overrides, resolve
 from firstlight.corpus import CorpusSettings, open_corpus
 from firstlight.errors import TokenizerError, UsageError
 from firstlight.files import check_output
+from firstlight.files.run_names import artifact_path
 from firstlight.stages.tokenizer_cache import CACHE_KEY, cache_key, load_cached, save_cached, train_on_corpus
 from firstlight.tokenizer import Tokenizer, TokenizerSettings
 from firstlight.types import Paths, as_list
@@ -187,9 +188,10 @@ def _summarize(loaded: Tokenizer, path: Path) -> TokenizerSummary:
 
 
 def _existing(path: str | Path, *, fix: str = "Train a tokenizer: firstlight tokenizer train CORPUS --out NEW") -> Path:
-    if not Path(path).exists():
+    found = artifact_path(path)
+    if not found.exists():
         raise UsageError("no such file or folder", where=path, fix=fix)
-    return Path(path)
+    return found
 
 
 def _folder(out: str | Path, overwrite: bool) -> Path:

@@ -12,6 +12,7 @@ from firstlight.errors import UsageError
 from firstlight.files import finite_json, write_atomic
 from firstlight.finetuning import compute_metrics, encode_task, load_task, predict, read_tasks
 from firstlight.lm import LM
+from firstlight.runs import RunDirectory
 from firstlight.stages.finetune import finetune
 from firstlight.types import Paths, as_list
 
@@ -75,7 +76,9 @@ def transfer(
     folder, rows = Path(out), []
 
     def tune(name: str, start: str | Path, on: Sequence[str | Path]) -> Path:
-        result = finetune(start, on, out=folder / name, resume=True, overrides=overrides, **more)
+        result = finetune(
+            start, on, out=folder / name, resume=RunDirectory(folder / name).exists, overrides=overrides, **more
+        )
         result.raise_if_interrupted()
         if not result.finished:
             raise KeyboardInterrupt

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer as Inner
 
 from firstlight import progress
 from firstlight.errors import TokenizerError, quote_argument
+from firstlight.files.run_names import artifact_path
 from firstlight.tokenizer.added_tokens import FLAGS, NewToken, add_tokens
 from firstlight.tokenizer.codec import Codec, load_codec, save_codec
 from firstlight.tokenizer.hf_files import HFFiles, read_hf_files
@@ -23,12 +24,12 @@ _IMPORT = "Convert it to tokenizer.json: firstlight tokenizer import"
 
 
 def load(path: str | Path) -> Tokenizer:
-    """Load a tokenizer.json, or the one in a folder (a run, a checkpoint, a Hugging Face directory).
+    """Load a tokenizer.json, or the one in a folder (a run, a checkpoint, a Hugging Face directory) or of ``RUN@STEP``.
 
     Raises:
         TokenizerError: a missing or damaged file, or no end-of-text token.
     """
-    inner, file = read_tokenizer_json(Path(path))
+    inner, file = read_tokenizer_json(artifact_path(path))
     return resolve_special_tokens(inner, file, read_hf_files(file.parent))
 
 
