@@ -29,6 +29,37 @@ class QuoteStyle:
     n_sampled: int
 
 
+class KeptQuotes:
+    """Counts rows of a table with fields whose quotes are kept as text, although they may enclose them.
+
+    Args:
+        quoting: whether double quotes enclose fields.
+    """
+
+    def __init__(self, *, quoting: bool) -> None:
+        self._quoting, self._n_rows, self._n_spaced, self._n_single = quoting, 0, 0, 0
+
+    def add(self, fields: Sequence[str]) -> None:
+        """Look at a row."""
+        self._n_rows += 1
+        # A double quote encloses a field only if it is the first character.
+        self._n_spaced += self._quoting and any(f[:1] == " " and _is_enclosed(f, '"') for f in fields)
+        self._n_single += any(_is_enclosed(f, "'") for f in fields)
+
+    def describe(self) -> str:
+        """Return a remark about the rows; empty where there is none to make."""
+        if self._n_spaced:
+            return f"{self._n_spaced:,} rows have a space before a quote, which is therefore kept as text"
+        if self._n_rows >= _MIN_ROWS and self._n_single == self._n_rows:
+            return "single quotes enclose a field of every row, and are kept as text"
+        return ""
+
+
+def _is_enclosed(field: str, quote: str) -> bool:
+    field = field.strip()
+    return len(field) > 1 and field[0] == field[-1] == quote
+
+
 def resolve_quotes(
     lines: Iterator[str],
     path: Path,

@@ -189,7 +189,8 @@ def iter_parquet(
         error: class of the error.
 
     Raises:
-        Failure: of the class ``error``: the file is damaged or expands too far, or a string is not UTF-8.
+        Failure: of the class ``error``: the file is damaged or expands too far, a string is not UTF-8, or two columns
+            have the same name.
         MissingExtra: pyarrow is not installed.
     """
     try:
@@ -201,6 +202,7 @@ def iter_parquet(
     with open_seekable(path, limits=limits, error=error) as file:
         try:
             table = pyarrow.parquet.ParquetFile(file, buffer_size=_PARQUET_BUFFER_BYTES, pre_buffer=False)
+            check_header(table.schema_arrow.names, str(path), error=error)
             columns = select(table.schema_arrow.names)
             n_rows = batch_rows(file, table.metadata, columns, limits, path, error=error)
             for batch in table.iter_batches(batch_size=n_rows, columns=columns, use_threads=False):

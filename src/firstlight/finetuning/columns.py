@@ -43,6 +43,10 @@ def read_column(record: Any, column: int | str | None, where: str) -> Any:
         )
     if not isinstance(record, list):
         raise CorpusError("is not a record with columns", where=where, found=repr(record)[:60])
+    if record and isinstance(record[0], dict):
+        raise CorpusError(
+            "is a list of records", where=where, found=f"{len(record)} items", fix='Set data.format = "json".'
+        )
     number = int(str(column)) if _INDEX.fullmatch(str(column)) else None
     if number is None or not -len(record) <= number < len(record):
         other = other_delimiter(record, "") if len(record) == 1 and isinstance(record[0], str) else None
@@ -60,6 +64,14 @@ def read_column(record: Any, column: int | str | None, where: str) -> Any:
 def _advise_column(record: dict[Any, Any], column: int | str | None) -> str:
     """Say what to set where a record with named columns lacks one."""
     names = [str(name) for name in record]
+    if names and names[0].lstrip().startswith(("{", "[")):
+        return 'Set data.format = "jsonl" if each line is JSON, or "json" if the file is a list.'
+    records = next((k for k, v in record.items() if isinstance(v, list) and v and isinstance(v[0], dict)), None)
+    if records is not None:
+        return (
+            f'Set data.field = {json.dumps(str(records), ensure_ascii=False)} and data.format = "json", if that is the '
+            "list of records."
+        )
     if (other := other_delimiter(names, "")) is not None:
         return f"Set data.delimiter = {json.dumps(other)}, if that separates the columns."
     if _INDEX.fullmatch(str(column)):

@@ -20,11 +20,11 @@ from firstlight.finetuning.folders import list_inside
 from firstlight.finetuning.kinds import EmptyTextError, head_of, kind_of
 from firstlight.finetuning.kinds.labels import label_text
 from firstlight.finetuning.readers import read_records
+from firstlight.finetuning.remarks import describe_files, describe_rows
 from firstlight.finetuning.spec import Columns, TaskSpec
 from firstlight.store import permute, round_keys
 
 _MAX_LISTED = 3
-_NO_LABEL = ("nan", "none", "null", "n/a", "na")
 _Row = TypeVar("_Row", Example, EncodedExample)
 
 
@@ -61,8 +61,13 @@ def load_task(spec: TaskSpec, *, seed: int) -> TaskData:
     """
     notes: list[str] = []
     files = split_files(spec)
+    notes += describe_files(files)
     spec = detect_columns(detect_quotes(spec, files["train"], notes), files["train"][0], notes)
-    raw = {side: _read(spec, paths, notes) for side, paths in files.items()}
+    dropped = Counter[str]()
+    raw = {side: _read(spec, paths, side, notes, dropped) for side, paths in files.items()}
+    unused = [name for name in spec.data.drop_labels if not dropped[name]]
+    if unused:
+        notes.append(f"no row has a label of data.drop_labels = {json.dumps(unused, ensure_ascii=False)}")
     for side, rows in raw.items():
         if not rows:
             raise CorpusError("has no rows", where=f"{spec.data.folder}: {getattr(spec.data, side)}")
@@ -88,7 +93,7 @@ def load_task(spec: TaskSpec, *, seed: int) -> TaskData:
                 fix="Name a file in data.valid.",
             )
         notes.append(f"{len(valid):,} training rows became validation rows, in proportion to their labels")
-    notes += _describe(spec, train, valid, test)
+    notes += describe_rows(spec, train, valid, test)
     return TaskData(spec, train, valid, test, notes, _fingerprint(spec, files, seed), seed if drawn else None)
 
 
@@ -130,9 +135,12 @@ def split(rows: Sequence[_Row], ratio: float, seed: int) -> tuple[list[_Row], li
     return [r for i, r in enumerate(rows) if i not in chosen], [r for i, r in enumerate(rows) if i in chosen]
 
 
-def _read(spec: TaskSpec, paths: Sequence[Path], notes: list[str]) -> list[RawExample]:
+def _read(
+    spec: TaskSpec, paths: Sequence[Path], side: str, notes: list[str], dropped: Counter[str]
+) -> list[RawExample]:
+    """Read the rows of a split; notes get remarks about them, and ``dropped`` counts the labels of those left out."""
     inputs, head, columns = kind_of(spec).inputs, head_of(spec), _columns(spec)
-    found, empty, n_dropped = [], [], 0
+    found, empty, unused, n_before = [], [], Counter[str](), dropped.total()
     for path in paths:
         for where, record in read_records(path, spec.data):
             if record is TRUNCATED:
@@ -142,9 +150,12 @@ def _read(spec: TaskSpec, paths: Sequence[Path], notes: list[str]) -> list[RawEx
                 value = None if head is None or columns.label is None else read_column(record, columns.label, where)
                 texts, roles = inputs.read(record, columns, where)
                 label = None if head is None else head.read_label(value, texts, where)
-                if isinstance(label, str | int) and str(label) in spec.data.drop_labels:
-                    n_dropped += 1
+                # An empty name stands for a missing label; test rows without one are left out anyway.
+                name = "" if label is None else str(label)
+                if head is not None and name in spec.data.drop_labels and (name or side != "test"):
+                    dropped[name] += 1
                     continue
+                unused.update(inputs.unused_keys(record, columns))
                 choice_labels = inputs.read_choice_labels(record, columns, where)
                 found.append(RawExample(texts, label, where, roles, choice_labels))
             except EmptyTextError:
@@ -153,8 +164,18 @@ def _read(spec: TaskSpec, paths: Sequence[Path], notes: list[str]) -> list[RawEx
                 empty.append(where)
     if empty:
         notes.append(f"{len(empty):,} rows without text are left out: {', '.join(empty[:_MAX_LISTED])}")
-    if n_dropped:
-        notes.append(f"{n_dropped:,} rows whose label is in data.drop_labels are left out")
+    if dropped.total() > n_before:
+        notes.append(f"{dropped.total() - n_before:,} rows whose label is in data.drop_labels are left out")
+    if unused:
+        keys = ", ".join(f"{key} ({n:,} rows)" for key, n in unused.most_common(_MAX_LISTED))
+        notes.append(f"keys of messages that are not used: {keys}")
+    if head is not None and head.is_per_token and found and all(len(row.texts) == 1 for row in found):
+        raise CorpusError(
+            "has one word, as every other row, so no word has a context",
+            where=found[0].where,
+            expected="the words of a sentence in one row",
+            fix="Write each sentence as one row, as JSON lines with a list of words and a list of labels.",
+        )
     return found
 
 
@@ -198,52 +219,6 @@ def _check_leading_label(spec: TaskSpec, record: Any, where: str) -> None:
             expected=f"one of {', '.join(spec.label_values)}"[:300],
             fix="Put any of the labels there.",
         )
-
-
-def _describe(spec: TaskSpec, train: Sequence[Example], valid: Sequence[Example], test: Sequence[Example]) -> list[str]:
-    """Report duplicates of training rows, and how many rows and labels there are."""
-    notes = []
-    seen = {row.texts: row.where for row in train}
-    for side, rows in (("validation", valid), ("test", test)):
-        duplicates = [row for row in rows if row.texts in seen]
-        if duplicates:
-            pairs = ", ".join(f"{row.where} is {seen[row.texts]}" for row in duplicates[:_MAX_LISTED])
-            notes.append(f"{len(duplicates):,} of {len(rows):,} {side} rows are also training rows: {pairs}")
-    size = f"{len(train):,} training, {len(valid):,} validation, {len(test):,} test rows"
-    rows = [*train, *valid, *test]
-    missing = [row.where for row in rows if not row.roles and not all(row.texts)]
-    if missing:
-        first = ", ".join(missing[:_MAX_LISTED])
-        notes.append(f"{len(missing):,} rows have an empty answer, which is left out: {first}")
-    head = head_of(spec)
-    if head is not None and head.has_classes and not head.is_per_token:
-        notes += _describe_classes(spec, train, valid)
-        counts = Counter(row.label for row in train)
-        fractions = ", ".join(f"{name} {counts[i] / len(train):.1%}" for i, name in enumerate(spec.labels[:12]))
-        size = f"{size}; {fractions}"
-    return [*notes, size]
-
-
-def _describe_classes(spec: TaskSpec, train: Sequence[Example], valid: Sequence[Example]) -> list[str]:
-    """Report classes that stand for a missing label, and those that no validation row has."""
-    notes = []
-    counts, validated = Counter(row.label for row in train), {row.label for row in valid}
-    for i, value in enumerate(spec.label_values):
-        n = counts[i]
-        if n and (not any(c.isalnum() for c in value) or value == "-1" or value.lower() in _NO_LABEL):
-            notes.append(
-                f"the class {value!r} ({n:,} training rows) may stand for a missing label: leave its rows out with "
-                f"data.drop_labels = {json.dumps([value], ensure_ascii=False)}"
-            )
-    alone = [(name, counts[i]) for i, name in enumerate(spec.labels) if counts[i] and i not in validated]
-    if alone:
-        names = ", ".join(f"{name!r} ({n:,} training rows)" for name, n in alone[:_MAX_LISTED])
-        more = f" and {len(alone) - _MAX_LISTED:,} others" if len(alone) > _MAX_LISTED else ""
-        notes.append(
-            f"no validation row has the class {names}{more}, so it is learned and never measured: add rows of it, or "
-            "leave it out with data.drop_labels"
-        )
-    return notes
 
 
 def _fingerprint(spec: TaskSpec, files: Mapping[str, Sequence[Path]], seed: int) -> str:

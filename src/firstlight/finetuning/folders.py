@@ -6,6 +6,7 @@ from pathlib import Path
 
 from firstlight import progress
 from firstlight.errors import CorpusError
+from firstlight.files.compression import inner_suffix
 from firstlight.files.folders import list_folder
 from firstlight.files.limits import read_bounded
 from firstlight.files.text_lines import iter_text
@@ -13,6 +14,7 @@ from firstlight.files.zips import open_zip
 from firstlight.finetuning.spec import DataFiles
 
 _MAX_NAMED = 3
+_TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".jsonlines", ".parquet")
 
 
 def read_folders(path: Path, files: DataFiles) -> Iterator[tuple[str, dict[str, str]]]:
@@ -54,11 +56,20 @@ def _texts_of_labels(names: list[str], path: Path) -> list[str]:
     """Leave out hidden files, and those next to the label folders, such as a README.
 
     Raises:
-        CorpusError: some texts are at a lower depth than others, and would be left out as if they were READMEs.
+        CorpusError: a text is a table, of whose rows one text would be made; or some texts are at a lower depth than
+            others, and would be left out as if they were READMEs.
     """
     seen = [name for name in names if not any(part.startswith((".", "__MACOSX")) for part in name.split("/"))]
     deepest = max((name.count("/") for name in seen), default=0)
     texts = [name for name in seen if name.count("/") == deepest and deepest > 0]
+    table = next((name for name in texts or seen if inner_suffix(Path(name)) in _TABLES), None)
+    if table is not None:
+        raise CorpusError(
+            "is a table, not the text of one row",
+            where=f"{path}: {table}",
+            expected="a folder per label with a file per text",
+            fix=f"Name the tables themselves in the task{'' if path.is_dir() else ', unpacked'}.",
+        )
     above = {"/".join(name.split("/")[:depth]) for name in texts for depth in range(deepest)}
     for name in seen:
         folder = name.rpartition("/")[0]

@@ -10,7 +10,7 @@ from firstlight.errors import CorpusError, MissingExtra, nearest
 from firstlight.files.compression import inner_suffix, open_compressed
 from firstlight.files.folders import list_glob
 from firstlight.files.json_stream import JsonStream, parse_json
-from firstlight.files.table_dialect import other_delimiter, resolve_quotes, sniff_quotes
+from firstlight.files.table_dialect import KeptQuotes, other_delimiter, resolve_quotes, sniff_quotes
 from firstlight.files.tables import (
     TRUNCATED,
     Truncated,
@@ -34,6 +34,7 @@ _FORMATS = {
     ".txt": "tsv",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
+    ".jsonlines": "jsonl",
     ".json": "json",
     ".parquet": "parquet",
     ".zip": "folders",
@@ -87,13 +88,22 @@ def read_records(path: Path, files: DataFiles) -> Iterator[Record]:
         CorpusError: a record cannot be read, or the file does not have this format.
     """
     if str(path).startswith(_HUB):
-        yield from _read_hub(str(path))
+        yield from _explode(_read_hub(str(path)), files)
         return
     found, limits = _format_of(path, files), files.read_limits
+    if files.explode and found in ("folders", "csv", "tsv"):
+        raise CorpusError(
+            "has no lists whose items could become rows",
+            where=path,
+            found=f"data.explode = {json.dumps(files.explode, ensure_ascii=False)}",
+            expected="JSON or Parquet",
+            fix="Remove data.explode, or set data.format.",
+        )
     if found == "folders":
         yield from read_folders(path, files)
     elif found == "parquet":
-        yield from ((f"{path}#{number - 1}", record) for number, record in iter_parquet(path, limits=limits))
+        rows = iter_parquet(path, limits=limits)
+        yield from _explode(((f"{path}#{number - 1}", record) for number, record in rows), files)
     else:
         is_json = found == "json" and not _is_json_lines(path, files)
         with open_compressed(path, limits=limits) as file:
@@ -142,10 +152,10 @@ def _read_table(path: Path, file: BinaryIO, files: DataFiles, file_format: str) 
         max_fields=files.max_fields,
         limits=files.read_limits,
         allow_truncated=True,
-        fix="Fix that row, or set data.quotes = false; where the file is cut off, remove that row.",
+        fix="Double the quotes within a field, or set data.quotes = false; where the file is cut off, remove that row.",
     )
     header: list[str] | None = None
-    width = 0
+    style, width = KeptQuotes(quoting=quoting), 0
     row, following = next(rows, None), next(rows, None)
     while row is not None:
         number, fields = row
@@ -162,8 +172,12 @@ def _read_table(path: Path, file: BinaryIO, files: DataFiles, file_format: str) 
                 yield where, TRUNCATED
                 return
             check_width(fields, width, where, fix=_advise_width(header or fields, delimiter))
+            style.add(fields)
             yield where, fields if header is None else dict(zip(header, fields, strict=True))
         row, following = following, next(rows, None)
+    remark = style.describe()
+    if remark:
+        progress.notice(f"{path}: {remark}")
 
 
 def _advise_width(first: list[str], delimiter: str) -> str:

@@ -44,7 +44,9 @@ class DataFiles(Settings):
     on_empty: Literal["error", "drop"] = Field(
         "error", description="what to do with a row without text; predict labels a dropped one null"
     )
-    drop_labels: list[str] = Field([], description="labels of rows that are left out, such as - for no agreement")
+    drop_labels: list[str] = Field(
+        [], description="labels of rows that are left out, such as - for no agreement; an empty one is a missing label"
+    )
     follow_symlinks: bool = Field(
         False, description="read what symbolic links in a folder point to outside it; a named link is always read"
     )

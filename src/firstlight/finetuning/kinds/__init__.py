@@ -102,6 +102,22 @@ def check_spec(spec: TaskSpec) -> None:
         problem = f"metric {spec.metric} does not fit a task of kind {spec.kind}{fitting}"
     if problem is not None:
         raise ConfigError(problem)
+    unused = _unused_settings(spec, head)
+    if unused:
+        raise ConfigError(f"{unused[0]} does not fit a task of kind {spec.kind}", fix="Remove it from the task.")
+
+
+def _unused_settings(spec: TaskSpec, head: TaskHead | None) -> list[str]:
+    """Return the settings about labels that are set and that the head does not read."""
+    has_classes = head is not None and head.has_classes
+    found = {
+        "labels": spec.labels and not has_classes,
+        "label_values": spec.label_values and not has_classes,
+        "scale": spec.scale is not None and (head is None or has_classes),
+        "answer_format": spec.answer_format != "auto" and (head is None or has_classes),
+        "data.drop_labels": spec.data.drop_labels and (head is None or head.is_per_token),
+    }
+    return [name for name, is_unused in found.items() if is_unused]
 
 
 def _columns_problem(spec: TaskSpec, kind: TaskKind) -> str | None:

@@ -80,6 +80,14 @@ def _split_choices(found: Any, where: str) -> tuple[list[Any], list[Any]]:
             if labels and len(labels) != len(texts):
                 raise CorpusError("does not have one label per answer", where=where, found=repr(found)[:_MAX_SHOWN])
             return texts, labels
+        if _is_marked(found):
+            raise CorpusError(
+                "has a mark for each answer instead of its text",
+                where=where,
+                found=repr(found)[:_MAX_SHOWN],
+                expected="an object of texts by name",
+                fix="Write the answers as a list, and the right one as the label.",
+            )
         return list(found.values()), list(found)
     if not isinstance(found, list):
         raise CorpusError("has fewer than two answers", where=where, found=repr(found)[:_MAX_SHOWN], expected="a list")
@@ -87,6 +95,12 @@ def _split_choices(found: Any, where: str) -> tuple[list[Any], list[Any]]:
         key = next((key for key in _LABEL_KEYS if all(key in item for item in found)), None)
         return [item["text"] for item in found], [item[key] for item in found] if key else []
     return found, []
+
+
+def _is_marked(found: dict[Any, Any]) -> bool:
+    """Whether an object has the answers as its keys, and whether each is right as its values, as TruthfulQA has it."""
+    marks = list(found.values())
+    return all(isinstance(m, int) and m in (0, 1) for m in marks) and any(len(str(key)) > 3 for key in found)
 
 
 def _sibling_labels(record: Any, column: Any, n: int, where: str) -> list[Any]:
@@ -204,14 +218,30 @@ def _by_text(raw: RawExample) -> int | None:
 
 def _by_letter(raw: RawExample) -> int | None:
     match = _LETTER.fullmatch(str(raw.label))
-    index = -1 if match is None else ord(match[1].upper()) - ord("A")
-    return index if 0 <= index < len(raw.texts) - 1 else None
+    return None if match is None else _nth(raw, match[1].upper(), ord(match[1].upper()) - ord("A"), "A")
 
 
 def _by_index(raw: RawExample, first: int) -> int | None:
     label = str(raw.label).removesuffix(".0")  # as pandas writes whole numbers of a column that has gaps
     index = int(label) - first if label.isascii() and label.isdigit() and len(label) < 10 else -1
-    return index if 0 <= index < len(raw.texts) - 1 else None
+    return _nth(raw, label[-1:], index, str(first))
+
+
+def _nth(raw: RawExample, mark: str, index: int, first: str) -> int | None:
+    """Return an index if the row has such an answer.
+
+    Args:
+        raw: the row.
+        mark: letter or last digit of the label.
+        index: the answer that it stands for where the answers are in order.
+        first: mark of the first answer; where the names of the answers end with all marks from this one on, as
+            ``option_b`` and ``option_a`` do, the answer is the one whose name has the mark.
+    """
+    n = len(raw.texts) - 1
+    if not 0 <= index < n:
+        return None
+    ends = [name.rstrip(").:").upper()[-1:] for name in raw.choice_labels]
+    return ends.index(mark) if sorted(ends) == [chr(ord(first) + i) for i in range(n)] else index
 
 
 _READERS: dict[AnswerFormat, Callable[[RawExample], int | None]] = {

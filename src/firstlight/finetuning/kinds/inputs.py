@@ -12,7 +12,7 @@ from firstlight.finetuning.examples import EncodedExample, Example
 from firstlight.finetuning.kinds.choices import read_choices
 from firstlight.finetuning.kinds.column_text import read_text, split_words, to_text
 from firstlight.finetuning.kinds.interface import InputFormat
-from firstlight.finetuning.kinds.messages import detect_chat_columns, read_messages
+from firstlight.finetuning.kinds.messages import detect_chat_columns, read_messages, unused_message_keys
 from firstlight.finetuning.sequences import DELIMITER, EXTRACT, PAD, ROLES, START, SequenceBuilder, role_text
 from firstlight.finetuning.spec import Columns
 from firstlight.tokenizer import Tokenizer
@@ -151,6 +151,10 @@ class ChatInput(InputFormat):
             texts = read_text(record, columns.text, where), read_text(record, columns.text2, where)
             return texts, ("user", "assistant")
         return read_messages(read_column(record, columns.messages, where), where)
+
+    def unused_keys(self, record: Any, columns: Columns) -> list[str]:
+        """Return the keys of messages besides role and text, such as ``reasoning_content``."""
+        return [] if columns.messages is None else unused_message_keys(read_column(record, columns.messages, ""))
 
     def texts_to_encode(self, example: Example, tokenizer: Tokenizer) -> list[str]:
         """Return each message with its role before it, where the tokenizer has no tokens for roles."""

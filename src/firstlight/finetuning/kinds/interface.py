@@ -57,6 +57,10 @@ class InputFormat(ABC):
         """Return the names of the answers of a record, one for each; empty where they have none."""
         return ()
 
+    def unused_keys(self, record: Any, columns: Columns) -> Sequence[str]:  # noqa: ARG002
+        """Return the keys within the columns of a record that ``read`` leaves out, and that are not empty."""
+        return ()
+
     def texts_to_encode(self, example: Example, tokenizer: Tokenizer) -> Sequence[str]:  # noqa: ARG002
         """Return the texts of a row whose ids ``encode`` gets."""
         return example.texts

@@ -11,6 +11,8 @@ from firstlight.errors import CorpusError, nearest
 from firstlight.files.field_text import field_text, is_missing
 from firstlight.finetuning.spec import MAX_SCORE, TaskSpec
 
+_DROP = 'Leave such rows out with data.drop_labels = [""].'
+
 
 def label_text(value: Any, where: str) -> str | None:
     """Return a label as text, whole numbers without a point, so that 1, 1.0 and "1" are one label.
@@ -74,7 +76,7 @@ def class_encoder(spec: TaskSpec) -> Callable[[str | None, str], int]:
             where=where,
             found=label,
             expected=f"one of {', '.join(spec.label_values)}"[:300],
-            fix=f"Did you mean {near!r}?" if near else None,
+            fix=_DROP if label is None else f"Did you mean {near!r}?" if near else None,
         )
 
     return encode
@@ -100,8 +102,8 @@ def read_number(label: Any, where: str) -> float:
 
 
 def is_number(text: str) -> bool:
-    """Whether a text is a finite number."""
+    """Whether a text is a finite number; 1_0, which Python reads as 10, is not."""
     try:
-        return math.isfinite(float(text))
+        return "_" not in text and math.isfinite(float(text))
     except (ValueError, OverflowError):  # such as a number of 400 digits
         return False

@@ -19,7 +19,8 @@ _ROLE_NAMES = {
 }
 _TOOL_ROLES = ("tool", "function", "function_call", "tool_call", "tool_response", "observation", "ipython")
 _TOOL_KEYS = ("tool_calls", "function_call")
-_LOSS_KEYS = ("weight", "train", "loss")  # of OpenAI, axolotl, LLaMA-Factory
+# Of OpenAI, axolotl (train, training), LLaMA-Factory and others.
+_LOSS_KEYS = ("weight", "train", "training", "train_on_turn", "loss")
 _KEYS = (("role", "content"), ("from", "value"))
 # Names of columns: of messages, and of a prompt (one or more columns) with its answer.
 _MESSAGE_COLUMNS = ("messages", "conversations")
@@ -72,6 +73,12 @@ def _read_message(message: Any, where: str, messages: Any) -> tuple[str, str]:
     if text is None or (role == "assistant" and not text.strip()):
         raise EmptyTextError("has no text", where=where, fix=_FIX)
     return check_unicode(text, where), role
+
+
+def unused_message_keys(messages: list[dict[str, Any]]) -> list[str]:
+    """Return the keys of messages that ``read_messages`` does not read, where they are not empty."""
+    known = {*sum(_KEYS, ()), *_LOSS_KEYS}
+    return sorted({key for message in messages for key, value in message.items() if value and key not in known})
 
 
 def _not_messages(messages: Any, where: str) -> CorpusError:

@@ -1,0 +1,99 @@
+"""Remarks about the rows of a task, for people: what may be wrong with files that could be read."""
+
+import json
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from firstlight.finetuning.examples import Example
+from firstlight.finetuning.kinds import head_of
+from firstlight.finetuning.spec import TaskSpec
+
+_MAX_LISTED = 3
+_NO_VALUE = ("nan", "<na>", "none", "null", "n/a", "na")  # as programs write a missing value of a table
+_NO_LABEL = (*_NO_VALUE, "unsup", "unlabeled", "unlabelled")  # unsup: of the reviews of IMDb
+_NO_NUMBER = ("-1", "-100")  # -100: what transformers leaves out of the loss
+
+
+def describe_files(files: Mapping[str, Sequence[Path]]) -> list[str]:
+    """Report files that are named more than once for one split, whose rows count as often."""
+    notes = []
+    for paths in files.values():
+        twice = [path for path, n in Counter(path.absolute() for path in paths).items() if n > 1]
+        if twice:
+            notes.append(f"{_list(twice)}: named more than once, so its rows count as often")
+    return notes
+
+
+def describe_rows(
+    spec: TaskSpec, train: Sequence[Example], valid: Sequence[Example], test: Sequence[Example]
+) -> list[str]:
+    """Report duplicates of training rows, texts and classes that may be missing ones, and how many rows there are."""
+    notes = []
+    seen = {row.texts: row.where for row in train}
+    for side, rows in (("validation", valid), ("test", test)):
+        duplicates = [row for row in rows if row.texts in seen]
+        if duplicates:
+            pairs = ", ".join(f"{row.where} is {seen[row.texts]}" for row in duplicates[:_MAX_LISTED])
+            notes.append(f"{len(duplicates):,} of {len(rows):,} {side} rows are also training rows: {pairs}")
+    size = f"{len(train):,} training, {len(valid):,} validation, {len(test):,} test rows"
+    rows = [*train, *valid, *test]
+    empty = [row.where for row in rows if not row.roles and not all(row.texts)]
+    if empty:
+        notes.append(f"{len(empty):,} rows have an empty answer, which is left out: {_list(empty)}")
+    head = head_of(spec)
+    is_per_token = head is not None and head.is_per_token
+    missing = [] if is_per_token else [r.where for r in rows if any(text.lower() in _NO_VALUE for text in r.texts)]
+    if missing:
+        notes.append(f"{len(missing):,} rows have a text such as nan, null or NA, which is learned: {_list(missing)}")
+    if head is None or not head.has_classes:
+        return [*notes, size]
+    counts = Counter(c for r in train for c in (r.label if isinstance(r.label, tuple) else (r.label,)))
+    notes += _describe_classes(spec, counts, is_per_token=is_per_token)
+    if not is_per_token:
+        notes += _describe_unvalidated(spec, counts, valid)
+        fractions = ", ".join(f"{name} {counts[i] / len(train):.1%}" for i, name in enumerate(spec.labels[:12]))
+        size = f"{size}; {fractions}"
+    return [*notes, size]
+
+
+def _describe_classes(spec: TaskSpec, counts: Counter[int | float | None], *, is_per_token: bool) -> list[str]:
+    """Report classes that stand for a missing label, and those that are written in two ways."""
+    notes, twice = [], []
+    written: dict[str, str] = {}
+    for i, value in enumerate(spec.label_values):
+        n = counts[i]
+        # A tag of a word may be punctuation, as in the Penn Treebank.
+        is_mark = not is_per_token and not any(c.isalnum() for c in value)
+        if n and (is_mark or value in _NO_NUMBER or value.lower() in _NO_LABEL):
+            note = f"the class {value!r} ({n:,} training {'words' if is_per_token else 'rows'}) may stand for a missing"
+            advice = f"leave its rows out with data.drop_labels = {json.dumps([value], ensure_ascii=False)}"
+            notes.append(f"{note} label" if is_per_token else f"{note} label: {advice}")
+        same = written.setdefault(_fold(value), value)
+        if same != value and n and not is_per_token:
+            twice.append(f"{same!r} and {value!r}")
+    return [*notes, *([f"classes that may be one, written in two ways: {_list(twice)}"] if twice else [])]
+
+
+def _describe_unvalidated(spec: TaskSpec, counts: Counter[int | float | None], valid: Sequence[Example]) -> list[str]:
+    """Report classes that no validation row has."""
+    validated = {row.label for row in valid}
+    alone = [(name, counts[i]) for i, name in enumerate(spec.labels) if counts[i] and i not in validated]
+    if not alone:
+        return []
+    names = ", ".join(f"{name!r} ({n:,} training rows)" for name, n in alone[:_MAX_LISTED])
+    more = f" and {len(alone) - _MAX_LISTED:,} others" if len(alone) > _MAX_LISTED else ""
+    return [
+        f"no validation row has the class {names}{more}, so it is learned and never measured: add rows of it, or "
+        "leave it out with data.drop_labels"
+    ]
+
+
+def _fold(value: str) -> str:
+    """Return a label without what tells apart two ways to write it: case, Unicode form, quotes and white space."""
+    return " ".join(unicodedata.normalize("NFKC", value).casefold().strip("'\"").split())
+
+
+def _list(names: Sequence[object]) -> str:
+    return ", ".join(map(str, names[:_MAX_LISTED])) + (" …" if len(names) > _MAX_LISTED else "")
