@@ -116,6 +116,9 @@ def test_rows_without_a_label_are_left_out_by_an_empty_name(tmp_path: Path) -> N
         (f"text,label\n{ROWS}e,X\nf,X\n", "'X' and 'x'"),
         (f"text,label\n{ROWS}e,caf\u00e9\nf,cafe\u0301\n", "written in two ways"),
         (f"text,label\n{ROWS}nan,x\n", "1 rows have a text such as nan"),
+        (f"text,label\n{ROWS}e,1\nf,true\n", "'1' and 'true'"),
+        (f"text,label\n{ROWS}e,\"['x', 'y']\"\n", "each of these lists is a class"),
+        (f"text,label\n{ROWS}b'e',y\n", "1 rows have a text that Python printed"),
         (f"text,label\n{ROWS}e,unsup\nf,unsup\n", 'data.drop_labels = ["unsup"]'),
     ],
 )
@@ -150,11 +153,12 @@ def test_tables_in_folders_and_zip_files_are_not_texts(tmp_path: Path) -> None:
     ("name", "content", "said"),
     [
         ("a.csv", 'text,label\na, "x"\nb, "y"\nc, "x"\nd, "y"\n', "4 rows have a space before a quote"),
+        ("a.csv", f"text,label\n{ROWS}text,label\n", "a.csv:6: left out, since it repeats the header"),
         ("a.csv", "text,label\n'a',x\n'b',y\n'c',x\n'd',y\n", "single quotes enclose a field of every row"),
         ("a.tsv", "text\tlabel\n'a'\tx\n'b'\ty\n'c'\tx\n'd'\ty\n", "single quotes enclose a field of every row"),
     ],
 )
-def test_quotes_that_are_kept_are_named(
+def test_what_a_table_leaves_in_or_out_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: str, said: str
 ) -> None:
     notices: list[str] = []

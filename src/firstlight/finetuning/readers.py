@@ -172,8 +172,11 @@ def _read_table(path: Path, file: BinaryIO, files: DataFiles, file_format: str) 
                 yield where, TRUNCATED
                 return
             check_width(fields, width, where, fix=_advise_width(header or fields, delimiter))
-            style.add(fields)
-            yield where, fields if header is None else dict(zip(header, fields, strict=True))
+            if fields == header:
+                progress.notice(f"{where}: left out, since it repeats the header")
+            else:
+                style.add(fields)
+                yield where, fields if header is None else dict(zip(header, fields, strict=True))
         row, following = following, next(rows, None)
     remark = style.describe()
     if remark:

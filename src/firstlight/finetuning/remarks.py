@@ -1,6 +1,7 @@
 """Remarks about the rows of a task, for people: what may be wrong with files that could be read."""
 
 import json
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,11 +9,15 @@ from pathlib import Path
 
 from firstlight.finetuning.examples import Example
 from firstlight.finetuning.kinds import head_of
+from firstlight.finetuning.kinds.labels import is_number
 from firstlight.finetuning.spec import TaskSpec
 
 _MAX_LISTED = 3
 _NO_VALUE = ("nan", "<na>", "none", "null", "n/a", "na")  # as programs write a missing value of a table
 _NO_LABEL = (*_NO_VALUE, "unsup", "unlabeled", "unlabelled")  # unsup: of the reviews of IMDb
+# As str() writes bytes, lists and tables; a list of the second kind may also hold numbers, with commas or not.
+_PRINTED = re.compile(r"""b'.*'|b".*"|\[(?:'.*'|".*")\]|\{'.*\}""", re.DOTALL)
+_PRINTED_LIST = re.compile(r"\[.*[\s,].*\]", re.DOTALL)
 _NO_NUMBER = ("-1", "-100")  # -100: what transformers leaves out of the loss
 
 
@@ -47,6 +52,9 @@ def describe_rows(
     missing = [] if is_per_token else [r.where for r in rows if any(text.lower() in _NO_VALUE for text in r.texts)]
     if missing:
         notes.append(f"{len(missing):,} rows have a text such as nan, null or NA, which is learned: {_list(missing)}")
+    printed = [] if is_per_token else [row.where for row in rows if any(map(_PRINTED.fullmatch, row.texts))]
+    if printed:
+        notes.append(f"{len(printed):,} rows have a text that Python printed, such as b'…' or ['…']: {_list(printed)}")
     if head is None or not head.has_classes:
         return [*notes, size]
     counts = Counter(c for r in train for c in (r.label if isinstance(r.label, tuple) else (r.label,)))
@@ -60,7 +68,7 @@ def describe_rows(
 
 def _describe_classes(spec: TaskSpec, counts: Counter[int | float | None], *, is_per_token: bool) -> list[str]:
     """Report classes that stand for a missing label, and those that are written in two ways."""
-    notes, twice = [], []
+    notes, twice, lists = [], [], []
     written: dict[str, str] = {}
     for i, value in enumerate(spec.label_values):
         n = counts[i]
@@ -70,10 +78,16 @@ def _describe_classes(spec: TaskSpec, counts: Counter[int | float | None], *, is
             note = f"the class {value!r} ({n:,} training {'words' if is_per_token else 'rows'}) may stand for a missing"
             advice = f"leave its rows out with data.drop_labels = {json.dumps([value], ensure_ascii=False)}"
             notes.append(f"{note} label" if is_per_token else f"{note} label: {advice}")
+        if _PRINTED_LIST.fullmatch(value):
+            lists.append(repr(value))
         same = written.setdefault(_fold(value), value)
         if same != value and n and not is_per_token:
             twice.append(f"{same!r} and {value!r}")
-    return [*notes, *([f"classes that may be one, written in two ways: {_list(twice)}"] if twice else [])]
+    if twice:
+        notes.append(f"classes that may be one, written in two ways: {_list(twice)}")
+    if lists:
+        notes.append(f"a row has one class, so each of these lists is a class of its own: {_list(lists)}")
+    return notes
 
 
 def _describe_unvalidated(spec: TaskSpec, counts: Counter[int | float | None], valid: Sequence[Example]) -> list[str]:
@@ -91,8 +105,10 @@ def _describe_unvalidated(spec: TaskSpec, counts: Counter[int | float | None], v
 
 
 def _fold(value: str) -> str:
-    """Return a label without what tells apart two ways to write it: case, Unicode form, quotes and white space."""
-    return " ".join(unicodedata.normalize("NFKC", value).casefold().strip("'\"").split())
+    """Return a label without what tells apart two ways to write it: case, Unicode form, quotes, zeros, white space."""
+    text = " ".join(unicodedata.normalize("NFKC", value).casefold().strip("'\"").split())
+    text = {"true": "1", "false": "0"}.get(text, text)
+    return str(float(text)) if is_number(text) else text
 
 
 def _list(names: Sequence[object]) -> str:
