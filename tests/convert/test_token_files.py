@@ -253,3 +253,32 @@ def test_training_args_of_a_model_are_not_token_files(tmp_path):
     for name, wanted in (("training_args.bin", False), ("x_train_000001.bin", True)):
         (tmp_path / name).write_bytes(bytes(8))
         assert recognizes(tmp_path) is wanted
+
+
+@pytest.mark.parametrize("dtype", ["<u2", "<u4", "<i8"])
+def test_width_of_raw_ids_that_are_mostly_zero(tmp_path, encoder, dtype):
+    """Padded sequences and images: most numbers are 0 in both halves of an id."""
+    values = np.random.default_rng(0).integers(-700, 256, 600).clip(0)
+    save(tmp_path / "in", "train.bin", values, dtype)
+    save(tmp_path / "in", "val.bin", values[:8], dtype)  # too short to show its type
+    store = import_token_files(tmp_path / "in", tmp_path / "store", encoder, 0.1)
+    assert (store.train.n_tokens, store.valid.n_tokens) == (600, 8)
+    assert np.array_equal(np.fromfile(tmp_path / "store" / "train.bin", "<u2"), values)
+
+
+def test_files_of_several_splits(tmp_path, encoder, caplog):
+    for name in ("train.bin", "val.bin", "test.bin", "extra.bin", "._train.bin"):
+        save(tmp_path / "in", name, ids(40, 60), "<u2")
+    with caplog.at_level(logging.INFO):
+        store = import_token_files(tmp_path / "in", tmp_path / "store", encoder, 0.1)
+    assert (store.train.n_tokens, store.valid.n_tokens) == (100, 100)
+    assert "left out: extra.bin, test.bin" in caplog.text and "_train" not in caplog.text
+    save(tmp_path / "in", "train_val.bin", ids(40), "<u2")
+    with pytest.raises(UsageError, match=r"train_val.bin: is named for training and for validation"):
+        import_token_files(tmp_path / "in", tmp_path / "other", encoder, 0.1)
+
+
+def test_a_width_of_8_bits_for_more_ids_is_said(tmp_path, encoder, caplog):
+    save(tmp_path / "in", "train.bin", ids(400), "<u2")
+    import_token_files(tmp_path / "in", tmp_path / "store", encoder, 0.1, "uint8")
+    assert "read as uint8, as set, which has 256 ids: the tokenizer has 257" in caplog.text

@@ -1,6 +1,7 @@
 """Open a file of token ids: llm.c's shard, NumPy's ``.npy``, Megatron-LM's pair, or raw ids as in nanoGPT."""
 
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,13 +56,14 @@ class Tokens:
         return first, second
 
 
-def open_tokens(path: Path, encoder: Encoder, dtype: str | None) -> Tokens:
+def open_tokens(path: Path, encoder: Encoder, dtype: str | None, default: str | None = None) -> Tokens:
     """Open a file; raw ids are split into documents after each end-of-text.
 
     Args:
         path: of the file.
         encoder: the tokenizer that the ids are from.
         dtype: type of raw ids, one of ``DTYPES``; by default that of the tokenizer's number of ids.
+        default: type of raw ids in a file that is too short to show it.
 
     Raises:
         StoreError: the file is damaged, or of another kind or type.
@@ -78,7 +80,7 @@ def open_tokens(path: Path, encoder: Encoder, dtype: str | None) -> Tokens:
     elif start.startswith(NPY_MAGIC):
         ids = _read_npy(file)
     else:
-        chosen = _choose_dtype(path, start, encoder.vocab_size, dtype)
+        chosen = _choose_dtype(path, start, encoder.vocab_size, dtype, default)
         if file.remaining % chosen.itemsize:
             raise StoreError(
                 f"not a whole number of ids of type {chosen.name}", where=path, found=f"{file.size:,} bytes"
@@ -121,7 +123,19 @@ def _read_npy(file: BoundedReader) -> np.ndarray:
     return file.read_array(header.dtype, header.shape)
 
 
-def _choose_dtype(path: Path, start: bytes, vocab_size: int, dtype: str | None) -> np.dtype:
+def common_dtype(paths: Iterable[Path], vocab_size: int) -> str | None:
+    """Return the type of raw ids that files show, as of ``stored_dtype``; None where it is not the same in all."""
+    shown = set()
+    for path in paths:
+        start = BoundedReader(path, StoreError).read_up_to(SAMPLE_BYTES)
+        has_header = start.startswith(NPY_MAGIC) or int.from_bytes(start[:4], "little") in _LLMC_KINDS
+        if not has_header and not path.with_suffix(".idx").is_file() and other_kind(start) is None:
+            shown.add(stored_dtype(start, vocab_size))
+    shown.discard(None)
+    return next(iter(shown)) if len(shown) == 1 else None
+
+
+def _choose_dtype(path: Path, start: bytes, vocab_size: int, dtype: str | None, default: str | None) -> np.dtype:
     """Choose the type of raw ids: as set, or uint16 where every id fits, else uint32, unless the file shows another.
 
     Raises:
@@ -131,12 +145,14 @@ def _choose_dtype(path: Path, start: bytes, vocab_size: int, dtype: str | None) 
         shown = stored_dtype(start, vocab_size)
         if shown is not None and dtype != "uint8" and np.dtype(shown).itemsize != np.dtype(dtype).itemsize:
             progress.warn(f"{path}: read as {dtype}, as set, but its ids look like {np.dtype(shown).name}")
+        if dtype == "uint8" and vocab_size > 1 << 8:
+            progress.warn(f"{path}: read as uint8, as set, which has 256 ids: the tokenizer has {vocab_size:,}")
         return np.dtype(dtype).newbyteorder("<")
     kind = other_kind(start)
     if kind is not None:
         raise StoreError(f"is {kind}, not one of token ids", where=path)
     expected = "<u2" if vocab_size <= 1 << 16 else "<u4"
-    found = stored_dtype(start, vocab_size) or expected
+    found = stored_dtype(start, vocab_size) or default or expected
     if found.startswith(">"):
         little = found.replace(">", "<")
         old = str(path.with_name(f"{path.name}.big-endian"))  # kept

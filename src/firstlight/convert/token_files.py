@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from firstlight import progress
-from firstlight.convert.raw_tokens import Tokens, check_ids, open_tokens
+from firstlight.convert.raw_tokens import Tokens, check_ids, common_dtype, open_tokens
 from firstlight.errors import UsageError
 from firstlight.files import atomic_directory, storage_errors
 from firstlight.store.adopt_megatron import adopt
@@ -21,6 +21,7 @@ from firstlight.types import Encoder
 
 _SUFFIXES = (".bin", ".npy")
 _SPLITS = {"train": ("train",), "valid": ("val", "valid", "validation", "test")}
+_TEST = "test"
 _CHUNK_TOKENS = 1 << 22
 
 
@@ -31,28 +32,46 @@ def recognizes(source: Path) -> bool:
             file.suffix in _SUFFIXES and "train" in _splits_of(file) for file in source.iterdir()
         )
     has_index = source.with_suffix(".idx").is_file() and source.suffix in (".bin", ".idx", "")
-    is_named = any(split in re.split(r"[_.-]", source.stem) for split in ("train", "val"))
+    is_named = any(split in _words_of(source) for split in ("train", "val"))
     return has_index or (source.suffix in _SUFFIXES and is_named)
 
 
 def _splits_of(file: Path) -> list[str]:
     """List the splits that a file's name has among its words, such as train in fineweb_train_000001.bin."""
-    words = re.split(r"[_.-]", file.stem)
+    words = _words_of(file)
     return [split for split, names in _SPLITS.items() if any(name in words for name in names)]
+
+
+def _words_of(file: Path) -> list[str]:
+    return re.split(r"[_.-]", file.stem)
+
+
+def _token_files(folder: Path) -> list[Path]:
+    return [file for file in sorted(folder.glob("[!.]*")) if file.suffix in _SUFFIXES] if folder.is_dir() else []
 
 
 def find_files(source: Path) -> dict[str, list[Path]]:
     """Find the files of each split: by their names in a folder; a single file is for training.
 
+    Files with test in their name are for validation where there are no others.
+
     Raises:
-        UsageError: there are none for training.
+        UsageError: there are none for training, or one is named for both.
     """
     if not source.is_dir():
         file = source if source.suffix in _SUFFIXES else source.with_suffix(".bin")
         if file.is_file():
             return {"train": [file], "valid": []}
-    files = sorted(file for file in source.glob("*") if file.suffix in _SUFFIXES) if source.is_dir() else []
+    files = _token_files(source)
     splits = {split: [file for file in files if split in _splits_of(file)] for split in _SPLITS}
+    both = next((file for file in splits["train"] if file in splits["valid"]), None)
+    if both is not None:
+        raise UsageError(
+            "is named for training and for validation", where=both, fix="Rename it, with one of train and val."
+        )
+    tests = [file for file in splits["valid"] if _TEST in _words_of(file)]
+    if len(tests) < len(splits["valid"]) and tests:
+        splits["valid"] = [file for file in splits["valid"] if file not in tests]
     if not splits["train"]:
         raise UsageError("no token files for training", where=source, expected="train.bin, or *_train_*.bin")
     return splits
@@ -76,9 +95,12 @@ def import_token_files(
         StoreError: files are damaged, or contain ids that the tokenizer does not have.
         StorageError: the disk is full or read-only.
     """
-    splits = {
-        split: [open_tokens(file, encoder, dtype) for file in files] for split, files in find_files(source).items()
-    }
+    found = find_files(source)
+    others = [file.name for file in _token_files(source) if not any(file in files for files in found.values())]
+    if others:
+        progress.notice(f"{source}: left out: {', '.join(others[:4])}{' …' if len(others) > 4 else ''}")
+    default = common_dtype([file for files in found.values() for file in files], encoder.vocab_size)
+    splits = {split: [open_tokens(file, encoder, dtype, default) for file in files] for split, files in found.items()}
     if not splits["valid"]:
         splits["train"], splits["valid"] = _hold_out(splits["train"], valid_ratio)
     with atomic_directory(directory) as folder, storage_errors(directory):

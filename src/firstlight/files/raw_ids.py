@@ -42,7 +42,8 @@ def stored_dtype(sample: bytes, vocab_size: int) -> str | None:
     """Tell how wide the ids are, and in which byte order, from the start of a file.
 
     The upper half of an id of 32 bits is at most that of the highest id: 0, or one of a few numbers. In a file of such
-    ids every second number of 16 bits is that small, which no file of 16-bit ids has. The same holds for 64 bits.
+    ids every second number of 16 bits is that small, which no file of 16-bit ids has. The same holds for 64 bits. Where
+    most ids are that small themselves, as in padded sequences or images, every larger number must be a lower half.
 
     Args:
         sample: bytes from the start of the file.
@@ -73,9 +74,13 @@ def stored_dtype(sample: bytes, vocab_size: int) -> str | None:
 def _order_of_upper_halves(halves: np.ndarray, most: int) -> str | None:
     """Tell whether every second number is the upper half of a wide id: "<" if the second of each two, ">" the first."""
     first, second = halves[::2], halves[1::2]
-    if np.mean(second <= most) >= _MOST and np.mean(first <= most) < _FEW:
+    if _are_halves(second, first, most):
         return "<"
-    swapped = first.byteswap()
-    if np.mean(swapped <= most) >= _MOST and np.mean(second.byteswap() <= most) < _FEW:
-        return ">"
-    return None
+    return ">" if _are_halves(first.byteswap(), second.byteswap(), most) else None
+
+
+def _are_halves(upper: np.ndarray, lower: np.ndarray, most: int) -> bool:
+    """Whether these numbers may be the upper and lower halves of ids whose upper half is at most ``most``."""
+    upper_small, lower_small = np.mean(upper <= most), np.mean(lower <= most)
+    n_large = np.count_nonzero(lower > most)
+    return bool((upper_small >= _MOST and lower_small < _FEW) or (upper_small == 1 and n_large >= _MIN_IDS))
