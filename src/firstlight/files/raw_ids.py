@@ -50,7 +50,7 @@ def stored_dtype(sample: bytes, vocab_size: int) -> str | None:
         vocab_size: number of ids.
 
     Returns:
-        Such as "<u4", as in ``numpy.dtype``; None where the file is too short to tell, or no type fits.
+        Such as "<u4", as in ``numpy.dtype``; None where the file shows too little to tell, or no type fits.
     """
     sample = sample[: len(sample) & ~7]
     if len(sample) < 2 * _MIN_IDS:
@@ -64,6 +64,8 @@ def stored_dtype(sample: bytes, vocab_size: int) -> str | None:
         if order is not None:
             return f"{order}u4"
     ids = np.frombuffer(sample, "<u2")
+    if not ids[1::2].any():  # too few ids that are not 0 to tell 16 bits from 32
+        return None
     if int(ids.max()) < vocab_size:
         return "<u2"
     if int(ids.byteswap().max()) < vocab_size and np.mean(ids < vocab_size) < _MOST:
