@@ -162,6 +162,43 @@ def test_wordpiece(tmp_path: Path, config: dict[str, Any]) -> None:
     assert (ours.eot, ours.pad_id, ours.unk_id) == ("[SEP]", 0, 1)
 
 
+@pytest.mark.parametrize("written", [{}, {"do_lower_case": False, "strip_accents": True}], ids=str)
+@pytest.mark.parametrize("set_", [{}, {"do_lower_case": False}, {"tokenize_chinese_chars": False}], ids=str)
+def test_settings_of_bert_win_over_tokenizer_json(
+    tmp_path: Path, set_: dict[str, Any], written: dict[str, Any]
+) -> None:
+    files = {
+        "vocab.txt": "\n".join(WORDS) + "\n",
+        "tokenizer_config.json": {"tokenizer_class": "BertTokenizer", **written},
+    }
+    folder = write(tmp_path / "source", files)
+    import_tokenizer(folder).save(tmp_path / "fast")
+    write(tmp_path / "fast", {"tokenizer_config.json": {"tokenizer_class": "BertTokenizerFast", **set_}})
+    same_as_transformers(tmp_path / "fast", tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["GPT2Tokenizer", "GPT2TokenizerFast", "PreTrainedTokenizerFast"])
+def test_the_space_in_front_of_a_text(tmp_path: Path, name: str) -> None:
+    config = {"tokenizer_class": name, "add_prefix_space": True, "eos_token": "<|endoftext|>"}
+    folder = fast(write(tmp_path / "source", {}), tokenizer_config={**NAMED, **config} if name[0] == "G" else config)
+    ours = same_as_transformers(folder, tmp_path / "out")
+    assert (ours.encode("a") == [VOCAB["Ġa"]]) is name.startswith("GPT2")
+
+
+@pytest.mark.parametrize("unk", [None, "b"])
+def test_characters_that_no_token_has_are_said(tmp_path: Path, unk: str | None) -> None:
+    found: list[str] = []
+    with progress.listen(lambda event: found.append(event.text)):
+        few = {"a": 0, "b": 1, "ab": 2, "Ġ": 3, "Ġa": 4, "<|endoftext|>": 5}
+        import_tokenizer(fast(write(tmp_path, {}), few))
+        inner = Inner(models.BPE(vocab={"a": 0, "b": 1}, merges=[], unk_token=unk))
+        inner.save(str(tmp_path / "tokenizer.json"))
+        import_tokenizer(tmp_path)
+    text = "\n".join(found)
+    assert "has no token for 240 of the bytes of UTF-8" in text
+    assert ("has no token for unknown characters" in text) is (unk is None)
+
+
 def test_end_of_text_is_the_one_that_the_model_names(tmp_path: Path) -> None:
     folder = slow(tmp_path, added_tokens=ADDED, config={"model_type": "other", "eos_token_id": [N + 2, N]})
     assert import_tokenizer(folder).eot == "<|user|>"
@@ -176,6 +213,9 @@ WRONG = {
         {"tokenizer_config": {"added_tokens_decoder": {"7": {"special": True}}}},
         "tokenizer_config.json: has an added token without its text",
     ),
+    "the id of a letter": ({"added_tokens": {"<a>": VOCAB["%"]}}, "an added token has the id of a token of texts.*'%'"),
+    "the id of a part of others": ({"added_tokens": {"<a>": VOCAB["ab"]}}, "has the id of a token of texts.*'ab'"),
+    "two words of one id": ({"vocab": {**VOCAB, "zz": VOCAB["%"]}}, "vocab.json: two tokens of one id .*'%' and 'zz'"),
     "a template of numbers": ({"tokenizer_config": {"chat_template": [1]}}, "chat_template: has a chat template"),
 }
 

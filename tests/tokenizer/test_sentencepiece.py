@@ -107,6 +107,12 @@ def test_transformers_puts_a_space_at_the_start_of_all_text_alone(tmp_path: Path
         assert "".join(tokens) == f"▁fox</s>{wanted}"
 
 
+def test_no_space_in_front_of_a_text_where_the_folder_says_so(tmp_path: Path) -> None:
+    config = '{"tokenizer_class": "LlamaTokenizer", "add_prefix_space": false}'
+    ours = tokenizer(tmp_path, "bpe", config=config)
+    assert split(ours, "fox fox") == "f ox ▁fox"
+
+
 def test_unsupported_rules(tmp_path: Path) -> None:
     with pytest.raises(TokenizerError, match="marks word boundaries in an unsupported way .*escape_whitespaces"):
         tokenizer(tmp_path, "bpe", escape_whitespaces=0)

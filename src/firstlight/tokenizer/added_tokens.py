@@ -74,6 +74,7 @@ def add_tokens(inner: Inner, tokens: Iterable[NewToken], *, above: int = -1, whe
         listed = sorted(wanted.items(), key=lambda item: item[1])
         one, two = next((a, b) for a, b in pairwise(listed) if a[1] == b[1])
         raise TokenizerError("two tokens of one id", where=where, found=f"{one[0]!r} and {two[0]!r}, id {one[1]}")
+    _check_renamed(inner, renamed, where)
     check_ids({**ids, **wanted}, where or "the tokenizer")
     with library_errors("cannot add these tokens", where):
         changed = _append(inner, tokens) if not renamed else inner
@@ -88,6 +89,23 @@ def add_tokens(inner: Inner, tokens: Iterable[NewToken], *, above: int = -1, whe
             expected="an id in use",
         )
     return changed
+
+
+def _check_renamed(inner: Inner, renamed: dict[str, str], where: object) -> None:
+    """Refuse an added token with the id of a token that texts consist of, which would be lost."""
+    if not renamed:
+        return
+    model = json.loads(inner.to_str())["model"]
+    pairs = [merge.split(" ", 1) if isinstance(merge, str) else merge for merge in model.get("merges") or []]
+    parts = {part for pair in pairs for part in (*pair, "".join(pair))}
+    lost = next((old for old in renamed if old in parts or len(old) == 1), None)
+    if lost is not None:
+        raise TokenizerError(
+            "an added token has the id of a token of texts",
+            where=where,
+            found=f"{renamed[lost]!r}, of {lost!r}",
+            expected="the id of a reserved token, or one of its own",
+        )
 
 
 def _append(inner: Inner, tokens: Iterable[NewToken]) -> Inner:

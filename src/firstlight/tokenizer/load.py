@@ -12,9 +12,11 @@ from firstlight import progress
 from firstlight.errors import TokenizerError, quote_argument
 from firstlight.files.run_names import artifact_path
 from firstlight.tokenizer.added_tokens import FLAGS, NewToken, add_tokens
+from firstlight.tokenizer.class_settings import apply_class_settings
 from firstlight.tokenizer.codec import Codec, load_codec, save_codec
 from firstlight.tokenizer.hf_files import HFFiles, read_hf_files
 from firstlight.tokenizer.tokenizer import END_OF_TEXT, Tokenizer
+from firstlight.tokenizer.tokenizer_json import TEXT_BYTES, bytes_to_token, is_byte_level
 from firstlight.tokenizer.untrusted import check_file, check_ids, check_loaded, library_errors
 
 EOT_TOKENS = (END_OF_TEXT, "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>", "[SEP]")
@@ -100,6 +102,7 @@ def resolve_special_tokens(inner: Inner, file: Path, files: HFFiles, *, add_eot:
     Raises:
         TokenizerError: an added token with an id that it cannot have, or no end-of-text token.
     """
+    apply_class_settings(inner, file, files)
     inner = _add_named(inner, file, files)
     vocab = inner.get_vocab(with_added_tokens=True)
     check_ids(vocab, file)
@@ -117,7 +120,25 @@ def resolve_special_tokens(inner: Inner, file: Path, files: HFFiles, *, add_eot:
             )
         inner, eot = add_tokens(inner, [NewToken(END_OF_TEXT)], where=file), END_OF_TEXT
         progress.notice(f"{file} has no end-of-text token: added {eot} as id {inner.token_to_id(eot)}")
-    return Tokenizer(inner, eot=eot, unk=unk, extra_config=_extra_config(files, vocab))
+    tokenizer = Tokenizer(inner, eot=eot, unk=unk, extra_config=_extra_config(files, vocab))
+    _check_coverage(tokenizer.definition, file)
+    return tokenizer
+
+
+def _check_coverage(table: Mapping[str, Any], file: Path) -> None:
+    """Say that a tokenizer leaves out characters that it has no token for; transformers leaves them out in silence."""
+    model = table["model"]
+    if model["type"] != "BPE" or model.get("byte_fallback") or model.get("unk_token") in model["vocab"]:
+        return
+    if not is_byte_level(dict(table)):
+        progress.warn(f"{file}: has no token for unknown characters: text with other ones loses them")
+        return
+    missing = [b for b in TEXT_BYTES if bytes_to_token(bytes([b])) not in model["vocab"]]
+    if missing:
+        shown = ", ".join(repr(chr(b)) for b in missing if 32 < b < 127) or "none of them in ASCII"
+        progress.warn(
+            f"{file}: has no token for {len(missing)} of the bytes of UTF-8 ({shown[:60]}): text with them loses them"
+        )
 
 
 def _tokens_of(ids: Any, inner: Inner) -> list[str | None]:
@@ -136,7 +157,8 @@ def _add_named(inner: Inner, file: Path, files: HFFiles) -> Inner:
         without = [token.content for token in missing if token.id is None and token.content not in ids]
         missing = [token for token in missing if token.content not in without]
         if without:
-            progress.notice(f"{file.parent}: the model has no embedding for {', '.join(without)}: left out")
+            folder = file if file.is_dir() else file.parent
+            progress.notice(f"{folder}: the model has no embedding for {', '.join(without)}: left out")
     return add_tokens(inner, missing, where=file) if missing else inner
 
 

@@ -94,13 +94,14 @@ def read_model(path: Path) -> SentencePieceModel:
     return SentencePieceModel(pieces, specs[_TRAINER], specs[_NORMALIZER], path)
 
 
-def build(model: SentencePieceModel, *, legacy: bool) -> Inner:
+def build(model: SentencePieceModel, *, legacy: bool, add_prefix: bool = True) -> Inner:
     """Build a tokenizer that gives SentencePiece's ids.
 
     Args:
         model: of type BPE, unigram or char.
         legacy: whether transformers puts a space in front of each part between special tokens, rather than of the
             first one only, as tokenizer_config.json's key of this name says.
+        add_prefix: false to add no space in front of a text, whatever the model says.
 
     Raises:
         TokenizerError: another model type, or an unsupported rule.
@@ -113,7 +114,7 @@ def build(model: SentencePieceModel, *, legacy: bool) -> Inner:
     if model.trainer.get(_SUFFIX, 0) or not spec.get(_ESCAPE_SPACES, 1):
         found = "treat_whitespace_as_suffix = true" if model.trainer.get(_SUFFIX, 0) else "escape_whitespaces = false"
         raise TokenizerError("marks word boundaries in an unsupported way", where=path, found=found)
-    prefix, user_defined = bool(spec.get(_ADD_PREFIX, 1)), model.of_type(_USER_DEFINED)
+    prefix, user_defined = add_prefix and bool(spec.get(_ADD_PREFIX, 1)), model.of_type(_USER_DEFINED)
     inner = _unigram(model) if kind == _UNIGRAM else _bpe(model, merges=kind == _BPE)
     steps: list[Any] = []
     if spec.get(_CHARSMAP):

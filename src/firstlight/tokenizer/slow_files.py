@@ -14,6 +14,7 @@ from firstlight import progress
 from firstlight.errors import TokenizerError
 from firstlight.files import read_json_object
 from firstlight.tokenizer import sentencepiece
+from firstlight.tokenizer.class_settings import BERT, GPT2
 from firstlight.tokenizer.hf_files import CLASS_TOKENS, TOKENIZER_CONFIG, HFFiles
 from firstlight.tokenizer.patterns import PATTERNS
 
@@ -22,9 +23,6 @@ SLOW_FILES = (VOCAB, MERGES, WORDPIECE, SENTENCEPIECE)
 _CONVERT = "Make a tokenizer.json: transformers.AutoTokenizer.from_pretrained(FOLDER).save_pretrained(NEW)"
 _UNK = "<unk>"  # of GPT-1
 _ANY = ("PreTrainedTokenizer", "TokenizersBackend")
-# Classes of byte-level BPE with GPT-2's pre-tokenizer.
-_GPT2 = ("GPT2Tokenizer", "CodeGenTokenizer", "RobertaTokenizer", "BartTokenizer", "LongformerTokenizer")
-_BERT = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer")
 # Classes that encode as SentencePiece does. Others number pieces in their own way, or change the text.
 _SENTENCEPIECE = ("LlamaTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer")
 
@@ -45,12 +43,12 @@ def build_slow(folder: Path, files: HFFiles) -> tuple[Inner, dict[str, str]]:
         TokenizerError: a damaged file, or an unsupported class.
     """
     if (folder / VOCAB).is_file() and (folder / MERGES).is_file():
-        _check_class(files, (*_GPT2, "Qwen2Tokenizer", "OpenAIGPTTokenizer"), folder)
+        _check_class(files, (*GPT2, "Qwen2Tokenizer", "OpenAIGPTTokenizer"), folder)
         return _bpe(folder, files), {}
     if (folder / SENTENCEPIECE).is_file():
         _check_class(files, _SENTENCEPIECE, folder)
         return build_sentencepiece(folder / SENTENCEPIECE, files)
-    _check_class(files, _BERT, folder)
+    _check_class(files, BERT, folder)
     if files.config.get("tokenizer_class") is None:
         progress.notice(f"{folder / WORDPIECE}: read as that of a BertTokenizer")
     return _wordpiece(folder / WORDPIECE, files)
@@ -64,7 +62,7 @@ def build_sentencepiece(path: Path, files: HFFiles) -> tuple[Inner, dict[str, st
     """
     model = sentencepiece.read_model(path)
     legacy = files.flag("legacy", default=files.config.get("tokenizer_class") is None)
-    inner = sentencepiece.build(model, legacy=legacy)
+    inner = sentencepiece.build(model, legacy=legacy, add_prefix=files.flag("add_prefix_space", default=True))
     inner.add_special_tokens(model.special)
     return inner, model.named
 
@@ -134,15 +132,35 @@ def read_vocab(path: Path) -> dict[str, int]:
     bad = next((token for token, i in table.items() if type(i) is not int or i < 0), None)
     if bad is not None:
         raise TokenizerError("is not a table of ids by token", where=path, found=f"{bad!r}: {str(table[bad])[:40]}")
+    names: dict[int, str] = {}
+    for token, i in table.items():
+        if names.setdefault(i, token) != token:
+            raise TokenizerError("two tokens of one id", where=path, found=f"{names[i]!r} and {token!r}, id {i}")
     return table
 
 
 def read_merges(path: Path) -> list[tuple[str, str]]:
-    """Read the pairs of merges.txt, one per line."""
+    """Read the pairs of merges.txt, one per line.
+
+    Raises:
+        TokenizerError: it is not UTF-8, or a line is not a pair; names the line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise TokenizerError(f"is not UTF-8: {error.reason} at byte {error.start:,}", where=path) from error
+    pairs = []
     # str.splitlines would also split at other characters than LF, which a merge may contain.
-    lines = path.read_text(encoding="utf-8-sig").replace("\r\n", "\n").split("\n")
-    pairs = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
-    return [(a, b) for a, b in pairs]
+    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
+        if not line or line.startswith("#version"):
+            continue
+        pair = line.split(" ")
+        if len(pair) != 2 or not all(pair):
+            raise TokenizerError(
+                "is not a pair of tokens", where=f"{path}:{number}", found=repr(line[:40]), expected="two, and a space"
+            )
+        pairs.append((pair[0], pair[1]))
+    return pairs
 
 
 def _wordpiece(path: Path, files: HFFiles) -> tuple[Inner, dict[str, str]]:

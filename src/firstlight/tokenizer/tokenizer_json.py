@@ -10,6 +10,7 @@ from firstlight.tokenizer.patterns import CHAR_PATTERN
 
 Kind = Literal["bpe", "word", "char", "byte", "other"]
 
+TEXT_BYTES = [b for b in range(256) if b not in (0xC0, 0xC1) and b < 0xF5]  # that occur in UTF-8
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 
