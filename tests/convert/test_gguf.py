@@ -312,3 +312,41 @@ def test_keys_that_change_the_computation_are_refused(tmp_path, key, value, monk
     monkeypatch.setattr(GGUFFile, "__init__", changed)
     with pytest.raises(CheckpointError, match=f"unsupported .*{key}|{key}: unsupported"):
         import_lm(tmp_path / "m.gguf")
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        ({"factor": 4.0}, {"factor": 4.0}),
+        ({"type": "linear", "factor": 4.0}, {"factor": 4.0}),
+        ({"type": "none", "factor": 4.0}, None),
+        ({"type": "linear"}, None),
+        ({"factor": 0.0}, None),
+    ],
+)
+def test_a_factor_without_a_type_scales_linearly_as_in_llama_cpp(tmp_path, values, wanted, monkeypatch):
+    get_exporter("gguf").export(lm("llama", "bpe", **SHAPES["llama"]), tmp_path / "m.gguf")
+    read = GGUFFile.__init__
+
+    def changed(self: GGUFFile, path: object) -> None:
+        read(self, path)
+        self.metadata |= {f"llama.rope.scaling.{key}": value for key, value in values.items()}
+
+    monkeypatch.setattr(GGUFFile, "__init__", changed)
+    found = import_lm(tmp_path / "m.gguf").config.rope_scaling
+    assert (None if found is None else found.model_dump(exclude_defaults=True, exclude_none=True)) == wanted
+
+
+def test_a_factor_and_a_table_of_factors_are_refused(tmp_path, monkeypatch):
+    scaling = {"factor": 8.0, "original": 1024}
+    made = lm("llama", "bpe", block_size=2048, rope_scaling=scaling, d_head=32, rope_theta=500.0)
+    get_exporter("gguf").export(made, tmp_path / "m.gguf")
+    read = GGUFFile.__init__
+
+    def changed(self: GGUFFile, path: object) -> None:
+        read(self, path)
+        self.metadata["llama.rope.scaling.factor"] = 8.0
+
+    monkeypatch.setattr(GGUFFile, "__init__", changed)
+    with pytest.raises(CheckpointError, match="unsupported RoPE scaling: a factor and a table of factors"):
+        import_lm(tmp_path / "m.gguf")

@@ -148,3 +148,25 @@ def test_unknown_formats_and_data_types(tmp_path):
     with pytest.raises(UsageError, match="only one"):
         get_exporter("megatron").check(tmp_path / "m", "f16")
     assert {"gguf", "onnx", "keras", "nanogpt", "megatron"} <= EXPORTERS.keys()
+
+
+@pytest.mark.parametrize(("fused", "mlp"), [(True, "gelu_tanh"), (None, "gelu_tanh"), (False, "gelu")])
+def test_the_fused_gelu_of_megatron_is_the_tanh_approximation(tmp_path, fused, mlp):
+    get_exporter("megatron").export(lm("gpt2", "byte", mlp="gelu", **SHAPES["gpt2"]), tmp_path)
+    file = tmp_path / "release" / "mp_rank_00" / "model_optim_rng.pt"
+    checkpoint = torch.load(file, weights_only=False)
+    checkpoint["args"].bias_gelu_fusion = fused
+    if fused is None:  # Megatron's default
+        del checkpoint["args"].bias_gelu_fusion
+    torch.save(checkpoint, file)
+    assert import_lm(tmp_path).config.mlp == mlp
+
+
+def test_settings_that_a_format_rounds_or_lacks(tmp_path, caplog):
+    with pytest.raises(UsageError, match="nanoGPT does not support layer norms with an epsilon of 0.01, only 1e-05"):
+        get_exporter("nanogpt").export(lm("gpt2", "byte", norm_eps=0.01), tmp_path / "a" / "ckpt.pt")
+    with pytest.raises(UsageError, match="whole numbers only for rotary_base .found rope_theta 1000.5"):
+        get_exporter("megatron").export(lm("llama", "byte", rope_theta=1000.5, **SHAPES["llama"]), tmp_path / "b")
+    with caplog.at_level("INFO"):
+        get_exporter("nanogpt").export(lm("gpt2", "bpe", mlp="gelu"), tmp_path / "c" / "ckpt.pt")
+    assert "nanoGPT has no file for a tokenizer of" in caplog.text

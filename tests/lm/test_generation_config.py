@@ -65,6 +65,20 @@ def test_the_settings_of_the_file_are_defaults_and_said(tmp_path: Path) -> None:
     assert len(generate(lm, "a", stop=["nothing"])) == 1
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "neutral"),
+    [
+        ("stop_strings", ["\n"], None),
+        ("suppress_tokens", [3], []),
+        ("bad_words_ids", [[3]], None),
+        ("min_new_tokens", 9, 0),
+    ],
+)
+def test_settings_without_effect_are_said(tmp_path: Path, key: str, value: Any, neutral: Any) -> None:
+    assert LM.load_fp32(saved(tmp_path / "a", None, {key: value})).generation.unsupported == {key: value}
+    assert not LM.load_fp32(saved(tmp_path / "b", None, {key: neutral})).generation.unsupported
+
+
 @pytest.mark.parametrize(("table", "wanted"), [({"temperature": 0.6}, 1.0), ({"do_sample": False}, 0.0), ({}, 1.0)])
 def test_sampling_is_of_the_file_where_it_samples(tmp_path: Path, table: dict[str, Any], wanted: float) -> None:
     assert settings_of(LM.load_fp32(saved(tmp_path, None, table)), {}).temperature == wanted

@@ -75,6 +75,10 @@ def write(lm: LM, folder: Path, dtype: str | None = None) -> dict[str, Path]:
         raise UsageError(f"Megatron-LM has no model of the family {c.family}", where=lm.source)
     if c.rope_scaling is not None:
         raise UsageError("RoPE scaling is not supported in exports to Megatron-LM", where=lm.source)
+    if c.rotary and c.rope_theta != int(c.rope_theta):
+        raise UsageError(
+            "Megatron-LM takes whole numbers only for rotary_base", where=lm.source, found=f"rope_theta {c.rope_theta}"
+        )
     weights = {
         name: tensor.detach().float().cpu().contiguous()
         for name, tensor in _to_megatron(c, to_hf_state_dict(lm.model)).items()
@@ -191,7 +195,9 @@ def _config(file: Path, args: Mapping[str, Any], weights: dict[str, Tensor]) -> 
     if sizes["n_layer"] > len(weights):
         raise CheckpointError("fewer weights than its layers need", where=file, found=len(weights))
     if not rotary:
-        return model_config(file, **sizes, mlp="gelu_tanh" if args.get("openai_gelu") else "gelu")
+        # The fused kernel, which is Megatron's default, computes the tanh approximation too.
+        is_tanh = args.get("openai_gelu") or args.get("bias_gelu_fusion", True)
+        return model_config(file, **sizes, mlp="gelu_tanh" if is_tanh else "gelu")
     kv = get("num_query_groups", int) if args.get("group_query_attention") else sizes["n_head"]
     return model_config(
         file, **sizes, n_kv_head=kv, d_head=get("kv_channels", int), rope_theta=float(args.get("rotary_base", 10_000))

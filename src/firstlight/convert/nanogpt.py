@@ -25,6 +25,7 @@ from firstlight.tokenizer import END_OF_TEXT, UNKNOWN, Tokenizer, build_char_lev
 
 META = "meta.pkl"
 _CHECKPOINT = "ckpt.pt"
+_NORM_EPS = 1e-5
 _WRAPPER_PREFIXES = re.compile(r"^((_orig_mod|module)\.)+")  # of torch.compile and DistributedDataParallel
 _MODEL_ARGS = ("n_layer", "n_head", "n_embd", "block_size", "vocab_size")
 _CONV1D = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
@@ -61,7 +62,12 @@ def read(path: Path) -> ImportedModel:
         _WRAPPER_PREFIXES.sub("", name): tensor for name, tensor in state_dict_of(checkpoint.get("model"), path).items()
     }
     config = model_config(
-        path, family="gpt2", mlp="gelu", tie_embeddings=True, **{key: args[key] for key in _MODEL_ARGS}
+        path,
+        family="gpt2",
+        mlp="gelu",
+        tie_embeddings=True,
+        norm_eps=_NORM_EPS,
+        **{key: args[key] for key in _MODEL_ARGS},
     )
     weights = {
         name: finite_fp32(f"{path}: {name}", tensor.t() if name.endswith(_CONV1D) and tensor.ndim == 2 else tensor)
@@ -156,11 +162,18 @@ def _unsupported(config: ModelConfig) -> str | None:
         return f"the family {config.family}, only gpt2"
     if not config.tied:
         return "a head that is not tied to the embeddings"
+    if config.eps != _NORM_EPS:
+        return f"layer norms with an epsilon of {config.eps:g}, only {_NORM_EPS:g}"
     return None if config.ffn_dim == 4 * config.n_embd else f"an MLP of width {config.ffn_dim}, only 4 n_embd"
 
 
 def _write_meta(tokenizer: Tokenizer | None, path: Path) -> dict[str, Path]:
-    if tokenizer is None or tokenizer.kind != "char":
+    if tokenizer is None:
+        return {}
+    if tokenizer.kind != "char":
+        progress.notice(
+            f"nanoGPT has no file for a tokenizer of {tokenizer.vocab_size:,} tokens: keep its tokenizer.json"
+        )
         return {}
     itos = dict(enumerate(tokenizer.tokens()))
     meta = {"vocab_size": len(itos), "itos": itos, "stoi": {token: i for i, token in itos.items()}}

@@ -18,7 +18,26 @@ _OF_ITS_WRITER = ("transformers_version", "_from_model_config", "_commit_hash")
 # Settings of generation here, by their name in transformers.
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p")
 # Values with which transformers does nothing.
-_NEUTRAL: dict[str, Any] = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "typical_p": 1.0, "num_beams": 1}
+_NEUTRAL: dict[str, Any] = {
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "typical_p": 1.0,
+    "num_beams": 1,
+    "min_length": 0,
+    "min_new_tokens": 0,
+    "epsilon_cutoff": 0.0,
+    "eta_cutoff": 0.0,
+    "top_h": None,
+    "guidance_scale": 1.0,
+    "penalty_alpha": 0.0,
+    "bad_words_ids": [],
+    "suppress_tokens": [],
+    "begin_suppress_tokens": [],
+    "sequence_bias": {},
+    "forced_bos_token_id": None,
+    "forced_eos_token_id": None,
+    "stop_strings": [],
+}
 
 
 @dataclass(frozen=True, slots=True)

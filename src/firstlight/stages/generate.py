@@ -166,7 +166,7 @@ def settings_of(model: LM, given: Mapping[str, Any]) -> GenerateSettings:
         listed = ", ".join(f"{key} {value}" for key, value in chosen.items())
         progress.notice(f"{listed}: from the model's {GENERATION}; options override them")
     if model.generation.unsupported:
-        listed = ", ".join(f"{key} {value}" for key, value in model.generation.unsupported.items())
+        listed = ", ".join(f"{key} {str(value)[:40]}" for key, value in model.generation.unsupported.items())
         progress.notice(f"the model's {GENERATION} has {listed}, which has no effect here")
     return settings
 

@@ -209,10 +209,14 @@ def _config(file: GGUFFile) -> ModelConfig:
 def _rope_scaling(file: GGUFFile, architecture: str) -> dict[str, Any] | None:
     """Read the RoPE scaling; a table of factors must be one of Llama 3.1, 3.2 or 3.3."""
     where, get = f"{file.path}: {architecture}.rope.scaling", file.metadata.get
-    scaling_type = get(f"{architecture}.rope.scaling.type", "none")
-    if scaling_type == "linear":
-        return {"factor": get(f"{architecture}.rope.scaling.factor")}
-    if scaling_type != "none":
+    factor = get(f"{architecture}.rope.scaling.factor")
+    # As llama.cpp has it: linear where only a factor is there, and a factor of 0 means none.
+    scaling_type = get(f"{architecture}.rope.scaling.type", "linear")
+    if scaling_type == "linear" and factor not in (None, 0, 1):
+        if ROPE_FACTORS in file.tensors:
+            raise CheckpointError("unsupported RoPE scaling: a factor and a table of factors", where=where)
+        return {"factor": factor}
+    if scaling_type not in ("none", "linear"):
         raise CheckpointError("unsupported RoPE scaling", where=where, found=repr(scaling_type)[:40])
     if ROPE_FACTORS not in file.tensors:
         return None
