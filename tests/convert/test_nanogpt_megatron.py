@@ -5,12 +5,13 @@ import pickle
 import pytest
 import torch
 from reference_files import import_lm, logits
-from tiny_lm import TEXT, gpt, lm
+from tiny_lm import TEXT, gpt, lm, tokenizer
 
 from firstlight.convert import EXPORTERS, get_exporter, read_model
 from firstlight.convert.nanogpt import read_meta
 from firstlight.errors import CheckpointError, UsageError
 from firstlight.lm import LM
+from firstlight.stages.convert import import_
 
 SHAPES = {
     "gpt2": {"n_layer": 2, "n_head": 3, "n_embd": 18, "d_ff": 50},
@@ -170,3 +171,22 @@ def test_settings_that_a_format_rounds_or_lacks(tmp_path, caplog):
     with caplog.at_level("INFO"):
         get_exporter("nanogpt").export(lm("gpt2", "bpe", mlp="gelu"), tmp_path / "c" / "ckpt.pt")
     assert "nanoGPT has no file for a tokenizer of" in caplog.text
+
+
+def test_tables_of_characters_that_differ(tmp_path):
+    itos = dict(enumerate("abc"))
+    meta = tmp_path / "meta.pkl"
+    for stoi, fits in (({"a": 0, "b": 1, "c": 2}, True), ({}, True), ({"a": 2, "b": 1, "c": 0}, False)):
+        meta.write_bytes(pickle.dumps({"vocab_size": 3, "itos": itos, "stoi": stoi}))
+        if fits:
+            assert read_meta(meta).encode("abc") == [0, 1, 2]
+        else:
+            with pytest.raises(CheckpointError, match="its tables stoi and itos differ .found 'a', ids 2 and 0"):
+                read_meta(meta)
+
+
+def test_a_tokenizer_with_far_fewer_tokens_than_the_model_is_said(tmp_path, caplog):
+    made = LM(gpt("gpt2", 400), tokenizer("byte"))
+    made.save(tmp_path / "a")
+    import_(str(tmp_path / "a"), out=tmp_path / "b")
+    assert "the model has 400 ids, its tokenizer 257: specify another" in caplog.text

@@ -289,3 +289,11 @@ def test_a_tiktoken_file_with_an_endless_token_or_a_huge_rank(tmp_path: Path) ->
     file.write_text("\n".join([*lines, base64.b64encode(b"ab").decode() + f" {2**31}"]))
     with pytest.raises(TokenizerError, match=r"cl100k_x.tiktoken: has an id that is too high .*2,147,483,648"):
         import_tokenizer(file)
+
+
+@pytest.mark.parametrize("line", ["YWI= 256", "enp6 97", "enp6 -3", " 300"])
+def test_a_tiktoken_file_that_contradicts_itself(tmp_path: Path, line: str) -> None:
+    lines = [f"{base64.b64encode(bytes([b])).decode()} {b}" for b in range(256)] + ["YWI= 256", "YWM= 257", line]
+    (tmp_path / "r50k_base.tiktoken").write_text("\n".join(lines))
+    with pytest.raises(TokenizerError, match=r"r50k_base.tiktoken:259: (has a token or a rank twice|is not a line)"):
+        import_tokenizer(tmp_path / "r50k_base.tiktoken")

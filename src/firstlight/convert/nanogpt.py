@@ -82,7 +82,8 @@ def read(path: Path) -> ImportedModel:
         if isinstance(value, (int, float, Tensor)) and not (isinstance(value, Tensor) and value.numel() != 1):
             metadata[description] = f"{float(value):.6g}"
     meta = path.with_name(META)
-    return ImportedModel("nanoGPT", config, weights, read_meta(meta) if meta.is_file() else None, metadata)
+    tokenizer = read_meta(meta) if meta.is_file() else None
+    return ImportedModel("nanoGPT", config, weights, tokenizer, metadata)
 
 
 def _zero_biases(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
@@ -118,6 +119,14 @@ def read_meta(path: Path) -> Tokenizer:
         special = (END_OF_TEXT, UNKNOWN)
         if not all(isinstance(token, str) and (len(token) == 1 or token in special) for token in tokens):
             raise CheckpointError("contains tokens that are not single characters", where=path)
+        stoi = meta.get("stoi")
+        wrong = next((i for i in itos if isinstance(stoi, dict) and stoi and stoi.get(itos[i]) != i), None)
+        if wrong is not None:
+            raise CheckpointError(
+                "its tables stoi and itos differ",
+                where=path,
+                found=f"{str(itos[wrong])[:20]!r}, ids {stoi.get(itos[wrong])} and {wrong}",
+            )
     return build_char_level(tokens, source=path)
 
 

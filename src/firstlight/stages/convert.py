@@ -13,6 +13,7 @@ from firstlight.lm import LM
 from firstlight.tokenizer import Tokenizer
 
 _VALID_RATIO = 0.01
+_MIN_SHARE = 0.9  # of a model's ids that its tokenizer has; published models have up to some hundred more
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,11 @@ def import_(
             expected=f"{lm.config.vocab_size:,}",
             fix="Specify the model's tokenizer with --tokenizer.",
         )
+    elif lm.tokenizer.vocab_size < _MIN_SHARE * (lm.config.vocab_size or 0):
+        progress.warn(
+            f"{path}: the model has {lm.config.vocab_size:,} ids, its tokenizer {lm.tokenizer.vocab_size:,}: "
+            "specify another with --tokenizer if it is not this one"
+        )
     facts = dict(imported.metadata)
     if not Path(source).exists():  # a name on the hub, whose files are in a folder of the cache
         facts["imported from"] = f"{imported.format} {source}"
@@ -143,6 +149,8 @@ def _import_data(source: Path, folder: Path, chosen_tokenizer: Tokenizer | None,
     token_files.find_files(source)
     meta = (source if source.is_dir() else source.parent) / META
     encoder = chosen_tokenizer or (read_meta(meta) if meta.is_file() else None)
+    if chosen_tokenizer is not None and meta.is_file():
+        progress.warn(f"{meta}: ignored, since --tokenizer is given: are the ids from that one?")
     if encoder is None:
         raise UsageError(
             "token files without their tokenizer",

@@ -173,7 +173,7 @@ def _rank_bpe(ranks: dict[bytes, int], pattern: str, special: Mapping[str, int],
 
 
 def _read_ranks(path: Path) -> dict[bytes, int]:
-    ranks: dict[bytes, int] = {}
+    ranks, used = dict[bytes, int](), set[int]()
     for number, line in enumerate(path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n"), start=1):
         if not line.strip():
             continue
@@ -185,13 +185,19 @@ def _read_ranks(path: Path) -> dict[bytes, int]:
                 found=f"{len(token):,} characters of base64",
                 expected=f"at most {_MAX_TOKEN_CHARACTERS:,}",
             )
+        shown = line[:40].decode("ascii", "backslashreplace")
         try:
-            ranks[base64.b64decode(token, validate=True)] = int(rank)
-        except ValueError as error:
-            shown = line[:40].decode("ascii", "backslashreplace")
+            content, i = base64.b64decode(token, validate=True), int(rank)
+        except ValueError:
+            content, i = b"", -1
+        if not content or i < 0:
             raise TokenizerError(
                 "is not a line of a tiktoken file", where=f"{path}:{number}", found=shown, expected="base64 and a rank"
-            ) from error
+            )
+        if content in ranks or i in used:
+            raise TokenizerError("has a token or a rank twice", where=f"{path}:{number}", found=shown)
+        ranks[content] = i
+        used.add(i)
     missing = [b for b in range(256) if bytes([b]) not in ranks]
     if missing:
         raise TokenizerError("is truncated: some bytes have no token", where=path, found=f"{len(missing)} missing")
