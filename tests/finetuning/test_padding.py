@@ -53,3 +53,33 @@ def test_several_tasks_get_padding_too() -> None:
     before = tokenizer()
     made = _extend_tokenizer(before, before.vocab_size, specs, lora)
     assert made.pad_id == made.token_to_id(PAD) is not None
+
+
+@pytest.mark.usefixtures("torch_as_it_was")
+@pytest.mark.parametrize("truncation", ["tail", "head"])
+@torch.no_grad()
+def test_long_texts_are_cut_as_predict_cuts_them(truncation: str, tmp_path: Path) -> None:
+    """Whatever sides the model's own tokenizer names."""
+    sides = {"padding_side": "left", "truncation_side": "left" if truncation == "tail" else "right"}
+    before, task = tokenizer().with_special_tokens([], extra_config=sides), spec(truncation=truncation)
+    made = _extend_tokenizer(before, before.vocab_size, [task], FinetuneSettings())
+    made.save(tmp_path, model_max_length=48)
+    text = "the day was dull and the film was fine " * 9 + "warm"
+    (row,) = Preprocessor(task, made, 48)([Example((text,), None, "x")])
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    assert loaded([text, "dull"], truncation=True, padding=True)["input_ids"][0] == row.sequences[0].tolist()
+    assert loaded.padding_side == "right"
+
+
+def test_the_card_of_a_classifier_loads_it_and_has_the_scale(tmp_path: Path) -> None:
+    mine = model(tokenizer().vocab_size)
+    mine.add_head("t", 1)
+    weights = {name: tensor.detach() for name, tensor in to_hf_state_dict(mine).items()}
+    save_pretrained(tmp_path, mine.config, weights, tokenizer(), {}, Classifier("t", (), (1.0, 5.0)))
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "AutoModelForSequenceClassification.from_pretrained" in card
+    assert "the score is 1 + 4 × output" in card
+    save_pretrained(tmp_path, mine.config, weights, tokenizer(), {})
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "AutoModelForCausalLM.from_pretrained" in card
+    assert "which firstlight predict reads and transformers does not" in card

@@ -28,10 +28,12 @@ class Classifier:
     Attributes:
         head: name of the head.
         labels: of its outputs; empty for a single score.
+        scale: the scores that the outputs 0 and 1 stand for.
     """
 
     head: str
     labels: Sequence[str]
+    scale: tuple[float, float] | None = None
 
     def update_config(self, table: dict[str, Any], pad_id: int | None) -> dict[str, Any]:
         """Return the config.json of the sequence classifier, which reads the last token of a text."""
@@ -88,7 +90,9 @@ def save_pretrained(
         tokenizer.save(folder, model_max_length=config.block_size)
     if codec is not None:
         tokenizers.save_codec(codec, folder)
-    write_atomic(folder / CARD, _card(config, table, tokenizer, facts))
+    if heads and classifier is None:
+        facts = {**facts, "heads": f"{HEADS_FILE}, which firstlight predict reads and transformers does not"}
+    write_atomic(folder / CARD, _card(config, table, tokenizer, facts, classifier))
 
 
 def text_files(
@@ -126,7 +130,13 @@ def _write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
             raise StorageError(f"cannot be written: {error}", where=path) from error
 
 
-def _card(config: ModelConfig, table: Mapping[str, Any], tokenizer: Tokenizer | None, facts: Mapping[str, Any]) -> str:
+def _card(
+    config: ModelConfig,
+    table: Mapping[str, Any],
+    tokenizer: Tokenizer | None,
+    facts: Mapping[str, Any],
+    classifier: Classifier | None,
+) -> str:
     c, count, mismatch = config, count_parameters(config), hf_mismatch(config)
     rows = {
         "family": f"{c.family} ({table['architectures'][0]})",
@@ -138,9 +148,16 @@ def _card(config: ModelConfig, table: Mapping[str, Any], tokenizer: Tokenizer | 
     }
     lines = "\n".join(f"| {_cell(name)} | {_cell(value)} |" for name, value in rows.items())
     library = "transformers" if mismatch is None else "firstlight"
+    example = _load_example(tokenizer is not None, classifier) if mismatch is None else _FIRSTLIGHT_EXAMPLE
+    use = "It generates what is likely given its training data, which may be wrong, biased, or copied from it."
+    if classifier is not None:
+        use = "It answers what is likely given its training data, which may be wrong or biased."
+        if classifier.scale is not None:
+            low, high = classifier.scale
+            use += f" Its output is from 0 to 1; the score is {low:g} + {high - low:g} × output."
     return f"""---
 library_name: {library}
-pipeline_tag: text-generation
+pipeline_tag: {"text-generation" if classifier is None else "text-classification"}
 tags: [firstlight]
 ---
 # A GPT trained with Firstlight
@@ -150,23 +167,21 @@ tags: [firstlight]
 {lines}
 
 ```python
-{_load_example(tokenizer is not None) if mismatch is None else _FIRSTLIGHT_EXAMPLE}
+{example}
 ```
 
-It generates what is likely given its training data, which may be wrong, biased, or copied from it.
+{use}
 """
 
 
 _FIRSTLIGHT_EXAMPLE = 'from firstlight.lm import LM\n\nmodel = LM.load("THIS_FOLDER")'
 
 
-def _load_example(has_tokenizer: bool) -> str:
+def _load_example(has_tokenizer: bool, classifier: Classifier | None) -> str:
+    auto = "AutoModelForCausalLM" if classifier is None else "AutoModelForSequenceClassification"
     name = ", AutoTokenizer" if has_tokenizer else ""
     load = '\ntokenizer = AutoTokenizer.from_pretrained("THIS_FOLDER")' if has_tokenizer else ""
-    return (
-        f"from transformers import AutoModelForCausalLM{name}\n\n"
-        f'model = AutoModelForCausalLM.from_pretrained("THIS_FOLDER"){load}'
-    )
+    return f'from transformers import {auto}{name}\n\nmodel = {auto}.from_pretrained("THIS_FOLDER"){load}'
 
 
 def _cell(text: str) -> str:

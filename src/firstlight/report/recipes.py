@@ -4,8 +4,10 @@ import re
 import shlex
 from dataclasses import dataclass
 
+from firstlight.finetuning import KINDS
 from firstlight.report import non_text, summary
 from firstlight.report.run_files import RunFiles, find
+from firstlight.report.units import to_float
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,21 +25,26 @@ def recipes(files: RunFiles) -> list[Recipe]:
     quoted, again = shlex.quote(run), shlex.quote(f"{run.rstrip('/')}-again")
     toml = shlex.quote(f"{run.rstrip('/')}/run.toml")
     step = summary.last_step(files)
-    more = f"firstlight pretrain {quoted} --resume train.steps={2 * step}" if step else ""
+    command = "finetune" if files.tasks else "pretrain"
+    epochs = to_float(find(files.settings, "train", "epochs"))
+    limit = f"epochs={2 * epochs:g}" if epochs else f"steps={2 * (step or 0)}"
+    more = f"firstlight {command} {quoted} --resume train.{limit}" if step else ""
     sources = ", ".join(summary.sources(files)[:5])
+    needed = "model and the tasks' files must" if files.tasks else "corpus must"
     found = [
         Recipe(
             "Reproduce the run",
-            f"firstlight pretrain {toml} --out {again}",
+            f"firstlight {command} {toml} --out {again}",
             "run.toml has every setting, resolved. With the same device, library versions and threads the weights are "
-            "bit-identical. The corpus must be available" + (f": {sources}." if sources else "."),
+            f"bit-identical. The {needed} be available" + (f": {sources}." if sources else "."),
         ),
         Recipe(
             "Resume training",
-            f"firstlight pretrain {quoted} --resume" + (f"\n{more}" if more else ""),
+            f"firstlight {command} {quoted} --resume" + (f"\n{more}" if more else ""),
             "From the latest checkpoint." + (" The second command also trains for longer." if more else ""),
         ),
-        Recipe("Verify that resuming is bit-identical", f"firstlight verify-resume {toml}"),
+        *([] if files.tasks else [Recipe("Verify that resuming is bit-identical", f"firstlight verify-resume {toml}")]),
+        *_predictions(files, quoted),
         *_uses(files, quoted),
     ]
     if files.codec and files.checkpoint is not None:
@@ -47,14 +54,22 @@ def recipes(files: RunFiles) -> list[Recipe]:
         )
         found.append(Recipe("Load with transformers", code, "The model takes ids; there is no tokenizer."))
     elif files.checkpoint is not None:
-        found.append(
-            Recipe(
-                "Load with transformers",
-                _TRANSFORMERS.format(folder=repr(f"{run.rstrip('/')}/{files.checkpoint}"), prompt=repr(prompt(files))),
-                "A checkpoint is a Hugging Face model directory.",
-            )
-        )
+        is_classifier = "ForSequenceClassification" in str(find(files.config, "architectures"))
+        template = _CLASSIFIER if is_classifier else _TRANSFORMERS
+        code = template.format(folder=repr(f"{run.rstrip('/')}/{files.checkpoint}"), prompt=repr(prompt(files)))
+        found.append(Recipe("Load with transformers", code, "A checkpoint is a Hugging Face model directory."))
     return found
+
+
+def _predictions(files: RunFiles, run: str) -> list[Recipe]:
+    """Return the recipe that labels rows, if a task has labels."""
+    kinds = {str(find(task, "name")): KINDS.get(str(find(task, "kind"))) for task in files.tasks}
+    labelled = [name for name, kind in kinds.items() if kind is None or kind.head is not None]
+    if not labelled:
+        return []
+    task = f" --task {shlex.quote(labelled[0])}" if len(labelled) > 1 else ""
+    code = f"firstlight predict {run} rows.tsv{task} --out labels.jsonl"
+    return [Recipe("Label rows", code, "rows.tsv stands for a file in the format of the task's own files.")]
 
 
 def _uses(files: RunFiles, run: str) -> list[Recipe]:
@@ -79,6 +94,14 @@ def _uses(files: RunFiles, run: str) -> list[Recipe]:
         Recipe("Evaluate on another text", f"firstlight evaluate {run} --text other.txt"),
     ]
 
+
+_CLASSIFIER = """\
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+folder = {folder}
+model = AutoModelForSequenceClassification.from_pretrained(folder)
+tokenizer = AutoTokenizer.from_pretrained(folder)
+print(model(**tokenizer({prompt}, truncation=True, return_tensors="pt")).logits)"""
 
 _TRANSFORMERS = """\
 from transformers import AutoModelForCausalLM, AutoTokenizer

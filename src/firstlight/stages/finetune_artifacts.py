@@ -88,7 +88,7 @@ class FinetuneArtifacts:
         head = head_of(spec)
         if not kind_of(spec).sequence_classification or spec.pool != "last" or head is None:
             return None
-        return Classifier(spec.name, spec.labels if head.has_classes else ())
+        return Classifier(spec.name, spec.labels, None) if head.has_classes else Classifier(spec.name, (), spec.scale)
 
 
 def prepare_artifacts(run: RunDirectory, settings: FinetuneSettings) -> FinetuneArtifacts:
@@ -136,6 +136,11 @@ def _names_tasks_anew(run: RunDirectory, settings: FinetuneSettings) -> bool:
     return bool(before.get("tasks", []) != settings.run.tasks or before.get("data") != settings.run.data)
 
 
+def _side(spec: TaskSpec) -> str:
+    """Return the side of a text on which transformers cuts off what is too long."""
+    return "left" if spec.truncation == "head" else "right"
+
+
 def _extend_tokenizer(
     tokenizer: Tokenizer, n_known: int, specs: Sequence[TaskSpec], settings: FinetuneSettings
 ) -> Tokenizer:
@@ -156,8 +161,14 @@ def _extend_tokenizer(
         above=n_known - 1,
         template=(tokens[special.start], tokens[special.delimiter], tokens[special.extract]) if single else None,
         bos=tokenizer.eot if adds_bos else None,
-        extra_config={"pad_token": PAD} if lacks_pad else {},
+        extra_config={
+            **({"pad_token": PAD} if lacks_pad else {}),
+            # As predict reads rows, whatever the model's own tokenizer does; transformers cannot cut the middle.
+            **({"padding_side": "right", "truncation_side": _side(specs[0])} if single else {}),
+        },
     )
+    if single and specs[0].truncation == "middle":
+        progress.notice("transformers cuts off the end of a text that is too long, not its middle as predict does")
     if not any(kind.inputs.is_chat for kind in kinds):
         return extended
     template = chat_template(extended)

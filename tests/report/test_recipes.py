@@ -1,0 +1,34 @@
+"""The commands of a report fit the run: one that was fine-tuned is resumed by finetune, and labels rows."""
+
+from pathlib import Path
+
+from firstlight.report.recipes import recipes
+from firstlight.report.run_files import RunFiles
+
+
+def commands(files: RunFiles) -> str:
+    return "\n".join(recipe.code for recipe in recipes(files))
+
+
+def test_commands_of_a_fine_tuned_run() -> None:
+    files = RunFiles(
+        Path("my run"),
+        settings={"train": {"epochs": 3.0}},
+        state={"step": 5},
+        tasks=[{"name": "mood", "kind": "classification"}, {"name": "talk", "kind": "chat"}],
+        checkpoint="checkpoints/step-5",
+        config={"architectures": ["Qwen3ForSequenceClassification"]},
+    )
+    found = commands(files)
+    assert "firstlight finetune 'my run/run.toml' --out 'my run-again'" in found
+    assert "firstlight finetune 'my run' --resume train.epochs=6" in found
+    assert "firstlight predict 'my run' rows.tsv --out labels.jsonl" in found
+    assert "AutoModelForSequenceClassification.from_pretrained(folder)" in found
+    assert "pretrain '" not in found and "verify-resume" not in found
+
+
+def test_commands_of_a_pre_trained_run() -> None:
+    found = commands(RunFiles(Path("r"), state={"step": 5}))
+    assert "firstlight pretrain r --resume train.steps=10" in found
+    assert "firstlight verify-resume r/run.toml" in found
+    assert "predict" not in found
