@@ -173,6 +173,7 @@ WRONG = {
         {"extra": {"blk.1.attn_q.weight": (8, 8)}},
         "no place for .*blk.1.attn_q.weight",
     ),
+    "one of several files": ({"split.count": 2}, "is one of several files of a model.*llama-gguf-split --merge"),
     "another tokenizer": (
         {"tokenizer.ggml.tokens": ["a"], "tokenizer.ggml.model": "bert"},
         "unsupported tokenizer model",
@@ -350,3 +351,25 @@ def test_a_factor_and_a_table_of_factors_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(GGUFFile, "__init__", changed)
     with pytest.raises(CheckpointError, match="unsupported RoPE scaling: a factor and a table of factors"):
         import_lm(tmp_path / "m.gguf")
+
+
+@pytest.mark.parametrize("key", ["merges", "add_eos_token"])
+def test_keys_of_the_tokenizer_that_are_not_there_or_dropped(tmp_path, key, monkeypatch, caplog):
+    get_exporter("gguf").export(lm("llama", "bpe", **SHAPES["llama"]), tmp_path / "m.gguf")
+    read = GGUFFile.__init__
+
+    def changed(self: GGUFFile, path: object) -> None:
+        read(self, path)
+        if key == "merges":
+            del self.metadata["tokenizer.ggml.merges"]
+        else:
+            self.metadata["tokenizer.ggml.add_eos_token"] = True
+
+    monkeypatch.setattr(GGUFFile, "__init__", changed)
+    if key == "merges":
+        with pytest.raises(CheckpointError, match="has no merges of its tokens"):
+            import_lm(tmp_path / "m.gguf")
+    else:
+        with caplog.at_level("INFO"):
+            import_lm(tmp_path / "m.gguf")
+        assert "add_eos_token is dropped" in caplog.text

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from firstlight import progress
 from firstlight.convert.errors import wrap_errors
 from firstlight.convert.formats import Importer
 from firstlight.convert.gguf.file import MAGIC, GGUFFile
@@ -75,6 +76,14 @@ def read(path: Path) -> ImportedModel:
         TokenizerError: its vocabulary is inconsistent.
     """
     file = GGUFFile(path)
+    n_files = file.metadata.get("split.count", 1)
+    if isinstance(n_files, int) and n_files > 1:
+        raise CheckpointError(
+            "is one of several files of a model, which is not supported",
+            where=path,
+            found=f"split.count {n_files}",
+            fix="Merge them: llama-gguf-split --merge FIRST_FILE.gguf MODEL.gguf",
+        )
     config = _config(file)
     weights = _Weights(file, config)
     refuse_surplus((name for name in weights.surplus if not _KNOWN_EXTRA.fullmatch(name)), path)
@@ -247,6 +256,8 @@ def _tokenizer(file: GGUFFile) -> Tokenizer:
     eot = get("tokenizer.ggml.eos_token_id")
     if eot is None:
         raise CheckpointError("no end-of-text token", where=path, expected="tokenizer.ggml.eos_token_id")
+    if get("tokenizer.ggml.add_eos_token"):
+        progress.notice(f"{path}: add_eos_token is dropped, since texts are encoded without an end")
     add_bos = get("tokenizer.ggml.add_bos_token", model == "llama" or get("tokenizer.ggml.pre") == "llama-bpe")
     templates, named = (
         _chat_templates(file),
@@ -288,7 +299,10 @@ def _byte_level(file: GGUFFile, table: VocabTable) -> Tokenizer:
     pairs = [tuple(str(merge).split(" ", 1)) for merge in ([] if merges == [NO_MERGES] else merges)]
     if any(len(pair) != 2 for pair in pairs):
         raise CheckpointError("a merge is not a pair of tokens", where=file.path)
-    return build_byte_level_bpe(table, [(pair[0], pair[-1]) for pair in pairs], PRE_TOKENIZERS[pre_tokenizer])
+    tokenizer = build_byte_level_bpe(table, [(pair[0], pair[-1]) for pair in pairs], PRE_TOKENIZERS[pre_tokenizer])
+    if "tokenizer.ggml.merges" not in file.metadata:
+        raise CheckpointError("has no merges of its tokens", where=file.path, expected="tokenizer.ggml.merges")
+    return tokenizer
 
 
 def _sentence_piece(file: GGUFFile, table: VocabTable) -> Tokenizer:
