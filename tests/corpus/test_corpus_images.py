@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from arrays import idx, little_memory, mnist, png
 
+from firstlight import progress
 from firstlight.corpus import CorpusSettings, Images, ImageSettings, open_images
 from firstlight.corpus.image_ops import center_crop_resize, read_image
 from firstlight.errors import CorpusError, UsageError
@@ -173,3 +174,15 @@ def test_an_image_that_cannot_be_read_is_skipped_by_setting(tmp_path: Path):
     found = open_images([str(tmp_path)], ImageSettings(), CorpusSettings(on_bad_document="skip"))
     assert len(list(found.corpus)) == len(list(found.sample(1))) == 1
     assert found.corpus.tally.dropped == {"unreadable": 2}
+
+
+@pytest.mark.parametrize("colors", [None, "grey"])
+def test_colours_that_are_lost_by_default_are_said(tmp_path: Path, colors: str | None):
+    png(tmp_path / "a.png", np.full((4, 4), 9))
+    png(tmp_path / "b.png", np.full((4, 4, 3), 9))
+    png(tmp_path / "c.png", np.arange(48).reshape(4, 4, 3))
+    said: list[str] = []
+    with progress.listen(lambda event: said.append(event.text)):
+        pixels(opened(tmp_path, size=4, colors=colors))
+    expected = [f"{tmp_path / 'c.png'}: in colour, but read as grey, as the first image is; image.colors=palette reads"]
+    assert [text.removesuffix(" the colours") for text in said] == ([] if colors else expected)

@@ -1,5 +1,6 @@
 """Links in a folder: followed once, or said; loops, broken links, links that a copy turned into text, second names."""
 
+import os
 import zipfile
 from pathlib import Path
 
@@ -138,3 +139,20 @@ def test_a_run_is_listed_once(tmp_path: Path):
     (tmp_path / "loop").symlink_to(".")
     (tmp_path / "also").symlink_to("mine")
     assert [run.name for run in list_runs(tmp_path)] == ["mine"]
+
+
+def test_a_folder_that_cannot_be_listed_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, notices: list[str]
+) -> None:
+    folder, listed = write(tmp_path, "a/1.txt", "b/2.txt"), os.scandir
+
+    def scandir(path: str):
+        if str(path).endswith("b"):
+            raise PermissionError(13, "denied")
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    for name in (folder, folder / "**" / "*.txt"):
+        assert [str(d.content) for d in open_corpus([str(name)])] == ["text of a/1.txt\n"]
+    said = f"1 folder cannot be listed, and the files in it left out: {folder / 'b'}"
+    assert [text.endswith(said) for text in notices] == [True, True]

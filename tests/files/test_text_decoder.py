@@ -222,3 +222,28 @@ def test_the_advised_conversion_can_be_pasted(tmp_path: Path, name: str) -> None
     out = shlex.split(command)[-1]
     assert (tmp_path / out).read_text(encoding="utf-8") == SENTENCES["gb18030"]
     assert (tmp_path / out).suffix == (Path(name.removesuffix(".gz")).suffix or ".txt")
+
+
+@pytest.mark.parametrize(
+    ("codec", "sentence"),
+    [
+        ("iso2022_jp", "吾輩は猫である。"),
+        ("iso2022_jp_2", "日本語と한국어"),
+        ("iso2022_jp_ext", "ｱｲｳと日本"),
+        ("iso2022_kr", "안녕하세요 저는 학생입니다."),
+        ("hz", "图书馆提前放假，报纸用半页写了这件事。"),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "cp932"])
+@pytest.mark.parametrize("before", [0, 200_000])
+def test_letters_written_as_ascii_characters_are_refused(codec: str, sentence: str, encoding: str, before: int) -> None:
+    data = ("Hello world\n" * before + f"a {sentence}\n").encode(codec)
+    with pytest.raises(CorpusError, match=f"looks like .*encoding={codec}"):
+        text(data, encoding=encoding, setting="corpus.encoding={}")
+    assert text(data, encoding=codec).endswith(f"a {sentence}\n")
+
+
+def test_terminal_colours_tildes_and_braces_are_text() -> None:
+    data = b"\x1b[31mred\x1b[0m \x1b(B if s =~{ab} or ~{name~} then ~{}\n" * 30
+    assert text(data) == data.decode()
+    assert text("a 猫\n".encode("iso2022_jp"), encoding="ascii") == "a \x1b$BG-\x1b(B\n"

@@ -1,9 +1,11 @@
+import gzip
 from pathlib import Path
 
 import pytest
 from tiny_lm import lm
 
 import firstlight
+from firstlight import progress
 from firstlight.errors import ConfigError, UsageError
 from firstlight.lm import GenerateSettings
 from firstlight.stages.generate import Conversation, generate, read_prompts, resolve_settings, stream
@@ -101,3 +103,14 @@ def test_int8_keeps_fp32_beside_it_where_the_place_would_take_bf16(saved, monkey
     assert {p.dtype.itemsize for p in small.model.parameters()} == {4}
     assert small.generate("ab", GenerateSettings(max_new_tokens=5, temperature=0))[0].ids
     assert small.score([("the ", "sun")])[0].logprob < 0
+
+
+def test_prompts_may_be_compressed_and_records_are_pointed_out(tmp_path):
+    (tmp_path / "p.txt.gz").write_bytes(gzip.compress(b"one\ntwo\n"))
+    assert read_prompts(tmp_path / "p.txt.gz") == ["one", "two"]
+    said = []
+    (tmp_path / "p.jsonl").write_text('{"prompt": "one"}\n{"prompt": "two"}\n')
+    with progress.listen(lambda event: said.append(event.text)):
+        assert read_prompts(tmp_path / "p.jsonl") == ['{"prompt": "one"}', '{"prompt": "two"}']
+    expected = "its lines are JSON, and each is a prompt as it stands; write one prompt per line"
+    assert said == [f"{tmp_path / 'p.jsonl'}: {expected}"]

@@ -164,3 +164,12 @@ def test_settings_of_another_kind_of_corpus_are_refused(tmp_path, word):
     (tmp_path / "x.txt").write_text("a text " * 200)
     with pytest.raises(UsageError, match="ids.vocab_size: applies to a corpus of ids, but this corpus is text"):
         firstlight.pretrain([str(tmp_path / "x.txt")], out=tmp_path / "other", overrides=["ids.vocab_size=7"])
+
+
+def test_ids_of_another_type_are_evaluated_as_advised(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (np.arange(600) % 12).astype("<u4").tofile(tmp_path / "wide.bin")
+    arguments = ["evaluate", str(made / "run"), "--text", str(tmp_path / "wide.bin"), "--json"]
+    assert command(arguments) == 1
+    assert "Set ids.dtype=uint32" in capsys.readouterr().err
+    assert command([*arguments, "ids.dtype=uint32"]) == 0
+    assert json.loads(capsys.readouterr().out)["texts"][0]["n_tokens"] == 601

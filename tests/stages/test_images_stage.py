@@ -273,3 +273,25 @@ def test_real_digits_of_mnist(shared_data: Path, tmp_path: Path):
     store = TokenStore.open(tmp_path / "run" / "data")
     assert store.train.n_documents + store.valid.n_documents == 60_000
     assert LM.load_fp32(tmp_path / "run").codec.classes == tuple("0123456789")
+
+
+def test_a_probe_reads_links_and_leaves_out_bad_images_as_advised(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    Image = pytest.importorskip("PIL.Image")
+    for name in ("0/a.png", "1/a.png", "../far.png"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((6, 6), 9, np.uint8)).save(tmp_path / "in" / name)
+    (tmp_path / "in" / "1" / "b.png").symlink_to(tmp_path / "far.png")
+    (tmp_path / "in" / "0" / "bad.png").write_bytes(b"bad")
+    arguments = ["probe", str(made / "run"), str(tmp_path / "in"), "--device", "cpu", "--json"]
+    assert command(arguments) == 1
+    refused = capsys.readouterr().err
+    assert "corpus.follow_symlinks=true" in refused
+    assert "corpus.on_bad_document=skip" in refused
+    assert command([*arguments, "corpus.follow_symlinks=true", "corpus.on_bad_document=skip"]) == 0
+    assert "not followed" not in capsys.readouterr().err
+    assert command(["generate", str(made / "run"), "--image", str(tmp_path / "in"), "--out", str(tmp_path / "g")]) == 1
+    refused = capsys.readouterr().err
+    assert "Copy the folder with cp -rL" in refused
+    assert "corpus." not in refused  # that command has no settings

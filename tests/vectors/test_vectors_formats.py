@@ -226,3 +226,12 @@ def test_real_files(shared_data: Path) -> None:
     assert (len(binary), binary.width, binary.words[:2]) == (2747, 10, ["the", "to"])
     text = read_vectors(shared_data / "vectors" / "test_glove.txt")
     assert (len(text), text.width, text.words[1]) == (76, 50, "ö")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_the_counts_of_a_vocabulary_are_left_out(tmp_path: Path, end: str) -> None:
+    np.save(tmp_path / "v.npy", np.eye(3, dtype=np.float32))
+    (tmp_path / "v.vocab").write_bytes(f"</s> 7{end}the 5{end}of 3{end}".encode())
+    assert read_vectors(tmp_path / "v.npy").words == ["</s>", "the", "of"]
+    (tmp_path / "v.vocab").write_bytes(f"the 5{end}of{end}a 3{end}".encode())
+    assert read_vectors(tmp_path / "v.npy").words == ["the 5", "of", "a 3"]

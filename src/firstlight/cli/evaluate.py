@@ -26,7 +26,7 @@ def evaluate(
         list[str] | None,
         typer.Argument(
             metavar="[KEY=VALUE]",
-            help="Settings of the table corpus: how texts are read, such as corpus.encoding=gb18030.",
+            help="Settings of the tables corpus, ids and image: how files are read, such as corpus.encoding=gb18030.",
             show_default=False,
         ),
     ] = None,

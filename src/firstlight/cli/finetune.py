@@ -162,6 +162,14 @@ def probe(
             show_default=False,
         ),
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]",
+            help="Settings of the tables corpus and image: how images are read.",
+            show_default=False,
+        ),
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Folder that contains the task's data folder.", show_default=False)
     ] = None,
@@ -181,7 +189,15 @@ def probe(
     from firstlight.stages.probe import probe as stage
 
     with map_errors_to_options({"hardware.device": "--device"}):
-        found = stage(run, task, data=data, pool="mean" if pool == "mean" else "last", device=device, rows=rows)
+        found = stage(
+            run,
+            task,
+            data=data,
+            pool="mean" if pool == "mean" else "last",
+            device=device,
+            rows=rows,
+            overrides=settings or (),
+        )
     print_result(found, as_json, _print_probe)
 
 

@@ -14,6 +14,7 @@ from firstlight.files.folders import list_folder, list_glob
 
 Kind = Literal["text", "ids", "images"]
 
+FOLLOW_SETTING = "corpus.follow_symlinks=true"
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 ARRAY_SUFFIXES = (".npy", ".bin")
 _IMAGE_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
@@ -47,6 +48,7 @@ def list_files(
     follow_symlinks: bool = False,
     notify: bool = True,
     labelled: bool = False,
+    setting: str | None = FOLLOW_SETTING,
 ) -> list[Path]:
     """List a file, or the files of a folder (without hidden ones) or glob that have one of ``suffixes``, sorted.
 
@@ -55,6 +57,7 @@ def list_files(
         suffixes: without that of a compression; None for all.
         follow_symlinks: follow links in a folder that lead out of it; otherwise they are left out.
         notify: send a notice about links that are left out.
+        setting: what the notice advises for links that lead out of the folder; None where it cannot be set.
         labelled: whether folders are labels, so that a file under a second name counts as left out.
     """
     path = expand_user(name)
@@ -66,7 +69,7 @@ def list_files(
         found = list_glob(str(path), follow_symlinks=follow_symlinks)
     if notify and found.runs:
         progress.notice(f"{name}: run directories are left out: {', '.join(map(str, found.runs[:3]))}")
-    for remark in found.remarks("corpus.follow_symlinks=true", labelled=labelled) if notify else ():
+    for remark in found.remarks(setting, labelled=labelled) if notify else ():
         progress.warn(f"{name}: {remark}")
     return [file for file in found.files if suffixes is None or inner_suffix(file) in suffixes]
 

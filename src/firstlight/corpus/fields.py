@@ -4,14 +4,24 @@ import json
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.tally import Tally
-from firstlight.errors import CorpusError, Failure
-from firstlight.files.field_names import nested_texts, suggest_field
+from firstlight.errors import CorpusError, Failure, quote_argument
+from firstlight.files.compression import COMPRESSED
+from firstlight.files.field_names import (
+    ROWS_FIX,
+    has_like_entries,
+    is_keyed_by_row,
+    longest_list,
+    nearest_field,
+    nested_texts,
+    suggest_field,
+)
 from firstlight.files.field_text import field_text
-from firstlight.files.table_dialect import other_delimiter
+from firstlight.files.table_dialect import looks_like_data, other_delimiter
 from firstlight.types import Document
 
 _MAX_SHOWN = 12
@@ -79,7 +89,7 @@ def join_texts(texts: Sequence[str]) -> str:
 
 def _field_text(record: Any, name: str, where: str) -> str | None:
     return field_text(
-        _value(record, name, where),
+        field_value(record, name, where),
         where,
         only_text=True,
         problem=f"field {name!r} is not text",
@@ -95,6 +105,7 @@ def missing_field_error(
     *,
     known: Sequence[str] | None = None,
     delimiter: str | None = None,
+    record: Mapping[Any, Any] | None = None,
 ) -> CorpusError:
     """Return the error for an unknown field (or column), suggesting the nearest one, else that with the longest text.
 
@@ -105,17 +116,42 @@ def missing_field_error(
         where: file and line.
         known: the names to show, by default all.
         delimiter: of a table, the delimiter that it was read with.
+        record: that has the fields, if it may have lists.
     """
     known = list(texts) if known is None else known
     shown = [k if len(k) <= _MAX_NAME else f"{k[:_MAX_NAME]}…" for k in known[:_MAX_SHOWN]] + ["…"] * (
         len(known) > _MAX_SHOWN
     )
-    fix = name_field(kind, suggest_field(name, texts) or "NAME")
+    suggested = suggest_field(name, texts)
+    fix = name_field(kind, suggested or "NAME")
+    if record is not None:
+        listed, size = longest_list(record)
+        if is_keyed_by_row(record):
+            fix = ROWS_FIX
+        elif has_like_entries(record):
+            fix = f"{fix}, or where each of them is a record: {ROWS_FIX[:1].lower()}{ROWS_FIX[1:]}"
+        elif size > len(texts.get(suggested or "") or "") and texts.get(nearest_field(name, texts) or "") is None:
+            fix = (
+                f"Write the items of the list {listed!r} as records with a text, or name another {kind} that has text."
+            )
     if delimiter is not None and (other := other_delimiter(known, delimiter)) is not None:
         fix = f"Name the delimiter: {shlex.quote(f'corpus.delimiter={json.dumps(other)}')}"
+    elif delimiter is not None and looks_like_data(known) and nearest_field(name, known) is None:
+        fix = f"If its first row is data, write a row of names above it{_header_command(name, known, delimiter, where)}"
     return CorpusError(
         f"has no {kind} {name!r}", where=where, found=f"{kind}s {', '.join(shown)}" if known else "no fields", fix=fix
     )
+
+
+def _header_command(name: str, row: Sequence[str], delimiter: str, where: object) -> str:
+    """Return a shell command that copies a table with a row of names, the longest field being the text."""
+    path = Path(str(where))
+    if path.suffix.lower() in COMPRESSED or not _PLAIN_NAME.fullmatch(name):
+        return "."
+    text = max(range(len(row)), key=lambda i: len(row[i]))
+    names = delimiter.join(name if i == text else f"column{i}" for i in range(len(row)))
+    header, out = names.replace("\t", "\\t"), path.with_name(f"{path.stem}.named{path.suffix}")
+    return f": {{ printf '{header}\\n'; cat {quote_argument(path)}; }} > {quote_argument(out)}"
 
 
 def name_field(kind: str, name: str) -> str:
@@ -125,7 +161,12 @@ def name_field(kind: str, name: str) -> str:
     return f"Name the {kind}: {shlex.quote(f'corpus.text_field={value}')}"
 
 
-def _value(record: Any, field: str, where: str) -> Any:
+def field_value(record: Any, field: str, where: str) -> Any:
+    """Return the value of a field; of ``a.b``, where there is no field of that name, that of b within a.
+
+    Raises:
+        CorpusError: there is no such field.
+    """
     if isinstance(record, dict) and field in record:
         return record[field]
     value = record
@@ -135,7 +176,8 @@ def _value(record: Any, field: str, where: str) -> Any:
         if not isinstance(value, dict):
             raise CorpusError(f"has no field {field!r}", where=where, found=type(value).__name__, expected="a record")
         if part not in value:
-            raise missing_field_error("field", part, nested_texts(record), where, known=list(value))
+            texts = nested_texts(record)
+            raise missing_field_error("field", part, texts, where, known=list(value), record=record)
         value = value[part]
     return value
 
@@ -150,7 +192,7 @@ def _replace_surrogates(text: str, settings: CorpusSettings, tally: Tally, where
                 "has half a surrogate pair, which is not valid text",
                 where=where,
                 found=f"\\u{ord(text[error.start]):04x}",
-                fix="Fix the record, or continue with --on-bad-bytes replace (or skip).",
+                fix="Fix the record, or continue with corpus.on_bad_bytes=replace (or skip).",
             ) from error
         text, n_replaced = _SURROGATES.subn("\ufffd" if settings.on_bad_bytes == "replace" else "", text)
         tally.n_bad += n_replaced

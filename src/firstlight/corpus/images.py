@@ -17,7 +17,14 @@ from typing import Protocol
 import numpy as np
 
 from firstlight.corpus.corpus import Corpus, Source
-from firstlight.corpus.detect_kind import ARRAY_SUFFIXES, IMAGE_SUFFIXES, expand_user, is_image_file, list_files
+from firstlight.corpus.detect_kind import (
+    ARRAY_SUFFIXES,
+    FOLLOW_SETTING,
+    IMAGE_SUFFIXES,
+    expand_user,
+    is_image_file,
+    list_files,
+)
 from firstlight.corpus.fields import skip_or_raise
 from firstlight.corpus.image_ops import center_crop_resize, read_image, to_grayscale, to_rgb
 from firstlight.corpus.raw_source import RawSource, hash_files
@@ -72,8 +79,16 @@ class Images:
     sample: Callable[[int], Iterator[np.ndarray]]
 
 
-def open_images(names: Sequence[str], settings: ImageSettings, reading: CorpusSettings) -> Images:
+def open_images(
+    names: Sequence[str], settings: ImageSettings, reading: CorpusSettings, *, settable: bool = True
+) -> Images:
     """Open the images of each name; only headers and labels are read yet.
+
+    Args:
+        names: files, folders or globs.
+        settings: of images.
+        reading: which links are followed, and what is done about files that cannot be read.
+        settable: whether the caller's user can set ``reading``, for the advice of warnings.
 
     Raises:
         CorpusError: a file is damaged or holds no images, the number of labels is wrong, or some images have no class.
@@ -81,7 +96,7 @@ def open_images(names: Sequence[str], settings: ImageSettings, reading: CorpusSe
     """
     if settings.labels not in ("auto", "none") and len(names) > 1:
         raise UsageError("a file of labels is for one source", where="image.labels", found=" ".join(names))
-    found = [_image_set(name, settings.labels, reading) for name in names]
+    found = [_image_set(name, settings.labels, reading, settable=settable) for name in names]
     image_sets = [images for _, images in found]
     classes = set().union(*(images.classes for images in image_sets))
     unlabelled = next((name for name, images in found if not images.classes), None)
@@ -92,7 +107,8 @@ def open_images(names: Sequence[str], settings: ImageSettings, reading: CorpusSe
     colored = image_sets[0].colored if settings.colors is None else settings.colors == "palette"
     size = settings.size or _common_size({images.side for images in image_sets})
     resolved = settings.model_copy(update={"size": size, "colors": "palette" if colored else "grey"})
-    sources = [Source(_image_source(name, images, resolved), reading) for name, images in found]
+    chosen = settings.colors is not None
+    sources = [Source(_image_source(name, images, resolved, chosen=chosen), reading) for name, images in found]
     convert = to_rgb if colored else to_grayscale
 
     def sample(every: int) -> Iterator[np.ndarray]:
@@ -114,7 +130,13 @@ def read_images(name: str, size: int, *, colored: bool, limit: int) -> list[Docu
     if not expand_user(name).exists():
         raise UsageError("no such file", where=name, expected="a PNG or JPEG, or an array of images")
     settings = ImageSettings(size=size, colors="palette" if colored else "grey", labels="none")
-    return list(islice(open_images([name], settings, CorpusSettings()).corpus, limit))
+    try:
+        return list(islice(open_images([name], settings, CorpusSettings(), settable=False).corpus, limit))
+    except CorpusError as error:
+        if error.fix is None or "corpus." not in error.fix:
+            raise
+        found, expected = error.found, error.expected
+        raise CorpusError(error.problem, where=error.where, found=found, expected=expected, fix="Remove it.") from error
 
 
 def _common_size(sides: set[int | None]) -> int:
@@ -129,7 +151,8 @@ def _sort_classes(classes: set[str]) -> tuple[str, ...]:
     return tuple(sorted(classes, key=lambda name: (int(name), name) if numeric else (0, name)))
 
 
-def _image_source(name: str, images: _ImageSet, settings: ImageSettings) -> RawSource:
+def _image_source(name: str, images: _ImageSet, settings: ImageSettings, *, chosen: bool) -> RawSource:
+    """Return a source of images; it is said where one in colour becomes grey and nobody has ``chosen`` that."""
     size = settings.size
     assert size is not None
     convert = to_rgb if settings.colors == "palette" else to_grayscale
@@ -137,8 +160,13 @@ def _image_source(name: str, images: _ImageSet, settings: ImageSettings) -> RawS
     def read(reading: CorpusSettings, tally: Tally) -> Iterator[Document]:
         for document in images.read(1, partial(skip_or_raise, settings=reading, tally=tally)):
             assert isinstance(document.content, np.ndarray)
+            pixels = document.content
+            is_lost = not chosen and settings.colors == "grey" and pixels.ndim == 3
+            if is_lost and (pixels != pixels[..., :1]).any():
+                note = "in colour, but read as grey, as the first image is; image.colors=palette reads the colours"
+                tally.add_note(note, document.source)
             # Resize first, then convert: grey and colour files of one image get the same brightness.
-            yield replace(document, content=convert(center_crop_resize(document.content, size)))
+            yield replace(document, content=convert(center_crop_resize(pixels, size)))
 
     def identity() -> str:
         table = {"files": hash_files(images.files), "size": size, "colors": settings.colors}
@@ -149,9 +177,15 @@ def _image_source(name: str, images: _ImageSet, settings: ImageSettings) -> RawS
     return RawSource(name, read, images.count, identity)
 
 
-def _image_set(name: str, labels: str, reading: CorpusSettings) -> tuple[str, _ImageSet]:
+def _image_set(name: str, labels: str, reading: CorpusSettings, *, settable: bool) -> tuple[str, _ImageSet]:
     suffixes = (*IMAGE_SUFFIXES, *ARRAY_SUFFIXES)
-    files = list_files(name, suffixes, follow_symlinks=reading.follow_symlinks, labelled=labels == "auto")
+    files = list_files(
+        name,
+        suffixes,
+        follow_symlinks=reading.follow_symlinks,
+        labelled=labels == "auto",
+        setting=FOLLOW_SETTING if settable else None,
+    )
     image_files = [
         file for file in files if file.suffix.lower() in IMAGE_SUFFIXES or (len(files) == 1 and is_image_file(file))
     ]

@@ -16,7 +16,7 @@ from firstlight.errors import CorpusError, Failure, MissingExtra
 from firstlight.files.atomic import storage_errors
 from firstlight.files.limits import DEFAULT_LIMITS, LimitedStream, Limits, open_regular
 
-COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+COMPRESSED = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd"}  # suffixes, with the program of each
 _BLOCK_BYTES = 1 << 20
 _BUFFER_BYTES = 1 << 17
 _SAMPLE_BYTES = 1 << 18

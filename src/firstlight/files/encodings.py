@@ -96,6 +96,18 @@ def _candidates() -> list[_Candidate]:
     return [_Candidate(codec, iconv, script, share, frozenset(common)) for codec, iconv, script, share, common in rows]
 
 
+_HZ = next(candidate for candidate in _candidates() if candidate.codec == "gb18030")
+_JAPANESE = re.compile(rb"\x1b(?:\$(?:[@AB]|\([CDOP])|\(I)")
+# What starts letters of several bytes, the encoding, and its name for iconv, which does not always have HZ.
+_ESCAPED: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
+    (_JAPANESE, "iso2022_jp", "ISO-2022-JP"),
+    (_JAPANESE, "iso2022_jp_2", "ISO-2022-JP-2"),
+    (_JAPANESE, "iso2022_jp_ext", "ISO-2022-JP-3"),
+    (re.compile(rb"\x1b\$\)C"), "iso2022_kr", "ISO-2022-KR"),
+    (re.compile(rb"~\{(?=(?:[!-w][!-~])+~\})"), "hz", ""),
+)
+
+
 def find_bom(head: bytes) -> tuple[str, int] | None:
     """Return the encoding that a byte order mark names, and the length of the mark; None where there is none."""
     return next(((codec, len(mark)) for mark, codec in BOMS if head.startswith(mark)), None)
@@ -170,6 +182,32 @@ def guess_encoding(data: bytes, bad: int = 0) -> Guess | None:
             best = score
             found = Guess(candidate.codec, display_name(candidate.iconv), candidate.iconv, _show(text, _first(text)))
     return found
+
+
+def guess_escaped(data: bytes) -> Guess | None:
+    """Return the encoding of text whose letters are ASCII characters between escape sequences: ISO-2022 or HZ.
+
+    Its bytes are all ASCII, and so valid in most encodings. None if there is no such sequence, or what follows it is
+    not text.
+
+    Args:
+        data: the first bytes of a file, or more of it.
+    """
+    for start, codec, iconv in _ESCAPED:
+        first = start.search(data)
+        if first is None:
+            continue
+        line = data.rfind(b"\n", 0, first.start()) + 1
+        end = data.find(b"\n", first.end())
+        end = end if end >= 0 and codec != "iso2022_kr" else len(data)
+        try:
+            text = codecs.getincrementaldecoder(codec)().decode(data[line : min(end, line + _MAX_SAMPLE)])
+        except UnicodeDecodeError:
+            continue
+        # A tilde and a brace are in programs, too.
+        if not text.isascii() and (codec != "hz" or _score(text, _HZ) >= 1):
+            return Guess(codec, display_name(codec.replace("iso", "iso_")), iconv, _show(text, _first(text)))
+    return None
 
 
 def _score(text: str, candidate: _Candidate) -> float:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from firstlight.errors import CorpusError, Failure
+from firstlight.files.field_names import ROWS_FIX, is_keyed_by_row
 
 _TEXT_PARTS = ("text", "input_text", "output_text")
 _MAX_SHOWN = 60
@@ -96,6 +97,8 @@ def field_text(
         return None
     inner = next((k for k, item in value.items() if isinstance(item, str)), None) if isinstance(value, dict) else None
     fix = advise(str(inner)) if advise is not None and inner is not None else None
+    if isinstance(value, dict) and is_keyed_by_row(value):
+        fix = ROWS_FIX
     raise error(problem, where=where, found=describe_value(value), expected="a string", fix=fix)
 
 

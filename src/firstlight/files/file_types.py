@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from firstlight.errors import quote_argument
+from firstlight.files.compression import COMPRESSED
 
 HEAD_BYTES = 4096
 _MIN_BYTES = 32
@@ -25,6 +26,7 @@ class FileType(NamedTuple):
 
 
 _RENAME = "Name it with its suffix: mv {path} {renamed}"
+_UNPACK_ONE = "Unpack it: {tool} -dc {path} > {unpacked}"
 _SHEET = "Save the sheet as CSV UTF-8, and name that file."
 _TEXT = "Save it as plain text in UTF-8, and name that file."
 _OFFICE = "Save it as plain text, or a sheet as CSV UTF-8, and name that file."
@@ -79,6 +81,8 @@ def identify_binary(head: bytes, path: object) -> FileType | None:
     """
     for magic, name, suffix, fix in _TYPES:
         if magic.match(head):
+            if suffix and Path(str(path)).suffix.lower() in COMPRESSED:
+                fix = _UNPACK_ONE  # the file is in the compressed one
             return FileType(name, _fill(fix, path, suffix))
     if head.startswith(_ZIP):
         known = (FileType(name, fix) for member, name, fix in _ZIP_MEMBERS if member in head)
@@ -93,7 +97,12 @@ def identify_binary(head: bytes, path: object) -> FileType | None:
 
 def _fill(fix: str, path: object, suffix: str) -> str:
     file = Path(str(path))
-    names = {"path": file, "renamed": f"{file}{suffix}", "text": file.with_suffix(".txt") if file.name else file}
-    if names["text"] == file:
-        names["text"] = f"{file}.txt"
-    return fix.format(suffix=suffix, **{key: quote_argument(value) for key, value in names.items()})
+    text = file.with_suffix(".txt") if file.name else file
+    names = {
+        "path": file,
+        "renamed": f"{file}{suffix}",
+        "unpacked": file.with_name(f"unpacked-{file.stem}{suffix}") if file.name else file,
+        "text": f"{file}.txt" if text == file else text,
+    }
+    tool = COMPRESSED.get(file.suffix.lower(), "")
+    return fix.format(tool=tool, **{key: quote_argument(value) for key, value in names.items()})

@@ -15,6 +15,7 @@ from firstlight.files.run_layout import MARK
 _MAX_NAMED = 3
 _MAX_LINK_BYTES = 255
 _MAGIC = "*?["
+_THEM = "what they lead to"
 
 
 @dataclass(slots=True)
@@ -26,6 +27,7 @@ class Listing:
         outside: symbolic links that lead out of the folder and were not followed.
         broken: symbolic links that lead nowhere.
         again: symbolic links to files or folders that are listed under another name; those of loops are not among them.
+        unreadable: folders that cannot be listed, such as for want of permission.
         runs: run directories below the folder, which are left out.
     """
 
@@ -33,19 +35,23 @@ class Listing:
     outside: list[Path] = field(default_factory=list)
     broken: list[Path] = field(default_factory=list)
     again: list[Path] = field(default_factory=list)
+    unreadable: list[Path] = field(default_factory=list)
     runs: list[Path] = field(default_factory=list)
 
-    def remarks(self, setting: str, *, labelled: bool = False) -> list[str]:
+    def remarks(self, setting: str | None, *, labelled: bool = False) -> list[str]:
         """Say what was left out: clauses with the number of links, and the first few.
 
         Args:
-            setting: that follows links out of the folder.
+            setting: that follows links out of the folder; None where there is none.
             labelled: whether folders are labels, so that a file under a second name is not the same row again.
         """
         found = []
         if self.outside:
             clause = _links(self.outside, "out of the folder and {} not followed")
-            found.append(f"{clause}. Set {setting} to read what they lead to.")
+            found.append(f"{clause}. {f'Set {setting}' if setting else 'Copy the folder with cp -rL'} to read {_THEM}.")
+        if self.unreadable:
+            n = "1 folder" if len(self.unreadable) == 1 else f"{len(self.unreadable):,} folders"
+            found.append(f"{n} cannot be listed, and the files in it left out: {_name(self.unreadable)}")
         if self.broken:
             found.append(_links(self.broken, "nowhere"))
         if labelled and self.again:
@@ -93,6 +99,7 @@ def list_glob(pattern: str, *, follow_symlinks: bool = False) -> Listing:
             found.outside += below.outside
             found.broken += below.broken
             found.again += below.again
+            found.unreadable += below.unreadable
             found.runs += below.runs
         elif not rest and os.path.isfile(target):  # noqa: PTH113
             (found.again if target in seen else found.files).append(Path(match))
@@ -119,6 +126,7 @@ class _Walk:
         self._found.outside.sort()
         self._found.broken.sort()
         self._found.again.sort()
+        self._found.unreadable.sort()
         self._found.runs.sort()
         return self._found
 
@@ -131,7 +139,10 @@ class _Walk:
             self._seen.add(real)
             try:
                 entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-            except OSError:  # not permitted, or removed since
+            except FileNotFoundError:  # removed since
+                continue
+            except OSError:
+                self._found.unreadable.append(Path(folder))
                 continue
             if real != self._root and any(entry.name == MARK for entry in entries):
                 self._found.runs.append(Path(folder))

@@ -13,6 +13,7 @@ from firstlight.files.limits import DEFAULT_LIMITS, Limits
 _WHITE_SPACE = re.compile(r"[ \t\n\r]*")
 _AFTER_VALUE = tuple(" \t\n\r,:]}")
 _DECODER = json.JSONDecoder(parse_float=WrittenFloat)  # one for all values: json.loads would build one for each
+_SAMPLED_LINES = 8
 _MAX_TOKEN = 64  # characters; no number, literal or escape is longer in sane JSON
 
 
@@ -27,6 +28,19 @@ def parse_json(text: str | bytes, where: object, *, error: type[Failure] = Corpu
     except (ValueError, RecursionError) as refused:
         shown = text[:60] if isinstance(text, str) else text[:60].decode("utf-8", "replace")
         raise error(f"is not valid JSON: {json_problem(refused)}", where=where, found=repr(shown)) from refused
+
+
+def is_json_lines(start: str) -> bool:
+    """Whether the first lines of a text are JSON objects, one a line, so that it is more likely records than text.
+
+    Args:
+        start: the text, or enough of it for two lines.
+    """
+    lines = [line for line in start.split("\n", _SAMPLED_LINES)[:_SAMPLED_LINES] if not line.isspace() and line][:2]
+    try:
+        return bool(lines) and all(line.startswith("{") and isinstance(parse_json(line, ""), dict) for line in lines)
+    except CorpusError:
+        return False
 
 
 def json_problem(refused: Exception) -> str:

@@ -13,6 +13,9 @@ _SAMPLE_LINES, _SAMPLE_CHARACTERS = 2000, 1 << 20
 _DELIMITERS = ",;\t|"
 _MIN_ROWS = 2  # that make a pattern
 
+_SEP_LINE = re.compile(r'"?sep=([^"\r\n])"?[,;\t]*\r?\n?', re.IGNORECASE)
+_MIN_SENTENCE_WORDS, _MAX_NAME = 5, 40
+
 
 @dataclass(frozen=True, slots=True)
 class QuoteStyle:
@@ -96,6 +99,27 @@ def resolve_quotes(
             f"are kept as text (set {key}.quotes=true to remove them)"
         )
     return False, check_unquoted(lines, style, delimiter, path, key=key, error=error)
+
+
+def read_sep_line(lines: Iterator[str]) -> tuple[str | None, Iterator[str]]:
+    """Return the delimiter that Excel's first line ``sep=;`` names, if there is one, and the lines with that one blank.
+
+    Args:
+        lines: of the table.
+    """
+    first = next(lines, None)
+    if first is None:
+        return None, lines
+    found = _SEP_LINE.fullmatch(first)
+    return (found[1] if found else None), itertools.chain(["\n" if found else first], lines)
+
+
+def looks_like_data(header: Sequence[str]) -> bool:
+    """Whether the first row of a table has a number or a sentence, and so is no row of names."""
+    return any(
+        field.strip().isdigit() or len(field) > _MAX_NAME or len(field.split()) >= _MIN_SENTENCE_WORDS
+        for field in header
+    )
 
 
 def sniff_quotes(lines: Iterator[str], delimiter: str) -> tuple[QuoteStyle, Iterator[str]]:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from firstlight.errors import CorpusError, Failure, MissingExtra
-from firstlight.files.compression import open_seekable
+from firstlight.errors import CorpusError, Failure, MissingExtra, quote_argument
+from firstlight.files.compression import COMPRESSED, open_seekable
 from firstlight.files.json_stream import parse_json
 from firstlight.files.limits import DEFAULT_LIMITS, Limits
 from firstlight.files.parquet_pages import batch_rows
@@ -153,7 +153,7 @@ def iter_json_lines(
     Raises:
         Failure: of the class ``error``: a line is not JSON.
     """
-    number, line = 1, next(lines, None)
+    number, line, is_first = 1, next(lines, None), True
     while line is not None:
         following = next(lines, None)
         if line and not line.isspace():
@@ -163,12 +163,31 @@ def iter_json_lines(
                 if allow_truncated and following is None and not line.endswith("\n"):
                     yield number, TRUNCATED
                     return
-                if report is None:
-                    raise
+                refused = _json_over_lines(refused, line, path, error) if is_first else refused
+                if report is None or refused.fix is not None:
+                    raise refused from None
                 report(refused)
             else:
                 yield number, value
+            is_first = False
         number, line = number + 1, following
+
+
+def _json_over_lines(refused: Failure, line: str, path: Path, error: type[Failure]) -> Failure:
+    """Return the error for a first line that starts a JSON value of several lines; another error as it is."""
+    text = line.strip()
+    goes_on = text.startswith("[") or text == "{" or (text[:1] == "{" and text[-1:] == "," and text[-2:] != "},")
+    is_packed = path.suffix.lower() in COMPRESSED
+    inner = path.with_suffix("") if is_packed else path
+    if not goes_on or "Expecting" not in refused.problem or inner.suffix.lower() not in (".jsonl", ".ndjson"):
+        return refused
+    name = path.with_name(f"{inner.stem}.json{path.suffix if is_packed else ''}")
+    return error(
+        "is not JSON lines: its first value goes on after the first line",
+        where=refused.where,
+        found=refused.found,
+        fix=f"Name it as JSON: mv {quote_argument(path)} {quote_argument(name)}",
+    )
 
 
 def iter_parquet(

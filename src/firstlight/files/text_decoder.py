@@ -13,7 +13,15 @@ from pathlib import Path
 
 from firstlight.errors import CorpusError, Failure, quote_argument
 from firstlight.files.compression import COMPRESSED
-from firstlight.files.encodings import Guess, display_name, find_bom, guess_encoding, guess_wide, is_utf8_text
+from firstlight.files.encodings import (
+    Guess,
+    display_name,
+    find_bom,
+    guess_encoding,
+    guess_escaped,
+    guess_wide,
+    is_utf8_text,
+)
 from firstlight.files.file_types import HEAD_BYTES, identify_binary
 
 CHUNK_BYTES = 1 << 20
@@ -21,8 +29,8 @@ MAX_BAD = 0.01  # of the bytes of a file may be replaced or skipped
 _FEW_BAD = 8  # bytes may be bad in any file, however short
 _SURROGATES = re.compile("[\udc80-\udcff]+")
 _WIDE = ("utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be")
+_ESCAPED = ("iso2022", "hz")  # their letters are ASCII characters after an escape sequence
 _ASCII = bytes(range(128))
-_DECOMPRESS = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd"}
 
 
 def _ignore(*_: object) -> None:
@@ -88,6 +96,8 @@ class TextDecoder:
                 self._pending = buffer
                 return ""
             buffer = self._start(buffer, final)
+        else:
+            self._check_escapes(buffer)
         if self._undecided and not buffer.isascii():
             self._choose(buffer, final)
         text = self._decode_utf8(buffer, final) if self._encoding == "utf-8" else self._decode_other(buffer, final)
@@ -114,7 +124,12 @@ class TextDecoder:
             self._encoding = self._resolve_order(wide)
         elif wide is not None:
             raise self._error(f"looks like {wide.name} without a byte order mark", None, None, wide)
-        found = None if self._encoding in _WIDE else identify_binary(head, self._name)
+        self._check_escapes(buffer)
+        found = (
+            None
+            if self._encoding in _WIDE or self._encoding.startswith(_ESCAPED)
+            else identify_binary(head, self._name)
+        )
         if found is not None:
             is_file = Path(self._name).is_file()
             raise self._how.error(f"is {found.name}, not text", where=self._name, fix=found.fix if is_file else None)
@@ -122,6 +137,14 @@ class TextDecoder:
             self._note_utf8()
         self._undecided = self._encoding != "utf-8" and self._is_ascii_based()
         return buffer
+
+    def _check_escapes(self, buffer: bytes) -> None:
+        """Refuse an encoding that writes all letters as ASCII characters, so that no byte of it is bad."""
+        is_expected = self._encoding == "ascii" or self._encoding.startswith(_ESCAPED)
+        if (b"\x1b" in buffer or b"~{" in buffer) and not is_expected and self._is_ascii_based():
+            escaped = guess_escaped(buffer)
+            if escaped is not None:
+                raise self._error(f"looks like {escaped.name}", None, None, escaped)
 
     def _note_bom(self, codec: str) -> None:
         name = display_name(codec)
@@ -228,7 +251,7 @@ class TextDecoder:
         if self._how.setting and (guess is not None or not advice):
             setting = self._how.setting.format(guess.codec if guess else "ENCODING")
             advice.append(f"set {setting}" if guess else f"find out its encoding and set {setting}")
-        if guess is not None and Path(self._name).is_file():
+        if guess is not None and guess.iconv and Path(self._name).is_file():
             advice.append(f"convert it: {iconv_command(self._name, guess.iconv)}")
         fix = ", or ".join(advice)
         return self._how.error(
@@ -246,7 +269,7 @@ def iconv_command(name: str, encoding: str) -> str:
     plain = path.with_suffix("") if is_packed else path
     out = quote_argument(plain.with_name(f"{plain.stem}.utf8{plain.suffix or '.txt'}"))
     if is_packed:
-        return f"{_DECOMPRESS[path.suffix.lower()]} -dc {quote_argument(path)} | iconv -f {encoding} -t UTF-8 > {out}"
+        return f"{COMPRESSED[path.suffix.lower()]} -dc {quote_argument(path)} | iconv -f {encoding} -t UTF-8 > {out}"
     return f"iconv -f {encoding} -t UTF-8 {quote_argument(path)} > {out}"
 
 

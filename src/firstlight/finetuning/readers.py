@@ -10,7 +10,7 @@ from firstlight.errors import CorpusError, MissingExtra, nearest
 from firstlight.files.compression import inner_suffix, open_compressed
 from firstlight.files.folders import list_glob
 from firstlight.files.json_stream import JsonStream, parse_json
-from firstlight.files.table_dialect import KeptQuotes, other_delimiter, resolve_quotes, sniff_quotes
+from firstlight.files.table_dialect import KeptQuotes, other_delimiter, read_sep_line, resolve_quotes, sniff_quotes
 from firstlight.files.tables import (
     TRUNCATED,
     Truncated,
@@ -137,8 +137,9 @@ def _format_of(path: Path, files: DataFiles) -> str:
 def _read_table(path: Path, file: BinaryIO, files: DataFiles, file_format: str) -> Iterator[Record]:
     """Read a delimited table; its last row is truncated where it has too few fields and no line break."""
     last_line = [""]
-    delimiter = files.delimiter or ("," if file_format == "csv" else "\t")
-    quoting, lines = files.quotes or False, _remember(_read_lines(path, file, files), last_line)
+    named, lines = read_sep_line(_read_lines(path, file, files))
+    delimiter = files.delimiter or named or ("," if file_format == "csv" else "\t")
+    quoting, lines = files.quotes or False, _remember(lines, last_line)
     if files.max_fields is None:
         quotes = True if files.quotes is None and file_format == "csv" else files.quotes
         quoting, lines = resolve_quotes(

@@ -11,21 +11,15 @@ from typing import Any
 import numpy as np
 
 from firstlight import parallel, progress
-from firstlight.config import Settings, parse_overrides, read_toml, resolve
+from firstlight.config import parse_overrides, read_toml, resolve
 from firstlight.corpus import CorpusSettings, open_corpus
 from firstlight.errors import StoreError, UsageError
 from firstlight.evaluation import EncodedText, baseline_likelihoods, count_ids, encode_text, text_likelihood
 from firstlight.files import MANIFEST
 from firstlight.lm import LM
-from firstlight.stages.score_sequences import TextResult, no_text_error, score_sequences
+from firstlight.stages.score_sequences import EvaluateSettings, TextResult, no_text_error, score_sequences
 from firstlight.store import TokenStore, open_store, unigram_counts
 from firstlight.types import Paths, as_list
-
-
-class EvaluateSettings(Settings):
-    """Settings of ``evaluate``: how the texts are read."""
-
-    corpus: CorpusSettings = CorpusSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +65,7 @@ def evaluate(
         CompatibilityError: the run's token store was made with another tokenizer.
     """
     text = as_list(text)
-    reading = resolve(EvaluateSettings, parse_overrides(overrides)).corpus
+    settings = resolve(EvaluateSettings, parse_overrides(overrides))
     lm = model if isinstance(model, LM) else _load(model, device)
     lm = lm.quantize_int8() if int8 else lm
     step = lm.config.block_size if stride is None else stride
@@ -85,10 +79,10 @@ def evaluate(
     store = find_token_store(lm, needed=not text)
     if lm.codec is not None:
         return EvaluateResult(
-            lm.source or Path(), step, list(score_sequences(lm, lm.codec, text, store, step, reading))
+            lm.source or Path(), step, list(score_sequences(lm, lm.codec, text, store, step, settings))
         )
     counts = None if store is None else unigram_counts(store.train)
-    texts = [_score(lm, encoded, step, counts) for encoded in _encode_texts(lm, text, store, reading)]
+    texts = [_score(lm, encoded, step, counts) for encoded in _encode_texts(lm, text, store, settings.corpus)]
     return EvaluateResult(lm.source or Path(), step, texts)
 
 

@@ -9,6 +9,8 @@ from typing import Any
 from firstlight import progress
 from firstlight.config import resolve
 from firstlight.errors import CheckpointError, ConfigError, CorpusError, UsageError
+from firstlight.files.compression import COMPRESSED, open_compressed
+from firstlight.files.json_stream import is_json_lines
 from firstlight.files.text_lines import decode_text
 from firstlight.lm import GENERATION, LM, GenerateSettings
 from firstlight.tokenizer import IdCodec
@@ -128,7 +130,7 @@ def read_prompts(path: str | Path) -> list[str]:
         UsageError: the file is missing, is not UTF-8, or has no prompt.
     """
     try:
-        text = decode_text(Path(path).read_bytes(), str(path))
+        text = decode_text(_read_bytes(Path(path)), str(path))
     except OSError as error:
         missing = isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError)
         raise UsageError(
@@ -138,7 +140,7 @@ def read_prompts(path: str | Path) -> list[str]:
         ) from error
     except CorpusError as error:
         raise UsageError(error.problem, where=error.where, found=error.found, fix=error.fix) from error
-    prompts = split_prompts(text)
+    prompts = split_prompts(text, str(path))
     if not prompts:
         raise UsageError("no prompts", where=path, expected="one prompt per line")
     return prompts
@@ -171,9 +173,21 @@ def settings_of(model: LM, given: Mapping[str, Any]) -> GenerateSettings:
     return settings
 
 
-def split_prompts(text: str) -> list[str]:
-    r"""Split a text into prompts, one per line, without blank lines; ``\n`` or ``\r\n`` ends one, nothing else does."""
+def split_prompts(text: str, name: str = "standard input") -> list[str]:
+    r"""Split a text into prompts, one per line, without blank lines; ``\n`` or ``\r\n`` ends one, nothing else does.
+
+    ``name`` is that of the text, for a warning that its lines are records, not prompts.
+    """
+    if is_json_lines(text):
+        progress.warn(f"{name}: its lines are JSON, and each is a prompt as it stands; write one prompt per line")
     return [line for line in text.replace("\r\n", "\n").split("\n") if line.strip()]
+
+
+def _read_bytes(path: Path) -> bytes:
+    if path.suffix.lower() not in COMPRESSED:
+        return path.read_bytes()  # also from a pipe
+    with open_compressed(path) as file:
+        return file.read()
 
 
 def resolve_settings(given: Mapping[str, Any]) -> GenerateSettings:

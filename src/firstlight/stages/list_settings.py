@@ -14,8 +14,9 @@ from pydantic_core import PydanticUndefined
 from firstlight.config import Settings, TaggedUnion
 from firstlight.errors import UsageError, nearest
 from firstlight.stages.data import PrepareSettings
-from firstlight.stages.evaluate import EvaluateSettings
 from firstlight.stages.finetune_settings import FinetuneSettings
+from firstlight.stages.probe_images import ProbeSettings
+from firstlight.stages.score_sequences import EvaluateSettings
 from firstlight.stages.settings import PretrainSettings
 from firstlight.stages.tokenizer import CompareSettings, TokenizerTrainSettings
 from firstlight.stages.vectors import VectorsTrainSettings
@@ -29,6 +30,7 @@ ROOTS: dict[str, type[Settings]] = {
     "tokenizer compare": CompareSettings,
     "tokenizer vectors train": VectorsTrainSettings,
     "evaluate": EvaluateSettings,
+    "probe": ProbeSettings,
 }
 _BOUNDS = {
     "gt": ">",

@@ -1,16 +1,18 @@
 """``probe``: linear probes, the accuracy of a linear classifier on the hidden states of every layer."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import torch
 
 from firstlight import parallel, progress
+from firstlight.config import parse_overrides, resolve
 from firstlight.errors import UsageError
 from firstlight.finetuning import encode_task, head_of, kind_of, load_task, read_spec
 from firstlight.finetuning.probe import ProbeResult, features, fit_probes
 from firstlight.lm import LM
-from firstlight.stages.probe_images import probe_images
+from firstlight.stages.probe_images import ProbeSettings, probe_images
 from firstlight.tokenizer import PixelCodec
 
 
@@ -23,6 +25,7 @@ def probe(
     device: str = "auto",
     seed: int = 1337,
     rows: int = 10_000,
+    overrides: Sequence[str] = (),
 ) -> ProbeResult:
     """Fit a linear classifier on the hidden states of every layer of a frozen model.
 
@@ -35,15 +38,20 @@ def probe(
         device: auto, cpu, cuda, cuda:N or mps.
         seed: of the rows that are drawn.
         rows: limit of images to fit on, and to evaluate on.
+        overrides: settings of how images are read, as ``corpus.follow_symlinks=true``.
 
     Raises:
-        UsageError: the task is of another kind.
+        UsageError: the task is of another kind, or settings without images.
         CorpusError: a row cannot be read.
     """
+    settings = resolve(ProbeSettings, parse_overrides(overrides))
     device_context = parallel.resolve_hardware(parallel.HardwareSettings.model_validate({"device": device}))
     lm = LM.load_fp32(run).to(device_context)
     if isinstance(lm.codec, PixelCodec):
-        return probe_images(lm, run, task, pool=pool, max_images=rows)
+        return probe_images(lm, run, task, settings, pool=pool, max_images=rows)
+    if overrides:
+        found = " ".join(overrides)
+        raise UsageError("only images are read with settings", found=found, fix="Set them in TASK.toml.")
     if lm.tokenizer is None:
         raise UsageError("has no tokenizer, so it cannot read text", where=run)
     if task is None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from firstlight.config import Settings
 from firstlight.corpus import CorpusSettings, ImageSettings, open_images
 from firstlight.errors import UsageError
 from firstlight.finetuning import EncodedExample
@@ -21,13 +22,23 @@ from firstlight.stages.sequences import encode_image
 from firstlight.tokenizer import PixelCodec
 
 
-def probe_images(lm: LM, run: str | Path, images: str | Path | None, *, pool: Pool, max_images: int) -> ProbeResult:
+class ProbeSettings(Settings):
+    """Settings of ``probe`` for images: how they are read."""
+
+    corpus: CorpusSettings = CorpusSettings()
+    image: ImageSettings = ImageSettings()
+
+
+def probe_images(
+    lm: LM, run: str | Path, images: str | Path | None, settings: ProbeSettings, *, pool: Pool, max_images: int
+) -> ProbeResult:
     """Fit a linear classifier on every layer's hidden states, and on pixels.
 
     Args:
         lm: a model of images, in its run.
         run: as the user gave it.
         images: labelled images to evaluate on; by default the run's validation split.
+        settings: how these are read.
         pool: mean over positions, or the last position.
         max_images: limit of images to fit on, and to evaluate on.
 
@@ -44,7 +55,7 @@ def probe_images(lm: LM, run: str | Path, images: str | Path | None, *, pool: Po
     if images is None:
         valid, name = _sample(split_rows(store.valid, pixels.sequence_length), max_images), "validation split"
     else:
-        valid, name = _sample(_read(str(images), pixels), max_images), str(images)
+        valid, name = _sample(_read(str(images), pixels, settings), max_images), str(images)
     labels, true = (torch.from_numpy(part[:, 0] - pixels.start_id - 1) for part in (train, valid))
     states = [features(lm.model, _rows(part, pixels), lm.device_context, pool) for part in (train, valid)]
     n = len(pixels.classes)
@@ -60,9 +71,9 @@ def _sample(rows: np.ndarray, max_rows: int) -> np.ndarray:
     return rows[np.linspace(0, len(rows) - 1, min(max_rows, len(rows))).astype(np.int64)].astype(np.int64)
 
 
-def _read(name: str, pixels: PixelCodec) -> np.ndarray:
-    settings = ImageSettings(size=pixels.size, colors="palette" if pixels.palette else "grey")
-    found = open_images([name], settings, CorpusSettings())
+def _read(name: str, pixels: PixelCodec, settings: ProbeSettings) -> np.ndarray:
+    image = settings.image.model_copy(update={"size": pixels.size, "colors": "palette" if pixels.palette else "grey"})
+    found = open_images([name], image, settings.corpus)
     if not found.classes:
         raise UsageError("has no labels", where=name, expected="sub-folders, or a file of labels next to it")
     return np.stack([encode_image(document, pixels) for document in found.corpus])

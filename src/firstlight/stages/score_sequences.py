@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from firstlight.config import Settings
 from firstlight.corpus import CorpusSettings, IdSettings, ImageSettings, infer_kind
 from firstlight.errors import UsageError
 from firstlight.evaluation import (
@@ -22,6 +23,14 @@ from firstlight.lm import LM
 from firstlight.stages.sequences import open_sequences
 from firstlight.store import Split, TokenStore, unigram_counts
 from firstlight.tokenizer import Codec, IdCodec, PixelCodec
+
+
+class EvaluateSettings(Settings):
+    """Settings of ``evaluate``: how files are read; the model decides the number of ids, and the size."""
+
+    corpus: CorpusSettings = CorpusSettings()
+    ids: IdSettings = IdSettings()
+    image: ImageSettings = ImageSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +73,7 @@ def no_text_error(lm: LM) -> UsageError:
 
 
 def score_sequences(
-    lm: LM, codec: Codec, names: Sequence[str], store: TokenStore | None, stride: int, reading: CorpusSettings
+    lm: LM, codec: Codec, names: Sequence[str], store: TokenStore | None, stride: int, settings: EvaluateSettings
 ) -> Iterator[TextResult]:
     """Score ids or images, each name by itself, or the validation split of the model's run.
 
@@ -74,7 +83,7 @@ def score_sequences(
         names: files, folders or globs of the model's kind; images are resized and quantized as the model's were.
         store: of the model's run, or None.
         stride: of ids, tokens between the starts of two windows.
-        reading: how the files are read.
+        settings: how the files are read.
 
     Raises:
         UsageError: the corpus is of another kind, or there is nothing to score.
@@ -84,13 +93,13 @@ def score_sequences(
         raise no_text_error(lm)
     if isinstance(codec, PixelCodec):
         train = None if store is None else split_rows(store.train, codec.sequence_length)
-        for name, rows in _images(codec, names, store, reading):
+        for name, rows in _images(codec, names, store, settings):
             likelihood, interval = row_likelihood(lm, rows)
             baselines = image_baselines(codec, train, rows)
             yield TextResult(name, rows.size - len(rows), 0, likelihood, baselines, interval, codec.UNIT)
         return
     counts = None if store is None else unigram_counts(store.train)
-    for ids in _id_sequences(codec, names, store, reading):
+    for ids in _id_sequences(codec, names, store, settings):
         if len(ids.ids) < 2:
             raise UsageError("contains nothing to score", where=ids.name)
         likelihood, interval = text_likelihood(lm, ids, stride=stride)
@@ -119,29 +128,29 @@ def split_rows(split: Split, sequence_length: int) -> np.ndarray:
 
 
 def _images(
-    pixels: PixelCodec, names: Sequence[str], store: TokenStore | None, reading: CorpusSettings
+    pixels: PixelCodec, names: Sequence[str], store: TokenStore | None, settings: EvaluateSettings
 ) -> Iterator[tuple[str, np.ndarray]]:
     for name in names:
-        _check_kind(name, "images")
-        found = open_sequences("images", [name], reading, IdSettings(), ImageSettings(), codec=pixels)
+        _check_kind(name, "images", settings)
+        found = open_sequences("images", [name], settings.corpus, settings.ids, settings.image, codec=pixels)
         yield name, np.stack([np.asarray(document.content) for document in found.sources[0].documents()])
     if not names and store is not None:
         yield "validation split", split_rows(store.valid, pixels.sequence_length)
 
 
 def _id_sequences(
-    codec: IdCodec, names: Sequence[str], store: TokenStore | None, reading: CorpusSettings
+    codec: IdCodec, names: Sequence[str], store: TokenStore | None, settings: EvaluateSettings
 ) -> Iterator[EncodedText]:
     for name in names:
-        _check_kind(name, "ids")
-        settings = IdSettings(vocab_size=codec.n_ids)
-        found = open_sequences("ids", [name], reading, settings, ImageSettings(), codec=codec)
+        _check_kind(name, "ids", settings)
+        ids = settings.ids.model_copy(update={"vocab_size": codec.n_ids})
+        found = open_sequences("ids", [name], settings.corpus, ids, settings.image, codec=codec)
         yield join_ids(name, found.sources[0].documents(), codec.eot_id)
     if not names and store is not None:
         yield EncodedText("validation split", np.asarray(store.valid.tokens), 0)
 
 
-def _check_kind(name: str, kind: str) -> None:
-    found = infer_kind([name])
+def _check_kind(name: str, kind: str, settings: EvaluateSettings) -> None:
+    found = infer_kind([name], settings.corpus)
     if found != kind:
         raise UsageError(f"the model was trained on {kind}", where=name, found=found)

@@ -5,6 +5,7 @@ to 4) are pickles, which are parsed without executing anything; large arrays are
 """
 
 import json
+import re
 import struct
 from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
@@ -30,6 +31,7 @@ from firstlight.vectors.word_vectors import WordVectors
 
 VOCAB_SUFFIX = ".vocab"
 _VOCAB_SUFFIXES = (VOCAB_SUFFIX, ".words", ".txt", ".json")
+_WORD_AND_COUNT = re.compile(r"([^ \t]+)[ \t]+[0-9]+[ \t]*")
 _TENSOR_NAMES = ("vectors", "embeddings", "embedding", "weight")
 _GENSIM_MATRICES = ("vectors", "syn0")  # gensim 4 and 3, gensim 1
 _HEAD_BYTES = 4096
@@ -188,6 +190,10 @@ def _read_vocab(path: Path, n_rows: int) -> list[str]:
         raise TokenizerError(f"cannot be read: {error}", where=vocab_path) from error
     if words is None:
         words = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
+        counted = [_WORD_AND_COUNT.fullmatch(word) for word in words]
+        if words and all(counted):  # as word2vec and GloVe write vocabularies
+            progress.notice(f"{vocab_path}: a number follows each word, and is left out")
+            words = [found[1] for found in counted if found]
     if len(words) != n_rows:
         raise TokenizerError(
             "the number of words differs from the rows of its array",

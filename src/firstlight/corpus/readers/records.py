@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from firstlight.corpus.decode import decode_chunks, split_stream
-from firstlight.corpus.fields import missing_field_error, record_documents, skip_or_raise
+from firstlight.corpus.fields import field_value, missing_field_error, record_documents, skip_or_raise
 from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.tally import Tally
 from firstlight.errors import Failure
@@ -102,10 +102,14 @@ class ParquetReader:
 
         def select(columns: list[str]) -> list[str]:
             for field in fields:
-                if field in columns or field.split(".")[0] in columns:
+                if field in columns:
                     continue
+                # What is named within a column may not exist either; pyarrow then reads nothing.
                 _, first = next(iter_parquet(path, limits=settings.read_limits), (0, dict.fromkeys(columns)))
-                raise missing_field_error("column", field, nested_texts(first), path, known=columns)
+                if field.partition(".")[0] not in columns:
+                    texts = nested_texts(first)
+                    raise missing_field_error("column", field, texts, path, known=columns, record=first)
+                field_value(first, field, f"{path}: row 1")
             return fields
 
         rows = iter_parquet(path, select=select, limits=settings.read_limits)

@@ -12,7 +12,7 @@ from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.tally import Tally
 from firstlight.errors import CorpusError
 from firstlight.files.compression import open_compressed
-from firstlight.files.table_dialect import resolve_quotes
+from firstlight.files.table_dialect import read_sep_line, resolve_quotes
 from firstlight.files.tables import Truncated, check_header, check_width, iter_rows
 from firstlight.types import Document
 
@@ -27,9 +27,7 @@ class CsvReader:
 
     def read(self, path: Path, settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
         """Yield the documents."""
-        yield from _read(
-            path, settings, tally, delimiter=settings.delimiter or ",", quotes=settings.quotes is not False
-        )
+        yield from _read(path, settings, tally, delimiter=",", quotes=settings.quotes is not False)
 
 
 class TsvReader:
@@ -40,7 +38,7 @@ class TsvReader:
 
     def read(self, path: Path, settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
         """Yield the documents."""
-        yield from _read(path, settings, tally, delimiter=settings.delimiter or "\t", quotes=settings.quotes)
+        yield from _read(path, settings, tally, delimiter="\t", quotes=settings.quotes)
 
 
 def _read(
@@ -50,6 +48,8 @@ def _read(
     with open_compressed(path, limits=limits) as file:
         chunks = decode_chunks(file, str(path), settings, tally, strip_bom=True)
         lines: Iterator[str] = (line + "\n" for line in split_stream(chunks, where=path, limits=limits))
+        named, lines = read_sep_line(lines)
+        delimiter = settings.delimiter or named or delimiter
         quoting, lines = resolve_quotes(
             lines, path, delimiter=delimiter, quotes=quotes, key="corpus", notify=_notice_once
         )

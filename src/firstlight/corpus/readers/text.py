@@ -4,6 +4,7 @@ A line, or a paragraph of ``blank-lines``, is held in memory whole.
 """
 
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,6 +13,7 @@ from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.tally import Tally
 from firstlight.files import Limits
 from firstlight.files.compression import open_compressed
+from firstlight.files.json_stream import is_json_lines
 from firstlight.types import Document
 
 _CODE = (
@@ -34,7 +36,8 @@ class TextReader:
 
 def text_documents(file: BinaryIO, name: str, settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
     """Yield the documents of an open text file; ``name`` is its name in sources and messages."""
-    stream, limits = decode_chunks(file, name, settings, tally), settings.read_limits
+    limits = settings.read_limits
+    stream = _note_records(decode_chunks(file, name, settings, tally), name, tally)
     if settings.text_split == "file":
         yield from as_one_document(stream, name)
     elif settings.text_split == "lines":
@@ -42,6 +45,13 @@ def text_documents(file: BinaryIO, name: str, settings: CorpusSettings, tally: T
             yield Document(line, f"{name}:{number}")
     else:
         yield from _paragraphs(split_stream(stream, where=name, limits=limits), name, limits)
+
+
+def _note_records(stream: Iterator[str], name: str, tally: Tally) -> Iterator[str]:
+    first = next(stream, "")
+    if is_json_lines(first):
+        tally.add_note("JSON lines, which are read as plain text; in a file named .jsonl a field of each is read", name)
+    return chain([first] if first else [], stream)
 
 
 def as_one_document(stream: Iterator[str], source: str) -> Iterator[Document]:
