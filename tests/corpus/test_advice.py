@@ -119,3 +119,20 @@ def test_records_that_are_read_as_plain_text_are_pointed_out(name: str, said: bo
 
 def test_half_a_surrogate_pair_advises_a_setting_of_every_command():
     assert "corpus.on_bad_bytes=replace" in fix_of(put("a.jsonl", '{"text": "\\ud800"}\n'))
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv"])
+def test_the_pointer_of_a_file_in_git_lfs_is_no_text(name: str):
+    put(name, f"version https://git-lfs.github.com/spec/v1\noid sha256:{'4d' * 32}\nsize 12345\n")
+    assert fix_of(name) == f"Fetch the file that it stands for: git lfs pull --include={name}"
+
+
+@pytest.mark.parametrize("start", ["<!DOCTYPE html>\n<html>", "\n<html lang='en'>"])
+def test_a_page_that_is_saved_as_plain_text_is_pointed_out(start: str):
+    found: list[str] = []
+    put("a.txt", f"{start}<head><title>404 Not Found</title></head><body>Not found</body></html>")
+    put("b.html", f"{start}<body>Not found</body></html>")
+    with progress.listen(lambda event: found.append(event.text)):
+        texts("a.txt")
+        assert texts("b.html") == ["Not found"]
+    assert [text.partition(",")[0] for text in found if "HTML" in text] == ["a.txt: HTML"]

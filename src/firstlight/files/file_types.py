@@ -31,6 +31,7 @@ _SHEET = "Save the sheet as CSV UTF-8, and name that file."
 _TEXT = "Save it as plain text in UTF-8, and name that file."
 _OFFICE = "Save it as plain text, or a sheet as CSV UTF-8, and name that file."
 _UNPACK = "Unpack it, and name the folder."
+_LFS = "Fetch the file that it stands for: git lfs pull --include={path}"
 _NOT_TEXT = "Write its text as plain text, JSON lines or CSV in UTF-8, and name that file."
 
 # First bytes, name, suffix, what to do. Sources: the formats' own specifications.
@@ -49,6 +50,7 @@ _MAGIC: tuple[tuple[bytes, str, str, str], ...] = (
     (rb"\x89HDF\r\n\x1a\n", "an HDF5 file", "", _NOT_TEXT),
     (rb"ARROW1\0\0", "an Arrow file", "", "Write it as Parquet, and name that file."),
     (rb"Obj\x01", "an Avro file", "", _NOT_TEXT),
+    (rb"version https://git-lfs\.github\.com/spec/v1\n", "a Git LFS pointer", "", _LFS),
     (rb"GGUF[\x01-\x05]\0", "a GGUF model", "", "Import it as a model: firstlight import {path} runs/imported"),
     (rb"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", "", _UNPACK),
     (rb"Rar!\x1a\x07", "a RAR archive", "", _UNPACK),

@@ -3,6 +3,7 @@
 A line, or a paragraph of ``blank-lines``, is held in memory whole.
 """
 
+import re
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -16,6 +17,7 @@ from firstlight.files.compression import open_compressed
 from firstlight.files.json_stream import is_json_lines
 from firstlight.types import Document
 
+_HTML = re.compile(r"\s*<(?:!doctype html|html)\b", re.IGNORECASE)
 _CODE = (
     ".py .pyi .c .h .cc .cpp .hpp .cu .rs .go .java .kt .scala .js .ts .jsx .tsx .rb .php .pl .lua .r .jl .sh .sql"
     " .swift .hs .ml .tex .toml .yaml .yml .css"
@@ -51,6 +53,8 @@ def _note_records(stream: Iterator[str], name: str, tally: Tally) -> Iterator[st
     first = next(stream, "")
     if is_json_lines(first):
         tally.add_note("JSON lines, which are read as plain text; in a file named .jsonl a field of each is read", name)
+    elif _HTML.match(first) is not None:
+        tally.add_note("HTML, whose tags are read as text; of a file named .html the visible text is read", name)
     return chain([first] if first else [], stream)
 
 
