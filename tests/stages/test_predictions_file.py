@@ -69,10 +69,18 @@ def test_what_is_there_is_not_predicted_again(world: Path, out: Path) -> None:
 
 
 @pytest.mark.parametrize("n_bytes", [0, 20, 300, 301])
-def test_an_interrupted_file_is_continued(n_bytes: int, world: Path, out: Path) -> None:
+@pytest.mark.parametrize("chunk_rows", [1, 2, 4, 512])
+def test_an_interrupted_file_is_continued(
+    n_bytes: int, chunk_rows: int, world: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("firstlight.stages.predict._CHUNK_ROWS", chunk_rows)
+    firstlight_predict(world, out, overwrite=True)
     whole = out.read_bytes()
     out.write_bytes(whole[:n_bytes])
-    assert firstlight_predict(world, out)
+    n_written = whole[:n_bytes].count(b"\n")
+    assert len(firstlight_predict(world, out)) == 6 - n_written // chunk_rows * chunk_rows
+    assert out.read_bytes() == whole
+    assert firstlight_predict(world, out) == []
     assert out.read_bytes() == whole
     out.unlink()
     assert len(firstlight_predict(world, out)) == 6

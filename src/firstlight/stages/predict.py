@@ -104,7 +104,7 @@ def predict(
         progress.task("predict", None, "rows") as progress_bar,
     ):
         if target is not None:
-            target.skip_written(rows)
+            rows = target.remaining(rows, n_rows)
         while chunk := list(itertools.islice(rows, n_rows)):
             labelled = [row for row in chunk if row.texts]
             found = predict_rows(lm.model, spec, preprocess(labelled), device_context)

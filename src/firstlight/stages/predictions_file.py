@@ -1,5 +1,6 @@
 """Predictions in a file of JSON lines that can be continued, and ``FILE.meta.json``: what they were made from."""
 
+import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,17 +49,21 @@ class PredictionsFile:
         if self._stream is not None and self.path != STDOUT:
             self._stream.close()
 
-    def skip_written(self, rows: Iterator[Example]) -> int:
-        """Skip the rows whose line is in the file already, and remove an incomplete line from its end.
+    def remaining(self, rows: Iterator[Example], chunk_rows: int) -> Iterator[Example]:
+        """Return the rows that have no line yet; an incomplete line is removed from the end of the file.
 
-        Returns:
-            The number of rows skipped.
+        So that the file has the same bytes as an uninterrupted one, the rows of the last chunk come again unless it is
+        complete: how rows are batched changes the last digits of their predictions.
+
+        Args:
+            rows: all rows of the input.
+            chunk_rows: rows that are predicted together.
 
         Raises:
             UsageError: a line is not the prediction for its row.
         """
         if self._stream is not None:
-            return 0
+            return rows
         if self._overwrite or not self.path.exists():
             with storage_errors(self.path):
                 self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,18 +71,27 @@ class PredictionsFile:
                 self._meta_file.unlink(missing_ok=True)
                 self.path.write_bytes(b"")
             write_atomic(self._meta_file, json.dumps(self._made_from, indent=1) + "\n")
-            return 0
-        n = end = 0
+            return rows
+        n = end = chunk_end = 0
+        chunk: list[Example] = []
         with storage_errors(self.path), self.path.open("r+b") as lines:
             for line in lines:
                 if not line.endswith(b"\n"):
-                    lines.truncate(end)
                     break
-                self._check_line(line, next(rows, None), n + 1)
+                row = next(rows, None)
+                self._check_line(line, row, n + 1)
+                assert row is not None, "checked with its line"
+                if len(chunk) == chunk_rows:
+                    chunk, chunk_end = [], end
+                chunk.append(row)
                 n, end = n + 1, end + len(line)
-        if n:
+            following = next(rows, None)
+            if following is None or len(chunk) == chunk_rows:
+                chunk, chunk_end = [], end
+            lines.truncate(chunk_end)
+        if n := n - len(chunk):
             progress.notice(f"{self.path} contains {n:,} rows already: continuing after them")
-        return n
+        return itertools.chain(chunk, () if following is None else (following,), rows)
 
     def append(self, results: Sequence[Mapping[str, Any]]) -> None:
         """Write the lines of some rows; afterwards they are on the disk, or with the reader of a pipe."""
