@@ -71,7 +71,7 @@ def test_killed_anywhere_and_resumed_is_bit_identical(kills, unbroken, start, ru
     ]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_saves_and_ends_cleanly(number, unbroken, start, run, tmp_path):
     whole, words = unbroken
     out = tmp_path / "run"
@@ -147,7 +147,7 @@ def test_a_disk_that_is_full_for_a_while_costs_a_checkpoint_and_a_warning(tiny, 
     from firstlight.files import atomic
     from firstlight.progress import listen
 
-    real, calls = atomic._sync, []
+    real, calls = atomic.sync_file, []
 
     def full(path: Path) -> None:
         if "checkpoints" in str(path):
@@ -156,7 +156,7 @@ def test_a_disk_that_is_full_for_a_while_costs_a_checkpoint_and_a_warning(tiny, 
                 raise OSError(errno.ENOSPC, "No space left on device", str(path))
         real(path)
 
-    monkeypatch.setattr(atomic, "_sync", full)
+    monkeypatch.setattr(atomic, "sync_file", full)
     told: list[str] = []
     corpus, *settings = tiny
     with listen(lambda event: told.append(event.text)):

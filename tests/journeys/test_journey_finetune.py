@@ -117,6 +117,7 @@ def test_predictions_go_on_where_they_were_cut_off(tuned, world, run) -> None:
     assert cut.read_text() == whole.read_text()
 
 
+@pytest.mark.slow
 def test_rows_without_text_are_labelled_null_in_their_place(tuned, run, tmp_path) -> None:
     (tmp_path / "new.tsv").write_text("text\tid\nthe day was fine\t1\n\t2\n\t3\nthe film was dull\t4\n")
     told = run("predict", tuned, tmp_path / "new.tsv", ok=False)
@@ -166,6 +167,7 @@ def test_several_tasks_share_a_body_and_serve_from_one_checkpoint(several, world
     assert type(AutoModelForCausalLM.from_pretrained(last_checkpoint(out))).__name__ == "GPT2LMHeadModel"
 
 
+@pytest.mark.slow
 def test_killed_amid_several_tasks_and_resumed_is_bit_identical(several, start, run, tmp_path) -> None:
     whole, words = several
     out, dice = tmp_path / "run", random.Random(4)
@@ -233,8 +235,9 @@ def test_layers_thaw_one_by_one(world, run) -> None:
     assert not any(".h.0." in n or "wpe" in n for n in moved), "the first waits for its epoch"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft asks for it
-@pytest.mark.parametrize("kind", ["lora", pytest.param("dora", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["lora", "dora"])
 def test_adapters_resume_merge_and_work_on_the_transformers_base(kind, world, start, run, tmp_path) -> None:
     words = [
         world / "base",
@@ -326,6 +329,7 @@ def test_layers_are_probed(world, run) -> None:
     assert found["majority"] == 0.5
 
 
+@pytest.mark.slow
 def test_one_task_beside_another(world, run) -> None:
     words = [world / "base", world / "mood.toml", world / "tone.toml", *QUICK, "train.epochs=5"]
     told = run("transfer", *words, "--out", world / "transfer", "--json")

@@ -12,7 +12,8 @@ def _losses(run_directory, key="loss"):
     return [line[key] for line in lines if key in line]
 
 
-@pytest.mark.parametrize("micro", ["auto", pytest.param("2", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("micro", ["auto", "2"])
 def test_two_processes_equal_one(micro, tiny, run, tmp_path):
     words = [*tiny, "train.steps=30", "train.eval_every=10", f"train.micro_batch={micro}"]
     run("pretrain", *words, "--out", tmp_path / "one")
