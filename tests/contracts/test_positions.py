@@ -256,6 +256,7 @@ class Distance(PositionScheme):
 """
 
 
+@pytest.mark.slow
 def test_a_scheme_from_outside_trains_resumes_and_generates_from_the_command_line(tmp_path: Path) -> None:
     (tmp_path / "outside_scheme.py").write_text(OUTSIDE)
     (tmp_path / "text.txt").write_text("The sun also rises, and the sun goes down. " * 200)

@@ -299,6 +299,7 @@ def firstlight(folder: Path, *loss_args: object, ok: bool = True) -> "subprocess
     return done
 
 
+@pytest.mark.slow
 def test_a_kind_from_outside_is_fine_tuned_and_predicts(tmp_path: Path) -> None:
     (tmp_path / "my_kinds.py").write_text(MULTI_LABEL, encoding="utf-8")
     pieces = {"red": "crimson", "big": "huge", "old": "ancient"}

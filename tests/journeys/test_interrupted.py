@@ -46,7 +46,8 @@ def _kill_at_random(process: subprocess.Popen, out: Path, dice: random.Random) -
     process.communicate()
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [3, 20])
 def test_killed_anywhere_and_resumed_is_bit_identical(kills, unbroken, start, run, tmp_path):
     whole, words = unbroken
     out, dice = tmp_path / "run", random.Random(kills)

@@ -5,6 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
+import pytest
 from journey_files import same_bytes
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "howto" / "examples"
@@ -23,6 +24,7 @@ class Lines:
 """
 
 
+@pytest.mark.slow
 def test_an_optimizer_a_schedule_and_a_tracker_from_outside(tiny, run, tmp_path):
     package = tmp_path / "packages" / "mine"
     package.mkdir(parents=True)

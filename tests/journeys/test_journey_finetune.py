@@ -84,6 +84,7 @@ def test_it_learns_and_leaves_figures_and_a_report(tuned) -> None:
     assert any("mood/accuracy" in line for line in lines) and any("rows_per_second" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_forgetting_is_measured_where_the_store_was_made_before(world, run, tmp_path) -> None:
     run("data", "prepare", world / "text.txt", "--out", tmp_path / "store", "tokenizer.kind=byte")
     run("pretrain", tmp_path / "store", *TINY, "--out", tmp_path / "base")
@@ -106,6 +107,7 @@ def test_labels_are_those_of_transformers(tuned, world, run) -> None:
             assert mine["probabilities"][score["label"]] == pytest.approx(score["score"], abs=2e-5)
 
 
+@pytest.mark.slow
 def test_predictions_go_on_where_they_were_cut_off(tuned, world, run) -> None:
     whole, cut = world / "whole.jsonl", world / "cut.jsonl"
     run("predict", tuned, world / "mood-test.tsv", "--out", whole)
@@ -199,6 +201,7 @@ def test_a_finished_run_stays_as_it_is(tuned, run) -> None:
     assert "has finished already" in told.stderr and "mood, valid: accuracy" in told.stdout
 
 
+@pytest.mark.slow
 def test_a_head_that_reads_the_mean_is_no_class_of_transformers(world, run) -> None:
     task = world / "mean.toml"
     task.write_text('pool = "mean"\n' + (world / "mood.toml").read_text(encoding="utf-8"), encoding="utf-8")
@@ -350,6 +353,7 @@ def test_one_task_beside_another(world, run) -> None:
     assert "has finished already" in again.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "told"),
     [

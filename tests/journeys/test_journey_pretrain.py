@@ -37,6 +37,7 @@ def test_the_same_toml_starts_the_same_run_again(trained, run, tmp_path):
     assert losses[0] == losses[1]
 
 
+@pytest.mark.slow
 def test_generate_evaluate_verify_and_resume(trained, run, tmp_path):
     out, result = trained
     text = run("generate", out, "The ", "--max-new-tokens", 30, "--temperature", 0)
@@ -89,6 +90,7 @@ def test_a_new_run_from_the_weights_of_another(trained, tiny, run, tmp_path):
     assert made["valid_loss"] == pytest.approx(result["valid_loss"], abs=0.3)
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_chinese(run, tiny, shared_data, tmp_path):
     files = sorted((shared_data / "zh-novels").glob("*.xz"))
