@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -83,6 +84,16 @@ def test_a_pipe_is_written_through(tmp_path: Path) -> None:
     write_output(pipe, b"x" * 200_000)
     reader.join(10)
     assert found == [b"x" * 200_000] and is_stream(pipe)
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="needs /dev/shm")
+def test_a_file_in_shared_memory_is_a_file_like_any_other() -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:  # noqa: S108
+        path = Path(folder) / "a.png"
+        write_output(path, b"1")
+        with pytest.raises(UsageError, match="already exists"):
+            write_output(path, b"2")
+        assert path.read_bytes() == b"1"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

@@ -131,6 +131,12 @@ def test_an_existing_file_is_not_replaced_unasked(made: Path, tmp_path: Path, ca
     assert readme.read_bytes().startswith(b"\x89PNG")
 
 
+def test_standard_output_gets_the_image_and_nothing_else(made: Path, capfdbinary: pytest.CaptureFixture[bytes]):
+    assert command(["generate", str(made / "run"), "--num-samples", "1", "--class", "1", "--out", "-"]) == 0
+    image = capfdbinary.readouterr().out
+    assert image.startswith(b"\x89PNG") and image.endswith(b"IEND\xaeB\x60\x82")
+
+
 def test_it_draws_each_class(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     words = ["generate", str(made / "run"), "--num-samples", "2", "--out", str(tmp_path / "g.png")]
     assert command([*words, "--json"]) == 0

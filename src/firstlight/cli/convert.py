@@ -8,6 +8,7 @@ import typer
 from firstlight.cli.arguments import OverwriteOption
 from firstlight.cli.output import JsonOption, print_pairs, print_result
 from firstlight.convert import EXPORTERS, IMPORTERS
+from firstlight.files import is_stream
 
 if TYPE_CHECKING:
     from firstlight.stages.convert import Imported, ImportedData
@@ -124,4 +125,5 @@ def export(
     from firstlight.stages import convert as stage  # loads torch
 
     result = stage.export(run, to, out, dtype=dtype, overwrite=overwrite)
-    print_result(result, as_json, lambda result: print_pairs(result.files))
+    if not is_stream(out):  # lines would be among the bytes of the model
+        print_result(result, as_json, lambda result: print_pairs(result.files))

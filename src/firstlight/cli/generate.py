@@ -10,7 +10,7 @@ import typer
 from firstlight.cli.arguments import OverwriteOption, map_errors_to_options, read_stdin
 from firstlight.cli.output import JsonOption, print_result
 from firstlight.errors import UsageError
-from firstlight.files import check_output
+from firstlight.files import check_output, is_stream
 
 if TYPE_CHECKING:
     from firstlight.lm import LM
@@ -174,6 +174,8 @@ def _generate_non_text(
         drawn = images.sample_images(model, **image_options, **settings)
     else:
         drawn = images.complete_images(model, image, keep=keep, **image_options, **settings)
+    if is_stream(drawn.out):  # a line would be among the bytes of the image
+        return
     layout = "" if image is None else "; each row: the given part, the completions, the original"
     print_result(drawn, as_json, lambda grid: print(f"{grid.out}: {grid.images} images{layout}"))
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -13,25 +14,25 @@ from firstlight.errors import UsageError
 from firstlight.files.atomic import apply_umask, storage_errors, sync_file, sync_folder, temporary_path
 
 STDOUT = Path("-")
+_OPEN_FILE = re.compile(r"/dev/(stdout|stderr|fd/\d+)|/proc/(self|\d+)/fd/\d+")
 
 
 def is_stream(path: Path) -> bool:
-    """Whether a path is written through: ``-`` (standard output), a pipe, a device, or a name below /dev or /proc."""
+    """Whether a path is written through: ``-`` (standard output), a pipe, a device, or a file that is open already."""
     if path == STDOUT:
         return True
     # A redirected /dev/stdout is a regular file, which the shell has opened for this purpose.
-    if os.name == "posix" and path.absolute().parts[1:2] in (("dev",), ("proc",)):
+    if _OPEN_FILE.fullmatch(str(path.absolute())):
         return path.exists()
     return path.exists() and not path.is_file() and not path.is_dir()
 
 
-def check_output(path: Path, *, overwrite: bool = False, fix: str | None = None) -> None:
+def check_output(path: Path, *, overwrite: bool = False) -> None:
     """Check that a file can be written, before the work whose result it will hold.
 
     Args:
         path: the file; ``-`` for standard output.
         overwrite: whether an existing regular file is replaced.
-        fix: what to do about an existing file, instead of the general advice.
 
     Raises:
         UsageError: it already exists, or is a folder.
@@ -41,9 +42,7 @@ def check_output(path: Path, *, overwrite: bool = False, fix: str | None = None)
     if path.is_dir():
         raise UsageError("is a folder", where=path, expected="a file", fix="Choose a file in it.")
     if not overwrite and path.exists():
-        raise UsageError(
-            "already exists", where=path, fix=fix or "Choose another name, or add --overwrite to replace it."
-        )
+        raise UsageError("already exists", where=path, fix="Choose another name, or add --overwrite to replace it.")
 
 
 @contextlib.contextmanager
