@@ -130,7 +130,7 @@ def test_a_base_class_as_interface():
 
     assert load_object("m", {"m": Mine}, kind="part", interface=Settings) is Mine
     assert load_object("m", {"m": Mine()}, kind="part", interface=Settings)
-    with pytest.raises(ConfigError, match="not a subclass of firstlight.config.validation.Settings"):
+    with pytest.raises(ConfigError, match="not a subclass of firstlight.config.settings.Settings"):
         load(here("Good"), Settings)
 
 

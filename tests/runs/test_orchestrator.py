@@ -25,7 +25,7 @@ from firstlight.errors import (
     UsageError,
 )
 from firstlight.report import write_run_report
-from firstlight.runs import RunDirectory, resolve_request, run_recipe
+from firstlight.runs import Layers, RunDirectory, resolve_request, run_recipe
 from firstlight.runs import orchestrator as module
 
 pytestmark = pytest.mark.usefixtures("torch_as_it_was")
@@ -55,7 +55,7 @@ def run(
     request = resolve_request(
         recipe,
         RunDirectory(path),
-        parse_overrides([*COMMON, *overrides]),
+        Layers(arguments=parse_overrides([*COMMON, *overrides])),
         resume=resume,
         restart=restart,
         check=lambda settings: None,
@@ -283,7 +283,11 @@ def test_a_setting_edited_in_run_toml_is_found(tmp_path: Path, key: str, old: st
     file.write_text(text)
     recipe = CopyRecipe()
     request = resolve_request(
-        recipe, RunDirectory(path), parse_overrides(["train.stop_after=0"]), resume=True, check=lambda _: None
+        recipe,
+        RunDirectory(path),
+        Layers(arguments=parse_overrides(["train.stop_after=0"])),
+        resume=True,
+        check=lambda _: None,
     )
     with pytest.raises(CompatibilityError, match=rf"{key} = .*\(trained with .*Set them back in run.toml"):
         run_recipe(recipe, request, process_start=time.perf_counter(), write_report=no_report)
@@ -371,16 +375,16 @@ def test_a_run_toml_that_is_edited_after_the_end_is_read(tmp_path: Path) -> None
     run(path, "train.steps=5")
     file = path / "run.toml"
     whole = file.read_text()
-    request = resolve_request(CopyRecipe(), RunDirectory(path), {}, resume=True, check=lambda _: None)
+    request = resolve_request(CopyRecipe(), RunDirectory(path), Layers(), resume=True, check=lambda _: None)
     assert run_recipe(CopyRecipe(), request, process_start=0.0, write_report=no_report).step == 5
 
     file.write_text(whole.replace("steps = 5\n", "steps = 8\n"))
-    request = resolve_request(CopyRecipe(), RunDirectory(path), {}, resume=True, check=lambda _: None)
+    request = resolve_request(CopyRecipe(), RunDirectory(path), Layers(), resume=True, check=lambda _: None)
     assert run_recipe(CopyRecipe(), request, process_start=0.0, write_report=no_report).step == 8
 
     file.write_text(re.sub(r"(?m)^lr = .*$", "lr = 0.3", whole))
     for how in ({"resume": True}, {"resume": True, "restart": True}):
-        request = resolve_request(CopyRecipe(), RunDirectory(path), {}, check=lambda _: None, **how)
+        request = resolve_request(CopyRecipe(), RunDirectory(path), Layers(), check=lambda _: None, **how)
         with pytest.raises(CompatibilityError, match=r"optim.lr = 0.3 \(trained with 0.01\)"):
             run_recipe(CopyRecipe(), request, process_start=0.0, write_report=no_report)
     assert not list(path.glob("before-restart-*")), "nothing is moved before the settings are known to be right"

@@ -7,8 +7,11 @@ line and in a file, and ``optim.lr=1e-3`` works without naming the optimizer.
 
 from firstlight.config.loading import parse_overrides, preset, preset_names, read_toml
 from firstlight.config.objects import external_origin, load_object, trust_files, trust_references
-from firstlight.config.toml_writer import dump_toml, flatten
-from firstlight.config.validation import Settings, TaggedSettings, TaggedUnion, merge, resolve
+from firstlight.config.settings import Settings, TaggedSettings, TaggedUnion
+from firstlight.config.tables import flatten, merge, without_keys
+from firstlight.config.toml_writer import dump_toml
+from firstlight.config.unused import given_unused, used_settings
+from firstlight.config.validation import resolve, used_layer, validate
 
 __all__ = [
     "Settings",
@@ -17,6 +20,7 @@ __all__ = [
     "dump_toml",
     "external_origin",
     "flatten",
+    "given_unused",
     "load_object",
     "merge",
     "parse_overrides",
@@ -26,4 +30,8 @@ __all__ = [
     "resolve",
     "trust_files",
     "trust_references",
+    "used_layer",
+    "used_settings",
+    "validate",
+    "without_keys",
 ]

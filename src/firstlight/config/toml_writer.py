@@ -1,29 +1,19 @@
-"""Write settings as TOML: tables in the order of their classes, without keys that are None."""
+"""Write settings as TOML: tables in the order of their classes, without keys that are None or have no effect."""
 
 import json
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel
+from firstlight.config.settings import Settings
+from firstlight.config.unused import used_settings
 
 
-def dump_toml(settings: BaseModel | Mapping[str, Any], *, header: str = "") -> str:
+def dump_toml(settings: Settings | Mapping[str, Any], *, header: str = "") -> str:
     """Return TOML that reads back as the same settings; ``header`` becomes comment lines."""
-    table = settings.model_dump(mode="json") if isinstance(settings, BaseModel) else dict(settings)
+    table = used_settings(settings) if isinstance(settings, Settings) else dict(settings)
     lines = [f"# {line}".rstrip() for line in header.splitlines()]
     _table(table, [], lines)
     return "\n".join(lines).strip() + "\n"
-
-
-def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return ``{"a.b": value}`` for nested tables."""
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _table(table: Mapping[str, Any], path: list[str], lines: list[str]) -> None:

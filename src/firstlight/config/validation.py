@@ -2,118 +2,102 @@
 
 import types
 import typing
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, TypeVar
 
 import pydantic
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from pydantic_core import core_schema
 
-from firstlight.config.objects import load_object
+from firstlight.config.settings import Settings, TaggedUnion
+from firstlight.config.tables import merge, without_keys
+from firstlight.config.unused import find_unused, given_unused
 from firstlight.errors import ConfigError, nearest
-
-
-class Settings(BaseModel):
-    """Base of all settings: frozen, without unknown keys, with validated defaults."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
-
-    former_names: ClassVar[Mapping[str, str]] = {}
-    """Earlier names of keys -> the present ones. The earlier ones are refused; the error suggests the present one."""
-
-
-class TaggedSettings(Settings):
-    """Base of the members of a tagged union of settings: ``name`` is the tag.
-
-    A class in the union's table declares its name (``name: str = "muon"``); that of a class from another package is
-    ``package.module:Class``, set by itself.
-    """
-
-    name: str = ""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _default_name(cls, values: Any) -> Any:
-        if isinstance(values, dict) and not (values.get("name") or cls.model_fields["name"].default):
-            return {**values, "name": f"{cls.__module__}:{cls.__qualname__}"}
-        return values
-
-
-@dataclass(frozen=True, slots=True)
-class TaggedUnion:
-    """Mark a field as an open union: its ``name`` is an entry of a table, or ``package.module:Class``.
-
-    ``optim: Annotated[OptimizerSettings, TaggedUnion(OPTIMIZERS, kind="optimizer")] = Muon()``: the annotated class is
-    the base of all members, and a TaggedSettings; without a name a table takes that of the field's default.
-
-    Args:
-        table: name -> class of settings, or ``"package.module:Class"``, imported on first use.
-        kind: the kind of members, for messages.
-    """
-
-    table: Mapping[str, type[TaggedSettings] | str]
-    kind: str
-
-    def member(self, base: type[BaseModel], name: str, where: str | None = None) -> type[BaseModel]:
-        """Return the class of settings of that name.
-
-        Raises:
-            UnknownName: neither an entry of the table nor of the form ``package.module:Class``.
-            ConfigError: it cannot be loaded, or does not derive from ``base``.
-        """
-        found: type[BaseModel] = load_object(name, self.table, kind=self.kind, interface=base, where=where)
-        return found
-
-    def __get_pydantic_core_schema__(self, base: Any, handler: pydantic.GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        del handler
-
-        def validate(value: Any) -> BaseModel:
-            if isinstance(value, base):
-                return typing.cast(BaseModel, value)
-            if not isinstance(value, Mapping):
-                raise ValueError(f"Input should be a table of {self.kind} settings")
-            if not isinstance(value.get("name"), str):
-                raise ValueError(f"A table of {self.kind} settings needs a name: {', '.join(self.table)}")
-            return self.member(base, value["name"]).model_validate(dict(value))
-
-        # "any" serializes by the class of the value, not by the annotated base class.
-        return core_schema.no_info_plain_validator_function(
-            validate, serialization=core_schema.simple_ser_schema("any")
-        )
-
 
 S = TypeVar("S", bound=Settings)
 
 
-def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge tables key by key; later layers win, lists are replaced whole."""
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        for key, value in layer.items():
-            if isinstance(value, Mapping):
-                old = merged.get(key)
-                merged[key] = merge(old if isinstance(old, Mapping) else {}, value)
-            else:
-                merged[key] = value
-    return merged
-
-
-def resolve(root: type[S], *layers: Mapping[str, Any]) -> S:
+def resolve(
+    root: type[S],
+    *layers: Mapping[str, Any],
+    base: Mapping[str, Any] | None = None,
+    unused: Callable[[S], Mapping[str, str]] | None = None,
+) -> S:
     """Merge ``layers`` over the defaults of ``root`` and validate once.
 
     A TaggedUnion (``optim``) takes the defaults of the class that the merged table names (``optim.name``), or of the
     field's default where no layer names one.
 
+    Args:
+        root: class of the settings.
+        layers: tables that the user wrote, of which everything must have an effect.
+        base: a table below them, such as a preset, of which keys are left out that have no effect.
+        unused: names further settings without an effect, as ``Settings.unused_settings`` does.
+
     Raises:
-        ConfigError: names the dotted key, what was found, what is allowed, and the nearest right name.
+        ConfigError: names the dotted key, what was found, what is allowed, and the nearest right name; or a key of
+            ``layers`` has no effect with the other settings.
     """
-    table = _with_tags(root, merge(*layers), "")
+    given = merge(*layers)
+    settings = validate(root, merge(used_layer(root, base, given, unused=unused) if base else {}, given))
+    for key, (value, reason) in given_unused(given, _all_unused(settings, unused)).items():
+        raise ConfigError(reason, where=key, found=value, fix="Leave it out.")
+    return settings
+
+
+def used_layer(
+    root: type[S],
+    base: Mapping[str, Any],
+    *layers: Mapping[str, Any],
+    unused: Callable[[S], Mapping[str, str]] | None = None,
+) -> dict[str, Any]:
+    """Return a layer without the keys that have no effect where ``layers`` are merged over it; see ``resolve``.
+
+    Where they name another member of a TaggedUnion, only the tables within its table are kept, such as the schedule of
+    an optimizer: a learning rate is not that of another optimizer.
+    """
+    given = merge(*layers)
+    kept = _of_named_members(root, base, given)
+    return without_keys(kept, _all_unused(validate(root, merge(kept, given)), unused))
+
+
+def validate(root: type[S], table: Mapping[str, Any]) -> S:
+    """Validate a merged table, whatever has no effect in it.
+
+    Raises:
+        ConfigError: as ``resolve``.
+    """
+    table = _with_tags(root, dict(table), "")
     try:
         return root.model_validate(table)
     except pydantic.ValidationError as error:
         raise _explain(root, table, error) from error
+
+
+def _all_unused(settings: S, unused: Callable[[S], Mapping[str, str]] | None) -> dict[str, str]:
+    return {**find_unused(settings), **(unused(settings) if unused is not None else {})}
+
+
+def _of_named_members(root: type[BaseModel], base: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``base`` without the values of members of tagged unions other than those that ``given`` names."""
+    kept = dict(base)
+    for name, field in root.model_fields.items():
+        below, above, union = base.get(name), given.get(name), _tagged_union(field)
+        if not isinstance(below, Mapping) or not isinstance(above, Mapping):
+            continue
+        if union is None:
+            inner = next(_models(field.annotation), None)
+            kept[name] = _of_named_members(inner, below, above) if inner else below
+        elif above.get("name", before := _member_name(field, below)) != before:
+            known = _class_of(field, above, f"{name}.")
+            kept[name] = {
+                k: v for k, v in below.items() if isinstance(v, Mapping) and known and k in known.model_fields
+            }
+    return kept
+
+
+def _member_name(field: FieldInfo, table: Mapping[str, Any]) -> Any:
+    return table.get("name", field.get_default(call_default_factory=True).name)
 
 
 def _with_tags(cls: type[BaseModel], table: dict[str, Any], prefix: str) -> dict[str, Any]:
@@ -124,7 +108,7 @@ def _with_tags(cls: type[BaseModel], table: dict[str, Any], prefix: str) -> dict
             continue
         union = _tagged_union(field)
         if union is not None and "name" not in value:
-            value = {"name": field.get_default(call_default_factory=True).name, **value}
+            value = {"name": _member_name(field, value), **value}
         inner = _class_of(field, value, f"{prefix}{name}.")
         table = {**table, name: _with_tags(inner, value, f"{prefix}{name}.") if inner else value}
     return table

@@ -4,9 +4,10 @@ from firstlight.runs.compatibility import changed_settings, check_changes, code_
 from firstlight.runs.directory import RunDirectory, is_token_store, read_json, read_json_object, write_json
 from firstlight.runs.orchestrator import run_recipe
 from firstlight.runs.recipe import Recipe, RunResult
-from firstlight.runs.request import Request, resolve_request
+from firstlight.runs.request import Layers, Request, resolve_request
 
 __all__ = [
+    "Layers",
     "Recipe",
     "Request",
     "RunDirectory",

@@ -1,14 +1,15 @@
 """Resolve requested settings into those of a run: a new one, or the one that the directory already holds."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from firstlight import progress
-from firstlight.config import Settings, flatten, merge, resolve
+from firstlight.config import Settings, flatten, merge, resolve, used_layer, validate, without_keys
 from firstlight.errors import CompatibilityError, ConfigError, UsageError
+from firstlight.files.run_names import parse_run_path
 from firstlight.runs.compatibility import changed_settings, check_changes
 from firstlight.runs.directory import RunDirectory
 from firstlight.runs.recipe import Recipe
@@ -16,6 +17,9 @@ from firstlight.runs.sources import is_missing, is_same_source
 from firstlight.train import CHANGEABLE_ON_RESUME
 
 S = TypeVar("S", bound=Settings)
+UnusedRule = Callable[[S], Mapping[str, str]]
+
+_MAX_NAMED = 5  # settings in a notice
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,35 +41,50 @@ class Request(Generic[S]):
     restarts: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """The settings that a command names, the lowest layer first.
+
+    Attributes:
+        preset: of a preset, or otherwise chosen for the user; what has no effect in it is left out.
+        file: of a TOML file.
+        path: of that file, for messages.
+        arguments: of the command line, or of a call.
+    """
+
+    preset: Mapping[str, Any] = field(default_factory=dict)
+    file: Mapping[str, Any] = field(default_factory=dict)
+    path: Path | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
 def resolve_request(
     recipe: Recipe[S, Any, Any],
     run: RunDirectory,
-    specified: Mapping[str, Any],
+    layers: Layers,
     *,
     resume: bool,
     restart: bool = False,
     check: Callable[[S], None],
-    settings_file: Path | None = None,
-    overrides: Mapping[str, Any] | None = None,
+    unused: UnusedRule[S] | None = None,
 ) -> Request[S]:
     """Validate the requested settings, and compare them with those of the run that the directory holds, if any.
 
     Args:
         recipe: the kind of run.
         run: the run directory.
-        specified: the merged layers (preset, TOML, ``key=value``).
+        layers: of settings.
         resume: whether a run that is there is resumed.
         restart: whether it starts again at step 0 instead; its checkpoints and logs are moved aside.
         check: raises for a new run whose settings cannot be trained with.
-        settings_file: the TOML file among the layers, named in errors about its keys.
-        overrides: the layer of the command line, whose keys are not in that file.
+        unused: names the settings of a new run that have no effect on its inputs, and why.
 
     Raises:
         UsageError: settings that cannot be used, or a directory that is not a run.
         CompatibilityError: the directory holds a run and ``resume`` is not set, or a resume changes a fixed setting.
     """
     if run.exists:
-        return _resolve_resume(recipe, run, specified, resume=resume, restart=restart)
+        return _resolve_resume(recipe, run, layers, resume=resume, restart=restart)
     if run.lacks_settings:
         raise UsageError(
             "is a run directory without run.toml, so its settings are unknown",
@@ -74,16 +93,44 @@ def resolve_request(
         )
     if run.holds_other_files():
         raise UsageError("exists and is not a run directory", where=run.path, fix="Choose another --out.")
-    with _naming_file(settings_file, overrides or {}):
-        settings = resolve(recipe.settings_class, specified)
+    with _naming_file(layers.path, layers.arguments):
+        settings = _resolve_new(recipe, layers, unused)
         check(settings)
     if resume and not run.is_unstarted:
         progress.notice(f"{run.path}: there is no run to resume here; a new one starts")
     return Request(run, settings, {}, resumes=False)
 
 
+def _resolve_new(recipe: Recipe[S, Any, Any], layers: Layers, unused: UnusedRule[S] | None) -> S:
+    """Resolve the settings of a new run, without those of its file that the command line leaves without an effect."""
+    root, below = recipe.settings_class, merge(layers.preset, layers.file)
+    kept = used_layer(root, below, layers.arguments, unused=unused)
+    is_kept = flatten(kept)
+    left_out = [k for k, v in flatten(layers.file).items() if k not in is_kept and v not in ("auto", None)]
+    # Earlier versions wrote every setting to run.toml.
+    if left_out and (layers.path is None or parse_run_path(layers.path).run is None):
+        with _suppress_unless(left_out):
+            resolve(root, layers.file, base=layers.preset, unused=unused)
+    settings = resolve(root, layers.arguments, base=kept, unused=unused)
+    if left_out:
+        more = f" and {len(left_out) - _MAX_NAMED} more" if len(left_out) > _MAX_NAMED else ""
+        named = ", ".join(left_out[:_MAX_NAMED]) + more
+        progress.notice(f"{layers.path}: left out, as without an effect beside the other settings: {named}")
+    return settings
+
+
+@contextmanager
+def _suppress_unless(keys: Collection[str]) -> Iterator[None]:
+    """Suppress a ConfigError about settings other than ``keys``: the file alone need not be complete."""
+    try:
+        yield
+    except ConfigError as error:
+        if error.where in keys:
+            raise
+
+
 def _resolve_resume(
-    recipe: Recipe[S, Any, Any], run: RunDirectory, specified: Mapping[str, Any], *, resume: bool, restart: bool
+    recipe: Recipe[S, Any, Any], run: RunDirectory, layers: Layers, *, resume: bool, restart: bool
 ) -> Request[S]:
     kind = run.kind
     if kind is not None and kind != recipe.kind:
@@ -98,12 +145,12 @@ def _resolve_resume(
             "already holds a run", where=run.path, fix="Add --resume to continue it, or choose another --out."
         )
     old = run.read_settings()
-    changed = changed_settings(old, specified)
+    changed = changed_settings(old, merge(_used_before(recipe, old, layers), layers.arguments))
     moved = _take_sources(recipe, run, changed)
     new_values = _nested({key: new for key, (_, new) in (changed | moved).items()})
     try:
         with _naming_file(run.settings_file, new_values):
-            settings = resolve(recipe.settings_class, merge(old, new_values))
+            settings = resolve(recipe.settings_class, new_values, base=old)
     except ConfigError as error:
         # A misspelled key is reported as such, not as a setting that a resume cannot change.
         if error.where in changed:
@@ -118,6 +165,16 @@ def _resolve_resume(
             fix=f"For others, start a new run: firstlight {recipe.kind} … --out NEW",
         )
     return Request(run, settings, check_changes(changed, run.path) | moved, resumes=True, restarts=restart)
+
+
+def _used_before(recipe: Recipe[S, Any, Any], old: Mapping[str, Any], layers: Layers) -> dict[str, Any]:
+    """Return preset and file without what had no effect when the run started: its run.toml lacks these keys."""
+    below = merge(layers.preset, layers.file)
+    try:
+        known = flatten(validate(recipe.settings_class, old).model_dump(mode="json"))
+    except ConfigError:  # reported with the request
+        return below
+    return without_keys(below, {key for key, value in known.items() if value is not None} - flatten(old).keys())
 
 
 def _take_sources(

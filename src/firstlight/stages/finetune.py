@@ -16,6 +16,7 @@ from firstlight.finetuning import EvalResults, tasks_to_json
 from firstlight.lm import LM
 from firstlight.parallel import DeviceContext, is_main_process
 from firstlight.runs import (
+    Layers,
     Recipe,
     Request,
     RunDirectory,
@@ -260,27 +261,18 @@ def _finetune_request(
         "tasks": tasks,
         "data": None if data is None else str(data),
     }
-    command_line = parse_overrides(overrides)
-    specified: Mapping[str, Any] = merge({"run": {k: v for k, v in arguments.items() if v}}, command_line)
+    specified = merge({"run": {k: v for k, v in arguments.items() if v}}, parse_overrides(overrides))
     run = RunDirectory(Path(out) if out is not None else Path("runs") / _run_name(settings_file or model, tasks))
-    if settings_file is not None:
-        layers = preset(PRESETS, preset_name) if preset_name else {}
-        specified = merge(layers, read_toml(settings_file), specified)
-    elif not run.exists:
-        layers = preset(PRESETS, preset_name or _DEFAULT_PRESET)
-        if preset_name is None:
-            layers = merge(layers, _learning_rate(specified))
-        specified = merge(layers, specified)
-    return resolve_request(
-        recipe,
-        run,
-        specified,
-        resume=resume,
-        restart=restart,
-        check=_check_settings,
-        settings_file=settings_file,
-        overrides=command_line,
+    below: dict[str, Any] = preset(PRESETS, preset_name) if preset_name else {}
+    if settings_file is None and preset_name is None and not run.exists:
+        below = merge(preset(PRESETS, _DEFAULT_PRESET), _learning_rate(specified))
+    layers = Layers(
+        preset=below,
+        file=read_toml(settings_file) if settings_file is not None else {},
+        path=settings_file,
+        arguments=specified,
     )
+    return resolve_request(recipe, run, layers, resume=resume, restart=restart, check=_check_settings)
 
 
 def _check_settings(settings: FinetuneSettings) -> None:

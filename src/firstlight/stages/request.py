@@ -11,7 +11,7 @@ from firstlight.errors import UsageError, nearest, quote_argument
 from firstlight.files.run_layout import SETTINGS
 from firstlight.files.run_names import list_checkpoints, parse_run_path
 from firstlight.optim import lr_factor
-from firstlight.runs import Recipe, Request, RunDirectory, is_token_store, resolve_request
+from firstlight.runs import Layers, Recipe, Request, RunDirectory, is_token_store, resolve_request
 from firstlight.stages.settings import PretrainSettings
 from firstlight.train import Limits
 
@@ -39,28 +39,22 @@ def pretrain_request(
     if len(inputs) == 1 and (named := run_to_resume(inputs[0], out, resume=resume or restart)) is not None:
         out, inputs = named, []
     settings_file = _settings_file(inputs)
-    specified: dict[str, Any] = preset(PRESETS, preset_name) if preset_name else {}
-    if settings_file is not None:
-        specified = merge(specified, read_toml(settings_file))
-    elif len(inputs) == 1 and is_token_store(Path(inputs[0])):
-        specified = merge(specified, {"run": {"store": inputs[0]}})
-    elif inputs:
-        specified = merge(specified, {"run": {"corpus": inputs}})
+    arguments: dict[str, Any] = {}
+    if settings_file is None and len(inputs) == 1 and is_token_store(Path(inputs[0])):
+        arguments["store"] = inputs[0]
+    elif settings_file is None and inputs:
+        arguments["corpus"] = inputs
     if init_from:
-        specified = merge(specified, {"run": {"init_from": resolve_model_name(init_from)}})
-    command_line = parse_overrides(overrides)
+        arguments["init_from"] = resolve_model_name(init_from)
     run = RunDirectory(out or Path("runs") / (_name_of(Path(inputs[0])) if inputs else "run"))
     _check_corpus_is_no_run(inputs, run)
-    return resolve_request(
-        recipe,
-        run,
-        merge(specified, command_line),
-        resume=resume,
-        restart=restart,
-        check=check_settings,
-        settings_file=settings_file,
-        overrides=command_line,
+    layers = Layers(
+        preset=preset(PRESETS, preset_name) if preset_name else {},
+        file=read_toml(settings_file) if settings_file is not None else {},
+        path=settings_file,
+        arguments=merge({"run": arguments}, parse_overrides(overrides)),
     )
+    return resolve_request(recipe, run, layers, resume=resume, restart=restart, check=check_settings)
 
 
 def resolve_model_name(name: str | Path) -> str:

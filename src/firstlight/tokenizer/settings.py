@@ -2,11 +2,19 @@
 
 from typing import ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from firstlight.config import Settings
 from firstlight.tokenizer.patterns import PATTERNS
 
+# The kinds of tokenizer that each setting applies to.
+SETTINGS_OF_TRAINING = {
+    "vocab_size": ("bpe", "word"),
+    "pattern": ("bpe",),
+    "sample_bytes": ("bpe", "word", "char"),
+    "min_frequency": ("word",),
+    "vocab_source": ("word",),
+}
 MIN_VOCAB_SIZE, MAX_VOCAB_SIZE = 257, 200_000
 
 
@@ -20,10 +28,12 @@ class TokenizerSettings(Settings):
     )
     vocab_size: int | Literal["auto"] = Field(
         "auto",
-        description="number of tokens; auto: 512 to 32,768, depending on the text; ignored by char and byte",
+        description="kinds bpe and word: number of tokens; auto: 512 to 32,768, depending on the text",
     )
-    pattern: str = Field("qwen2", description=f"how BPE splits text into words: {', '.join(PATTERNS)}")
-    path: str | None = Field(None, description="load this tokenizer instead of training one")
+    pattern: str = Field("qwen2", description=f"kind bpe: how text is split into words: {', '.join(PATTERNS)}")
+    path: str | None = Field(
+        None, description="load this tokenizer, of the kind above if that is set, instead of training one"
+    )
     sample_bytes: int = Field(256 << 20, ge=1, description="bytes of text to train on, from the start of every source")
     min_frequency: int = Field(1, ge=1, description="kind word: minimum count of a word")
     vocab_source: str = Field(
@@ -46,8 +56,12 @@ class TokenizerSettings(Settings):
             raise ValueError(f"must be one of {', '.join(PATTERNS)}")
         return value
 
-    @model_validator(mode="after")
-    def _check_vocab_source(self) -> "TokenizerSettings":
-        if self.vocab_source != "corpus" and self.kind != "word":
-            raise ValueError("vocab_source applies to kind=word only; tokens of other kinds get vectors without it")
-        return self
+    def unused_settings(self) -> dict[str, str]:
+        """Return the settings of training that the kind does not have, or all where a tokenizer is loaded."""
+        if self.path is not None:
+            return dict.fromkeys(SETTINGS_OF_TRAINING, "applies to a tokenizer that is trained, not to tokenizer.path")
+        return {
+            name: f"applies to kind {' and '.join(kinds)}, not {self.kind}"
+            for name, kinds in SETTINGS_OF_TRAINING.items()
+            if self.kind not in kinds
+        }
