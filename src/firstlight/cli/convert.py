@@ -115,6 +115,14 @@ def export(
             show_default=False,
         ),
     ] = None,
+    without_head: Annotated[
+        bool,
+        typer.Option(
+            "--without-head",
+            help="Export only the language model of a fine-tuned model with task heads, which formats other than hf "
+            "have no place for.",
+        ),
+    ] = False,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -124,6 +132,6 @@ def export(
     """
     from firstlight.stages import convert as stage  # loads torch
 
-    result = stage.export(run, to, out, dtype=dtype, overwrite=overwrite)
+    result = stage.export(run, to, out, dtype=dtype, overwrite=overwrite, without_head=without_head)
     if not is_stream(out):  # lines would be among the bytes of the model
         print_result(result, as_json, lambda result: print_pairs(result.files))

@@ -218,6 +218,7 @@ def transfer(
         Path | None, typer.Option(help="Folder that contains the tasks' data folders.", show_default=False)
     ] = None,
     preset: Annotated[str | None, typer.Option(help="As for finetune.", show_default=False)] = None,
+    overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure the transfer between two tasks.
@@ -231,7 +232,7 @@ def transfer(
         raise UsageError("no model is given", where="transfer", expected="RUN A.toml B.toml")
     from firstlight.stages.transfer import transfer as stage
 
-    result = stage(inputs[0], inputs[1:], out=out, overrides=settings, data=data, preset=preset)
+    result = stage(inputs[0], inputs[1:], out=out, overrides=settings, data=data, preset=preset, overwrite=overwrite)
     print_result(result, as_json, _print_transfer)
 
 

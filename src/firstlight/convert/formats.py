@@ -4,6 +4,7 @@ To add a format, write one module that defines an ``EXPORTER`` or an ``IMPORTER`
 A format of another package needs no line: it is named ``package.module:NAME`` on the command line.
 """
 
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from firstlight import progress
 from firstlight.config import load_object, trust_references
 from firstlight.convert.errors import missing_library, wrap_errors
-from firstlight.errors import UsageError
+from firstlight.errors import CheckpointError, UsageError
 from firstlight.files import (
     apply_umask,
     atomic_directory,
@@ -21,12 +23,18 @@ from firstlight.files import (
     is_stream,
     output_temporary,
     publish_file,
+    read_json_object,
     storage_errors,
 )
 
 if TYPE_CHECKING:
     from firstlight.convert.imported_model import ImportedModel
     from firstlight.lm import LM
+
+
+_MAX_LISTED = 4
+# Classes of transformers with another head than that of the language model, or with one besides it.
+_HEAD = re.compile(r"For(?!CausalLM)\w+|DoubleHeads")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +54,8 @@ class Exporter:
         name_in_folder: name of the file if the user specifies a folder: a path without a suffix.
         any_architecture: whether ``write`` also supports models that no transformers class can express: those with
             other positions, norms or MLPs than their family's.
+        holds_heads: whether ``write`` writes the heads of fine-tuned tasks; models with heads are refused otherwise.
+        holds_codec: whether it writes the codec of ids that are not text; a notice says so otherwise.
     """
 
     title: str
@@ -56,6 +66,8 @@ class Exporter:
     is_folder: bool = False
     name_in_folder: str | None = None
     any_architecture: bool = False
+    holds_heads: bool = False
+    holds_codec: bool = False
 
     def check(self, out: Path, dtype: str | None = None, *, overwrite: bool = False) -> None:
         """Check the arguments of ``export``, before the model is loaded.
@@ -77,8 +89,23 @@ class Exporter:
         elif is_stream(out) or out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise UsageError("already exists", where=out, expected="a new or empty folder", fix="Choose another name.")
 
-    def export(self, lm: "LM", out: Path, dtype: str | None = None, *, overwrite: bool = False) -> dict[str, str]:
+    def export(
+        self,
+        lm: "LM",
+        out: Path,
+        dtype: str | None = None,
+        *,
+        overwrite: bool = False,
+        without_head: bool = False,
+    ) -> dict[str, str]:
         """Write a model; after an error nothing is left.
+
+        Args:
+            lm: the model.
+            out: as for ``check``.
+            dtype: as for ``check``.
+            overwrite: whether existing files are replaced.
+            without_head: export only the language model of a model with heads of fine-tuned tasks.
 
         Returns:
             The paths of the files, by a short description.
@@ -93,6 +120,9 @@ class Exporter:
         self.check(out, dtype, overwrite=overwrite)
         if not self.any_architecture and (mismatch := hf_mismatch(lm.config)) is not None:
             raise UsageError(f"{self.title} does not support {mismatch}", where=lm.source)
+        lm = self._check_heads(lm, without_head)
+        if lm.codec is not None and not self.holds_codec:
+            progress.notice(f"{self.title} has no place for {lm.codec.FILE}, which says what the ids mean: keep it")
         dtype = dtype or next(iter(self.dtypes), None)
         with _written_together(out, folder=self._to_folder(out), overwrite=overwrite) as folder:
             name = self.name_in_folder if self._to_folder(out) else out.name
@@ -102,6 +132,26 @@ class Exporter:
                 raise missing_library(f"writing {self.title}", self.extra, error) from error
         final = out if self._to_folder(out) else out.parent
         return {description: str(final / file.relative_to(folder)) for description, file in files.items()}
+
+    def _check_heads(self, lm: "LM", without_head: bool) -> "LM":
+        """Return the model to write: without a head that it may lose, or with those that the format has a place for."""
+        heads = describe_heads(lm)
+        if heads is None:
+            if without_head:
+                raise UsageError("the model has no head", where="--without-head", found=lm.source, fix="Leave it out.")
+            return lm
+        if without_head:
+            progress.notice(
+                f"only the language model is exported, without {heads}; its tokenizer is that of the fine-tuned model"
+            )
+            return lm.without_heads()
+        if self.holds_heads and lm.model.heads:
+            return lm
+        raise UsageError(
+            f"an export to {self.title} would lose {heads}",
+            where=lm.source,
+            fix="Add --without-head to export the language model alone.",
+        )
 
     def _to_folder(self, out: Path) -> bool:
         return self.is_folder or self.name_in_folder is not None and not out.suffix and not is_stream(out)
@@ -139,6 +189,7 @@ class Importer:
 
 EXPORTERS: dict[str, str] = {
     "gguf": "firstlight.convert.gguf.write:EXPORTER",
+    "hf": "firstlight.convert.huggingface:EXPORTER",
     "keras": "firstlight.convert.keras.write:EXPORTER",
     "megatron": "firstlight.convert.megatron:EXPORTER",
     "nanogpt": "firstlight.convert.nanogpt:EXPORTER",
@@ -158,6 +209,26 @@ IMPORTERS: dict[str, str] = {
     "llama2c": "firstlight.convert.llama2c:IMPORTER",
     "huggingface": "firstlight.convert.huggingface:IMPORTER",
 }
+
+
+def describe_heads(lm: "LM") -> str | None:
+    """Describe the heads of a model that a program for language models would not have; None if there are none.
+
+    A directory of another program may name a class with a head that is not loaded (``firstlight.lm`` reads its language
+    model).
+    """
+    if names := list(lm.model.heads):
+        listed = ", ".join(names[:_MAX_LISTED]) + (" …" if len(names) > _MAX_LISTED else "")
+        return f"the head of the task {listed}" if len(names) == 1 else f"the heads of the tasks {listed}"
+    if lm.source is None or not (lm.source / "config.json").is_file():
+        return None
+    try:
+        named = read_json_object(lm.source / "config.json", CheckpointError).get("architectures")
+    except CheckpointError:
+        return None
+    classes = [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
+    found = next((name for name in classes if _HEAD.search(name)), None)
+    return None if found is None else f"the head of a {found}"
 
 
 def get_exporter(name: str) -> Exporter:

@@ -1,13 +1,15 @@
-"""Import a Hugging Face directory: what ``firstlight.lm`` loads directly, and weights in ``pytorch_model.bin``."""
+"""Hugging Face directories: import of weights in ``pytorch_model.bin``, export of a checkpoint without its training."""
 
+import shutil
 from pathlib import Path
 
 from firstlight import progress
-from firstlight.convert.formats import Importer
+from firstlight.convert.formats import Exporter, Importer
 from firstlight.convert.imported_model import ImportedModel
 from firstlight.convert.torch_file import is_torch_file, load, state_dict_of
 from firstlight.convert.unsupported import refuse_known_format
 from firstlight.errors import CheckpointError
+from firstlight.files import MANIFEST
 from firstlight.lm import LM, GenerationConfig, read_config, read_state_dict, read_tokenizer
 from firstlight.lm.save import WEIGHTS
 from firstlight.model import HEADS_FILE, match_tied_head, to_hf_state_dict
@@ -76,4 +78,22 @@ def _check_name(path: Path, name: str) -> None:
         )
 
 
+def write(lm: LM, folder: Path, dtype: str | None = None) -> dict[str, Path]:
+    """Write a Hugging Face directory in fp32: a checkpoint without its training state, adapters merged.
+
+    A model with heads is copied file by file, with its tasks, so that ``predict`` reads it as before.
+    """
+    del dtype
+    if lm.model.heads and lm.source is not None:
+        for file in sorted(lm.source.iterdir()):
+            if file.is_file() and file.name != MANIFEST:
+                shutil.copyfile(file, folder / file.name)
+    else:
+        lm.save(folder)
+    return {"model": folder}
+
+
+EXPORTER = Exporter(
+    title="Hugging Face", write=write, is_folder=True, any_architecture=True, holds_heads=True, holds_codec=True
+)
 IMPORTER = Importer(title="Hugging Face", recognizes=recognizes, read=read)

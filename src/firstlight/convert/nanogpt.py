@@ -179,6 +179,8 @@ def _unsupported(config: ModelConfig) -> str | None:
 def _write_meta(tokenizer: Tokenizer | None, path: Path) -> dict[str, Path]:
     if tokenizer is None:
         return {}
+    if tokenizer.chat_template is not None:
+        progress.notice("nanoGPT has no place for a chat template: keep the model's tokenizer_config.json")
     if tokenizer.kind != "char":
         progress.notice(
             f"nanoGPT has no file for a tokenizer of {tokenizer.vocab_size:,} tokens: keep its tokenizer.json"

@@ -19,7 +19,7 @@ _OPSET = 18  # the lowest that torch.onnx writes
 
 
 def write(lm: LM, folder: Path, dtype: str | None = None) -> dict[str, Path]:
-    """Write model.onnx, the config and the tokenizer; task heads are not exported.
+    """Write model.onnx, the config and the tokenizer.
 
     Raises:
         UsageError: the weights are in int8.

@@ -13,7 +13,7 @@ from firstlight.lm import LM, text_files
 
 
 def write(lm: LM, path: Path, dtype: str | None = None) -> dict[str, Path]:
-    """Write a .pt2 file; task heads are not exported.
+    """Write a .pt2 file.
 
     Raises:
         UsageError: the weights are in int8.

@@ -129,6 +129,18 @@ class LM:
         load.cast_parameters(lm.model, device_context.dtype)
         return lm.to(device_context)
 
+    def without_heads(self) -> "LM":
+        """Return the language model alone, without heads of fine-tuned tasks; it shares this one's weights."""
+        body = {name: tensor for name, tensor in self.model.state_dict().items() if not name.startswith("heads.")}
+        return LM(
+            load.build_model(self.config, body).eval(),
+            self.tokenizer,
+            device_context=self.device_context,
+            source=self.source,
+            generation=self.generation,
+            codec=self.codec,
+        )
+
     def quantize_int8(self) -> "LM":
         """Quantise the matrices to int8, in place: faster generation, slightly different numbers."""
         to_int8(self.model)

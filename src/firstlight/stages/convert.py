@@ -7,7 +7,7 @@ from firstlight import progress, tokenizer
 from firstlight.convert import get_exporter, read_model, token_files
 from firstlight.convert.nanogpt import META, read_meta
 from firstlight.convert.raw_tokens import check_dtype
-from firstlight.errors import CompatibilityError, UsageError
+from firstlight.errors import CompatibilityError, UsageError, quote_argument
 from firstlight.files.run_names import artifact_path
 from firstlight.lm import LM
 from firstlight.tokenizer import Tokenizer
@@ -85,6 +85,12 @@ def import_(
         raise UsageError("applies to token files only", where="--dtype", found=dtype)
     imported, path = read_model(source, format)
     lm = imported.to_lm(path)
+    if lm.model.heads:
+        raise UsageError(
+            "is a model that Firstlight has fine-tuned, whose tasks an import would lose",
+            where=path,
+            fix=f"Use it as it is, or copy it: firstlight export {quote_argument(source)} NEW --to hf",
+        )
     if chosen_tokenizer is not None:
         lm.generation = lm.generation.with_tokenizer(lm.tokenizer, chosen_tokenizer)
         lm.tokenizer = chosen_tokenizer
@@ -116,7 +122,13 @@ def import_(
 
 
 def export(
-    model: str | Path, to: str, out: str | Path, *, dtype: str | None = None, overwrite: bool = False
+    model: str | Path,
+    to: str,
+    out: str | Path,
+    *,
+    dtype: str | None = None,
+    overwrite: bool = False,
+    without_head: bool = False,
 ) -> Exported:
     """Export a model to another program's format.
 
@@ -126,6 +138,8 @@ def export(
         out: the file to write, or the folder if the format is a folder, which is new or empty.
         dtype: data type of the weights, if the format supports several.
         overwrite: whether existing files are replaced.
+        without_head: export only the language model of a model with heads of fine-tuned tasks, which is refused
+            otherwise in a format that has no place for them.
 
     Raises:
         UsageError: the format is unknown, or does not support this model; the message has the reason.
@@ -134,7 +148,8 @@ def export(
     """
     exporter = get_exporter(to)
     exporter.check(Path(out), dtype, overwrite=overwrite)
-    return Exported(to, exporter.export(LM.load_fp32(model), Path(out), dtype, overwrite=overwrite))
+    lm = LM.load_fp32(model)
+    return Exported(to, exporter.export(lm, Path(out), dtype, overwrite=overwrite, without_head=without_head))
 
 
 def _existing(path: str | Path) -> Path:

@@ -211,12 +211,19 @@ def finetune_seeds(
 ) -> dict[str, Any]:
     """Fine-tune with ``n`` seeds, each into ``out``/seed-N; return mean, standard deviation and values of every metric.
 
+    They are also written to ``out``/seeds.json, which is replaced only where the runs are resumed or restarted.
+
     Raises:
+        UsageError: seeds.json exists.
         FirstlightError: as ``finetune``.
         Interrupted: a signal ended one of the runs.
     """
     folder = Path(out)
-    results = []
+    summary_file, results = folder / "seeds.json", []
+    goes_on = (options.get("resume") or options.get("restart")) and RunDirectory(folder / "seed-1").exists
+    if summary_file.exists() and not (goes_on and "seeds" in read_json_object(summary_file)):
+        fix = "Choose another --out" + (", or add --resume to continue its runs." if not goes_on else ".")
+        raise UsageError("already exists", where=summary_file, fix=fix)
     for i in range(1, n + 1):
         out_i, settings = folder / f"seed-{i}", [*as_list(overrides), f"run.seed={i}"]
         results.append(finetune(init_from, tasks, out=out_i, overrides=settings, **options))
@@ -232,7 +239,7 @@ def finetune_seeds(
                 "values": values,
                 "deviation": statistics.stdev(values) if n > 1 else 0.0,
             }
-    write_json(folder / "seeds.json", summary)
+    write_json(summary_file, summary)
     return summary
 
 

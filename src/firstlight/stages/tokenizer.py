@@ -1,5 +1,6 @@
 """``tokenizer``: train, import, show, compare tokenizers; encode and decode text."""
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -205,7 +206,7 @@ def _folder(out: str | Path, overwrite: bool) -> Path:
 
 
 def _check_same(folder: Path, new: Tokenizer) -> None:
-    """Refuse to replace another tokenizer: stores and models may depend on it."""
+    """Refuse to replace another tokenizer, on which stores and models may depend, or other settings of the same one."""
     if not (folder / "tokenizer.json").is_file():
         return
     try:
@@ -220,3 +221,8 @@ def _check_same(folder: Path, new: Tokenizer) -> None:
             expected=new.hash[:12],
             fix="Choose another --out, or add --overwrite to replace it.",
         )
+    with tempfile.TemporaryDirectory() as written:
+        new.save(Path(written))
+        for file in sorted(Path(written).iterdir()):
+            if (folder / file.name).is_file() and (folder / file.name).read_bytes() != file.read_bytes():
+                check_output(folder / file.name)

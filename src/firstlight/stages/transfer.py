@@ -9,7 +9,7 @@ from typing import Any
 from firstlight import progress
 from firstlight.config import read_toml
 from firstlight.errors import UsageError
-from firstlight.files import finite_json, write_atomic
+from firstlight.files import check_output, finite_json, write_output
 from firstlight.finetuning import compute_metrics, encode_task, load_task, predict, read_tasks
 from firstlight.lm import LM
 from firstlight.runs import RunDirectory
@@ -17,6 +17,7 @@ from firstlight.stages.finetune import finetune
 from firstlight.types import Paths, as_list
 
 _N_BOOTSTRAP = 1000
+_RESULT = "transfer.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,13 @@ class TransferResult:
 
 
 def transfer(
-    init_from: str | Path, tasks: Paths, *, out: str | Path, overrides: str | Sequence[str] = (), **more: Any
+    init_from: str | Path,
+    tasks: Paths,
+    *,
+    out: str | Path,
+    overrides: str | Sequence[str] = (),
+    overwrite: bool = False,
+    **more: Any,
 ) -> TransferResult:
     """Fine-tune on two tasks alone, one after the other and together, and evaluate each on its validation rows.
 
@@ -64,16 +71,18 @@ def transfer(
         tasks: two TASK.toml files.
         out: folder of the runs, and of transfer.json.
         overrides: ``key=value`` settings.
+        overwrite: whether an existing transfer.json is replaced.
         more: arguments of ``finetune``.
 
     Raises:
-        UsageError: not two tasks.
+        UsageError: not two tasks; or transfer.json exists.
         FirstlightError: as ``finetune``.
     """
     tasks, overrides = as_list(tasks), as_list(overrides)
     if len(tasks) != 2:
         raise UsageError("needs two tasks", where="transfer", found=len(tasks), expected="two TASK.toml files")
     folder, rows = Path(out), []
+    check_output(folder / _RESULT, overwrite=overwrite)  # before the runs
 
     def tune(name: str, start: str | Path, on: Sequence[str | Path]) -> Path:
         result = finetune(
@@ -95,7 +104,8 @@ def transfer(
     tune(f"{names[1]}-after-{names[0]}", alone[names[0]], [b])
     rows += _across(alone)
     result = TransferResult(folder, rows)
-    write_atomic(folder / "transfer.json", json.dumps(finite_json(result.to_json()), indent=1) + "\n")
+    text = json.dumps(finite_json(result.to_json()), indent=1) + "\n"
+    write_output(folder / _RESULT, text.encode(), overwrite=overwrite)
     return result
 
 

@@ -26,7 +26,7 @@ from firstlight.model import GPT, RotaryPositions
 
 
 def write(lm: LM, path: Path, dtype: str | None = None) -> dict[str, Path]:
-    """Write a .keras file; task heads are not exported.
+    """Write a .keras file.
 
     Raises:
         UsageError: the weights are in int8.
