@@ -270,7 +270,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path: Path) -
     RunDirectory(path).write_state(kind="copy", status="running", step=0)  # as a kill leaves it
     assert run(path, resume=True).step == 8
     assert ("resume", "no checkpoint had been saved: starting again at step 0") in events(path)
-    assert steps(path)[:3] == [1, 2, 3]
+    assert steps(path)[:3] == [0, 1, 2]
 
 
 @pytest.mark.parametrize(("key", "old", "new"), [("lr", "0.01", "0.5"), ("seed", "1", "2"), ("eps", "1e-08", "1e-06")])

@@ -107,7 +107,16 @@ def make_context(
     """Wire a run; ``kw`` are fields of TrainContext, and settings of training for the rest."""
     fields = {
         k: kw.pop(k)
-        for k in ("batches", "sample", "device_context", "evaluate", "process_start", "checkpoints", "rows")
+        for k in (
+            "batches",
+            "sample",
+            "device_context",
+            "evaluate",
+            "process_start",
+            "checkpoints",
+            "rows",
+            "starts_from_model",
+        )
         if k in kw
     }
     train = TrainSettings(**{**QUIET, **kw})

@@ -389,7 +389,7 @@ def test_the_last_save_is_tried_again_where_it_failed_in_passing(tmp_path: Path,
 
 def test_a_slow_disk_holds_up_no_step(tmp_path: Path, store: TokenStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """The save of step 2, which is the best, ends only when the batch of step 9 has been asked for."""
-    losses = iter([1.0, 2.0, 2.0, 2.0, 2.0])
+    losses = iter([3.0, 1.0, 2.0, 2.0, 2.0, 2.0])
     monkeypatch.setattr("small_run.validate", lambda *_: ValidationResult(next(losses), 1.0, 10, 10))
     reached = threading.Event()
 

@@ -10,9 +10,11 @@ import torch
 from small_run import CPU, ROWS, go_on, lines, make_context, write_model
 
 from firstlight import parallel
+from firstlight.progress import Event
 from firstlight.store import TokenStore
 from firstlight.train import (
     CheckpointManager,
+    ConvergenceSettings,
     Limits,
     TrainContext,
     ValidationResult,
@@ -49,7 +51,7 @@ def run_with(tmp_path: Path, store: TokenStore, **kw: Any) -> tuple[TrainContext
 def test_a_checkpoint_that_is_due_twice_is_written_once(
     tmp_path: Path, store: TokenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stub_losses(monkeypatch, [2.0, 1.0])
+    stub_losses(monkeypatch, [9.0, 2.0, 1.0])
     ctx, written = run_with(tmp_path, store, steps=10, eval_every=5, checkpoint_every=5)
     assert written == [5, 10]
     assert (tmp_path / "best").read_text() == "step-00000010\n"
@@ -59,7 +61,7 @@ def test_a_checkpoint_that_is_due_twice_is_written_once(
 def test_the_best_is_saved_when_it_is_found_and_kept(
     tmp_path: Path, store: TokenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stub_losses(monkeypatch, [3.0, 1.0, 2.0, 2.5, 2.0])
+    stub_losses(monkeypatch, [9.0, 3.0, 1.0, 2.0, 2.5, 2.0])
     ctx, written = run_with(tmp_path, store, steps=20, eval_every=4, checkpoint_every=0, keep_last=1)
     assert written == [4, 8, 20]
     assert (tmp_path / "best").read_text() == "step-00000008\n"
@@ -71,7 +73,7 @@ def test_the_best_is_saved_when_it_is_found_and_kept(
 def test_the_last_evaluation_may_be_the_best(
     tmp_path: Path, store: TokenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stub_losses(monkeypatch, [2.0, 1.0])
+    stub_losses(monkeypatch, [9.0, 2.0, 1.0])
     _, written = run_with(tmp_path, store, steps=6, eval_every=4)
     assert written == [4, 6]
     assert (tmp_path / "best").read_text() == "step-00000006\n"
@@ -80,14 +82,14 @@ def test_the_last_evaluation_may_be_the_best(
 def test_what_the_last_evaluation_found_is_in_the_checkpoint(
     tmp_path: Path, store: TokenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stub_losses(monkeypatch, [2.0, 3.0, 1.0])
+    stub_losses(monkeypatch, [9.0, 2.0, 3.0, 1.0])
     run_with(tmp_path, store, steps=6, eval_every=4, checkpoint_every=6)
     counters = read_trainer_state(tmp_path / "checkpoints" / "step-00000006")["counters"]
     assert (counters["best_loss"], counters["stale"]) == (2.0, 1)
 
 
 def test_the_best_is_known_after_a_resume(tmp_path: Path, store: TokenStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    stub_losses(monkeypatch, [1.0, 2.0, 1.5, 0.5])
+    stub_losses(monkeypatch, [9.0, 1.0, 2.0, 1.5, 0.5])
     go_on(make_context(tmp_path, store, steps=4, eval_every=4))
     ctx = make_context(tmp_path, store, steps=12, eval_every=4)
     go_on(ctx)
@@ -223,7 +225,58 @@ def test_an_evaluation_raises_a_ceiling_that_was_measured_too_low(
     tmp_path: Path, store: TokenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ctx = make_context(tmp_path, store, steps=1)
+    ctx.counters.step = 1
     for measured, kept in ((2e9, 2e9), (5e8, 2e9), (None, 2e9)):
         monkeypatch.setattr(periodic.parallel, "peak_flops", lambda _, seconds, measured=measured: measured)
         periodic.evaluate(ctx)
         assert ctx.peak_flops == kept
+
+
+def test_the_start_is_evaluated_once_and_is_never_the_best_of_random_weights(
+    tmp_path: Path, store: TokenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub_losses(monkeypatch, [0.1, 2.0, 3.0, 2.5])
+    stop = ConvergenceSettings(evaluations=2)
+    ctx, written = run_with(tmp_path, store, steps=20, eval_every=4, convergence=stop)
+    assert [x["step"] for x in lines(tmp_path) if "valid_loss" in x] == [0, 4, 8, 12]
+    assert (ctx.counters.best_step, written) == (4, [4, 12])
+
+
+def test_a_run_that_starts_from_a_model_saves_it_and_may_find_nothing_better(
+    tmp_path: Path, store: TokenStore, monkeypatch: pytest.MonkeyPatch, events: list[Event]
+) -> None:
+    stub_losses(monkeypatch, [1.0, 2.0, 1.5])
+    ctx, written = run_with(tmp_path, store, steps=8, eval_every=4, keep_last=1, starts_from_model=True)
+    assert written == [0, 8]
+    assert (tmp_path / "best").read_text() == "step-00000000\n"
+    assert ctx.counters.evaluations_without_gain == 2, "the start itself does not count"
+    assert any("its best checkpoint is step 0" in e.text for e in events)
+
+
+def test_a_start_is_saved_without_an_evaluation_too(tmp_path: Path, store: TokenStore) -> None:
+    _, written = run_with(tmp_path, store, steps=4, eval_every=0, starts_from_model=True)
+    assert written == [0, 4]
+    _, written = run_with(tmp_path / "stopped", store, steps=4, stop_after=2, starts_from_model=True)
+    assert written == [0, 2]
+    go_on(make_context(tmp_path / "stopped", store, steps=4, starts_from_model=True))
+    assert (tmp_path / "stopped" / "latest").read_text() == "step-00000004\n"
+
+
+def test_a_start_that_is_not_finite_is_no_evaluation_without_gain(
+    tmp_path: Path, store: TokenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub_losses(monkeypatch, [float("nan"), 2.0])
+    ctx, _ = run_with(tmp_path, store, steps=4, eval_every=4, starts_from_model=True)
+    assert (ctx.counters.evaluations_without_gain, ctx.counters.best_step) == (0, 4)
+
+
+def test_the_evaluation_of_the_start_is_no_part_of_a_schedule_in_minutes(tmp_path: Path, store: TokenStore) -> None:
+    def evaluate(rows: int) -> ValidationResult:
+        time.sleep(0.3)
+        return ValidationResult(1.0, 1.0, 10, 10)
+
+    ctx = make_context(tmp_path, store, minutes=1 / 60, eval_every=1000, evaluate=evaluate)
+    fit(ctx)
+    assert 0.3 < ctx.counters.setup_seconds < 0.9
+    rates = [x["lr"] for x in lines(tmp_path) if "lr" in x]
+    assert rates[0] == 0.01

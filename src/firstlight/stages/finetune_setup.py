@@ -150,6 +150,7 @@ def train_context(
         flops_per_token=flops_per_token(model.config, model.config.block_size),
         peak_flops=None,
         process_start=process_start,
+        starts_from_model=True,
         before_step=(lambda step: unfreeze_layers(model, trainable, step, unfreeze_every)) if unfreeze_every else None,
     )
 

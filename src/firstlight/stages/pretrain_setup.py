@@ -195,6 +195,7 @@ def train_context(
         flops_per_token=flops_per_token(config, config.block_size),
         peak_flops=parallel.peak_flops(device_context),
         process_start=process_start,
+        starts_from_model=settings.run.init_from is not None,
     )
 
 

@@ -90,6 +90,8 @@ class TrainContext:
         criterion: name of what selects the best checkpoint: ``loss``, or a metric, whose negative is the evaluations'
             ``criterion``.
         before_step: called before each step with the number of completed steps, to unfreeze layers for instance.
+        starts_from_model: whether the weights at step 0 are those of a trained model: then step 0 is saved, and may be
+            the best one.
     """
 
     run: Path
@@ -113,6 +115,7 @@ class TrainContext:
     target_unit: str = "tokens"
     criterion: str = "loss"
     before_step: Callable[[int], None] | None = None
+    starts_from_model: bool = False
     loop: LoopState = field(default_factory=LoopState, init=False)
 
     @property
@@ -130,6 +133,12 @@ class TrainContext:
         self.loop = LoopState(self.counters.seconds, time.perf_counter())
         self.update_seconds()
         self.counters.setup_seconds += self.counters.seconds - self.loop.seconds_before
+
+    def restart_clock(self) -> None:
+        """Count all time before the first step as set-up."""
+        self.update_seconds()
+        self.counters.setup_seconds = self.counters.seconds
+        self.loop.start_time = time.perf_counter()
 
     def update_seconds(self) -> None:
         """Update the counters' seconds; processes agree on them if the schedule depends on time."""

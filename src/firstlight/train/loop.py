@@ -51,7 +51,7 @@ def fit(ctx: TrainContext) -> FitResult:
             progress.task("train", ctx.limits.steps, "steps") as task,
         ):
             task.advance(ctx.counters.step)
-            valid = periodic.on_resume(ctx)
+            valid = periodic.on_train_begin(ctx)
             while (stopped_by := _stop_reason(ctx, signals)) is None:
                 step_before, text = ctx.counters.step, ""
                 metrics = _train_step(ctx, prefetcher)
@@ -63,6 +63,7 @@ def fit(ctx: TrainContext) -> FitResult:
             finished = stopped_by not in _INTERRUPTIONS
             if finished:
                 valid = periodic.on_train_end(ctx, valid)
+                _say_if_best_is_start(ctx)
             ctx.update_seconds()
             periodic.save_final(ctx)
             if finished:
@@ -77,6 +78,16 @@ def fit(ctx: TrainContext) -> FitResult:
     counters = ctx.counters
     best = ctx.loop.best[1] if ctx.loop.best and ctx.loop.best[0] == counters.best_step else None
     return FitResult(stopped_by, finished, counters.step, counters.tokens, counters.seconds, train_loss, valid, best)
+
+
+def _say_if_best_is_start(ctx: TrainContext) -> None:
+    """Say that training did not improve the model that it started from."""
+    if ctx.starts_from_model and ctx.counters.best_step == 0 and ctx.counters.step:
+        text = (
+            f"no evaluation has a better {ctx.criterion} than the model that the run started from, so its best "
+            "checkpoint is step 0; try a lower optim.lr, fewer steps or other data"
+        )
+        ctx.log.event(ctx.counters.step, "best", text)
 
 
 def _check_finite(ctx: TrainContext, metrics: StepMetrics | None, valid: EvaluationResult | None) -> None:

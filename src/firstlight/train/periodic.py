@@ -29,15 +29,25 @@ def on_step_end(ctx: TrainContext, metrics: StepMetrics) -> EvaluationResult | N
     return valid
 
 
-def on_resume(ctx: TrainContext) -> EvaluationResult | None:
-    """Evaluate and sample if a signal cut that short after the checkpoint's step; return the evaluation, if any."""
+def on_train_begin(ctx: TrainContext) -> EvaluationResult | None:
+    """Evaluate, sample and save what is due at the step that training begins or goes on at.
+
+    At step 0 that is an evaluation, and a checkpoint where the run starts from a model: with it the run no longer needs
+    that model, and the best checkpoint can be the start. After a resume it is what a signal cut short.
+
+    Returns:
+        The evaluation, if there was one.
+    """
     step, train, valid = ctx.counters.step, ctx.train, None
-    if step and train.eval_every and step % train.eval_every == 0 and ctx.counters.evaluated_step != step:
+    if train.eval_every and step % train.eval_every == 0 and ctx.counters.evaluated_step != step:
         valid = evaluate(ctx)
     if step and train.sample_every and step % train.sample_every == 0:
         sample(ctx)
-    if valid is not None and ctx.counters.best_step == step:
+    is_start = step == 0 and ctx.starts_from_model and ctx.checkpoints.last_saved_step != 0
+    if is_start or (valid is not None and ctx.counters.best_step == step):
         save(ctx)
+    if step == 0:  # as part of the set-up, it does not count in the progress of a schedule in minutes
+        ctx.restart_clock()
     return valid
 
 
@@ -94,12 +104,15 @@ def evaluate(ctx: TrainContext) -> EvaluationResult | None:
         return None
     # A metric, such as the accuracy, may be finite where the model's outputs are not.
     criterion = result.criterion if math.isfinite(result.loss) else math.nan
-    ctx.counters.record_evaluation(criterion, ctx.train.convergence.threshold)
+    if ctx.counters.step == 0 and not ctx.starts_from_model:
+        ctx.counters.evaluated_step = 0  # only logged: random weights are never the best ones
+    else:
+        ctx.counters.record_evaluation(criterion, ctx.train.convergence.threshold)
     if ctx.counters.best_step == ctx.counters.step:
         ctx.loop.best = (ctx.counters.step, result)
     ctx.loop.evaluation_unsaved = True
     _log(ctx, {"valid_loss": result.loss, **result.metrics(), **ema_metrics})
-    if ctx.peak_flops and ctx.device_context.device.type == "cpu":
+    if ctx.peak_flops and ctx.device_context.device.type == "cpu" and ctx.counters.step:
         # Other processes on the machine may have made the earlier measurement too low, never too high.
         ctx.peak_flops = max(ctx.peak_flops, parallel.peak_flops(ctx.device_context, seconds=0.02) or 0.0)
     return result

@@ -91,7 +91,7 @@ class Counters:
             return
         self.evaluated_step = self.step
         if not math.isfinite(loss):
-            self.evaluations_without_gain += 1
+            self.evaluations_without_gain += self.step > 0
             return
         if self.best_loss is None or loss < self.best_loss:
             self.best_loss, self.best_step = loss, self.step
