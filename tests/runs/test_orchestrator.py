@@ -210,7 +210,7 @@ def test_a_damaged_result_of_a_finished_run_is_made_again(tmp_path: Path, result
 
 
 def test_a_run_writes_nothing_of_a_tracker_before_its_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def killed(self: RunDirectory, settings: Any) -> None:
+    def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

@@ -16,7 +16,6 @@ SMALL = [
     "train.checkpoint_every=3",
     "train.log_every=1",
     "train.sample_every=3",
-    "train.sample_tokens=5",
     "train.trackers=[]",
     "hardware.threads=1",
 ]

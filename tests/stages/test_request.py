@@ -13,6 +13,7 @@ from firstlight.runs import Request, RunDirectory
 from firstlight.stages.pretrain import PretrainRecipe
 from firstlight.stages.request import PRESETS, pretrain_request
 from firstlight.stages.settings import PretrainSettings
+from firstlight.stages.vocab_settings import unused_of_kind
 
 
 @pytest.fixture(autouse=True)
@@ -211,7 +212,8 @@ def test_the_toml_of_a_run_is_that_run_again():
     first = ask(
         "text.txt", out="r", overrides=["model.n_layer=3", "optim.name=adamw", "optim.betas=[0.8,0.9]"]
     ).settings
-    write("r/run.toml", dump_toml(first))
+    RunDirectory(Path("r")).path.mkdir()
+    RunDirectory(Path("r")).write_settings(first, unused_of_kind("text"))
     assert ask("r/run.toml").settings == first == PretrainSettings.model_validate(first.model_dump())
 
 

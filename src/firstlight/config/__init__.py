@@ -11,7 +11,7 @@ from firstlight.config.settings import Settings, TaggedSettings, TaggedUnion
 from firstlight.config.tables import flatten, merge, without_keys
 from firstlight.config.toml_writer import dump_toml
 from firstlight.config.unused import given_unused, used_settings
-from firstlight.config.validation import resolve, used_layer, validate
+from firstlight.config.validation import of_named_members, resolve, used_layer, validate
 
 __all__ = [
     "Settings",
@@ -23,6 +23,7 @@ __all__ = [
     "given_unused",
     "load_object",
     "merge",
+    "of_named_members",
     "parse_overrides",
     "preset",
     "preset_names",

@@ -57,7 +57,7 @@ def used_layer(
     an optimizer: a learning rate is not that of another optimizer.
     """
     given = merge(*layers)
-    kept = _of_named_members(root, base, given)
+    kept = of_named_members(root, base, given)
     return without_keys(kept, _all_unused(validate(root, merge(kept, given)), unused))
 
 
@@ -78,7 +78,7 @@ def _all_unused(settings: S, unused: Callable[[S], Mapping[str, str]] | None) ->
     return {**find_unused(settings), **(unused(settings) if unused is not None else {})}
 
 
-def _of_named_members(root: type[BaseModel], base: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def of_named_members(root: type[BaseModel], base: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``base`` without the values of members of tagged unions other than those that ``given`` names."""
     kept = dict(base)
     for name, field in root.model_fields.items():
@@ -87,7 +87,7 @@ def _of_named_members(root: type[BaseModel], base: Mapping[str, Any], given: Map
             continue
         if union is None:
             inner = next(_models(field.annotation), None)
-            kept[name] = _of_named_members(inner, below, above) if inner else below
+            kept[name] = of_named_members(inner, below, above) if inner else below
         elif above.get("name", before := _member_name(field, below)) != before:
             known = _class_of(field, above, f"{name}.")
             kept[name] = {

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain, count
@@ -12,7 +12,7 @@ from typing import Any
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from firstlight import progress
-from firstlight.config import Settings, dump_toml, read_toml
+from firstlight.config import Settings, dump_toml, read_toml, used_settings, without_keys
 from firstlight.errors import UsageError
 from firstlight.files import (
     MANIFEST,
@@ -305,10 +305,15 @@ class RunDirectory:
         """Read ``run.toml``."""
         return read_toml(self.settings_file)
 
-    def write_settings(self, settings: Settings) -> None:
-        """Write ``run.toml``: the same file starts the same run again."""
+    def write_settings(self, settings: Settings, without: Collection[str] = ()) -> None:
+        """Write ``run.toml``: the same file starts the same run again.
+
+        Args:
+            settings: of the run; those that have no effect with the others are not written.
+            without: dotted keys of further ones.
+        """
         header = f"Firstlight run {self.name}: every setting, resolved. The same file starts the same run again."
-        write_atomic(self.settings_file, dump_toml(settings, header=header))
+        write_atomic(self.settings_file, dump_toml(without_keys(used_settings(settings), without), header=header))
 
     def read_state(self) -> dict[str, Any]:
         """Read ``state.json``; empty where it is missing or unreadable."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from firstlight import parallel, progress
-from firstlight.config import Settings, flatten
+from firstlight.config import Settings, flatten, used_settings
 from firstlight.errors import CheckpointError, CompatibilityError, Interrupted, UsageError, quote_argument
 from firstlight.files import atomic_directory, write_manifest
 from firstlight.parallel import DeviceContext
@@ -121,7 +121,7 @@ def _train(
     settings = absolute_sources(resolve_autos(settings, ctx), recipe.source_keys)
     ctx.compatibility["kind"] = recipe.kind
     ctx.compatibility["code"] = code_hash(*recipe.packages)
-    ctx.compatibility["fixed_settings"] = fixed_settings(settings.model_dump(mode="json"), recipe.source_keys)
+    ctx.compatibility["fixed_settings"] = fixed_settings(used_settings(settings), recipe.source_keys)
     ctx.compatibility["settings"] = settings_hash(ctx.compatibility["fixed_settings"])
     if request.restarts:
         before = read_json_object(run.compatibility_file).get("fixed_settings")
@@ -134,7 +134,7 @@ def _train(
     elif request.resumes:
         _resume(recipe, request, ctx)
     if main:
-        run.write_settings(settings)
+        run.write_settings(settings, recipe.unwritten_settings(settings, artifacts))
         write_json(run.compatibility_file, ctx.compatibility)
         write_json(run.environment_file, parallel.environment(device_context))
         run.write_state(kind=recipe.kind, status="running", step=ctx.counters.step)
@@ -193,7 +193,7 @@ def resolve_autos(settings: S, ctx: TrainContext) -> S:
 
 
 def _all_settings_hash(settings: Settings) -> str:
-    return settings_hash(flatten(settings.model_dump(mode="json")))
+    return settings_hash(flatten(used_settings(settings)))
 
 
 def _restart(run: RunDirectory) -> None:

@@ -1,7 +1,7 @@
 """The interface of a recipe: what pre-training, fine-tuning and alignment each do differently around one loop."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
@@ -113,6 +113,10 @@ class Recipe(ABC, Generic[S, A, R]):
     @abstractmethod
     def resolve(self, settings: S, artifacts: A, device_context: DeviceContext) -> S:
         """Resolve the settings that depend on the artifacts."""
+
+    def unwritten_settings(self, settings: S, artifacts: A) -> Collection[str]:  # noqa: ARG002
+        """Return the dotted keys of settings and tables that have no effect on the artifacts: not in ``run.toml``."""
+        return ()
 
     @abstractmethod
     def build(

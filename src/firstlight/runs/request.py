@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from firstlight import progress
-from firstlight.config import Settings, flatten, merge, resolve, used_layer, validate, without_keys
+from firstlight.config import Settings, flatten, merge, of_named_members, resolve, used_layer, validate, without_keys
 from firstlight.errors import CompatibilityError, ConfigError, UsageError
 from firstlight.files.run_names import parse_run_path
 from firstlight.runs.compatibility import changed_settings, check_changes
@@ -169,7 +169,7 @@ def _resolve_resume(
 
 def _used_before(recipe: Recipe[S, Any, Any], old: Mapping[str, Any], layers: Layers) -> dict[str, Any]:
     """Return preset and file without what had no effect when the run started: its run.toml lacks these keys."""
-    below = merge(layers.preset, layers.file)
+    below = of_named_members(recipe.settings_class, merge(layers.preset, layers.file), layers.arguments)
     try:
         known = flatten(validate(recipe.settings_class, old).model_dump(mode="json"))
     except ConfigError:  # reported with the request

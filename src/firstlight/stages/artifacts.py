@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from firstlight import parallel, progress
+from firstlight.corpus import infer_kind
 from firstlight.errors import CompatibilityError, StoreError, UsageError
 from firstlight.files import MANIFEST
 from firstlight.lm import LM
@@ -14,6 +15,7 @@ from firstlight.stages.embedding_init import EmbeddingVectors
 from firstlight.stages.init_model import load_init_model
 from firstlight.stages.prepare_corpus import prepare_store
 from firstlight.stages.settings import PretrainSettings
+from firstlight.stages.vocab_settings import check_vocab
 from firstlight.store import TokenStore, adopt, open_store
 from firstlight.tokenizer import Codec, Tokenizer, load_vocab, save_vocab
 
@@ -69,6 +71,8 @@ def prepare_artifacts(run: RunDirectory, settings: PretrainSettings, *, prepared
     init_lm = load_init_model(run, settings.run.init_from, "pretrain") if settings.run.init_from else None
     vocab, store = _vocab_and_store(run, settings, init_lm, prepared=prepared)
     before = None if init_lm is None else init_lm.vocab
+    if init_lm is not None and before is None:
+        _check_size(settings, init_lm, vocab)
     if before is not None and before.hash != vocab.hash:
         raise CompatibilityError(
             "the model to start from was trained with another tokenizer",
@@ -100,6 +104,8 @@ def _vocab_and_store(
     if prepared and (run.data / MANIFEST).is_file():
         vocab = load_vocab(run.tokenizer)
         return vocab, _open_own_store(run, settings, vocab)
+    if init_lm is not None and init_lm.vocab is None and settings.tokenizer.path is None:
+        _refuse_new_vocab(settings)
     corpus = prepare_store(
         settings.run.corpus,
         settings,
@@ -109,6 +115,32 @@ def _vocab_and_store(
         start_vocab=None if init_lm is None else init_lm.vocab,
     )
     return corpus.vocab, corpus.store
+
+
+def _refuse_new_vocab(settings: PretrainSettings) -> None:
+    """Refuse to make a tokenizer or codec for a model that lacks its own: each embedding would mean something else."""
+    kind = infer_kind(settings.run.corpus, settings.corpus)
+    if kind == "ids":
+        return  # which are what they are
+    if kind == "images":
+        problem, fix = "has no pixels.json, so what its tokens stand for is unknown", "Put that file into its folder."
+    else:
+        problem = "has no tokenizer, so what its embeddings stand for is unknown"
+        fix = "Name the tokenizer that it was trained with: tokenizer.path=TOKENIZER"
+    raise UsageError(problem, where=settings.run.init_from, fix=fix)
+
+
+def _check_size(settings: PretrainSettings, init_lm: LM, vocab: Vocab) -> None:
+    """Check that a model without a tokenizer has an embedding for each token of the one that it is given."""
+    V = init_lm.config.vocab_size or 0
+    if vocab.vocab_size > V:
+        raise CompatibilityError(
+            "the model to start from has fewer embeddings than there are tokens",
+            where=settings.run.init_from,
+            found=f"{V} embeddings",
+            expected=f"{vocab.vocab_size} tokens",
+            fix="Name the tokenizer that it was trained with: tokenizer.path=TOKENIZER",
+        )
 
 
 def _verifies(settings: PretrainSettings, store: Path) -> bool:
@@ -145,5 +177,6 @@ def _open_store(run: RunDirectory, settings: PretrainSettings, folder: Path) -> 
         store = open_store(folder, tokenizer_hash=vocab.hash, verify=_verifies(settings, folder))
     else:
         store = adopt(folder, vocab, verify=_verifies(settings, folder))
+    check_vocab(settings, vocab, str(settings.tokenizer.path or folder))
     save_vocab(vocab, run.tokenizer)
     return vocab, store

@@ -8,11 +8,12 @@ from typing import Any
 from pydantic import Field
 
 from firstlight.config import Settings, merge, parse_overrides, resolve
-from firstlight.corpus import CorpusSettings, IdSettings, ImageSettings, Tally
+from firstlight.corpus import CorpusSettings, IdSettings, ImageSettings, Tally, infer_kind
 from firstlight.errors import TokenizerError, UsageError
 from firstlight.files import MANIFEST, verify_manifest
 from firstlight.files.run_names import artifact_path
 from firstlight.stages.prepare_corpus import prepare_store
+from firstlight.stages.vocab_settings import unused_of_kind
 from firstlight.store import DataSettings, TokenStore, open_store, store_stats, verify_store
 from firstlight.tokenizer import CODECS, Codec, Tokenizer, TokenizerSettings, load_vocab
 from firstlight.types import Paths, as_list
@@ -95,11 +96,14 @@ def prepare(
     """
     folder = Path(out)
     given: dict[str, Any] = {"tokenizer": {"path": str(tokenizer_path)}} if tokenizer_path is not None else {}
-    settings = resolve(PrepareSettings, merge(given, parse_overrides(overrides)))
-    _check_out(folder)
-    prepared = prepare_store(
-        as_list(corpus), settings, out=folder, tokenizer_dir=folder / "tokenizer", seed=settings.seed
+    names = as_list(corpus)
+    settings = resolve(
+        PrepareSettings,
+        merge(given, parse_overrides(overrides)),
+        unused=lambda settings: unused_of_kind(infer_kind(names, settings.corpus)),
     )
+    _check_out(folder)
+    prepared = prepare_store(names, settings, out=folder, tokenizer_dir=folder / "tokenizer", seed=settings.seed)
     store = prepared.store
     documents = store.train.n_documents + store.valid.n_documents
     return PrepareResult(

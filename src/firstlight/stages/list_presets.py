@@ -5,13 +5,14 @@ from dataclasses import asdict, dataclass
 from importlib import resources
 from typing import Any
 
-from firstlight.config import Settings, dump_toml, preset, preset_names, resolve
+from firstlight.config import Settings, dump_toml, preset, preset_names, resolve, used_settings, without_keys
 from firstlight.errors import UnknownName
 from firstlight.model import count_parameters
 from firstlight.stages.finetune import PRESETS as FINETUNE_PRESETS
 from firstlight.stages.finetune_settings import FinetuneSettings
 from firstlight.stages.request import PRESETS as PRETRAIN_PRESETS
 from firstlight.stages.settings import PretrainSettings
+from firstlight.stages.vocab_settings import unused_of_kind
 
 # Per command: the package of its presets, and the settings that they are resolved to.
 PACKAGES: dict[str, tuple[str, type[Settings]]] = {
@@ -52,7 +53,7 @@ def list_presets() -> list[PresetInfo]:
 
 
 def show_preset(name: str) -> str:
-    """Return a preset as TOML with every setting, its own and the defaults.
+    """Return a preset as TOML with every setting that has an effect, its own and the defaults.
 
     Raises:
         UnknownName: no command has a preset of that name.
@@ -61,7 +62,8 @@ def show_preset(name: str) -> str:
     if command is None:
         raise UnknownName("preset", name, [preset_name for _, preset_name in _names()])
     header = f"Preset {name} of firstlight {command}, with every setting.\n{_comment(command, name)}"
-    return dump_toml(_resolved(command, name), header=header)
+    # Those of pre-training are for text.
+    return dump_toml(without_keys(used_settings(_resolved(command, name)), unused_of_kind("text")), header=header)
 
 
 def _names() -> Iterator[tuple[str, str]]:

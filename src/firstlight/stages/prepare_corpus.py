@@ -7,16 +7,16 @@ from typing import Any, Protocol
 
 from firstlight import tokenizer as tokenizers
 from firstlight.corpus import CorpusSettings, IdSettings, ImageSettings, Kind, Tally, infer_kind, open_corpus
-from firstlight.errors import UsageError
+from firstlight.errors import CompatibilityError
 from firstlight.files import MANIFEST, source_hash, storage_errors
 from firstlight.stages.sequences import open_sequences
 from firstlight.stages.tokenizer_cache import cache_key, load_cached, save_cached, train_on_corpus
+from firstlight.stages.vocab_settings import check_vocab, kind_of
 from firstlight.store import DataSettings, SourceLike, TokenStore, discard_preparation, preparation_folder, prepare
 from firstlight.tokenizer import Codec, Tokenizer, TokenizerSettings, save_vocab
 
 # Packages whose code determines the ids; the list of a whole run would import torch, which data prepare does not need.
 _PACKAGES = ("corpus", "files", "tokenizer", "vectors", "store")
-_TABLES: dict[str, Kind] = {"tokenizer": "text", "ids": "ids", "image": "images"}
 
 
 class CorpusTables(Protocol):
@@ -86,30 +86,34 @@ def prepare_store(
         start_vocab: the tokenizer or codec of the model that training starts from, if any.
 
     Raises:
-        UsageError: settings that have no effect on a corpus of this kind.
-        CompatibilityError: ``out`` holds a store made from other inputs.
+        UsageError: settings of another kind than that of the tokenizer or codec that is used.
+        CompatibilityError: ``out`` holds a store made from other inputs; or the corpus is of another kind than the
+            model, or its tokenizer or codec is not as the settings say.
     """
     inside = out in tokenizer_dir.parents
     # A new store replaces its whole folder: a tokenizer inside it is saved where the store is prepared.
     interim_dir = preparation_folder(out) / tokenizer_dir.relative_to(out) if inside else tokenizer_dir
     exists = (out / MANIFEST).is_file()
     kind = infer_kind(corpus, settings.corpus)
-    _check_tables(kind, settings)
+    if start_vocab is not None:
+        _check_start(kind, settings, start_vocab)
     vocab: Tokenizer | Codec
     sources: Sequence[SourceLike]
     key = None
     if kind == "text":
         opened = open_corpus(list(corpus), settings.corpus)
-        start_tokenizer = start_vocab if isinstance(start_vocab, Tokenizer) else None
-        if settings.tokenizer.path is None and start_tokenizer is None:
+        if settings.tokenizer.path is not None:
+            vocab = tokenizers.load(settings.tokenizer.path)
+            check_vocab(settings, vocab, settings.tokenizer.path)
+        elif isinstance(start_vocab, Tokenizer):
+            vocab = start_vocab
+        else:
             key = cache_key(settings.tokenizer, opened)
             vocab = (
                 load_cached(tokenizer_dir, key)
                 or load_cached(interim_dir, key)
                 or train_on_corpus(opened, settings.tokenizer, settings.corpus.on_bad_bytes)
             )
-        else:
-            vocab = _load_tokenizer(settings.tokenizer, start_tokenizer)
         sources = opened.sources
     else:
         codec = None if isinstance(start_vocab, Tokenizer) else start_vocab
@@ -140,29 +144,11 @@ def _save(vocab: Tokenizer | Codec, folder: Path, key: Mapping[str, Any] | None)
         save_vocab(vocab, folder)
 
 
-def _load_tokenizer(settings: TokenizerSettings, start_tokenizer: Tokenizer | None) -> Tokenizer:
-    if settings.path is not None:
-        return tokenizers.load(settings.path)
-    assert start_tokenizer is not None
-    if settings != TokenizerSettings():
-        raise UsageError(
-            "a run that starts from a model uses that model's tokenizer",
-            where="tokenizer",
-            fix="Leave out the tokenizer settings.",
+def _check_start(kind: Kind, settings: CorpusTables, start_vocab: Tokenizer | Codec) -> None:
+    """Check that the corpus is of the kind of the model to start from, and that the settings fit it."""
+    if kind != kind_of(start_vocab):
+        raise CompatibilityError(
+            "the corpus is of another kind than the model to start from", found=kind, expected=kind_of(start_vocab)
         )
-    return start_tokenizer
-
-
-def _check_tables(kind: Kind, settings: CorpusTables) -> None:
-    """Refuse settings that have no effect on a corpus of this kind."""
-    for table, needs in _TABLES.items():
-        given = getattr(settings, table)
-        default = type(given)()
-        if kind != needs and given != default:
-            name, value = next((n, v) for n, v in given if v != getattr(default, n))
-            raise UsageError(
-                f"applies to a corpus of {needs}, but this corpus is {kind}",
-                where=f"{table}.{name}",
-                found=value,
-                fix="Leave it out, or name another corpus.",
-            )
+    if settings.tokenizer.path is None:
+        check_vocab(settings, start_vocab, "the model to start from")

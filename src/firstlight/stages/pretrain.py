@@ -1,10 +1,11 @@
 """``pretrain``: train a GPT on a corpus, a token store or a RUN.toml, into a run directory."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from firstlight.config import Settings
 from firstlight.parallel import DeviceContext, is_main_process
 from firstlight.planning import Plan
 from firstlight.runs import Recipe, RunDirectory, RunResult, run_recipe
@@ -15,6 +16,7 @@ from firstlight.stages.finalize import evaluate_run, write_report
 from firstlight.stages.process_clock import process_start
 from firstlight.stages.request import pretrain_request
 from firstlight.stages.settings import PretrainSettings
+from firstlight.stages.vocab_settings import kind_of, state_vocab, unused_of_kind
 from firstlight.train import FitResult, TrainContext, ValidationResult
 from firstlight.types import Paths, as_list
 
@@ -66,10 +68,24 @@ class PretrainRecipe(Recipe[PretrainSettings, PretrainArtifacts, PretrainResult]
     def resolve(
         self, settings: PretrainSettings, artifacts: PretrainArtifacts, device_context: DeviceContext
     ) -> PretrainSettings:
-        """Complete the model's shape with the vocabulary size and, for images, the number of pixels."""
+        """Complete the model's shape with the vocabulary size and, for images, the number of pixels.
+
+        What is known of a tokenizer or codec that was not made for this run is added to its settings.
+        """
         del device_context
         config = pretrain_setup.model_config(settings, artifacts)
-        return settings.model_copy(update={"model": settings.model.model_copy(update=config.model_dump())})
+        tables: dict[str, Settings] = {"model": settings.model.model_copy(update=config.model_dump())}
+        if settings.uses_other_vocab:
+            known = {"tokenizer": settings.tokenizer, "ids": settings.ids, "image": settings.image}
+            tables |= state_vocab(known, artifacts.vocab)
+        return settings.model_copy(update=tables)
+
+    def unwritten_settings(self, settings: PretrainSettings, artifacts: PretrainArtifacts) -> Collection[str]:
+        """Return the tables of other kinds of corpus, and the kind of a tokenizer that cannot be trained here."""
+        unwritten = set(unused_of_kind(kind_of(artifacts.vocab)))
+        if settings.uses_other_vocab and "kind" not in settings.tokenizer.model_fields_set:
+            unwritten.add("tokenizer.kind")
+        return unwritten
 
     def build(
         self,

@@ -1,18 +1,20 @@
 """Parse the inputs of ``pretrain`` (a corpus, a store, a RUN.toml, a run) into a request for a run."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from firstlight import progress
-from firstlight.config import merge, parse_overrides, preset, read_toml
+from firstlight.config import flatten, merge, parse_overrides, preset, read_toml, without_keys
+from firstlight.corpus import infer_kind
 from firstlight.errors import UsageError, nearest, quote_argument
 from firstlight.files.run_layout import SETTINGS
 from firstlight.files.run_names import list_checkpoints, parse_run_path
 from firstlight.optim import lr_factor
 from firstlight.runs import Layers, Recipe, Request, RunDirectory, is_token_store, resolve_request
 from firstlight.stages.settings import PretrainSettings
+from firstlight.stages.vocab_settings import unused_of_kind
 from firstlight.train import Limits
 
 PRESETS = "firstlight.stages.presets.pretrain"
@@ -48,13 +50,35 @@ def pretrain_request(
         arguments["init_from"] = resolve_model_name(init_from)
     run = RunDirectory(out or Path("runs") / (_name_of(Path(inputs[0])) if inputs else "run"))
     _check_corpus_is_no_run(inputs, run)
-    layers = Layers(
-        preset=preset(PRESETS, preset_name) if preset_name else {},
-        file=read_toml(settings_file) if settings_file is not None else {},
-        path=settings_file,
-        arguments=merge({"run": arguments}, parse_overrides(overrides)),
+    given = merge({"run": arguments}, parse_overrides(overrides))
+    file = read_toml(settings_file) if settings_file is not None else {}
+    below = preset(PRESETS, preset_name) if preset_name else {}
+    if any(key in flatten(merge(file, given)) for key in ("run.store", "run.init_from", "tokenizer.path")):
+        below.pop("tokenizer", None)  # which is of one to train
+    if settings_file is not None and parse_run_path(settings_file).run is not None and _changes_vocab(given):
+        file = without_keys(file, {"model.vocab_size"})  # which is that of the run's own tokenizer
+    return resolve_request(
+        recipe,
+        run,
+        Layers(preset=below, file=file, path=settings_file, arguments=given),
+        resume=resume,
+        restart=restart,
+        check=check_settings,
+        unused=_unused_for_corpus,
     )
-    return resolve_request(recipe, run, layers, resume=resume, restart=restart, check=check_settings)
+
+
+def _changes_vocab(given: Mapping[str, Any]) -> bool:
+    """Whether settings may give a run another vocabulary than its run.toml has."""
+    inputs = given.get("run", {}).keys() - {"seed"}
+    return bool(inputs or {"tokenizer", "corpus", "ids", "image"} & given.keys())
+
+
+def _unused_for_corpus(settings: PretrainSettings) -> dict[str, str]:
+    """Return the settings that have no effect on the kind of corpus of a new run."""
+    if settings.run.store is not None or not settings.run.corpus:
+        return {}
+    return unused_of_kind(infer_kind(settings.run.corpus, settings.corpus))
 
 
 def resolve_model_name(name: str | Path) -> str:

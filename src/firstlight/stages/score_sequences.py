@@ -143,8 +143,7 @@ def _id_sequences(
 ) -> Iterator[EncodedText]:
     for name in names:
         _check_kind(name, "ids", settings)
-        ids = settings.ids.model_copy(update={"vocab_size": codec.n_ids})
-        found = open_sequences("ids", [name], settings.corpus, ids, settings.image, codec=codec)
+        found = open_sequences("ids", [name], settings.corpus, settings.ids, settings.image, codec=codec)
         yield join_ids(name, found.sources[0].documents(), codec.eot_id)
     if not names and store is not None:
         yield EncodedText("validation split", np.asarray(store.valid.tokens), 0)

@@ -108,6 +108,8 @@ def open_sequences(
     if codec is not None and isinstance(codec, PixelCodec) != (kind == "images"):
         raise CompatibilityError("the model is one of another kind", found=codec.FILE, expected=kind)
     if kind == "ids":
+        if isinstance(codec, IdCodec):
+            ids = ids.model_copy(update={"vocab_size": codec.n_ids})
         corpus = open_ids(names, ids, reading)
         return OpenedSequences(IdCodec(ids.vocab_size or 0), corpus.sources, corpus)
     if isinstance(codec, PixelCodec):

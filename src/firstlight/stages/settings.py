@@ -11,6 +11,7 @@ from firstlight.optim import OPTIMIZER, Muon, OptimizerSettings
 from firstlight.parallel import HardwareSettings
 from firstlight.store import DataSettings
 from firstlight.tokenizer import TokenizerSettings
+from firstlight.tokenizer.settings import SETTINGS_OF_TRAINING
 from firstlight.train import TrainSettings
 
 
@@ -62,3 +63,24 @@ class PretrainSettings(Settings):
     optim: Annotated[OptimizerSettings, OPTIMIZER] = Muon()
     train: TrainSettings = TrainSettings()
     hardware: HardwareSettings = HardwareSettings()
+
+    @property
+    def uses_other_vocab(self) -> bool:
+        """Whether the tokenizer or codec is one that was made before: that of a store, of a model, or a named one."""
+        return any(name is not None for name in (self.run.store, self.run.init_from, self.tokenizer.path))
+
+    def unused_settings(self) -> dict[str, str]:
+        """Return what does not apply to a token store, or to a model to start from."""
+        unused: dict[str, str] = {}
+        if self.run.store is not None:
+            why = "applies to a corpus, not to the token store of run.store"
+            vectors_only = {"on_bad_bytes"} if self.model.embeddings != "random" else set()
+            unused |= {f"corpus.{name}": why for name in CorpusSettings.model_fields.keys() - vectors_only}
+            unused |= dict.fromkeys(("data.valid_ratio", "ids.dtype", "image.labels"), why)
+        if self.run.init_from is not None:
+            why = "applies to new weights, not to those of run.init_from"
+            unused |= dict.fromkeys(("model.init_std", "model.residual_init"), why)
+        if self.uses_other_vocab:
+            why = "applies to a tokenizer that is trained, not to that of a model, a store or tokenizer.path"
+            unused |= {f"tokenizer.{name}": why for name in SETTINGS_OF_TRAINING}
+        return unused
