@@ -52,6 +52,8 @@ class Muon(OptimizerSettings):
     betas: tuple[Beta, Beta] = Field((0.9, 0.95), description="decay of AdamW's two moments")
     eps: float = Field(1e-8, gt=0, description="added to the denominator of AdamW's update")
 
+    lr_fields: ClassVar = ("lr", "adamw_lr")
+
     def build(
         self,
         named_parameters: Sequence[NamedParameter],

@@ -26,6 +26,9 @@ class OptimizerSettings(TaggedSettings):
     clip_value: float = Field(0.0, ge=0, description="largest absolute value in the gradient; 0 = none")
     schedule: ScheduleSettings = ScheduleSettings()
 
+    lr_fields: ClassVar[tuple[str, ...]] = ("lr",)
+    """The settings that are learning rates."""
+
     supports_lr_scales: ClassVar[bool] = False
     """Whether ``build`` accepts ``lr_scales`` (layer-wise learning rate decay needs them)."""
 

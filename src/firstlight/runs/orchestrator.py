@@ -10,10 +10,12 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from firstlight import parallel, progress
+from firstlight import optim, parallel, progress
 from firstlight.config import Settings, flatten, used_settings
 from firstlight.errors import CheckpointError, CompatibilityError, Interrupted, UsageError, quote_argument
 from firstlight.files import atomic_directory, write_manifest
+from firstlight.files.json_lines import JsonLines
+from firstlight.files.run_layout import METRICS
 from firstlight.parallel import DeviceContext
 from firstlight.runs.compatibility import check_fixed_settings, code_hash, fixed_settings, settings_hash
 from firstlight.runs.directory import RunDirectory, read_json_object, write_json
@@ -233,10 +235,27 @@ def _resume(recipe: Recipe[S, A, R], request: Request[S], ctx: TrainContext) -> 
     step = ctx.counters.step
     ctx.log.truncate(step, evaluated=ctx.counters.evaluated_step == step)
     ctx.log.event(step, "resume", f"resumed from {newest.name}", warn=False)
+    if _LIMITS & request.changed.keys():
+        _say_if_lr_rises(ctx)
     for key, (old, new) in request.changed.items():
         ctx.log.event(step, "setting", f"{key} changed from {old} to {new}", warn=False)
     if before.get("code") != ctx.compatibility["code"]:
         ctx.log.event(step, "code", "the source code of Firstlight has changed since this checkpoint was saved")
+
+
+def _say_if_lr_rises(ctx: TrainContext) -> None:
+    """Say that a longer schedule raises the learning rate again, which first undoes a part of what was learnt."""
+    if not parallel.is_main_process(ctx.device_context) or not (ctx.run / METRICS).is_file():
+        return
+    with (ctx.run / METRICS).open("rb") as file:
+        rates = [line["lr"] for _, line in JsonLines(file) if isinstance(line.get("lr"), float)]
+    if not rates:
+        return
+    before, base = rates[-1], float(ctx.state.optimizer.param_groups[0]["initial_lr"])
+    after = base * optim.lr_factor(ctx.counters.step, ctx.limits.schedule_steps(ctx.counters), ctx.optim.schedule)
+    if before < 0.95 * max(rates) and after > 1.05 * before:  # not in the warm-up
+        text = f"the learning rate rises again, from {before:.3g} to {after:.3g}, since the run is to be longer"
+        ctx.log.event(ctx.counters.step, "learning-rate", text)
 
 
 def _check_hashes(recipe: Recipe[S, A, R], before: Mapping[str, Any], ctx: TrainContext, where: Path) -> None:

@@ -292,7 +292,7 @@ def _check_settings(settings: FinetuneSettings) -> None:
 
 
 def _learning_rate(specified: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a tenth of the learning rate that the model was pre-trained with, if its run says that."""
+    """Return a tenth of the learning rate that the model was trained with, if its run says that."""
     model = Path(str(specified.get("run", {}).get("init_from") or ""))
     runs = [run for run in (RunDirectory(model), RunDirectory(model.parent.parent)) if run.exists]
     if not runs or "lr" in specified.get("optim", {}):
@@ -308,7 +308,7 @@ def _learning_rate(specified: Mapping[str, Any]) -> dict[str, Any]:
     if rate is None:
         return {}
     lr = rate * _LR_RATIO
-    progress.notice(f"learning rate {lr:.3g}: a tenth of the pre-training learning rate (set optim.lr to change it)")
+    progress.notice(f"learning rate {lr:.3g}: a tenth of that of {runs[0].path} (set optim.lr to change it)")
     return {"optim": {"lr": lr}}
 
 

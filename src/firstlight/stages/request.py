@@ -13,6 +13,7 @@ from firstlight.files.run_layout import SETTINGS
 from firstlight.files.run_names import list_checkpoints, parse_run_path
 from firstlight.optim import lr_factor
 from firstlight.runs import Layers, Recipe, Request, RunDirectory, is_token_store, resolve_request
+from firstlight.stages.continued_lr import add_continued_lr
 from firstlight.stages.settings import PretrainSettings
 from firstlight.stages.vocab_settings import unused_of_kind
 from firstlight.train import Limits
@@ -60,7 +61,7 @@ def pretrain_request(
     return resolve_request(
         recipe,
         run,
-        Layers(preset=below, file=file, path=settings_file, arguments=given),
+        add_continued_lr(Layers(preset=below, file=file, path=settings_file, arguments=given), run),
         resume=resume,
         restart=restart,
         check=check_settings,
