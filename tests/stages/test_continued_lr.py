@@ -34,15 +34,9 @@ def notices() -> Iterator[list[str]]:
         yield found
 
 
-def continued(world: Path, out: Path, *overrides: str, preset: str | None = None, resume: bool = False) -> RunDirectory:
-    firstlight.pretrain(
-        world / "text.txt",
-        out=out,
-        init_from=str(world / "run"),
-        preset=preset,
-        resume=resume,
-        overrides=[*CONTINUED, *overrides],
-    )
+def continued(world: Path, out: Path, *overrides: str) -> RunDirectory:
+    init_from = str(world / "run")
+    firstlight.pretrain(world / "text.txt", out=out, init_from=init_from, overrides=[*CONTINUED, *overrides])
     return RunDirectory(out)
 
 
@@ -61,17 +55,23 @@ def test_what_is_set_stays(world: Path, tmp_path: Path, notices: list[str]) -> N
     assert not any("of the default" in text for text in notices)
 
 
-def test_the_rate_of_a_preset_is_that_of_a_fresh_start(world: Path, tmp_path: Path) -> None:
-    optim = continued(world, tmp_path / "on", preset="quickstart").read_settings()["optim"]
+def test_a_preset_has_the_rate_of_a_fresh_start_and_a_resume_keeps_what_was_used(world: Path, tmp_path: Path) -> None:
+    settings = ["tokenizer.kind=byte", "train.minutes=9", *CONTINUED]
+    firstlight.pretrain(world / "text.txt", out=tmp_path / "first", preset="quickstart", overrides=settings)
+    for resume, stop_after in ((False, 1), (True, 0)):
+        result = firstlight.pretrain(
+            world / "text.txt",
+            out=tmp_path / "on",
+            init_from=str(tmp_path / "first"),
+            preset="quickstart",
+            resume=resume,
+            overrides=["train.minutes=9", *CONTINUED, f"train.stop_after={stop_after}"],
+        )
+    assert (result.step, result.finished) == (2, True)
+    optim = RunDirectory(tmp_path / "on").read_settings()["optim"]
     assert optim["lr"] == pytest.approx(0.014 * LR_RATIO)
-
-
-def test_its_run_toml_repeats_it_and_a_resume_keeps_it(world: Path, tmp_path: Path) -> None:
-    first = continued(world, tmp_path / "on", "train.stop_after=1", preset="quickstart")
-    again = continued(world, tmp_path / "on", "train.stop_after=0", preset="quickstart", resume=True)
-    assert again.read_state()["step"] == 2
-    firstlight.pretrain(first.settings_file, out=tmp_path / "again", overrides="train.stop_after=0")
-    assert RunDirectory(tmp_path / "again").read_settings()["optim"] == first.read_settings()["optim"]
+    firstlight.pretrain(tmp_path / "on" / "run.toml", out=tmp_path / "again")
+    assert RunDirectory(tmp_path / "again").read_settings()["optim"] == optim
 
 
 def test_step_0_is_measured_saved_and_can_be_the_best(world: Path, tmp_path: Path, notices: list[str]) -> None:

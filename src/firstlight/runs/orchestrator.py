@@ -186,7 +186,9 @@ def resolve_autos(settings: S, ctx: TrainContext) -> S:
     )
     train = tables.train.model_copy(
         update={
-            "micro_batch": ctx.state.counters.micro_batch,
+            "micro_batch": ctx.state.counters.micro_batch
+            if tables.train.micro_batch == "auto"
+            else tables.train.micro_batch,
             "steps": ctx.limits.steps if ctx.limits.name == "auto" else tables.train.steps,
         }
     )

@@ -48,9 +48,7 @@ class TrainSettings(Settings):
     )
     activation_checkpointing: bool = Field(False, description="recompute activations in backward, to save memory")
     ema_decay: float = Field(0.0, ge=0, lt=1, description="decay of a moving average of the weights; 0 = none")
-    eval_every: int = Field(
-        250, ge=0, description="steps between validations, from step 0 on; 0 = only at the end"
-    )
+    eval_every: int = Field(250, ge=0, description="steps between validations, from step 0 on; 0 = only at the end")
     eval_windows: Count | Literal["all"] = Field("all", description="windows of the validation split per validation")
     checkpoint_every: int = Field(500, ge=0, description="steps between checkpoints; 0 = only at the end")
     keep_last: int = Field(2, ge=1, description="latest checkpoints to keep besides the best one")
