@@ -18,9 +18,10 @@ Interrupted                 exit code 128 + number: a signal ends the command
 """
 
 import difflib
-import shlex
 import signal
 from collections.abc import Iterable
+
+from firstlight.shell import install_extra
 
 _LINE_BREAK = "\n"
 # In paths, these come from a backslash in a TOML string.
@@ -93,12 +94,6 @@ def _escape_in_path(where: object, found: object) -> str | None:
     return None
 
 
-def quote_argument(value: object) -> str:
-    """Quote a path or another value for a shell, so that no command takes it for an option."""
-    text = str(value)
-    return shlex.quote(f"./{text}" if text.startswith("-") else text)
-
-
 class UsageError(FirstlightError):
     """An invalid request: exit code 2."""
 
@@ -137,7 +132,7 @@ class MissingExtra(UsageError):
     """An optional library that is not installed."""
 
     def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} needs a library that is not installed", fix=f"Run: pip install 'firstlight[{extra}]'")
+        super().__init__(f"{what} needs a library that is not installed", fix=install_extra(extra))
 
 
 class Failure(FirstlightError):

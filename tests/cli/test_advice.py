@@ -1,6 +1,7 @@
 """What messages advise can be pasted into a shell: names quoted, commands and options that exist."""
 
 import ast
+import os
 import re
 import shlex
 import subprocess
@@ -15,15 +16,16 @@ import firstlight
 from firstlight.cli.app import build
 from firstlight.config.loading import read_toml
 from firstlight.corpus import CorpusSettings, open_corpus
-from firstlight.errors import FirstlightError, quote_argument
+from firstlight.errors import FirstlightError
 from firstlight.finetuning.readers import resolve_names
 from firstlight.finetuning.spec import DataFiles
 from firstlight.lm.load import locate
 from firstlight.runs.compatibility import check_changes
+from firstlight.shell import quote_argument
 from firstlight.tokenizer.load import read_tokenizer_json
 
 NAMES = ["plain", "two words", "it's", 'a "b"', "a;b", "$HOME", "`id`", "新闻", "-rf", "a&b|c", "#1", "*"]
-_COMMAND = re.compile(r"(?:^|[:.] )((?:firstlight|iconv|gzip|mv|pdftotext|pip) [^\n]*)$")
+_COMMAND = re.compile(r"(?:^|[:.] )((?:firstlight|\S*python\S* -m firstlight|iconv|gzip|mv|pdftotext) [^\n]*)$")
 SOURCE = Path(firstlight.__file__).parent
 
 
@@ -43,11 +45,16 @@ COMMANDS = commands()
 
 def check_command(words: list[str]) -> None:
     """Check that ``firstlight`` has the command and its options."""
-    assert words[0] == "firstlight"
+    words = words[words.index("firstlight") :]
     name = next((n for n in (2, 1) if " ".join(words[1 : 1 + n]) in COMMANDS and len(words) > n), 0)
     assert name, words
     options = {option for p in COMMANDS[" ".join(words[1 : 1 + name])].params for option in p.opts}
-    assert {w.partition("=")[0] for w in words[1 + name :] if w.startswith("--")} <= options | {"--debug", "--trust"}
+    assert {w.partition("=")[0] for w in words[1 + name :] if w.startswith("--")} <= options | {
+        "--debug",
+        "--trust",
+        "--help",
+        "--",
+    }
 
 
 def gb18030(path: Path) -> object:
@@ -93,38 +100,66 @@ def test_the_advised_command_can_be_pasted(
     assert found is not None, caught.value.message
     assert subprocess.run(["bash", "-n", "-c", found[1]], check=False).returncode == 0
     words = shlex.split(found[1])
-    plain = f"./{name}" if name.startswith("-") else name
-    assert plain in words
-    if words[0] == "firstlight":
+    assert any(word.startswith(str(tmp_path / name)) for word in words)  # absolute: it holds in any folder
+    if "firstlight" in words:
         check_command(words)
 
 
+def calls(tree: ast.AST, *names: str) -> Iterator[ast.Call]:
+    """The calls of functions with these names."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names:
+            yield node
+
+
 def test_commands_in_the_source_exist() -> None:
-    """Also those in f-strings, where a name stands for a value."""
+    """Those whose command is not a variable; a starred or computed argument stands for any value."""
     n = 0
     for file in SOURCE.rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.JoinedStr):
-                parts = [part.value if isinstance(part, ast.Constant) else "pretrain" for part in node.values]
-                text = "".join(map(str, parts))
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str) and "\n" not in node.value:
-                text = node.value
-            else:
-                continue
-            for found in re.finditer(r"(?:^|: |Use )firstlight ([a-z-]+[^.;)]*)", text):
-                words = ["firstlight", *re.findall(r"[^\s'\",]+", found[1])]
-                if len(words) > 1 and words[1] not in ("pretrain",) and words[1].islower():
-                    check_command(words)
-                    n += 1
-    assert n > 10
+        for call in calls(ast.parse(file.read_text(encoding="utf-8")), "command_line", "command_in_folder"):
+            words = [node.value if isinstance(node, ast.Constant) else "value" for node in call.args]
+            if words[0] != "value":
+                check_command(["firstlight", *words])
+                n += 1
+    assert n > 20
+
+
+# What only the functions of firstlight.shell write, which quote every word; and a placeholder such as CORPUS.
+_BY_HAND = re.compile(r"\b(firstlight|python3?) -|\bpip install\b")
+
+
+def test_messages_have_no_command_written_by_hand() -> None:
+    """A command that is not made by ``firstlight.shell`` need not be quoted, and may have placeholders."""
+    names = "|".join(words.partition(" ")[0] for words in COMMANDS if words)
+    by_hand = re.compile(rf"{_BY_HAND.pattern}|\bfirstlight ({names})\b")
+    found = []
+    for file in SOURCE.rglob("*.py"):
+        if file == SOURCE / "shell.py":
+            continue
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        allowed = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # docstrings
+        helps = [
+            k.value for call in ast.walk(tree) if isinstance(call, ast.Call) for k in call.keywords if k.arg == "help"
+        ]
+        allowed |= {id(node) for value in helps for node in ast.walk(value)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in allowed:
+                found += [f"{file.name}:{node.lineno}: {m[0]}" for m in by_hand.finditer(node.value)]
+    assert not found
+
+
+def test_placeholders_are_not_in_commands() -> None:
+    for file in SOURCE.rglob("*.py"):
+        for call in calls(ast.parse(file.read_text(encoding="utf-8")), "command_line", "command_in_folder"):
+            words = [node.value for node in call.args if isinstance(node, ast.Constant)]
+            assert not [word for word in words if str(word).isupper() or "…" in str(word)], file
 
 
 def test_quoting() -> None:
-    for name in NAMES:
-        shown = subprocess.run(
-            ["bash", "-c", f"printf %s {quote_argument(name)}"], capture_output=True, text=True, check=True
-        )
-        assert shown.stdout.removeprefix("./") == name
+    for name in [*NAMES, "a\x1bb'c\\d\n", "\u202etxt", "\udcff"]:
+        shown = subprocess.run(["bash", "-c", f"printf %s {quote_argument(name)}"], capture_output=True, check=True)
+        assert os.fsdecode(shown.stdout) == name
+        assert quote_argument(name).isprintable()
 
 
 @pytest.mark.parametrize("written", [r"data\train.csv", r"data\new.csv", r"a\bad.csv", r"a\first.csv"])

@@ -20,15 +20,15 @@ def test_commands_of_a_fine_tuned_run() -> None:
         config={"architectures": ["Qwen3ForSequenceClassification"]},
     )
     found = commands(files)
-    assert "firstlight finetune 'my run/run.toml' --out 'my run-again'" in found
-    assert "firstlight finetune 'my run' --resume train.epochs=6" in found
-    assert "firstlight predict 'my run' rows.tsv --out labels.jsonl" in found
+    assert "firstlight finetune run.toml --out '../my run-again'" in found
+    assert "firstlight finetune . --resume train.epochs=6" in found
+    assert "firstlight predict . rows.tsv --out labels.jsonl" in found
     assert "AutoModelForSequenceClassification.from_pretrained(folder)" in found
-    assert "pretrain '" not in found and "verify-resume" not in found
+    assert "firstlight pretrain" not in found and "verify-resume" not in found
 
 
 def test_commands_of_a_pre_trained_run() -> None:
     found = commands(RunFiles(Path("r"), state={"step": 5}))
-    assert "firstlight pretrain r --resume train.steps=10" in found
-    assert "firstlight verify-resume r/run.toml" in found
+    assert "firstlight pretrain . --resume train.steps=10" in found
+    assert "firstlight verify-resume run.toml" in found
     assert "predict" not in found

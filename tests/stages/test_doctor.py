@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from firstlight.shell import install_command
 from firstlight.stages import doctor as stage
 from firstlight.stages.doctor import Diagnosis, Finding, doctor
 
@@ -47,7 +48,7 @@ def test_a_library_that_is_missing_names_its_extra(tmp_path: Path, monkeypatch: 
     find = stage.importlib.util.find_spec
     monkeypatch.setattr(stage.importlib.util, "find_spec", lambda name: None if name == "pyarrow" else find(name))
     finding = named(doctor(tmp_path), "pyarrow")
-    assert (finding.level, finding.fix) == ("note", "pip install 'firstlight[parquet]'")
+    assert (finding.level, finding.fix) == ("note", f"Run: {install_command('pyarrow>=18')}")
     assert "reading .parquet" in finding.value
 
 

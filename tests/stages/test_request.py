@@ -162,7 +162,7 @@ def test_a_run_that_was_cut_off_while_it_prepared_starts_again():
     Path("r/.firstlight-part-data-9-01234567").mkdir()
     assert not ask("text.txt", out="r", resume=True).resumes
     assert not ask("text.txt", out="r").resumes
-    with pytest.raises(UsageError, match="ended while its data was prepared.*--out r --resume"):
+    with pytest.raises(UsageError, match="ended while its data was prepared.*with its corpus and --resume"):
         ask("r", resume=True)
 
 
@@ -213,7 +213,7 @@ def test_the_toml_of_a_run_is_that_run_again():
         "text.txt", out="r", overrides=["model.n_layer=3", "optim.name=adamw", "optim.betas=[0.8,0.9]"]
     ).settings
     RunDirectory(Path("r")).path.mkdir()
-    RunDirectory(Path("r")).write_settings(first, unused_of_kind("text"))
+    RunDirectory(Path("r")).write_settings(first, "", unused_of_kind("text"))
     assert ask("r/run.toml").settings == first == PretrainSettings.model_validate(first.model_dump())
 
 

@@ -30,6 +30,7 @@ from firstlight.config import external_origin, trust_files
 from firstlight.errors import Failure, FirstlightError, Interrupted
 from firstlight.files import storage_errors
 from firstlight.progress import listen
+from firstlight.shell import command_line
 
 _INTERRUPTED = 130
 
@@ -140,9 +141,12 @@ def _report_usage_error(error: Any) -> None:
         print(message, file=sys.stderr)
         return
     context = getattr(error, "ctx", None)
-    path = "firstlight" if context is None else context.command_path
+    words = [] if context is None else context.command_path.split()[1:]
     message = " ".join(f"{message[:1].lower()}{message[1:]}".split())
-    print(f"error: {message}{'' if message.endswith(('.', '?')) else '.'} Help: {path} --help", file=sys.stderr)
+    print(
+        f"error: {message}{'' if message.endswith(('.', '?')) else '.'} Help: {command_line(*words, '--help')}",
+        file=sys.stderr,
+    )
 
 
 def _report_interrupted(display: ProgressBar, interrupted: Interrupted, debug: bool) -> int:

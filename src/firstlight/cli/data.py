@@ -7,7 +7,8 @@ import typer
 
 from firstlight.cli.arguments import corpus_settings, split_arguments
 from firstlight.cli.output import JsonOption, print_pairs, print_result, print_table
-from firstlight.errors import StoreError, UsageError, escape, quote_argument
+from firstlight.errors import StoreError, UsageError, escape
+from firstlight.shell import command_line, unused_path
 
 if TYPE_CHECKING:
     from firstlight.stages.data import InspectResult, PrepareResult, VerifyResult
@@ -69,7 +70,8 @@ def _print_prepared(result: "PrepareResult") -> None:
     print(f"{result.store}: {tokens}, vocabulary {result.vocab_size:,}")
     for reason, count in result.tally.dropped.items():
         print(f"dropped: {count:,} documents, {reason}")
-    print(f"Train on it: firstlight pretrain {quote_argument(result.store)} --out runs/NAME")
+    out = unused_path(Path("runs") / result.store.name)
+    print(f"Train on it: {command_line('pretrain', result.store, '--out', out)}")
 
 
 def inspect(

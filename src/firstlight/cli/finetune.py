@@ -19,11 +19,11 @@ from firstlight.cli.output import (
     print_result,
     print_run_result,
     print_table,
-    resume_command,
 )
 from firstlight.config import parse_overrides
 from firstlight.errors import UsageError
 from firstlight.files import is_stream
+from firstlight.shell import resume_command
 
 if TYPE_CHECKING:
     from firstlight.finetuning.probe import ProbeResult
@@ -102,7 +102,7 @@ def _print_finetuned(result: "FinetuneResult") -> None:
         before, after = result.forgetting["before"], result.forgetting["after"]
         print(f"loss on the pre-training text: {before:.4f} before, {after:.4f} after")
     if not result.finished:
-        print(f"Resume with: {resume_command(result, 'finetune')}")
+        print(f"Resume with: {resume_command('finetune', result.run)}")
     if result.report is not None:
         print(f"report: {result.report}")
 

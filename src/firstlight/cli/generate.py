@@ -11,6 +11,7 @@ from firstlight.cli.arguments import OverwriteOption, map_errors_to_options, rea
 from firstlight.cli.output import JsonOption, print_result
 from firstlight.errors import UsageError
 from firstlight.files import check_output, is_stream
+from firstlight.shell import command_line, model_argument
 
 if TYPE_CHECKING:
     from firstlight.lm import LM
@@ -113,7 +114,7 @@ def generate(  # noqa: PLR0913 - an argument an option
             fix = "Use a prompt instead of --ids or --image."
             raise UsageError("is a text model", where=run, expected="a model of ids or images", fix=fix)
         _refuse_out(run, out)
-        _generate_text(model, texts, settings, as_json)
+        _generate_text(run, model, texts, settings, as_json)
         return
     if texts is not None:
         raise UsageError("is not a text model", where=run, fix="Use --ids or --image instead of a prompt.")
@@ -128,14 +129,14 @@ def _refuse_out(run: object, out: Path | None) -> None:
         )
 
 
-def _generate_text(model: "LM", prompts: list[str] | None, settings: dict[str, Any], as_json: bool) -> None:
+def _generate_text(run: str, model: "LM", prompts: list[str] | None, settings: dict[str, Any], as_json: bool) -> None:
     """Continue prompts, those of standard input by default; in a terminal, interactively."""
     from firstlight.stages import generate as stage
 
     if prompts is None and sys.stdin.isatty() and not as_json:
         _converse(model, settings)
         return
-    prompts = _read_prompts() if prompts is None else prompts
+    prompts = _read_prompts(run) if prompts is None else prompts
     if len(prompts) == 1 and (settings["num_samples"] or 1) == 1 and not as_json:
         _print_stream(prompts[0], stage.stream(model, prompts[0], **settings))
     else:
@@ -217,10 +218,11 @@ def _converse(model: "LM", settings: dict[str, Any]) -> None:
         print(flush=True)
 
 
-def _read_prompts() -> list[str]:
+def _read_prompts(run: str) -> list[str]:
     from firstlight.stages.generate import split_prompts
 
     lines = split_prompts(read_stdin())
     if not lines:
-        raise UsageError("no prompt", fix='Use firstlight generate RUN "The ", or pipe prompts to standard input.')
+        command = command_line("generate", model_argument(run), "The ")
+        raise UsageError("no prompt", fix=f"Pipe prompts to standard input, or give one: {command}")
     return lines

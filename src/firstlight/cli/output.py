@@ -3,7 +3,6 @@
 import dataclasses
 import errno
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from firstlight.errors import Interrupted, StorageError, escape, quote_argument
+from firstlight.errors import Interrupted, StorageError, escape
 from firstlight.files import finite_json
+from firstlight.shell import quote_argument
 
 if TYPE_CHECKING:
     from firstlight.runs import RunResult
@@ -56,14 +56,6 @@ def print_run_result(result: R, as_json: bool, render: Callable[[R], None]) -> N
             ) from error
     if result.interrupted_by is not None:
         raise typer.Exit(Interrupted(result.interrupted_by).exit_code)
-
-
-def resume_command(result: "RunResult", command: str) -> str:
-    """Return the command line that resumes a run with as many processes as it had."""
-    program, n = "firstlight", os.environ.get("LOCAL_WORLD_SIZE", "1")
-    if n != "1":
-        program = f"torchrun --nproc-per-node {n} -m firstlight"
-    return f"{program} {command} {quote_argument(result.run)} --resume"
 
 
 def to_plain(value: Any) -> Any:

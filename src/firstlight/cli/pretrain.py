@@ -14,9 +14,9 @@ from firstlight.cli.output import (
     print_pairs,
     print_result,
     print_run_result,
-    resume_command,
 )
-from firstlight.errors import UsageError, quote_argument
+from firstlight.errors import UsageError
+from firstlight.shell import command_line, resume_command
 
 if TYPE_CHECKING:
     from firstlight.stages.pretrain import PretrainResult
@@ -118,7 +118,7 @@ def quickstart(arguments: CorpusArgument = None, out: OutOption = None, as_json:
     sample = _last_sample(result.run / "samples.jsonl")
     if sample is not None:
         print(f"\nSample after {sample['step']} steps:\n\n{sample['text']}")
-    print(f'\nTry: firstlight generate {quote_argument(result.run)} "The "')
+    print(f"\nTry: {command_line('generate', result.run, 'The ')}")
 
 
 def _last_sample(path: Path) -> dict[str, Any] | None:
@@ -181,7 +181,7 @@ def _print_trained(result: "PretrainResult") -> None:
         bits = "".join(f", {value:.4f} bits per {unit}" for unit, value in units.items() if value is not None)
         print(f"validation loss {result.valid_loss:.4f}{bits}")
     if not result.finished:
-        print(f"Resume with: {resume_command(result, 'pretrain')}")
+        print(f"Resume with: {resume_command('pretrain', result.run)}")
     if result.report is not None:
         print(f"report: {result.report}")
 

@@ -9,7 +9,7 @@ from firstlight.config.loading import parse_overrides, preset, preset_names, rea
 from firstlight.config.objects import external_origin, load_object, trust_files, trust_references
 from firstlight.config.settings import Settings, TaggedSettings, TaggedUnion
 from firstlight.config.tables import flatten, merge, without_keys
-from firstlight.config.toml_writer import dump_toml
+from firstlight.config.toml_writer import dump_toml, format_override
 from firstlight.config.unused import given_unused, used_settings
 from firstlight.config.validation import of_named_members, resolve, used_layer, validate
 
@@ -20,6 +20,7 @@ __all__ = [
     "dump_toml",
     "external_origin",
     "flatten",
+    "format_override",
     "given_unused",
     "load_object",
     "merge",

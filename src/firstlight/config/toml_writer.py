@@ -16,6 +16,11 @@ def dump_toml(settings: Settings | Mapping[str, Any], *, header: str = "") -> st
     return "\n".join(lines).strip() + "\n"
 
 
+def format_override(key: str, value: Any) -> str:
+    """Return a setting as an argument of the command line, ``a.b=value``, which reads back as the same."""
+    return f"{key}={_value(value)}"
+
+
 def _table(table: Mapping[str, Any], path: list[str], lines: list[str]) -> None:
     plain = {k: v for k, v in table.items() if not isinstance(v, Mapping) and v is not None}
     if path and plain:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from firstlight.errors import CheckpointError, FirstlightError, Interrupted, MissingExtra, UsageError
+from firstlight.shell import install_command
 
 
 def missing_library(what: str, extra: str | None, error: ImportError) -> UsageError:
@@ -17,7 +18,9 @@ def missing_library(what: str, extra: str | None, error: ImportError) -> UsageEr
     """
     if extra is not None:
         return MissingExtra(what, extra)
-    return UsageError(f"{what} needs a library that is not installed", found=error, fix=f"Install {error.name}.")
+    return UsageError(
+        f"{what} needs a library that is not installed", found=error, fix=f"Run: {install_command(str(error.name))}"
+    )
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """Open a file of token ids: llm.c's shard, NumPy's ``.npy``, Megatron-LM's pair, or raw ids as in nanoGPT."""
 
-import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from firstlight.errors import StoreError, UsageError
 from firstlight.files import BoundedReader
 from firstlight.files.arrays import NPY_MAGIC, read_npy_header
 from firstlight.files.raw_ids import SAMPLE_BYTES, other_kind, stored_dtype
+from firstlight.shell import python_command
 from firstlight.store.megatron import open_megatron
 from firstlight.types import Encoder
 
@@ -164,7 +164,7 @@ def _choose_dtype(path: Path, start: bytes, vocab_size: int, dtype: str | None, 
             "its ids are big endian",
             where=path,
             expected="little endian",
-            fix=f"Convert it: python -c {shlex.quote(code)}",
+            fix=f"Convert it: {python_command(code)}",
         )
     if np.dtype(found).itemsize < np.dtype(expected).itemsize:
         raise StoreError(

@@ -9,7 +9,7 @@ from typing import Any
 
 from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.tally import Tally
-from firstlight.errors import CorpusError, Failure, quote_argument
+from firstlight.errors import CorpusError, Failure
 from firstlight.files.compression import COMPRESSED
 from firstlight.files.field_names import (
     ROWS_FIX,
@@ -22,6 +22,7 @@ from firstlight.files.field_names import (
 )
 from firstlight.files.field_text import field_text
 from firstlight.files.table_dialect import looks_like_data, other_delimiter
+from firstlight.shell import quote_argument
 from firstlight.types import Document
 
 _MAX_SHOWN = 12

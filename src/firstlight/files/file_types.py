@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from firstlight.errors import quote_argument
 from firstlight.files.compression import COMPRESSED
+from firstlight.shell import command_line, quote_argument, unused_path
 
 HEAD_BYTES = 4096
 _MIN_BYTES = 32
@@ -31,7 +31,7 @@ _SHEET = "Save the sheet as CSV UTF-8, and name that file."
 _TEXT = "Save it as plain text in UTF-8, and name that file."
 _OFFICE = "Save it as plain text, or a sheet as CSV UTF-8, and name that file."
 _UNPACK = "Unpack it, and name the folder."
-_LFS = "Fetch the file that it stands for: git lfs pull --include={path}"
+_LFS = "Fetch the file that it stands for: git -C {folder} lfs pull --include={name}"
 _NOT_TEXT = "Write its text as plain text, JSON lines or CSV in UTF-8, and name that file."
 
 # First bytes, name, suffix, what to do. Sources: the formats' own specifications.
@@ -51,7 +51,7 @@ _MAGIC: tuple[tuple[bytes, str, str, str], ...] = (
     (rb"ARROW1\0\0", "an Arrow file", "", "Write it as Parquet, and name that file."),
     (rb"Obj\x01", "an Avro file", "", _NOT_TEXT),
     (rb"version https://git-lfs\.github\.com/spec/v1\n", "a Git LFS pointer", "", _LFS),
-    (rb"GGUF[\x01-\x05]\0", "a GGUF model", "", "Import it as a model: firstlight import {path} runs/imported"),
+    (rb"GGUF[\x01-\x05]\0", "a GGUF model", "", "Import it as a model: {import_command}"),
     (rb"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", "", _UNPACK),
     (rb"Rar!\x1a\x07", "a RAR archive", "", _UNPACK),
     (rb"\x7fELF|MZ[^ -~]", "a program", "", _NOT_TEXT),
@@ -98,13 +98,20 @@ def identify_binary(head: bytes, path: object) -> FileType | None:
 
 
 def _fill(fix: str, path: object, suffix: str) -> str:
+    if "{" not in fix:
+        return fix
     file = Path(str(path))
     text = file.with_suffix(".txt") if file.name else file
     names = {
         "path": file,
-        "renamed": f"{file}{suffix}",
-        "unpacked": file.with_name(f"unpacked-{file.stem}{suffix}") if file.name else file,
-        "text": f"{file}.txt" if text == file else text,
+        "folder": file.parent,
+        "name": file.name,
+        "renamed": unused_path(Path(f"{file}{suffix}")),
+        "unpacked": unused_path(file.with_name(f"unpacked-{file.stem}{suffix}")) if file.name else file,
+        "text": unused_path(Path(f"{file}.txt") if text == file else text),
     }
-    tool = COMPRESSED.get(file.suffix.lower(), "")
-    return fix.format(tool=tool, **{key: quote_argument(value) for key, value in names.items()})
+    return fix.format(
+        tool=COMPRESSED.get(file.suffix.lower(), ""),
+        import_command=command_line("import", file, unused_path(Path("runs") / file.stem)),
+        **{key: quote_argument(value) for key, value in names.items()},
+    )

@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from firstlight.errors import UsageError
@@ -68,6 +68,14 @@ def artifact_path(name: str | Path) -> Path:
     if path.is_file() and path.name != run_layout.SETTINGS:
         return path
     return found.checkpoint or found.run or path
+
+
+def short_name(name: str) -> str:
+    """Return the name of a file, folder or checkpoint without the folders of this machine; another name as it is."""
+    path = PurePath(name)
+    if not path.is_absolute():
+        return name
+    return "/".join(path.parts[-3:]) if path.parent.name == run_layout.CHECKPOINTS else path.name
 
 
 def is_run_directory(folder: Path) -> bool:

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from firstlight.errors import CorpusError, Failure, MissingExtra, quote_argument
+from firstlight.errors import CorpusError, Failure, MissingExtra
 from firstlight.files.compression import COMPRESSED, open_seekable
 from firstlight.files.json_stream import parse_json
 from firstlight.files.limits import DEFAULT_LIMITS, Limits
 from firstlight.files.parquet_pages import batch_rows
+from firstlight.shell import quote_argument, unused_path
 
 _PARQUET_BUFFER_BYTES = 1 << 20
 
@@ -181,7 +182,7 @@ def _json_over_lines(refused: Failure, line: str, path: Path, error: type[Failur
     inner = path.with_suffix("") if is_packed else path
     if not goes_on or "Expecting" not in refused.problem or inner.suffix.lower() not in (".jsonl", ".ndjson"):
         return refused
-    name = path.with_name(f"{inner.stem}.json{path.suffix if is_packed else ''}")
+    name = unused_path(path.with_name(f"{inner.stem}.json{path.suffix if is_packed else ''}"))
     return error(
         "is not JSON lines: its first value goes on after the first line",
         where=refused.where,

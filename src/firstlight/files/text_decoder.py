@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from firstlight.errors import CorpusError, Failure, quote_argument
+from firstlight.errors import CorpusError, Failure
 from firstlight.files.compression import COMPRESSED
 from firstlight.files.encodings import (
     Guess,
@@ -23,6 +23,7 @@ from firstlight.files.encodings import (
     is_utf8_text,
 )
 from firstlight.files.file_types import HEAD_BYTES, identify_binary
+from firstlight.shell import quote_argument, unused_path
 
 CHUNK_BYTES = 1 << 20
 MAX_BAD = 0.01  # of the bytes of a file may be replaced or skipped
@@ -267,7 +268,7 @@ def iconv_command(name: str, encoding: str) -> str:
     path = Path(name)
     is_packed = path.suffix.lower() in COMPRESSED
     plain = path.with_suffix("") if is_packed else path
-    out = quote_argument(plain.with_name(f"{plain.stem}.utf8{plain.suffix or '.txt'}"))
+    out = quote_argument(unused_path(plain.with_name(f"{plain.stem}.utf8{plain.suffix or '.txt'}")))
     if is_packed:
         return f"{COMPRESSED[path.suffix.lower()]} -dc {quote_argument(path)} | iconv -f {encoding} -t UTF-8 > {out}"
     return f"iconv -f {encoding} -t UTF-8 {quote_argument(path)} > {out}"

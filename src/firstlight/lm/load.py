@@ -12,7 +12,7 @@ from torch import Tensor
 
 from firstlight import progress
 from firstlight import tokenizer as tokenizers
-from firstlight.errors import CheckpointError, MissingExtra, TokenizerError, UsageError, nearest, quote_argument
+from firstlight.errors import CheckpointError, MissingExtra, TokenizerError, UsageError, nearest
 from firstlight.files import MANIFEST, changed_files, read_json_object, run_layout, verify_manifest
 from firstlight.files.run_names import list_checkpoints, parse_run_path
 from firstlight.lm.generation_config import GENERATION
@@ -24,6 +24,7 @@ from firstlight.model import (
     from_hf_config,
     skip_init,
 )
+from firstlight.shell import command_line
 from firstlight.tokenizer import CODECS, TOKENIZER_FILES, Codec, Tokenizer
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -75,7 +76,7 @@ def locate(name: str | Path) -> Path:
     raise UsageError(
         "no such run or model",
         where=name,
-        fix=f"Did you mean {path.parent / near}?" if near else "Train one: firstlight pretrain CORPUS --out RUN",
+        fix=f"Did you mean {path.parent / near}?" if near else f"Train one, such as: {command_line('quickstart')}",
     )
 
 
@@ -93,7 +94,7 @@ def _checkpoint_of(run: Path) -> Path:
     raise CheckpointError(
         "no intact checkpoint",
         where=run,
-        fix=f"Put one back, or train the run again: firstlight {_kind_of(run)} {quote_argument(run)} --restart",
+        fix=f"Put one back, or train the run again: {command_line(_kind_of(run), run, '--restart')}",
     )
 
 

@@ -91,7 +91,7 @@ def save_pretrained(
     if codec is not None:
         tokenizers.save_codec(codec, folder)
     if heads and classifier is None:
-        facts = {**facts, "heads": f"{HEADS_FILE}, which firstlight predict reads and transformers does not"}
+        facts = {**facts, "heads": f"in {HEADS_FILE}, which Firstlight reads and transformers does not"}
     write_atomic(folder / CARD, _card(config, table, tokenizer, facts, classifier))
 
 
@@ -166,6 +166,8 @@ tags: [firstlight]
 |---|---|
 {lines}
 
+Load it in this folder:
+
 ```python
 {example}
 ```
@@ -174,14 +176,14 @@ tags: [firstlight]
 """
 
 
-_FIRSTLIGHT_EXAMPLE = 'from firstlight.lm import LM\n\nmodel = LM.load("THIS_FOLDER")'
+_FIRSTLIGHT_EXAMPLE = 'from firstlight.lm import LM\n\nmodel = LM.load(".")'
 
 
 def _load_example(has_tokenizer: bool, classifier: Classifier | None) -> str:
     auto = "AutoModelForCausalLM" if classifier is None else "AutoModelForSequenceClassification"
     name = ", AutoTokenizer" if has_tokenizer else ""
-    load = '\ntokenizer = AutoTokenizer.from_pretrained("THIS_FOLDER")' if has_tokenizer else ""
-    return f'from transformers import {auto}{name}\n\nmodel = {auto}.from_pretrained("THIS_FOLDER"){load}'
+    load = '\ntokenizer = AutoTokenizer.from_pretrained(".")' if has_tokenizer else ""
+    return f'from transformers import {auto}{name}\n\nmodel = {auto}.from_pretrained("."){load}'
 
 
 def _cell(text: str) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from firstlight.files.run_names import short_name
 from firstlight.report import non_text, summary
 from firstlight.report.run_files import RunFiles, find
 from firstlight.report.text import Fact, to_text
@@ -58,7 +59,10 @@ def data_rows(files: RunFiles) -> list[Row]:
     sources = find(files.manifest, "sources")
     tables = [t for t in sources if isinstance(t, Mapping)] if isinstance(sources, list) else []
     rows = [
-        Row(to_text(find(t, "name"), 300), tuple(_cell(find(t, s, what), what) for s in _SPLITS for what in _COUNTS))
+        Row(
+            short_name(to_text(find(t, "name"), 300)),
+            tuple(_cell(find(t, s, what), what) for s in _SPLITS for what in _COUNTS),
+        )
         for t in tables[:_MAX_ROWS]
     ]
     if len(tables) > _MAX_ROWS:
@@ -233,6 +237,7 @@ def compatibility(files: RunFiles) -> list[Hash]:
             None if recorded.get(name) is None or not isinstance(digest, str) else recorded[name] == digest,
         )
         for name, digest in list(files.contract.items())[:_MAX_ROWS]
+        if not isinstance(digest, Mapping | list)  # settings
     ]
 
 

@@ -1,13 +1,17 @@
 """Commands to copy: reproduce a run, resume it, and use the model."""
 
+import json
 import re
-import shlex
 from dataclasses import dataclass
+from typing import Any
 
+from firstlight.files.run_layout import SETTINGS
 from firstlight.finetuning import KINDS
 from firstlight.report import non_text, summary
-from firstlight.report.run_files import RunFiles, find
+from firstlight.report.run_files import RunFiles, Table, find
 from firstlight.report.units import to_float
+from firstlight.runs import again_command, describe_changes
+from firstlight.shell import command_in_folder, quote_argument
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,80 +24,120 @@ class Recipe:
 
 
 def recipes(files: RunFiles) -> list[Recipe]:
-    """Return the recipes for a run, with its own paths."""
-    run = str(files.run)
-    quoted, again = shlex.quote(run), shlex.quote(f"{run.rstrip('/')}-again")
-    toml = shlex.quote(f"{run.rstrip('/')}/run.toml")
+    """Return the recipes for a run: commands that are run in its folder, wherever it is."""
     step = summary.last_step(files)
-    command = "finetune" if files.tasks else "pretrain"
+    kind = "finetune" if files.tasks else "pretrain"
     epochs = to_float(find(files.settings, "train", "epochs"))
     limit = f"epochs={2 * epochs:g}" if epochs else f"steps={2 * (step or 0)}"
-    more = f"firstlight {command} {quoted} --resume train.{limit}" if step else ""
-    sources = ", ".join(summary.sources(files)[:5])
-    needed = "model and the tasks' files must" if files.tasks else "corpus must"
+    resume = command_in_folder(kind, ".", "--resume")
+    more = f"\n{command_in_folder(kind, '.', '--resume', f'train.{limit}')}" if step else ""
     found = [
-        Recipe(
-            "Reproduce the run",
-            f"firstlight {command} {toml} --out {again}",
-            "run.toml has every setting, resolved. With the same device, library versions and threads the weights are "
-            f"bit-identical. The {needed} be available" + (f": {sources}." if sources else "."),
-        ),
+        Recipe("Reproduce the run", again_command(kind, files.run), _reproduction(files)),
         Recipe(
             "Resume training",
-            f"firstlight {command} {quoted} --resume" + (f"\n{more}" if more else ""),
+            resume + more,
             "From the latest checkpoint." + (" The second command also trains for longer." if more else ""),
         ),
-        *([] if files.tasks else [Recipe("Verify that resuming is bit-identical", f"firstlight verify-resume {toml}")]),
-        *_predictions(files, quoted),
-        *_uses(files, quoted),
+        *(
+            []
+            if files.tasks
+            else [Recipe("Verify that resuming is bit-identical", command_in_folder("verify-resume", SETTINGS))]
+        ),
+        *_predictions(files),
+        *_uses(files),
     ]
     if files.codec and files.checkpoint is not None:
-        folder = repr(f"{run.rstrip('/')}/{files.checkpoint}")
-        code = (
-            f"from transformers import AutoModelForCausalLM\n\nmodel = AutoModelForCausalLM.from_pretrained({folder})"
-        )
+        code = _IDS.format(folder=repr(files.checkpoint))
         found.append(Recipe("Load with transformers", code, "The model takes ids; there is no tokenizer."))
     elif files.checkpoint is not None:
         is_classifier = "ForSequenceClassification" in str(find(files.config, "architectures"))
         template = _CLASSIFIER if is_classifier else _TRANSFORMERS
-        code = template.format(folder=repr(f"{run.rstrip('/')}/{files.checkpoint}"), prompt=repr(prompt(files)))
+        code = template.format(folder=repr(files.checkpoint), prompt=repr(prompt(files)))
         found.append(Recipe("Load with transformers", code, "A checkpoint is a Hugging Face model directory."))
     return found
 
 
-def _predictions(files: RunFiles, run: str) -> list[Recipe]:
+def _reproduction(files: RunFiles) -> str:
+    """Say what the file of settings repeats, and what that needs."""
+    needed = "model and the tasks' files must" if files.tasks else "corpus must"
+    sources = ", ".join(summary.sources(files)[:5])
+    available = f"The {needed} be available" + (f": {sources}." if sources else ".")
+    if changes := describe_changes(files.contract):
+        return (
+            f"Settings were changed during the run ({changes}), so this does not repeat the run from the start: "
+            f"it trains with the last settings from the first step. {available}"
+        )
+    return (
+        "run.toml has every setting, resolved. With the same device, library versions and threads the weights are "
+        f"bit-identical. {available}"
+    )
+
+
+def _predictions(files: RunFiles) -> list[Recipe]:
     """Return the recipe that labels rows, if a task has labels."""
     kinds = {str(find(task, "name")): KINDS.get(str(find(task, "kind"))) for task in files.tasks}
     labelled = [name for name, kind in kinds.items() if kind is None or kind.head is not None]
     if not labelled:
         return []
-    task = f" --task {shlex.quote(labelled[0])}" if len(labelled) > 1 else ""
-    code = f"firstlight predict {run} rows.tsv{task} --out labels.jsonl"
-    return [Recipe("Label rows", code, "rows.tsv stands for a file in the format of the task's own files.")]
+    task = ["--task", labelled[0]] if len(labelled) > 1 else []
+    row = _example_row(next(task for task in files.tasks if str(find(task, "name")) == labelled[0]))
+    if row is None:
+        code = command_in_folder("predict", ".", "rows.tsv", *task, "--out", "labels.jsonl")
+        return [Recipe("Label rows", code, "rows.tsv stands for a file in the format of the task's own files.")]
+    write = f"echo {quote_argument(json.dumps(row))} > rows.jsonl"
+    code = command_in_folder("predict", ".", "rows.jsonl", *task, "data.format=jsonl", "--out", "labels.jsonl")
+    note = "The first command writes a row as an example. Files like the task's own need no data.format."
+    return [Recipe("Label rows", f"{write}\n{code}", note)]
 
 
-def _uses(files: RunFiles, run: str) -> list[Recipe]:
+def _example_row(task: Table) -> dict[str, Any] | None:
+    """Return a row with the columns that a task reads; None where they are not plain fields of a record."""
+    if any(find(task, "data", name) for name in ("field", "explode", "max_fields")):
+        return None
+    row: dict[str, Any] = {}
+    for role in ("text", "text2", "question", "choices", "choice_labels", "tokens", "messages"):
+        names = find(task, "columns", role)
+        for name in names if isinstance(names, list) else [names]:
+            if name is None:
+                continue
+            if not isinstance(name, str) or "." in name or role not in ("text", "text2", "tokens"):
+                return None
+            row[name] = ["A", "good", "day"] if role == "tokens" else "A good day."
+    return row or None
+
+
+def _uses(files: RunFiles) -> list[Recipe]:
     unit = non_text.unit(files)
+    evaluate = command_in_folder("evaluate", ".")
     if unit == "dim":
-        draw = f"firstlight generate {run} --image half.png --out grid.png\nfirstlight generate {run} --out drawn.png"
+        draw = command_in_folder("generate", ".", "--out", "generated.png", "--overwrite")
         return [
-            Recipe("Generate images", draw, "Complete the upper half of an image; or samples of each class."),
-            Recipe("Fit a linear probe to each layer", f"firstlight probe {run}"),
+            Recipe(
+                "Generate images", draw, "Samples of each class; --image FILE completes the upper half of an image."
+            ),
+            Recipe("Fit a linear probe to each layer", command_in_folder("probe", ".")),
         ]
     if unit == "token":
         return [
-            Recipe("Generate", f'firstlight generate {run} --ids "1 2 3"'),
-            Recipe("Evaluate on other ids", f"firstlight evaluate {run} --text other.npy"),
+            Recipe("Generate", command_in_folder("generate", ".", "--ids", "1 2 3")),
+            Recipe("Evaluate", evaluate, "On the validation split; --text FILE evaluates on other ids."),
         ]
+    text = prompt(files)
+    words = ["--", ".", text] if text.startswith("-") else [".", text]  # not taken for an option
     return [
-        Recipe(
-            "Generate text",
-            f"firstlight generate {run} {shlex.quote(prompt(files))}",
-            "Without a prompt: interactive, line by line.",
+        Recipe("Generate text", command_in_folder("generate", *words), "Without a prompt: interactive, line by line."),
+        *(
+            []
+            if files.tasks
+            else [Recipe("Evaluate", evaluate, "On the validation split; --text FILE evaluates on another text.")]
         ),
-        Recipe("Evaluate on another text", f"firstlight evaluate {run} --text other.txt"),
     ]
 
+
+_IDS = """\
+from transformers import AutoModelForCausalLM
+
+model = AutoModelForCausalLM.from_pretrained({folder})"""
 
 _CLASSIFIER = """\
 from transformers import AutoModelForSequenceClassification, AutoTokenizer

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from firstlight.files.run_names import short_name
 from firstlight.report import non_text, tasks
 from firstlight.report.run_files import RunFiles, find
 from firstlight.report.text import Fact, to_text
@@ -94,7 +95,7 @@ def sources(files: RunFiles) -> list[str]:
     if not any(isinstance(name, str) for name in names):
         corpus, store = find(files.settings, "run", "corpus"), find(files.settings, "run", "store")
         names = corpus if isinstance(corpus, list) and corpus else [store]
-    return [to_text(name, 200) for name in names if isinstance(name, str)]
+    return [to_text(short_name(name), 200) for name in names if isinstance(name, str)]
 
 
 def opening(files: RunFiles) -> str:
@@ -104,7 +105,7 @@ def opening(files: RunFiles) -> str:
     n = parameters(files)
     kind += f" with {format_count(n)} parameters" if n is not None else ""
     start = find(files.settings, "run", "init_from")
-    kind += f", initialised from {to_text(start, 200)}," if isinstance(start, str) and start else ","
+    kind += f", initialised from {to_text(short_name(start), 200)}," if isinstance(start, str) and start else ","
     names = sources(files)
     on = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     text_bytes = to_float(find(files.manifest, "train_bytes"))

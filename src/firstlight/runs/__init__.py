@@ -1,6 +1,13 @@
 """The run directory, compatibility of its artifacts, and the orchestrator of training runs."""
 
-from firstlight.runs.compatibility import changed_settings, check_changes, code_hash, settings_hash
+from firstlight.runs.compatibility import (
+    again_command,
+    changed_settings,
+    check_changes,
+    code_hash,
+    describe_changes,
+    settings_hash,
+)
 from firstlight.runs.directory import RunDirectory, is_token_store, read_json, read_json_object, write_json
 from firstlight.runs.orchestrator import run_recipe
 from firstlight.runs.recipe import Recipe, RunResult
@@ -12,9 +19,11 @@ __all__ = [
     "Request",
     "RunDirectory",
     "RunResult",
+    "again_command",
     "changed_settings",
     "check_changes",
     "code_hash",
+    "describe_changes",
     "is_token_store",
     "read_json",
     "read_json_object",

@@ -6,13 +6,31 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from firstlight.config import flatten
-from firstlight.errors import CompatibilityError, quote_argument
-from firstlight.files import source_hash
+from firstlight.config import flatten, format_override
+from firstlight.errors import CompatibilityError
+from firstlight.files import run_layout, source_hash
+from firstlight.shell import command_in_folder, command_line, unused_path
 from firstlight.train import CHANGEABLE_ON_RESUME
 
 # Settings of the machine that a run happens to be on.
 _PER_MACHINE = frozenset({"hardware.device", "hardware.compile", "hardware.threads"})
+
+# Settings that a resume may change although the weights depend on them, or which checkpoint is the best one.
+_DECIDING = frozenset(
+    f"train.{name}"
+    for name in (
+        "steps",
+        "tokens",
+        "epochs",
+        "minutes",
+        "convergence.evaluations",
+        "convergence.threshold",
+        "eval_every",
+        "eval_windows",
+        "guard.max_skipped_steps",
+        "guard.max_rollbacks",
+    )
+)
 
 # Packages whose code determines the weights of every run. Recipes add packages of higher layers.
 _PACKAGES = ("corpus", "files", "tokenizer", "vectors", "store", "model", "optim", "parallel", "lm", "train", "runs")
@@ -39,6 +57,46 @@ def fixed_settings(settings: Mapping[str, Any], sources: Collection[str] = ()) -
         for key, value in sorted(flatten(settings).items())
         if key not in ignored and (key == "run.seed" or not key.startswith("run."))
     }
+
+
+def repeatable_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings, by dotted key, that a resume may change although the weights depend on them."""
+    return {key: value for key, value in sorted(flatten(settings).items()) if key in _DECIDING | _PER_MACHINE}
+
+
+def list_changes(before: Mapping[str, Any], now: Mapping[str, Any], step: int) -> list[dict[str, Any]]:
+    """Return the changes of settings up to now: those that a checkpoint lists, and those since it was saved.
+
+    Args:
+        before: the compatibility data of the checkpoint; an older version did not list settings.
+        now: ``repeatable_settings`` of the run.
+        step: of the checkpoint; what was changed before the first step changes nothing.
+    """
+    old = before.get("repeatable_settings", {}) if step else {}
+    new = [
+        {"step": step, "key": key, "old": old[key], "new": value}
+        for key, value in now.items()
+        if key in old and old[key] != value
+    ]
+    return [*before.get("changed_settings", []), *new]
+
+
+def describe_changes(compatibility: Mapping[str, Any]) -> str:
+    """Describe the changes of settings that a run's compatibility data lists; empty where there are none."""
+    changes = compatibility.get("changed_settings")
+    changes = [change for change in changes if isinstance(change, dict)] if isinstance(changes, list) else []
+    return ", ".join(
+        f"{c.get('key')} from {_shown(c.get('old'))} to {_shown(c.get('new'))} at step {c.get('step')}" for c in changes
+    )
+
+
+def _shown(value: object) -> str:
+    return "none" if value is None else str(value)
+
+
+def again_command(kind: str, run: Path) -> str:
+    """Return the command that starts a run again, to be run in its folder."""
+    return command_in_folder(kind, run_layout.SETTINGS, "--out", f"../{run.absolute().name}-again")
 
 
 def settings_hash(fixed: Mapping[str, Any]) -> str:
@@ -77,8 +135,15 @@ def changed_settings(old: Mapping[str, Any], specified: Mapping[str, Any]) -> di
     }
 
 
-def check_changes(changed: Mapping[str, tuple[Any, Any]], run: Path) -> dict[str, tuple[Any, Any]]:
+def check_changes(
+    changed: Mapping[str, tuple[Any, Any]], run: Path, kind: str = "pretrain"
+) -> dict[str, tuple[Any, Any]]:
     """Check that a resume may change these settings, and return them.
+
+    Args:
+        changed: ``{key: (old, new)}``.
+        run: the run directory.
+        kind: of run.
 
     Raises:
         CompatibilityError: names every setting that must not change, with both values.
@@ -90,7 +155,13 @@ def check_changes(changed: Mapping[str, tuple[Any, Any]], run: Path) -> dict[str
             "a resumed run cannot change these settings",
             where=run,
             found=found,
-            fix="Leave them as they are, or start a new run from its weights: "
-            f"firstlight pretrain CORPUS --out NEW --from {quote_argument(run)}",
+            fix="Leave them as they are, or start a new run with them: "
+            + command_line(
+                kind,
+                run / run_layout.SETTINGS,
+                "--out",
+                unused_path(run),
+                *(format_override(key, new) for key, (_, new) in changed.items()),
+            ),
         )
     return dict(changed)

@@ -57,7 +57,7 @@ class RunDirectory:
     @property
     def name(self) -> str:
         """The directory's own name."""
-        return self.path.name
+        return self.path.absolute().name  # also of "."
 
     @property
     def mark_file(self) -> Path:
@@ -305,14 +305,14 @@ class RunDirectory:
         """Read ``run.toml``."""
         return read_toml(self.settings_file)
 
-    def write_settings(self, settings: Settings, without: Collection[str] = ()) -> None:
-        """Write ``run.toml``: the same file starts the same run again.
+    def write_settings(self, settings: Settings, header: str, without: Collection[str] = ()) -> None:
+        """Write ``run.toml``.
 
         Args:
             settings: of the run; those that have no effect with the others are not written.
+            header: comment lines.
             without: dotted keys of further ones.
         """
-        header = f"Firstlight run {self.name}: every setting, resolved. The same file starts the same run again."
         write_atomic(self.settings_file, dump_toml(without_keys(used_settings(settings), without), header=header))
 
     def read_state(self) -> dict[str, Any]:

@@ -12,16 +12,26 @@ from typing import Any, TypeVar
 
 from firstlight import optim, parallel, progress
 from firstlight.config import Settings, flatten, used_settings
-from firstlight.errors import CheckpointError, CompatibilityError, Interrupted, UsageError, quote_argument
+from firstlight.errors import CheckpointError, CompatibilityError, Interrupted, UsageError, escape
 from firstlight.files import atomic_directory, write_manifest
 from firstlight.files.json_lines import JsonLines
 from firstlight.files.run_layout import METRICS
 from firstlight.parallel import DeviceContext
-from firstlight.runs.compatibility import check_fixed_settings, code_hash, fixed_settings, settings_hash
+from firstlight.runs.compatibility import (
+    again_command,
+    check_fixed_settings,
+    code_hash,
+    describe_changes,
+    fixed_settings,
+    list_changes,
+    repeatable_settings,
+    settings_hash,
+)
 from firstlight.runs.directory import RunDirectory, read_json_object, write_json
 from firstlight.runs.recipe import Recipe, RunResult
 from firstlight.runs.request import Request
 from firstlight.runs.sources import absolute_sources
+from firstlight.shell import command_in_folder, command_line
 from firstlight.signals import deliver_again
 from firstlight.train import TrainContext, fit, read_trainer_state, restore
 
@@ -124,6 +134,7 @@ def _train(
     ctx.compatibility["kind"] = recipe.kind
     ctx.compatibility["code"] = code_hash(*recipe.packages)
     ctx.compatibility["fixed_settings"] = fixed_settings(used_settings(settings), recipe.source_keys)
+    ctx.compatibility["repeatable_settings"] = repeatable_settings(used_settings(settings))
     ctx.compatibility["settings"] = settings_hash(ctx.compatibility["fixed_settings"])
     if request.restarts:
         before = read_json_object(run.compatibility_file).get("fixed_settings")
@@ -136,7 +147,8 @@ def _train(
     elif request.resumes:
         _resume(recipe, request, ctx)
     if main:
-        run.write_settings(settings, recipe.unwritten_settings(settings, artifacts))
+        unwritten = recipe.unwritten_settings(settings, artifacts)
+        run.write_settings(settings, _header(recipe.kind, run, ctx), unwritten)
         write_json(run.compatibility_file, ctx.compatibility)
         write_json(run.environment_file, parallel.environment(device_context))
         run.write_state(kind=recipe.kind, status="running", step=ctx.counters.step)
@@ -169,6 +181,18 @@ def _train(
             _record_interruption(run, recipe.kind, ctx, error)
         raise
     return result
+
+
+def _header(kind: str, run: RunDirectory, ctx: TrainContext) -> str:
+    """Return the comment of run.toml: what the file is, and a command to run in its folder."""
+    first = f"Firstlight run {escape(run.path.absolute().name)}: every setting, resolved."
+    if changes := describe_changes(ctx.compatibility):
+        return (
+            f"{first}\nSettings were changed during the run: {escape(changes)}.\n"
+            "So this file does not repeat the run from the start. To continue the run, in this folder:\n"
+            f"{command_in_folder(kind, '.', '--resume')}"
+        )
+    return f"{first}\nThe same file starts the same run again; in this folder:\n{again_command(kind, run.path)}"
 
 
 def resolve_autos(settings: S, ctx: TrainContext) -> S:
@@ -221,7 +245,7 @@ def _resume(recipe: Recipe[S, A, R], request: Request[S], ctx: TrainContext) -> 
                 where=request.run.checkpoints,
                 found="only damaged ones" if any(request.run.checkpoints.glob("damaged-*")) else "none",
                 fix="Put a checkpoint back, or start again at step 0: "
-                f"firstlight {recipe.kind} {quote_argument(request.run.path)} --restart",
+                f"{command_line(recipe.kind, request.run.path, '--restart')}",
             )
         _check_moved(recipe, request, ctx)
         if main and request.run.logs_beyond(ctx.train.checkpoint_every):
@@ -235,6 +259,8 @@ def _resume(recipe: Recipe[S, A, R], request: Request[S], ctx: TrainContext) -> 
     restore(newest, ctx.state, ctx.device_context)
     _check_limits(request, ctx)
     step = ctx.counters.step
+    if changes := list_changes(before, ctx.compatibility["repeatable_settings"], step):
+        ctx.compatibility["changed_settings"] = changes
     ctx.log.truncate(step, evaluated=ctx.counters.evaluated_step == step)
     ctx.log.event(step, "resume", f"resumed from {newest.name}", warn=False)
     if _LIMITS & request.changed.keys():

@@ -14,6 +14,7 @@ from firstlight.runs.compatibility import changed_settings, check_changes
 from firstlight.runs.directory import RunDirectory
 from firstlight.runs.recipe import Recipe
 from firstlight.runs.sources import is_missing, is_same_source
+from firstlight.shell import command_line
 from firstlight.train import CHANGEABLE_ON_RESUME
 
 S = TypeVar("S", bound=Settings)
@@ -138,7 +139,7 @@ def _resolve_resume(
             f"holds a {kind} run",
             where=run.path,
             expected=f"a {recipe.kind} run",
-            fix=f"Resume it with firstlight {kind}, or choose another --out.",
+            fix=f"Choose another --out, or resume it: {command_line(kind, run.path, '--resume')}",
         )
     if not resume and not restart:
         raise CompatibilityError(
@@ -155,16 +156,16 @@ def _resolve_resume(
         # A misspelled key is reported as such, not as a setting that a resume cannot change.
         if error.where in changed:
             raise
-        check_changes(changed, run.path)
+        check_changes(changed, run.path, recipe.kind)
         raise
     if restart and (refused := sorted(changed.keys() - CHANGEABLE_ON_RESUME)):
         raise CompatibilityError(
             "a run that starts again keeps its settings",
             where=run.path,
             found=", ".join(f"{key} = {changed[key][1]!r}" for key in refused),
-            fix=f"For others, start a new run: firstlight {recipe.kind} … --out NEW",
+            fix="For others, start a new run with another --out.",
         )
-    return Request(run, settings, check_changes(changed, run.path) | moved, resumes=True, restarts=restart)
+    return Request(run, settings, check_changes(changed, run.path, recipe.kind) | moved, resumes=True, restarts=restart)
 
 
 def _used_before(recipe: Recipe[S, Any, Any], old: Mapping[str, Any], layers: Layers) -> dict[str, Any]:

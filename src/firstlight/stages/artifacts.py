@@ -1,6 +1,5 @@
 """Prepare what a pre-training run is built from: vocabulary, token store, and a model or word vectors to start from."""
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +67,7 @@ def prepare_artifacts(run: RunDirectory, settings: PretrainSettings, *, prepared
         CompatibilityError: a store, a tokenizer and a model to start from that do not belong together.
     """
     settings = embedding_init.resolve_vocab_source(settings)
-    init_lm = load_init_model(run, settings.run.init_from, "pretrain") if settings.run.init_from else None
+    init_lm = load_init_model(run, settings.run.init_from) if settings.run.init_from else None
     vocab, store = _vocab_and_store(run, settings, init_lm, prepared=prepared)
     before = None if init_lm is None else init_lm.vocab
     if init_lm is not None and before is None:
@@ -167,8 +166,7 @@ def _open_store(run: RunDirectory, settings: PretrainSettings, folder: Path) -> 
             "the token store of the run is not there",
             where=f"{run.settings_file}: run.store",
             found=folder,
-            fix=f"Put it back, or name its new place: firstlight pretrain {shlex.quote(str(run.path))} --resume "
-            "run.store=NEW",
+            fix="Put it back, or add its new place to the command, as run.store=FOLDER.",
         )
     own = folder if (folder / "tokenizer.json").is_file() else folder / "tokenizer"
     vocab = load_vocab(Path(settings.tokenizer.path) if settings.tokenizer.path else own)

@@ -7,9 +7,10 @@ from firstlight import progress, tokenizer
 from firstlight.convert import get_exporter, read_model, token_files
 from firstlight.convert.nanogpt import META, read_meta
 from firstlight.convert.raw_tokens import check_dtype
-from firstlight.errors import CompatibilityError, UsageError, quote_argument
-from firstlight.files.run_names import artifact_path
+from firstlight.errors import CompatibilityError, UsageError
+from firstlight.files.run_names import artifact_path, short_name
 from firstlight.lm import LM
+from firstlight.shell import command_line, model_argument
 from firstlight.tokenizer import Tokenizer
 
 _VALID_RATIO = 0.01
@@ -89,7 +90,7 @@ def import_(
         raise UsageError(
             "is a model that Firstlight has fine-tuned, whose tasks an import would lose",
             where=path,
-            fix=f"Use it as it is, or copy it: firstlight export {quote_argument(source)} NEW --to hf",
+            fix=f"Use it as it is, or copy it: {command_line('export', model_argument(source), folder, '--to', 'hf')}",
         )
     if chosen_tokenizer is not None:
         lm.generation = lm.generation.with_tokenizer(lm.tokenizer, chosen_tokenizer)
@@ -113,7 +114,7 @@ def import_(
         )
     facts = dict(imported.metadata)
     if not Path(source).exists():  # a name on the hub, whose files are in a folder of the cache
-        facts["imported from"] = f"{imported.format} {source}"
+        facts["imported from"] = f"{imported.format} {short_name(str(source))}"
     lm.save(folder, facts)
     description = "none" if lm.tokenizer is None else f"{lm.tokenizer.kind}, {lm.tokenizer.vocab_size:,} tokens"
     n_parameters = sum(p.numel() for p in lm.model.parameters())

@@ -11,19 +11,26 @@ from pathlib import Path
 from typing import Any
 
 from firstlight.parallel.allocator import state as allocator_state
+from firstlight.shell import install_command, install_extra, requirements
 
 _TESTED_TORCH = ((2, 11), (2, 14))
 _LOW_BYTES = 2_000_000_000
 _EXTRAS = {
-    "parquet": ("pyarrow", "reading .parquet"),
-    "zstd": ("zstandard", "reading .zst"),
-    "images": ("sklearn", "palettes of colour images"),
-    "hub": ("datasets", "Hugging Face datasets as hf:NAME"),
-    "tiktoken": ("tiktoken", "verifying imported tiktoken files"),
-    "tensorboard": ("tensorboard", "TensorBoard logs of a run"),
-    "transformers": ("transformers", "loading checkpoints with transformers"),
+    "parquet": (("pyarrow",), "reading .parquet"),
+    "zstd": (("zstandard",), "reading .zst"),
+    "images": (("PIL", "sklearn"), "PNG and JPEG, and palettes of colour images"),
+    "hub": (("datasets", "huggingface_hub"), "data sets and models of the Hugging Face hub"),
+    "adapters": (("peft",), "fine-tuning with adapters"),
+    "vectors": (("gensim",), "training word2vec"),
+    "gguf": (("gguf",), "GGUF models"),
+    "keras": (("keras", "h5py"), "Keras models"),
+    "onnx": (("onnx", "onnxscript"), "exporting to ONNX"),
+    "tiktoken": (("tiktoken",), "verifying imported tiktoken files"),
+    "tensorboard": (("tensorboard",), "TensorBoard logs of a run"),
+    "transformers": (("transformers",), "loading checkpoints with transformers"),
 }
-_PROJECTS = {"sklearn": "scikit-learn"}  # distributions whose name differs from the module's
+# Distributions whose name differs from the module's.
+_PROJECTS = {"sklearn": "scikit-learn", "PIL": "pillow", "huggingface_hub": "huggingface-hub"}
 _CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve")
 
 
@@ -72,7 +79,14 @@ def _torch() -> list[Finding]:
     try:
         import torch
     except (ImportError, OSError) as error:
-        return [Finding("torch", f"failed to import: {error}", "problem", "Run: pip install torch")]
+        return [
+            Finding(
+                "torch",
+                f"failed to import: {error}",
+                "problem",
+                f"Run: {install_command(*requirements(package='torch'))}",
+            )
+        ]
     version = torch.__version__
     is_tested = _TESTED_TORCH[0] <= tuple(map(int, version.split(".")[:2])) < _TESTED_TORCH[1]
     minimum, below = (".".join(map(str, bound)) for bound in _TESTED_TORCH)
@@ -167,15 +181,19 @@ def _disk(folder: Path) -> Finding:
 
 
 def _extra(name: str) -> Finding:
-    module, purpose = _EXTRAS[name]
-    if importlib.util.find_spec(module) is None:
-        return Finding(module, f"not installed: {purpose}", "note", f"pip install 'firstlight[{name}]'")
-    return Finding(module, metadata.version(_PROJECTS.get(module, module)))
+    modules, purpose = _EXTRAS[name]
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    if missing:
+        return Finding(_project(missing[0]), f"not installed: {purpose}", "note", install_extra(name))
+    return Finding(_project(modules[0]), metadata.version(_project(modules[0])))
+
+
+def _project(module: str) -> str:
+    return _PROJECTS.get(module, module)
 
 
 def _encoder() -> Finding:
     if importlib.util.find_spec("fastokens") is None:
-        return Finding(
-            "fastokens", "not installed: BPE encoding is several times slower", "note", "pip install fastokens"
-        )
+        fix = f"Run: {install_command(*requirements(package='fastokens'))}"
+        return Finding("fastokens", "not installed: BPE encoding is several times slower", "note", fix)
     return Finding("fastokens", metadata.version("fastokens"))

@@ -26,6 +26,7 @@ from firstlight.runs import (
     run_recipe,
     write_json,
 )
+from firstlight.shell import command_line
 from firstlight.stages import finetune_setup
 from firstlight.stages.finalize import write_report
 from firstlight.stages.finetune_artifacts import FinetuneArtifacts, prepare_artifacts
@@ -287,7 +288,7 @@ def _check_settings(settings: FinetuneSettings) -> None:
         raise UsageError(
             "nothing to fine-tune",
             expected="a RUN and one or more TASK.toml files",
-            fix="Try: firstlight finetune runs/mine sst2.toml --out runs/sst2",
+            fix=f"An example: {command_line('finetune', '--help')}",
         )
 
 

@@ -102,7 +102,7 @@ def prepare_artifacts(run: RunDirectory, settings: FinetuneSettings) -> Finetune
     """
     assert settings.run.init_from is not None
     specs = _read_specs(run, settings)
-    init_lm = load_init_model(run, settings.run.init_from, "finetune")
+    init_lm = load_init_model(run, settings.run.init_from)
     if init_lm.tokenizer is None:
         raise UsageError("has no tokenizer, so it cannot read text", where=settings.run.init_from)
     assert init_lm.source is not None, "it was read from there"

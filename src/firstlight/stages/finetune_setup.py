@@ -8,6 +8,7 @@ import torch
 from firstlight import optim, parallel
 from firstlight.errors import ConfigError, UsageError
 from firstlight.files import run_layout, write_atomic
+from firstlight.files.run_names import short_name
 from firstlight.finetuning import (
     Mixture,
     ReplaySource,
@@ -194,7 +195,8 @@ def _class_weights(artifacts: FinetuneArtifacts) -> dict[str, torch.Tensor]:
 
 def _model_writer(run: RunDirectory, settings: FinetuneSettings, artifacts: FinetuneArtifacts, model: GPT) -> Any:
     classifier, adapter = artifacts.classifier, settings.finetune.adapter
-    facts = {"run": run.name, "tasks": ", ".join(artifacts.specs), "started from": settings.run.init_from}
+    started_from = short_name(settings.run.init_from or "")
+    facts = {"run": run.name, "tasks": ", ".join(artifacts.specs), "started from": started_from}
 
     def write(folder: Path, weights: dict[str, torch.Tensor]) -> None:
         if adapter.kind != "none":

@@ -12,6 +12,7 @@ from firstlight.errors import UsageError
 from firstlight.files import check_output, write_atomic, write_output
 from firstlight.lm import LM, GenerateSettings
 from firstlight.report.image_grid import MASKED_COLOR, encode_png, image_grid
+from firstlight.shell import command_line
 from firstlight.stages.generate import resolve_settings
 from firstlight.stages.sequence_samples import generate_images
 from firstlight.store import TokenStore
@@ -124,7 +125,8 @@ def image_codec(model: LM) -> PixelCodec:
         UsageError: it is not a model of images.
     """
     if not isinstance(model.codec, PixelCodec):
-        raise UsageError("is not a model of images", where=model.source, fix="Train one: firstlight pretrain IMAGES")
+        how = command_line("pretrain", "--help")
+        raise UsageError("is not a model of images", where=model.source, fix=f"Train one on images. How: {how}")
     return model.codec
 
 

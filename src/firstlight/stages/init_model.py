@@ -1,6 +1,5 @@
 """Load the model that a run starts from; where a resumed run no longer finds it, say how to name its new place."""
 
-import shlex
 from pathlib import Path
 
 from firstlight.errors import UsageError
@@ -8,13 +7,12 @@ from firstlight.lm import LM
 from firstlight.runs import RunDirectory
 
 
-def load_init_model(run: RunDirectory, name: str, command: str) -> LM:
+def load_init_model(run: RunDirectory, name: str) -> LM:
     """Load the model that a run starts from.
 
     Args:
         run: the run directory.
         name: of the model, as its settings have it.
-        command: that resumes the run.
 
     Raises:
         UsageError: it is not there.
@@ -29,6 +27,5 @@ def load_init_model(run: RunDirectory, name: str, command: str) -> LM:
             "the model that the run started from is not there",
             where=f"{run.settings_file}: run.init_from",
             found=name,
-            fix=f"Put it back, or name its new place: firstlight {command} {shlex.quote(str(run.path))} --resume "
-            "run.init_from=NEW",
+            fix="Put it back, or add its new place to the command, as run.init_from=MODEL.",
         ) from error

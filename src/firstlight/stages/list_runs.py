@@ -16,6 +16,7 @@ from firstlight.report.run_files import RunFiles, read_metrics
 from firstlight.report.summary import best_score, last_step, parameters, training_seconds, training_tokens
 from firstlight.report.tasks import task_metrics
 from firstlight.runs import RunDirectory
+from firstlight.shell import command_line
 
 State = Literal["running", "finished", "stopped", "interrupted", "failed", "incomplete"]
 
@@ -83,7 +84,7 @@ def list_runs(folder: str | Path = "runs") -> list[RunSummary]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise UsageError("no such folder", where=folder, fix="Name another: firstlight runs DIR")
+        raise UsageError("no such folder", where=folder, fix="Name the folder that your runs are in.")
     found = [summarize_run(path, path.relative_to(folder).as_posix()) for path in _run_directories(folder, _MAX_DEPTH)]
     return sorted(found, key=lambda run: (-(run.modified or 0.0), run.name))
 
@@ -150,7 +151,8 @@ def _run_directories(folder: Path, depth: int, seen: set[Path] | None = None) ->
 def _run_directory(path: str | Path) -> Path:
     path = parse_run_path(path).run or Path(path)
     if not any((path / name).exists() for name in _RUN_FILES):
-        raise UsageError("not a run directory", where=path, fix="List the runs: firstlight runs")
+        folder = next(folder for folder in path.absolute().parents if folder.is_dir())
+        raise UsageError("not a run directory", where=path, fix=f"List the runs: {command_line('runs', folder)}")
     return path
 
 

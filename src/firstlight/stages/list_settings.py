@@ -13,6 +13,7 @@ from pydantic_core import PydanticUndefined
 
 from firstlight.config import Settings, TaggedUnion
 from firstlight.errors import UsageError, nearest
+from firstlight.shell import command_line
 from firstlight.stages.data import PrepareSettings
 from firstlight.stages.finetune_settings import FinetuneSettings
 from firstlight.stages.probe_images import ProbeSettings
@@ -102,7 +103,7 @@ def list_settings(prefix: str | None = None, *, roots: Mapping[str, type[Setting
     if not below:
         known = sorted({key.rpartition(".")[0] for key in keys} | set(keys))
         near = next((key for key in keys if key.endswith(f".{prefix}")), None) or nearest(prefix, known)
-        fix = f"Did you mean {near}?" if near else "List all settings: firstlight settings"
+        fix = f"Did you mean {near}?" if near else f"List all settings: {command_line('settings')}"
         raise UsageError("unknown setting", where=prefix, expected=f"one of {', '.join(tables)}", fix=fix)
     return below
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from firstlight import parallel, progress
-from firstlight.errors import CheckpointError, UnknownName, UsageError, quote_argument
+from firstlight.errors import CheckpointError, UnknownName, UsageError
 from firstlight.files import sha256
 from firstlight.files.run_layout import TASKS
 from firstlight.finetuning import (
@@ -30,6 +30,7 @@ from firstlight.finetuning import (
 from firstlight.finetuning import predict as predict_rows
 from firstlight.finetuning.folders import list_inside
 from firstlight.lm import LM
+from firstlight.shell import command_line, model_argument
 from firstlight.stages.predictions_file import PredictionsFile
 
 _CHUNK_ROWS, _CHUNK_PROBABILITIES = 512, 1 << 18  # between two writes
@@ -131,7 +132,7 @@ def _spec(lm: LM, run: str | Path, task: str | None) -> TaskSpec:
         raise UsageError(
             "is not a fine-tuned model",
             where=run,
-            fix=f"Fine-tune it first: firstlight finetune {quote_argument(run)} TASK.toml --out runs/task",
+            fix=f"Fine-tune it first. How: {command_line('finetune', '--help')}",
         )
     labelled = {name: spec for name, spec in read_tasks(lm.source).items() if head_of(spec) is not None}
     if task is not None and task not in labelled:
@@ -143,7 +144,7 @@ def _spec(lm: LM, run: str | Path, task: str | None) -> TaskSpec:
             expected=", ".join(labelled),
             fix="Name one with --task."
             if labelled
-            else f"Use it to generate text: firstlight generate {quote_argument(run)}",
+            else f"Use it to generate text: {command_line('generate', model_argument(run), 'The ')}",
         )
     return labelled[task] if task is not None else next(iter(labelled.values()))
 

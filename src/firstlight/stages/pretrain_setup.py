@@ -7,6 +7,7 @@ import torch
 
 from firstlight import optim, parallel, progress
 from firstlight.errors import CompatibilityError, UsageError
+from firstlight.files.run_names import short_name
 from firstlight.lm import LM, GenerateSettings, save_pretrained
 from firstlight.model import GPT, ModelConfig, flops_per_token, fused_splits, skip_init
 from firstlight.model.factorized_embedding import set_embedding_trainable
@@ -222,7 +223,7 @@ def _checkpoints(
     run: RunDirectory, settings: PretrainSettings, config: ModelConfig, artifacts: PretrainArtifacts
 ) -> CheckpointManager:
     tokenizer, codec, vectors = artifacts.tokenizer, artifacts.codec, artifacts.vectors
-    facts = {"run": run.name, **({} if vectors is None else {"embeddings": vectors.name})}
+    facts = {"run": run.name, **({} if vectors is None else {"embeddings": short_name(vectors.name)})}
     generation = None if artifacts.init_lm is None else artifacts.init_lm.generation
     return CheckpointManager(
         run.path,

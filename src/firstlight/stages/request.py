@@ -8,11 +8,12 @@ from typing import Any
 from firstlight import progress
 from firstlight.config import flatten, merge, parse_overrides, preset, read_toml, without_keys
 from firstlight.corpus import infer_kind
-from firstlight.errors import UsageError, nearest, quote_argument
+from firstlight.errors import UsageError, nearest
 from firstlight.files.run_layout import SETTINGS
 from firstlight.files.run_names import list_checkpoints, parse_run_path
 from firstlight.optim import lr_factor
 from firstlight.runs import Layers, Recipe, Request, RunDirectory, is_token_store, resolve_request
+from firstlight.shell import command_line, quote_argument
 from firstlight.stages.continued_lr import add_continued_lr
 from firstlight.stages.settings import PretrainSettings
 from firstlight.stages.vocab_settings import unused_of_kind
@@ -107,7 +108,7 @@ def check_settings(settings: PretrainSettings) -> None:
         raise UsageError(
             "nothing to train on",
             expected="a CORPUS (files, folders, a named corpus), a token store or a RUN.toml",
-            fix="Try: firstlight pretrain mytext.txt --out runs/mine",
+            fix=f"Name one, or try it without data of your own: {command_line('quickstart')}",
         )
     if run.corpus and run.store is not None:
         raise UsageError(
@@ -154,7 +155,7 @@ def run_to_resume(name: str, out: Path | None, *, resume: bool) -> Path | None:
         raise UsageError(
             "is not the newest checkpoint of its run, which a run is resumed from",
             where=name,
-            fix=f"For a new run that starts from its weights: --from {quote_argument(f'{run.path}@{step}')}",
+            fix=f"For a new run that starts from its weights: --from {quote_argument(Path(f'{run.path}@{step}'))}",
         )
     return _check_resumed(run.path, out, resume=resume)
 
@@ -178,7 +179,7 @@ def _check_resumed(path: Path, out: Path | None, *, resume: bool) -> Path:
         raise UsageError(
             "ended while its data was prepared, before its settings were written",
             where=path,
-            fix=f"Give the whole command again: firstlight pretrain CORPUS --out {quote_argument(path)} --resume",
+            fix="Give the whole command that started it again, with its corpus and --resume.",
         )
     return path
 
@@ -189,10 +190,13 @@ def _check_corpus_is_no_run(inputs: Sequence[str], run: RunDirectory) -> None:
         if Path(name).absolute() == run.path.absolute() and not run.path.exists():
             siblings = [p.name for p in run.path.parent.glob("*/") if RunDirectory(p).exists]
             near = nearest(run.name, siblings)
+            folder = next(folder for folder in run.path.absolute().parents if folder.is_dir())
             raise UsageError(
                 "no such run, and not a corpus",
                 where=name,
-                fix=f"Did you mean {run.path.parent / near}?" if near else "List the runs: firstlight runs",
+                fix=f"Did you mean {run.path.parent / near}?"
+                if near
+                else f"List the runs: {command_line('runs', folder)}",
             )
 
 

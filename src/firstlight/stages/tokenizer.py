@@ -11,6 +11,7 @@ from firstlight.corpus import CorpusSettings, open_corpus
 from firstlight.errors import TokenizerError, UsageError
 from firstlight.files import check_output
 from firstlight.files.run_names import artifact_path
+from firstlight.shell import command_line
 from firstlight.stages.tokenizer_cache import CACHE_KEY, cache_key, load_cached, save_cached, train_on_corpus
 from firstlight.tokenizer import Tokenizer, TokenizerSettings
 from firstlight.types import Paths, as_list
@@ -188,9 +189,10 @@ def _summarize(loaded: Tokenizer, path: Path) -> TokenizerSummary:
     )
 
 
-def _existing(path: str | Path, *, fix: str = "Train a tokenizer: firstlight tokenizer train CORPUS --out NEW") -> Path:
+def _existing(path: str | Path, *, fix: str | None = None) -> Path:
     found = artifact_path(path)
     if not found.exists():
+        fix = fix or f"How to train one: {command_line('tokenizer', 'train', '--help')}"
         raise UsageError("no such file or folder", where=path, fix=fix)
     return found
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from firstlight.errors import CompatibilityError, StoreError
 from firstlight.files import MANIFEST, read_json, verify_manifest
+from firstlight.shell import command_line
 from firstlight.store.document_names import NameTable
 from firstlight.store.megatron import open_megatron
 
@@ -153,7 +154,7 @@ class TokenStore:
                 "is not a complete token store",
                 where=directory,
                 found="no manifest.json",
-                fix="Make it again: firstlight data prepare CORPUS --out DIR",
+                fix=f"Make it again from its corpus. How: {command_line('data', 'prepare', '--help')}",
             )
         manifest = read_json(path, StoreError)
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or "vocab_size" not in manifest:
@@ -163,7 +164,7 @@ class TokenStore:
             )
         problems = verify_manifest(directory, contents=False)
         if problems:
-            raise StoreError(problems[0], fix="Make the store again: firstlight data prepare CORPUS --out DIR")
+            raise StoreError(problems[0], fix="Delete the store, and make it again from its corpus.")
         if tokenizer_hash is not None and manifest["tokenizer"] != tokenizer_hash:
             raise CompatibilityError(
                 "was made with another tokenizer",

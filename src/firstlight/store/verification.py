@@ -33,7 +33,7 @@ def open_store(directory: Path, *, tokenizer_hash: str | None = None, verify: bo
                 "the token store is damaged",
                 where=directory,
                 found="; ".join(problems[:3]) + (f"; {len(problems) - 3} more" if len(problems) > 3 else ""),
-                fix="Restore it from a copy, or delete it and make it again: firstlight data prepare CORPUS --out DIR",
+                fix="Restore it from a copy, or delete it and make it again from its corpus.",
             )
     return store
 

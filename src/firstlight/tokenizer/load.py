@@ -9,8 +9,9 @@ from typing import Any
 from tokenizers import Tokenizer as Inner
 
 from firstlight import progress
-from firstlight.errors import TokenizerError, quote_argument
+from firstlight.errors import TokenizerError
 from firstlight.files.run_names import artifact_path
+from firstlight.shell import command_line, unused_path
 from firstlight.tokenizer.added_tokens import FLAGS, NewToken, add_tokens
 from firstlight.tokenizer.class_settings import apply_class_settings
 from firstlight.tokenizer.codec import Codec, load_codec, save_codec
@@ -22,7 +23,6 @@ from firstlight.tokenizer.untrusted import check_file, check_ids, check_loaded, 
 EOT_TOKENS = (END_OF_TEXT, "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>", "[SEP]")
 _UNK_TOKENS = ("<unk>", "[UNK]")
 _KEPT_KEYS = ("padding_side", "truncation_side", "clean_up_tokenization_spaces")
-_IMPORT = "Convert it to tokenizer.json: firstlight tokenizer import"
 
 
 def load(path: str | Path) -> Tokenizer:
@@ -63,9 +63,9 @@ def read_tokenizer_json(path: Path) -> tuple[Inner, Path]:
             where=path,
             expected="tokenizer.json",
             found="SentencePiece's tokenizer.model" if is_sentencepiece else None,
-            fix=f"{_IMPORT} {quote_argument(path)} --out NEW"
+            fix=f"Convert it to tokenizer.json: {_import_command(path)}"
             if is_sentencepiece
-            else "Train one: firstlight tokenizer train CORPUS --out NEW",
+            else f"How to train one: {command_line('tokenizer', 'train', '--help')}",
         )
     check_file(file)
     with library_errors("is not a readable tokenizer.json", file):
@@ -78,6 +78,13 @@ def read_tokenizer_json(path: Path) -> tuple[Inner, Path]:
         inner = _with_ids_of_file(file, json.loads(data.decode("utf-8-sig")))
     check_loaded(inner, file)
     return inner, file
+
+
+def _import_command(path: Path) -> str:
+    """Return the command that imports a tokenizer from a file or folder."""
+    place = path.absolute()
+    name = place.parent.name if place.is_file() else place.name
+    return command_line("tokenizer", "import", path, "--out", unused_path(Path("tokenizers") / (name or "imported")))
 
 
 def _with_ids_of_file(file: Path, table: dict[str, Any]) -> Inner:
@@ -115,8 +122,7 @@ def resolve_special_tokens(inner: Inner, file: Path, files: HFFiles, *, add_eot:
                 "has no end-of-text token",
                 where=file,
                 expected=f"one of {', '.join(EOT_TOKENS)}",
-                fix="Name one as eos_token in tokenizer_config.json, or import it: "
-                f"firstlight tokenizer import {quote_argument(file)} --out NEW",
+                fix=f"Name one as eos_token in tokenizer_config.json, or import it: {_import_command(file)}",
             )
         inner, eot = add_tokens(inner, [NewToken(END_OF_TEXT)], where=file), END_OF_TEXT
         progress.notice(f"{file} has no end-of-text token: added {eot} as id {inner.token_to_id(eot)}")
