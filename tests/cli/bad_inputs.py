@@ -126,7 +126,7 @@ class Case:
 
 
 PRETRAIN = [
-    Case("pretrain", 2, ("nothing to train on", "CORPUS", "firstlight pretrain mytext.txt")),
+    Case("pretrain", 2, ("nothing to train on", "CORPUS", "firstlight quickstart")),
     Case("pretrain txt.txt --out new", 2, ("txt.txt: no such file, folder or corpus", "text.txt")),
     Case("pretrain tinyshakespere --out new", 2, ("tinyshakespere", "Did you mean tinyshakespeare?")),
     Case("pretrain '*.nothing' --out new", 2, ("*.nothing: matches no file",)),
@@ -241,7 +241,7 @@ PRETRAIN = [
     Case(
         "pretrain begun --resume",
         2,
-        ("begun: ended while its data was prepared", "pretrain CORPUS --out begun --resume"),
+        ("begun: ended while its data was prepared", "with its corpus and --resume"),
         begin,
     ),
     Case("pretrain text.txt --from nothere --out new", 2, ("nothere: no such run or model",)),
@@ -282,7 +282,7 @@ GENERATE = [
     Case("generate run --ids 1", 2, ("run: is a text model", "Use a prompt")),
     Case("generate run --image pictures/a.png", 2, ("run: is a text model",)),
     Case("probe run", 2, ("probe: no task is given", "RUN TASK.toml")),
-    Case("generate nothere hi", 2, ("nothere: no such run or model", "firstlight pretrain")),
+    Case("generate nothere hi", 2, ("nothere: no such run or model", "firstlight quickstart")),
     Case("generate rnu hi", 2, ("rnu: no such run or model", "Did you mean run?")),
     Case("generate text.txt hi", 2, ("text.txt: not a model",)),
     Case("generate store hi", 2, ("store: not a model", "config.json")),

@@ -89,7 +89,8 @@ def test_the_delimiter_that_a_first_line_of_excel_names(line: str):
 def test_a_json_array_that_is_named_as_json_lines(content: str):
     path = put("a b.jsonl", content)
     fix = fix_of(path)
-    assert fix == "Name it as JSON: mv 'a b.jsonl' 'a b.json'"
+    folder = Path.cwd()
+    assert fix == f"Name it as JSON: mv '{folder}/a b.jsonl' '{folder}/a b.json'"
     subprocess.run(shlex.split(fix.partition(": ")[2]), check=True)
     assert texts("a b.json") == ["a", "b"]
 
@@ -124,7 +125,7 @@ def test_half_a_surrogate_pair_advises_a_setting_of_every_command():
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv"])
 def test_the_pointer_of_a_file_in_git_lfs_is_no_text(name: str):
     put(name, f"version https://git-lfs.github.com/spec/v1\noid sha256:{'4d' * 32}\nsize 12345\n")
-    assert fix_of(name) == f"Fetch the file that it stands for: git lfs pull --include={name}"
+    assert fix_of(name) == f"Fetch the file that it stands for: git -C {Path.cwd()} lfs pull --include={name}"
 
 
 @pytest.mark.parametrize("start", ["<!DOCTYPE html>\n<html>", "\n<html lang='en'>"])

@@ -93,7 +93,9 @@ def test_every_other_change_is_named_with_both_values() -> None:
     assert "model.n_layer = 4 (the run has 2), optim.lr = 0.2 (the run has 0.1)" in text
     assert "train.steps" not in caught.value.found
     assert text.startswith("runs/a: ")
-    assert shlex.split(text.partition("start a new run with them: ")[2])[-7:] == [
+    assert shlex.split(text.partition("start a new run with them (from its weights: add --from and this run): ")[2])[
+        -7:
+    ] == [
         "pretrain",
         str(Path("runs/a/run.toml").absolute()),
         "--out",

@@ -155,7 +155,8 @@ def check_changes(
             "a resumed run cannot change these settings",
             where=run,
             found=found,
-            fix="Leave them as they are, or start a new run with them: "
+            fix="Leave them as they are, or start a new run with them"
+            + (" (from its weights: add --from and this run): " if kind == "pretrain" else ": ")
             + command_line(
                 kind,
                 run / run_layout.SETTINGS,
