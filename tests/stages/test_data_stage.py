@@ -43,7 +43,7 @@ def test_the_same_again_is_used_again_and_another_is_refused():
     again = prepare()
     assert Path("store/train.idx").stat().st_ino == index
     assert (again.train_tokens, again.documents, again.tally.seen) == (first.train_tokens, 60, 0)
-    for change in ("data.valid_ratio=0.3", "seed=4", "tokenizer.kind=char", "corpus.min_characters=20"):
+    for change in ("data.valid_ratio=0.3", "data.seed=4", "tokenizer.kind=char", "corpus.min_characters=20"):
         with pytest.raises(CompatibilityError, match="another --out"):
             prepare("store", change)
     assert prepare().train_tokens == first.train_tokens

@@ -125,7 +125,9 @@ class TaskSpec(Settings):
     pool: Literal["last", "mean"] = Field(
         "last", description="what the head reads: the extract token, as in GPT-1, or the mean of all, as in Image GPT"
     )
-    max_train_rows: int | None = Field(None, ge=2, description="rows of train that are used, drawn by the seed")
+    max_train_rows: int | None = Field(
+        None, ge=2, description="rows of train that are used, drawn by data.seed of the run"
+    )
 
     @model_validator(mode="after")
     def _check_labels(self) -> "TaskSpec":

@@ -110,7 +110,6 @@ def _vocab_and_store(
         settings,
         out=run.data,
         tokenizer_dir=run.tokenizer,
-        seed=settings.run.seed,
         start_vocab=None if init_lm is None else init_lm.vocab,
     )
     return corpus.vocab, corpus.store

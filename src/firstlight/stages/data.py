@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
 from firstlight.config import Settings, merge, parse_overrides, resolve
 from firstlight.corpus import CorpusSettings, IdSettings, ImageSettings, Tally, infer_kind
 from firstlight.errors import TokenizerError, UsageError
@@ -20,9 +18,8 @@ from firstlight.types import Paths, as_list
 
 
 class PrepareSettings(Settings):
-    """Settings of ``data prepare``: the tables of a run that it uses, and its seed."""
+    """Settings of ``data prepare``: the tables of a run that it uses."""
 
-    seed: int = Field(1337, ge=0, lt=2**63, description="of the split by document")
     corpus: CorpusSettings = CorpusSettings()
     ids: IdSettings = IdSettings()
     image: ImageSettings = ImageSettings()
@@ -87,8 +84,7 @@ def prepare(
         corpus: files, folders, globs, named corpora.
         out: the store's folder; new, empty, or the same store.
         tokenizer_path: the tokenizer to use; by default one is trained on the corpus.
-        overrides: ``key=value`` arguments of the tables ``corpus``, ``ids``, ``image``, ``tokenizer`` and ``data``,
-            and ``seed``.
+        overrides: ``key=value`` arguments of the tables ``corpus``, ``ids``, ``image``, ``tokenizer`` and ``data``.
 
     Raises:
         UsageError: ``out`` holds files other than a token store.
@@ -103,7 +99,7 @@ def prepare(
         unused=lambda settings: unused_of_kind(infer_kind(names, settings.corpus)),
     )
     _check_out(folder)
-    prepared = prepare_store(names, settings, out=folder, tokenizer_dir=folder / "tokenizer", seed=settings.seed)
+    prepared = prepare_store(names, settings, out=folder, tokenizer_dir=folder / "tokenizer")
     store = prepared.store
     documents = store.train.n_documents + store.valid.n_documents
     return PrepareResult(

@@ -212,7 +212,8 @@ def finetune_seeds(
 ) -> dict[str, Any]:
     """Fine-tune with ``n`` seeds, each into ``out``/seed-N; return mean, standard deviation and values of every metric.
 
-    They are also written to ``out``/seeds.json, which is replaced only where the runs are resumed or restarted.
+    The seeds decide heads, order and dropout; all runs train and are validated on the same rows. The results are also
+    written to ``out``/seeds.json, which is replaced only where the runs are resumed or restarted.
 
     Raises:
         UsageError: seeds.json exists.

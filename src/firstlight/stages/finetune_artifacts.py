@@ -108,7 +108,7 @@ def prepare_artifacts(run: RunDirectory, settings: FinetuneSettings) -> Finetune
     assert init_lm.source is not None, "it was read from there"
     n_known = max(init_lm.tokenizer.vocab_size, *(i + 1 for i in init_lm.eos_ids))
     tokenizer = _extend_tokenizer(init_lm.tokenizer, n_known, specs, settings)
-    tasks = {spec.name: load_task(spec, seed=settings.run.seed) for spec in specs}
+    tasks = {spec.name: load_task(spec, seed=settings.data.seed) for spec in specs}
     rows = {name: encode_task(data, tokenizer, init_lm.config.block_size) for name, data in tasks.items()}
     init_model = InitModel(init_lm.config, init_lm.source, init_lm.generation, n_known)
     for name, data in tasks.items():

@@ -24,10 +24,23 @@ class FinetuneRun(Settings):
     )
 
 
+class FinetuneData(Settings):
+    """The rows that are drawn from the tasks' files."""
+
+    seed: int = Field(
+        1337,
+        ge=0,
+        lt=2**63,
+        description="seed of the rows of train that are used (max_train_rows) or held out for validation, whatever "
+        "run.seed is",
+    )
+
+
 class FinetuneSettings(Settings):
     """Every setting of a fine-tuning run; a preset is merged below the specified ones."""
 
     run: FinetuneRun = FinetuneRun()
+    data: FinetuneData = FinetuneData()
     finetune: TuningSettings = TuningSettings()
     optim: Annotated[OptimizerSettings, OPTIMIZER] = AdamW()
     train: TrainSettings = TrainSettings()

@@ -69,7 +69,6 @@ def prepare_store(
     *,
     out: Path,
     tokenizer_dir: Path,
-    seed: int,
     start_vocab: Tokenizer | Codec | None = None,
 ) -> PreparedCorpus:
     """Write the token store of a corpus of text, ids or images, and save its tokenizer or codec.
@@ -82,7 +81,6 @@ def prepare_store(
         settings: the tables of a run or of ``data prepare``.
         out: the store's folder.
         tokenizer_dir: where the tokenizer or codec is saved; may be inside ``out``.
-        seed: of the split by document, and of an image palette.
         start_vocab: the tokenizer or codec of the model that training starts from, if any.
 
     Raises:
@@ -90,7 +88,7 @@ def prepare_store(
         CompatibilityError: ``out`` holds a store made from other inputs; or the corpus is of another kind than the
             model, or its tokenizer or codec is not as the settings say.
     """
-    inside = out in tokenizer_dir.parents
+    inside, seed = out in tokenizer_dir.parents, settings.data.seed
     # A new store replaces its whole folder: a tokenizer inside it is saved where the store is prepared.
     interim_dir = preparation_folder(out) / tokenizer_dir.relative_to(out) if inside else tokenizer_dir
     exists = (out / MANIFEST).is_file()

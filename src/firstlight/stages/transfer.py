@@ -123,7 +123,7 @@ def _across(runs: dict[str, Path]) -> list[TransferRow]:
         lm = LM.load_fp32(runs[trained])
         assert lm.tokenizer is not None
         spec = specs[on]
-        data = load_task(spec, seed=read_toml(runs[on] / "run.toml")["run"]["seed"])
+        data = load_task(spec, seed=read_toml(runs[on] / "run.toml")["data"]["seed"])
         rows = encode_task(data, lm.tokenizer, lm.config.block_size).valid
         other_head = spec.model_copy(update={"name": specs[trained].name})
         predictions = predict(lm.model, other_head, rows, lm.device_context)

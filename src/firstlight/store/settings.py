@@ -11,6 +11,12 @@ class DataSettings(Settings):
     valid_ratio: float = Field(
         0.1, gt=0, lt=1, description="ratio of documents (or of the end of the text) held out for validation"
     )
+    seed: int = Field(
+        1337,
+        ge=0,
+        lt=2**63,
+        description="seed of the split by document and of an image palette, whatever run.seed is",
+    )
     weights: list[float] | None = Field(
         None, description="mixing weights, one per source; by default proportional to their sizes"
     )
