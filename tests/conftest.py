@@ -72,4 +72,5 @@ def trained() -> "dict[str, Tokenizer]":
     }
     for kind in ("word", "char", "byte"):
         kinds[kind] = train(documents, TokenizerSettings(kind=kind))
+    kinds["char-unk"] = train(documents, TokenizerSettings(kind="char", byte_fallback=False))
     return kinds

@@ -13,8 +13,8 @@ PIECES = [
     *("你好", "世界", "。", "，", "「", "한국", "Привет", "😀", "👩‍👩‍👧"),
 ]
 
-NAMES = [*(f"bpe-{pattern}" for pattern in PATTERNS), "word", "char", "byte"]
-LOSSLESS = [name for name in NAMES if name not in ("word", "char")]
+NAMES = [*(f"bpe-{pattern}" for pattern in PATTERNS), "word", "char", "char-unk", "byte"]
+LOSSLESS = [name for name in NAMES if name not in ("word", "char-unk")]
 
 texts = st.lists(
     st.sampled_from(PIECES) | st.text(st.characters(exclude_categories=["Cs"]), max_size=4), max_size=24

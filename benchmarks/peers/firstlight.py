@@ -33,7 +33,7 @@ def train(shape: Shape, step: Callable[[], None], options: RunOptions) -> None:
             out=Path(folder) / "run",
             overrides=[
                 f"tokenizer.kind={kind}",
-                f"tokenizer.vocab_size={shape.vocab_size if kind == 'word' else 'auto'}",
+                f"tokenizer.vocab_size={shape.vocab_size}" if kind == "word" else "tokenizer.byte_fallback=false",
                 "model.family=gpt2",
                 f"model.n_layer={shape.n_layer}",
                 f"model.n_head={shape.n_head}",

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+_MAX_EXAMPLES = 5
+
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]  # one path, or several
 
 
@@ -38,6 +40,93 @@ class Document:
     source: str
     meta: Mapping[str, Any] = field(default_factory=dict)
     continues: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownText:
+    """The part of a text that a tokenizer has no tokens for.
+
+    Attributes:
+        tokens: unknown tokens, such as ``<unk>``.
+        n_bytes: UTF-8 bytes that they stand for; None where that is not recorded.
+        n_dropped: characters that got no token at all.
+        dropped_bytes: their UTF-8 bytes.
+        examples: some of the characters or words, for people.
+    """
+
+    tokens: int = 0
+    n_bytes: int | None = 0
+    n_dropped: int = 0
+    dropped_bytes: int = 0
+    examples: tuple[str, ...] = ()
+
+    def __add__(self, other: UnknownText) -> UnknownText:
+        """Return the unknown part of two texts."""
+        n_bytes = None if self.n_bytes is None or other.n_bytes is None else self.n_bytes + other.n_bytes
+        examples = tuple(dict.fromkeys((*self.examples, *other.examples)))[:_MAX_EXAMPLES]
+        return UnknownText(
+            self.tokens + other.tokens,
+            n_bytes,
+            self.n_dropped + other.n_dropped,
+            self.dropped_bytes + other.dropped_bytes,
+            examples,
+        )
+
+    @property
+    def count(self) -> int:
+        """Unknown tokens, and characters without a token."""
+        return self.tokens + self.n_dropped
+
+    def fraction(self, n_tokens: int) -> float:
+        """Return the fraction of the tokens of a text that are unknown; a character without a token counts as one."""
+        total = n_tokens + self.n_dropped
+        return self.count / total if total else 0.0
+
+    def to_json(self, n_tokens: int) -> dict[str, Any]:
+        """Return the counts by the names that they have in every file and output, of a text of so many tokens."""
+        table: dict[str, Any] = {
+            "unk_tokens": self.tokens,
+            "unk_bytes": self.n_bytes,
+            "unk_fraction": self.fraction(n_tokens),
+        }
+        if self.n_dropped:
+            table |= {"dropped_characters": self.n_dropped, "dropped_bytes": self.dropped_bytes}
+        return table
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedTexts:
+    """The ids of texts, and what is unknown in them.
+
+    Attributes:
+        ids: of all texts, concatenated (int32).
+        counts: number of ids of each text (int64).
+        unk_bytes: UTF-8 bytes that each unknown token stands for, in the order of ``ids`` (int64).
+        dropped: of each text, the number of characters that got no token, and of their UTF-8 bytes: (N, 2) int64.
+        examples: some of what is unknown.
+    """
+
+    ids: np.ndarray
+    counts: np.ndarray
+    unk_bytes: np.ndarray
+    dropped: np.ndarray
+    examples: tuple[str, ...] = ()
+
+    def unknown_counts(self, unknown_id: int | None) -> np.ndarray:
+        """Return the unknown tokens of each text, and characters without a token: (N,) int64."""
+        import numpy as np
+
+        found = self.dropped[:, 0].copy()
+        if unknown_id is not None and len(self.unk_bytes):
+            owner = np.repeat(np.arange(len(self.counts)), self.counts)
+            np.add.at(found, owner[self.ids == unknown_id], 1)
+        return found
+
+    @property
+    def unknown(self) -> UnknownText:
+        """What is unknown in all texts together."""
+        n_dropped, dropped_bytes = self.dropped.sum(0).tolist()
+        return UnknownText(len(self.unk_bytes), int(self.unk_bytes.sum()), n_dropped, dropped_bytes, self.examples)
 
 
 class Vocabulary(Protocol):
@@ -69,6 +158,20 @@ class Encoder(Vocabulary, Protocol):
 
     def encode_batch(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """Encode texts; return their ids end to end (1-D, int32), and the number of ids of each text (int64)."""
+        ...
+
+    @property
+    def unknown_id(self) -> int | None:
+        """The id that text outside the vocabulary gets; None if there is none."""
+        ...
+
+    @property
+    def has_unknown(self) -> bool:
+        """Whether there may be text that has no tokens: it gets the unknown id, or is left out."""
+        ...
+
+    def encode_counted(self, texts: list[str]) -> EncodedTexts:
+        """Encode texts as ``encode_batch`` does, and count what is unknown in them."""
         ...
 
     def split_point(self, text: str) -> int:

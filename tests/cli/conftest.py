@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from small_world import RUN_SETTINGS, Answer, Call, some_text
+from small_world import CHARACTERS, RUN_SETTINGS, Answer, Call, some_text
 
 from firstlight.cli.app import run
 
@@ -24,7 +24,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     (folder / "text.txt").write_text(some_text(), encoding="utf-8")
     text = str(folder / "text.txt")
-    assert run(["tokenizer", "train", text, "--out", str(folder / "chars"), "tokenizer.kind=char"]) == 0
+    assert run(["tokenizer", "train", text, "--out", str(folder / "chars"), *CHARACTERS]) == 0
     assert run(["data", "prepare", text, "--out", str(folder / "store"), "tokenizer.kind=byte"]) == 0
     assert run(["pretrain", text, "--out", str(folder / "run"), *RUN_SETTINGS]) == 0
     return folder

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+CHARACTERS = ["tokenizer.kind=char", "tokenizer.byte_fallback=false"]
 RUN_SETTINGS = [
     "tokenizer.kind=byte",
     "model.n_layer=1",

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_world import RUN_SETTINGS, Call
+from small_world import CHARACTERS, RUN_SETTINGS, Call
 
 JSON_COMMANDS = {
     "pretrain run --resume": {
@@ -141,7 +141,7 @@ def test_a_store_and_a_tokenizer_made_twice_are_used_again(world: Path, call: Ca
     assert answer.code == 0
     assert "store: reused: it was made from the same inputs and settings" in answer.err
     assert before == {p: p.stat().st_mtime_ns for p in (world / "store").rglob("*.bin")}
-    again = call("tokenizer", "train", "text.txt", "--out", "chars", "tokenizer.kind=char")
+    again = call("tokenizer", "train", "text.txt", "--out", "chars", *CHARACTERS)
     assert again.code == 0
     assert "reusing the tokenizer in chars" in again.err
 
@@ -180,12 +180,13 @@ def test_encode_and_decode_are_each_others_inverse(world: Path, call: Call):
 def test_text_that_a_tokenizer_lacks_is_shown_as_unknown(world: Path, call: Call):
     table = table_of(call("tokenizer", "encode", "chars", "cat!", "--json").out)
     assert table["tokens"] == ["c", "a", "t", "<unk>"]
+    assert (table["unk_tokens"], table["unk_bytes"], table["unk_fraction"]) == (1, 1, 0.25)
 
 
 def test_compare_counts_tokens_and_unknown_ones(world: Path, call: Call):
     (world / "other.txt").write_text("the cat!!", encoding="utf-8")
     rows = table_of(call("tokenizer", "compare", "chars", "store", "--text", "other.txt", "--json").out)["tokenizers"]
-    assert [(row["kind"], row["tokens"], row["unknown"]) for row in rows] == [("char", 9, 2), ("byte", 9, 0)]
+    assert [(row["kind"], row["tokens"], row["unk_tokens"]) for row in rows] == [("char", 9, 2), ("byte", 9, 0)]
     assert [row["bytes_per_token"] for row in rows] == [1.0, 1.0]
 
 

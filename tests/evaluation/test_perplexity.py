@@ -14,7 +14,8 @@ from firstlight.evaluation import perplexity as module
 from firstlight.lm import LM
 from firstlight.model import GPT, ModelConfig
 from firstlight.tokenizer import Tokenizer, TokenizerSettings, train
-from firstlight.types import Document
+from firstlight.tokenizer.unknown import nothing_unknown
+from firstlight.types import Document, EncodedTexts
 
 TEXT = "The sun also rises. 子曰：学而时习之！\nAll the rivers run into the sea, yet the sea isn't full. " * 6
 KINDS = ("bpe", "char", "word", "byte")
@@ -97,6 +98,11 @@ class _NeverSure:
 
     def __init__(self) -> None:
         self.looked = 0
+
+    unknown_id, has_unknown = None, False
+
+    def encode_counted(self, texts: list[str]) -> EncodedTexts:
+        return nothing_unknown(*self.encode_batch(texts))
 
     def split_point(self, text: str) -> int:
         self.looked += len(text)

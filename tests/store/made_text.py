@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from firstlight.store import DataSettings, TokenStore, prepare
-from firstlight.types import Document
+from firstlight.tokenizer.unknown import nothing_unknown
+from firstlight.types import Document, EncodedTexts
 
 EOT = 256
 
@@ -29,6 +30,12 @@ class Bytes:
         encoded = [text.encode() for text in texts]
         ids = np.frombuffer(b"".join(encoded), dtype=np.uint8).astype(np.int32)
         return ids, np.array([len(e) for e in encoded], dtype=np.int64)
+
+    unknown_id, has_unknown = None, False
+
+    def encode_counted(self, texts: list[str]) -> EncodedTexts:
+        """Nothing is unknown."""
+        return nothing_unknown(*self.encode_batch(texts))
 
     def split_point(self, text: str) -> int:
         """Return where a text may be cut."""

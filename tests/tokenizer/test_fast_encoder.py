@@ -11,9 +11,9 @@ import pytest
 from firstlight import progress
 from firstlight.tokenizer import Tokenizer, TokenizerSettings, fast_encoder, train
 from firstlight.types import Document
-from messy_text import LOSSLESS, PIECES, messy_text
+from messy_text import NAMES, PIECES, messy_text
 
-BPE = [name for name in LOSSLESS if name != "byte"]
+BPE = [name for name in NAMES if name.startswith("bpe-")]
 
 
 def _random_text(source: random.Random) -> str:

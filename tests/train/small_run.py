@@ -15,6 +15,7 @@ from firstlight.model import GPT, ModelConfig, fused_splits
 from firstlight.optim import AdamW, Muon
 from firstlight.parallel import DeviceContext
 from firstlight.store import Batches, DataSettings, TokenStore, Windows, prepare
+from firstlight.tokenizer.unknown import nothing_unknown
 from firstlight.train import (
     CheckpointManager,
     FitResult,
@@ -29,7 +30,7 @@ from firstlight.train import (
     restore,
     validate,
 )
-from firstlight.types import Document
+from firstlight.types import Document, EncodedTexts
 
 CPU = DeviceContext(torch.device("cpu"), "fp32", False, 1, 0, 1, {})
 T, ROWS = 16, 4
@@ -46,6 +47,11 @@ class Letters:
     def encode_batch(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
         ids = np.frombuffer("".join(texts).encode(), np.uint8).astype(np.int32) - ord("a")
         return ids, np.array([len(t) for t in texts], np.int64)
+
+    unknown_id, has_unknown = None, False
+
+    def encode_counted(self, texts: list[str]) -> EncodedTexts:
+        return nothing_unknown(*self.encode_batch(texts))
 
     def split_point(self, text: str) -> int:
         return len(text)

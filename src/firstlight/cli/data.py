@@ -93,6 +93,9 @@ def _print_store(result: "InspectResult") -> None:
         {
             "documents": f"{result.documents['train']:,} train, {result.documents['valid']:,} valid",
             "tokens": f"{result.tokens['train']:,} train, {result.tokens['valid']:,} valid ({result.dtype})",
+            "unknown tokens": ", ".join(
+                f"{'not recorded' if n is None else f'{n:,}'} {name}" for name, n in result.unk_tokens.items()
+            ),
             "vocabulary": f"{result.vocab_size:,}",
             "tokenizer": result.tokenizer,
             "fingerprint": result.fingerprint,
@@ -148,9 +151,12 @@ def stats(
 
 
 def _print_stats(result: dict[str, Any]) -> None:
-    counts = ("documents", "tokens", "bytes")
-    rows = [(split, *(f"{result[split][name]:,}" for name in counts)) for split in ("train", "valid")]
-    print_table(("split", *counts), rows)
+    counts = ("documents", "tokens", "bytes", "unk_tokens")
+    rows = [
+        (split, *(f"{result[split][name]:,}" if name in result[split] else "–" for name in counts))
+        for split in ("train", "valid")
+    ]
+    print_table(("split", *(name.replace("unk_", "unknown ") for name in counts)), rows)
     used = f"{result['ids_used']:,} of {result['vocab_size']:,} ids are used"
     print(f"\n{result['bytes_per_token']:.2f} bytes per token; {used}")
     print(

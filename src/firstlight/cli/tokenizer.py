@@ -141,7 +141,8 @@ def compare(
     from firstlight.stages import tokenizer as stage
 
     paths, overrides = split_arguments(arguments)
-    print_result({"tokenizers": stage.compare(paths, text, overrides=overrides)}, as_json, _print_comparison)
+    found = stage.compare(paths, text, overrides=overrides)
+    print_result({"tokenizers": [row.to_json() if as_json else row for row in found]}, as_json, _print_comparison)
 
 
 def _print_comparison(result: dict[str, Any]) -> None:
@@ -153,7 +154,7 @@ def _print_comparison(result: dict[str, Any]) -> None:
             f"{row.tokens:,}",
             f"{row.bytes_per_token:.3f}",
             f"{row.characters_per_token:.3f}",
-            f"{row.unknown:,}",
+            f"{row.unknown.count:,}",
         )
         for row in result["tokenizers"]
     ]
@@ -162,7 +163,8 @@ def _print_comparison(result: dict[str, Any]) -> None:
 
 
 def _print_summary(summary: "TokenizerSummary") -> None:
-    unknown = "none: every text can be encoded" if summary.unk_id is None else f"id {summary.unk_id}"
+    unknown = "becomes the unknown token" if summary.unk_id is None else f"becomes id {summary.unk_id}"
+    unknown = f"text without a token {unknown}" if summary.has_unknown else "none: every text can be encoded"
     print_pairs(
         {
             "path": summary.path,

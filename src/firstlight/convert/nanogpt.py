@@ -21,7 +21,7 @@ from firstlight.errors import CheckpointError, UsageError
 from firstlight.files.safe_pickle import UnsafePickleError, read_pickle
 from firstlight.lm import LM
 from firstlight.model import ModelConfig, is_known_buffer, to_hf_state_dict
-from firstlight.tokenizer import END_OF_TEXT, UNKNOWN, Tokenizer, build_char_level
+from firstlight.tokenizer import END_OF_TEXT, UNKNOWN, Tokenizer, build_char_level, byte_token
 
 META = "meta.pkl"
 _CHECKPOINT = "ckpt.pt"
@@ -116,7 +116,8 @@ def read_meta(path: Path) -> Tokenizer:
         if not isinstance(itos, dict) or sorted(itos) != list(range(len(itos))):
             raise CheckpointError("does not contain itos, a table of characters by id", where=path)
         tokens = [itos[i] for i in range(len(itos))]
-        special = (END_OF_TEXT, UNKNOWN)
+        byte_tokens = [byte_token(b) for b in range(256)]  # of a character-level tokenizer of ours
+        special = {END_OF_TEXT, UNKNOWN, *byte_tokens}
         if not all(isinstance(token, str) and (len(token) == 1 or token in special) for token in tokens):
             raise CheckpointError("contains tokens that are not single characters", where=path)
         stoi = meta.get("stoi")
@@ -127,7 +128,7 @@ def read_meta(path: Path) -> Tokenizer:
                 where=path,
                 found=f"{str(itos[wrong])[:20]!r}, ids {stoi.get(itos[wrong])} and {wrong}",
             )
-    return build_char_level(tokens, source=path)
+    return build_char_level(tokens, byte_fallback=set(byte_tokens) <= set(tokens), source=path)
 
 
 def write(lm: LM, path: Path, dtype: str | None = None) -> dict[str, Path]:
@@ -186,6 +187,11 @@ def _write_meta(tokenizer: Tokenizer | None, path: Path) -> dict[str, Path]:
             f"nanoGPT has no file for a tokenizer of {tokenizer.vocab_size:,} tokens: keep its tokenizer.json"
         )
         return {}
+    if not tokenizer.has_unknown:
+        progress.notice(
+            "nanoGPT does not spell characters in bytes: it fails on those that have no token, and shows byte tokens "
+            "as <0xE4>"
+        )
     itos = dict(enumerate(tokenizer.tokens()))
     meta = {"vocab_size": len(itos), "itos": itos, "stoi": {token: i for i, token in itos.items()}}
     path.write_bytes(pickle.dumps(meta, protocol=4))

@@ -20,7 +20,12 @@ def count_ids(ids: np.ndarray) -> np.ndarray:
 
 
 def baseline_likelihoods(
-    vocab_size: int, train_counts: np.ndarray | None, target_counts: np.ndarray, byte_lengths: np.ndarray | None
+    vocab_size: int,
+    train_counts: np.ndarray | None,
+    target_counts: np.ndarray,
+    byte_lengths: np.ndarray | None,
+    *,
+    more_nats: np.ndarray | None = None,
 ) -> dict[str, Likelihood]:
     """Compute the likelihood of a text under two models without context.
 
@@ -32,16 +37,18 @@ def baseline_likelihoods(
         train_counts: how often each id occurs in the training text (up to V,), or None where that is unknown.
         target_counts: how often each id is a target in the text (up to V,).
         byte_lengths: bytes of text of each id, 0 for special tokens; None where ids do not stand for bytes.
+        more_nats: what each id costs in bits per byte in addition to its loss (V,), as the unknown token does.
     """
     if not target_counts.sum():
         return {}
     lengths = np.zeros(len(target_counts)) if byte_lengths is None else byte_lengths[: len(target_counts)]
     text_counts = target_counts[: len(lengths)] * (lengths > 0)
-    n_bytes = int(target_counts[: len(lengths)] @ lengths)
+    n_bytes = round(float(target_counts[: len(lengths)] @ lengths))
+    more = 0.0 if more_nats is None else float(text_counts @ more_nats[: len(text_counts)])
     found = {}
     for name, nats in _nats_per_id(vocab_size, train_counts).items():
         loss = float(target_counts @ nats[: len(target_counts)] / target_counts.sum())
-        found[name] = Likelihood.from_loss(loss, float(text_counts @ nats[: len(text_counts)]), n_bytes)
+        found[name] = Likelihood.from_loss(loss, float(text_counts @ nats[: len(text_counts)]) + more, n_bytes)
     return found
 
 

@@ -11,7 +11,7 @@ from firstlight.errors import UsageError
 from firstlight.evaluation.likelihood import Likelihood
 from firstlight.lm import LM, score_windows
 from firstlight.statistics import ratio_interval
-from firstlight.types import Document, Encoder
+from firstlight.types import Document, Encoder, UnknownText
 
 _BATCH_CHARACTERS = 1 << 20
 _BATCH_TOKENS = 8192  # of one forward pass
@@ -25,11 +25,13 @@ class EncodedText:
         name: of the text.
         ids: 1-D; the first is context only.
         n_bytes: UTF-8 bytes of the text.
+        unknown: what is unknown in it.
     """
 
     name: str
     ids: np.ndarray
     n_bytes: int
+    unknown: UnknownText = UnknownText()
 
 
 def encode_text(
@@ -47,13 +49,14 @@ def encode_text(
         UsageError: a document is not text.
     """
     separator = encoder.eot_id if separator is None else separator
-    parts, n_bytes = [np.array([separator], dtype=np.int32)], 0
+    parts, n_bytes, unknown = [np.array([separator], dtype=np.int32)], 0, UnknownText()
     for pieces in _pieces(documents, encoder.split_point):
         n_bytes += sum(len(text.encode("utf-8", "surrogatepass")) for text, _ in pieces)
-        ids, counts = encoder.encode_batch([text for text, _ in pieces])
-        ends = counts.cumsum()[[last for _, last in pieces]]
-        parts.append(np.insert(ids, ends, separator))
-    return EncodedText(name, np.concatenate(parts), n_bytes)
+        encoded = encoder.encode_counted([text for text, _ in pieces])
+        ends = encoded.counts.cumsum()[[last for _, last in pieces]]
+        parts.append(np.insert(encoded.ids, ends, separator))
+        unknown += encoded.unknown
+    return EncodedText(name, np.concatenate(parts), n_bytes, unknown)
 
 
 def join_ids(name: str, documents: Iterable[Document], eot_id: int) -> EncodedText:
@@ -102,20 +105,21 @@ def text_likelihood(lm: LM, text: EncodedText, *, stride: int) -> tuple[Likeliho
         text: at least two ids.
         stride: tokens between the starts of two windows.
     """
-    lengths = None if lm.tokenizer is None else lm.tokenizer.byte_lengths()
-    sums, counts, text_nats, n_bytes = [], [], 0.0, 0
+    text_bytes = None if lm.tokenizer is None else lm.tokenizer.text_bytes(text.unknown, len(text.ids) - 1)
+    sums, counts, text_nats, n_bytes = [], [], 0.0, 0.0
     with progress.task("evaluate", len(text.ids) - 1, "tokens") as task:
         for window in score_windows(lm.model, text.ids, stride=stride, device_context=lm.device_context):
             nats = window.nll.astype(np.float64)
             targets = text.ids[1 + window.start : 1 + window.start + len(nats)]
             sums.append(nats.sum())
             counts.append(len(nats))
-            if lengths is not None:
-                text_nats += float(nats[lengths[targets] > 0].sum())
-                n_bytes += int(lengths[targets].sum())
+            if text_bytes is not None:
+                lengths = text_bytes.lengths[targets]
+                text_nats += float((nats + text_bytes.nats[targets])[lengths > 0].sum())
+                n_bytes += float(lengths.sum())
             task.advance(len(nats))
     loss = float(np.sum(sums) / np.sum(counts))
-    return Likelihood.from_loss(loss, text_nats, n_bytes), ratio_interval(np.array(sums), np.array(counts))
+    return Likelihood.from_loss(loss, text_nats, round(n_bytes)), ratio_interval(np.array(sums), np.array(counts))
 
 
 def row_likelihood(lm: LM, rows: np.ndarray) -> tuple[Likelihood, tuple[float, float] | None]:

@@ -223,7 +223,8 @@ def _check_leading_label(spec: TaskSpec, record: Any, where: str) -> None:
 
 def _fingerprint(spec: TaskSpec, files: Mapping[str, Sequence[Path]], seed: int) -> str:
     table = spec.model_dump(mode="json")
-    for name in ("folder", "follow_symlinks", "limits"):  # where the files are, and whether they can be read
+    # Where the files are, and whether they can be read and learned.
+    for name in ("folder", "follow_symlinks", "limits", "max_unk_fraction"):
         table["data"].pop(name)
     # Unset, these do not change the fingerprints of runs from before they existed.
     for part, name, unset in ((table["data"], "drop_labels", []), (table["columns"], "choice_labels", None)):

@@ -58,6 +58,7 @@ class EncodedExample:
         label: as in ``Example``.
         where: as in ``Example``.
         choices: of answers to choose from, which of the row's answers each sequence has.
+        unk_tokens: unknown tokens of its texts, and characters of them that have no token.
         loss_mask: of chats and plain texts, whether each token of the only sequence is a target; else empty.
     """
 
@@ -67,6 +68,7 @@ class EncodedExample:
     where: str
     loss_mask: tuple[bool, ...] = ()
     choices: tuple[int, ...] = ()
+    unk_tokens: int = 0
 
     @property
     def length(self) -> int:

@@ -8,10 +8,11 @@ import numpy as np
 from firstlight.errors import CorpusError
 from firstlight.finetuning.dataset import TaskData, split
 from firstlight.finetuning.examples import EncodedExample, Example
-from firstlight.finetuning.kinds import kind_of
+from firstlight.finetuning.kinds import head_of, kind_of
 from firstlight.finetuning.sequences import DELIMITER, EXTRACT, PAD, ROLES, START, SequenceBuilder
 from firstlight.finetuning.spec import TaskSpec
-from firstlight.tokenizer import Tokenizer
+from firstlight.tokenizer import Tokenizer, describe_unknown
+from firstlight.types import UnknownText
 
 # The order in which tokens are added to a vocabulary, whatever the order of the tasks.
 _ORDER = (START, DELIMITER, EXTRACT, PAD, *(f"<|{role}|>" for role in ROLES))
@@ -39,6 +40,10 @@ class Preprocessor:
         self._tokenizer = tokenizer.after_special if self._inputs.is_chat else tokenizer
         self._builder = SequenceBuilder(tokenizer, block_size, spec.truncation)
         self._n_split = self._n_windows = 0
+        head = head_of(spec)
+        self._compares_texts = head is not None and not head.is_per_token
+        self._n_alike = 0
+        self.unknown, self.n_tokens, self.n_bytes = UnknownText(), 0, 0
 
     @property
     def n_truncated(self) -> int:
@@ -52,13 +57,20 @@ class Preprocessor:
             UsageError: a row is too long and the task says ``truncation = "error"``.
         """
         texts = [self._inputs.texts_to_encode(example, self._tokenizer) for example in examples]
-        flat, counts = self._tokenizer.encode_batch([text for row in texts for text in row])
-        ends = np.cumsum(counts)
-        parts = iter(np.split(flat.astype(np.int32), ends[:-1])) if len(counts) else iter(())
-        rows = [
-            self._inputs.encode(example, [next(parts) for _ in row], self._builder)
-            for example, row in zip(examples, texts, strict=True)
-        ]
+        flat = [text for row in texts for text in row]
+        encoded = self._tokenizer.encode_counted(flat)
+        ends = np.cumsum(encoded.counts)
+        split_ids = iter(np.split(encoded.ids.astype(np.int32), ends[:-1])) if len(ends) else iter(())
+        parts = [[next(split_ids) for _ in row] for row in texts]
+        rows = [self._inputs.encode(example, row, self._builder) for example, row in zip(examples, parts, strict=True)]
+        self.n_tokens += len(encoded.ids)
+        if encoded.unknown.count:
+            self.unknown += encoded.unknown
+            counts = iter(encoded.unknown_counts(self._tokenizer.unknown_id).tolist())
+            rows = [replace(row, unk_tokens=sum(next(counts) for _ in p)) for row, p in zip(rows, parts, strict=True)]
+            self._n_alike += sum(map(_are_alike, texts, parts)) if self._compares_texts else 0
+        if self._tokenizer.has_unknown:
+            self.n_bytes += sum(len(text.encode("utf-8", "surrogatepass")) for text in flat)
         return [window for row in rows for window in self._split(row)] if self._inputs.splits_long_rows else rows
 
     def describe_long_rows(self) -> list[str]:
@@ -70,6 +82,16 @@ class Preprocessor:
             note = f"{self.n_truncated:,} inputs longer than {T} tokens were truncated"
             note += f" (truncation = {self._spec.truncation})"
             notes.append(note + (f"; {self._builder.n_lost:,} targets were lost" if self._builder.n_lost else ""))
+        return notes
+
+    def describe_unknown(self) -> list[str]:
+        """Report how much of the texts so far is unknown to the tokenizer."""
+        notes = [describe_unknown(self.unknown, self.n_tokens)] if self.unknown.count else []
+        if self._n_alike:
+            notes.append(
+                f"{self._n_alike:,} rows have texts that differ only in what is unknown, so the model cannot tell them "
+                "apart"
+            )
         return notes
 
     def _split(self, row: EncodedExample) -> list[EncodedExample]:
@@ -95,13 +117,18 @@ class EncodedTask:
 
     Attributes:
         train, valid, test: rows; test may be empty.
-        notes: remarks about rows that were left out, truncated or split, for people.
+        notes: remarks about rows that were left out, truncated or split, and unknown text, for people.
+        unknown: what is unknown to the tokenizer in the texts of all rows.
+        n_tokens, n_bytes: of these texts; no bytes are counted where nothing can be unknown.
     """
 
     train: list[EncodedExample]
     valid: list[EncodedExample]
     test: list[EncodedExample]
     notes: list[str]
+    unknown: UnknownText = UnknownText()
+    n_tokens: int = 0
+    n_bytes: int = 0
 
     def split(self, name: str) -> list[EncodedExample]:
         """Return the rows of train, valid or test."""
@@ -129,7 +156,13 @@ def encode_task(data: TaskData, tokenizer: Tokenizer, block_size: int) -> Encode
     test, no_target = _encode_split("test", data.test, preprocess, notes)
     if no_target and not test:
         raise _nothing_to_learn(data.spec, "test", no_target, preprocess)
-    return EncodedTask(train, valid, test, [*notes, *preprocess.describe_long_rows()])
+    notes += [*preprocess.describe_long_rows(), *preprocess.describe_unknown()]
+    return EncodedTask(train, valid, test, notes, preprocess.unknown, preprocess.n_tokens, preprocess.n_bytes)
+
+
+def _are_alike(texts: Sequence[str], parts: Sequence[np.ndarray]) -> bool:
+    """Whether two different texts of a row have the same ids."""
+    return len({part.tobytes() for part in parts}) < len(set(texts))
 
 
 def _encode_split(

@@ -47,6 +47,13 @@ class DataFiles(Settings):
     drop_labels: list[str] = Field(
         [], description="labels of rows that are left out, such as - for no agreement; an empty one is a missing label"
     )
+    max_unk_fraction: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="fraction of the tokens, or of the bytes, of the texts that the tokenizer may not know; "
+        "fine-tuning is refused where more is unknown",
+    )
     follow_symlinks: bool = Field(
         False, description="read what symbolic links in a folder point to outside it; a named link is always read"
     )

@@ -1,7 +1,7 @@
 """A model together with its tokenizer: load, save, score, generate."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from firstlight.lm.streamer import IdStreamer, TextStreamer
 from firstlight.lm.weights import read_weights
 from firstlight.model import GPT, ModelConfig, to_hf_state_dict
 from firstlight.model.quantized import to_int8
-from firstlight.tokenizer import Codec, Tokenizer
+from firstlight.tokenizer import Codec, Tokenizer, describe_unknown
 
 _MAX_BATCH = 64  # sequences generated at once
 _CACHE_BYTES = {"cpu": 1 << 30, "cuda": 8 << 30}  # of their keys and values
@@ -239,6 +239,17 @@ class LM:
             for prompt, streamer in zip(repeated, streamers, strict=True)
         ]
 
+    def count_unknown_ids(self, ids: Sequence[int]) -> int:
+        """Count the unknown tokens among ids."""
+        unknown_id = None if self.tokenizer is None else self.tokenizer.unknown_id
+        return sum(i == unknown_id for i in ids)
+
+    def report_generated(self, texts: Sequence[Sequence[int]]) -> None:
+        """Say how many of the generated tokens are unknown ones, which their text leaves out."""
+        n, total = sum(map(self.count_unknown_ids, texts)), sum(map(len, texts))
+        if n:
+            progress.notice(f"{n:,} of the {total:,} generated tokens are unknown (<unk>), which the text leaves out")
+
     def generate_ids(
         self, prompts: Sequence[Sequence[int]], settings: GenerateSettings | None = None, *, below: int | None = None
     ) -> list[list[int]]:
@@ -286,6 +297,7 @@ class LM:
         for _ in self._generate([streamer], [ids], settings, [0]):
             if new := streamer.take():
                 yield new
+        self.report_generated([streamer.ids])
 
     def _text_streamer(self, ids: list[int], settings: GenerateSettings) -> TextStreamer:
         return TextStreamer(self._require_tokenizer(), ids, settings.stop, self.eos_ids)
@@ -335,17 +347,26 @@ class LM:
 
         Text is tokenised as a whole, as when it is generated: scored are the tokens of context + continuation from
         the first one that is not a token of the context alone. White space at the end of a context belongs to the
-        continuation. Contexts longer than the block size lose their start.
+        continuation. Contexts longer than the block size lose their start. An unknown token counts with its own
+        log-probability, as in lm-evaluation-harness, which says nothing about the text that it stands for: a warning
+        says where there are any.
 
         Raises:
             UsageError: this model has no tokenizer.
             CompatibilityError: a text has a token that the model does not have.
         """
-        return score_ids(
-            self.model,
-            [self._split_at_border(context, continuation) for context, continuation in pairs],
-            self.device_context,
-        )
+        tokenizer = self._require_tokenizer()
+        unknown = tokenizer.encode_counted([continuation for _, continuation in pairs])
+        counts = unknown.unknown_counts(tokenizer.unknown_id).tolist()
+        if any(counts):
+            found = describe_unknown(unknown.unknown, len(unknown.ids))
+            progress.warn(
+                f"{sum(map(bool, counts)):,} of {len(pairs):,} continuations have text that the tokenizer does not "
+                f"know, on which a log-likelihood says nothing, so they cannot be compared: {found}"
+            )
+        split = [self._split_at_border(context, continuation) for context, continuation in pairs]
+        scores = score_ids(self.model, split, self.device_context)
+        return [replace(score, unk_tokens=n) for score, n in zip(scores, counts, strict=True)]
 
     def _split_at_border(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         tokenizer = self._require_tokenizer()

@@ -25,11 +25,13 @@ class Score:
         logprob: sum of the log-probabilities of its tokens, in nats.
         n_tokens: its number of tokens.
         is_greedy: whether each of its tokens is the most likely one.
+        unk_tokens: unknown tokens of its text, and characters of it that have no token.
     """
 
     logprob: float
     n_tokens: int
     is_greedy: bool
+    unk_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

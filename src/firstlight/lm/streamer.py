@@ -5,8 +5,6 @@ from typing import Literal
 
 from firstlight.tokenizer import Tokenizer
 
-_CONTEXT = 16  # last tokens of a prompt that may affect how the first new one is decoded
-
 
 class TextStreamer:
     """Text that grows by tokens.
@@ -34,9 +32,7 @@ class TextStreamer:
         self._pending, self._pieces, self._n_taken = "", list[str](), 0
         self.ids: list[int] = []
         self.finish_reason: Literal["eos", "stop"] | None = None
-        for token in prompt[-_CONTEXT:]:
-            self._decoder.push(token)
-        self._decoder.flush()
+        self._decoder.start_after(prompt)
 
     @property
     def text(self) -> str:

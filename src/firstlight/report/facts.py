@@ -92,10 +92,26 @@ def data_facts(files: RunFiles) -> list[Fact]:
     tokens, n_bytes = to_float(find(files.manifest, "train_tokens")), to_float(find(files.manifest, "train_bytes"))
     if tokens and n_bytes:
         facts.append(Fact("bytes per token", f"{n_bytes / tokens:.2f}", "in the training split"))
+    facts += _unknown_tokens(files)
     facts += [*_dropped_documents(files), *_decoding(files)]
     ratio = to_float(find(files.manifest, "valid_ratio"))
     if ratio is not None:
         facts.append(Fact("validation split", format_percent(ratio), "as requested (data.valid_ratio)"))
+    return facts
+
+
+def _unknown_tokens(files: RunFiles) -> list[Fact]:
+    """Return the unknown tokens of each split, and characters without a token, where there are any."""
+    facts = []
+    for side, name in zip(_SPLITS, ("training", "validation"), strict=True):
+        keys = ("unk_tokens", "dropped_characters", "unk_fraction")
+        tokens, dropped, fraction = (to_float(find(files.manifest, f"{side}_{key}")) or 0 for key in keys)
+        if tokens or dropped:
+            counts = f"{tokens + dropped:,.0f} ({100 * fraction:.2g} %)"
+            note = "text that the tokenizer has no tokens for; in bits per byte it costs 8 bits for each byte as well"
+            if find(files.manifest, f"{side}_unk_bytes") is None:
+                note = "the token store does not say how many bytes they stand for, so bits per byte are not computed"
+            facts.append(Fact(f"unknown tokens, {name}", counts, note))
     return facts
 
 
@@ -137,6 +153,8 @@ def tokenizer_kind(files: RunFiles) -> str:
     model = find(files.tokenizer, "model")
     kind, vocab = find(model, "type"), find(model, "vocab")
     byte_level = "ByteLevel" in to_text(find(files.tokenizer, "pre_tokenizer"))
+    if kind == "BPE" and find(model, "byte_fallback") and not find(model, "merges") and isinstance(vocab, Mapping):
+        return "characters, others as bytes"
     if kind == "BPE" and byte_level:
         return "byte-level BPE" if find(model, "merges") else "bytes"
     if kind == "WordLevel" and isinstance(vocab, Mapping):

@@ -162,6 +162,7 @@ def remarks(files: RunFiles, rows: list[Score]) -> list[str]:
     position = next((row for row in rows if row.name == "position"), None)
     if ours and position and ours.loss >= position.loss:
         found.append("The model is not better than the position baseline, which treats pixels as independent.")
+    found += _unknown_text(files)
     valid = files.column("valid_loss")
     last, lowest = valid.last(), valid.min()
     if last is not None and lowest is not None and last > lowest[1] + max(0.01 * abs(lowest[1]), 1e-9):
@@ -173,6 +174,21 @@ def remarks(files: RunFiles, rows: list[Score]) -> list[str]:
     if bad:
         found.append(f"{bad:,} loss{' was' if bad == 1 else 'es were'} not finite; the curves mark the steps.")
     return found
+
+
+def _unknown_text(files: RunFiles) -> list[str]:
+    """Return a warning where more than 1 % of the tokens of a split are unknown."""
+    fractions = {
+        name: to_float(find(files.manifest, f"{side}_unk_fraction")) or 0.0
+        for side, name in (("train", "training"), ("valid", "validation"))
+    }
+    many = [f"{100 * fraction:.2g} % of the {name} tokens" for name, fraction in fractions.items() if fraction > 0.01]
+    if not many:
+        return []
+    return [
+        f"{' and '.join(many)} are unknown (<unk>): loss and perplexity say nothing about the text that they stand "
+        "for; compare bits per byte."
+    ]
 
 
 def key_metrics(files: RunFiles) -> list[Fact]:

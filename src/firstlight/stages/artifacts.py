@@ -14,6 +14,7 @@ from firstlight.stages.embedding_init import EmbeddingVectors
 from firstlight.stages.init_model import load_init_model
 from firstlight.stages.prepare_corpus import prepare_store
 from firstlight.stages.settings import PretrainSettings
+from firstlight.stages.unknown_text import check_unknown, report_store
 from firstlight.stages.vocab_settings import check_vocab
 from firstlight.store import TokenStore, adopt, open_store
 from firstlight.tokenizer import Codec, Tokenizer, load_vocab, save_vocab
@@ -65,10 +66,13 @@ def prepare_artifacts(run: RunDirectory, settings: PretrainSettings, *, prepared
 
     Raises:
         CompatibilityError: a store, a tokenizer and a model to start from that do not belong together.
+        StoreError: most of the text is unknown to the tokenizer.
     """
     settings = embedding_init.resolve_vocab_source(settings)
     init_lm = load_init_model(run, settings.run.init_from) if settings.run.init_from else None
     vocab, store = _vocab_and_store(run, settings, init_lm, prepared=prepared)
+    report_store(store, vocab)
+    check_unknown(store, vocab, settings.data.max_unk_fraction)
     before = None if init_lm is None else init_lm.vocab
     if init_lm is not None and before is None:
         _check_size(settings, init_lm, vocab)

@@ -11,6 +11,7 @@ from firstlight.errors import TokenizerError, UsageError
 from firstlight.files import MANIFEST, verify_manifest
 from firstlight.files.run_names import artifact_path
 from firstlight.stages.prepare_corpus import prepare_store
+from firstlight.stages.unknown_text import report_store, split_unknown, unknown_counts
 from firstlight.stages.vocab_settings import unused_of_kind
 from firstlight.store import DataSettings, TokenStore, open_store, store_stats, verify_store
 from firstlight.tokenizer import CODECS, Codec, Tokenizer, TokenizerSettings, load_vocab
@@ -34,6 +35,7 @@ class PrepareResult:
     Attributes:
         documents: in both splits; a document that is cut between them counts in each.
         tally: documents read and dropped; zeros where an existing store was reused.
+        train_unk_tokens, train_unk_fraction, valid_unk_tokens, valid_unk_fraction: unknown tokens of the splits.
     """
 
     store: Path
@@ -42,6 +44,10 @@ class PrepareResult:
     documents: int
     vocab_size: int
     tally: Tally
+    train_unk_tokens: int = 0
+    train_unk_fraction: float = 0.0
+    valid_unk_tokens: int = 0
+    valid_unk_fraction: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,8 @@ class InspectResult:
     Attributes:
         documents: by split.
         tokens: by split.
+        unk_tokens: unknown tokens by split; None where the store does not say.
+        unk_fraction: of the tokens by split.
         first_ids: of the training split.
         first_text: those ids as text; None where the store's tokenizer is not found.
     """
@@ -63,6 +71,8 @@ class InspectResult:
     tokenizer: str
     fingerprint: str
     sources: list[str]
+    unk_tokens: dict[str, int | None]
+    unk_fraction: dict[str, float | None]
     first_ids: list[int]
     first_text: str | None
 
@@ -101,9 +111,16 @@ def prepare(
     _check_out(folder)
     prepared = prepare_store(names, settings, out=folder, tokenizer_dir=folder / "tokenizer")
     store = prepared.store
+    report_store(store, prepared.vocab)
     documents = store.train.n_documents + store.valid.n_documents
     return PrepareResult(
-        folder, store.train.n_tokens, store.valid.n_tokens, documents, store.vocab_size, prepared.tally
+        folder,
+        store.train.n_tokens,
+        store.valid.n_tokens,
+        documents,
+        store.vocab_size,
+        prepared.tally,
+        **unknown_counts(store, prepared.vocab),
     )
 
 
@@ -114,6 +131,7 @@ def inspect(path: str | Path, *, n_tokens: int = 64) -> InspectResult:
     ids = [int(i) for i in store.train.tokens[:n_tokens]]
     vocab = _matching_vocab(store)
     splits = {"train": store.train, "valid": store.valid}
+    unknown = {name: split.unknown if vocab is None else split_unknown(split, vocab) for name, split in splits.items()}
     return InspectResult(
         store=folder,
         documents={name: split.n_documents for name, split in splits.items()},
@@ -123,6 +141,10 @@ def inspect(path: str | Path, *, n_tokens: int = 64) -> InspectResult:
         tokenizer=store.tokenizer_hash,
         fingerprint=store.fingerprint,
         sources=[str(source["name"]) for source in store.manifest.get("sources", [])],
+        unk_tokens={name: None if found is None else found.tokens for name, found in unknown.items()},
+        unk_fraction={
+            name: None if found is None else found.fraction(splits[name].n_tokens) for name, found in unknown.items()
+        },
         first_ids=ids,
         first_text=vocab.decode(ids) if isinstance(vocab, Tokenizer) else None,
     )
@@ -133,11 +155,14 @@ def stats(path: str | Path, *, top: int = 20) -> dict[str, Any]:
     store = open_store(store_of(path))
     table = store_stats(store, top)
     vocab = _matching_vocab(store)
+    for name, split in (("train", store.train), ("valid", store.valid)):
+        if vocab is not None:
+            table[name] |= split_unknown(split, vocab).to_json(split.n_tokens)
 
     def token_text(i: int) -> str | None:
         if not isinstance(vocab, Tokenizer):
             return None
-        special = {vocab.eot_id: vocab.eot, vocab.unk_id: vocab.unk}
+        special = {vocab.unk_id: vocab.unk, vocab.eot_id: vocab.eot}
         return special[i] if i in special else vocab.decode([i])
 
     table["top"] = [{"id": i, "token": token_text(i), "count": n} for i, n in table["top"]]

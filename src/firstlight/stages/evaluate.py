@@ -18,8 +18,10 @@ from firstlight.evaluation import EncodedText, baseline_likelihoods, count_ids, 
 from firstlight.files import MANIFEST
 from firstlight.lm import LM
 from firstlight.stages.score_sequences import EvaluateSettings, TextResult, no_text_error, score_sequences
+from firstlight.stages.unknown_text import NOT_RECORDED, split_unknown
 from firstlight.store import TokenStore, open_store, unigram_counts
-from firstlight.types import Paths, as_list
+from firstlight.tokenizer import report_unknown
+from firstlight.types import Paths, UnknownText, as_list
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,8 @@ def _encode_texts(
         for source in open_corpus(text, reading).sources:
             yield encode_text(source.name, source.documents(), lm.tokenizer, lm.start_id)
     elif store is not None:
-        yield EncodedText("validation split", np.asarray(store.valid.tokens), store.valid.n_bytes)
+        unknown = UnknownText() if lm.tokenizer is None else split_unknown(store.valid, lm.tokenizer)
+        yield EncodedText("validation split", np.asarray(store.valid.tokens), store.valid.n_bytes, unknown)
     else:
         raise no_text_error(lm)
 
@@ -141,7 +144,13 @@ def _encode_texts(
 def _score(lm: LM, text: EncodedText, stride: int, counts: np.ndarray | None) -> TextResult:
     if len(text.ids) < 2 or not text.n_bytes:
         raise UsageError("contains no text to score", where=text.name)
+    n_tokens, unknown = len(text.ids) - 1, text.unknown
+    report_unknown(text.name, unknown, n_tokens, text.n_bytes)
     likelihood, interval = text_likelihood(lm, text, stride=stride)
-    lengths = None if lm.tokenizer is None else lm.tokenizer.byte_lengths()
-    baselines = baseline_likelihoods(lm.config.vocab_size or 1, counts, count_ids(text.ids[1:]), lengths)
-    return TextResult(text.name, len(text.ids) - 1, text.n_bytes, likelihood, baselines, interval)
+    found = None if lm.tokenizer is None else lm.tokenizer.text_bytes(unknown, n_tokens)
+    if unknown.n_bytes is None:
+        progress.warn(f"{text.name}: {NOT_RECORDED}; name the text itself with --text to have them")
+    lengths, nats = (None, None) if found is None else (found.lengths, found.nats)
+    target_counts = count_ids(text.ids[1:])
+    baselines = baseline_likelihoods(lm.config.vocab_size or 1, counts, target_counts, lengths, more_nats=nats)
+    return TextResult(text.name, n_tokens, text.n_bytes, likelihood, baselines, interval, unknown=unknown)

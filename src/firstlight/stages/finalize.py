@@ -1,6 +1,7 @@
 """Finish a pre-training run: compare its loss with baselines, generate images, write the report."""
 
 from pathlib import Path
+from typing import Any
 
 from firstlight import progress
 from firstlight.errors import FirstlightError
@@ -10,6 +11,7 @@ from firstlight.model import count_parameters
 from firstlight.runs import RunDirectory, write_json
 from firstlight.stages.artifacts import PretrainArtifacts
 from firstlight.stages.score_sequences import image_baselines, split_rows
+from firstlight.stages.unknown_text import split_text_bytes, split_unknown
 from firstlight.train import TrainContext, ValidationResult
 
 
@@ -26,7 +28,11 @@ def evaluate_run(
         seed: of the images.
     """
     if valid is not None:
-        counts = {"n_tokens": valid.targets} | ({"n_bytes": valid.text_bytes} if valid.text_bytes else {})
+        counts: dict[str, Any] = {"n_tokens": valid.targets}
+        counts |= {"n_bytes": valid.text_bytes} if valid.text_bytes else {}
+        if artifacts.tokenizer is not None:
+            split = artifacts.store.valid
+            counts |= split_unknown(split, artifacts.tokenizer).to_json(split.n_tokens)
         evaluation = {
             "valid": {"loss": valid.loss, "perplexity": valid.perplexity, **valid.bits, **counts},
             "baselines": {name: known.metrics(valid.unit) for name, known in baselines(artifacts).items()},
@@ -42,7 +48,9 @@ def baselines(artifacts: PretrainArtifacts) -> dict[str, Likelihood]:
     store, codec = artifacts.store, artifacts.codec
     if codec is None or codec.sequence_length is None:
         seen = count_ids(store.train.tokens), count_ids(store.valid.tokens)
-        return baseline_likelihoods(store.vocab_size, *seen, artifacts.vocab.byte_lengths())
+        found = split_text_bytes(store.valid, artifacts.vocab)
+        lengths, nats = (None, None) if found is None else (found.lengths, found.nats)
+        return baseline_likelihoods(store.vocab_size, *seen, lengths, more_nats=nats)
     return image_baselines(codec, *(split_rows(split, codec.sequence_length) for split in (store.train, store.valid)))
 
 

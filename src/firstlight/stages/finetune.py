@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +51,14 @@ class FinetuneResult(RunResult):
     Attributes:
         valid: metrics of the best checkpoint by task, on the validation split.
         test: the same on the test split.
+        unknown: unknown tokens of the texts by task: unk_tokens, unk_bytes, unk_fraction.
         forgetting: language-model loss on the pre-training validation split, before and after; None if it is not there.
     """
 
     valid: dict[str, Any]
     test: dict[str, Any]
     forgetting: dict[str, float] | None
+    unknown: dict[str, Any] = field(default_factory=dict)
 
 
 class FinetuneRecipe(Recipe[FinetuneSettings, FinetuneArtifacts, FinetuneResult]):
@@ -129,6 +131,7 @@ class FinetuneRecipe(Recipe[FinetuneSettings, FinetuneArtifacts, FinetuneResult]
             if isinstance(before, int | float):
                 after = pretraining_loss(model, artifacts, ctx.device_context)
                 forgetting = {"before": before, "after": after or before}
+        unknown = {name: task.unknown.to_json(task.n_tokens) for name, task in artifacts.rows.items()}
         result = FinetuneResult(
             run=run.path,
             stopped_by=fit.stopped_by,
@@ -138,12 +141,13 @@ class FinetuneRecipe(Recipe[FinetuneSettings, FinetuneArtifacts, FinetuneResult]
             valid=_tables(valid),
             test=_tables(test),
             forgetting=forgetting,
+            unknown=unknown,
             report=run.report if main else None,
         )
         if main:
             notes = {name: [*data.notes, *artifacts.rows[name].notes] for name, data in artifacts.tasks.items()}
             tables = {"tasks": result.valid, "test": result.test, "forgetting": forgetting, "notes": notes}
-            write_json(run.evaluation_file, tables)
+            write_json(run.evaluation_file, tables | {"unknown": unknown})
         return result
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from firstlight import progress
-from firstlight.errors import UsageError
+from firstlight.errors import CorpusError, UsageError
 from firstlight.files import sha256
 from firstlight.finetuning import (
     PAD,
@@ -31,7 +31,7 @@ from firstlight.stages.evaluate import find_token_store
 from firstlight.stages.finetune_settings import FinetuneSettings
 from firstlight.stages.init_model import load_init_model
 from firstlight.store import TokenStore
-from firstlight.tokenizer import Tokenizer
+from firstlight.tokenizer import Tokenizer, describe_unknown, unknown_share
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +99,7 @@ def prepare_artifacts(run: RunDirectory, settings: FinetuneSettings) -> Finetune
 
     Raises:
         UsageError: two tasks of the same name, or a model without a tokenizer.
+        CorpusError: a row cannot be used, or most of the texts are unknown to the tokenizer.
     """
     assert settings.run.init_from is not None
     specs = _read_specs(run, settings)
@@ -110,11 +111,25 @@ def prepare_artifacts(run: RunDirectory, settings: FinetuneSettings) -> Finetune
     tokenizer = _extend_tokenizer(init_lm.tokenizer, n_known, specs, settings)
     tasks = {spec.name: load_task(spec, seed=settings.data.seed) for spec in specs}
     rows = {name: encode_task(data, tokenizer, init_lm.config.block_size) for name, data in tasks.items()}
+    for name, task in rows.items():
+        _check_unknown(name, task, tasks[name].spec.data.max_unk_fraction)
     init_model = InitModel(init_lm.config, init_lm.source, init_lm.generation, n_known)
     for name, data in tasks.items():
         for note in [*data.notes, *rows[name].notes]:
             progress.notice(f"{name}: {note}")
     return FinetuneArtifacts(init_model, tokenizer, tasks, rows, find_token_store(init_lm, needed=False))
+
+
+def _check_unknown(name: str, task: EncodedTask, limit: float) -> None:
+    """Refuse texts most of which the model does not know."""
+    if unknown_share(task.unknown, task.n_tokens, task.n_bytes) > limit:
+        raise CorpusError(
+            "most of the texts are unknown to the model's tokenizer" if limit >= 0.5 else "too much text is unknown",
+            where=f"task {name}",
+            found=describe_unknown(task.unknown, task.n_tokens),
+            expected=f"at most {100 * limit:g} % (data.max_unk_fraction)",
+            fix="Fine-tune a model that was trained on such text, or set max_unk_fraction = 1 in [data] of the task.",
+        )
 
 
 def _read_specs(run: RunDirectory, settings: FinetuneSettings) -> list[TaskSpec]:

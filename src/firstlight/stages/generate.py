@@ -13,18 +13,28 @@ from firstlight.files.compression import COMPRESSED, open_compressed
 from firstlight.files.json_stream import is_json_lines
 from firstlight.files.text_lines import decode_text
 from firstlight.lm import GENERATION, LM, GenerateSettings
-from firstlight.tokenizer import IdCodec
+from firstlight.tokenizer import IdCodec, report_unknown
 
 _DIGITS = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A generated text: ``text`` is the continuation of ``prompt``."""
+    """A generated text: ``text`` is the continuation of ``prompt``.
+
+    Attributes:
+        prompt: the text that it continues.
+        text: without unknown tokens.
+        tokens: number of generated tokens.
+        unk_tokens: how many of them are unknown tokens.
+        prompt_unk_tokens: unknown tokens of the prompt, and characters of it that have no token.
+    """
 
     prompt: str
     text: str
     tokens: int
+    unk_tokens: int = 0
+    prompt_unk_tokens: int = 0
 
 
 def load(model: str | Path, *, device: str = "auto", precision: str = "auto", int8: bool = False) -> LM:
@@ -52,8 +62,25 @@ def generate(model: str | Path | LM, prompts: str | Sequence[str] = "", **settin
         The samples, ``num_samples`` for each prompt in turn.
     """
     loaded = model if isinstance(model, LM) else load(model)
+    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+    unknown = _report_prompts(loaded, prompts)
     generated = loaded.generate(prompts, settings_of(loaded, settings))
-    return [Sample(found.prompt, found.text, len(found.ids)) for found in generated]
+    loaded.report_generated([found.ids for found in generated])
+    return [
+        Sample(found.prompt, found.text, len(found.ids), loaded.count_unknown_ids(found.ids), unknown[found.prompt])
+        for found in generated
+    ]
+
+
+def _report_prompts(model: LM, prompts: Sequence[str]) -> dict[str, int]:
+    """Name the characters of prompts that the model does not know; return the number of unknown tokens of each."""
+    if model.tokenizer is None:
+        return dict.fromkeys(prompts, 0)
+    encoded = model.tokenizer.encode_counted(list(prompts))
+    where = "the prompt" if len(prompts) == 1 else f"the {len(prompts):,} prompts"
+    report_unknown(where, encoded.unknown, len(encoded.ids))
+    counts = encoded.unknown_counts(model.tokenizer.unknown_id).tolist()
+    return dict(zip(prompts, counts, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +130,7 @@ def parse_ids(prompt: str | Sequence[int], n_ids: int) -> list[int]:
 
 def stream(model: LM, prompt: str, **settings: Any) -> Iterator[str]:
     """Continue ``prompt``, yielding text as it is generated."""
+    _report_prompts(model, [prompt])
     return model.stream(prompt, settings_of(model, settings))
 
 
@@ -118,6 +146,7 @@ class Conversation:
         if self.text and not self.text.endswith("\n"):
             self.text += "\n"
         self.text += line
+        _report_prompts(self._model, [line])
         for piece in self._model.stream(self.text, self._settings):
             self.text += piece
             yield piece

@@ -32,6 +32,7 @@ from firstlight.finetuning.folders import list_inside
 from firstlight.lm import LM
 from firstlight.shell import command_line, model_argument
 from firstlight.stages.predictions_file import PredictionsFile
+from firstlight.tokenizer import WARN_FRACTION, unknown_share
 
 _CHUNK_ROWS, _CHUNK_PROBABILITIES = 512, 1 << 18  # between two writes
 # Settings of a task's own files, which another file does not have.
@@ -45,14 +46,16 @@ class PredictResult:
     Attributes:
         where: file and line of the row.
         values: as the task's kind defines them: ``label`` and ``probabilities``, or ``score``, or ``labels``.
+        unk_tokens: tokens of its texts that the model does not know.
     """
 
     where: str
     values: Mapping[str, Any]
+    unk_tokens: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON object."""
-        return {"where": self.where, **self.values}
+        """Return a JSON object; the number of unknown tokens only where there are any."""
+        return {"where": self.where, **self.values, **({"unk_tokens": self.unk_tokens} if self.unk_tokens else {})}
 
 
 def predict(
@@ -108,13 +111,14 @@ def predict(
             rows = target.remaining(rows, n_rows)
         while chunk := list(itertools.islice(rows, n_rows)):
             labelled = [row for row in chunk if row.texts]
-            found = predict_rows(lm.model, spec, preprocess(labelled), device_context)
+            encoded = preprocess(labelled)
+            found = predict_rows(lm.model, spec, encoded, device_context)
             _check_finite(found, labelled, run)
-            predictions = iter(found)
-            results = [
-                PredictResult(row.where, format_prediction(spec, next(predictions)) if row.texts else no_prediction)
-                for row in chunk
-            ]
+            predicted = (
+                PredictResult(row.where, format_prediction(spec, prediction), row.unk_tokens)
+                for row, prediction in zip(encoded, found, strict=True)
+            )
+            results = [next(predicted) if row.texts else PredictResult(row.where, no_prediction) for row in chunk]
             n_empty += sum(not row.texts for row in chunk)
             if target is not None:
                 target.append([result.to_json() for result in results])
@@ -124,6 +128,9 @@ def predict(
         progress.notice(f"{n_empty:,} rows without text are labelled null (data.on_empty = {spec.data.on_empty!r})")
     for note in preprocess.describe_long_rows():
         progress.notice(f"{file}: {note}")
+    is_much = unknown_share(preprocess.unknown, preprocess.n_tokens, preprocess.n_bytes) > WARN_FRACTION
+    for note in preprocess.describe_unknown():
+        progress.notice(f"{file}: {note}", level="warning" if is_much else "info")
 
 
 def _spec(lm: LM, run: str | Path, task: str | None) -> TaskSpec:

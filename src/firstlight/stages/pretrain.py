@@ -16,6 +16,7 @@ from firstlight.stages.finalize import evaluate_run, write_report
 from firstlight.stages.process_clock import process_start
 from firstlight.stages.request import pretrain_request
 from firstlight.stages.settings import PretrainSettings
+from firstlight.stages.unknown_text import unknown_counts
 from firstlight.stages.vocab_settings import kind_of, state_vocab, unused_of_kind
 from firstlight.train import FitResult, TrainContext, ValidationResult
 from firstlight.types import Paths, as_list
@@ -28,11 +29,16 @@ class PretrainResult(RunResult):
     Attributes:
         tokens: target tokens trained on.
         valid_loss: in nats per target; None if there was no evaluation.
+        train_unk_tokens, train_unk_fraction, valid_unk_tokens, valid_unk_fraction: unknown tokens of the splits.
         bits_per_byte: of text; other sequences have bits_per_token, images bits_per_dim.
     """
 
     tokens: int
     valid_loss: float | None
+    train_unk_tokens: int = 0
+    train_unk_fraction: float = 0.0
+    valid_unk_tokens: int = 0
+    valid_unk_fraction: float = 0.0
     bits_per_byte: float | None = None
     bits_per_token: float | None = None
     bits_per_dim: float | None = None
@@ -121,6 +127,7 @@ class PretrainRecipe(Recipe[PretrainSettings, PretrainArtifacts, PretrainResult]
             seconds=round(fit.seconds, 2),
             valid_loss=None if valid is None else valid.loss,
             report=run.report if main else None,
+            **unknown_counts(artifacts.store, artifacts.vocab),
             **bits,
         )
 

@@ -16,7 +16,9 @@ from firstlight.runs import RunDirectory
 from firstlight.stages import sequence_samples
 from firstlight.stages.artifacts import PretrainArtifacts
 from firstlight.stages.settings import PretrainSettings
+from firstlight.stages.unknown_text import split_text_bytes
 from firstlight.store import Batches, Windows
+from firstlight.tokenizer import TextBytes, report_unknown
 from firstlight.train import (
     CheckpointManager,
     Limits,
@@ -24,6 +26,7 @@ from firstlight.train import (
     RunLog,
     TrainContext,
     TrainState,
+    ValidationResult,
     initial_micro_batch,
     validate,
 )
@@ -166,7 +169,7 @@ def train_context(
         epoch_tokens=batches.windows_per_epoch * config.block_size,
         parameters=sum(p.numel() for p in state.model.parameters()),
     )
-    byte_lengths = artifacts.vocab.byte_lengths()
+    text_bytes = split_text_bytes(store.valid, artifacts.vocab)
     unit = "token" if artifacts.codec is None else artifacts.codec.UNIT
     unfreezes = settings.model.embeddings_frozen_steps not in (0, "all")
     module = parallel.compile_module(LossModule(state.model), device_context)
@@ -177,9 +180,7 @@ def train_context(
         batches=batches,
         rows=rows,
         optim=settings.optim,
-        evaluate=(lambda n: validate(state.model, windows, byte_lengths, device_context, n, unit))
-        if windows.n_windows
-        else None,
+        evaluate=_evaluator(state.model, windows, text_bytes, device_context, unit) if windows.n_windows else None,
         train=settings.train,
         device_context=device_context,
         limits=limits,
@@ -198,6 +199,13 @@ def train_context(
         process_start=process_start,
         starts_from_model=settings.run.init_from is not None,
     )
+
+
+def _evaluator(
+    model: GPT, windows: Windows, text_bytes: TextBytes | None, device_context: DeviceContext, unit: str
+) -> Callable[[int], ValidationResult]:
+    lengths, nats = (None, None) if text_bytes is None else (text_bytes.lengths, text_bytes.nats)
+    return lambda rows: validate(model, windows, lengths, device_context, rows, unit, more_nats=nats)
 
 
 def _micro_batch(
@@ -240,5 +248,8 @@ def _sampler(model: GPT, artifacts: PretrainArtifacts, settings: PretrainSetting
         max_new_tokens=train.sample_tokens, temperature=train.sample_temperature, seed=settings.run.seed
     )
     if codec is None:
+        assert artifacts.tokenizer is not None, "a run without a codec is of text"
+        unknown = artifacts.tokenizer.encode_counted([train.sample_prompt])
+        report_unknown(f"train.sample_prompt {train.sample_prompt!r}", unknown.unknown, len(unknown.ids))
         return lambda: LM(model, artifacts.tokenizer).generate(train.sample_prompt, generation)[0].text
     return lambda: sequence_samples.sample(LM(model, None, codec=codec), codec, generation)

@@ -23,6 +23,7 @@ from firstlight.lm import LM
 from firstlight.stages.sequences import open_sequences
 from firstlight.store import Split, TokenStore, unigram_counts
 from firstlight.tokenizer import Codec, IdCodec, PixelCodec
+from firstlight.types import UnknownText
 
 
 class EvaluateSettings(Settings):
@@ -45,6 +46,7 @@ class TextResult:
         baselines: metrics of models without context, by name.
         interval: 95 % interval of the loss, or None for a single window.
         unit: of bits per unit: byte; where ids do not stand for bytes, token or dimension ("dim").
+        unknown: what is unknown in the text.
     """
 
     name: str
@@ -54,12 +56,14 @@ class TextResult:
     baselines: dict[str, Likelihood]
     interval: tuple[float, float] | None
     unit: str = "byte"
+    unknown: UnknownText = UnknownText()
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object; without bytes where ids do not stand for bytes."""
-        table = {field.name: getattr(self, field.name) for field in fields(self)}
+        table = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "unknown"}
         if self.unit == "byte":
-            return {key: value for key, value in table.items() if key != "unit"}
+            del table["unit"]
+            return table | self.unknown.to_json(self.n_tokens)
         del table["n_bytes"]
         baselines = {name: likelihood.metrics(self.unit) for name, likelihood in self.baselines.items()}
         return {**table, "model": self.model.metrics(self.unit), "baselines": baselines}

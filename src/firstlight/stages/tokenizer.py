@@ -2,8 +2,10 @@
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from firstlight import progress, tokenizer
 from firstlight.config import Settings, parse_overrides, resolve
@@ -13,8 +15,8 @@ from firstlight.files import check_output
 from firstlight.files.run_names import artifact_path
 from firstlight.shell import command_line
 from firstlight.stages.tokenizer_cache import CACHE_KEY, cache_key, load_cached, save_cached, train_on_corpus
-from firstlight.tokenizer import Tokenizer, TokenizerSettings
-from firstlight.types import Paths, as_list
+from firstlight.tokenizer import Tokenizer, TokenizerSettings, is_byte_token, report_unknown
+from firstlight.types import Paths, UnknownText, as_list
 
 
 class TokenizerTrainSettings(Settings):
@@ -35,6 +37,8 @@ class TokenizerSummary:
     """The properties of a tokenizer.
 
     Attributes:
+        unk_id: of the token that is named so.
+        has_unknown: there is text that it has no tokens for, which becomes the unknown token or is left out.
         lossless: decoding restores every text exactly.
         longest: the longest tokens, in bytes.
     """
@@ -45,6 +49,7 @@ class TokenizerSummary:
     eot: str
     eot_id: int
     unk_id: int | None
+    has_unknown: bool
     lossless: bool
     hash: str
     longest: list[str]
@@ -52,15 +57,20 @@ class TokenizerSummary:
 
 @dataclass(frozen=True, slots=True)
 class EncodeResult:
-    """The ids of a text, and the text of each id."""
+    """The ids of a text, the text of each id, and what is unknown in it."""
 
     ids: list[int]
     tokens: list[str]
+    unknown: UnknownText = UnknownText()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        return {"ids": self.ids, "tokens": self.tokens, **self.unknown.to_json(len(self.ids))}
 
 
 @dataclass(frozen=True, slots=True)
 class CompareResult:
-    """How one tokenizer encodes a text; ``unknown`` counts its unknown tokens."""
+    """How one tokenizer encodes a text, and what of it is unknown."""
 
     path: Path
     kind: str
@@ -68,7 +78,12 @@ class CompareResult:
     tokens: int
     bytes_per_token: float
     characters_per_token: float
-    unknown: int
+    unknown: UnknownText
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        table = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "unknown"}
+        return table | self.unknown.to_json(self.tokens)
 
 
 def train(
@@ -126,10 +141,14 @@ def show(path: str | Path) -> TokenizerSummary:
 
 
 def encode(path: str | Path, text: str) -> EncodeResult:
-    """Encode ``text``; text outside the vocabulary becomes the unknown token."""
+    """Encode ``text``; text outside the vocabulary becomes the unknown token, or is left out, and is counted."""
     loaded = tokenizer.load(_existing(path))
-    ids = loaded.encode(text)
-    return EncodeResult(ids, [loaded.unk or "" if i == loaded.unk_id else loaded.decode([i]) for i in ids])
+    encoded = loaded.encode_counted([text])
+    ids, unknown = encoded.ids.tolist(), encoded.unknown
+    report_unknown("the text", unknown, len(ids))
+    names = loaded.tokens()
+    tokens = [names[i] if i == loaded.unknown_id or is_byte_token(names[i]) else loaded.decode([i]) for i in ids]
+    return EncodeResult(ids, tokens, unknown)
 
 
 def decode(path: str | Path, ids: Sequence[int]) -> str:
@@ -152,7 +171,7 @@ def compare(paths: Paths, text: Paths, *, overrides: str | Sequence[str] = ()) -
     settings = resolve(CompareSettings, parse_overrides(overrides))
     paths = as_list(paths)
     loaded = [tokenizer.load(_existing(path)) for path in paths]
-    tokens, unknown = [0] * len(loaded), [0] * len(loaded)
+    tokens, unknown = [0] * len(loaded), [UnknownText()] * len(loaded)
     characters = n_bytes = 0
     corpus = open_corpus(text, settings.corpus)
     with progress.task("compare", sum(source.n_bytes for source in corpus.sources) or None, "B") as task:
@@ -161,9 +180,9 @@ def compare(paths: Paths, text: Paths, *, overrides: str | Sequence[str] = ()) -
             size = len(content.encode("utf-8"))
             characters, n_bytes = characters + len(content), n_bytes + size
             for i, candidate in enumerate(loaded):
-                ids, _ = candidate.encode_batch([content])
-                tokens[i] += len(ids)
-                unknown[i] += int((ids == candidate.unk_id).sum()) if candidate.unk_id is not None else 0
+                encoded = candidate.encode_counted([content])
+                tokens[i] += len(encoded.ids)
+                unknown[i] += encoded.unknown
             task.advance(size)
     return [
         CompareResult(
@@ -175,7 +194,9 @@ def compare(paths: Paths, text: Paths, *, overrides: str | Sequence[str] = ()) -
 
 def _summarize(loaded: Tokenizer, path: Path) -> TokenizerSummary:
     lengths = loaded.byte_lengths()
-    longest = [loaded.decode([int(i)]) for i in lengths.argsort()[::-1][:8] if lengths[i] > 0]
+    # Bytes that are no characters have no text to show.
+    texts = (loaded.decode([int(i)]) for i in lengths.argsort()[::-1] if lengths[i] > 0)
+    longest = list(islice((text for text in texts if "\ufffd" not in text), 8))
     return TokenizerSummary(
         path,
         loaded.kind,
@@ -183,6 +204,7 @@ def _summarize(loaded: Tokenizer, path: Path) -> TokenizerSummary:
         loaded.eot,
         loaded.eot_id,
         loaded.unk_id,
+        loaded.has_unknown,
         loaded.lossless,
         loaded.hash,
         longest,

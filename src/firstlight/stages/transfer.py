@@ -14,6 +14,7 @@ from firstlight.finetuning import compute_metrics, encode_task, load_task, predi
 from firstlight.lm import LM
 from firstlight.runs import RunDirectory
 from firstlight.stages.finetune import finetune
+from firstlight.tokenizer import report_unknown
 from firstlight.types import Paths, as_list
 
 _N_BOOTSTRAP = 1000
@@ -124,7 +125,9 @@ def _across(runs: dict[str, Path]) -> list[TransferRow]:
         assert lm.tokenizer is not None
         spec = specs[on]
         data = load_task(spec, seed=read_toml(runs[on] / "run.toml")["data"]["seed"])
-        rows = encode_task(data, lm.tokenizer, lm.config.block_size).valid
+        encoded = encode_task(data, lm.tokenizer, lm.config.block_size)
+        report_unknown(f"{on} by {trained}", encoded.unknown, encoded.n_tokens, encoded.n_bytes)
+        rows = encoded.valid
         other_head = spec.model_copy(update={"name": specs[trained].name})
         predictions = predict(lm.model, other_head, rows, lm.device_context)
         m = compute_metrics(other_head, rows, predictions, n_bootstrap=_N_BOOTSTRAP)

@@ -12,7 +12,7 @@ from firstlight.files import MANIFEST, sha256, write_manifest
 from firstlight.store.megatron import open_megatron
 from firstlight.store.store import FORMAT, TokenStore
 from firstlight.store.verification import open_store, remember
-from firstlight.types import Encoder
+from firstlight.types import Encoder, UnknownText
 
 _CHUNK = 1 << 22
 
@@ -34,12 +34,12 @@ def adopt(directory: Path, encoder: Encoder, *, verify: bool = True, name: str |
     if (directory / MANIFEST).is_file():
         return open_store(directory, tokenizer_hash=encoder.hash, verify=verify)
     byte_lengths = encoder.byte_lengths().astype(np.int64)
-    counts: dict[str, int] = {}
+    counts: dict[str, object] = {}
     source: dict[str, object] = {"name": name or str(directory)}
     ends = 0
     for side in ("train", "valid"):
         ids, bounds = open_megatron(directory / side)
-        n_bytes = 0
+        n_bytes = n_unknown = 0
         for first in range(0, len(ids), _CHUNK):
             part = ids[first : first + _CHUNK]
             if int(part.min()) < 0 or int(part.max()) >= encoder.vocab_size:
@@ -51,12 +51,17 @@ def adopt(directory: Path, encoder: Encoder, *, verify: bool = True, name: str |
                     fix="Specify the tokenizer that made it.",
                 )
             n_bytes += int(byte_lengths[part].sum())
+            n_unknown += 0 if encoder.unknown_id is None else int((part == encoder.unknown_id).sum())
             ends += int((part == encoder.eot_id).sum())
         if len(ids) < 2:
             raise StoreError(
                 "holds too little text", where=Path(name or directory) / f"{side}.bin", found=f"{len(ids)} tokens"
             )
         counts |= {f"{side}_tokens": len(ids), f"{side}_documents": len(bounds) - 1, f"{side}_bytes": n_bytes}
+        # The text is not there, so nobody knows how many bytes its unknown tokens stand for, or what was left out.
+        is_known = n_unknown == 0 and (encoder.unknown_id is not None or not encoder.has_unknown)
+        unknown = UnknownText(n_unknown, 0 if is_known else None)
+        counts |= {f"{side}_{name}": value for name, value in unknown.to_json(len(ids)).items()}
         source[side] = {
             "first_token": 0,
             "tokens": len(ids),

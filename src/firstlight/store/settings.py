@@ -22,6 +22,13 @@ class DataSettings(Settings):
     )
     document_masking: bool = Field(False, description="attend only within a document, also if a row holds several")
 
+    max_unk_fraction: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="fraction of the tokens, or of the bytes, of a split that the tokenizer may not know; training is "
+        "refused where more is unknown",
+    )
     verify: bool = Field(
         True,
         description="verify every byte of the token store before it is used, once for unchanged files",

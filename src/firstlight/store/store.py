@@ -15,6 +15,7 @@ from firstlight.files import MANIFEST, read_json, verify_manifest
 from firstlight.shell import command_line
 from firstlight.store.document_names import NameTable
 from firstlight.store.megatron import open_megatron
+from firstlight.types import UnknownText
 
 FORMAT = 1
 NAMES_FILE = "documents.safetensors"
@@ -30,11 +31,12 @@ class Split:
     Attributes:
         bounds: token offset of each document, and the end.
         n_bytes: UTF-8 bytes of its text.
+        unknown: what is unknown in its text; None where the store does not say.
     """
 
-    def __init__(self, directory: Path, side: str, n_bytes: int) -> None:
+    def __init__(self, directory: Path, side: str, n_bytes: int, unknown: UnknownText | None = None) -> None:
         self._tokens, self.bounds = open_megatron(directory / side)
-        self.n_bytes = n_bytes
+        self.n_bytes, self.unknown = n_bytes, unknown
         self._directory, self._side = directory, side
         self._path = directory / f"{side}.bin"
         self._descriptor = os.open(self._path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
@@ -137,8 +139,10 @@ class TokenStore:
         self.tokenizer_hash = str(manifest["tokenizer"])
         self.fingerprint = str(manifest["fingerprint"])
         self.sequence_length: int | None = manifest.get("sequence")
-        self.train = Split(directory, "train", int(manifest["train_bytes"]))
-        self.valid = Split(directory, "valid", int(manifest["valid_bytes"]))
+        self.train, self.valid = (
+            Split(directory, side, int(manifest[f"{side}_bytes"]), _read_unknown(manifest, side))
+            for side in ("train", "valid")
+        )
 
     @classmethod
     def open(cls, directory: Path, *, tokenizer_hash: str | None = None) -> "TokenStore":
@@ -179,6 +183,14 @@ class TokenStore:
             raise StoreError(f"lacks {error.args[0]}", where=path) from error
 
 
+def _read_unknown(manifest: dict[str, Any], side: str) -> UnknownText | None:
+    """Return the unknown part of a split; a store of an earlier version has no counts."""
+    tokens, n_bytes, n_dropped, dropped_bytes = (
+        manifest.get(f"{side}_{name}") for name in ("unk_tokens", "unk_bytes", "dropped_characters", "dropped_bytes")
+    )
+    return None if tokens is None else UnknownText(tokens, n_bytes, n_dropped or 0, dropped_bytes or 0)
+
+
 def unigram_counts(split: Split) -> np.ndarray:
     """Count the occurrences of each id up to the highest one: (V,) int64."""
     counts = np.zeros(0, dtype=np.int64)
@@ -195,8 +207,8 @@ def store_stats(store: TokenStore, top: int = 20) -> dict[str, Any]:
     counts = unigram_counts(store.train)
     order = np.argsort(counts)[::-1][:top]
     return {
-        "train": {"documents": store.train.n_documents, "tokens": store.train.n_tokens, "bytes": store.train.n_bytes},
-        "valid": {"documents": store.valid.n_documents, "tokens": store.valid.n_tokens, "bytes": store.valid.n_bytes},
+        "train": _split_stats(store.train),
+        "valid": _split_stats(store.valid),
         "bytes_per_token": store.train.n_bytes / max(store.train.n_tokens, 1),
         "vocab_size": store.vocab_size,
         "ids_used": int((counts > 0).sum()),
@@ -204,3 +216,8 @@ def store_stats(store: TokenStore, top: int = 20) -> dict[str, Any]:
         "top": [(int(i), int(counts[i])) for i in order if counts[i] > 0],
         "sources": store.manifest.get("sources", []),
     }
+
+
+def _split_stats(split: Split) -> dict[str, Any]:
+    unknown = {} if split.unknown is None else split.unknown.to_json(split.n_tokens)
+    return {"documents": split.n_documents, "tokens": split.n_tokens, "bytes": split.n_bytes, **unknown}

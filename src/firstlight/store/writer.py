@@ -25,7 +25,8 @@ from firstlight.store.megatron import smallest_dtype, write_index
 from firstlight.store.preparation import PROGRESS, TOKENIZER, Preparation
 from firstlight.store.settings import DataSettings
 from firstlight.store.store import FORMAT
-from firstlight.types import Encoder, IdVocabulary
+from firstlight.store.unknown_log import UnknownLog
+from firstlight.types import EncodedTexts, Encoder, IdVocabulary, UnknownText
 
 # Prefix of a document, in characters or ids, that decides its split.
 HASHED_CHARACTERS = 1 << 16
@@ -92,7 +93,10 @@ class StoreWriter:
         self._files: dict[str, BinaryIO] = {side: (folder / f"{side}.bin").open(mode) for side in _SIDES}  # type: ignore[misc]
         self._lengths = {side: array("q") for side in _SIDES}
         self._tokens = dict.fromkeys(_SIDES, 0)
-        self._bytes = dict.fromkeys(_SIDES, 0)
+        self._bytes = dict.fromkeys(_SIDES, 0)  # of known text
+        self._unknown = UnknownLog(
+            folder / PROGRESS, None if self._tokenizer is None else self._tokenizer.unknown_id, resume=state is not None
+        )
         self._names = NameTableWriter()
         self._early: set[bytes] = set()
         self._side = "train"
@@ -109,7 +113,8 @@ class StoreWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for file in self._files.values():
+        open_files: list[BinaryIO | UnknownLog] = [*self._files.values(), self._unknown]
+        for file in open_files:
             # On a full disk closing fails too; the first error is the one to report.
             with contextlib.suppress(OSError) if error is not None else contextlib.nullcontext():
                 file.close()
@@ -118,11 +123,13 @@ class StoreWriter:
         """Start a source."""
         self._source, self._documents = source, 0
         self._before = {s: (self._tokens[s], len(self._lengths[s]), self._bytes[s]) for s in _SIDES}
+        self._unknown.begin_source()
         self._saved_before = self._saved
 
     def write(self, chunks: list[Chunk]) -> int:
         """Encode and write chunks; return the bytes of their text, or the number of ids if they are ids."""
-        ids, counts = self._encode(chunks)
+        encoded = self._encode(chunks)
+        ids, counts = encoded.ids, encoded.counts
         self._check(ids)
         ends = np.array([not chunk.continues and self._encoder.eot_id >= 0 for chunk in chunks])
         in_valid = np.empty(len(chunks), dtype=bool)
@@ -132,6 +139,7 @@ class StoreWriter:
                 self._begin_document(chunk.source, chunk.prefix)
             in_valid[i] = self._side == "valid"
             self._lengths[self._side][-1] += lengths[i]
+        self._unknown.add(encoded, in_valid)
         ids = np.insert(ids, np.cumsum(counts)[ends], self._encoder.eot_id)
         if in_valid.any():
             mask = np.repeat(in_valid, lengths)
@@ -140,12 +148,12 @@ class StoreWriter:
             n_bytes = self._put("train", ids)
         return int(counts.sum()) if self._tokenizer is None else n_bytes
 
-    def _encode(self, chunks: list[Chunk]) -> tuple[np.ndarray, np.ndarray]:
-        """Return the ids of all chunks end to end, and the number of ids of each."""
+    def _encode(self, chunks: list[Chunk]) -> EncodedTexts:
         if self._tokenizer is not None:
-            return self._tokenizer.encode_batch([str(chunk.content) for chunk in chunks])
+            return self._tokenizer.encode_counted([str(chunk.content) for chunk in chunks])
         ids = [np.asarray(chunk.content) for chunk in chunks]
-        return np.concatenate(ids), np.array([len(part) for part in ids], dtype=np.int64)
+        counts = np.array([len(part) for part in ids], dtype=np.int64)
+        return EncodedTexts(np.concatenate(ids), counts, np.zeros(0, np.int64), np.zeros((len(ids), 2), np.int64))
 
     def end_source(self) -> dict[str, Any]:
         """Finish the source; return its entry in the manifest."""
@@ -154,31 +162,38 @@ class StoreWriter:
             self._saved = self._saved_before
         table: dict[str, Any] = {"name": self._source}
         for side, (tokens, documents, n_bytes) in self._before.items():
+            unknown, n_tokens = self._unknown.of_source(side), self._tokens[side] - tokens
             table[side] = {
                 "first_token": tokens,
-                "tokens": self._tokens[side] - tokens,
+                "tokens": n_tokens,
                 "first_document": documents,
                 "documents": len(self._lengths[side]) - documents,
-                "bytes": self._bytes[side] - n_bytes,
+                "bytes": self._bytes[side] - n_bytes + _unknown_bytes(unknown),
+                **(unknown.to_json(n_tokens) if unknown.count else {}),
             }
         return table
 
     def finish(self, facts: dict[str, Any]) -> None:
         """Write indices, names and, last, the manifest."""
+        self._unknown.close()
         for side, file in self._files.items():
             file.truncate(self._tokens[side] * self._dtype.itemsize)
             file.close()
             write_index(self._folder / f"{side}.idx", np.array(self._lengths[side], dtype=np.int64), self._dtype)
         self._names.save(self._folder / "documents.safetensors")
-        counts = {
+        counts: dict[str, Any] = {
             f"{side}_{what}": value
             for side in _SIDES
             for what, value in (
                 ("documents", len(self._lengths[side])),
                 ("tokens", self._tokens[side]),
-                ("bytes", self._bytes[side]),
+                ("bytes", self._bytes[side] + _unknown_bytes(self._unknown.of(side))),
             )
         }
+        if self._tokenizer is not None:
+            for side in _SIDES:
+                unknown = self._unknown.of(side).to_json(self._tokens[side])
+                counts |= {f"{side}_{name}": value for name, value in unknown.items()}
         made_from = json.dumps(facts["made_from"], sort_keys=True)
         write_manifest(
             self._folder,
@@ -205,6 +220,7 @@ class StoreWriter:
         for file in self._files.values():
             file.flush()
             os.fsync(file.fileno())
+        self._unknown.sync()
         ends = {side: max(len(self._lengths[side]) - 1, 0) for side in _SIDES}
         saved = self._saved
         slices = {side: slice(saved.documents[side], ends[side]) for side in _SIDES}
@@ -215,7 +231,11 @@ class StoreWriter:
             last[f"{side}.length"] = np.array(self._lengths[side][ends[side] :], dtype=np.int64)
         state = {
             **position,
-            "sizes": {f"{side}.bin": self._tokens[side] * self._dtype.itemsize for side in _SIDES},
+            "sizes": {
+                **{f"{side}.bin": self._tokens[side] * self._dtype.itemsize for side in _SIDES},
+                **{f"{PROGRESS}/{name}": size for name, size in self._unknown.sizes().items()},
+            },
+            "unknown": self._unknown.to_json(),
             "tokens": self._tokens,
             "bytes": self._bytes,
             "early": sorted(key.hex() for key in self._early),
@@ -235,6 +255,7 @@ class StoreWriter:
         self._saved = _Saved({s: len(self._lengths[s]) for s in _SIDES}, len(self._names), len(segments))
         self._extend({name: np.array(values, dtype=np.int64) for name, values in state["last"].items()})
         self._tokens, self._bytes = dict(state["tokens"]), dict(state["bytes"])
+        self._unknown.load(state["unknown"])
         self._early = {bytes.fromhex(key) for key in state["early"]}
         self._side, self._source, self._documents = state["side"], state["source"], state["documents"]
         self._before = {side: (a, b, c) for side, (a, b, c) in state["before"].items()}
@@ -313,9 +334,17 @@ class StoreWriter:
         file, size = self._files["train"], self._dtype.itemsize
         file.flush()
         file.seek(first * size)
+        fraction = (self._tokens["train"] - first) / max(self._tokens["train"] - self._before["train"][0], 1)
+        n_unknown = 0
         while left := self._tokens["train"] - first:
             ids = np.frombuffer(file.read(min(left * size, _MOVED_BYTES)), self._dtype)
             moved = self._put("valid", ids)
+            n_unknown += int((ids == self._unknown.unknown_id).sum()) if self._unknown.unknown_id is not None else 0
             self._tokens["train"] -= len(ids)
             self._bytes["train"] -= moved
         file.seek(first * size)
+        self._unknown.move_tail(n_unknown, fraction)
+
+
+def _unknown_bytes(unknown: UnknownText) -> int:
+    return (unknown.n_bytes or 0) + unknown.dropped_bytes

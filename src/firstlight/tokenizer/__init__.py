@@ -12,19 +12,31 @@ from firstlight.tokenizer.settings import TokenizerSettings
 from firstlight.tokenizer.slow_files import SLOW_FILES
 from firstlight.tokenizer.stream import StreamDecoder
 from firstlight.tokenizer.tokenizer import END_OF_TEXT, UNKNOWN, Tokenizer
+from firstlight.tokenizer.tokenizer_json import byte_token, is_byte_token
 from firstlight.tokenizer.training import auto_vocab_size, train
+from firstlight.tokenizer.unknown import (
+    NATS_PER_BYTE,
+    WARN_FRACTION,
+    TextBytes,
+    describe_unknown,
+    report_unknown,
+    unknown_share,
+)
 
 __all__ = [
     "CODECS",
     "END_OF_TEXT",
+    "NATS_PER_BYTE",
     "PATTERNS",
     "TOKENIZER_FILES",
     "UNKNOWN",
+    "WARN_FRACTION",
     "BpeComponents",
     "Codec",
     "IdCodec",
     "PixelCodec",
     "StreamDecoder",
+    "TextBytes",
     "Tokenizer",
     "TokenizerSettings",
     "VocabTable",
@@ -32,15 +44,20 @@ __all__ = [
     "build_byte_level_bpe",
     "build_char_level",
     "build_sentencepiece_bpe",
+    "byte_token",
+    "describe_unknown",
     "fit_palette",
     "has_tokenizer",
     "import_tokenizer",
+    "is_byte_token",
     "load",
     "load_codec",
     "load_vocab",
+    "report_unknown",
     "save_codec",
     "save_vocab",
     "train",
+    "unknown_share",
 ]
 
 # File names of codecs.

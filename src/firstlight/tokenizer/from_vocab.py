@@ -16,7 +16,7 @@ from tokenizers.processors import TemplateProcessing
 from firstlight.errors import TokenizerError
 from firstlight.tokenizer.patterns import CHAR_PATTERN
 from firstlight.tokenizer.tokenizer import END_OF_TEXT, UNKNOWN, Tokenizer
-from firstlight.tokenizer.tokenizer_json import is_byte_token
+from firstlight.tokenizer.tokenizer_json import byte_token, is_byte_token
 
 _SPACE = "▁"  # how SentencePiece writes a space
 _MERGES_PER_PIECE, _MIN_MERGES = 8, 1 << 18  # published models have two or three per piece
@@ -165,19 +165,32 @@ def score_merges(
     return [(a, b) for _, _, a, b in merges]
 
 
-def build_char_level(tokens: Sequence[str], *, source: object = None) -> Tokenizer:
-    """Build a character-level tokenizer; end-of-text and unknown tokens are appended where ``tokens`` lacks them.
+def build_char_level(tokens: Sequence[str], *, byte_fallback: bool = False, source: object = None) -> Tokenizer:
+    """Build a character-level tokenizer; an end-of-text token is appended where ``tokens`` lacks it.
+
+    Args:
+        tokens: characters and special tokens, by id.
+        byte_fallback: other characters are spelled in tokens for their UTF-8 bytes, which are appended. Without it they
+            become an unknown token, which is appended where ``tokens`` lacks it.
+        source: the file, for error messages.
 
     Raises:
         TokenizerError: a duplicate character.
     """
-    all_tokens = [*tokens, *(name for name in (END_OF_TEXT, UNKNOWN) if name not in tokens)]
+    special = [END_OF_TEXT] if byte_fallback else [END_OF_TEXT, UNKNOWN]
+    needed = [*special, *(byte_token(b) for b in range(256) if byte_fallback)]
+    all_tokens = [*tokens, *(name for name in needed if name not in set(tokens))]
     ids = VocabTable(all_tokens, all_tokens.index(END_OF_TEXT), source=source).token_to_id()
-    inner = Inner(models.WordLevel(vocab=ids, unk_token=UNKNOWN))
-    inner.pre_tokenizer = pre_tokenizers.Split(Regex(CHAR_PATTERN), "isolated")
-    inner.decoder = decoders.Fuse()
-    inner.add_special_tokens([END_OF_TEXT, UNKNOWN])
-    return Tokenizer(inner, eot=END_OF_TEXT, unk=UNKNOWN)
+    if byte_fallback:
+        # WordLevel has no byte fallback. Without merges every character is a token of BPE, or some bytes.
+        inner = Inner(models.BPE(vocab=ids, merges=[], byte_fallback=True))
+        inner.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    else:
+        inner = Inner(models.WordLevel(vocab=ids, unk_token=UNKNOWN))
+        inner.pre_tokenizer = pre_tokenizers.Split(Regex(CHAR_PATTERN), "isolated")
+        inner.decoder = decoders.Fuse()
+    inner.add_special_tokens(special)
+    return Tokenizer(inner, eot=END_OF_TEXT, unk=None if byte_fallback else UNKNOWN)
 
 
 def _add_special_tokens(inner: Inner, table: VocabTable, ids: Mapping[str, int]) -> Tokenizer:

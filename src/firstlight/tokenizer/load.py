@@ -17,7 +17,7 @@ from firstlight.tokenizer.class_settings import apply_class_settings
 from firstlight.tokenizer.codec import Codec, load_codec, save_codec
 from firstlight.tokenizer.hf_files import HFFiles, read_hf_files
 from firstlight.tokenizer.tokenizer import END_OF_TEXT, Tokenizer
-from firstlight.tokenizer.tokenizer_json import TEXT_BYTES, bytes_to_token, is_byte_level
+from firstlight.tokenizer.tokenizer_json import TEXT_BYTES, bytes_to_token, drops_unknown, is_byte_level
 from firstlight.tokenizer.untrusted import check_file, check_ids, check_loaded, library_errors
 
 EOT_TOKENS = (END_OF_TEXT, "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>", "[SEP]")
@@ -133,18 +133,17 @@ def resolve_special_tokens(inner: Inner, file: Path, files: HFFiles, *, add_eot:
 
 def _check_coverage(table: Mapping[str, Any], file: Path) -> None:
     """Say that a tokenizer leaves out characters that it has no token for; transformers leaves them out in silence."""
-    model = table["model"]
-    if model["type"] != "BPE" or model.get("byte_fallback") or model.get("unk_token") in model["vocab"]:
+    if not drops_unknown(table):
         return
-    if not is_byte_level(dict(table)):
+    vocab = table["model"]["vocab"]
+    if not is_byte_level(table):
         progress.warn(f"{file}: has no token for unknown characters: text with other ones loses them")
         return
-    missing = [b for b in TEXT_BYTES if bytes_to_token(bytes([b])) not in model["vocab"]]
-    if missing:
-        shown = ", ".join(repr(chr(b)) for b in missing if 32 < b < 127) or "none of them in ASCII"
-        progress.warn(
-            f"{file}: has no token for {len(missing)} of the bytes of UTF-8 ({shown[:60]}): text with them loses them"
-        )
+    missing = [b for b in TEXT_BYTES if bytes_to_token(bytes([b])) not in vocab]
+    shown = ", ".join(repr(chr(b)) for b in missing if 32 < b < 127) or "none of them in ASCII"
+    progress.warn(
+        f"{file}: has no token for {len(missing)} of the bytes of UTF-8 ({shown[:60]}): text with them loses them"
+    )
 
 
 def _tokens_of(ids: Any, inner: Inner) -> list[str | None]:

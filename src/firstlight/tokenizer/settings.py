@@ -1,6 +1,6 @@
 """Settings of a tokenizer: the table ``tokenizer`` of a run."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -12,7 +12,8 @@ SETTINGS_OF_TRAINING = {
     "vocab_size": ("bpe", "word"),
     "pattern": ("bpe",),
     "sample_bytes": ("bpe", "word", "char"),
-    "min_frequency": ("word",),
+    "byte_fallback": ("char",),
+    "min_frequency": ("word", "char"),
     "vocab_source": ("word",),
 }
 MIN_VOCAB_SIZE, MAX_VOCAB_SIZE = 257, 200_000
@@ -35,7 +36,15 @@ class TokenizerSettings(Settings):
         None, description="load this tokenizer, of the kind above if that is set, instead of training one"
     )
     sample_bytes: int = Field(256 << 20, ge=1, description="bytes of text to train on, from the start of every source")
-    min_frequency: int = Field(1, ge=1, description="kind word: minimum count of a word")
+    byte_fallback: bool = Field(
+        True,
+        description="kind char: spell other characters in tokens for their UTF-8 bytes; false: one unknown token",
+    )
+    min_frequency: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto",
+        description="kinds word and char: minimum count of a word or character; auto: 2 for char with byte_fallback, "
+        "so that byte tokens are trained, otherwise 1",
+    )
     vocab_source: str = Field(
         "corpus",
         description="kind word: corpus, all words of the corpus; a path of word vectors, only words that they have; "
@@ -65,3 +74,10 @@ class TokenizerSettings(Settings):
             for name, kinds in SETTINGS_OF_TRAINING.items()
             if self.kind not in kinds
         }
+
+    @property
+    def min_count(self) -> int:
+        """The number that ``min_frequency`` stands for."""
+        if self.min_frequency != "auto":
+            return self.min_frequency
+        return 2 if self.kind == "char" and self.byte_fallback else 1

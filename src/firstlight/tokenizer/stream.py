@@ -1,7 +1,8 @@
 """Decode ids to text one by one, for text that is streamed while it is generated."""
 
 import codecs
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import islice
 
 _MAX_RECENT, _KEEP_RECENT = 64, 16  # ids
 
@@ -30,6 +31,17 @@ class StreamDecoder:
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self._recent: list[int] = []
         self._emitted = ""
+
+    def start_after(self, ids: Sequence[int]) -> None:
+        """Start with a text that follows ``ids``, which may decide whether a space precedes it.
+
+        Ids of single bytes are left out: those before a text are whole characters, and a run of them is decoded as a
+        whole, so one that begins within a character would spoil the first bytes of the text.
+        """
+        before = islice((i for i in reversed(ids) if not self._is_incomplete(i)), _KEEP_RECENT)
+        for token_id in reversed(list(before)):
+            self.push(token_id)
+        self.flush()
 
     def push(self, token_id: int) -> str:
         """Add one id; return the text that is now complete."""

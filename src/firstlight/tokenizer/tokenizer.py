@@ -7,10 +7,10 @@ Lone surrogates, which Python strings can hold and UTF-8 cannot, are encoded as 
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import tokenizers
@@ -20,17 +20,20 @@ from firstlight.errors import TokenizerError
 from firstlight.files import write_atomic
 from firstlight.tokenizer import tokenizer_json
 from firstlight.tokenizer.added_tokens import NewToken, add_tokens
+from firstlight.tokenizer.characters import CharacterEncoder
+from firstlight.tokenizer.counted import CountingEncoder, chunks, concatenate
 from firstlight.tokenizer.fast_encoder import EncodedBatch, FastEncoder
 from firstlight.tokenizer.merges import BpeComponents, bpe_components
 from firstlight.tokenizer.split_points import SplitPointFinder
 from firstlight.tokenizer.stream import StreamDecoder
+from firstlight.tokenizer.unknown import TextBytes
 from firstlight.tokenizer.untrusted import check_ids, library_errors
+from firstlight.types import EncodedTexts, UnknownText
 
 END_OF_TEXT, UNKNOWN = "<|endoftext|>", "<unk>"
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
-# The tokenizers library needs some hundred bytes per token, so it is given at most this much text at a time.
-_CHUNK_CHARACTERS = 1 << 19
+_Encoded = TypeVar("_Encoded", EncodedBatch, EncodedTexts)
 
 
 def without_surrogates(text: str) -> str:
@@ -131,8 +134,33 @@ class Tokenizer:
 
     def encode_batch(self, texts: list[str]) -> EncodedBatch:
         """Encode texts: the ids of all texts concatenated (int32), and the number of ids of each text (int64)."""
+        return self._without_surrogates(self._encode, texts)
+
+    def encode_counted(self, texts: list[str]) -> EncodedTexts:
+        """Encode texts as ``encode_batch`` does, and count what is unknown in them."""
+        return self._without_surrogates(self._counting, texts)
+
+    def count_unknown(self, texts: list[str]) -> UnknownText:
+        """Count what is unknown in texts."""
+        return self.encode_counted(texts).unknown if self.has_unknown else UnknownText()
+
+    @property
+    def unknown_id(self) -> int | None:
+        """The id that text outside the vocabulary gets; None where all text has tokens, or such text gets no id.
+
+        It may differ from ``unk_id``, which is the token that is named so: that of GPT-2 is end-of-text.
+        """
+        return self._counting.unknown_id
+
+    @property
+    def has_unknown(self) -> bool:
+        """Whether there may be text that the tokenizer has no tokens for."""
+        return self._counting.has_unknown
+
+    def _without_surrogates(self, encode: Callable[[list[str]], _Encoded], texts: list[str]) -> _Encoded:
+        """Encode texts, of which lone surrogates are encoded as U+FFFD."""
         try:
-            return self._encode(texts)
+            return encode(texts)
         except (UnicodeEncodeError, TypeError):
             cleaned = [without_surrogates(text) for text in texts]
             if cleaned == texts:
@@ -140,30 +168,23 @@ class Tokenizer:
             if not self._warned:
                 progress.notice("the text has lone surrogates, which are not characters: encoded as U+FFFD")
                 self._warned = True
-            return self._encode(cleaned)
+            return encode(cleaned)
 
     def _encode(self, texts: list[str]) -> EncodedBatch:
         if self.kind == "byte":
-            return _concatenate([self._byte_ids[np.frombuffer(t.encode("utf-8"), dtype=np.uint8)] for t in texts])
+            return concatenate([self._byte_ids[np.frombuffer(t.encode("utf-8"), dtype=np.uint8)] for t in texts])
         if self.kind == "char":
-            return _concatenate([self._char_ids[np.frombuffer(t.encode("utf-32-le"), dtype=np.uint32)] for t in texts])
+            return concatenate([self._encode_characters(text) for text in texts])
         fast = self._fast(texts) if self._fast is not None and self._fast.trusted else None
         return self._encode_with_tokenizers(texts) if fast is None else fast
 
     def _encode_with_tokenizers(self, texts: list[str]) -> EncodedBatch:
         parts: list[np.ndarray] = []
-        chunk: list[str] = []
-        size = 0
-        for text in [*texts, None]:
-            if text is None or size >= _CHUNK_CHARACTERS:
-                with library_errors("cannot encode this text"):
-                    encoded = self._inner.encode_batch_fast(chunk, add_special_tokens=False)
-                parts += [np.array(e.ids, dtype=np.int32) for e in encoded]
-                chunk, size = [], 0
-            if text is not None:
-                chunk.append(text)
-                size += len(text)
-        return _concatenate(parts)
+        for chunk in chunks(texts):
+            with library_errors("cannot encode this text"):
+                encoded = self._inner.encode_batch_fast(chunk, add_special_tokens=False)
+            parts += [np.array(e.ids, dtype=np.int32) for e in encoded]
+        return concatenate(parts)
 
     def decode(self, ids: list[int] | np.ndarray) -> str:
         """Decode ids to text; special tokens are skipped, invalid UTF-8 becomes U+FFFD.
@@ -201,7 +222,7 @@ class Tokenizer:
         fallback = bool(self._json["model"].get("byte_fallback"))
 
         def is_incomplete(i: int) -> bool:
-            return fallback and i < len(tokens) and tokenizer_json.is_byte_token(tokens[i])
+            return fallback and 0 <= i < len(tokens) and tokenizer_json.is_byte_token(tokens[i])
 
         to_bytes = self.decode_bytes if self._token_bytes is not None else None
         return StreamDecoder(to_bytes, self.decode, is_incomplete, tokenizer_json.special_ids(self._json))
@@ -214,6 +235,10 @@ class Tokenizer:
         if self._token_bytes is not None:
             return np.array([len(b) for b in self._token_bytes], dtype=np.int32)
         return np.array(tokenizer_json.estimate_byte_lengths(self._json, self.tokens()), dtype=np.int32)
+
+    def text_bytes(self, unknown: UnknownText, n_tokens: int) -> TextBytes | None:
+        """Compute the bytes of text of each id in a text of which ``unknown`` is unknown; see ``TextBytes.of``."""
+        return TextBytes.of(self.byte_lengths(), self.unknown_id, unknown, n_tokens)
 
     def token_to_id(self, token: str) -> int | None:
         """Look up the id of a token, as it is written in tokenizer.json; None if there is no such token."""
@@ -329,14 +354,12 @@ class Tokenizer:
         return np.array([vocabulary[tokenizer_json.bytes_to_unicode()[b]] for b in range(256)], dtype=np.int32)
 
     @cached_property
-    def _char_ids(self) -> np.ndarray:
-        model = self._json["model"]
-        special = {t["content"] for t in self._json["added_tokens"]}
-        ids = np.full(0x110000, model["vocab"][model["unk_token"]], dtype=np.int32)
-        for token, i in model["vocab"].items():
-            if token not in special:
-                ids[ord(token)] = i
-        return ids
+    def _encode_characters(self) -> CharacterEncoder:
+        return CharacterEncoder(self._json)
+
+    @cached_property
+    def _counting(self) -> CountingEncoder:
+        return CountingEncoder(self._json, self._inner, lambda texts: self._encode(texts), self.eot_id)
 
     @cached_property
     def _split_points(self) -> SplitPointFinder:
@@ -348,9 +371,3 @@ class Tokenizer:
             return None
         added = [f"x {t['content']}y{t['content']}" for t in self._json["added_tokens"]]
         return FastEncoder.load(self._json, self._encode_with_tokenizers, added)
-
-
-def _concatenate(parts: list[np.ndarray]) -> EncodedBatch:
-    counts = np.array([len(p) for p in parts], dtype=np.int64)
-    flat = np.concatenate(parts) if parts else np.zeros(0)
-    return flat.astype(np.int32, copy=False), counts

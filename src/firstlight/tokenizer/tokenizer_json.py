@@ -35,11 +35,13 @@ def detect_kind(table: dict[str, Any]) -> Kind:
         return "byte" if bytes_only and not non_special_tokens(table) else "bpe"
     if model["type"] == "WordLevel":
         return "char" if _is_char_level(table) else "word"
-    return "other"
+    return "char" if _is_char_level_with_bytes(table) else "other"
 
 
 def is_lossless(table: dict[str, Any]) -> bool:
     """Whether decoding restores every text exactly."""
+    if _is_char_level_with_bytes(table):
+        return True
     if not is_byte_level(table) or table.get("normalizer") is not None:
         return False
     if any(t["lstrip"] or t["rstrip"] for t in non_special_tokens(table)):
@@ -53,12 +55,37 @@ def is_lossless(table: dict[str, Any]) -> bool:
     return keeps_text and all(c in table["model"]["vocab"] for c in bytes_to_unicode().values())
 
 
+def has_every_byte(table: Mapping[str, Any]) -> bool:
+    """Whether there are tokens for all bytes of UTF-8, of which any text can be made."""
+    model = table["model"]
+    vocab = {token for token, _ in model["vocab"]} if model["type"] == "Unigram" else model["vocab"]
+    if model.get("byte_fallback"):
+        return all(byte_token(b) in vocab for b in TEXT_BYTES)
+    return is_byte_level(table) and all(bytes_to_token(bytes([b])) in vocab for b in TEXT_BYTES)
+
+
+def unknown_id(table: Mapping[str, Any]) -> int | None:
+    """Find the id that text outside the vocabulary gets; None where all text has tokens, or such text gets no id."""
+    model = table["model"]
+    if has_every_byte(table):
+        return None
+    if model["type"] == "Unigram":
+        return None if model.get("unk_id") is None else int(model["unk_id"])
+    found = model["vocab"].get(model.get("unk_token"))
+    return None if found is None else int(found)
+
+
+def drops_unknown(table: Mapping[str, Any]) -> bool:
+    """Whether text outside the vocabulary gets no id: BPE without an unknown token leaves it out."""
+    return table["model"]["type"] == "BPE" and not has_every_byte(table) and unknown_id(table) is None
+
+
 def special_ids(table: dict[str, Any]) -> frozenset[int]:
     """Collect the ids of special tokens, which never match text."""
     return frozenset(int(t["id"]) for t in table["added_tokens"] if t["special"])
 
 
-def non_special_tokens(table: dict[str, Any]) -> list[dict[str, Any]]:
+def non_special_tokens(table: Mapping[str, Any]) -> list[dict[str, Any]]:
     """List the added tokens that match text; they are found before the text is pre-tokenized."""
     return [t for t in table["added_tokens"] if not t["special"]]
 
@@ -69,6 +96,8 @@ def token_bytes(table: dict[str, Any], tokens: list[str]) -> list[bytes] | None:
     special = special_ids(table)
     added = {int(t["id"]) for t in non_special_tokens(table)}
     if kind == "char":
+        if table["model"].get("byte_fallback"):  # transformers decodes a run of byte tokens as a whole
+            return None
         return [b"" if i in special else token.encode("utf-8") for i, token in enumerate(tokens)]
     if kind not in ("bpe", "byte"):
         return None
@@ -106,6 +135,11 @@ def estimate_byte_lengths(table: dict[str, Any], tokens: list[str]) -> list[int]
     return [length(i, token) for i, token in enumerate(tokens)]
 
 
+def byte_token(b: int) -> str:
+    """Return the token of a single byte in SentencePiece's notation, such as ``<0x0A>``."""
+    return f"<0x{b:02X}>"
+
+
 def is_byte_token(token: str) -> bool:
     """Whether a token is a single byte in SentencePiece's notation, such as ``<0x0A>``."""
     return _BYTE_TOKEN.fullmatch(token) is not None
@@ -137,7 +171,7 @@ def drop_defaults(value: Any) -> Any:
     return value
 
 
-def is_byte_level(table: dict[str, Any]) -> bool:
+def is_byte_level(table: Mapping[str, Any]) -> bool:
     """Whether tokens are bytes in GPT-2's printable characters, without further markers."""
     model = table["model"]
     markers = ("byte_fallback", "continuing_subword_prefix", "end_of_word_suffix")
@@ -159,6 +193,21 @@ def _is_char_level(table: dict[str, Any]) -> bool:
     single = all(len(t) == 1 for t in model["vocab"] if t not in special)
     plain = table.get("normalizer") is None and not non_special_tokens(table)
     return splits and single and plain and model.get("unk_token") in model["vocab"]
+
+
+def _is_char_level_with_bytes(table: Mapping[str, Any]) -> bool:
+    """Whether a token is a character, and other characters are spelled in byte tokens, as ``build_char_level`` does."""
+    model, special = table["model"], {t["content"] for t in table["added_tokens"]}
+    if model["type"] != "BPE" or not model.get("byte_fallback") or model["merges"] or model.get("ignore_merges"):
+        return False
+    has_parts = table.get("normalizer") is not None or table.get("pre_tokenizer") is not None
+    decoders = [part["type"] for part in flatten_sequence(table.get("decoder"), "decoders")]
+    if has_parts or decoders != ["ByteFallback", "Fuse"] or non_special_tokens(table):
+        return False
+    if any(model.get(marker) for marker in ("continuing_subword_prefix", "end_of_word_suffix")):
+        return False
+    characters = [t for t in model["vocab"] if t not in special and not is_byte_token(t)]
+    return all(len(t) == 1 for t in characters) and all(byte_token(b) in model["vocab"] for b in range(256))
 
 
 def flatten_sequence(component: dict[str, Any] | None, key: str) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Train a tokenizer on a stream of documents."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
@@ -59,7 +59,7 @@ def train(
     text = _TextChunks(documents, settings.sample_bytes, n_bytes)
     if settings.kind == "word":
         return _train_word(text, settings, select_words)
-    return _train_bpe(text, settings) if settings.kind == "bpe" else _train_char(text)
+    return _train_bpe(text, settings) if settings.kind == "bpe" else _train_char(text, settings)
 
 
 class _TextChunks:
@@ -171,12 +171,26 @@ def _build_byte_level() -> Tokenizer:
     return Tokenizer(inner, eot=END_OF_TEXT, unk=None)
 
 
-def _train_char(text: _TextChunks) -> Tokenizer:
-    characters: set[str] = set()
+def _train_char(text: _TextChunks, settings: TokenizerSettings) -> Tokenizer:
+    counts: Counter[str] = Counter()
     for chunk in text:
-        characters.update(chunk)
+        counts.update(chunk)
     text.check_not_empty()
-    return build_char_level([END_OF_TEXT, UNKNOWN, *sorted(characters)])
+    kept = sorted(c for c, n in counts.items() if n >= settings.min_count)
+    _report_rare("characters", counts, kept, "are spelled in bytes" if settings.byte_fallback else "become <unk>")
+    special = [END_OF_TEXT] if settings.byte_fallback else [END_OF_TEXT, UNKNOWN]
+    return build_char_level([*special, *kept], byte_fallback=settings.byte_fallback)
+
+
+def _report_rare(what: str, counts: Counter[str], kept: Collection[str], become: str) -> None:
+    """Say how much of the training text is outside the vocabulary."""
+    total, known = counts.total(), sum(counts[token] for token in kept)
+    if total > known:
+        share = 100 * (total - known) / total
+        progress.notice(
+            f"tokenizer: {total - known:,} of {total:,} {what} of the text ({share:.2g} %), "
+            f"{len(counts) - len(kept):,} different ones, are not in the vocabulary and {become}"
+        )
 
 
 def _train_word(text: _TextChunks, settings: TokenizerSettings, select_words: SelectWords | None) -> Tokenizer:
@@ -186,7 +200,7 @@ def _train_word(text: _TextChunks, settings: TokenizerSettings, select_words: Se
         counts.update(word for word, _ in pre_tokenizer.pre_tokenize_str(chunk))
     text.check_not_empty()
     fixed_size = settings.vocab_size if isinstance(settings.vocab_size, int) else None
-    words = [w for w, n in sorted(counts.items(), key=lambda item: (-item[1], item[0])) if n >= settings.min_frequency]
+    words = [w for w, n in sorted(counts.items(), key=lambda item: (-item[1], item[0])) if n >= settings.min_count]
     if settings.vocab_source == "vectors":
         raise TokenizerError(
             "there is no model whose word vectors could supply the words",
@@ -212,7 +226,9 @@ def _train_word(text: _TextChunks, settings: TokenizerSettings, select_words: Se
             expected=f"at most {len(words) + 2}",
             fix="Lower tokenizer.vocab_size, or add text.",
         )
-    tokens = [END_OF_TEXT, UNKNOWN, *words[: (fixed_size or _DEFAULT_WORDS) - 2]]
+    kept = words[: (fixed_size or _DEFAULT_WORDS) - 2]
+    _report_rare("words", counts, kept, "become <unk>")
+    tokens = [END_OF_TEXT, UNKNOWN, *kept]
     wordpiece = decoders.WordPiece(prefix="##", cleanup=True)
     join_han = decoders.Replace(Regex(HAN_SPACE_PATTERN), "")
     return _build_word_level(tokens, pre_tokenizer, decoders.Sequence([wordpiece, join_han]))

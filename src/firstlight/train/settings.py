@@ -95,4 +95,4 @@ CHANGEABLE_ON_RESUME = frozenset(
         "guard.max_skipped_steps",
         "guard.max_rollbacks",
     )
-) | {"data.verify"}
+) | {"data.verify", "data.max_unk_fraction"}

@@ -62,6 +62,8 @@ def validate(
     device_context: parallel.DeviceContext,
     rows: int,
     unit: str = "token",
+    *,
+    more_nats: np.ndarray | None = None,
 ) -> ValidationResult:
     """Compute the loss of ``model`` over ``windows``, each process on a part of them.
 
@@ -72,13 +74,16 @@ def validate(
         device_context: device and processes.
         rows: windows per forward pass; may differ between processes.
         unit: as in ValidationResult.
+        more_nats: what each id costs in bits per byte in addition to its loss (V,), as the unknown token does.
 
     Raises:
         Interrupted: a signal arrived while a run trains.
     """
-    lengths = None
-    if byte_lengths is not None:
-        lengths = torch.from_numpy(np.asarray(byte_lengths, dtype=np.int64)).to(device_context.device)
+    dtype = torch.float32 if device_context.device.type == "mps" else torch.float64
+    lengths, more = (
+        None if table is None else torch.from_numpy(np.asarray(table)).to(device_context.device, dtype)
+        for table in (byte_lengths, more_nats)
+    )
     bounds = [
         windows.n_windows * rank // device_context.world_size for rank in (device_context.rank, device_context.rank + 1)
     ]
@@ -88,7 +93,8 @@ def validate(
     try:
         with parallel.interruptible(device_context):
             for first in range(bounds[0], bounds[1], rows):
-                parts.append(_sums(model, windows.batch(first, min(rows, bounds[1] - first)), lengths, device_context))
+                batch = windows.batch(first, min(rows, bounds[1] - first))
+                parts.append(_sums(model, batch, lengths, more, device_context))
     finally:
         model.train(was_training)
     sums = torch.stack([part.cpu().double() for part in parts]).sum(0)
@@ -97,7 +103,13 @@ def validate(
     return ValidationResult(total / count if count else math.nan, bits, round(count), round(text_bytes), unit)
 
 
-def _sums(model: GPT, batch: Batch, lengths: Tensor | None, device_context: parallel.DeviceContext) -> Tensor:
+def _sums(
+    model: GPT,
+    batch: Batch,
+    lengths: Tensor | None,
+    more: Tensor | None,
+    device_context: parallel.DeviceContext,
+) -> Tensor:
     """Return nats, targets, nats of text and bytes of text of a batch: (4,), in fp64 if the device supports it."""
     dtype = torch.float32 if device_context.device.type == "mps" else torch.float64
     inputs, targets = batch.inputs.to(device_context.device), batch.targets.to(device_context.device)
@@ -107,13 +119,14 @@ def _sums(model: GPT, batch: Batch, lengths: Tensor | None, device_context: para
     is_target = torch.ones_like(targets, dtype=torch.bool)
     if batch.weights is not None:
         is_target = batch.weights.to(device_context.device) > 0
-    text = torch.zeros_like(targets) if lengths is None else lengths[targets] * is_target
+    text = torch.zeros_like(nats) if lengths is None else lengths[targets] * is_target
+    text_nats = nats if more is None else nats + more[targets]
     # torch.where instead of a product: masked values may be infinite.
     return torch.stack(
         [
             torch.where(is_target, nats, 0).sum(),
             is_target.sum().to(dtype),
-            torch.where(text > 0, nats, 0).sum(),
-            text.sum().to(dtype),
+            torch.where(text > 0, text_nats, 0).sum(),
+            text.sum(),
         ]
     )
