@@ -86,7 +86,7 @@ class CopyRecipe(Recipe[CopySettings, str, CopyResult]):
     def __init__(self, *, fail_at: int | None = None, store: str = "numbers") -> None:
         self.fail_at, self.store, self.prepared = fail_at, store, []
 
-    def prepare(self, run: RunDirectory, settings: CopySettings, *, prepared: bool) -> str:
+    def prepare(self, run: RunDirectory, settings: CopySettings, *, prepared: bool, restores: bool) -> str:
         """Record the call."""
         self.prepared.append(prepared)
         return self.store

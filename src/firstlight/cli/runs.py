@@ -78,6 +78,8 @@ def _print_runs(result: "dict[str, list[RunSummary]]") -> None:
     rows = [{"run": run.name, **_cells(run)} for run in result["runs"]]
     print_table(list(rows[0]), [list(row.values()) for row in rows], align="lll")
     for run in result["runs"]:
+        for needed in run.leans_on:
+            print(f"{escape(run.name)}: leans on {escape(str(needed))}")
         for problem in run.problems:
             print(f"{escape(run.name)}: {escape(str(problem))}")
 

@@ -114,6 +114,18 @@ def publish_directory(temporary: Path, path: Path) -> None:
     sync_folder(path.parent)
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make ``target`` a hard link to a file, or a copy of it on another file system or one without links.
+
+    A symbolic link is followed, so that the target stays when the file that it leads to is deleted.
+    """
+    real = source.resolve()
+    try:
+        os.link(real, target)
+    except OSError:
+        shutil.copyfile(real, target)
+
+
 def append_line(path: Path, line: str) -> None:
     """Append a line in a single write, so that readers do not see half of it."""
     with storage_errors(path), path.open("ab") as file:

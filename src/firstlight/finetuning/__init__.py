@@ -1,7 +1,9 @@
 """Labelled tasks: kinds of tasks, their data, losses and metrics; mixtures, adapters, linear probes."""
 
 from firstlight.finetuning.build_model import build_task_model, layer_lr_scales, unfreeze_layers
-from firstlight.finetuning.dataset import TaskData, load_task, read_unlabelled
+from firstlight.finetuning.dataset import TaskData, changed_tables, load_task, read_unlabelled
+from firstlight.finetuning.detection import split_files
+from firstlight.finetuning.encoded_rows import PreparedTask, read_rows, save_rows
 from firstlight.finetuning.examples import EncodedExample, Example, Prediction, RawExample, TaskBatch
 from firstlight.finetuning.kinds import KINDS, InputFormat, TaskHead, TaskKind, head_of, kind_of
 from firstlight.finetuning.loss import TaskLoss, balanced_class_weights, collate, evaluate_lm_loss
@@ -36,6 +38,7 @@ __all__ = [
     "InputFormat",
     "Mixture",
     "Prediction",
+    "PreparedTask",
     "Preprocessor",
     "RawExample",
     "ReplaySource",
@@ -53,6 +56,7 @@ __all__ = [
     "balanced_class_weights",
     "build_task_model",
     "change_spec",
+    "changed_tables",
     "chat_template",
     "collate",
     "compute_metrics",
@@ -67,10 +71,13 @@ __all__ = [
     "load_task",
     "mixing_fractions",
     "predict",
+    "read_rows",
     "read_spec",
     "read_tasks",
     "read_unlabelled",
+    "save_rows",
     "special_tokens",
+    "split_files",
     "tasks_to_json",
     "unfreeze_layers",
 ]

@@ -97,6 +97,20 @@ def load_task(spec: TaskSpec, *, seed: int) -> TaskData:
     return TaskData(spec, train, valid, test, notes, _fingerprint(spec, files, seed), seed if drawn else None)
 
 
+def changed_tables(spec: TaskSpec, fingerprint: str, *, seed: int) -> bool | None:
+    """Return whether the files of a task differ from those of a fingerprint; None where a file is not there.
+
+    Args:
+        spec: with the labels, or the scale, of the training rows.
+        fingerprint: of its ``TaskData``.
+        seed: as for ``load_task``.
+    """
+    try:
+        return _fingerprint(spec, split_files(spec), seed) != fingerprint
+    except (CorpusError, OSError):
+        return None
+
+
 def read_unlabelled(spec: TaskSpec, path: Path) -> Iterator[Example]:
     """Read the rows of another file in the task's format, without labels.
 

@@ -65,3 +65,14 @@ class TuningSettings(Settings):
         0.0, ge=0, lt=1, description="fraction of updates on the text that the model was pre-trained on"
     )
     adapter: AdapterSettings = AdapterSettings()
+    keep_base: bool = Field(
+        True,
+        description="keep the model that adapters are trained on in the run, as hard links or a copy; false: the run "
+        "leans on that model, by its path and hash",
+    )
+
+    def unused_settings(self) -> dict[str, str]:
+        """Return the settings that apply to adapters only, where there are none."""
+        return (
+            {"keep_base": "applies to adapters, not finetune.adapter.kind none"} if self.adapter.kind == "none" else {}
+        )

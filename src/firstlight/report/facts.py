@@ -10,6 +10,7 @@ from firstlight.report import non_text, summary
 from firstlight.report.run_files import RunFiles, find
 from firstlight.report.text import Fact, to_text
 from firstlight.report.units import format_bytes, format_count, format_percent, to_float
+from firstlight.runs import RunDirectory, outside_inputs
 
 _MAX_ROWS = 50
 _MAX_NAMED = 3
@@ -210,6 +211,14 @@ def training_facts(files: RunFiles) -> list[Fact]:
             number = to_float(value) if name != "seed" else None
             facts.append(Fact(name, to_text(value, 100) if number is None else f"{number:,.10g}"))
     return facts
+
+
+def outside_facts(files: RunFiles) -> list[Fact]:
+    """Return what the run leans on: what it needs that is not in its directory."""
+    return [
+        Fact("leans on", to_text(found.path, 300), f"{found.what}; {to_text(found.hash, 12) or 'without a hash'}")
+        for found in outside_inputs(RunDirectory(files.run))
+    ]
 
 
 def environment_facts(files: RunFiles) -> list[Fact]:

@@ -64,7 +64,7 @@ def run_page(files: RunFiles) -> str:
             model_facts=facts.model_facts(files),
             checkpoint=files.checkpoint,
             checkpoints=files.checkpoints,
-            training_facts=facts.training_facts(files),
+            training_facts=[*facts.training_facts(files), *facts.outside_facts(files)],
             settings=settings[:_MAX_SETTINGS],
             settings_left_out=max(0, len(settings) - _MAX_SETTINGS),
             environment_facts=facts.environment_facts(files),

@@ -85,6 +85,16 @@ class RunDirectory:
         return self.path / run_layout.EMBEDDINGS
 
     @property
+    def base(self) -> Path:
+        """``base/``: the model that the run starts from; that of adapters stays, others until a checkpoint is saved."""
+        return self.path / run_layout.BASE
+
+    @property
+    def rows(self) -> Path:
+        """``rows/``: the encoded rows of the tasks of a fine-tuning run."""
+        return self.path / run_layout.ROWS
+
+    @property
     def checkpoints(self) -> Path:
         """``checkpoints/``: one Hugging Face model directory per saved step."""
         return self.path / run_layout.CHECKPOINTS

@@ -44,7 +44,7 @@ _LIMITS = frozenset({"train.steps", "train.tokens", "train.epochs", "train.minut
 
 
 # Hashes that checkpoints of earlier versions lack.
-_ADDED_HASHES = frozenset({"init_model"})
+_ADDED_HASHES = frozenset({"init_model", "replay"})
 
 
 def run_recipe(
@@ -76,6 +76,8 @@ def _run(
     device_context = parallel.resolve_hardware(request.settings.hardware)  # type: ignore[attr-defined]  # of every recipe
     parallel.init_distributed(device_context)
     main = parallel.is_main_process(device_context)
+    # As in ``_resume``, which raises where something was saved and no checkpoint can be read.
+    restores = request.resumes and not request.restarts and request.run.has_saved
     try:
         with parallel.peer_errors(device_context), request.run.lock() if main else nullcontext():
             if main:
@@ -83,12 +85,18 @@ def _run(
                 if not request.resumes:
                     request.run.write_mark(recipe.kind)
                 result = _finished_result(recipe, request)
-                artifacts = None if result else recipe.prepare(request.run, request.settings, prepared=request.resumes)
+                artifacts = (
+                    None
+                    if result
+                    else recipe.prepare(request.run, request.settings, prepared=request.resumes, restores=restores)
+                )
                 parallel.barrier(device_context)
             else:
                 parallel.barrier(device_context)  # rank 0 makes what the others read
                 result = _finished_result(recipe, request)
-                artifacts = None if result else recipe.prepare(request.run, request.settings, prepared=True)
+                artifacts = (
+                    None if result else recipe.prepare(request.run, request.settings, prepared=True, restores=restores)
+                )
             if result is not None:
                 return result
             assert artifacts is not None

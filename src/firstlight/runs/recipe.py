@@ -101,13 +101,14 @@ class Recipe(ABC, Generic[S, A, R]):
     hashed_artifacts: Mapping[str, str]
 
     @abstractmethod
-    def prepare(self, run: RunDirectory, settings: S, *, prepared: bool) -> A:
+    def prepare(self, run: RunDirectory, settings: S, *, prepared: bool, restores: bool) -> A:
         """Make or read what the run is built from: data, tokenizer, a model to start from.
 
         Args:
             run: the run directory; locked by this process or by rank 0.
             settings: as requested.
             prepared: use what the run directory holds already, without looking at the original inputs.
+            restores: the run goes on from a checkpoint, so the weights that it started from are not needed.
         """
 
     @abstractmethod

@@ -7,11 +7,11 @@ from firstlight import parallel, progress
 from firstlight.corpus import infer_kind
 from firstlight.errors import CompatibilityError, StoreError, UsageError
 from firstlight.files import MANIFEST
-from firstlight.lm import LM
+from firstlight.lm import LM, GenerationConfig
 from firstlight.runs import RunDirectory
 from firstlight.stages import embedding_init
 from firstlight.stages.embedding_init import EmbeddingVectors
-from firstlight.stages.init_model import load_init_model
+from firstlight.stages.init_model import keep_base, load_init_model, saved_model
 from firstlight.stages.prepare_corpus import prepare_store
 from firstlight.stages.settings import PretrainSettings
 from firstlight.stages.unknown_text import check_unknown, report_store
@@ -29,13 +29,15 @@ class PretrainArtifacts:
     Attributes:
         vocab: the tokenizer, or the codec of sequences that are not text.
         store: the token store.
-        init_lm: the model whose weights the run starts from, if any.
+        init_lm: the model whose weights the run starts from, if any; also None where it goes on from a checkpoint.
+        generation: special ids and settings of generation of that model, which checkpoints keep.
         vectors: the word vectors that the embeddings are initialised from, if any.
     """
 
     vocab: Vocab
     store: TokenStore
     init_lm: LM | None
+    generation: GenerationConfig | None = None
     vectors: EmbeddingVectors | None = None
 
     @property
@@ -56,20 +58,31 @@ class PretrainArtifacts:
         )
 
 
-def prepare_artifacts(run: RunDirectory, settings: PretrainSettings, *, prepared: bool = False) -> PretrainArtifacts:
+def prepare_artifacts(
+    run: RunDirectory, settings: PretrainSettings, *, prepared: bool = False, restores: bool = False
+) -> PretrainArtifacts:
     """Make the tokenizer and the token store of a run, or read those made before.
 
     Args:
         run: the run directory.
         settings: of the run.
         prepared: use the run's own store if it is complete, without looking at the corpus, which may be gone.
+        restores: the run goes on from a checkpoint, without the model that it started from, which may be gone.
 
     Raises:
         CompatibilityError: a store, a tokenizer and a model to start from that do not belong together.
         StoreError: most of the text is unknown to the tokenizer.
     """
     settings = embedding_init.resolve_vocab_source(settings)
-    init_lm = load_init_model(run, settings.run.init_from) if settings.run.init_from else None
+    init_lm, generation = None, None
+    if settings.run.init_from and restores:
+        generation = saved_model(run).generation
+    elif settings.run.init_from:
+        init_lm = load_init_model(run, settings.run.init_from, own=prepared)
+        generation = init_lm.generation
+        if not prepared and parallel.is_first_rank():
+            assert init_lm.source is not None, "it was read from there"
+            keep_base(init_lm.source, run.base)
     vocab, store = _vocab_and_store(run, settings, init_lm, prepared=prepared)
     report_store(store, vocab)
     check_unknown(store, vocab, settings.data.max_unk_fraction)
@@ -96,14 +109,14 @@ def prepare_artifacts(run: RunDirectory, settings: PretrainSettings, *, prepared
             prepared=prepared,
             on_bad_bytes=settings.corpus.on_bad_bytes,
         )
-    return PretrainArtifacts(vocab, store, init_lm, vectors)
+    return PretrainArtifacts(vocab, store, init_lm, generation, vectors)
 
 
 def _vocab_and_store(
     run: RunDirectory, settings: PretrainSettings, init_lm: LM | None, *, prepared: bool
 ) -> tuple[Vocab, TokenStore]:
     if settings.run.store is not None:
-        return _open_store(run, settings, Path(settings.run.store))
+        return _open_store(run, settings, Path(settings.run.store), prepared=prepared)
     if prepared and (run.data / MANIFEST).is_file():
         vocab = load_vocab(run.tokenizer)
         return vocab, _open_own_store(run, settings, vocab)
@@ -162,7 +175,9 @@ def _open_own_store(run: RunDirectory, settings: PretrainSettings, vocab: Vocab)
         raise StoreError(error.problem, where=error.where, found=error.found, fix=fix) from error
 
 
-def _open_store(run: RunDirectory, settings: PretrainSettings, folder: Path) -> tuple[Vocab, TokenStore]:
+def _open_store(
+    run: RunDirectory, settings: PretrainSettings, folder: Path, *, prepared: bool
+) -> tuple[Vocab, TokenStore]:
     """Open a token store made before, ours or Megatron-LM's, and copy its vocabulary into the run."""
     if run.exists and not folder.is_dir():
         raise UsageError(
@@ -172,7 +187,11 @@ def _open_store(run: RunDirectory, settings: PretrainSettings, folder: Path) -> 
             fix="Put it back, or add its new place to the command, as run.store=FOLDER.",
         )
     own = folder if (folder / "tokenizer.json").is_file() else folder / "tokenizer"
-    vocab = load_vocab(Path(settings.tokenizer.path) if settings.tokenizer.path else own)
+    if prepared and run.exists:  # the file of tokenizer.path may be gone
+        own = run.tokenizer
+    elif settings.tokenizer.path:
+        own = Path(settings.tokenizer.path)
+    vocab = load_vocab(own)
     # Our own stores list their documents: one of them without a manifest is incomplete, not another program's.
     if (folder / "documents.safetensors").is_file() or not isinstance(vocab, Tokenizer):
         store = open_store(folder, tokenizer_hash=vocab.hash, verify=_verifies(settings, folder))

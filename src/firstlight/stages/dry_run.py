@@ -23,7 +23,7 @@ def plan_dry_run(recipe: Recipe[PretrainSettings, PretrainArtifacts, Any], setti
     device_context = parallel.resolve_hardware(settings.hardware)
     with tempfile.TemporaryDirectory(prefix="firstlight-dry-") as folder:
         run = RunDirectory(Path(folder))
-        artifacts = recipe.prepare(run, settings, prepared=False)
+        artifacts = recipe.prepare(run, settings, prepared=False, restores=False)
         settings = recipe.resolve(settings, artifacts, device_context)
         ctx = recipe.build(run, settings, artifacts, device_context, process_start())
         try:

@@ -99,17 +99,14 @@ def find_token_store(lm: LM, *, needed: bool) -> TokenStore | None:
     vocab = lm.vocab
     if lm.source is None or vocab is None:
         return None
-    run = lm.source.resolve().parent.parent
-    folder, settings = run / "data", _read_settings(run)
-    if not folder.is_dir():
-        folder = Path(settings.get("run", {}).get("store") or folder)
+    folder, verify = store_folder(lm.source.resolve().parent.parent)
     if not (folder / MANIFEST).is_file():
         return None
     try:
         store = open_store(
             folder,
             tokenizer_hash=vocab.hash if needed else None,
-            verify=settings.get("data", {}).get("verify") is not False,
+            verify=verify,
         )
     except StoreError as error:
         if needed:
@@ -117,6 +114,14 @@ def find_token_store(lm: LM, *, needed: bool) -> TokenStore | None:
         progress.warn(f"the run's training text cannot be read and is not used: {error}")
         return None
     return store if store.tokenizer_hash == vocab.hash else None
+
+
+def store_folder(run: Path) -> tuple[Path, bool]:
+    """Return the folder of a run's token store, and whether the run's settings say that it is verified."""
+    folder, settings = run / "data", _read_settings(run)
+    if not folder.is_dir():
+        folder = Path(settings.get("run", {}).get("store") or folder)
+    return folder, settings.get("data", {}).get("verify") is not False
 
 
 def _read_settings(run: Path) -> dict[str, Any]:

@@ -30,8 +30,10 @@ from firstlight.shell import command_line
 from firstlight.stages import finetune_setup
 from firstlight.stages.finalize import write_report
 from firstlight.stages.finetune_artifacts import FinetuneArtifacts, prepare_artifacts
-from firstlight.stages.finetune_evaluation import TaskEvaluation, evaluate_tasks, pretraining_loss
+from firstlight.stages.finetune_evaluation import TaskEvaluation, evaluate_tasks
 from firstlight.stages.finetune_settings import FinetuneSettings
+from firstlight.stages.init_model import drop_base
+from firstlight.stages.parent_store import measure_forgetting, save_initial_loss
 from firstlight.stages.process_clock import process_start
 from firstlight.stages.request import resolve_model_name, run_to_resume
 from firstlight.train import FitResult, TrainContext
@@ -75,12 +77,14 @@ class FinetuneRecipe(Recipe[FinetuneSettings, FinetuneArtifacts, FinetuneResult]
         "tokenizer": "another tokenizer",
         "store": "other rows",
         "init_model": "adapters of another model",
+        "replay": "another text to replay",
     }
 
-    def prepare(self, run: RunDirectory, settings: FinetuneSettings, *, prepared: bool) -> FinetuneArtifacts:
+    def prepare(
+        self, run: RunDirectory, settings: FinetuneSettings, *, prepared: bool, restores: bool
+    ) -> FinetuneArtifacts:
         """Read the model to start from, the tasks and their rows."""
-        del prepared
-        return prepare_artifacts(run, settings)
+        return prepare_artifacts(run, settings, prepared=prepared, restores=restores)
 
     def resolve(
         self, settings: FinetuneSettings, artifacts: FinetuneArtifacts, device_context: DeviceContext
@@ -98,9 +102,9 @@ class FinetuneRecipe(Recipe[FinetuneSettings, FinetuneArtifacts, FinetuneResult]
     ) -> TrainContext:
         """Build model, heads, optimizer, batches and evaluation; measure the language-model loss before training."""
         ctx = finetune_setup.train_context(run, settings, artifacts, device_context, process_start)
-        if is_main_process(device_context) and not run.initial_loss_file.is_file():
-            loss = pretraining_loss(ctx.state.model, artifacts, device_context)
-            write_json(run.initial_loss_file, {"loss": loss})
+        has_first_weights = artifacts.init_model.source is not None
+        if is_main_process(device_context) and has_first_weights and not run.initial_loss_file.is_file():
+            save_initial_loss(run, ctx.state.model, artifacts.store, device_context)
         if is_main_process(device_context):
             write_atomic(run.tasks_file, tasks_to_json(artifacts.specs.values()))
             artifacts.tokenizer.save(run.tokenizer)
@@ -115,8 +119,9 @@ class FinetuneRecipe(Recipe[FinetuneSettings, FinetuneArtifacts, FinetuneResult]
         fit: FitResult,
     ) -> FinetuneResult:
         """Evaluate the best checkpoint on the validation and test splits, and measure forgetting."""
-        del settings
         main = is_main_process(ctx.device_context)
+        if main and settings.finetune.adapter.kind == "none":
+            drop_base(run)
         valid, test, forgetting = EvalResults({}, {}), EvalResults({}, {}), None
         if fit.finished and main:
             model = LM.load_fp32(run.path).to(ctx.device_context).model
@@ -127,10 +132,7 @@ class FinetuneRecipe(Recipe[FinetuneSettings, FinetuneArtifacts, FinetuneResult]
             test_evaluation = evaluate_tasks(model, artifacts, ctx.device_context, split="test")
             test = test_evaluation.with_intervals(artifacts, "test", _BOOTSTRAP)
             _check_finite(run, valid=valid, test=test)
-            before = read_json_object(run.initial_loss_file).get("loss")
-            if isinstance(before, int | float):
-                after = pretraining_loss(model, artifacts, ctx.device_context)
-                forgetting = {"before": before, "after": after or before}
+            forgetting = measure_forgetting(run, model, artifacts.store, ctx.device_context)
         unknown = {name: task.unknown.to_json(task.n_tokens) for name, task in artifacts.rows.items()}
         result = FinetuneResult(
             run=run.path,
@@ -145,7 +147,7 @@ class FinetuneRecipe(Recipe[FinetuneSettings, FinetuneArtifacts, FinetuneResult]
             report=run.report if main else None,
         )
         if main:
-            notes = {name: [*data.notes, *artifacts.rows[name].notes] for name, data in artifacts.tasks.items()}
+            notes = {name: [*task.notes, *task.rows.notes] for name, task in artifacts.tasks.items()}
             tables = {"tasks": result.valid, "test": result.test, "forgetting": forgetting, "notes": notes}
             write_json(run.evaluation_file, tables | {"unknown": unknown})
         return result

@@ -1,35 +1,41 @@
 """Prepare what a fine-tuning run is built from: the model to start from, the tokenizer, the tasks and their rows."""
 
-import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from firstlight import progress
-from firstlight.errors import CorpusError, UsageError
-from firstlight.files import sha256
+from firstlight import parallel, progress
+from firstlight import tokenizer as tokenizers
+from firstlight.errors import CheckpointError, CompatibilityError, CorpusError, UsageError
 from firstlight.finetuning import (
     PAD,
     EncodedTask,
+    PreparedTask,
     SpecialTokens,
-    TaskData,
     TaskSpec,
+    changed_tables,
     chat_template,
     encode_task,
     head_of,
     kind_of,
     load_task,
+    read_rows,
     read_spec,
     read_tasks,
+    save_rows,
     special_tokens,
+    split_files,
 )
-from firstlight.lm import Classifier, GenerationConfig
+from firstlight.lm import LM, Classifier, GenerationConfig
+from firstlight.lm.save import CONFIG
 from firstlight.model import ModelConfig
 from firstlight.runs import RunDirectory
+from firstlight.shell import command_line
 from firstlight.stages.evaluate import find_token_store
 from firstlight.stages.finetune_settings import FinetuneSettings
-from firstlight.stages.init_model import load_init_model
+from firstlight.stages.init_model import keep_base, load_init_model, saved_model
+from firstlight.stages.parent_store import check_replay, parent_store
 from firstlight.store import TokenStore
 from firstlight.tokenizer import Tokenizer, describe_unknown, unknown_share
 
@@ -40,20 +46,15 @@ class InitModel:
 
     Attributes:
         config: its shape.
-        source: its directory.
+        source: its directory; None where the run goes on from a checkpoint, with the weights in that.
         generation: its special ids and settings of generation.
         n_known: one more than the highest id in use.
     """
 
     config: ModelConfig
-    source: Path
+    source: Path | None
     generation: GenerationConfig
     n_known: int
-
-    def hash_weights(self) -> str:
-        """Compute the SHA-256 of the files of its weights."""
-        files = sorted(self.source.glob("*.safetensors"))
-        return hashlib.sha256("".join(sha256(file) for file in files).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +64,19 @@ class FinetuneArtifacts:
     Attributes:
         init_model: the pre-trained model.
         tokenizer: with the tokens that the tasks add.
-        tasks: the examples of each task, by name.
-        rows: the tokenized rows of each task, by name.
+        tasks: the tasks with their tokenized rows, by name.
         store: the token store that the model was pre-trained on, if it is there.
     """
 
     init_model: InitModel
     tokenizer: Tokenizer
-    tasks: dict[str, TaskData]
-    rows: dict[str, EncodedTask]
+    tasks: dict[str, PreparedTask]
     store: TokenStore | None
+
+    @property
+    def rows(self) -> dict[str, EncodedTask]:
+        """The tokenized rows of each task, by name."""
+        return {name: task.rows for name, task in self.tasks.items()}
 
     @property
     def specs(self) -> dict[str, TaskSpec]:
@@ -91,33 +95,124 @@ class FinetuneArtifacts:
         return Classifier(spec.name, spec.labels, None) if head.has_classes else Classifier(spec.name, (), spec.scale)
 
 
-def prepare_artifacts(run: RunDirectory, settings: FinetuneSettings) -> FinetuneArtifacts:
-    """Read the model to start from, the tasks and their rows.
+def prepare_artifacts(
+    run: RunDirectory, settings: FinetuneSettings, *, prepared: bool = False, restores: bool = False
+) -> FinetuneArtifacts:
+    """Read the model to start from, the tasks and their rows; what a resume needs of them is kept in the run.
 
-    The tasks of a run that is resumed are those of its ``tasks.json``, not of the original files, unless these were
-    moved and are named anew.
+    The tasks of a run that is resumed are those of its ``tasks.json``, and their rows those in the run, unless the
+    original files were moved and are named anew.
+
+    Args:
+        run: the run directory.
+        settings: of the run.
+        prepared: use the rows that the run holds.
+        restores: the run goes on from a checkpoint, which has the weights of all but adapters.
 
     Raises:
         UsageError: two tasks of the same name, or a model without a tokenizer.
         CorpusError: a row cannot be used, or most of the texts are unknown to the tokenizer.
+        CompatibilityError: the tasks' files were changed since the run began.
+    """
+    specs = _read_specs(run, settings)
+    keeps = settings.finetune.adapter.kind == "none" or settings.finetune.keep_base
+    if restores and settings.finetune.adapter.kind == "none":
+        saved, tokenizer = saved_model(run), tokenizers.load(run.tokenizer)
+        init_model = InitModel(saved.config, None, saved.generation, tokenizer.vocab_size)
+        store = parent_store(run, settings)
+    else:
+        init_model, init_lm = read_init_model(run, settings, prepared=prepared)
+        assert init_lm.tokenizer is not None
+        tokenizer = _extend_tokenizer(init_lm.tokenizer, init_model.n_known, specs, settings)
+        store = parent_store(run, settings) if run.exists else find_token_store(init_lm, needed=False)
+        check_replay(settings, store)
+    if keeps and not prepared and parallel.is_first_rank():
+        assert init_model.source is not None
+        keep_base(init_model.source, run.base)
+    if keeps and (run.base / CONFIG).is_file():
+        init_model = replace(init_model, source=run.base)
+    names_anew = run.exists and _names_tasks_anew(run, settings)
+    tasks = _read_kept_rows(run, settings, specs, tokenizer) if prepared and not names_anew else None
+    if tasks is None:
+        tasks = {spec.name: _prepare_task(spec, settings, tokenizer, init_model.config.block_size) for spec in specs}
+        if not names_anew and parallel.is_first_rank():
+            save_rows(run.rows, tasks.values(), tokenizer.hash)
+    for name, task in tasks.items():
+        for note in [*task.notes, *task.rows.notes]:
+            progress.notice(f"{name}: {note}")
+    return FinetuneArtifacts(init_model, tokenizer, tasks, store)
+
+
+def read_init_model(run: RunDirectory, settings: FinetuneSettings, *, prepared: bool) -> tuple[InitModel, LM]:
+    """Load the model to start from.
+
+    Raises:
+        UsageError: it is not there, or has no tokenizer.
+        CheckpointError: it is damaged.
     """
     assert settings.run.init_from is not None
-    specs = _read_specs(run, settings)
-    init_lm = load_init_model(run, settings.run.init_from)
+    adapters = settings.finetune.adapter.kind != "none"
+    init_lm = load_init_model(run, settings.run.init_from, own=prepared, adapters=adapters)
     if init_lm.tokenizer is None:
         raise UsageError("has no tokenizer, so it cannot read text", where=settings.run.init_from)
     assert init_lm.source is not None, "it was read from there"
     n_known = max(init_lm.tokenizer.vocab_size, *(i + 1 for i in init_lm.eos_ids))
-    tokenizer = _extend_tokenizer(init_lm.tokenizer, n_known, specs, settings)
-    tasks = {spec.name: load_task(spec, seed=settings.data.seed) for spec in specs}
-    rows = {name: encode_task(data, tokenizer, init_lm.config.block_size) for name, data in tasks.items()}
-    for name, task in rows.items():
-        _check_unknown(name, task, tasks[name].spec.data.max_unk_fraction)
-    init_model = InitModel(init_lm.config, init_lm.source, init_lm.generation, n_known)
-    for name, data in tasks.items():
-        for note in [*data.notes, *rows[name].notes]:
-            progress.notice(f"{name}: {note}")
-    return FinetuneArtifacts(init_model, tokenizer, tasks, rows, find_token_store(init_lm, needed=False))
+    return InitModel(init_lm.config, init_lm.source, init_lm.generation, n_known), init_lm
+
+
+def _prepare_task(spec: TaskSpec, settings: FinetuneSettings, tokenizer: Tokenizer, block_size: int) -> PreparedTask:
+    data = load_task(spec, seed=settings.data.seed)
+    rows = encode_task(data, tokenizer, block_size)
+    _check_unknown(spec.name, rows, data.spec.data.max_unk_fraction)
+    return PreparedTask(data.spec, rows, data.notes, data.fingerprint)
+
+
+def _read_kept_rows(
+    run: RunDirectory, settings: FinetuneSettings, specs: Sequence[TaskSpec], tokenizer: Tokenizer
+) -> dict[str, PreparedTask] | None:
+    """Read the rows that the run holds; None where it has none, or they are damaged and can be encoded again."""
+    if not run.rows.is_dir():  # of an earlier version
+        return None
+    try:
+        kept = read_rows(run.rows, [spec.name for spec in specs], tokenizer.hash)
+    except CheckpointError as error:
+        try:
+            for spec in specs:
+                split_files(spec)
+        except (CorpusError, OSError):
+            raise CheckpointError(
+                f"{error.problem}; the files of the tasks are not there either, so that the rows cannot be encoded "
+                "again",
+                where=error.where or run.rows,
+                found=error.found,
+                fix="Put the files back, or add their new place to the command, as --data FOLDER.",
+            ) from error
+        progress.warn(f"the rows in the run are not used, and encoded again from their files: {error}")
+        return None
+    found = {}
+    for spec in specs:
+        task = kept[spec.name]
+        data = task.spec.data.model_copy(update={"folder": spec.data.folder})
+        found[spec.name] = replace(task, spec=task.spec.model_copy(update={"data": data}))
+        if run.exists:
+            _compare_tables(run, found[spec.name], settings)
+    return found
+
+
+def _compare_tables(run: RunDirectory, task: PreparedTask, settings: FinetuneSettings) -> None:
+    """Compare the files of a task with those that the rows in the run were read from, where they are still there."""
+    changed = changed_tables(task.spec, task.fingerprint, seed=settings.data.seed)
+    if changed is None:
+        progress.notice(
+            f"{task.spec.data.folder}: files of the task {task.spec.name} are not there; the run has its rows"
+        )
+    elif changed and parallel.is_first_rank():
+        raise CompatibilityError(
+            f"the files of the task {task.spec.name} were changed since the run began",
+            where=task.spec.data.folder,
+            fix="Put the original ones back, or move these away, since the run has a copy of its rows. For these rows "
+            f"start a new run: {command_line('finetune', run.settings_file, '--out', 'NEW')}",
+        )
 
 
 def _check_unknown(name: str, task: EncodedTask, limit: float) -> None:
@@ -136,6 +231,10 @@ def _read_specs(run: RunDirectory, settings: FinetuneSettings) -> list[TaskSpec]
     if run.exists and run.tasks_file.is_file() and not _names_tasks_anew(run, settings):
         return list(read_tasks(run.path).values())
     data = None if settings.run.data is None else Path(settings.run.data)
+    for name in settings.run.tasks:
+        if Path(name).is_absolute() and not Path(name).exists():  # as in a run.toml
+            fix = "If it was moved, add the new places of all tasks to the command, as 'run.tasks=[\"TASK.toml\"]'."
+            raise UsageError("no such file", where=name, fix=fix)
     specs = [read_spec(Path(t), data=data) for t in settings.run.tasks]
     names = [spec.name for spec in specs]
     for name in names:

@@ -1,7 +1,7 @@
-"""Evaluate the model of a fine-tuning run: all tasks on one split, and the loss on the pre-training text."""
+"""Evaluate the model of a fine-tuning run: all tasks on one split."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from firstlight.finetuning import (
     EvalResults,
@@ -14,10 +14,6 @@ from firstlight.finetuning import (
 from firstlight.model import GPT
 from firstlight.parallel import DeviceContext, interruptible
 from firstlight.stages.finetune_artifacts import FinetuneArtifacts
-from firstlight.store import Windows
-from firstlight.train import validate
-
-_FORGETTING_WINDOWS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +85,3 @@ def evaluate_tasks(
                 predictions[name] = predict(model, spec, rows, device_context, max_rows=limit, confidence_only=True)
                 metrics[name] = compute_metrics(spec, rows, predictions[name])
     return TaskEvaluation(EvalResults(metrics, texts), predictions)
-
-
-def pretraining_loss(model: GPT, artifacts: FinetuneArtifacts, device_context: DeviceContext) -> float | None:
-    """Compute the loss on the validation split of the pre-training text; None if that is not there.
-
-    Each process that calls this computes all of it, so that the first one can call it alone.
-    """
-    if artifacts.store is None:
-        return None
-    alone = replace(device_context, rank=0, world_size=1)
-    windows = Windows(artifacts.store.valid, block_size=model.config.block_size, max_windows=_FORGETTING_WINDOWS)
-    return validate(model, windows, None, alone, 8).loss if windows.n_windows else None

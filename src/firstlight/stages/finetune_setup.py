@@ -1,12 +1,13 @@
 """Build a fine-tuning run: model with heads, optimizer, mixture of tasks, checkpoints."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from firstlight import optim, parallel
-from firstlight.errors import ConfigError, UsageError
+from firstlight.errors import ConfigError
 from firstlight.files import run_layout, write_atomic
 from firstlight.files.run_names import short_name
 from firstlight.finetuning import (
@@ -24,12 +25,13 @@ from firstlight.finetuning import (
 )
 from firstlight.finetuning import adapters as adapter_files
 from firstlight.lm import LM, save_pretrained
-from firstlight.model import GPT, flops_per_token, fused_splits
+from firstlight.model import GPT, flops_per_token, fused_splits, skip_init
 from firstlight.parallel import DeviceContext
 from firstlight.runs import RunDirectory
-from firstlight.stages.finetune_artifacts import FinetuneArtifacts
+from firstlight.stages.finetune_artifacts import FinetuneArtifacts, read_init_model
 from firstlight.stages.finetune_evaluation import evaluate_tasks
 from firstlight.stages.finetune_settings import FinetuneSettings
+from firstlight.stages.init_model import hash_weights
 from firstlight.train import CheckpointManager, Limits, RunLog, TrainContext, TrainState
 
 
@@ -49,7 +51,12 @@ def resolve_intervals(
 
 
 def _build_model(settings: FinetuneSettings, artifacts: FinetuneArtifacts) -> GPT:
-    pretrained = LM.load_fp32(artifacts.init_model.source).model
+    source = artifacts.init_model.source
+    if source is None:  # the weights are those of the checkpoint that is restored
+        with skip_init():
+            pretrained = GPT(artifacts.init_model.config)
+    else:
+        pretrained = LM.load_fp32(source).model
     return build_task_model(
         pretrained,
         artifacts.specs,
@@ -84,6 +91,14 @@ def _reset_state(
     for name, parameter in fresh.named_parameters():
         state.model.get_parameter(name).requires_grad_(parameter.requires_grad)
     _start_state(state, settings, device_context)
+
+
+def _with_init_model(run: RunDirectory, settings: FinetuneSettings, artifacts: FinetuneArtifacts) -> FinetuneArtifacts:
+    """Return the artifacts with the model to start from, for a run that goes on from a checkpoint."""
+    if artifacts.init_model.source is not None:
+        return artifacts
+    init_model, _ = read_init_model(run, settings, prepared=True)
+    return replace(artifacts, init_model=init_model)
 
 
 def _start_state(state: TrainState, settings: FinetuneSettings, device_context: DeviceContext) -> None:
@@ -142,18 +157,25 @@ def train_context(
             "tokenizer": artifacts.tokenizer.hash,
             "store": ",".join(data.fingerprint for data in artifacts.tasks.values()),
             # Of adapters, whose checkpoints lack the weights that they were trained on.
-            **({"init_model": artifacts.init_model.hash_weights()} if table.adapter.kind != "none" else {}),
+            **({"init_model": hash_weights(_source(artifacts))} if table.adapter.kind != "none" else {}),
+            **({"replay": artifacts.store.fingerprint} if table.replay_fraction and artifacts.store else {}),
         },
         target_unit="tokens" if criterion == "loss" else "rows",
         criterion=criterion,
         sample=None,
-        restart=lambda: _reset_state(state, settings, artifacts, device_context),
+        restart=lambda: _reset_state(state, settings, _with_init_model(run, settings, artifacts), device_context),
         flops_per_token=flops_per_token(model.config, model.config.block_size),
         peak_flops=None,
         process_start=process_start,
         starts_from_model=True,
         before_step=(lambda step: unfreeze_layers(model, trainable, step, unfreeze_every)) if unfreeze_every else None,
     )
+
+
+def _source(artifacts: FinetuneArtifacts) -> Path:
+    """Return the directory of the model that adapters are trained on."""
+    assert artifacts.init_model.source is not None, "checkpoints of adapters lack the weights of their base"
+    return artifacts.init_model.source
 
 
 def _micro_batch(settings: FinetuneSettings, rows: int, device_context: DeviceContext) -> int:
@@ -173,12 +195,7 @@ def _mixture(settings: FinetuneSettings, artifacts: FinetuneArtifacts, rows: int
     sources: list[RowSource] = [TaskRows(spec, artifacts.rows[name].train) for name, spec in artifacts.specs.items()]
     fixed = {}
     if table.replay_fraction:
-        if artifacts.store is None:
-            raise UsageError(
-                "there is no pre-training text to replay",
-                where="finetune.replay_fraction",
-                fix="Start from a run that has its data/, or leave it out.",
-            )
+        assert artifacts.store is not None, "check_replay"
         sources.append(ReplaySource(artifacts.store.train, artifacts.init_model.config.block_size))
         fixed[ReplaySource.name] = table.replay_fraction
     return Mixture.plan(sources, rows=rows, mixing=table.mixing, fixed=fixed, seed=settings.run.seed)
@@ -205,7 +222,7 @@ def _model_writer(run: RunDirectory, settings: FinetuneSettings, artifacts: Fine
                 model,
                 weights,
                 adapter,
-                base=str(artifacts.init_model.source.absolute()),
+                base=str(_source(artifacts).absolute()),
                 head=None if classifier is None else classifier.head,
             )
             # With it peft gives the base the embeddings of added tokens.

@@ -15,7 +15,7 @@ from firstlight.report import non_text
 from firstlight.report.run_files import RunFiles, read_metrics
 from firstlight.report.summary import best_score, last_step, parameters, training_seconds, training_tokens
 from firstlight.report.tasks import task_metrics
-from firstlight.runs import RunDirectory
+from firstlight.runs import OutsideInput, RunDirectory, outside_inputs
 from firstlight.shell import command_line
 
 State = Literal["running", "finished", "stopped", "interrupted", "failed", "incomplete"]
@@ -38,6 +38,7 @@ class RunSummary:
         size_bytes: of all its files.
         seconds: training time, over all resumes.
         modified: time of the last change of its metrics or state, in seconds since the epoch.
+        leans_on: what it needs that is not in its directory.
         problems: files that could not be read.
     """
 
@@ -54,11 +55,12 @@ class RunSummary:
     size_bytes: int
     seconds: float | None
     modified: float | None
+    leans_on: list[OutsideInput]
     problems: list[str]
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object."""
-        return {**asdict(self), "path": str(self.path)}
+        return {**asdict(self), "path": str(self.path), "leans_on": [found.to_json() for found in self.leans_on]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,7 @@ def summarize_run(path: Path, name: str | None = None) -> RunSummary:
         size_bytes=_size(path),
         seconds=training_seconds(files),
         modified=_modified(directory),
+        leans_on=outside_inputs(directory),
         problems=files.problems,
     )
 

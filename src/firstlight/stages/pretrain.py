@@ -13,6 +13,7 @@ from firstlight.stages import pretrain_setup
 from firstlight.stages.artifacts import PretrainArtifacts, prepare_artifacts
 from firstlight.stages.dry_run import plan_dry_run
 from firstlight.stages.finalize import evaluate_run, write_report
+from firstlight.stages.init_model import drop_base
 from firstlight.stages.process_clock import process_start
 from firstlight.stages.request import pretrain_request
 from firstlight.stages.settings import PretrainSettings
@@ -67,9 +68,11 @@ class PretrainRecipe(Recipe[PretrainSettings, PretrainArtifacts, PretrainResult]
         "embeddings": "other word vectors",
     }
 
-    def prepare(self, run: RunDirectory, settings: PretrainSettings, *, prepared: bool) -> PretrainArtifacts:
+    def prepare(
+        self, run: RunDirectory, settings: PretrainSettings, *, prepared: bool, restores: bool
+    ) -> PretrainArtifacts:
         """Make or read the tokenizer and the token store."""
-        return prepare_artifacts(run, settings, prepared=prepared)
+        return prepare_artifacts(run, settings, prepared=prepared, restores=restores)
 
     def resolve(
         self, settings: PretrainSettings, artifacts: PretrainArtifacts, device_context: DeviceContext
@@ -117,6 +120,7 @@ class PretrainRecipe(Recipe[PretrainSettings, PretrainArtifacts, PretrainResult]
         valid = fit.valid if isinstance(fit.valid, ValidationResult) else None
         if main:
             evaluate_run(run, ctx, artifacts, valid, seed=settings.run.seed)
+            drop_base(run)
         bits: dict[str, Any] = {} if valid is None else valid.bits
         return PretrainResult(
             run=run.path,

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
@@ -15,6 +16,7 @@ from firstlight.parallel import DeviceContext
 from firstlight.runs import RunDirectory
 from firstlight.stages import sequence_samples
 from firstlight.stages.artifacts import PretrainArtifacts
+from firstlight.stages.init_model import load_init_model
 from firstlight.stages.settings import PretrainSettings
 from firstlight.stages.unknown_text import split_text_bytes
 from firstlight.store import Batches, Windows
@@ -40,6 +42,8 @@ def model_config(settings: PretrainSettings, artifacts: PretrainArtifacts) -> Mo
         UsageError: the training text is shorter than one block.
     """
     store, init_lm = artifacts.store, artifacts.init_lm
+    if init_lm is None and settings.run.init_from:  # complete, since the run goes on from a checkpoint
+        return settings.model.shape()
     config = settings.model.shape() if init_lm is None else _init_config(settings, init_lm)
     if init_lm is None:
         if config.vocab_size not in (None, 0, "auto", store.vocab_size):
@@ -128,6 +132,13 @@ def reset_state(
     parallel.seed_everything(settings.run.seed + device_context.rank)
 
 
+def _with_init_lm(run: RunDirectory, settings: PretrainSettings, artifacts: PretrainArtifacts) -> PretrainArtifacts:
+    """Return the artifacts with the model to start from, for a run that goes on from a checkpoint."""
+    if artifacts.init_lm is not None or not settings.run.init_from:
+        return artifacts
+    return replace(artifacts, init_lm=load_init_model(run, settings.run.init_from))
+
+
 def _freeze_embeddings(model: GPT, settings: PretrainSettings, step: int | None) -> None:
     """Freeze or unfreeze the embeddings for the step after ``step``."""
     if settings.model.embeddings_frozen_steps:
@@ -192,7 +203,7 @@ def train_context(
             **({} if artifacts.vectors is None else {"embeddings": artifacts.vectors.digest}),
         },
         sample=_sampler(state.model, artifacts, settings),
-        restart=lambda: reset_state(state, settings, artifacts, device_context),
+        restart=lambda: reset_state(state, settings, _with_init_lm(run, settings, artifacts), device_context),
         before_step=(lambda step: _freeze_embeddings(state.model, settings, step)) if unfreezes else None,
         flops_per_token=flops_per_token(config, config.block_size),
         peak_flops=parallel.peak_flops(device_context),
@@ -232,11 +243,10 @@ def _checkpoints(
 ) -> CheckpointManager:
     tokenizer, codec, vectors = artifacts.tokenizer, artifacts.codec, artifacts.vectors
     facts = {"run": run.name, **({} if vectors is None else {"embeddings": short_name(vectors.name)})}
-    generation = None if artifacts.init_lm is None else artifacts.init_lm.generation
     return CheckpointManager(
         run.path,
         lambda folder, weights: save_pretrained(
-            folder, config, weights, tokenizer, facts, codec=codec, generation=generation
+            folder, config, weights, tokenizer, facts, codec=codec, generation=artifacts.generation
         ),
         settings.train.keep_last,
     )
