@@ -29,6 +29,9 @@ _MAX_SAMPLE = 1 << 15
 _OTHER = "[^\\x00-\\xbf\u2000-\u206f]"
 _MIXED = re.compile(f"[A-Za-z]{_OTHER}|{_OTHER}[A-Za-z]")
 _MIN_LETTERS = 3
+_MIN_DOUBTED = 8  # bytes that are not ASCII
+_SHIFT_JIS = re.compile(r"cp932|shift.jis.*|ms.kanji", re.IGNORECASE)
+_NOT_ASCII = bytes(range(0x80, 0x100))
 _MAX_MIXED = 0.1  # of the letters that are not ASCII
 _SHOWN = 24  # characters of a guess
 _MIN_NULS = 0.2  # of the bytes of UTF-16 text, unless it is not UTF-8 either
@@ -182,6 +185,45 @@ def guess_encoding(data: bytes, bad: int = 0) -> Guess | None:
             best = score
             found = Guess(candidate.codec, display_name(candidate.iconv), candidate.iconv, _show(text, _first(text)))
     return found
+
+
+def doubt_encoding(data: bytes, codec: str) -> Guess | None:
+    """Return another encoding in which bytes read as text, where they do not in the one that is set.
+
+    Most bytes are letters in every encoding of one byte, and in some of two: text in another one is decoded as letters
+    that no language has in this order.
+
+    Args:
+        data: the first bytes of a file, without those of UTF-8.
+        codec: the encoding that is set.
+    """
+    n_letters = len(data) - len(data.translate(None, _NOT_ASCII))
+    first = next((i for i, byte in enumerate(data) if byte >= 0x80), 0)
+    guess = guess_encoding(data, first) if n_letters >= _MIN_DOUBTED else None
+    if guess is None:
+        return None
+    start = data.rfind(b"\n", 0, first) + 1
+    sample = data[start if first - start < _MAX_SAMPLE else first :][:_MAX_SAMPLE]
+    try:
+        text, other = (codecs.getincrementaldecoder(name)().decode(sample) for name in (codec, guess.codec))
+    except UnicodeDecodeError:
+        return None
+    found = next(candidate for candidate in _candidates() if candidate.codec == guess.codec)
+    # Few bytes of another encoding are letters of two bytes by chance, but for those of Shift JIS.
+    is_pairs = len("\u4e00".encode(codec, "ignore")) == 2 and not _SHIFT_JIS.fullmatch(codec)
+    if text == other or (is_pairs and found.script != "han"):
+        return None
+    # Most letters of a text in Latin script are ASCII ones, and a text in Han has more than marks of its own.
+    letters = [c for c in text if c.isalpha() and not c.isascii()]
+    is_latin = 2 * len(letters) < sum(map(str.isalpha, text))
+    is_han = any(c >= "\u2e80" for c in letters)
+    scripts = {"letters", *(["latin"] if is_latin else []), *(["han", "wide"] if is_han else [])}
+    plausible = [candidate for candidate in _candidates() if candidate.script in scripts]
+    if max(_score(text, candidate) for candidate in plausible) >= 1:
+        return None
+    # The frequent letters are small ones: what is written in capitals is compared.
+    in_capitals = max(_score(text.lower(), candidate) for candidate in plausible)
+    return None if in_capitals >= max(1.0, _score(other, found)) else guess
 
 
 def guess_escaped(data: bytes) -> Guess | None:

@@ -16,6 +16,7 @@ from firstlight.files.compression import COMPRESSED
 from firstlight.files.encodings import (
     Guess,
     display_name,
+    doubt_encoding,
     find_bom,
     guess_encoding,
     guess_escaped,
@@ -175,6 +176,14 @@ class TextDecoder:
         is_multibyte = len("\u4e00".encode(self._encoding, "ignore")) > 1
         if is_utf8_text(buffer, final=final, multibyte=is_multibyte):
             self._note_utf8()
+            return
+        other = doubt_encoding(buffer, self._encoding)
+        if other is not None:
+            setting = self._how.setting.format(other.codec)
+            self._how.note(
+                f"read as {display_name(self._encoding)}, as it is set, but its letters are those of {other.name}: "
+                f"{other.text}" + (f"; if that is its text, set {setting}" if setting else "")
+            )
 
     def _decode_utf8(self, buffer: bytes, final: bool) -> str:
         try:

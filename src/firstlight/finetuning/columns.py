@@ -32,6 +32,8 @@ def read_column(record: Any, column: int | str | None, where: str) -> Any:
     if isinstance(record, dict):
         if column in record:
             return record[column]
+        if isinstance(column, int) and str(column) in record and _are_numbers(record):
+            return record[str(column)]
         if isinstance(column, str) and "." in column and column.partition(".")[0] in record:
             return follow(record, column, where)
         raise CorpusError(
@@ -59,6 +61,12 @@ def read_column(record: Any, column: int | str | None, where: str) -> Any:
             fix=named if other is None else f"Set data.delimiter = {json.dumps(other)}.",
         )
     return record[number]
+
+
+def _are_numbers(record: dict[Any, Any]) -> bool:
+    """Whether a table's columns are named 0, 1, 2 …, as pandas writes columns without names, after the rows' index."""
+    names = {name for name in record if name != ""}
+    return names == {str(number) for number in range(len(names))}
 
 
 def _advise_column(record: dict[Any, Any], column: int | str | None) -> str:

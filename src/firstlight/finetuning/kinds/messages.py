@@ -27,9 +27,14 @@ _MESSAGE_COLUMNS = ("messages", "conversations")
 _PROMPT_COLUMNS = (
     (("instruction", "input"), "output"),
     (("instruction",), "output"),
+    (("instruction", "context"), "response"),  # Dolly
+    (("instruction", "input"), "response"),
     (("instruction",), "response"),
     (("prompt",), "completion"),
     (("prompt",), "response"),
+    (("query",), "response"),
+    (("context", "question"), "answer"),
+    (("question",), "answer"),
 )
 _FIX = 'Remove that row, or set data.on_empty = "drop".'
 
