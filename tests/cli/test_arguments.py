@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from firstlight.cli.arguments import corpus_settings, map_errors_to_options, read_stdin, split_arguments
+from firstlight.cli.arguments import corpus_settings, expand_option, map_errors_to_options, read_stdin, split_arguments
 from firstlight.config import parse_overrides
 from firstlight.errors import ConfigError, UsageError
 
@@ -71,3 +71,31 @@ def test_standard_input_is_utf_8(mark: bytes, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"ab\xff"), encoding="latin-1"))
     with pytest.raises(UsageError, match="byte 2"):
         read_stdin()
+
+
+@pytest.mark.parametrize(
+    ("words", "expanded"),
+    [
+        (["a", "--valid", "b", "c"], ["a", "--valid", "b", "--valid", "c"]),
+        (["a", "--valid", "b", "c", "--out", "d", "e"], ["a", "--valid", "b", "--valid", "c", "--out", "d", "e"]),
+        (["a", "--valid", "b", "x.y=1", "c"], ["a", "--valid", "b", "x.y=1", "c"]),
+        (["a", "--valid=b", "c", "--json"], ["a", "--valid", "b", "--valid", "c", "--json"]),
+        (["a", "--valid", "b", "--valid", "c"], ["a", "--valid", "b", "--valid", "c"]),
+        (["a", "--valid", "-", "--", "--valid"], ["a", "--valid", "-", "--", "--valid"]),
+        (["a", "b"], ["a", "b"]),
+    ],
+)
+def test_an_option_takes_every_word_up_to_the_next(words: list[str], expanded: list[str]) -> None:
+    assert expand_option(words, "--valid") == expanded
+
+
+@pytest.mark.parametrize("words", [["a", "--valid"], ["a", "--valid", "--out", "b"], ["--valid", "x.y=1", "a"]])
+def test_an_option_without_a_word_is_refused(words: list[str]) -> None:
+    with pytest.raises(UsageError, match="--valid: needs a file"):
+        expand_option(words, "--valid")
+
+
+def test_an_existing_file_with_an_equals_sign_is_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("k=v").touch()
+    assert expand_option(["a", "--valid", "k=v", "k=w"], "--valid") == ["a", "--valid", "k=v", "k=w"]

@@ -244,10 +244,13 @@ def test_a_fingerprint_is_computed_once():
     assert calls == [1]
 
 
-def test_sources_keep_their_order_and_settings(tmp_path: Path):
+def test_the_files_of_all_names_are_one_source(tmp_path: Path):
     for name in ("b", "a"):
         (tmp_path / f"{name}.txt").write_text(name)
-    corpus = open_corpus([str(tmp_path / "b.txt"), str(tmp_path / "a.txt")])
+    names = [str(tmp_path / "b.txt"), str(tmp_path / "a.txt")]
+    corpus = open_corpus(names)
     assert isinstance(corpus, Corpus)
-    assert [s.name for s in corpus.sources] == [str(tmp_path / "b.txt"), str(tmp_path / "a.txt")]
-    assert [d.content for d in corpus] == ["b", "a"]
+    assert [s.name for s in corpus.sources] == [", ".join(names)]
+    assert [d.content for d in corpus] == ["a", "b"]
+    assert [s.name for s in open_corpus(names, separate=True).sources] == names
+    assert [d.content for d in open_corpus(names, separate=True)] == ["b", "a"]

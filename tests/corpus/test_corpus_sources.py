@@ -43,8 +43,11 @@ def test_a_folder_is_read_in_order_without_hidden_files(here: Path):
     put(here, books__b_txt="b", books__a__z_md="z", books__a_jsonl='{"text": "j"}', books___hidden_txt="no")
     put(here, books__a___git__config_txt="no", books__picture_png="no")
     assert [text for _, text in read("books")] == ["z", "j", "b"]
-    assert notices("books") == ["books: 1 of 4 files left out, no reader for .png"]
-    assert notices("books/a") == []
+    assert notices("books") == [
+        "books: 2 files skipped: 2 hidden (books/a/.git); corpus.skip=false reads them",
+        "books: 1 of 4 files left out, no reader for .png",
+    ]
+    assert notices("books/a") == ["books/a: 1 file skipped: 1 hidden (books/a/.git); corpus.skip=false reads them"]
 
 
 @pytest.mark.parametrize(("content", "found"), [({}, "nothing"), ({"a_png": "", "b_pdf": ""}, ".pdf, .png")])
@@ -61,7 +64,10 @@ def test_patterns(here: Path):
     assert [t for _, t in read("a/*.txt")] == ["1"]
     assert [t for _, t in read(str(here / "a" / "**" / "*.txt"))] == ["2", "1"]
     assert [t for _, t in read("a/*")] == ["1", "3"]
-    assert notices("a/*") == ["a/*: 1 of 3 files left out, no reader for .png"]
+    assert notices("a/*") == [
+        "a/*: 1 folder matches and is not read: a/b. Write ** to read what is in it.",
+        "a/*: 1 of 3 files left out, no reader for .png",
+    ]
     put(here, a__b__c__d__two_txt="3")
     assert [t for _, t in read("a/**/b/**/*.txt")] == ["3", "2"]
     assert [t for _, t in read("**/two.txt")] == ["3", "2"]

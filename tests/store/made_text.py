@@ -72,12 +72,13 @@ def make(
     *sources: Texts | Sequence[str | list[str]],
     encoder: Bytes | None = None,
     seed: int = 1,
+    valid: Sequence[Texts] = (),
     **settings: object,
 ) -> TokenStore:
     """Prepare a store of some texts."""
     given = [s if isinstance(s, Texts) else Texts(s, f"texts{i}") for i, s in enumerate(sources)]
     data = DataSettings.model_validate(settings)
-    return prepare(folder, given, encoder or Bytes(), data, seed=seed)
+    return prepare(folder, given, encoder or Bytes(), data, seed=seed, valid=valid)
 
 
 def documents_of(store: TokenStore, side: str) -> list[bytes]:

@@ -126,6 +126,21 @@ def test_equal_documents_are_on_one_side(
     assert sorted(train + valid) == sorted(text.encode() + b"|" for text in texts)
 
 
+def test_a_validation_text_is_the_whole_split(tmp_path: Path) -> None:
+    train, valid = [Texts(_numbered(n), f"t{n}") for n in (40, 2)], [Texts(["one", "two"], "v"), Texts(["three"], "w")]
+    store = make(tmp_path / "s", *train, valid=valid)
+    assert documents_of(store, "train") == [text.encode() + b"|" for n in (40, 2) for text in _numbered(n)]
+    assert documents_of(store, "valid") == [b"one|", b"two|", b"three|"]
+    assert (store.source_names(), store.source_names("valid_sources")) == (["t40", "t2"], ["v", "w"])
+    assert [table["valid"]["documents"] for table in store.manifest["valid_sources"]] == [2, 1]
+    assert [table["valid"]["documents"] for table in store.manifest["sources"]] == [0, 0]
+    assert verify_store(store.directory) == []
+    with pytest.raises(CompatibilityError, match="another validation text"):
+        make(tmp_path / "s", *train)
+    with pytest.raises(StoreError, match=r"u: holds too little text for training"):
+        make(tmp_path / "t", Texts([["", ""]], "u"), valid=valid)
+
+
 def test_the_split_is_the_same_each_time_and_another_for_another_seed(tmp_path: Path) -> None:
     documents = [f"text number {i}" for i in range(300)]
     stores = [make(tmp_path / name, documents, seed=seed) for name, seed in (("a", 1), ("b", 1), ("c", 2))]

@@ -295,3 +295,18 @@ def test_temporary_files_of_a_killed_process_are_not_in_the_store(tmp_path: Path
     (preparation_folder(out) / ".firstlight-part-documents.safetensors-99999999-01234567").write_bytes(b"cut")
     make(out, *sources())
     assert contents(out) == whole
+
+
+@pytest.mark.parametrize("stopped", [1, 3, 4])
+def test_one_with_a_validation_text_goes_on_as_well(tmp_path: Path, stopped: int) -> None:
+    def texts() -> list[Stopping]:
+        return [*sources(), Stopping([["vw " * 50, "vx " * 60], "vy " * 90, "vz"], "valid")]
+
+    make(tmp_path / "whole", *texts()[:-1], valid=texts()[-1:])
+    stopping = texts()
+    stopping[stopped].stop_at = 2
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path / "again", *stopping[:-1], valid=stopping[-1:])
+    store = make(tmp_path / "again", *texts()[:-1], valid=texts()[-1:])
+    assert contents(tmp_path / "again") == contents(tmp_path / "whole")
+    assert store.valid.n_documents == 3

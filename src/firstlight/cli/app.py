@@ -25,6 +25,7 @@ from firstlight.cli import (
     settings,
     tokenizer,
 )
+from firstlight.cli.arguments import VALID, expand_option
 from firstlight.cli.progress_bar import ProgressBar
 from firstlight.config import external_origin, trust_files
 from firstlight.errors import Failure, FirstlightError, Interrupted
@@ -118,6 +119,8 @@ def run(arguments: Sequence[str]) -> int:
 
 def _call(arguments: list[str]) -> int:
     command = typer.main.get_command(build())
+    if arguments[:1] == ["pretrain"] or arguments[:2] == ["data", "prepare"]:
+        arguments = expand_option(arguments, VALID)
     try:
         result = command.main(args=arguments, prog_name="firstlight", standalone_mode=False)
     except typer.Abort:

@@ -3,7 +3,7 @@
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
@@ -25,6 +25,19 @@ RestartOption = Annotated[
     ),
 ]
 
+# Its words are made separate options by ``expand_option``.
+VALID = "--valid"
+ValidOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        VALID,
+        metavar="FILE…",
+        help="Validation text: files, folders, globs, named corpora, after the corpus; every word up to the next "
+        "option or KEY=VALUE. By default a part of the corpus (data.valid_ratio).",
+        show_default=False,
+    ),
+]
+
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace the output file if it exists.")]
 
 
@@ -37,6 +50,40 @@ def split_arguments(arguments: Iterable[str] | None) -> tuple[list[str], list[st
         is_setting = bool(equals) and _KEY.fullmatch(key) is not None and not _exists(argument)
         (settings if is_setting else inputs).append(argument)
     return inputs, settings
+
+
+def expand_option(arguments: Sequence[str], option: str) -> list[str]:
+    """Repeat an option for each of its words: ``--valid a b`` becomes ``--valid a --valid b``, which click can parse.
+
+    It takes every word up to the next option or ``key=value`` setting, so that a pattern that the shell has expanded
+    can follow it.
+
+    Raises:
+        UsageError: no word follows it.
+    """
+    expanded: list[str] = []
+    i, end = 0, arguments.index("--") if "--" in arguments else len(arguments)
+    while i < end:
+        name, equals, first = arguments[i].partition("=")
+        i += 1
+        if name != option:
+            expanded.append(arguments[i - 1])
+            continue
+        words = [first] if equals else []
+        while i < end and _is_word(arguments[i]):
+            words.append(arguments[i])
+            i += 1
+        if not words:
+            raise UsageError("needs a file", where=option, fix=f"Name one or more files after it: {option} FILE…")
+        expanded += [part for word in words for part in (option, word)]
+    return [*expanded, *arguments[end:]]
+
+
+def _is_word(argument: str) -> bool:
+    """Whether an argument belongs to the option before it, rather than being an option or a setting."""
+    if argument.startswith("-") and argument != "-":
+        return False
+    return bool(split_arguments([argument])[0])
 
 
 def corpus_settings(text_field: str | None, on_bad_bytes: str | None) -> list[str]:

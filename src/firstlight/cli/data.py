@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from firstlight.cli.arguments import corpus_settings, split_arguments
+from firstlight.cli.arguments import ValidOption, corpus_settings, split_arguments
 from firstlight.cli.output import JsonOption, print_pairs, print_result, print_table
 from firstlight.errors import StoreError, UsageError, escape
 from firstlight.shell import command_line, unused_path
@@ -29,15 +29,17 @@ def register(app: typer.Typer) -> None:
 
 
 def prepare(
+    out: Annotated[Path, typer.Option("--out", help="Folder of the store.")],
     arguments: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="CORPUS|KEY=VALUE",
             help="Files, folders, globs, named corpora, - for standard input; and settings of the tables corpus, "
             "tokenizer and data.",
+            show_default=False,
         ),
-    ],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the store.")],
+    ] = None,
+    valid: ValidOption = None,
     tokenizer: Annotated[
         str | None,
         typer.Option("--tokenizer", help="Use this tokenizer; by default one is trained.", show_default=False),
@@ -56,12 +58,17 @@ def prepare(
     Example: firstlight data prepare books/*.txt --out stores/books tokenizer.vocab_size=4096
     """
     from firstlight.stages import data as stage
+    from firstlight.stages.validation_text import no_corpus_before
 
     corpus, overrides = split_arguments(arguments)
     if not corpus:
-        raise UsageError("no corpus", fix="Name files, folders or a named corpus.")
+        raise (
+            no_corpus_before(valid)
+            if valid
+            else UsageError("missing argument: no corpus", fix="Name files, folders or a named corpus.")
+        )
     overrides += corpus_settings(text_field, on_bad_bytes)
-    result = stage.prepare(corpus, out=out, tokenizer_path=tokenizer, overrides=overrides)
+    result = stage.prepare(corpus, out=out, valid=valid or (), tokenizer_path=tokenizer, overrides=overrides)
     print_result(result, as_json, _print_prepared)
 
 
@@ -100,6 +107,7 @@ def _print_store(result: "InspectResult") -> None:
             "tokenizer": result.tokenizer,
             "fingerprint": result.fingerprint,
             "sources": ", ".join(result.sources),
+            "validation": ", ".join(result.valid_sources) or "a part of the sources",
         }
     )
     if result.first_text is not None:

@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from firstlight.cli.arguments import RestartOption, check_resume, complete_preset, corpus_settings, split_arguments
+from firstlight.cli.arguments import (
+    RestartOption,
+    ValidOption,
+    check_resume,
+    complete_preset,
+    corpus_settings,
+    split_arguments,
+)
 from firstlight.cli.output import (
     JsonOption,
     format_bytes,
@@ -44,8 +51,9 @@ def register(app: typer.Typer) -> None:
     app.command("verify-resume")(verify_resume)
 
 
-def pretrain(
+def pretrain(  # noqa: PLR0913 - an argument an option
     arguments: CorpusArgument = None,
+    valid: ValidOption = None,
     out: OutOption = None,
     preset: Annotated[
         str | None,
@@ -91,11 +99,20 @@ def pretrain(
     from firstlight.stages import pretrain as stage
 
     if dry_run:
-        plan = stage.dry_run(inputs, out=out, preset=preset, init_from=init_from, overrides=settings).to_json()
+        plan = stage.dry_run(
+            inputs, out=out, valid=valid or (), preset=preset, init_from=init_from, overrides=settings
+        ).to_json()
         print_result(plan, as_json, _print_plan)
         return
     result = stage.pretrain(
-        inputs, out=out, preset=preset, init_from=init_from, resume=resume, restart=restart, overrides=settings
+        inputs,
+        out=out,
+        valid=valid or (),
+        preset=preset,
+        init_from=init_from,
+        resume=resume,
+        restart=restart,
+        overrides=settings,
     )
     print_run_result(result, as_json, _print_trained)
 

@@ -1,13 +1,14 @@
 """Documents in: readers, named corpora, ids, images, cleaning; an iterator of Documents and a tally of the dropped."""
 
-from firstlight.corpus.corpus import Corpus, Source, open_corpus
+from firstlight.corpus.corpus import Corpus, Source, digests_of, open_corpus
 from firstlight.corpus.detect_kind import Kind, infer_kind
 from firstlight.corpus.download import fetch
 from firstlight.corpus.ids import open_ids
 from firstlight.corpus.images import Images, open_images, read_images
 from firstlight.corpus.named import load_catalogue
+from firstlight.corpus.pooling import check_disjoint, list_names
 from firstlight.corpus.readers import READERS, Reader
-from firstlight.corpus.settings import CorpusSettings, IdSettings, ImageSettings, LimitSettings
+from firstlight.corpus.settings import CorpusSettings, IdSettings, ImageSettings, LimitSettings, TrainingCorpusSettings
 from firstlight.corpus.sources import corpus_names
 from firstlight.corpus.tally import Tally
 
@@ -23,9 +24,13 @@ __all__ = [
     "Reader",
     "Source",
     "Tally",
+    "TrainingCorpusSettings",
+    "check_disjoint",
     "corpus_names",
+    "digests_of",
     "fetch",
     "infer_kind",
+    "list_names",
     "load_catalogue",
     "open_corpus",
     "open_ids",

@@ -7,11 +7,12 @@ holds 16 bytes per document.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
 
 from firstlight import progress
+from firstlight.corpus.pooling import pool_sources
 from firstlight.corpus.raw_source import RawSource
 from firstlight.corpus.readers import hash_readers, load_readers
 from firstlight.corpus.settings import CorpusSettings
@@ -19,6 +20,7 @@ from firstlight.corpus.sources import resolve_source
 from firstlight.corpus.spool import SpooledDocument
 from firstlight.corpus.tally import Tally
 from firstlight.errors import CorpusError
+from firstlight.files.compression import estimate_size
 from firstlight.files.encodings import display_name
 from firstlight.types import Document, Paths, as_list
 
@@ -26,16 +28,18 @@ _MAX_NAMED = 3  # bad documents in a warning
 
 
 class Source:
-    """The documents of one name on the command line.
+    """The documents of one name on the command line, or of all files that are named.
 
     Attributes:
+        raw: what it reads.
         name: as the user gave it.
         n_bytes: approximate size of its text in UTF-8; 0 if unknown.
         tally: what was kept and dropped when it was last read.
     """
 
-    def __init__(self, raw: RawSource, settings: CorpusSettings) -> None:
-        self._raw, self._settings = raw, settings
+    def __init__(self, raw: RawSource, settings: CorpusSettings, *, may_be_empty: bool = False) -> None:
+        self.raw, self._settings, self._may_be_empty = raw, settings, may_be_empty
+        self._held_out: Mapping[bytes, str] = {}
         self._fingerprint: str | None = None
         self._has_warned = False
         self.name = raw.name
@@ -45,13 +49,42 @@ class Source:
     def head(self, n_bytes: int) -> "Source":
         """Return the same source, limited to its first ``n_bytes`` of text."""
         limit = min(n_bytes, self._settings.max_bytes or n_bytes)
-        return Source(self._raw, self._settings.model_copy(update={"max_bytes": limit}))
+        source = Source(self.raw, self._settings.model_copy(update={"max_bytes": limit}))
+        source.hold_out(self._held_out)
+        return source
+
+    def heads(self, n_bytes: int) -> "list[Source]":
+        """Return sources of the start of each file, in proportion to its size, together ``n_bytes`` of text."""
+        files, of_files = self.raw.files, self.raw.of_files
+        if len(files) < 2 or of_files is None or self._settings.max_bytes is not None:
+            return [self.head(n_bytes)]
+        sizes = [estimate_size([file]) for file in files]
+        found = []
+        for file, size in zip(files, sizes, strict=True):
+            limit = int(n_bytes * size / max(sum(sizes), 1)) + 1
+            settings = self._settings.model_copy(update={"max_bytes": limit})
+            found.append(Source(of_files(self.name, (file,), {}), settings, may_be_empty=True))
+            found[-1].hold_out(self._held_out)
+        return found
+
+    @property
+    def skipped(self) -> Mapping[str, int]:
+        """Why files in a folder were skipped -> how many."""
+        return self.raw.skipped
+
+    def hold_out(self, digests: Mapping[bytes, str]) -> None:
+        """Refuse documents that are in the validation text, or drop them with ``dedup``.
+
+        Args:
+            digests: of the documents of the validation text, with their origins; see ``digests_of``.
+        """
+        self._held_out = digests
 
     def fingerprint(self) -> str:
         """Return a SHA-256 over the bytes and the settings of reading; computed once."""
         if self._fingerprint is None:
             # What decides only whether a reading succeeds does not change its documents.
-            exclude = {"readers", "follow_symlinks", "max_download_bytes"}
+            exclude = {"readers", "follow_symlinks", "skip", "valid", "max_download_bytes"}
             if self._settings.on_bad_document == "error":
                 exclude |= {"on_bad_document", "limits"}
             # Unset, they do not change the fingerprints of stores from before they existed.
@@ -61,7 +94,7 @@ class Source:
                 del settings["encoding"]
             if self._settings.readers:
                 settings["readers"] = hash_readers(self._settings.readers)
-            table = {"bytes": self._raw.content_hash(), "settings": settings}
+            table = {"bytes": self.raw.content_hash(), "settings": settings}
             self._fingerprint = hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
         return self._fingerprint
 
@@ -72,8 +105,8 @@ class Source:
             CorpusError: a file or record cannot be read, or no document is kept.
         """
         self.tally = tally = Tally()
-        document_filter = _DocumentFilter(self._settings)
-        stream = self._raw.read(self._settings, tally)
+        document_filter = _DocumentFilter(self._settings, self._held_out)
+        stream = self.raw.read(self._settings, tally)
         left = self._settings.max_bytes
         for first in stream:
             tally.seen += 1
@@ -112,7 +145,7 @@ class Source:
         for what, files in tally.notes.items() if not has_warned else ():
             named = ", ".join(files[:_MAX_NAMED]) + (", …" if len(files) > _MAX_NAMED else "")
             progress.notice(f"{named}: {what}")
-        if tally.documents == 0:
+        if tally.documents == 0 and not self._may_be_empty:
             dropped = ", ".join(f"{n} {reason}" for reason, n in tally.dropped.items())
             raise CorpusError("holds no text", where=self.name, found=dropped or "no document")
         if tally.n_bad and not has_warned:
@@ -123,14 +156,23 @@ class Source:
 
 
 class _DocumentFilter:
-    """Filters documents by length and content; returns the reason to drop one ("" to keep it), and its pieces."""
+    """Filters documents by length and content; returns the reason to drop one ("" to keep it), and its pieces.
 
-    def __init__(self, settings: CorpusSettings) -> None:
-        self._min_characters = settings.min_characters
+    Args:
+        settings: of filtering.
+        held_out: digests of the documents of the validation text, with their origins.
+    """
+
+    def __init__(self, settings: CorpusSettings, held_out: Mapping[bytes, str]) -> None:
+        self._min_characters, self._held_out = settings.min_characters, held_out
         self._seen: set[bytes] | None = set() if settings.dedup == "exact" else None
 
     def check(self, document: Document) -> tuple[str, Iterable[Document]]:
-        """Filter a document that is in one piece."""
+        """Filter a document that is in one piece.
+
+        Raises:
+            CorpusError: it is in the validation text too.
+        """
         text = document.content
         if len(text) == 0:
             return "empty", ()
@@ -139,45 +181,98 @@ class _DocumentFilter:
                 return "empty", ()
             if len(text) < self._min_characters:
                 return self._too_short(), ()
-        if self._seen is not None:
-            data = text.encode("utf-8") if isinstance(text, str) else text.tobytes()
-            if self._seen_before(hashlib.blake2b(data, digest_size=16)):
-                return "seen before", ()
-        return "", (document,)
+        reason = self._check_digest(_digest(document), document.source) if self._is_hashing else ""
+        return reason, () if reason else (document,)
 
     def check_pieces(self, first: Document, rest: Iterator[Document]) -> tuple[str, Iterable[Document]]:
-        """Filter a document in several pieces; all of ``rest`` is consumed to drop it."""
-        if not isinstance(first.content, str):
-            return "", chain([first], rest)
-        held, characters, is_blank = [first], len(first.content), _is_blank(str(first.content))
-        while (is_blank or characters < self._min_characters) and held[-1].continues:
-            held.append(next(rest))
-            characters += len(held[-1].content)
-            is_blank = is_blank and _is_blank(str(held[-1].content))
-        if is_blank:
-            return "empty", ()
-        if characters < self._min_characters:
-            return self._too_short(), ()
-        return ("", chain(held, rest)) if self._seen is None else self._check_duplicate(chain(held, rest))
+        """Filter a document in several pieces; all of ``rest`` is consumed to drop it.
 
-    def _check_duplicate(self, pieces: Iterator[Document]) -> tuple[str, Iterable[Document]]:
-        spool, digest = SpooledDocument(), hashlib.blake2b(digest_size=16)
+        Raises:
+            CorpusError: it is in the validation text too; also while its pieces are read.
+        """
+        held = [first]
+        if isinstance(first.content, str):
+            characters, is_blank = len(first.content), _is_blank(first.content)
+            while (is_blank or characters < self._min_characters) and held[-1].continues:
+                held.append(next(rest))
+                characters += len(held[-1].content)
+                is_blank = is_blank and _is_blank(str(held[-1].content))
+            if is_blank:
+                return "empty", ()
+            if characters < self._min_characters:
+                return self._too_short(), ()
+        pieces = chain(held, rest)
+        if self._seen is not None:
+            return self._check_spooled(pieces)
+        return "", self._checked(pieces) if self._is_hashing else pieces
+
+    @property
+    def _is_hashing(self) -> bool:
+        return self._seen is not None or bool(self._held_out)
+
+    def _check_spooled(self, pieces: Iterator[Document]) -> tuple[str, Iterable[Document]]:
+        """Check a long document before any of it is passed on."""
+        spool, digest, source = SpooledDocument(), hashlib.blake2b(digest_size=16), ""
         for piece in pieces:
             digest.update(spool.append(piece))
-        if self._seen_before(digest):
+            source = piece.source
+        reason = self._check_digest(digest.digest(), source)
+        if reason:
             spool.close()
-            return "seen before", ()
+            return reason, ()
         return "", spool.pieces()
 
-    def _seen_before(self, digest: "hashlib.blake2b") -> bool:
-        key = digest.digest()
-        assert self._seen is not None
-        known = key in self._seen
+    def _checked(self, pieces: Iterator[Document]) -> Iterator[Document]:
+        """Pass on the pieces of a long document, and check it at its end."""
+        digest = hashlib.blake2b(digest_size=16)
+        for piece in pieces:
+            digest.update(_bytes(piece))
+            if not piece.continues:
+                self._check_digest(digest.digest(), piece.source)
+            yield piece
+
+    def _check_digest(self, key: bytes, source: str) -> str:
+        """Return the reason to drop a document with this digest, or ""."""
+        if key in self._held_out:
+            if self._seen is not None:
+                return "in the validation text too"
+            raise CorpusError(
+                "is in the training and in the validation text",
+                where=source,
+                found=f"{self._held_out[key]} holds the same document",
+                fix="Remove it from one of them, or set corpus.dedup=exact, which drops it from training.",
+            )
+        if self._seen is None:
+            return ""
+        if key in self._seen:
+            return "seen before"
         self._seen.add(key)
-        return known
+        return ""
 
     def _too_short(self) -> str:
         return f"shorter than {self._min_characters} characters"
+
+
+def digests_of(sources: Iterable[Source]) -> dict[bytes, str]:
+    """Read all documents of sources; return the digest of each with its origin, for ``Source.hold_out``."""
+    found: dict[bytes, str] = {}
+    for source in sources:
+        digest = hashlib.blake2b(digest_size=16)
+        for piece in source.documents():
+            digest.update(_bytes(piece))
+            if not piece.continues:
+                found.setdefault(digest.digest(), piece.source)
+                digest = hashlib.blake2b(digest_size=16)
+    return found
+
+
+def _digest(document: Document) -> bytes:
+    return hashlib.blake2b(_bytes(document), digest_size=16).digest()
+
+
+def _bytes(document: Document) -> bytes:
+    content = document.content
+    return content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content.tobytes()
 
 
 def _rest(stream: Iterator[Document]) -> Iterator[Document]:
@@ -223,8 +318,14 @@ class Corpus:
             yield from source.documents()
 
 
-def open_corpus(names: Paths, settings: CorpusSettings | None = None) -> Corpus:
+def open_corpus(names: Paths, settings: CorpusSettings | None = None, *, separate: bool = False) -> Corpus:
     """Resolve the names to sources, downloading named corpora that are not in the cache; no document is read yet.
+
+    Args:
+        names: files, folders, globs, named corpora.
+        settings: how they are read.
+        separate: a source for each name, in order; otherwise the files of all names are one source, in an order that
+            does not depend on how they are named.
 
     Raises:
         UsageError: a name cannot be resolved.
@@ -234,21 +335,4 @@ def open_corpus(names: Paths, settings: CorpusSettings | None = None) -> Corpus:
     settings = settings or CorpusSettings()
     readers = load_readers(settings.readers)
     found = [resolve_source(name, settings, readers) for name in as_list(names)]
-    _warn_of_files_read_twice(found)
-    return Corpus([Source(raw, settings) for raw in found])
-
-
-def _warn_of_files_read_twice(sources: Sequence[RawSource]) -> None:
-    """Warn where several names stand for one file, by whatever path, so that its text counts more than once."""
-    first: dict[tuple[int, int], str] = {}
-    twice: list[str] = []
-    for source in sources if len(sources) > 1 else ():
-        for file in source.files:
-            status = file.stat()
-            before = first.setdefault((status.st_dev, status.st_ino), source.name)
-            if before is not source.name:
-                twice.append(f"{file} ({before}, {source.name})")
-    if twice:
-        n = "1 file is" if len(twice) == 1 else f"{len(twice):,} files are"
-        shown = ", ".join(twice[:_MAX_NAMED]) + (", …" if len(twice) > _MAX_NAMED else "")
-        progress.warn(f"{n} read twice, since two names of the corpus include it: {shown}")
+    return Corpus([Source(raw, settings) for raw in (found if separate else pool_sources(found))])

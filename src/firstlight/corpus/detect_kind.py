@@ -10,11 +10,12 @@ from firstlight.corpus.readers import READERS, load_readers
 from firstlight.corpus.settings import CorpusSettings
 from firstlight.errors import CorpusError, MissingExtra, UsageError
 from firstlight.files.compression import inner_suffix, open_compressed
-from firstlight.files.folders import list_folder, list_glob
+from firstlight.files.folders import Listing, list_folder, list_glob
 
 Kind = Literal["text", "ids", "images"]
 
 FOLLOW_SETTING = "corpus.follow_symlinks=true"
+SKIP_SETTING = "corpus.skip=false"
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 ARRAY_SUFFIXES = (".npy", ".bin")
 _IMAGE_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
@@ -30,8 +31,8 @@ def infer_kind(names: Sequence[str], settings: CorpusSettings | None = None) -> 
         CorpusError: a folder that may be text or images, or a file whose header cannot be read.
     """
     text_suffixes = READERS if settings is None else load_readers(settings.readers)
-    follow_symlinks = settings is not None and settings.follow_symlinks
-    kinds = {name: _infer_name_kind(name, text_suffixes, follow_symlinks) for name in names}
+    settings = settings or CorpusSettings()
+    kinds = {name: _infer_name_kind(name, text_suffixes, settings) for name in names}
     if len(set(kinds.values())) > 1:
         raise UsageError(
             "a corpus is text, ids or images",
@@ -45,33 +46,37 @@ def list_files(
     name: str,
     suffixes: Container[str] | None = None,
     *,
-    follow_symlinks: bool = False,
+    settings: CorpusSettings,
     notify: bool = True,
     labelled: bool = False,
-    setting: str | None = FOLLOW_SETTING,
-) -> list[Path]:
-    """List a file, or the files of a folder (without hidden ones) or glob that have one of ``suffixes``, sorted.
+    settable: bool = True,
+) -> Listing:
+    """List a file, or the files of a folder or glob that have one of ``suffixes``, sorted.
 
     Args:
         name: of a file, folder or glob.
         suffixes: without that of a compression; None for all.
-        follow_symlinks: follow links in a folder that lead out of it; otherwise they are left out.
-        notify: send a notice about links that are left out.
-        setting: what the notice advises for links that lead out of the folder; None where it cannot be set.
+        settings: which links are followed, and whether files that are not data are skipped.
+        notify: send notices about what is left out.
+        settable: whether the caller's user can set ``settings``, for the advice of notices.
         labelled: whether folders are labels, so that a file under a second name counts as left out.
+
+    Raises:
+        UsageError: the root of the file system, or of the kernel's.
     """
     path = expand_user(name)
     if path.is_file():
-        return [path]
-    if path.is_dir():
-        found = list_folder(path, follow_symlinks=follow_symlinks, hidden=False)
-    else:
-        found = list_glob(str(path), follow_symlinks=follow_symlinks)
-    if notify and found.runs:
-        progress.notice(f"{name}: run directories are left out: {', '.join(map(str, found.runs[:3]))}")
-    for remark in found.remarks(setting, labelled=labelled) if notify else ():
-        progress.warn(f"{name}: {remark}")
-    return [file for file in found.files if suffixes is None or inner_suffix(file) in suffixes]
+        return Listing([path])
+    walk = list_folder if path.is_dir() else list_glob
+    found = walk(path, follow_symlinks=settings.follow_symlinks, skip=settings.skip)
+    if notify:
+        skipped = found.describe_skipped(SKIP_SETTING if settable else None)
+        if skipped:
+            progress.notice(f"{name}: {skipped}")
+        for remark in found.remarks(FOLLOW_SETTING if settable else None, labelled=labelled):
+            progress.warn(f"{name}: {remark}")
+    found.files = [file for file in found.files if suffixes is None or inner_suffix(file) in suffixes]
+    return found
 
 
 def expand_user(name: str) -> Path:
@@ -90,14 +95,14 @@ def is_image_file(path: Path) -> bool:
         return file.read(8).startswith(_IMAGE_MAGIC)
 
 
-def _infer_name_kind(name: str, text_suffixes: Container[str], follow_symlinks: bool) -> Kind:
+def _infer_name_kind(name: str, text_suffixes: Container[str], settings: CorpusSettings) -> Kind:
     path = expand_user(name)
     try:
         if path.is_file():
             return infer_file_kind(path, text_suffixes)
         if not path.is_dir() and not any(c in name for c in "*?["):
             return "text"
-        files = list_files(name, follow_symlinks=follow_symlinks, notify=False)
+        files = list_files(name, settings=settings, notify=False).files
     except OSError:  # such as a name that is too long for any file
         return "text"
     counts = Counter(inner_suffix(file) for file in files)

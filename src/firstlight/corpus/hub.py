@@ -51,6 +51,6 @@ def hub_source(name: str) -> RawSource:
                 yield Document(text, where)
 
     folder = Path(dataset)
-    files = list_folder(folder).files if folder.is_dir() else []
+    files = list_folder(folder, skip=False).files if folder.is_dir() else []
     identity = (lambda: hash_text(f"{name} {hash_files(files)}")) if files else (lambda: hash_text(name))
     return RawSource(name, read, sum(p.stat().st_size for p in files), identity)

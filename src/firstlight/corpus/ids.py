@@ -5,13 +5,15 @@ They are streamed, never read whole. Rows and columns are counted from 0, as in 
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from firstlight.corpus.corpus import Corpus, Source
 from firstlight.corpus.detect_kind import ARRAY_SUFFIXES, list_files
+from firstlight.corpus.pooling import pool_sources
 from firstlight.corpus.raw_source import RawSource, hash_files, read_files
 from firstlight.corpus.settings import CorpusSettings, IdSettings
 from firstlight.corpus.tally import Tally
@@ -23,8 +25,8 @@ from firstlight.files.raw_ids import SAMPLE_BYTES, other_kind, stored_dtype
 from firstlight.types import Document
 
 
-def open_ids(names: Sequence[str], settings: IdSettings, reading: CorpusSettings) -> Corpus:
-    """Open the files of each name; no id is read yet.
+def open_ids(names: Sequence[str], settings: IdSettings, reading: CorpusSettings, *, separate: bool = False) -> Corpus:
+    """Open the files of all names as one source, or those of each name; no id is read yet.
 
     Raises:
         UsageError: ``vocab_size`` is not set.
@@ -36,12 +38,16 @@ def open_ids(names: Sequence[str], settings: IdSettings, reading: CorpusSettings
             expected="the number of ids: one more than the highest",
             fix="Add ids.vocab_size=N",
         )
-    return Corpus([Source(_id_source(name, settings, reading), reading) for name in names])
+    found = [_id_source(name, settings, reading) for name in names]
+    return Corpus([Source(raw, reading) for raw in (found if separate else pool_sources(found))])
 
 
 def _id_source(name: str, settings: IdSettings, reading: CorpusSettings) -> RawSource:
-    files = list_files(name, ARRAY_SUFFIXES, follow_symlinks=reading.follow_symlinks)
+    listed = list_files(name, ARRAY_SUFFIXES, settings=reading)
+    return _files_of_ids(settings, name, tuple(listed.files), listed.skipped)
 
+
+def _files_of_ids(settings: IdSettings, name: str, files: tuple[Path, ...], skipped: Mapping[str, int]) -> RawSource:
     def read(reading: CorpusSettings, tally: Tally) -> Iterator[Document]:
         limits = reading.read_limits
         yield from read_files(files, lambda path: read_ids(path, settings, limits), reading, tally)
@@ -50,7 +56,8 @@ def _id_source(name: str, settings: IdSettings, reading: CorpusSettings) -> RawS
         table = {"files": hash_files(files), "ids": settings.model_dump(mode="json")}
         return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
 
-    return RawSource(name, read, estimate_size(files), identity)
+    of_files = partial(_files_of_ids, settings)
+    return RawSource(name, read, estimate_size(files), identity, files, skipped, of_files)
 
 
 def read_ids(path: Path, settings: IdSettings, limits: Limits = DEFAULT_LIMITS) -> Iterator[Document]:

@@ -7,7 +7,8 @@ from a file of labels. Arrays are streamed; images of an array are counted from 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -16,10 +17,10 @@ from typing import Protocol
 
 import numpy as np
 
+from firstlight import progress
 from firstlight.corpus.corpus import Corpus, Source
 from firstlight.corpus.detect_kind import (
     ARRAY_SUFFIXES,
-    FOLLOW_SETTING,
     IMAGE_SUFFIXES,
     expand_user,
     is_image_file,
@@ -27,12 +28,14 @@ from firstlight.corpus.detect_kind import (
 )
 from firstlight.corpus.fields import skip_or_raise
 from firstlight.corpus.image_ops import center_crop_resize, read_image, to_grayscale, to_rgb
+from firstlight.corpus.pooling import identify, list_names
 from firstlight.corpus.raw_source import RawSource, hash_files
 from firstlight.corpus.settings import CorpusSettings, ImageSettings
 from firstlight.corpus.tally import Tally
 from firstlight.errors import CorpusError, UsageError
 from firstlight.files.arrays import ArrayHeader, iter_chunks, load_array, read_array_header
 from firstlight.files.compression import open_compressed
+from firstlight.files.folders import sort_files
 from firstlight.files.limits import Limits
 from firstlight.types import Document
 
@@ -55,6 +58,8 @@ class _ImageSet(Protocol):
     def colored(self) -> bool: ...
     @property
     def side(self) -> int | None: ...
+    @property
+    def skipped(self) -> Mapping[str, int]: ...
     def read(self, every: int, report: Callable[[CorpusError], None]) -> Iterator[Document]: ...
 
 
@@ -80,15 +85,22 @@ class Images:
 
 
 def open_images(
-    names: Sequence[str], settings: ImageSettings, reading: CorpusSettings, *, settable: bool = True
+    names: Sequence[str],
+    settings: ImageSettings,
+    reading: CorpusSettings,
+    *,
+    settable: bool = True,
+    separate: bool = False,
 ) -> Images:
-    """Open the images of each name; only headers and labels are read yet.
+    """Open the images of all names; only headers and labels are read yet.
 
     Args:
         names: files, folders or globs.
         settings: of images.
         reading: which links are followed, and what is done about files that cannot be read.
         settable: whether the caller's user can set ``reading``, for the advice of warnings.
+        separate: a source for each name, in order; otherwise all files of one image each are one source, in an order
+            that does not depend on how they are named.
 
     Raises:
         CorpusError: a file is damaged or holds no images, the number of labels is wrong, or some images have no class.
@@ -97,13 +109,14 @@ def open_images(
     if settings.labels not in ("auto", "none") and len(names) > 1:
         raise UsageError("a file of labels is for one source", where="image.labels", found=" ".join(names))
     found = [_image_set(name, settings.labels, reading, settable=settable) for name in names]
+    found = found if separate else _pool(found, settings.labels, reading)
     image_sets = [images for _, images in found]
     classes = set().union(*(images.classes for images in image_sets))
     unlabelled = next((name for name, images in found if not images.classes), None)
     if classes and unlabelled is not None:
         raise UsageError("has images without a class, others have one", where=unlabelled, fix="Set image.labels=none.")
     if len(classes) > _MAX_CLASSES:
-        raise CorpusError("has too many classes", where=names[0], found=len(classes), expected=_MAX_CLASSES)
+        raise CorpusError("has too many classes", where=found[0][0], found=len(classes), expected=_MAX_CLASSES)
     colored = image_sets[0].colored if settings.colors is None else settings.colors == "palette"
     size = settings.size or _common_size({images.side for images in image_sets})
     resolved = settings.model_copy(update={"size": size, "colors": "palette" if colored else "grey"})
@@ -174,23 +187,19 @@ def _image_source(name: str, images: _ImageSet, settings: ImageSettings, *, chos
             table["labels"] = settings.labels
         return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
 
-    return RawSource(name, read, images.count, identity)
+    return RawSource(name, read, images.count, identity, tuple(images.files), images.skipped)
 
 
 def _image_set(name: str, labels: str, reading: CorpusSettings, *, settable: bool) -> tuple[str, _ImageSet]:
     suffixes = (*IMAGE_SUFFIXES, *ARRAY_SUFFIXES)
-    files = list_files(
-        name,
-        suffixes,
-        follow_symlinks=reading.follow_symlinks,
-        labelled=labels == "auto",
-        setting=FOLLOW_SETTING if settable else None,
-    )
+    listed = list_files(name, suffixes, settings=reading, labelled=labels == "auto", settable=settable)
+    files = listed.files
     image_files = [
         file for file in files if file.suffix.lower() in IMAGE_SUFFIXES or (len(files) == 1 and is_image_file(file))
     ]
     if image_files:
-        return name, _image_files(image_files, labels, reading)
+        names = _class_names(image_files, labels)
+        return name, _image_files(image_files, names, reading, listed.skipped)
     if len(files) != 1:
         raise UsageError("is not a single file of images", where=name, found=f"{len(files)} files", fix="Name one.")
     return name, _image_array(files[0], labels, reading.read_limits)
@@ -201,6 +210,7 @@ class _ImageFiles:
     files: list[Path]
     names: list[str]
     colored: bool
+    skipped: Mapping[str, int]
     side: int | None = None
 
     @property
@@ -222,23 +232,61 @@ class _ImageFiles:
                 yield Document(pixels, str(self.files[i]), meta)
 
 
-def _image_files(files: list[Path], labels: str, reading: CorpusSettings) -> _ImageFiles:
+def _class_names(files: Sequence[Path], labels: str) -> list[str]:
+    """Return the class of each file, the first folder below the one that holds all; none where it holds all files."""
     if labels not in ("auto", "none"):
         raise UsageError("a file of labels requires an array of images", where="image.labels", found=labels)
-    root = Path(os.path.commonpath([file.parent for file in files]))
-    below = [file.relative_to(root).parts for file in files]
+    paths = [Path(os.path.abspath(file)) for file in files]  # noqa: PTH100 - ".." is resolved, links are not
+    root = Path(os.path.commonpath([path.parent for path in paths]))
+    below = [path.relative_to(root).parts for path in paths]
     names = [parts[0] for parts in below if len(parts) > 1] if labels == "auto" else []
     if 0 < len(names) < len(files):
         first = next(file for file, parts in zip(files, below, strict=True) if len(parts) == 1)
         raise CorpusError(
             "is next to the folders of the classes", where=first, fix="Move it, or set image.labels=none."
         )
-    found = _ImageFiles(files, names, colored=False)
+    return names
+
+
+def _image_files(
+    files: list[Path], names: list[str], reading: CorpusSettings, skipped: Mapping[str, int]
+) -> _ImageFiles:
+    found = _ImageFiles(files, names, False, skipped)
     report = partial(skip_or_raise, settings=reading, tally=Tally())
     readable = next(found.read(1, report), None)
     if readable is None:
-        raise CorpusError("holds no image that can be read", where=root, found=f"{len(files)} files")
+        where = os.path.commonpath([os.path.abspath(file.parent) for file in files])  # noqa: PTH100
+        raise CorpusError("holds no image that can be read", where=where, found=f"{len(files)} files")
     return replace(found, colored=np.ndim(readable.content) == 3)
+
+
+def _pool(found: list[tuple[str, _ImageSet]], labels: str, reading: CorpusSettings) -> list[tuple[str, _ImageSet]]:
+    """Return one set of the image files of several names, each file once, and the sets of arrays.
+
+    Where no name has folders of classes below it, those below the folder that holds all names are the classes: the
+    folders of the classes may be named themselves.
+    """
+    sets = [(name, images) for name, images in found if isinstance(images, _ImageFiles)]
+    arrays = dict(sorted((name, images) for name, images in found if not isinstance(images, _ImageFiles)))
+    if not sets:
+        return list(arrays.items())
+    files = [file for _, images in sets for file in images.files]
+    names = [label for _, images in sets for label in images.names]
+    if len(sets) > 1 and not names:
+        names = _class_names(files, labels)
+    if names and len(names) < len(files):
+        return found  # refused: some have no class
+    first: dict[object, Path] = {}
+    classes = dict(zip(files, names, strict=True)) if names else {}
+    for file in files:
+        first.setdefault((identify(file), classes.get(file)), file)
+    if len(first) < len(files):
+        n = len(files) - len(first)
+        progress.notice(f"{n:,} image file{'s' * (n != 1)} named twice in the corpus, and counted once")
+    files = sort_files(first.values())
+    skipped = sum((Counter(images.skipped) for _, images in sets), Counter[str]())
+    pooled = _image_files(files, [classes[file] for file in files] if classes else [], reading, skipped)
+    return [(list_names([name for name, _ in sets]), pooled), *arrays.items()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +316,10 @@ class _ImageArray:
     @property
     def side(self) -> int | None:
         return min(self.header.shape[1:3])
+
+    @property
+    def skipped(self) -> Mapping[str, int]:
+        return {}
 
     def read(self, every: int, report: Callable[[CorpusError], None]) -> Iterator[Document]:
         del report  # where an array is damaged, the images that follow are too

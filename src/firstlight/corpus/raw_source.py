@@ -2,8 +2,10 @@
 
 import hashlib
 import time
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from firstlight import progress
@@ -29,6 +31,8 @@ class RawSource:
         n_bytes: size decompressed, an estimate for compressed files; 0 if unknown.
         content_hash: returns a hash of the bytes that will be read.
         files: that are read; none for other sources.
+        skipped: why files in a folder were skipped -> how many.
+        of_files: returns a source like this one of other files, for its name, the files, and what was skipped.
     """
 
     name: str
@@ -36,12 +40,26 @@ class RawSource:
     n_bytes: int
     content_hash: Callable[[], str]
     files: tuple[Path, ...] = ()
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    of_files: "Callable[[str, tuple[Path, ...], Mapping[str, int]], RawSource] | None" = None
 
 
-def file_source(name: str, files: Sequence[Path], readers: Mapping[str, Reader] = READERS) -> RawSource:
-    """Return a source of files, each read by the reader of its suffix.
+def file_source(
+    name: str,
+    files: Sequence[Path],
+    readers: Mapping[str, Reader] = READERS,
+    *,
+    skipped: Mapping[str, int] | None = None,
+) -> RawSource:
+    """Return a source of the files of one name, each read by the reader of its suffix.
 
     Files of an unknown suffix are left out if there are others, otherwise they are read as plain text.
+
+    Args:
+        name: as the user gave it.
+        files: that it stands for, in order.
+        readers: by suffix.
+        skipped: why other files were skipped -> how many.
     """
     known = [p for p in files if inner_suffix(p) in readers]
     chosen = known or list(files)
@@ -51,13 +69,20 @@ def file_source(name: str, files: Sequence[Path], readers: Mapping[str, Reader] 
     elif len(known) < len(files):
         progress.notice(f"{name}: {len(files) - len(known)} of {len(files)} files left out, no reader for {unknown}")
 
+    return _chosen_source(readers, name, tuple(chosen), skipped or {})
+
+
+def _chosen_source(
+    readers: Mapping[str, Reader], name: str, files: tuple[Path, ...], skipped: Mapping[str, int]
+) -> RawSource:
     def read(settings: CorpusSettings, tally: Tally) -> Iterator[Document]:
         def read_one(path: Path) -> Iterator[Document]:
             return readers.get(inner_suffix(path), READERS[".txt"]).read(path, settings, tally)
 
-        yield from read_files(chosen, read_one, settings, tally)
+        yield from read_files(files, read_one, settings, tally)
 
-    return RawSource(name, read, estimate_size(chosen), lambda: hash_files(chosen), tuple(chosen))
+    of_files = partial(_chosen_source, readers)
+    return RawSource(name, read, estimate_size(files), lambda: hash_files(files), files, skipped, of_files)
 
 
 def read_files(
@@ -127,7 +152,8 @@ def hash_files(files: Sequence[Path], known: Mapping[Path, str] | None = None) -
     digest = hashlib.sha256()
     for path in files:
         try:
-            digest.update(f"{path.name}\0{(known or {}).get(path) or sha256(path)}\0".encode())
+            name = unicodedata.normalize("NFC", path.name)  # as macOS decomposes it
+            digest.update(f"{name}\0{(known or {}).get(path) or sha256(path)}\0".encode("utf-8", "surrogateescape"))
         except OSError as error:
             raise CorpusError(f"cannot be read: {error.strerror}", where=path) from error
     return digest.hexdigest()

@@ -68,6 +68,11 @@ class CorpusSettings(Settings):
     follow_symlinks: bool = Field(
         False, description="read what symbolic links in a folder point to outside it; a named link is always read"
     )
+    skip: bool = Field(
+        True,
+        description="skip files inside a folder that are not data: hidden, named by a .gitignore in it, in run "
+        "directories, virtual environments, caches, models and token stores; what is named itself is always read",
+    )
     max_download_bytes: int = Field(
         16 << 30, ge=1, description="largest file that is fetched for a named corpus; its SHA-256 is recorded"
     )
@@ -75,12 +80,13 @@ class CorpusSettings(Settings):
     newlines: Literal["lf", "keep"] = Field("lf", description="lf: CRLF and CR become LF, byte order marks are removed")
     min_characters: int = Field(1, ge=0, description="drop shorter documents; empty ones are always dropped")
     dedup: Literal["none", "exact"] = Field(
-        "none", description="exact: drop documents that occurred before in the same source"
+        "none", description="exact: drop documents that occurred before in the same source, or are in corpus.valid"
     )
     max_bytes: int | None = Field(
         None,
         ge=1,
-        description="read at most this many bytes of each source; its last document is truncated",
+        description="read at most this many bytes of each source; its last document is truncated. The files of a "
+        "corpus are one source, unless data.weights are set; corpus.valid is read whole",
     )
 
     @field_validator("encoding")
@@ -97,6 +103,21 @@ class CorpusSettings(Settings):
     def read_limits(self) -> Limits:
         """The limits of reading one file."""
         return self.limits.to_limits("corpus.limits")
+
+
+class TrainingCorpusSettings(CorpusSettings):
+    """Settings of the corpus of a token store."""
+
+    valid: list[str] = Field(
+        [],
+        description="files, folders, globs or named corpora of validation text; if not set, data.valid_ratio of the "
+        "corpus",
+    )
+
+    @field_validator("valid", mode="before")
+    @classmethod
+    def _list(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
 
 
 class IdSettings(Settings):

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
-from firstlight.corpus.detect_kind import expand_user, list_files
+from firstlight.corpus.detect_kind import SKIP_SETTING, expand_user, list_files
 from firstlight.corpus.embedded import python_code, python_docs
 from firstlight.corpus.hub import PREFIX, hub_source
 from firstlight.corpus.named import load_catalogue, named_source
@@ -66,10 +66,10 @@ def resolve_source(
     if name in catalogue:
         return named_source(name, catalogue[name], settings)
     if any(c in name for c in "*?["):
-        files = list_files(name, follow_symlinks=settings.follow_symlinks)
-        if not files:
-            raise UsageError("matches no file", where=name)
-        return file_source(name, files, readers)
+        found = list_files(name, settings=settings)
+        if not found.files:
+            raise UsageError("matches no file", where=name, found=found.describe_skipped(SKIP_SETTING))
+        return file_source(name, found.files, readers, skipped=found.skipped)
     raise UsageError(
         "no such file, folder or corpus",
         where=name if len(name) <= 200 else f"{name[:200]}…",
@@ -98,16 +98,19 @@ def _suggestion(name: str, path: Path) -> str:
 
 
 def _folder_source(name: str, folder: Path, settings: CorpusSettings, readers: Mapping[str, Reader]) -> RawSource:
-    files = list_files(name, follow_symlinks=settings.follow_symlinks)
+    listed = list_files(name, settings=settings)
+    files = listed.files
     if not any(inner_suffix(p) in readers for p in files):
         others = ", ".join(sorted({p.suffix or "no suffix" for p in files})[:6])
+        skipped = listed.describe_skipped(None)
         raise CorpusError(
             "holds no file that can be read as text",
             where=folder,
-            found=others or "nothing",
+            found="; ".join(filter(None, (others, skipped))) or "nothing",
             expected=", ".join(sorted(readers)[:12]) + " …",
+            fix=f"Set {SKIP_SETTING} to read what is skipped." if skipped else None,
         )
-    return file_source(name, files, readers)
+    return file_source(name, files, readers, skipped=listed.skipped)
 
 
 def _spool(name: str, shown: str, stream: BinaryIO) -> RawSource:

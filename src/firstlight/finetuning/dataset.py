@@ -12,11 +12,11 @@ import numpy as np
 
 from firstlight.errors import CorpusError
 from firstlight.files import sha256
+from firstlight.files.folders import list_folder
 from firstlight.files.tables import TRUNCATED
 from firstlight.finetuning.columns import read_column
 from firstlight.finetuning.detection import detect_columns, detect_quotes, split_files
 from firstlight.finetuning.examples import EncodedExample, Example, RawExample
-from firstlight.finetuning.folders import list_inside
 from firstlight.finetuning.kinds import EmptyTextError, head_of, kind_of
 from firstlight.finetuning.kinds.labels import label_text
 from firstlight.finetuning.readers import read_records
@@ -238,7 +238,7 @@ def _check_leading_label(spec: TaskSpec, record: Any, where: str) -> None:
 def _fingerprint(spec: TaskSpec, files: Mapping[str, Sequence[Path]], seed: int) -> str:
     table = spec.model_dump(mode="json")
     # Where the files are, and whether they can be read and learned.
-    for name in ("folder", "follow_symlinks", "limits", "max_unk_fraction"):
+    for name in ("folder", "follow_symlinks", "skip", "limits", "max_unk_fraction"):
         table["data"].pop(name)
     # Unset, these do not change the fingerprints of runs from before they existed.
     for part, name, unset in ((table["data"], "drop_labels", []), (table["columns"], "choice_labels", None)):
@@ -249,7 +249,11 @@ def _fingerprint(spec: TaskSpec, files: Mapping[str, Sequence[Path]], seed: int)
     digest = hashlib.sha256(json.dumps([table, seed], sort_keys=True).encode())
     for paths in files.values():
         for path in paths:
-            inside = list_inside(path, spec.data, quiet=True) if path.is_dir() else [path]
+            inside = (
+                list_folder(path, follow_symlinks=spec.data.follow_symlinks, skip=False).files
+                if path.is_dir()
+                else [path]
+            )
             for file in inside:
                 digest.update(sha256(file).encode() if file.is_file() else str(file).encode())
     return digest.hexdigest()

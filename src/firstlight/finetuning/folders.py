@@ -7,7 +7,7 @@ from pathlib import Path
 from firstlight import progress
 from firstlight.errors import CorpusError
 from firstlight.files.compression import inner_suffix
-from firstlight.files.folders import list_folder
+from firstlight.files.folders import Listing, list_folder
 from firstlight.files.limits import read_bounded
 from firstlight.files.text_lines import iter_text
 from firstlight.files.zips import open_zip
@@ -44,12 +44,20 @@ def read_folders(path: Path, files: DataFiles) -> Iterator[tuple[str, dict[str, 
             yield _read_text(f"{path}!{name}", name, archive.read(name), files)
 
 
-def list_inside(folder: Path, files: DataFiles, *, quiet: bool = False) -> list[Path]:
-    """List the files of a folder; a warning names the links that are left out, unless it is ``quiet``."""
-    found = list_folder(folder, follow_symlinks=files.follow_symlinks)
-    for remark in () if quiet else found.remarks("data.follow_symlinks = true", labelled=True):
-        progress.warn(f"{folder}: {remark}")
+def list_inside(folder: Path, files: DataFiles) -> list[Path]:
+    """List the files of a folder; notices say what is skipped, and name the links that are left out."""
+    found = list_folder(folder, follow_symlinks=files.follow_symlinks, skip=files.skip)
+    notify(folder, found, labelled=True)
     return found.files
+
+
+def notify(name: Path, found: Listing, *, labelled: bool = False) -> None:
+    """Say what is skipped and left out of a folder, or of what a pattern matches."""
+    skipped = found.describe_skipped("data.skip = false")
+    if skipped:
+        progress.notice(f"{name}: {skipped}")
+    for remark in found.remarks("data.follow_symlinks = true", labelled=labelled):
+        progress.warn(f"{name}: {remark}")
 
 
 def _texts_of_labels(names: list[str], path: Path) -> list[str]:

@@ -22,7 +22,7 @@ from firstlight.files.tables import (
 )
 from firstlight.files.text_lines import iter_lines, iter_text
 from firstlight.finetuning.columns import ExplodedRow, follow
-from firstlight.finetuning.folders import read_folders
+from firstlight.finetuning.folders import notify, read_folders
 from firstlight.finetuning.spec import DataFiles
 
 # Where a record is, and the record: by column names or as a list of fields; TRUNCATED for a last one that is cut off.
@@ -75,9 +75,8 @@ def resolve_names(files: DataFiles, names: str | list[str], side: str) -> list[P
 
 
 def _matches(pattern: Path, files: DataFiles) -> list[Path]:
-    found = list_glob(str(pattern), follow_symlinks=files.follow_symlinks)
-    for remark in found.remarks("data.follow_symlinks = true"):
-        progress.warn(f"{pattern}: {remark}")
+    found = list_glob(pattern, follow_symlinks=files.follow_symlinks, skip=files.skip)
+    notify(pattern, found)
     return found.files
 
 

@@ -57,6 +57,11 @@ class DataFiles(Settings):
     follow_symlinks: bool = Field(
         False, description="read what symbolic links in a folder point to outside it; a named link is always read"
     )
+    skip: bool = Field(
+        True,
+        description="skip files inside a folder that are not data: hidden, named by a .gitignore in it, in run "
+        "directories, virtual environments, caches and models; what is named itself is always read",
+    )
     limits: LimitSettings = LimitSettings()
 
     @property

@@ -57,8 +57,7 @@ class Row:
 
 def data_rows(files: RunFiles) -> list[Row]:
     """Return a row per source, and a total if there are several."""
-    sources = find(files.manifest, "sources")
-    tables = [t for t in sources if isinstance(t, Mapping)] if isinstance(sources, list) else []
+    tables = _source_tables(files)
     rows = [
         Row(
             short_name(to_text(find(t, "name"), 300)),
@@ -72,6 +71,12 @@ def data_rows(files: RunFiles) -> list[Row]:
         cells = tuple(_cell(find(files.manifest, f"{s}_{what}"), what) for s in _SPLITS for what in _COUNTS)
         rows.append(Row("total" if rows else "all sources", cells))
     return rows
+
+
+def _source_tables(files: RunFiles) -> list[Mapping[str, object]]:
+    """Return the manifest's entries of all sources: of the corpus, and of a validation text of its own."""
+    found = [find(files.manifest, key) for key in ("sources", "valid_sources")]
+    return [t for tables in found if isinstance(tables, list) for t in tables if isinstance(t, Mapping)]
 
 
 _COUNTS = ("documents", "tokens", "bytes")
@@ -94,9 +99,12 @@ def data_facts(files: RunFiles) -> list[Fact]:
     if tokens and n_bytes:
         facts.append(Fact("bytes per token", f"{n_bytes / tokens:.2f}", "in the training split"))
     facts += _unknown_tokens(files)
-    facts += [*_dropped_documents(files), *_decoding(files)]
+    facts += [*_skipped_files(files), *_dropped_documents(files), *_decoding(files)]
     ratio = to_float(find(files.manifest, "valid_ratio"))
-    if ratio is not None:
+    valid = summary.sources(files, "valid_sources")
+    if valid:
+        facts.append(Fact("validation split", ", ".join(valid[:_MAX_NAMED]), "as requested (corpus.valid)"))
+    elif ratio is not None:
         facts.append(Fact("validation split", format_percent(ratio), "as requested (data.valid_ratio)"))
     return facts
 
@@ -116,12 +124,24 @@ def _unknown_tokens(files: RunFiles) -> list[Fact]:
     return facts
 
 
+def _skipped_files(files: RunFiles) -> list[Fact]:
+    """Return the number of files in the folders of the corpus that were skipped, and why."""
+    counts: Counter[str] = Counter()
+    for table in _source_tables(files):
+        skipped = find(table, "skipped")
+        for reason, n in skipped.items() if isinstance(skipped, Mapping) else ():
+            counts[to_text(reason, 80)] += n if isinstance(n, int) else 0
+    if not counts:
+        return []
+    value = ", ".join(f"{n:,} {reason}" for reason, n in counts.most_common(_MAX_ROWS))
+    return [Fact("skipped files", value, "inside the folders of the corpus; corpus.skip=false reads them")]
+
+
 def _dropped_documents(files: RunFiles) -> list[Fact]:
     """Return the number of documents that were dropped, why, and the first that could not be read."""
-    sources = find(files.manifest, "sources")
     counts: Counter[str] = Counter()
     bad: list[object] = []
-    for table in sources if isinstance(sources, list) else []:
+    for table in _source_tables(files):
         dropped, named = find(table, "dropped"), find(table, "bad_documents")
         for reason, n in dropped.items() if isinstance(dropped, Mapping) else ():
             counts[to_text(reason, 80)] += n if isinstance(n, int) else 0
@@ -134,9 +154,8 @@ def _dropped_documents(files: RunFiles) -> list[Fact]:
 
 def _decoding(files: RunFiles) -> list[Fact]:
     """Return the number of bytes that were not text, and files that were read in another way than the settings say."""
-    sources = find(files.manifest, "sources")
     n_bad, places, facts = 0.0, [], []
-    for table in sources if isinstance(sources, list) else []:
+    for table in _source_tables(files):
         n_bad += to_float(find(table, "n_bad")) or 0
         named, notes = find(table, "bad_bytes"), find(table, "notes")
         places += named if isinstance(named, list) else []

@@ -88,11 +88,11 @@ def parameters(files: RunFiles) -> float | None:
     return found if found is not None else files.weights
 
 
-def sources(files: RunFiles) -> list[str]:
-    """Return the names of the corpus's sources."""
-    recorded = find(files.manifest, "sources")
+def sources(files: RunFiles, key: str = "sources") -> list[str]:
+    """Return the names of the corpus's sources, or those of its validation text (``valid_sources``)."""
+    recorded = find(files.manifest, key)
     names = [find(source, "name") for source in recorded] if isinstance(recorded, list) else []
-    if not any(isinstance(name, str) for name in names):
+    if key == "sources" and not any(isinstance(name, str) for name in names):
         corpus, store = find(files.settings, "run", "corpus"), find(files.settings, "run", "store")
         names = corpus if isinstance(corpus, list) and corpus else [store]
     return [to_text(short_name(name), 200) for name in names if isinstance(name, str)]

@@ -86,6 +86,8 @@ def prepare_artifacts(
     vocab, store = _vocab_and_store(run, settings, init_lm, prepared=prepared)
     report_store(store, vocab)
     check_unknown(store, vocab, settings.data.max_unk_fraction)
+    if (names := store.source_names("valid_sources")) and parallel.is_first_rank():
+        progress.notice(f"validation text: {', '.join(names)} ({store.valid.n_tokens:,} tokens)")
     before = None if init_lm is None else init_lm.vocab
     if init_lm is not None and before is None:
         _check_size(settings, init_lm, vocab)

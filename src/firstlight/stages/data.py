@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from firstlight.config import Settings, merge, parse_overrides, resolve
-from firstlight.corpus import CorpusSettings, IdSettings, ImageSettings, Tally, infer_kind
+from firstlight.corpus import IdSettings, ImageSettings, Tally, TrainingCorpusSettings, infer_kind
 from firstlight.errors import TokenizerError, UsageError
 from firstlight.files import MANIFEST, verify_manifest
 from firstlight.files.run_names import artifact_path
 from firstlight.stages.prepare_corpus import prepare_store
 from firstlight.stages.unknown_text import report_store, split_unknown, unknown_counts
+from firstlight.stages.validation_text import unused_with_valid, valid_layer
 from firstlight.stages.vocab_settings import unused_of_kind
 from firstlight.store import DataSettings, TokenStore, open_store, store_stats, verify_store
 from firstlight.tokenizer import CODECS, Codec, Tokenizer, TokenizerSettings, load_vocab
@@ -21,11 +22,15 @@ from firstlight.types import Paths, as_list
 class PrepareSettings(Settings):
     """Settings of ``data prepare``: the tables of a run that it uses."""
 
-    corpus: CorpusSettings = CorpusSettings()
+    corpus: TrainingCorpusSettings = TrainingCorpusSettings()
     ids: IdSettings = IdSettings()
     image: ImageSettings = ImageSettings()
     tokenizer: TokenizerSettings = TokenizerSettings()
     data: DataSettings = DataSettings()
+
+    def unused_settings(self) -> dict[str, str]:
+        """Return the settings that have no effect with the present values of others, and why."""
+        return unused_with_valid(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,8 @@ class InspectResult:
     Attributes:
         documents: by split.
         tokens: by split.
+        sources: names of the corpus.
+        valid_sources: names of the validation text; empty where it is a part of the corpus.
         unk_tokens: unknown tokens by split; None where the store does not say.
         unk_fraction: of the tokens by split.
         first_ids: of the training split.
@@ -71,6 +78,7 @@ class InspectResult:
     tokenizer: str
     fingerprint: str
     sources: list[str]
+    valid_sources: list[str]
     unk_tokens: dict[str, int | None]
     unk_fraction: dict[str, float | None]
     first_ids: list[int]
@@ -86,13 +94,19 @@ class VerifyResult:
 
 
 def prepare(
-    corpus: Paths, *, out: str | Path, tokenizer_path: str | Path | None = None, overrides: str | Sequence[str] = ()
+    corpus: Paths,
+    *,
+    out: str | Path,
+    valid: Paths = (),
+    tokenizer_path: str | Path | None = None,
+    overrides: str | Sequence[str] = (),
 ) -> PrepareResult:
     """Write a corpus as a token store, with its tokenizer or codec in the store's ``tokenizer/`` folder.
 
     Args:
         corpus: files, folders, globs, named corpora.
         out: the store's folder; new, empty, or the same store.
+        valid: files of validation text; by default a part of the corpus.
         tokenizer_path: the tokenizer to use; by default one is trained on the corpus.
         overrides: ``key=value`` arguments of the tables ``corpus``, ``ids``, ``image``, ``tokenizer`` and ``data``.
 
@@ -105,7 +119,7 @@ def prepare(
     names = as_list(corpus)
     settings = resolve(
         PrepareSettings,
-        merge(given, parse_overrides(overrides)),
+        merge(given, valid_layer(valid, parse_overrides(overrides))),
         unused=lambda settings: unused_of_kind(infer_kind(names, settings.corpus)),
     )
     _check_out(folder)
@@ -140,7 +154,8 @@ def inspect(path: str | Path, *, n_tokens: int = 64) -> InspectResult:
         dtype=str(store.train.tokens.dtype),
         tokenizer=store.tokenizer_hash,
         fingerprint=store.fingerprint,
-        sources=[str(source["name"]) for source in store.manifest.get("sources", [])],
+        sources=store.source_names("sources"),
+        valid_sources=store.source_names("valid_sources"),
         unk_tokens={name: None if found is None else found.tokens for name, found in unknown.items()},
         unk_fraction={
             name: None if found is None else found.fraction(splits[name].n_tokens) for name, found in unknown.items()

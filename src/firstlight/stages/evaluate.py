@@ -137,7 +137,7 @@ def _encode_texts(
     if text:
         if lm.tokenizer is None:
             raise UsageError("the model has no tokenizer, so it cannot read text", where=lm.source)
-        for source in open_corpus(text, reading).sources:
+        for source in open_corpus(text, reading, separate=True).sources:
             yield encode_text(source.name, source.documents(), lm.tokenizer, lm.start_id)
     elif store is not None:
         unknown = UnknownText() if lm.tokenizer is None else split_unknown(store.valid, lm.tokenizer)

@@ -3,14 +3,24 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from firstlight import tokenizer as tokenizers
-from firstlight.corpus import CorpusSettings, IdSettings, ImageSettings, Kind, Tally, infer_kind, open_corpus
+from firstlight.corpus import (
+    Corpus,
+    IdSettings,
+    ImageSettings,
+    Kind,
+    Tally,
+    TrainingCorpusSettings,
+    infer_kind,
+    open_corpus,
+)
 from firstlight.errors import CompatibilityError
 from firstlight.files import MANIFEST, source_hash, storage_errors
-from firstlight.stages.sequences import open_sequences
+from firstlight.stages.sequences import OpenedSequences, open_sequences
 from firstlight.stages.tokenizer_cache import cache_key, load_cached, save_cached, train_on_corpus
+from firstlight.stages.validation_text import check_valid_classes, check_valid_kind, hold_out, reading_valid
 from firstlight.stages.vocab_settings import check_vocab, kind_of
 from firstlight.store import DataSettings, SourceLike, TokenStore, discard_preparation, preparation_folder, prepare
 from firstlight.tokenizer import Codec, Tokenizer, TokenizerSettings, save_vocab
@@ -23,7 +33,7 @@ class CorpusTables(Protocol):
     """The tables of settings that decide how a corpus becomes a token store."""
 
     @property
-    def corpus(self) -> CorpusSettings:
+    def corpus(self) -> TrainingCorpusSettings:
         """Reading and cleaning."""
         ...
 
@@ -77,7 +87,8 @@ def prepare_store(
     earlier call with the same inputs wrote is reused.
 
     Args:
-        corpus: files, folders, globs or named corpora, all of one kind.
+        corpus: files, folders, globs or named corpora, all of one kind; their files are one source, in an order that
+            does not depend on how they are named, unless ``settings.data.weights`` weighs the names.
         settings: the tables of a run or of ``data prepare``.
         out: the store's folder.
         tokenizer_dir: where the tokenizer or codec is saved; may be inside ``out``.
@@ -95,11 +106,15 @@ def prepare_store(
     kind = infer_kind(corpus, settings.corpus)
     if start_vocab is not None:
         _check_start(kind, settings, start_vocab)
+    check_valid_kind(kind, settings)
     vocab: Tokenizer | Codec
     sources: Sequence[SourceLike]
     key = None
     if kind == "text":
-        opened = open_corpus(list(corpus), settings.corpus)
+        opened = open_corpus(corpus, settings.corpus, separate=settings.data.weights is not None)
+        valid = open_corpus(settings.corpus.valid, reading_valid(settings))
+        hold_out(opened, valid)
+        valid_sources: Sequence[SourceLike] = valid.sources
         if settings.tokenizer.path is not None:
             vocab = tokenizers.load(settings.tokenizer.path)
             check_vocab(settings, vocab, settings.tokenizer.path)
@@ -115,11 +130,11 @@ def prepare_store(
         sources = opened.sources
     else:
         codec = None if isinstance(start_vocab, Tokenizer) else start_vocab
-        sequences = open_sequences(kind, corpus, settings.corpus, settings.ids, settings.image, seed=seed, codec=codec)
+        sequences, valid_sources = _open_sequences(kind, corpus, settings, seed=seed, codec=codec)
         vocab, sources, opened = sequences.codec, sequences.sources, sequences.corpus
     extra = {"code": source_hash(_PACKAGES)}
     if inside and exists:
-        store = prepare(out, sources, vocab, settings.data, seed=seed, extra=extra)
+        store = prepare(out, sources, vocab, settings.data, seed=seed, valid=valid_sources, extra=extra)
         _save(vocab, tokenizer_dir, key)
         return PreparedCorpus(vocab, store, opened.tally)
     # The tokenizer is saved first, so that it need not be trained again after an interruption.
@@ -127,12 +142,29 @@ def prepare_store(
         out.parent.mkdir(parents=True, exist_ok=True)
     try:
         _save(vocab, interim_dir, key)
-        store = prepare(out, sources, vocab, settings.data, seed=seed, extra=extra)
+        store = prepare(out, sources, vocab, settings.data, seed=seed, valid=valid_sources, extra=extra)
     except Exception:
         if inside:
             discard_preparation(out)
         raise
     return PreparedCorpus(vocab, store, opened.tally)
+
+
+def _open_sequences(
+    kind: Literal["ids", "images"], corpus: Sequence[str], settings: CorpusTables, *, seed: int, codec: Codec | None
+) -> tuple[OpenedSequences, Sequence[SourceLike]]:
+    """Open a corpus of ids or images, and the sources of its validation text."""
+    valid, separate = settings.corpus.valid, settings.data.weights is not None
+    opened = open_sequences(
+        kind, corpus, settings.corpus, settings.ids, settings.image, seed=seed, codec=codec, separate=separate
+    )
+    if not valid:
+        hold_out(opened.corpus, Corpus([]))
+        return opened, ()
+    held_out = open_sequences(kind, valid, reading_valid(settings), settings.ids, settings.image, codec=opened.codec)
+    check_valid_classes(opened.classes, held_out.classes, valid)
+    hold_out(opened.corpus, held_out.corpus)
+    return opened, held_out.sources
 
 
 def _save(vocab: Tokenizer | Codec, folder: Path, key: Mapping[str, Any] | None) -> None:

@@ -53,6 +53,7 @@ class PretrainRecipe(Recipe[PretrainSettings, PretrainArtifacts, PretrainResult]
     result_class = PretrainResult
     source_keys = (
         "run.corpus",
+        "corpus.valid",
         "run.store",
         "run.init_from",
         "tokenizer.path",
@@ -140,6 +141,7 @@ def pretrain(
     corpus: Paths = (),
     *,
     out: str | Path | None = None,
+    valid: Paths = (),
     preset: str | None = None,
     init_from: str | None = None,
     resume: bool = False,
@@ -151,6 +153,7 @@ def pretrain(
     Args:
         corpus: files, folders, globs, named corpora; or one token store; or one RUN.toml; or a run directory to resume.
         out: the run directory; by default ``runs/`` and the name of the first input.
+        valid: files, folders, globs or named corpora of validation text; by default a part of the corpus.
         preset: name of a preset.
         init_from: a model whose weights the run starts from.
         resume: continue the run in ``out``; start it if there is none; do nothing if it has finished.
@@ -166,6 +169,7 @@ def pretrain(
         recipe,
         as_list(corpus),
         out=None if out is None else Path(out),
+        valid=as_list(valid),
         preset_name=preset,
         init_from=init_from,
         resume=resume,
@@ -179,6 +183,7 @@ def dry_run(
     corpus: Paths = (),
     *,
     out: str | Path | None = None,
+    valid: Paths = (),
     preset: str | None = None,
     init_from: str | None = None,
     overrides: str | Sequence[str] = (),
@@ -193,6 +198,7 @@ def dry_run(
         recipe,
         as_list(corpus),
         out=None if out is None else Path(out),
+        valid=as_list(valid),
         preset_name=preset,
         init_from=init_from,
         resume=False,

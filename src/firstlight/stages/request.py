@@ -16,6 +16,7 @@ from firstlight.runs import Layers, Recipe, Request, RunDirectory, is_token_stor
 from firstlight.shell import command_line, quote_argument
 from firstlight.stages.continued_lr import add_continued_lr
 from firstlight.stages.settings import PretrainSettings
+from firstlight.stages.validation_text import no_corpus_before, valid_layer
 from firstlight.stages.vocab_settings import unused_of_kind
 from firstlight.train import Limits
 
@@ -27,6 +28,7 @@ def pretrain_request(
     inputs: Sequence[str],
     *,
     out: Path | None,
+    valid: Sequence[str] = (),
     preset_name: str | None,
     init_from: str | None,
     resume: bool,
@@ -50,9 +52,11 @@ def pretrain_request(
         arguments["corpus"] = inputs
     if init_from:
         arguments["init_from"] = resolve_model_name(init_from)
+    if valid and not inputs and not (out is not None and RunDirectory(out).exists):
+        raise no_corpus_before(valid)
     run = RunDirectory(out or Path("runs") / (_name_of(Path(inputs[0])) if inputs else "run"))
     _check_corpus_is_no_run(inputs, run)
-    given = merge({"run": arguments}, parse_overrides(overrides))
+    given = merge({"run": arguments}, valid_layer(valid, parse_overrides(overrides)))
     file = read_toml(settings_file) if settings_file is not None else {}
     below = preset(PRESETS, preset_name) if preset_name else {}
     if any(key in flatten(merge(file, given)) for key in ("run.store", "run.init_from", "tokenizer.path")):

@@ -1,6 +1,6 @@
 """Open a corpus of ids or images as sources of a token store. Loads no torch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -49,6 +49,11 @@ class ImageIdSource:
     def tally(self, tally: Tally) -> None:
         self.source.tally = tally
 
+    @property
+    def skipped(self) -> Mapping[str, int]:
+        """Why files in a folder were skipped -> how many."""
+        return self.source.skipped
+
     def fingerprint(self) -> str:
         """Hash the images; the store compares the codec separately."""
         return self.source.fingerprint()
@@ -65,13 +70,15 @@ class OpenedSequences:
 
     Attributes:
         codec: the meaning of the ids.
-        sources: of documents of ids, one per name.
+        sources: of documents of ids.
         corpus: the underlying corpus, with the tally of what it drops.
+        classes: of its images; empty where they have none.
     """
 
     codec: Codec
     sources: Sequence[SourceLike]
     corpus: Corpus
+    classes: tuple[str, ...] = ()
 
 
 def encode_image(document: Document, codec: PixelCodec) -> np.ndarray:
@@ -90,6 +97,7 @@ def open_sequences(
     *,
     seed: int = 1337,
     codec: Codec | None = None,
+    separate: bool = False,
 ) -> OpenedSequences:
     """Open a corpus of ids or images, and determine its codec.
 
@@ -101,6 +109,7 @@ def open_sequences(
         image: settings of images.
         seed: of a palette.
         codec: of the model that reads the corpus, if any; it is used instead of a new one.
+        separate: a source for each name; otherwise their files are one source.
 
     Raises:
         CompatibilityError: that model is of another kind.
@@ -110,17 +119,17 @@ def open_sequences(
     if kind == "ids":
         if isinstance(codec, IdCodec):
             ids = ids.model_copy(update={"vocab_size": codec.n_ids})
-        corpus = open_ids(names, ids, reading)
+        corpus = open_ids(names, ids, reading, separate=separate)
         return OpenedSequences(IdCodec(ids.vocab_size or 0), corpus.sources, corpus)
     if isinstance(codec, PixelCodec):
         image = image.model_copy(update={"size": codec.size, "colors": "palette" if codec.palette else "grey"})
-    images = open_images(names, image, reading)
+    images = open_images(names, image, reading, separate=separate)
     pixel_codec = codec if isinstance(codec, PixelCodec) else _fit_codec(images, image, seed)
     sources = [
         ImageIdSource(source, pixel_codec, source.name, count * pixel_codec.sequence_length)
         for source, count in zip(images.corpus.sources, images.counts, strict=True)
     ]
-    return OpenedSequences(pixel_codec, sources, images.corpus)
+    return OpenedSequences(pixel_codec, sources, images.corpus, images.classes)
 
 
 def _fit_codec(images: Images, settings: ImageSettings, seed: int) -> PixelCodec:

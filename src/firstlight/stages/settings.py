@@ -5,10 +5,11 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from firstlight.config import Settings
-from firstlight.corpus import CorpusSettings, IdSettings, ImageSettings
+from firstlight.corpus import IdSettings, ImageSettings, TrainingCorpusSettings
 from firstlight.model import ModelConfig
 from firstlight.optim import OPTIMIZER, Muon, OptimizerSettings
 from firstlight.parallel import HardwareSettings
+from firstlight.stages.validation_text import unused_with_valid
 from firstlight.store import DataSettings
 from firstlight.tokenizer import TokenizerSettings
 from firstlight.tokenizer.settings import SETTINGS_OF_TRAINING
@@ -54,7 +55,7 @@ class PretrainSettings(Settings):
     """Every setting of a pre-training run."""
 
     run: RunSettings = RunSettings()
-    corpus: CorpusSettings = CorpusSettings()
+    corpus: TrainingCorpusSettings = TrainingCorpusSettings()
     ids: IdSettings = IdSettings()
     image: ImageSettings = ImageSettings()
     tokenizer: TokenizerSettings = TokenizerSettings()
@@ -70,12 +71,12 @@ class PretrainSettings(Settings):
         return any(name is not None for name in (self.run.store, self.run.init_from, self.tokenizer.path))
 
     def unused_settings(self) -> dict[str, str]:
-        """Return what does not apply to a token store, or to a model to start from."""
+        """Return what does not apply to a token store, to a model to start from, or to a validation text."""
         unused: dict[str, str] = {}
         if self.run.store is not None:
             why = "applies to a corpus, not to the token store of run.store"
             vectors_only = {"on_bad_bytes"} if self.model.embeddings != "random" else set()
-            unused |= {f"corpus.{name}": why for name in CorpusSettings.model_fields.keys() - vectors_only}
+            unused |= {f"corpus.{name}": why for name in TrainingCorpusSettings.model_fields.keys() - vectors_only}
             unused |= dict.fromkeys(("data.valid_ratio", "ids.dtype", "image.labels"), why)
         if self.run.init_from is not None:
             why = "applies to new weights, not to those of run.init_from"
@@ -83,4 +84,4 @@ class PretrainSettings(Settings):
         if self.uses_other_vocab:
             why = "applies to a tokenizer that is trained, not to that of a model, a store or tokenizer.path"
             unused |= {f"tokenizer.{name}": why for name in SETTINGS_OF_TRAINING}
-        return unused
+        return unused | unused_with_valid(self)

@@ -35,7 +35,7 @@ def load_cached(folder: Path, key: Mapping[str, Any]) -> Tokenizer | None:
 def train_on_corpus(
     corpus: Corpus, settings: TokenizerSettings, on_bad_bytes: vectors.OnBadBytes = "error"
 ) -> Tokenizer:
-    """Train a tokenizer on a corpus, or on a sample of ``settings.sample_bytes`` taken from all of its sources.
+    """Train a tokenizer on a corpus, or on a sample of ``settings.sample_bytes`` taken from all of its files.
 
     Args:
         corpus: the text.
@@ -44,13 +44,13 @@ def train_on_corpus(
     """
     select_words = partial(vectors.select_words, on_bad_bytes=on_bad_bytes)
     total = sum(source.n_bytes for source in corpus.sources)
-    if total <= settings.sample_bytes or len(corpus.sources) == 1:
+    if total <= settings.sample_bytes:
         return tokenizer.train(corpus, settings, n_bytes=total, select_words=select_words)
-    # Otherwise the first sources would use up the sample. A source of unknown size counts as the mean of the others.
+    # Otherwise the first sources, or files, would use up the sample. One of unknown size counts as the mean of others.
     mean = total / len(corpus.sources)
     sizes = [source.n_bytes or mean for source in corpus.sources]
     limits = [int(settings.sample_bytes * size / sum(sizes)) + 1 for size in sizes]
-    sample = Corpus([source.head(n) for source, n in zip(corpus.sources, limits, strict=True)])
+    sample = Corpus([head for source, n in zip(corpus.sources, limits, strict=True) for head in source.heads(n)])
     return tokenizer.train(sample, settings, n_bytes=total, select_words=select_words)
 
 

@@ -25,6 +25,7 @@ from firstlight.store.verification import open_store, remember
 from firstlight.store.writer import HASHED_CHARACTERS, Chunk, StoreWriter
 from firstlight.types import Document, Encoder, IdVocabulary, Vocabulary
 
+_INPUTS = {"sources": "source", "valid": "validation text"}  # in messages
 _BATCH_CHARACTERS = 4 << 20  # or ids
 _SAVE_SECONDS = 5.0  # between the states from which an interrupted preparation goes on
 # A text without a safe split point is held in memory up to this size.
@@ -47,7 +48,11 @@ class SourceLike(Protocol):
 
 
 def fingerprint(
-    sources: Sequence[SourceLike], encoder: Vocabulary, settings: DataSettings, seed: int
+    sources: Sequence[SourceLike],
+    encoder: Vocabulary,
+    settings: DataSettings,
+    seed: int,
+    valid: Sequence[SourceLike] = (),
 ) -> dict[str, Any]:
     """Return the inputs of a store; equal inputs make equal stores."""
     return {
@@ -56,6 +61,7 @@ def fingerprint(
         "sources": [s.fingerprint() for s in sources],
         "valid_ratio": settings.valid_ratio,
         "seed": seed,
+        **({"valid": [s.fingerprint() for s in valid]} if valid else {}),
     }
 
 
@@ -66,6 +72,7 @@ def prepare(
     settings: DataSettings,
     *,
     seed: int,
+    valid: Sequence[SourceLike] = (),
     extra: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> TokenStore:
@@ -73,10 +80,11 @@ def prepare(
 
     Args:
         directory: the store's folder; it appears when it is complete.
-        sources: texts, in order.
+        sources: texts, in order; each is split on its own.
         encoder: the tokenizer, or the vocabulary of documents that are ids already.
         settings: how the text is split into train and valid.
         seed: seed of the split by document.
+        valid: texts of the valid split, if it is not taken from ``sources``.
         extra: further values for the manifest.
         overwrite: replace an existing store.
 
@@ -89,7 +97,7 @@ def prepare(
         raise StoreError(
             "needs one weight per source", where="data.weights", found=len(settings.weights), expected=len(sources)
         )
-    inputs = fingerprint(sources, encoder, settings, seed)
+    inputs = fingerprint(sources, encoder, settings, seed, valid)
     if (directory / MANIFEST).is_file() and not overwrite:
         return _reuse(directory, inputs, verify=settings.verify)
     if directory.parent.is_dir():
@@ -99,7 +107,7 @@ def prepare(
     facts = {**(extra or {}), "made_from": inputs}
     with Preparation(directory, facts) as preparation:
         if not preparation.is_complete:
-            _write(preparation, sources, encoder, settings, seed, facts)
+            _write(preparation, sources, encoder, settings, seed, facts, valid)
         preparation.publish()
     store = TokenStore.open(directory)
     remember(store)
@@ -110,7 +118,9 @@ def prepare(
 def _dropped(source: SourceLike) -> dict[str, Any]:
     """Return what a corpus source has dropped, and what could not be read as it is, for the manifest."""
     counts, names = getattr(source, "tally", None), ("dropped", "bad_documents", "n_bad", "bad_bytes", "notes")
-    return {name: found for name in names if (found := getattr(counts, name, None))}
+    table = {name: found for name in names if (found := getattr(counts, name, None))}
+    skipped = getattr(source, "skipped", None)  # files in a folder
+    return {**table, "skipped": dict(skipped)} if skipped else table
 
 
 def _write(
@@ -120,11 +130,13 @@ def _write(
     settings: DataSettings,
     seed: int,
     facts: Mapping[str, Any],
+    valid: Sequence[SourceLike],
 ) -> None:
     """Write the files of a store, or those that an interrupted preparation has not written."""
     state = preparation.state or {}
     first_source, n_batches = state.get("position", (0, 0))
     tables, done = list(state.get("tables", [])), int(state.get("done", 0))
+    n_sources, sources = len(sources), [*sources, *valid]
     total = sum(s.n_bytes for s in sources)
     if state:
         read = f"{_megabytes(done)} of {_megabytes(total)}"
@@ -148,7 +160,8 @@ def _write(
             _restore_tally(source, tally)
         for number, source in enumerate(sources[first_source:], start=first_source):
             if number > first_source or not n_batches:
-                writer.begin_source(source.name)
+                side = ("train" if number < n_sources else "valid") if valid else None
+                writer.begin_source(source.name, side)
             skipped = n_batches if number == first_source else 0
             with contextlib.closing(_read_ahead(islice(_batches(source, encoder), skipped, None))) as batches:
                 for n_read, batch in enumerate(batches, start=skipped + 1):
@@ -161,7 +174,8 @@ def _write(
             # A state of this source does not hold after its end, which may have moved the last documents.
             if preparation.state is not None or time.monotonic() - saved_at > _SAVE_SECONDS:
                 save((number + 1, 0))
-        writer.finish({**facts, "sources": tables})
+        by_side = {"sources": tables[:n_sources], "valid_sources": tables[n_sources:]}
+        writer.finish({**facts, **{key: found for key, found in by_side.items() if found}})
 
 
 def _check_free(directory: Path) -> None:
@@ -198,13 +212,14 @@ def _tokens(split: Split) -> str:
 def _reuse(directory: Path, inputs: Mapping[str, Any], *, verify: bool) -> TokenStore:
     store = open_store(directory, verify=verify)
     before = store.manifest.get("made_from", {})
-    differs = [key for key, value in inputs.items() if before.get(key) != value]
+    # A store without a validation text of its own has no such key.
+    differs = [key for key in dict.fromkeys([*inputs, "valid"]) if before.get(key) != inputs.get(key)]
     if differs:
         plain = {key: f"{key} {before.get(key)}" for key in ("format", "valid_ratio", "seed")}
         raise CompatibilityError(
             "holds a token store made from other inputs",
             where=directory,
-            found=", ".join(plain.get(key, f"another {key.removesuffix('s')}") for key in differs),
+            found=", ".join(plain.get(key, f"another {_INPUTS.get(key, key)}") for key in differs),
             expected=", ".join(f"{key} {inputs[key]}" for key in differs if key in plain) or None,
             fix="Choose another --out, or delete it.",
         )

@@ -144,6 +144,11 @@ class TokenStore:
             for side in ("train", "valid")
         )
 
+    def source_names(self, key: str = "sources") -> list[str]:
+        """Return the names of its ``sources``, or of its ``valid_sources``, which are empty where they were split."""
+        found = self.manifest.get(key, [])
+        return [str(table["name"]) for table in found]
+
     @classmethod
     def open(cls, directory: Path, *, tokenizer_hash: str | None = None) -> "TokenStore":
         """Open a store, checking its format and the sizes of its files (``open_store`` verifies every byte).

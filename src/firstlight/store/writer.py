@@ -2,7 +2,7 @@
 
 A source of 20 documents or more is split by document: a hash of its prefix and the seed decides, so that equal
 documents of a source are in the same split; the first 19 are in train. If valid then has nothing to predict, as with
-fewer documents, the end of the source's text becomes valid.
+fewer documents, the end of the source's text becomes valid. With a validation text of its own, nothing is split.
 """
 
 import contextlib
@@ -100,6 +100,7 @@ class StoreWriter:
         self._names = NameTableWriter()
         self._early: set[bytes] = set()
         self._side = "train"
+        self._whole: str | None = None  # the side of the current source, if it is not split
         self._source, self._documents = "", 0
         self._before: dict[str, tuple[int, int, int]] = {}
         # What the segments hold, now and when the source began: documents of each side, prefixes, segments.
@@ -119,9 +120,9 @@ class StoreWriter:
             with contextlib.suppress(OSError) if error is not None else contextlib.nullcontext():
                 file.close()
 
-    def begin_source(self, source: str) -> None:
-        """Start a source."""
-        self._source, self._documents = source, 0
+    def begin_source(self, source: str, side: str | None = None) -> None:
+        """Start a source; all of it goes to ``side``, or it is split."""
+        self._source, self._documents, self._whole = source, 0, side
         self._before = {s: (self._tokens[s], len(self._lengths[s]), self._bytes[s]) for s in _SIDES}
         self._unknown.begin_source()
         self._saved_before = self._saved
@@ -157,7 +158,9 @@ class StoreWriter:
 
     def end_source(self) -> dict[str, Any]:
         """Finish the source; return its entry in the manifest."""
-        if self._tokens["valid"] - self._before["valid"][0] < 2:  # one predicts nothing
+        if self._whole is not None:
+            self._check_length(self._whole)
+        elif self._tokens["valid"] - self._before["valid"][0] < 2:  # one predicts nothing
             self._move_tail()
             self._saved = self._saved_before
         table: dict[str, Any] = {"name": self._source}
@@ -172,6 +175,16 @@ class StoreWriter:
                 **(unknown.to_json(n_tokens) if unknown.count else {}),
             }
         return table
+
+    def _check_length(self, side: str) -> None:
+        n = self._tokens[side] - self._before[side][0]
+        if n < 2:
+            raise StoreError(
+                f"holds too little text for {'training' if side == 'train' else 'validation'}",
+                where=self._source,
+                found=f"{n} token{'s' * (n != 1)}",
+                fix="Add more text.",
+            )
 
     def finish(self, facts: dict[str, Any]) -> None:
         """Write indices, names and, last, the manifest."""
@@ -240,6 +253,7 @@ class StoreWriter:
             "bytes": self._bytes,
             "early": sorted(key.hex() for key in self._early),
             "side": self._side,
+            "whole": self._whole,
             "source": self._source,
             "documents": self._documents,
             "before": self._before,
@@ -258,6 +272,7 @@ class StoreWriter:
         self._unknown.load(state["unknown"])
         self._early = {bytes.fromhex(key) for key in state["early"]}
         self._side, self._source, self._documents = state["side"], state["source"], state["documents"]
+        self._whole = state["whole"]
         self._before = {side: (a, b, c) for side, (a, b, c) in state["before"].items()}
         self._saved_before = _Saved(**state["before_segments"])
         for side, file in self._files.items():
@@ -285,6 +300,8 @@ class StoreWriter:
         self._names.add(self._side, name)
 
     def _choose_split(self, prefix: bytes) -> str:
+        if self._whole is not None:
+            return self._whole
         key = hashlib.blake2b(prefix, digest_size=8, key=self._key).digest()
         if self._documents < _FEW - 1:
             self._early.add(key)

@@ -35,7 +35,7 @@ class TokenizerSettings(Settings):
     path: str | None = Field(
         None, description="load this tokenizer, of the kind above if that is set, instead of training one"
     )
-    sample_bytes: int = Field(256 << 20, ge=1, description="bytes of text to train on, from the start of every source")
+    sample_bytes: int = Field(256 << 20, ge=1, description="bytes of text to train on, from the start of every file")
     byte_fallback: bool = Field(
         True,
         description="kind char: spell other characters in tokens for their UTF-8 bytes; false: one unknown token",
