@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from firstlight.report.recipes import recipes
 from firstlight.report.run_files import RunFiles
 
@@ -32,3 +34,21 @@ def test_commands_of_a_pre_trained_run() -> None:
     assert "firstlight pretrain . --resume train.steps=10" in found
     assert "firstlight verify-resume run.toml" in found
     assert "predict" not in found
+
+
+@pytest.mark.parametrize(
+    ("train", "stopped_by", "longer"),
+    [
+        ({"epochs": 3.0, "steps": 5}, "steps", "train.steps=10"),
+        ({"epochs": 3.0}, "epochs", "train.epochs=6"),
+        ({"minutes": 1.5}, "minutes", "train.minutes=3"),
+        ({"tokens": 1e6}, "tokens", "train.tokens=2000000"),
+        ({}, "convergence", None),
+    ],
+)
+def test_a_run_is_made_longer_by_the_limit_that_ended_it(
+    train: dict[str, float], stopped_by: str, longer: str | None
+) -> None:
+    state = {"step": 5, "status": "finished", "stopped_by": stopped_by}
+    code = recipes(RunFiles(Path("r"), settings={"train": train}, state=state))[1].code
+    assert code.splitlines()[1:] == ([] if longer is None else [f"firstlight pretrain . --resume {longer}"])

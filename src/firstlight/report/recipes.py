@@ -27,10 +27,9 @@ def recipes(files: RunFiles) -> list[Recipe]:
     """Return the recipes for a run: commands that are run in its folder, wherever it is."""
     step = summary.last_step(files)
     kind = "finetune" if files.tasks else "pretrain"
-    epochs = to_float(find(files.settings, "train", "epochs"))
-    limit = f"epochs={2 * epochs:g}" if epochs else f"steps={2 * (step or 0)}"
+    limit = _longer(files, step or 0)
     resume = command_in_folder(kind, ".", "--resume")
-    more = f"\n{command_in_folder(kind, '.', '--resume', f'train.{limit}')}" if step else ""
+    more = f"\n{command_in_folder(kind, '.', '--resume', limit)}" if limit else ""
     found = [
         Recipe("Reproduce the run", again_command(kind, files.run), _reproduction(files)),
         Recipe(
@@ -55,6 +54,18 @@ def recipes(files: RunFiles) -> list[Recipe]:
         code = template.format(folder=repr(files.checkpoint), prompt=repr(prompt(files)))
         found.append(Recipe("Load with transformers", code, "A checkpoint is a Hugging Face model directory."))
     return found
+
+
+def _longer(files: RunFiles, step: int) -> str | None:
+    """Return the setting that doubles the limit which ended a run, or which will; None where none is known."""
+    ended = find(files.state, "stopped_by") if find(files.state, "status") == "finished" else None
+    if ended == "convergence":
+        return None  # more steps would end it as soon
+    for name in ("epochs", "tokens", "minutes"):
+        value = to_float(find(files.settings, "train", name))
+        if value and (ended == name or (ended is None and name == "epochs")):
+            return f"train.{name}={2 * value:.12g}"
+    return f"train.steps={2 * step}" if step else None
 
 
 def _reproduction(files: RunFiles) -> str:
