@@ -65,7 +65,10 @@ def prepare(
         raise (
             no_corpus_before(valid)
             if valid
-            else UsageError("missing argument: no corpus", fix="Name files, folders or a named corpus.")
+            else UsageError(
+                "missing argument: no corpus",
+                fix=f"Name files, folders or a named corpus. Help: {command_line('data', 'prepare', '--help')}",
+            )
         )
     overrides += corpus_settings(text_field, on_bad_bytes)
     result = stage.prepare(corpus, out=out, valid=valid or (), tokenizer_path=tokenizer, overrides=overrides)
