@@ -31,7 +31,6 @@ from firstlight.lm import LM, Classifier, GenerationConfig
 from firstlight.lm.save import CONFIG
 from firstlight.model import ModelConfig
 from firstlight.runs import RunDirectory
-from firstlight.shell import command_line
 from firstlight.stages.evaluate import find_token_store
 from firstlight.stages.finetune_settings import FinetuneSettings
 from firstlight.stages.init_model import keep_base, load_init_model, saved_model
@@ -210,8 +209,8 @@ def _compare_tables(run: RunDirectory, task: PreparedTask, settings: FinetuneSet
         raise CompatibilityError(
             f"the files of the task {task.spec.name} were changed since the run began",
             where=task.spec.data.folder,
-            fix="Put the original ones back, or move these away, since the run has a copy of its rows. For these rows "
-            f"start a new run: {command_line('finetune', run.settings_file, '--out', 'NEW')}",
+            fix="Put the original ones back, or move these away, since the run has a copy of its rows. For these rows start "
+            "a new run from its run.toml with another --out.",
         )
 
 
