@@ -47,6 +47,12 @@ def bpe(unk: str | None, *, byte_level: bool = False) -> Tokenizer:
     return Tokenizer(inner, eot="</s>", unk=unk)
 
 
+def split_accents() -> Tokenizer:
+    tokenizer = build_char_level("ab")
+    tokenizer._inner.normalizer = normalizers.NFD()
+    return Tokenizer(tokenizer._inner, eot="<|endoftext|>", unk="<unk>")
+
+
 @settings(deadline=None)
 @given(text=ANY_TEXT)
 def test_every_string_comes_back_with_byte_fallback(text: str) -> None:
@@ -132,9 +138,21 @@ def test_counting_does_not_change_the_ids(trained: dict[str, Tokenizer], name: s
         (bpe("<unk>"), "ab中c", UnknownText(1, 3, examples=("中",))),
         (bpe(None), "ab中c中é", UnknownText(n_dropped=2, dropped_bytes=6, examples=("中",))),
         (bpe(None, byte_level=True), "aé中", UnknownText(n_dropped=2, dropped_bytes=4, examples=("é", "中"))),
+        (bpe("<unk>", byte_level=True), "aé中", UnknownText(4, 4, examples=("é", "中"))),
+        (split_accents(), "aé中e\u0301", UnknownText(5, 8, examples=("é", "中", "e", "\u0301"))),
         (bpe("</s>"), "a中", UnknownText(n_dropped=1, dropped_bytes=3, examples=("中",))),
     ],
-    ids=["char", "WordPiece", "Unigram", "BPE", "BPE without unk", "bytes without unk", "unk is end-of-text"],
+    ids=[
+        "char",
+        "WordPiece",
+        "Unigram",
+        "BPE",
+        "BPE without unk",
+        "bytes without unk",
+        "bytes",
+        "NFD",
+        "unk is end-of-text",
+    ],
 )
 def test_what_is_unknown_is_counted(tokenizer: Tokenizer, text: str, unknown: UnknownText) -> None:
     assert tokenizer.has_unknown

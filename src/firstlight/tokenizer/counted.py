@@ -79,6 +79,7 @@ class CountingEncoder:
         """Encode texts with the tokenizers library, which records where each token is from."""
         parts: list[np.ndarray] = []
         spans: list[str] = []
+        lengths: list[int] = []
         for chunk in chunks(texts):
             with library_errors("cannot encode this text"):
                 encoded = self._inner.encode_batch(chunk, add_special_tokens=False)
@@ -86,11 +87,21 @@ class CountingEncoder:
                 ids = np.array(encoding.ids, dtype=np.int32)
                 parts.append(ids)
                 if (ids == unknown_id).any():
-                    spans += find_unknown_spans(text, encoding, unknown_id)
-        lengths = np.array([len(span.encode("utf-8")) for span in spans], dtype=np.int64)
+                    found = find_unknown_spans(text, encoding, unknown_id)
+                    spans += found
+                    lengths += self._byte_lengths(text, found)
+        unk_bytes = np.array(lengths, dtype=np.int64)
         return EncodedTexts(
-            *concatenate(parts), lengths, np.zeros((len(texts), 2), np.int64), join_examples(iter(spans))
+            *concatenate(parts), unk_bytes, np.zeros((len(texts), 2), np.int64), join_examples(filter(None, spans))
         )
+
+    def _byte_lengths(self, text: str, spans: list[str]) -> list[int]:
+        """Return the bytes of each unknown token of a text."""
+        if not tokenizer_json.is_byte_level(self._table):
+            return [len(span.encode("utf-8")) for span in spans]
+        # A token stands for one missing byte, or for a run of them, of characters whose other bytes have tokens.
+        _, n_bytes = self._dropped(text)
+        return [n_bytes * (i + 1) // len(spans) - n_bytes * i // len(spans) for i in range(len(spans))]
 
     @cached_property
     def _dropped(self) -> DroppedCharacters:

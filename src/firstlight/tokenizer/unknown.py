@@ -77,9 +77,17 @@ def utf8_lengths(points: np.ndarray) -> np.ndarray:
 
 
 def find_unknown_spans(text: str, encoding: Any, unknown_id: int) -> list[str]:
-    """Return the text of each unknown token, from the offsets that the tokenizers library records."""
-    spans = (encoding.token_to_chars(i) for i, found in enumerate(encoding.ids) if found == unknown_id)
-    return ["" if span is None else text[span[0] : span[1]] for span in spans]
+    """Return the text of each unknown token, from the offsets that the tokenizers library records.
+
+    A character that a normalizer splits may be several unknown tokens: it is the text of the first of them.
+    """
+    spans, done = [], 0
+    for i, found in enumerate(encoding.ids):
+        if found == unknown_id:
+            start, end = encoding.token_to_chars(i) or (done, done)
+            spans.append(text[max(start, done) : end])
+            done = max(done, end)
+    return spans
 
 
 class DroppedCharacters:
