@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from firstlight.evaluation import baseline_likelihoods, encode_text, text_likelihood
+from firstlight.evaluation import Likelihood, baseline_likelihoods, encode_text, text_likelihood
 from firstlight.lm import LM
 from firstlight.model import GPT, ModelConfig
 from firstlight.parallel import DeviceContext
@@ -81,3 +81,8 @@ def test_a_part_of_the_validation_windows_gives_an_estimate(tmp_path, max_window
     whole, _ = text_likelihood(lm, encode_text("x", [Document(TEXT * 2, "x")], lm.tokenizer), stride=16)
     assert part.bits_per_byte == pytest.approx(whole.bits_per_byte, rel=0.01 if max_windows is None else 0.2)
     assert part.bits_per_byte > 8 * 9 / len("abab é中ba 😀 ab".encode())
+
+
+def test_bits_per_token_are_never_shown_as_bits_per_byte() -> None:
+    found = Likelihood.from_loss(2.0, 0.0, 0)
+    assert found.metrics("byte").keys() == {"loss", "perplexity", "bits_per_token"}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer as Inner
-from tokenizers import models
+from tokenizers import models, pre_tokenizers
 
 import firstlight
 from firstlight import progress
@@ -187,3 +187,17 @@ def test_what_a_tokenizer_left_out_is_not_recorded_by_other_programs(
     again = firstlight.pretrain([str(store)], out=tmp_path / "other", overrides=given)
     assert again.bits_per_byte is None
     assert any("or what the tokenizer left out" in event.text for event in events)
+
+
+def test_one_unknown_token_may_stand_for_a_sentence(tmp_path: Path) -> None:
+    """SentencePiece's unigram models join unknown characters, so few tokens are unknown and most of the text is."""
+    pieces = [("<unk>", 0.0), ("</s>", 0.0), *((c, -1.0) for c in "▁abc.")]
+    inner = Inner(models.Unigram(pieces, unk_id=0))
+    inner.pre_tokenizer = pre_tokenizers.Metaspace()
+    inner.add_special_tokens(["<unk>", "</s>"])
+    (tmp_path / "words").mkdir()
+    inner.save(str(tmp_path / "words" / "tokenizer.json"))
+    (tmp_path / "text.txt").write_text("a b c. 子曰学而时习之不亦说乎 " * 100)
+    given = [*SETTINGS, f"tokenizer.path={tmp_path / 'words'}"]
+    with pytest.raises(StoreError, match=r"\(1\d\.\d %\) are unknown \(<unk>\), \d\d\.\d % of the bytes; expected"):
+        firstlight.pretrain([str(tmp_path / "text.txt")], out=tmp_path / "run", overrides=given)

@@ -74,7 +74,7 @@ def test_rare_characters_are_spelled_in_bytes_so_that_byte_tokens_are_trained() 
         tokenizer = train([Document("aab b中c", "x")], TokenizerSettings(kind="char"))
     assert [t for t in tokenizer.tokens() if len(t) == 1] == ["a", "b"]
     assert [tokenizer.tokens()[i] for i in tokenizer.encode("中a")] == ["<0xE4>", "<0xB8>", "<0xAD>", "a"]
-    assert any("3 of 7 characters of the text (43 %), 3 different ones, are not in the vocab" in text for text in heard)
+    assert any("3 of 7 characters of the text (42.9 %), 3 different ones, are not in" in text for text in heard)
     assert (tokenizer.unk_id, tokenizer.has_unknown, tokenizer.lossless, tokenizer.kind) == (None, False, True, "char")
 
 

@@ -71,7 +71,7 @@ def _print_scores(found: "EvaluateResult") -> None:
         size = f", {format_bytes(result.n_bytes)}" if result.unit == "byte" else ""
         step = "" if result.unit == "dim" else f", stride {found.stride}"
         n = result.unknown.count
-        unknown = f", {n:,} unknown ({100 * result.unknown.fraction(result.n_tokens):.2g} %)" if n else ""
+        unknown = f", {n:,} unknown ({100 * result.unknown.fraction(result.n_tokens):.1f} %)" if n else ""
         print(f"{escape(result.name)}: {result.n_tokens:,} tokens{size}{step}{unknown}")
         scores = [("model", result.model), *result.baselines.items()]
         heads = ("", "loss", "perplexity", f"bits/{result.unit}")

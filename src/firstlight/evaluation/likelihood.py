@@ -25,7 +25,8 @@ class Likelihood:
         metrics = {"loss": self.loss, "perplexity": self.perplexity}
         if self.bits_per_byte is not None:
             return {**metrics, "bits_per_byte": self.bits_per_byte}
-        return {**metrics, f"bits_per_{unit}": self.loss / math.log(2)}
+        # Text whose bytes are not known has bits per token.
+        return {**metrics, f"bits_per_{'token' if unit == 'byte' else unit}": self.loss / math.log(2)}
 
     @classmethod
     def from_loss(cls, loss: float, text_nats: float, n_bytes: int) -> "Likelihood":

@@ -86,7 +86,7 @@ class Preprocessor:
 
     def describe_unknown(self) -> list[str]:
         """Report how much of the texts so far is unknown to the tokenizer."""
-        notes = [describe_unknown(self.unknown, self.n_tokens)] if self.unknown.count else []
+        notes = [describe_unknown(self.unknown, self.n_tokens, self.n_bytes)] if self.unknown.count else []
         if self._n_alike:
             notes.append(
                 f"{self._n_alike:,} rows have texts that differ only in what is unknown, so the model cannot tell them "

@@ -116,7 +116,7 @@ def _unknown_tokens(files: RunFiles) -> list[Fact]:
         keys = ("unk_tokens", "dropped_characters", "unk_fraction")
         tokens, dropped, fraction = (to_float(find(files.manifest, f"{side}_{key}")) or 0 for key in keys)
         if tokens or dropped:
-            counts = f"{tokens + dropped:,.0f} ({100 * fraction:.2g} %)"
+            counts = f"{tokens + dropped:,.0f} ({format_percent(fraction)})"
             note = "text that the tokenizer has no tokens for; in bits per byte it costs 8 bits for each byte as well"
             if find(files.manifest, f"{side}_unk_bytes") is None:
                 note = "the token store does not say how many bytes they stand for, so bits per byte are not computed"

@@ -182,7 +182,9 @@ def _unknown_text(files: RunFiles) -> list[str]:
         name: to_float(find(files.manifest, f"{side}_unk_fraction")) or 0.0
         for side, name in (("train", "training"), ("valid", "validation"))
     }
-    many = [f"{100 * fraction:.2g} % of the {name} tokens" for name, fraction in fractions.items() if fraction > 0.01]
+    many = [
+        f"{format_percent(fraction)} of the {name} tokens" for name, fraction in fractions.items() if fraction > 0.01
+    ]
     if not many:
         return []
     return [

@@ -220,7 +220,7 @@ def _check_unknown(name: str, task: EncodedTask, limit: float) -> None:
         raise CorpusError(
             "most of the texts are unknown to the model's tokenizer" if limit >= 0.5 else "too much text is unknown",
             where=f"task {name}",
-            found=describe_unknown(task.unknown, task.n_tokens),
+            found=describe_unknown(task.unknown, task.n_tokens, task.n_bytes),
             expected=f"at most {100 * limit:g} % (data.max_unk_fraction)",
             fix="Fine-tune a model that was trained on such text, or set max_unk_fraction = 1 in [data] of the task.",
         )

@@ -75,7 +75,7 @@ def check_unknown(store: TokenStore, vocab: Tokenizer | Codec, limit: float) -> 
                 if share > 0.5
                 else f"too much of the {name} text is unknown to the tokenizer",
                 where=store.directory,
-                found=describe_unknown(unknown, split.n_tokens),
+                found=describe_unknown(unknown, split.n_tokens, split.n_bytes),
                 expected=f"at most {100 * limit:g} % (data.max_unk_fraction)",
                 fix="Train a tokenizer on this text (leave out tokenizer.path), or set data.max_unk_fraction=1.",
             )

@@ -188,7 +188,7 @@ def _report_rare(what: str, counts: Counter[str], kept: Collection[str], become:
     if total > known:
         share = 100 * (total - known) / total
         progress.notice(
-            f"tokenizer: {total - known:,} of {total:,} {what} of the text ({share:.2g} %), "
+            f"tokenizer: {total - known:,} of {total:,} {what} of the text ({share:.1f} %), "
             f"{len(counts) - len(kept):,} different ones, are not in the vocabulary and {become}"
         )
 

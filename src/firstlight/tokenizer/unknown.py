@@ -120,14 +120,23 @@ class DroppedCharacters:
         return found, len("".join(found).encode("utf-8"))
 
 
-def describe_unknown(unknown: UnknownText, n_tokens: int) -> str:
-    """Say how much of a text is unknown, such as "5 of 200 tokens (2.5 %) are unknown: '中', '文'"."""
+def describe_unknown(unknown: UnknownText, n_tokens: int, n_bytes: int = 0) -> str:
+    """Say how much of a text is unknown, such as "5 of 200 tokens (2.5 %) are unknown: '中', '文'".
+
+    Args:
+        unknown: in the text.
+        n_tokens: of the text.
+        n_bytes: of the text, whose fraction is named where it is much larger than that of the tokens; 0: not known.
+    """
     parts = []
     if unknown.tokens:
-        share = f"{unknown.tokens:,} of {n_tokens:,} tokens ({_percent(unknown.tokens / max(n_tokens, 1))})"
-        parts.append(f"{share} are unknown (<unk>)")
+        counts = f"{unknown.tokens:,} of {n_tokens:,} tokens ({_percent(unknown.tokens / max(n_tokens, 1))})"
+        parts.append(f"{counts} are unknown (<unk>)")
     if unknown.n_dropped:
         parts.append(f"{unknown.n_dropped:,} characters have no token and are left out")
+    share = unknown_share(unknown, n_tokens, n_bytes)
+    if share > 2 * unknown.fraction(n_tokens) or share > WARN_FRACTION >= unknown.fraction(n_tokens):
+        parts[-1] += f", {_percent(share)} of the bytes"
     return " and ".join(parts) + _listed(unknown.examples)
 
 
@@ -142,7 +151,7 @@ def report_unknown(where: object, unknown: UnknownText, n_tokens: int, n_bytes: 
     """
     if unknown.count:
         level = "warning" if unknown_share(unknown, n_tokens, n_bytes) > WARN_FRACTION else "info"
-        progress.notice(f"{where}: {describe_unknown(unknown, n_tokens)}", level=level)
+        progress.notice(f"{where}: {describe_unknown(unknown, n_tokens, n_bytes)}", level=level)
 
 
 def unknown_share(unknown: UnknownText, n_tokens: int, n_bytes: int) -> float:
