@@ -194,11 +194,11 @@ def _read_kept_rows(
         data = task.spec.data.model_copy(update={"folder": spec.data.folder})
         found[spec.name] = replace(task, spec=task.spec.model_copy(update={"data": data}))
         if run.exists:
-            _compare_tables(run, found[spec.name], settings)
+            _compare_tables(found[spec.name], settings)
     return found
 
 
-def _compare_tables(run: RunDirectory, task: PreparedTask, settings: FinetuneSettings) -> None:
+def _compare_tables(task: PreparedTask, settings: FinetuneSettings) -> None:
     """Compare the files of a task with those that the rows in the run were read from, where they are still there."""
     changed = changed_tables(task.spec, task.fingerprint, seed=settings.data.seed)
     if changed is None:
@@ -209,8 +209,8 @@ def _compare_tables(run: RunDirectory, task: PreparedTask, settings: FinetuneSet
         raise CompatibilityError(
             f"the files of the task {task.spec.name} were changed since the run began",
             where=task.spec.data.folder,
-            fix="Put the original ones back, or move these away, since the run has a copy of its rows. For these rows start "
-            "a new run from its run.toml with another --out.",
+            fix="Put the original ones back, or move these away, since the run has a copy of its rows. For these rows "
+            "start a new run from its run.toml with another --out.",
         )
 
 
