@@ -85,10 +85,47 @@ def test_a_stopped_and_resumed_run_equals_one_without_a_stop(tmp_path: Path) -> 
     assert (result.finished, result.step, result.valid_loss) == (True, 12, whole.valid_loss)
     one, two = weights(tmp_path / "whole", 12), weights(tmp_path / "parts", 12)
     assert one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
-    assert events(tmp_path / "parts") == [
-        ("resume", "resumed from step-00000007"),
-        ("setting", "train.stop_after changed from 7 to 0"),
-    ]
+    assert events(tmp_path / "parts") == [("resume", "resumed from step-00000007")]
+
+
+def test_a_run_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    path = tmp_path / "r"
+    run(path, "train.steps=6", "train.stop_after=2")
+    assert RunDirectory(path).read_settings()["train"]["stop_after"] == 0
+    assert run(path, "train.stop_after=2", resume=True).step == 2, "it is there already"
+    assert run(path, "train.stop_after=4", resume=True).step == 4
+    before = (path / "run.toml").read_bytes()
+    with pytest.raises(UsageError, match=r"train.stop_after: the run is beyond this step already .*found 3 at step 4"):
+        run(path, "train.stop_after=3", resume=True)
+    assert (path / "run.toml").read_bytes() == before
+    text = before.decode().replace("stop_after = 0", "stop_after = 4")  # as it was before it was cleared
+    (path / "run.toml").write_text(text)
+    result = run(path, resume=True)
+    assert (result.finished, result.step) == (True, 6)
+
+
+@pytest.mark.parametrize(
+    ("first", "limit"),
+    [
+        ("train.steps=5", "train.steps=3"),
+        ("train.steps=5", "train.epochs=0.03"),
+        ("train.steps=5", "train.tokens=132"),
+        ("train.minutes=1e-9", "train.minutes=2e-9"),
+    ],
+)
+def test_a_limit_that_the_run_is_beyond_is_refused(tmp_path: Path, first: str, limit: str) -> None:
+    path, key = tmp_path / "r", limit.partition("=")[0]
+    run(path, first)
+    before = (path / "run.toml").read_bytes()
+    with pytest.raises(UsageError, match=rf"{key}: the run has already trained for longer than that \(found .* at "):
+        run(path, limit, resume=True)
+    assert (path / "run.toml").read_bytes() == before
+
+
+def test_a_stopped_run_can_be_ended_where_it_is(tmp_path: Path) -> None:
+    run(tmp_path / "r", "train.steps=9", "train.stop_after=3")
+    result = run(tmp_path / "r", "train.steps=3", resume=True)
+    assert (result.finished, result.step) == (True, 3)
 
 
 def test_every_auto_is_resolved_and_written(tmp_path: Path) -> None:
@@ -157,7 +194,7 @@ def test_changed_code_is_an_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     run(tmp_path / "r", "train.steps=4", "train.stop_after=2")
     monkeypatch.setattr(module, "code_hash", lambda *packages: "another")
     run(tmp_path / "r", "train.stop_after=0", resume=True)
-    assert [kind for kind, _ in events(tmp_path / "r")] == ["resume", "setting", "code"]
+    assert [kind for kind, _ in events(tmp_path / "r")] == ["resume", "code"]
 
 
 def test_a_failure_leaves_a_state_and_a_report(tmp_path: Path) -> None:

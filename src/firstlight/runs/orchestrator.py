@@ -154,6 +154,7 @@ def _train(
         parallel.barrier(device_context)
     elif request.resumes:
         _resume(recipe, request, ctx)
+        settings = _pass_stop(request, settings, ctx)
     if main:
         unwritten = recipe.unwritten_settings(settings, artifacts)
         run.write_settings(settings, _header(recipe.kind, run, ctx), unwritten)
@@ -167,6 +168,9 @@ def _train(
             _export_ema(run, ctx)
         result = recipe.finish(run, settings, ctx, artifacts, fit_result)
         if main:
+            if fit_result.stopped_by == "stop_after":  # the next process of the run goes on
+                settings = _without_stop(settings)
+                run.write_settings(settings, recipe.unwritten_settings(settings, artifacts))
             run.write_state(
                 kind=recipe.kind,
                 status=fit_result.status,
@@ -317,20 +321,60 @@ def _check_moved(recipe: Recipe[S, A, R], request: Request[S], ctx: TrainContext
 
 
 def _check_limits(request: Request[S], ctx: TrainContext) -> None:
-    """Refuse a resume that raises one limit while another one is reached: it would end at once, and seem to obey."""
+    """Refuse a resume that sets a limit which the run is beyond, or raises one while another one is reached.
+
+    It would end at once, and seem to obey.
+    """
     given = [key for key in request.changed if key in _LIMITS]
-    reached = ctx.limits.reached(ctx.counters, ctx.train)
+    counters, limits = ctx.counters, ctx.limits
+    reached = limits.reached(counters, ctx.train)
     if given and reached and not any(key.startswith(f"train.{reached}") for key in given):
         raise UsageError(
             f"the run has already reached train.{reached}, which ends it whatever the value of {' and '.join(given)}",
             where=request.run.path,
-            found=f"step {ctx.counters.step}",
+            found=f"step {counters.step}",
             fix="Raise that limit too.",
         )
-    if reached and isinstance(ctx.limits.steps, int) and ctx.limits.steps < ctx.counters.step:
-        progress.notice(
-            f"{request.run.path} is at step {ctx.counters.step}, beyond its limit of {ctx.limits.steps} steps"
+    is_beyond = limits.steps is not None and counters.step > limits.steps
+    if given and reached and (is_beyond or reached == "minutes"):
+        spent = f"{counters.seconds / 60:.2f} minutes" if reached == "minutes" else f"step {counters.step}"
+        raise UsageError(
+            "the run has already trained for longer than that",
+            where=f"train.{reached}",
+            found=f"{request.changed[f'train.{reached}'][1]} at {spent}",
+            fix="Raise it, or leave it out.",
         )
+    if reached and is_beyond:
+        progress.notice(f"{request.run.path} is at step {counters.step}, beyond its limit of {limits.steps} steps")
+    elif reached and request.changed and not given:
+        progress.notice(f"{request.run.path} has reached train.{reached} at step {counters.step}: it trains no further")
+
+
+def _pass_stop(request: Request[S], settings: S, ctx: TrainContext) -> S:
+    """Return the settings of a resumed run without a ``train.stop_after`` at which it has stopped before.
+
+    Raises:
+        UsageError: the command names a step that the run is beyond.
+    """
+    stop, step = ctx.train.stop_after, ctx.counters.step
+    if not stop or step < stop:
+        return settings
+    if "train.stop_after" not in request.changed:
+        settings = _without_stop(settings)
+        ctx.train = settings.train  # type: ignore[attr-defined]  # of every recipe
+    elif step > stop:
+        raise UsageError(
+            "the run is beyond this step already",
+            where="train.stop_after",
+            found=f"{stop} at step {step}",
+            fix="Name a later step, or leave it out.",
+        )
+    return settings
+
+
+def _without_stop(settings: S) -> S:
+    train = settings.train.model_copy(update={"stop_after": 0})  # type: ignore[attr-defined]  # of every recipe
+    return settings.model_copy(update={"train": train})
 
 
 def _export_ema(run: RunDirectory, ctx: TrainContext) -> None:

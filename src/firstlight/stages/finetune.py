@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from firstlight import progress
-from firstlight.config import merge, parse_overrides, preset, read_toml, resolve
+from firstlight.config import merge, parse_overrides, preset, read_toml, resolve, without_keys
 from firstlight.errors import TrainingError, UsageError
 from firstlight.files import write_atomic
 from firstlight.files.run_names import parse_run_path
@@ -281,6 +281,8 @@ def _finetune_request(
     below: dict[str, Any] = preset(PRESETS, preset_name) if preset_name else {}
     if settings_file is None and preset_name is None and not run.exists:
         below = merge(preset(PRESETS, _DEFAULT_PRESET), _learning_rate(specified))
+    if run.exists:  # an interval of 0, which was resolved to an epoch, is not changed
+        below = without_keys(below, {f"train.{name}" for name, value in below.get("train", {}).items() if not value})
     layers = Layers(
         preset=below,
         file=read_toml(settings_file) if settings_file is not None else {},

@@ -14,6 +14,7 @@ from firstlight.finetuning import compute_metrics, encode_task, load_task, predi
 from firstlight.lm import LM
 from firstlight.runs import RunDirectory
 from firstlight.stages.finetune import finetune
+from firstlight.stages.finetune_artifacts import read_specs
 from firstlight.tokenizer import report_unknown
 from firstlight.types import Paths, as_list
 
@@ -82,6 +83,7 @@ def transfer(
     tasks, overrides = as_list(tasks), as_list(overrides)
     if len(tasks) != 2:
         raise UsageError("needs two tasks", where="transfer", found=len(tasks), expected="two TASK.toml files")
+    names = [spec.name for spec in read_specs(tasks, more.get("data"))]  # before the first of them is trained
     folder, rows = Path(out), []
     check_output(folder / _RESULT, overwrite=overwrite)  # before the runs
 
@@ -98,7 +100,6 @@ def transfer(
         return folder / name
 
     a, b = tasks
-    names = [Path(t).stem for t in tasks]
     alone = {name: tune(name, init_from, [task]) for name, task in zip(names, tasks, strict=True)}
     tune(f"{names[0]}-with-{names[1]}", init_from, [a, b])
     tune(f"{names[0]}-after-{names[1]}", alone[names[1]], [a])
