@@ -154,7 +154,7 @@ def test_a_vocabulary_of_a_given_size_is_filled_up_from_the_vectors(tmp_path: Pa
 
 
 def test_words_from_vectors_are_for_words_only() -> None:
-    with pytest.raises(ConfigError, match="kind=word"):
+    with pytest.raises(ConfigError, match="vocab_source: applies to kind word"):
         resolve(TokenizerSettings, {"vocab_source": "v.txt"})
     with pytest.raises(TokenizerError, match="there is no model"):
         train([Document("a b", "x")], TokenizerSettings(kind="word", vocab_source="vectors"))

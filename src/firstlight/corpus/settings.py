@@ -151,3 +151,13 @@ class ImageSettings(Settings):
     class_dropout: float = Field(
         0.1, ge=0, le=1, description="ratio of training images whose class is replaced by the start token"
     )
+
+    def unused_settings(self) -> dict[str, str]:
+        """Return the number of the other kind of values, and the ratio of classes where there are none."""
+        unused = {}
+        if self.colors is not None:
+            name = "palette" if self.colors == "grey" else "levels"
+            unused[name] = f"does not apply where image.colors is {self.colors}"
+        if self.labels == "none":
+            unused["class_dropout"] = "applies to images with a class, but image.labels is none"
+        return unused

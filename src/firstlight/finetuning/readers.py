@@ -23,22 +23,11 @@ from firstlight.files.tables import (
 from firstlight.files.text_lines import iter_lines, iter_text
 from firstlight.finetuning.columns import ExplodedRow, follow
 from firstlight.finetuning.folders import notify, read_folders
-from firstlight.finetuning.spec import DataFiles
+from firstlight.finetuning.spec import FORMATS, DataFiles
 
 # Where a record is, and the record: by column names or as a list of fields; TRUNCATED for a last one that is cut off.
 Record = tuple[str, Any]
 
-_FORMATS = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".txt": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".jsonlines": "jsonl",
-    ".json": "json",
-    ".parquet": "parquet",
-    ".zip": "folders",
-}
 _HUB = "hf:"
 _HUB_SPLITS = {"train": "train", "valid": "validation", "test": "test"}  # by default
 _FIX_ROW = "Fix that row, or set data.delimiter, data.quotes or data.max_fields."
@@ -130,7 +119,7 @@ def has_quoted_fields(path: Path, files: DataFiles) -> bool:
 def _format_of(path: Path, files: DataFiles) -> str:
     if files.format != "auto":
         return files.format
-    return "folders" if path.is_dir() else _FORMATS.get(inner_suffix(path), "tsv")
+    return "folders" if path.is_dir() else FORMATS.get(inner_suffix(path), "tsv")
 
 
 def _read_table(path: Path, file: BinaryIO, files: DataFiles, file_format: str) -> Iterator[Record]:

@@ -27,6 +27,11 @@ class AdapterSettings(Settings):
             raise ValueError(f"base {self.base} cannot be trained without adapters; set kind to lora")
         return self
 
+    def unused_settings(self) -> dict[str, str]:
+        """Return the settings of adapters where there is none."""
+        names = ("r", "alpha", "dropout", "targets") if self.kind == "none" else ()
+        return dict.fromkeys(names, "applies to adapters, but kind is none")
+
 
 class TuningSettings(Settings):
     """Settings of fine-tuning; the key ``finetune``."""

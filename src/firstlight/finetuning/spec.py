@@ -1,5 +1,6 @@
 """The settings of a labelled task, as a TASK.toml declares them: its kind, its files, and what their columns hold."""
 
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -8,12 +9,31 @@ from firstlight import progress
 from firstlight.config import Settings
 from firstlight.corpus import LimitSettings
 from firstlight.files import Limits
+from firstlight.files.compression import inner_suffix
 from firstlight.files.encodings import check_encoding
 from firstlight.files.text_decoder import Decoding
 
 Column = int | str
 MAX_SCORE = 3.4e38  # the largest number of fp32, a little rounded
 Format = Literal["auto", "csv", "tsv", "jsonl", "json", "parquet", "folders"]
+FORMATS = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".txt": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".jsonlines": "jsonl",
+    ".json": "json",
+    ".parquet": "parquet",
+    ".zip": "folders",
+}
+# The formats whose readers obey a setting of DataFiles.
+_READ_BY = {
+    **dict.fromkeys(("delimiter", "header", "quotes", "max_fields"), ("csv", "tsv")),
+    "field": ("json",),
+    "explode": ("csv", "tsv", "jsonl", "json", "parquet"),
+    "encoding": ("csv", "tsv", "jsonl", "json", "folders"),
+}
 AnswerFormat = Literal["choice_labels", "text", "letter", "zero_based", "one_based"]
 Truncation = Literal["tail", "head", "middle", "error"]
 
@@ -68,6 +88,27 @@ class DataFiles(Settings):
     def read_limits(self) -> Limits:
         """The limits of reading one file."""
         return self.limits.to_limits("data.limits")
+
+    @property
+    def formats(self) -> set[str | None]:
+        """The formats of the files by their names; None for one whose name does not say it."""
+        if self.format != "auto":
+            return {self.format}
+        splits = (self.train, self.valid or [], self.test or [])
+        names = [name for split in splits for name in ([split] if isinstance(split, str) else split)]
+        return {FORMATS.get(inner_suffix(Path(name))) for name in names}
+
+    def unused_settings(self) -> dict[str, str]:
+        """Return the settings that the readers of all the files ignore."""
+        formats = self.formats
+        if None in formats:
+            return {}
+        found = " and ".join(sorted(map(str, formats)))
+        return {
+            name: f"applies to {' and '.join(read_by)}, but the files are {found}"
+            for name, read_by in _READ_BY.items()
+            if not formats & set(read_by)
+        }
 
     def decoding(self, name: object, *, quiet: bool = False) -> Decoding:
         """Return how a file is decoded; a notice says where that is not as ``encoding`` says, unless ``quiet``."""
@@ -140,6 +181,10 @@ class TaskSpec(Settings):
     max_train_rows: int | None = Field(
         None, ge=2, description="rows of train that are used, drawn by data.seed of the run"
     )
+
+    def unused_settings(self) -> dict[str, str]:
+        """Return the ratio of a split that files make."""
+        return {} if self.data.valid is None else {"valid_ratio": "applies where data.valid is not set"}
 
     @model_validator(mode="after")
     def _check_labels(self) -> "TaskSpec":

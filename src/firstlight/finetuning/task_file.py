@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from firstlight.config import merge, read_toml, resolve
+from firstlight.config import merge, read_toml, resolve, validate
 from firstlight.errors import CheckpointError, ConfigError, UsageError
 from firstlight.files import read_json
 from firstlight.files.limits import read_bounded
@@ -69,7 +69,7 @@ def change_spec(spec: TaskSpec, overrides: Mapping[str, Any]) -> TaskSpec:
     Raises:
         ConfigError: as ``read_spec``.
     """
-    changed = resolve(TaskSpec, merge(spec.model_dump(), overrides))
+    changed = validate(TaskSpec, merge(spec.model_dump(), overrides))
     check_spec(changed)
     return changed
 
@@ -96,7 +96,7 @@ def read_tasks(folder: Path) -> dict[str, TaskSpec]:
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise CheckpointError("holds no list of tasks", where=path)
     try:
-        specs = [resolve(TaskSpec, table) for table in tables]
+        specs = [validate(TaskSpec, table) for table in tables]
     except ConfigError as error:
         raise CheckpointError(f"cannot be read: {error}", where=path) from error
     return {spec.name: spec for spec in specs}

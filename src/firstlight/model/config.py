@@ -73,6 +73,11 @@ class RopeScaling(Settings):
             raise ValueError(f"low={self.low} is not below high={self.high}")
         return self
 
+    def unused_settings(self) -> dict[str, str]:
+        """Return the bounds of interpolation where all frequencies are divided."""
+        names = ("low", "high") if self.original is None else ()
+        return dict.fromkeys(names, "applies with rope_scaling.original, which is not set")
+
 
 def _names(table: dict[str, str]) -> str:
     return f"{', '.join(table)} or package.module:Class; by default the family's"
@@ -159,6 +164,14 @@ class ModelConfig(Settings):
             raise ValueError("the family gpt1 ties embeddings and head")
         if self.family == "gpt1" and self.ffn_dim != 4 * self.n_embd:
             raise ValueError("the family gpt1 has an MLP of 4 n_embd")
+
+    def unused_settings(self) -> dict[str, str]:
+        """Return the settings of other position schemes, and the window of another family."""
+        unused = {} if self.family == "gpt3" else {"window": f"applies to family gpt3, not {self.family}"}
+        positions = self.choice("positions")
+        if "rope_theta" not in load_part("positions", positions).settings:
+            unused["rope_theta"] = f"applies to rotary positions, not {positions}"
+        return unused
 
     @property
     def defaults(self) -> FamilyDefaults:

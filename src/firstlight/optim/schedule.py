@@ -54,6 +54,21 @@ class ScheduleSettings(Settings):
             ) from error
         return self
 
+    def unused_settings(self) -> dict[str, str]:
+        """Return the settings that a schedule of ours does not read; one of another package may read all."""
+        reads = _READS.get(self.name, ("decay_ratio", "min_ratio"))
+        unused = (name for name in ("decay_ratio", "min_ratio") if name not in reads)
+        return dict.fromkeys(unused, f"has no effect on the schedule {self.name}")
+
+
+# What each schedule of ours reads, besides the settings of warm-up.
+_READS: dict[str, tuple[str, ...]] = {
+    "constant": (),
+    "linear": ("min_ratio",),
+    "cosine": ("min_ratio",),
+    "wsd": ("decay_ratio", "min_ratio"),
+}
+
 
 def open_ended(function: ScheduleFunction) -> ScheduleFunction:
     """Mark a schedule that also works in a run without a known number of steps."""

@@ -170,7 +170,7 @@ def _train(
         if main:
             if fit_result.stopped_by == "stop_after":  # the next process of the run goes on
                 settings = _without_stop(settings)
-                run.write_settings(settings, recipe.unwritten_settings(settings, artifacts))
+                run.write_settings(settings, _header(recipe.kind, run, ctx), unwritten)
             run.write_state(
                 kind=recipe.kind,
                 status=fit_result.status,

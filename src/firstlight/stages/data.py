@@ -29,8 +29,10 @@ class PrepareSettings(Settings):
     data: DataSettings = DataSettings()
 
     def unused_settings(self) -> dict[str, str]:
-        """Return the settings that have no effect with the present values of others, and why."""
-        return unused_with_valid(self)
+        """Return the settings of training on a store, and those of a split that validation text of its own makes."""
+        keys = ("image.class_dropout", "data.document_masking")
+        why = "applies to training on the store, in pretrain"
+        return {**unused_with_valid(self), **dict.fromkeys(keys, why)}
 
 
 @dataclass(frozen=True, slots=True)

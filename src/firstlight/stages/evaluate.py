@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 
 from firstlight import parallel, progress
-from firstlight.config import parse_overrides, read_toml, resolve
+from firstlight.config import given_unused, parse_overrides, read_toml, resolve
 from firstlight.corpus import CorpusSettings, open_corpus
-from firstlight.errors import StoreError, UsageError
+from firstlight.errors import ConfigError, StoreError, UsageError
 from firstlight.evaluation import EncodedText, baseline_likelihoods, count_ids, encode_text, text_likelihood
 from firstlight.files import MANIFEST
 from firstlight.lm import LM
 from firstlight.stages.score_sequences import EvaluateSettings, TextResult, no_text_error, score_sequences
 from firstlight.stages.unknown_text import NOT_RECORDED, split_unknown
+from firstlight.stages.vocab_settings import kind_of, unused_of_kind
 from firstlight.store import TokenStore, open_store, unigram_counts
 from firstlight.tokenizer import report_unknown
 from firstlight.types import Paths, UnknownText, as_list
@@ -67,8 +68,15 @@ def evaluate(
         CompatibilityError: the run's token store was made with another tokenizer.
     """
     text = as_list(text)
-    settings = resolve(EvaluateSettings, parse_overrides(overrides))
+    given = parse_overrides(overrides)
+    settings = resolve(EvaluateSettings, given)
     lm = model if isinstance(model, LM) else _load(model, device)
+    unused = {} if lm.vocab is None else unused_of_kind(kind_of(lm.vocab))
+    if not text:
+        why = "applies to --text, not to the validation split of the model's run"
+        unused = dict.fromkeys(EvaluateSettings.model_fields, why)
+    for key, (value, why) in given_unused(given, unused).items():
+        raise ConfigError(why, where=key, found=value, fix="Leave it out.")
     lm = lm.quantize_int8() if int8 else lm
     step = lm.config.block_size if stride is None else stride
     if not 1 <= step <= lm.config.block_size:

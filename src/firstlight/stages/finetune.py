@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from firstlight.runs import (
 from firstlight.shell import command_line
 from firstlight.stages import finetune_setup
 from firstlight.stages.finalize import write_report
-from firstlight.stages.finetune_artifacts import FinetuneArtifacts, prepare_artifacts
+from firstlight.stages.finetune_artifacts import FinetuneArtifacts, prepare_artifacts, read_specs, unused_of_tasks
 from firstlight.stages.finetune_evaluation import TaskEvaluation, evaluate_tasks
 from firstlight.stages.finetune_settings import FinetuneSettings
 from firstlight.stages.init_model import drop_base
@@ -91,6 +91,11 @@ class FinetuneRecipe(Recipe[FinetuneSettings, FinetuneArtifacts, FinetuneResult]
     ) -> FinetuneSettings:
         """Evaluate and save once per epoch, unless the settings specify a number of steps."""
         return finetune_setup.resolve_intervals(settings, artifacts, device_context)
+
+    def unwritten_settings(self, settings: FinetuneSettings, artifacts: FinetuneArtifacts) -> Collection[str]:
+        """Return the settings that have no effect on the tasks."""
+        del settings
+        return unused_of_tasks(list(artifacts.specs.values()))
 
     def build(
         self,
@@ -264,10 +269,8 @@ def _finetune_request(
 ) -> Request[FinetuneSettings]:
     """Merge preset, arguments and ``key=value`` into a request for a run."""
     model = None if init_from is None else Path(init_from)
-    if model is not None and not tasks and out is None and (resume or restart):
-        named = parse_run_path(model).run
-        if named is not None and RunDirectory(named).kind == "finetune":
-            out, model = run_to_resume(str(model), None, resume=True), None
+    if model is not None and not tasks and (named := _run_itself(model, out, resume=resume or restart)) is not None:
+        out, model = named, None
     settings_file = model if model is not None and model.suffix == ".toml" and not tasks else None
     if settings_file is not None:
         model = None
@@ -289,7 +292,35 @@ def _finetune_request(
         path=settings_file,
         arguments=specified,
     )
-    return resolve_request(recipe, run, layers, resume=resume, restart=restart, check=_check_settings)
+    return resolve_request(
+        recipe, run, layers, resume=resume, restart=restart, check=_check_settings, unused=_unused_for_tasks
+    )
+
+
+def _unused_for_tasks(settings: FinetuneSettings) -> dict[str, str]:
+    """Return the settings that have no effect on the tasks of a new run."""
+    return unused_of_tasks(read_specs(settings.run.tasks, settings.run.data))
+
+
+def _run_itself(model: Path, out: str | Path | None, *, resume: bool) -> Path | None:
+    """Return the fine-tuning run that is named without a task, to be resumed; None for a file of settings.
+
+    Raises:
+        UsageError: it is not to be resumed, it is no fine-tuning run, or there is none.
+    """
+    named = parse_run_path(model).run
+    if model.suffix == ".toml" and not (named is not None and resume and out is None):
+        return None
+    if named is not None and (kind := RunDirectory(named).kind) == FinetuneRecipe.kind:
+        return run_to_resume(str(model), None if out is None else Path(out), resume=resume, command=kind)
+    if not resume:
+        return None
+    if named is not None:
+        fix = f"Resume it with: {command_line(kind, named, '--resume')}"
+        raise UsageError(f"is a {kind} run", where=model, expected="a fine-tuning run", fix=fix)
+    if out is None and not model.exists():
+        raise UsageError("no such run", where=model, fix=f"List the runs: {command_line('runs')}")
+    return None
 
 
 def _check_settings(settings: FinetuneSettings) -> None:

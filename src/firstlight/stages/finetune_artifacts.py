@@ -256,6 +256,17 @@ def read_specs(tasks: Sequence[str | Path], data: str | Path | None) -> list[Tas
     return specs
 
 
+def unused_of_tasks(specs: Sequence[TaskSpec]) -> dict[str, str]:
+    """Return the settings of fine-tuning that have no effect on these tasks, and why."""
+    unused: dict[str, str] = {}
+    if specs and all(head_of(spec) is None for spec in specs):
+        why = "applies to tasks with a head, but these are of kind " + " and ".join({spec.kind: "" for spec in specs})
+        unused |= dict.fromkeys(("finetune.lm_weight", "finetune.head_dropout"), why)
+    if len(specs) == 1:
+        unused["finetune.mixing"] = "applies to several tasks"
+    return unused
+
+
 def _names_tasks_anew(run: RunDirectory, settings: FinetuneSettings) -> bool:
     before = run.read_settings().get("run", {})
     return bool(before.get("tasks", []) != settings.run.tasks or before.get("data") != settings.run.data)

@@ -45,3 +45,15 @@ class FinetuneSettings(Settings):
     optim: Annotated[OptimizerSettings, OPTIMIZER] = AdamW()
     train: TrainSettings = TrainSettings()
     hardware: HardwareSettings = HardwareSettings()
+
+    def unused_settings(self) -> dict[str, str]:
+        """Return the settings of training on a stream of text; 0 says that no samples are generated, which is so."""
+        why = "applies to pre-training: no text is generated in fine-tuning"
+        samples = ["sample_tokens", "sample_temperature", "sample_prompt"]
+        if self.train.sample_every:
+            samples.append("sample_every")
+        return {
+            "train.batch_tokens": "applies to pre-training; rows per update are finetune.batch_size",
+            "train.eval_windows": "applies to pre-training; all rows of the validation split are evaluated",
+            **{f"train.{name}": why for name in samples},
+        }

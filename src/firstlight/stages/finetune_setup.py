@@ -57,7 +57,7 @@ def _build_model(settings: FinetuneSettings, artifacts: FinetuneArtifacts) -> GP
             pretrained = GPT(artifacts.init_model.config)
     else:
         pretrained = LM.load_fp32(source).model
-    return build_task_model(
+    model = build_task_model(
         pretrained,
         artifacts.specs,
         artifacts.tokenizer.vocab_size,
@@ -66,6 +66,8 @@ def _build_model(settings: FinetuneSettings, artifacts: FinetuneArtifacts) -> GP
         # With an adapter, peft takes the base's own row of a padded vocabulary.
         n_known=artifacts.init_model.n_known if settings.finetune.adapter.kind == "none" else None,
     )
+    model.activation_checkpointing = settings.train.activation_checkpointing
+    return model
 
 
 def _build_optimizer(model: GPT, settings: FinetuneSettings) -> optim.Optimizer:

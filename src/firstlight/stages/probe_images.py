@@ -17,7 +17,7 @@ from firstlight.finetuning.probe import Pool, ProbeResult, features, fit_probes,
 from firstlight.lm import LM
 from firstlight.stages.evaluate import find_token_store
 from firstlight.stages.images import image_codec
-from firstlight.stages.score_sequences import split_rows
+from firstlight.stages.score_sequences import UNUSED_OF_IMAGES, split_rows
 from firstlight.stages.sequences import encode_image
 from firstlight.tokenizer import PixelCodec
 
@@ -27,6 +27,10 @@ class ProbeSettings(Settings):
 
     corpus: CorpusSettings = CorpusSettings()
     image: ImageSettings = ImageSettings()
+
+    def unused_settings(self) -> dict[str, str]:
+        """Return what the model decides."""
+        return dict.fromkeys(UNUSED_OF_IMAGES, "is decided by the model")
 
 
 def probe_images(

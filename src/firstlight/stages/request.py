@@ -137,7 +137,7 @@ def _settings_file(inputs: list[str]) -> Path | None:
     return Path(files[0]) if files else None
 
 
-def run_to_resume(name: str, out: Path | None, *, resume: bool) -> Path | None:
+def run_to_resume(name: str, out: Path | None, *, resume: bool, command: str = "pretrain") -> Path | None:
     """Return the run that an input names in place of a corpus or a model; None if it names none, or is a file.
 
     A file of a run names it only where a run is expected: with ``resume`` and no other ``out``. Otherwise ``run.toml``
@@ -159,12 +159,19 @@ def run_to_resume(name: str, out: Path | None, *, resume: bool) -> Path | None:
         raise UsageError(
             "is not the newest checkpoint of its run, which a run is resumed from",
             where=name,
-            fix=f"For a new run that starts from its weights: --from {quote_argument(Path(f'{run.path}@{step}'))}",
+            fix=_new_run_advice(command, f"{run.path}@{step}"),
         )
-    return _check_resumed(run.path, out, resume=resume)
+    return _check_resumed(run.path, out, resume=resume, command=command)
 
 
-def _check_resumed(path: Path, out: Path | None, *, resume: bool) -> Path:
+def _new_run_advice(command: str, model: str) -> str:
+    """Return how a new run is started from the weights of a model."""
+    named = quote_argument(Path(model))
+    how = f"--from {named}" if command == "pretrain" else f"{command} {named} TASK.toml --out NEW"
+    return f"For a new run that starts from its weights: {how}"
+
+
+def _check_resumed(path: Path, out: Path | None, *, resume: bool, command: str) -> Path:
     """Check that a run directory given in place of a corpus is to be resumed, and return it."""
     if RunDirectory(path).lacks_settings:
         return path  # reported with the request
@@ -177,7 +184,7 @@ def _check_resumed(path: Path, out: Path | None, *, resume: bool) -> Path:
             "two run directories",
             where=path,
             found=f"--out {out}",
-            fix="Leave out --out; for a new run that starts from its weights, use --from.",
+            fix=f"Leave out --out. {_new_run_advice(command, str(path))}",
         )
     if RunDirectory(path).is_unstarted:
         raise UsageError(

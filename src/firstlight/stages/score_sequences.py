@@ -33,6 +33,14 @@ class EvaluateSettings(Settings):
     ids: IdSettings = IdSettings()
     image: ImageSettings = ImageSettings()
 
+    def unused_settings(self) -> dict[str, str]:
+        """Return what the model decides."""
+        return dict.fromkeys(("ids.vocab_size", *UNUSED_OF_IMAGES), "is decided by the model")
+
+
+# The settings of images that a model of images decides itself.
+UNUSED_OF_IMAGES = tuple(f"image.{name}" for name in ("size", "colors", "levels", "palette", "class_dropout"))
+
 
 @dataclass(frozen=True, slots=True)
 class TextResult:

@@ -42,6 +42,13 @@ class ModelSettings(ModelConfig):
         1.0, gt=0, description="root mean square of the norms of word vectors at initialisation"
     )
 
+    def unused_settings(self) -> dict[str, str]:
+        """Return what does not apply to the shape, and the norm of word vectors where there are none."""
+        unused = super().unused_settings()
+        if self.embeddings == "random":
+            unused["embeddings_norm"] = "applies to word vectors, but model.embeddings is random"
+        return unused
+
     def shape(self) -> ModelConfig:
         """Return the shape without the settings of embeddings."""
         return ModelConfig(**self.model_dump(include=set(ModelConfig.model_fields)))

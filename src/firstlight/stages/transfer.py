@@ -83,9 +83,9 @@ def transfer(
     tasks, overrides = as_list(tasks), as_list(overrides)
     if len(tasks) != 2:
         raise UsageError("needs two tasks", where="transfer", found=len(tasks), expected="two TASK.toml files")
-    names = [spec.name for spec in read_specs(tasks, more.get("data"))]  # before the first of them is trained
     folder, rows = Path(out), []
     check_output(folder / _RESULT, overwrite=overwrite)  # before the runs
+    names = [spec.name for spec in read_specs(tasks, more.get("data"))]
 
     def tune(name: str, start: str | Path, on: Sequence[str | Path]) -> Path:
         result = finetune(

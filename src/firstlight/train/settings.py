@@ -16,6 +16,10 @@ class ConvergenceSettings(Settings):
     evaluations: int = Field(0, ge=0, description="stop after this many evaluations without improvement; 0 = never")
     threshold: float = Field(0.0, ge=0, description="smallest improvement in nats that counts")
 
+    def unused_settings(self) -> dict[str, str]:
+        """Return the threshold where evaluations do not end the run."""
+        return {} if self.evaluations else {"threshold": "applies with train.convergence.evaluations, which is 0"}
+
 
 class SpikeGuardSettings(Settings):
     """Settings for steps with a non-finite loss and for loss spikes."""
@@ -27,6 +31,11 @@ class SpikeGuardSettings(Settings):
     spike_window: int = Field(100, ge=20, description="number of recent losses in the median")
     spike_steps: int = Field(3, ge=1, description="consecutive spikes before the run rolls back to a checkpoint")
     max_rollbacks: int = Field(3, ge=0, description="rollbacks before the run fails")
+
+    def unused_settings(self) -> dict[str, str]:
+        """Return the settings of spikes where none is looked for."""
+        names = () if self.spike_sigma else ("spike_window", "spike_steps", "max_rollbacks")
+        return dict.fromkeys(names, "applies with train.guard.spike_sigma, which is 0")
 
 
 class TrainSettings(Settings):

@@ -29,3 +29,9 @@ class VectorSettings(Settings):
     threads: int = Field(
         1, ge=1, description="word2vec: worker threads; more are faster, but results are not reproducible"
     )
+
+    def unused_settings(self) -> dict[str, str]:
+        """Return the settings of the other methods."""
+        if self.method == "glove":
+            return dict.fromkeys(("negative", "sample", "threads"), "applies to word2vec, but method is glove")
+        return {"x_max": f"applies to GloVe, but method is {self.method}"}

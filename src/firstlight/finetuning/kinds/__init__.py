@@ -102,7 +102,7 @@ def check_spec(spec: TaskSpec) -> None:
         problem = f"metric {spec.metric} does not fit a task of kind {spec.kind}{fitting}"
     if problem is not None:
         raise ConfigError(problem)
-    unused = _unused_settings(spec, head)
+    unused = [*_unused_settings(spec, head), *_unused_columns(spec, kind, head)]
     if unused:
         raise ConfigError(f"{unused[0]} does not fit a task of kind {spec.kind}", fix="Remove it from the task.")
 
@@ -118,6 +118,17 @@ def _unused_settings(spec: TaskSpec, head: TaskHead | None) -> list[str]:
         "data.drop_labels": spec.data.drop_labels and (head is None or head.is_per_token),
     }
     return [name for name, is_unused in found.items() if is_unused]
+
+
+def _unused_columns(spec: TaskSpec, kind: TaskKind, head: TaskHead | None) -> list[str]:
+    """Return the columns that are set and that the kind does not read; kinds of other packages may read any."""
+    if spec.kind not in KINDS or spec.data.format == "folders":
+        return []
+    given = {name for name, value in spec.columns if value is not None}
+    used = next((set(columns) for columns in kind.inputs.columns if given.issuperset(columns)), set())
+    used |= {"choice_labels"} if "choices" in used else set()
+    used |= {"label"} if head is not None else set()
+    return [f"columns.{name}" for name in Columns.model_fields if name in given - used]
 
 
 def _columns_problem(spec: TaskSpec, kind: TaskKind) -> str | None:

@@ -1,0 +1,95 @@
+"""What finetune is asked for: a run named in its ways, a limit moved on a resume, tasks of one name."""
+
+import json
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import firstlight
+from firstlight.cli.app import run as command
+from firstlight.errors import UsageError
+from firstlight.stages.transfer import transfer
+
+TINY = [
+    *("model.n_layer=1", "model.n_head=1", "model.n_embd=8", "model.block_size=16", "tokenizer.kind=byte"),
+    *("train.steps=1", "train.batch_tokens=32", "train.micro_batch=2", "train.trackers=[]"),
+]
+TUNE = ["finetune.batch_size=16", "train.trackers=[]"]
+TASK = 'kind = "classification"\n[data]\ntrain = "{}"\n[columns]\ntext = "text"\nlabel = "label"\n'
+
+pytestmark = pytest.mark.usefixtures("torch_as_it_was")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pre-trained run, two tasks of one name, and a run of two epochs on one of them, five updates each."""
+    folder = tmp_path_factory.mktemp("world")
+    (folder / "text.txt").write_text("the cat sat on a mat and saw one more bird there\n" * 40, encoding="utf-8")
+    rows = "".join(f"a cat {i},good\na bird {i},bad\n" for i in range(40))
+    (folder / "rows.csv").write_text(f"text,label\n{rows}", encoding="utf-8")
+    (folder / "other").mkdir()
+    (folder / "task.toml").write_text(TASK.format("rows.csv"), encoding="utf-8")
+    (folder / "other" / "task.toml").write_text(TASK.format("../rows.csv"), encoding="utf-8")
+    firstlight.pretrain(folder / "text.txt", out=folder / "base", overrides=TINY)
+    firstlight.finetune(
+        folder / "base", folder / "task.toml", out=folder / "tuned", overrides=[*TUNE, "train.epochs=2"]
+    )
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _here(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(world)
+
+
+def step_of(run: str) -> int:
+    return int(json.loads(Path(run, "state.json").read_text())["step"])
+
+
+def test_a_limit_is_moved_up_and_not_below_what_was_trained() -> None:
+    before = Path("tuned/run.toml").read_bytes()
+    for limit in ("train.epochs=1", "train.steps=9", "train.minutes=1"):
+        with pytest.raises(UsageError, match="already trained for longer than that|already reached train.epochs"):
+            firstlight.finetune("tuned", resume=True, overrides=[limit])
+    assert Path("tuned/run.toml").read_bytes() == before
+    assert firstlight.finetune("tuned/run.toml", resume=True, overrides=["train.epochs=3"]).step == 15
+    assert firstlight.finetune("base", "task.toml", out="tuned", resume=True, overrides=["train.epochs=4"]).step == 20
+
+
+def test_the_printed_command_continues_a_stopped_run(capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*TUNE, "train.epochs=1", "train.stop_after=2"]
+    assert command(["finetune", "base", "task.toml", "--out", "stopped", *words]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("Resume with: "))
+    words = shlex.split(line)
+    assert command(words[words.index("finetune") :]) == 0
+    assert step_of("stopped") == 5
+
+
+def test_a_run_without_a_task(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, says in (
+        (["tuned"], "tuned: is a run directory. Add --resume"),
+        (["tuned", "--out", "new", "--resume"], "two run directories"),
+        (["tuned@0", "--resume"], "tuned@0 TASK.toml --out NEW"),
+        (["base", "--resume"], "base: is a pretrain run"),
+        (["base/run.toml", "--resume"], "base/run.toml: is a pretrain run"),
+        (["absent", "--resume"], "absent: no such run"),
+        (["base"], "nothing to fine-tune"),
+    ):
+        assert command(["finetune", *words]) == 2
+        assert says in capsys.readouterr().err, words
+
+
+def test_two_tasks_of_one_name_are_told_before_the_first_is_trained() -> None:
+    for call in (transfer, firstlight.finetune):
+        with pytest.raises(UsageError, match="task: two tasks have this name"):
+            call("base", ["task.toml", "other/task.toml"], out="both", overrides=TUNE)  # type: ignore[operator]
+        assert not Path("both").exists()
+
+
+def test_the_run_toml_of_a_fine_tuning_run_starts_it_again() -> None:
+    table = tomllib.loads(Path("tuned/run.toml").read_text(encoding="utf-8"))
+    assert table["finetune"]["adapter"] == {"kind": "none", "base": "full"}
+    assert not [key for key in table["train"] if "sample" in key or key in ("batch_tokens", "eval_windows")]
+    assert firstlight.finetune("tuned/run.toml", out="again", overrides=["train.epochs=1"]).finished
