@@ -68,7 +68,7 @@ def test_a_model_without_a_tokenizer_needs_one(capsys: pytest.CaptureFixture[str
 
 
 def test_a_tokenizer_with_more_tokens_than_the_model_has_embeddings() -> None:
-    data.prepare("text.txt", out="larger", overrides=["tokenizer.vocab_size=270"])
+    data.prepare("text.txt", out="larger", overrides=["tokenizer.vocab_size=282"])
     for corpus, path in (("text.txt", "larger/tokenizer"), ("larger", None)):
         more = [f"tokenizer.path={path}"] if path else []
         with pytest.raises(CompatibilityError, match="fewer embeddings than there are tokens"):
@@ -104,7 +104,7 @@ def test_run_toml_says_which_tokenizer_was_used(notices: list[str]) -> None:
     ("words", "key"),
     [
         (["tokenizer.kind=char", "tokenizer.vocab_size=270"], "tokenizer.vocab_size"),
-        (["tokenizer.kind=char", "tokenizer.min_frequency=2"], "tokenizer.min_frequency"),
+        (["tokenizer.kind=byte", "tokenizer.min_frequency=2"], "tokenizer.min_frequency"),
         (["tokenizer.kind=word", "tokenizer.pattern=gpt2"], "tokenizer.pattern"),
         (["tokenizer.kind=byte", "tokenizer.sample_bytes=100"], "tokenizer.sample_bytes"),
         (["tokenizer.path=char/tokenizer", "tokenizer.vocab_size=270"], "tokenizer.vocab_size"),

@@ -80,6 +80,8 @@ def prepare_artifacts(
     elif settings.run.init_from:
         init_lm = load_init_model(run, settings.run.init_from, own=prepared)
         generation = init_lm.generation
+        if init_lm.vocab is None and settings.run.store is None and settings.tokenizer.path is None:
+            _refuse_new_vocab(settings)
         if not prepared and parallel.is_first_rank():
             assert init_lm.source is not None, "it was read from there"
             keep_base(init_lm.source, run.base)
@@ -122,8 +124,6 @@ def _vocab_and_store(
     if prepared and (run.data / MANIFEST).is_file():
         vocab = load_vocab(run.tokenizer)
         return vocab, _open_own_store(run, settings, vocab)
-    if init_lm is not None and init_lm.vocab is None and settings.tokenizer.path is None:
-        _refuse_new_vocab(settings)
     corpus = prepare_store(
         settings.run.corpus,
         settings,
