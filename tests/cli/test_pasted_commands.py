@@ -177,7 +177,7 @@ def test_what_commands_print_at_their_end(folder: Path, tmp_path: Path) -> None:
         ("firstlight predict 'r=1 $X' rows.tsv", 2),
         ("firstlight generate 'r=1 $X' < /dev/null", 2),
         ("firstlight finetune", 2),
-        ("firstlight settings optum", 2),
+        ("firstlight settings zzqqzz", 2),
         ("firstlight runs diff 'r=1 $X' mood.toml", 2),
         ("firstlight tokenizer show nowhere", 2),
         ("firstlight pretrain 'r=1 $X' --resume model.n_layer=2", 1),
