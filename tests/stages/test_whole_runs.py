@@ -264,3 +264,16 @@ def test_a_copy_takes_the_place_of_links_on_another_file_system(
     kept, parent = tmp_path / "run" / "base", sorted(Path("parent/checkpoints").iterdir())[-1]
     assert (kept / "model.safetensors").read_bytes() == (parent / "model.safetensors").read_bytes()
     assert not (kept / "model.safetensors").samefile(parent / "model.safetensors")
+
+
+def test_a_random_head_is_never_the_best(tmp_path: Path, gone: Callable[..., None]) -> None:
+    nothing = ["optim.lr=1e-12", "optim.schedule.warmup_ratio=0"]  # no evaluation is better than that at step 0
+    start("full", str(tmp_path / "first"), "train.stop_after=1", *nothing)
+    assert not (tmp_path / "first" / "best").exists(), "predict takes the latest"
+    resume("full", str(tmp_path / "first"))
+    assert (tmp_path / "first" / "best").read_text() == "step-00000003\n", "the first evaluation"
+    finetune(tmp_path / "first", restart=True)
+    assert (tmp_path / "first" / "best").read_text() == "step-00000003\n", "the first evaluation"
+    overrides = [*TUNE, *STEPS, *nothing]  # its head is trained
+    finetune(str(tmp_path / "first"), ["tasks/t.toml"], out=tmp_path / "second", overrides=overrides)
+    assert (tmp_path / "second" / "best").read_text() == "step-00000000\n"

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from firstlight.config import resolve
+from firstlight.config import validate
 from firstlight.errors import CheckpointError, ConfigError
 from firstlight.files import (
     apply_umask,
@@ -115,7 +115,7 @@ def _read_task(folder: Path, name: str, tokenizer_hash: str) -> PreparedTask:
             n_tokens=int(table["n_tokens"]),
             n_bytes=int(table["n_bytes"]),
         )
-        task = PreparedTask(resolve(TaskSpec, table["spec"]), rows, list(table["notes"]), str(table["fingerprint"]))
+        task = PreparedTask(validate(TaskSpec, table["spec"]), rows, list(table["notes"]), str(table["fingerprint"]))
         found = table["tokenizer"]
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, ConfigError) as error:
         raise CheckpointError(f"cannot be read: {error}", where=file) from error

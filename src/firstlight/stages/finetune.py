@@ -109,7 +109,7 @@ class FinetuneRecipe(Recipe[FinetuneSettings, FinetuneArtifacts, FinetuneResult]
         ctx = finetune_setup.train_context(run, settings, artifacts, device_context, process_start)
         has_first_weights = artifacts.init_model.source is not None
         if is_main_process(device_context) and has_first_weights and not run.initial_loss_file.is_file():
-            save_initial_loss(run, ctx.state.model, artifacts.store, device_context)
+            save_initial_loss(run, ctx.state.model, artifacts.store, device_context, artifacts.new_heads)
         if is_main_process(device_context):
             write_atomic(run.tasks_file, tasks_to_json(artifacts.specs.values()))
             artifacts.tokenizer.save(run.tokenizer)

@@ -1,8 +1,8 @@
 """Prepare what a fine-tuning run is built from: the model to start from, the tokenizer, the tasks and their rows."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from firstlight import parallel, progress
@@ -48,12 +48,14 @@ class InitModel:
         source: its directory; None where the run goes on from a checkpoint, with the weights in that.
         generation: its special ids and settings of generation.
         n_known: one more than the highest id in use.
+        heads: number of outputs of its heads, by task; empty where the run goes on from a checkpoint.
     """
 
     config: ModelConfig
     source: Path | None
     generation: GenerationConfig
     n_known: int
+    heads: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,12 @@ class FinetuneArtifacts:
     def specs(self) -> dict[str, TaskSpec]:
         """The tasks by name."""
         return {name: data.spec for name, data in self.tasks.items()}
+
+    @property
+    def new_heads(self) -> list[str]:
+        """The tasks whose head the model to start from lacks, so that it is random at first."""
+        outputs = {name: head.n_outputs(spec) for name, spec in self.specs.items() if (head := head_of(spec))}
+        return [name for name, n in outputs.items() if self.init_model.heads.get(name) != n]
 
     @property
     def classifier(self) -> Classifier | None:
@@ -156,7 +164,9 @@ def read_init_model(run: RunDirectory, settings: FinetuneSettings, *, prepared: 
         raise UsageError("has no tokenizer, so it cannot read text", where=settings.run.init_from)
     assert init_lm.source is not None, "it was read from there"
     n_known = max(init_lm.tokenizer.vocab_size, *(i + 1 for i in init_lm.eos_ids))
-    return InitModel(init_lm.config, init_lm.source, init_lm.generation, n_known), init_lm
+    weights = init_lm.model.state_dict()
+    heads = {name: len(weights[f"heads.{name}.weight"]) for name in init_lm.model.heads}
+    return InitModel(init_lm.config, init_lm.source, init_lm.generation, n_known, heads), init_lm
 
 
 def _prepare_task(spec: TaskSpec, settings: FinetuneSettings, tokenizer: Tokenizer, block_size: int) -> PreparedTask:

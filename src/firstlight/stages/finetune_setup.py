@@ -27,7 +27,7 @@ from firstlight.finetuning import adapters as adapter_files
 from firstlight.lm import LM, save_pretrained
 from firstlight.model import GPT, flops_per_token, fused_splits, skip_init
 from firstlight.parallel import DeviceContext
-from firstlight.runs import RunDirectory
+from firstlight.runs import RunDirectory, read_json_object
 from firstlight.stages.finetune_artifacts import FinetuneArtifacts, read_init_model
 from firstlight.stages.finetune_evaluation import evaluate_tasks
 from firstlight.stages.finetune_settings import FinetuneSettings
@@ -170,6 +170,7 @@ def train_context(
         peak_flops=None,
         process_start=process_start,
         starts_from_model=True,
+        has_new_heads=bool(read_json_object(run.initial_loss_file).get("new_heads", artifacts.new_heads)),
         before_step=(lambda step: unfreeze_layers(model, trainable, step, unfreeze_every)) if unfreeze_every else None,
     )
 

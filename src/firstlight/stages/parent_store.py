@@ -3,6 +3,7 @@
 It stays where it is, since it may be large: the run keeps its path and fingerprint, and leans on it.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -76,9 +77,19 @@ def check_replay(settings: FinetuneSettings, store: TokenStore | None) -> None:
         )
 
 
-def save_initial_loss(run: RunDirectory, model: GPT, store: TokenStore | None, device_context: DeviceContext) -> None:
-    """Write ``before.json``: the loss of the starting model on the text, with the path and fingerprint of its store."""
+def save_initial_loss(
+    run: RunDirectory,
+    model: GPT,
+    store: TokenStore | None,
+    device_context: DeviceContext,
+    new_heads: Sequence[str] = (),
+) -> None:
+    """Write ``before.json``: the loss of the starting model on the text, with the path and fingerprint of its store.
+
+    It also names the tasks whose head is new, which a resume from step 0 cannot tell from the weights.
+    """
     table: dict[str, Any] = {"loss": pretraining_loss(model, store, device_context), "store": None}
+    table["new_heads"] = list(new_heads)
     if store is not None:
         table |= {"store": str(store.directory.absolute()), "fingerprint": store.fingerprint}
     write_json(run.initial_loss_file, table)

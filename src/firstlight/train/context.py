@@ -92,6 +92,7 @@ class TrainContext:
         before_step: called before each step with the number of completed steps, to unfreeze layers for instance.
         starts_from_model: whether the weights at step 0 are those of a trained model: then step 0 is saved, and may be
             the best one.
+        has_new_heads: whether it has heads that are random at step 0, which then is never the best one.
     """
 
     run: Path
@@ -116,6 +117,7 @@ class TrainContext:
     criterion: str = "loss"
     before_step: Callable[[int], None] | None = None
     starts_from_model: bool = False
+    has_new_heads: bool = False
     loop: LoopState = field(default_factory=LoopState, init=False)
 
     @property

@@ -104,7 +104,7 @@ def evaluate(ctx: TrainContext) -> EvaluationResult | None:
         return None
     # A metric, such as the accuracy, may be finite where the model's outputs are not.
     criterion = result.criterion if math.isfinite(result.loss) else math.nan
-    if ctx.counters.step == 0 and not ctx.starts_from_model:
+    if ctx.counters.step == 0 and (not ctx.starts_from_model or ctx.has_new_heads):
         ctx.counters.evaluated_step = 0  # only logged: random weights are never the best ones
     else:
         ctx.counters.record_evaluation(criterion, ctx.train.convergence.threshold)
