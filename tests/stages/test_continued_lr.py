@@ -1,6 +1,7 @@
 """The default learning rate of a run that starts from a model; what fine-tuning and longer runs say about theirs."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import firstlight
 from firstlight import progress
 from firstlight.runs import RunDirectory
-from firstlight.stages.continued_lr import LR_RATIO, WARMUP_STEPS
+from firstlight.stages.continued_lr import KNOWN_TEXT_RATIO, WARMUP_STEPS, lr_ratio
 
 TEXT = "the cat sat on a mat and saw one more bird there\n" * 40
 TINY = [
@@ -23,7 +24,7 @@ CONTINUED = [*TINY[5:], "train.steps=2", "train.log_every=1"]
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world")
     (folder / "text.txt").write_text(TEXT, encoding="utf-8")
-    firstlight.pretrain(folder / "text.txt", out=folder / "run", overrides=TINY)
+    firstlight.pretrain(folder / "text.txt", out=folder / "run", overrides=[*TINY, "train.steps=60"])
     return folder
 
 
@@ -40,19 +41,40 @@ def continued(world: Path, out: Path, *overrides: str) -> RunDirectory:
     return RunDirectory(out)
 
 
-def test_it_is_a_fraction_of_the_default_and_is_said(world: Path, tmp_path: Path, notices: list[str]) -> None:
+def test_on_text_like_the_models_own_it_is_a_fraction(world: Path, tmp_path: Path, notices: list[str]) -> None:
     optim = continued(world, tmp_path / "on").read_settings()["optim"]
-    assert optim["lr"] == pytest.approx(0.02 * LR_RATIO)
-    assert optim["adamw_lr"] == pytest.approx(3e-3 * LR_RATIO)
+    assert optim["lr"] == pytest.approx(0.02 * KNOWN_TEXT_RATIO)
+    assert optim["adamw_lr"] == pytest.approx(3e-3 * KNOWN_TEXT_RATIO)
     assert optim["schedule"]["warmup_steps"] == WARMUP_STEPS
-    assert any(f"{LR_RATIO:g} of the default, since the run starts from a trained model" in text for text in notices)
+    (said,) = [text for text in notices if "of a fresh start's learning rate" in text]
+    loss = json.loads((world / "run" / "evaluation.json").read_text())["valid"]["loss"]
+    assert f"whose loss on this text is {loss:.3f}, and {loss:.3f} on its own validation text" in said
+
+
+def test_on_other_text_it_is_that_of_a_fresh_start(world: Path, tmp_path: Path, notices: list[str]) -> None:
+    (tmp_path / "other.txt").write_text("QUARTZ JOB VEX FLY WHIM! " * 90, encoding="utf-8")
+    firstlight.pretrain(tmp_path / "other.txt", out=tmp_path / "on", init_from=str(world / "run"), overrides=CONTINUED)
+    assert RunDirectory(tmp_path / "on").read_settings()["optim"]["lr"] == 0.02
+
+
+def test_the_fraction_by_hand() -> None:
+    assert [lr_ratio(nats) for nats in (None, -1.0, 0.1)] == [0.3, 0.3, 0.3]
+    assert [lr_ratio(nats) for nats in (0.6, 9.0)] == [1.0, 1.0]
+    assert lr_ratio(0.35) == pytest.approx(0.3**0.5)
+
+
+def test_a_model_without_a_run_has_the_fraction_of_known_text(world: Path, tmp_path: Path) -> None:
+    (checkpoint,) = (world / "run" / "checkpoints").iterdir()
+    shutil.copytree(checkpoint, tmp_path / "model")
+    firstlight.pretrain(world / "text.txt", out=tmp_path / "on", init_from=str(tmp_path / "model"), overrides=CONTINUED)
+    assert RunDirectory(tmp_path / "on").read_settings()["optim"]["lr"] == pytest.approx(0.02 * KNOWN_TEXT_RATIO)
 
 
 def test_what_is_set_stays(world: Path, tmp_path: Path, notices: list[str]) -> None:
     given = ["optim.name=adamw", "optim.lr=0.005", "optim.schedule.warmup_ratio=0.5"]
     optim = continued(world, tmp_path / "on", *given).read_settings()["optim"]
     assert (optim["lr"], optim["schedule"].get("warmup_steps", 0), optim["schedule"]["warmup_ratio"]) == (0.005, 0, 0.5)
-    assert not any("of the default" in text for text in notices)
+    assert not any("of a fresh start" in text for text in notices)
 
 
 def test_a_preset_has_the_rate_of_a_fresh_start_and_a_resume_keeps_what_was_used(world: Path, tmp_path: Path) -> None:
@@ -69,7 +91,7 @@ def test_a_preset_has_the_rate_of_a_fresh_start_and_a_resume_keeps_what_was_used
         )
     assert (result.step, result.finished) == (2, True)
     optim = RunDirectory(tmp_path / "on").read_settings()["optim"]
-    assert optim["lr"] == pytest.approx(0.014 * LR_RATIO)
+    assert optim["lr"] == pytest.approx(0.014 * KNOWN_TEXT_RATIO)
     firstlight.pretrain(tmp_path / "on" / "run.toml", out=tmp_path / "again")
     assert RunDirectory(tmp_path / "again").read_settings()["optim"] == optim
 

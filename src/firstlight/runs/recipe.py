@@ -89,6 +89,8 @@ class Recipe(ABC, Generic[S, A, R]):
         packages: packages above ``runs`` whose code decides what the weights become; hashed into every checkpoint.
         hashed_artifacts: artifacts that a checkpoint records the hash of, with the words for messages:
             ``{"tokenizer": "another tokenizer"}``.
+        default_rates: learning rates that ``resolve`` decides on, by their names in ``optim``: those that are not set
+            in a new run that starts from a model.
     """
 
     kind: str
@@ -97,6 +99,7 @@ class Recipe(ABC, Generic[S, A, R]):
     source_keys: tuple[str, ...]
     verified_keys: tuple[str, ...] = ()
     addable_keys: tuple[str, ...] = ()
+    default_rates: Collection[str] = ()
     packages: tuple[str, ...]
     hashed_artifacts: Mapping[str, str]
 

@@ -11,6 +11,7 @@ from firstlight.planning import Plan
 from firstlight.runs import Recipe, RunDirectory, RunResult, run_recipe
 from firstlight.stages import pretrain_setup
 from firstlight.stages.artifacts import PretrainArtifacts, prepare_artifacts
+from firstlight.stages.continued_lr import scale_default_lr
 from firstlight.stages.dry_run import plan_dry_run
 from firstlight.stages.finalize import evaluate_run, write_report
 from firstlight.stages.init_model import drop_base
@@ -82,12 +83,15 @@ class PretrainRecipe(Recipe[PretrainSettings, PretrainArtifacts, PretrainResult]
 
         What is known of a tokenizer or codec that was not made for this run is added to its settings.
         """
-        del device_context
         config = pretrain_setup.model_config(settings, artifacts)
         tables: dict[str, Settings] = {"model": settings.model.model_copy(update=config.model_dump())}
         if settings.uses_other_vocab:
             known = {"tokenizer": settings.tokenizer, "ids": settings.ids, "image": settings.image}
             tables |= state_vocab(known, artifacts.vocab)
+        if artifacts.init_lm is not None:
+            tables["optim"] = scale_default_lr(
+                settings.optim, self.default_rates, artifacts.init_lm, artifacts.store, device_context
+            )
         return settings.model_copy(update=tables)
 
     def unwritten_settings(self, settings: PretrainSettings, artifacts: PretrainArtifacts) -> Collection[str]:

@@ -14,7 +14,7 @@ from firstlight.files.run_names import list_checkpoints, parse_run_path
 from firstlight.optim import lr_factor
 from firstlight.runs import Layers, Recipe, Request, RunDirectory, is_token_store, resolve_request
 from firstlight.shell import command_line, quote_argument
-from firstlight.stages.continued_lr import add_continued_lr
+from firstlight.stages.continued_lr import add_continued_warmup
 from firstlight.stages.settings import PretrainSettings
 from firstlight.stages.validation_text import no_corpus_before, valid_layer
 from firstlight.stages.vocab_settings import unused_of_kind
@@ -63,10 +63,12 @@ def pretrain_request(
         below.pop("tokenizer", None)  # which is of one to train
     if settings_file is not None and parse_run_path(settings_file).run is not None and _changes_vocab(given):
         file = without_keys(file, {"model.vocab_size"})  # which is that of the run's own tokenizer
+    layers = Layers(preset=below, file=file, path=settings_file, arguments=given)
+    layers, recipe.default_rates = add_continued_warmup(layers, run)
     return resolve_request(
         recipe,
         run,
-        add_continued_lr(Layers(preset=below, file=file, path=settings_file, arguments=given), run),
+        layers,
         resume=resume,
         restart=restart,
         check=check_settings,
