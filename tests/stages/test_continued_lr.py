@@ -113,3 +113,13 @@ def test_a_longer_run_says_that_its_rate_rises(world: Path, tmp_path: Path, noti
     firstlight.pretrain(tmp_path / "run", resume=True, overrides="train.steps=20")
     (said,) = [text for text in notices if "the learning rate rises again" in text]
     assert "from 0.00" in said and "to 0.02" in said
+
+
+def test_the_default_preset_has_the_same_rate_when_it_is_named(world: Path, tmp_path: Path) -> None:
+    (tmp_path / "t.tsv").write_text("text\tlabel\n" + "a cat\t0\na bird\t1\n" * 12, encoding="utf-8")
+    task = tmp_path / "t.toml"
+    task.write_text('kind = "classification"\n[data]\ntrain = "t.tsv"\n[columns]\ntext = "text"\nlabel = "label"\n')
+    for preset in ("full", None):
+        out = tmp_path / str(preset)
+        firstlight.finetune(world / "run", task, out=out, preset=preset, overrides=["train.steps=1"])
+        assert RunDirectory(out).read_settings()["optim"]["lr"] == pytest.approx(3e-4)

@@ -227,6 +227,22 @@ def test_colours_have_a_palette(tmp_path: Path):
     assert LM.load_fp32(tmp_path / "on").codec == codec
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("palette", "8", "applies to colours, but the first image is grey"),
+        ("class_dropout", "0.5", "applies to images with a class, but these have none"),
+        ("levels", "8", "applies to grey images, but the first image has colours"),
+    ],
+)
+def test_what_the_images_make_useless_is_refused(name: str, value: str, why: str, tmp_path: Path):
+    np.save(tmp_path / "a.npy", np.zeros((20, 4, 4, *([3] if name == "levels" else [])), np.uint8))
+    with pytest.raises(ConfigError, match=f"image.{name}: {why}"):
+        firstlight.pretrain(tmp_path / "a.npy", out=tmp_path / "run", overrides=[*SMALL, f"image.{name}={value}"])
+    overrides = [*SMALL, "image.size=2", "image.levels=4", "image.colors=grey", "train.steps=1"]
+    firstlight.pretrain(tmp_path / "a.npy", out=tmp_path / "run", overrides=overrides)
+
+
 def test_images_without_classes(tmp_path: Path):
     np.save(tmp_path / "a.npy", np.random.default_rng(0).integers(0, 256, (60, 4, 4)).astype(np.uint8))
     firstlight.pretrain([str(tmp_path / "a.npy")], out=tmp_path / "run", overrides=[*SMALL, "image.levels=2"])
@@ -256,7 +272,7 @@ def test_without_pillow_a_run_ends_well_and_drawing_says_what_to_install(
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "No images: that needs Pillow" in page
     assert "img-src" not in page
-    with pytest.raises(MissingExtra, match=r"firstlight\[images\]"):
+    with pytest.raises(MissingExtra, match="pillow>="):
         images.sample_images(firstlight.load(tmp_path / "run", device="cpu"), out=tmp_path / "g.png")
 
 

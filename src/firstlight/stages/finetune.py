@@ -282,7 +282,7 @@ def _finetune_request(
     specified = merge({"run": {k: v for k, v in arguments.items() if v}}, parse_overrides(overrides))
     run = RunDirectory(Path(out) if out is not None else Path("runs") / _run_name(settings_file or model, tasks))
     below: dict[str, Any] = preset(PRESETS, preset_name) if preset_name else {}
-    if settings_file is None and preset_name is None and not run.exists:
+    if settings_file is None and preset_name in (None, _DEFAULT_PRESET) and not run.exists:
         below = merge(preset(PRESETS, _DEFAULT_PRESET), _learning_rate(specified))
     if run.exists:  # an interval of 0, which was resolved to an epoch, is not changed
         below = without_keys(below, {f"train.{name}" for name, value in below.get("train", {}).items() if not value})

@@ -17,7 +17,7 @@ from firstlight.corpus import (
     open_ids,
     open_images,
 )
-from firstlight.errors import CompatibilityError
+from firstlight.errors import CompatibilityError, ConfigError
 from firstlight.store import SourceLike
 from firstlight.tokenizer import Codec, IdCodec, PixelCodec, fit_palette
 from firstlight.types import Document
@@ -124,12 +124,34 @@ def open_sequences(
     if isinstance(codec, PixelCodec):
         image = image.model_copy(update={"size": codec.size, "colors": "palette" if codec.palette else "grey"})
     images = open_images(names, image, reading, separate=separate)
+    if not isinstance(codec, PixelCodec):
+        _check_used(images, image)
     pixel_codec = codec if isinstance(codec, PixelCodec) else _fit_codec(images, image, seed)
     sources = [
         ImageIdSource(source, pixel_codec, source.name, count * pixel_codec.sequence_length)
         for source, count in zip(images.corpus.sources, images.counts, strict=True)
     ]
     return OpenedSequences(pixel_codec, sources, images.corpus, images.classes)
+
+
+def _check_used(images: Images, settings: ImageSettings) -> None:
+    """Refuse settings that have no effect on the images as they turn out to be; run.toml has the defaults of all.
+
+    Raises:
+        ConfigError: one is set to another value than its default.
+    """
+    reasons = {"palette": "applies to colours, but the first image is grey"}
+    if images.colored:
+        reasons = {"levels": "applies to grey images, but the first image has colours"}
+    fix = f"Leave it out, or set image.colors={'grey' if images.colored else 'palette'}."
+    if not images.classes:
+        reasons["class_dropout"] = "applies to images with a class, but these have none"
+    for name, reason in reasons.items():
+        value, default = getattr(settings, name), ImageSettings.model_fields[name].default
+        if value != default:
+            raise ConfigError(
+                reason, where=f"image.{name}", found=value, fix="Leave it out." if name == "class_dropout" else fix
+            )
 
 
 def _fit_codec(images: Images, settings: ImageSettings, seed: int) -> PixelCodec:
