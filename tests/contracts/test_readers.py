@@ -113,7 +113,7 @@ def test_an_optional_library_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
     assert optional == {".parquet": "parquet"}
     path = make(tmp_path, ".parquet", "", parquet(TEXTS))
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(MissingExtra, match=r"firstlight\[parquet\]"):
+    with pytest.raises(MissingExtra, match=r"pip install .*pyarrow"):
         read(path, ".parquet")
 
 

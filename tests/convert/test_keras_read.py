@@ -371,5 +371,5 @@ def test_damage_anywhere_is_one_line(tmp_path, preset):
 def test_without_the_library(preset, monkeypatch):
     monkeypatch.delitem(sys.modules, "firstlight.convert.keras.hdf5_file", raising=False)
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(MissingExtra, match=r"firstlight\[keras\]"):
+    with pytest.raises(MissingExtra, match=r"pip install .*keras"):
         get_importer("keras").load(preset)

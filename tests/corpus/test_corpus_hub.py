@@ -122,5 +122,5 @@ def test_datasets_is_an_extra(monkeypatch: pytest.MonkeyPatch):
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", no_datasets)
-    with pytest.raises(MissingExtra, match=r"firstlight\[hub\]"):
+    with pytest.raises(MissingExtra, match=r"pip install .*datasets"):
         open_corpus(["hf:set"])

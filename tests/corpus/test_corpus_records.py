@@ -263,5 +263,5 @@ def test_pyarrow_is_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", no_pyarrow)
-    with pytest.raises(MissingExtra, match=r"firstlight\[parquet\]"):
+    with pytest.raises(MissingExtra, match=r"pip install .*pyarrow"):
         list(ParquetReader().read(path, CorpusSettings(), Tally()))

@@ -193,5 +193,5 @@ def test_the_errors_of_the_hubs_library_are_of_the_kinds_that_are_caught():
 def test_without_the_hubs_library_the_extra_is_named(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(MissingExtra, match=r"runs/mine is not a folder here: .*firstlight\[hub\]"):
+    with pytest.raises(MissingExtra, match=r"runs/mine is not a folder here: .*pip install .*datasets"):
         locate("runs/mine")

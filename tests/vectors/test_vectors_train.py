@@ -134,7 +134,7 @@ def test_word2vec_without_gensim_says_what_to_install(monkeypatch: pytest.Monkey
     import sys
 
     monkeypatch.setitem(sys.modules, "gensim.models", None)
-    with pytest.raises(MissingExtra, match=r"firstlight\[vectors\]"):
+    with pytest.raises(MissingExtra, match=r"pip install .*gensim"):
         train(iter(()), VectorSettings(method="cbow"), n_bytes=None, out=Path("a"))
 
 
