@@ -98,3 +98,35 @@ def test_a_damaged_tasks_json_is_one_line(tmp_path: Path, text: str) -> None:
         read_tasks(tmp_path)
     assert "\n" not in caught.value.message
     assert "pydantic" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('valid_ratio = 0.2\n[data]\ntrain = "a.tsv"\nvalid = "b.tsv"\n', "valid_ratio: applies where data.valid"),
+        ('[data]\ntrain = "a.jsonl"\ndelimiter = ";"\n', "data.delimiter: applies to csv and tsv, .* are jsonl"),
+        ('[data]\ntrain = "a.json.gz"\nheader = false\n', "data.header: applies to csv and tsv, .* are json"),
+        ('[data]\ntrain = "a.tsv"\nfield = "rows"\n', "data.field: applies to json, but the files are tsv"),
+        ('[data]\ntrain = "a.parquet"\nencoding = "gb18030"\n', "data.encoding: applies to .*, .* are parquet"),
+        ('[data]\ntrain = "a.zip"\nformat = "folders"\nexplode = "x"\n', "data.explode: applies to"),
+    ],
+)
+def test_a_setting_without_effect_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read(tmp_path, 'kind = "classification"\n' + text + COLUMNS)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        'valid_ratio = 0.2\n[data]\ntrain = "a.tsv"\n',
+        '[data]\ntrain = "a.TSV.gz"\nvalid = "b.json"\nfield = "rows"\nquotes = true\n',  # each by one of the files
+        '[data]\ntrain = "TREC.train.all"\nheader = false\nmax_fields = 2\n',  # the name does not say the format
+        '[data]\ntrain = "folder"\nencoding = "gb18030"\n',
+        '[data]\ntrain = "hf:a/b"\nexplode = "qas"\n',
+        '[data]\ntrain = ["a.txt", "b/*.csv"]\ndelimiter = ";"\n',
+        '[data]\ntrain = "a.txt"\nformat = "json"\nfield = "rows"\n',
+    ],
+)
+def test_a_setting_that_one_of_the_files_obeys_is_kept(tmp_path: Path, data: str) -> None:
+    assert read(tmp_path, 'kind = "classification"\n' + data + COLUMNS).kind == "classification"

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import firstlight
-from firstlight.errors import UsageError
+from firstlight.errors import ConfigError, UsageError
 
 TEXT = "the cat sat on a mat and saw one more bird there\n" * 40
 TINY = ("model.n_layer=1", "model.n_head=1", "model.n_embd=8", "model.block_size=32", "tokenizer.kind=byte")
@@ -171,3 +171,29 @@ def test_standard_output(world: Path) -> None:
     words = [sys.executable, "-m", "firstlight", "predict", str(world / "tuned"), str(world / "new.tsv"), "--out", "-"]
     told = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True)
     assert len([json.loads(line) for line in told.stdout.splitlines()]) == 6
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"pool": "mean"}, "pool: applies to fine-tuning"),
+        ({"kind": "pair"}, "kind: applies to fine-tuning"),
+        ({"name": "other"}, "name: applies to fine-tuning"),
+        ({"label_values": ["sad", "glad"]}, "label_values: applies to fine-tuning"),
+        ({"data": {"train": "rows.tsv"}}, "data.train: applies to fine-tuning"),
+        ({"labels": ["one"]}, "1 names in labels, but 2 in label_values"),
+        ({"data": {"field": "rows"}}, "data.field: applies to json, but the files are tsv"),
+    ],
+)
+def test_a_setting_that_does_not_apply_to_predictions_is_refused(
+    world: Path, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        list(firstlight.predict(world / "tuned", world / "new.tsv", settings=settings))
+
+
+def test_a_file_of_another_format_is_read_with_its_own_settings(world: Path) -> None:
+    (world / "new.json").write_text('{"rows": [{"review": "a good day"}]}')
+    settings = {"columns": {"text": "review"}, "data": {"field": "rows"}, "labels": ["no", "yes"]}
+    (row,) = firstlight.predict(world / "tuned", world / "new.json", settings=settings)
+    assert row.values["label"] in ("no", "yes")

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from firstlight import parallel, progress
-from firstlight.errors import CheckpointError, UnknownName, UsageError
+from firstlight.config import flatten
+from firstlight.errors import CheckpointError, ConfigError, UnknownName, UsageError
 from firstlight.files import sha256
 from firstlight.files.run_layout import TASKS
 from firstlight.finetuning import (
@@ -37,6 +38,21 @@ from firstlight.tokenizer import WARN_FRACTION, unknown_share
 _CHUNK_ROWS, _CHUNK_PROBABILITIES = 512, 1 << 18  # between two writes
 # Settings of a task's own files, which another file does not have.
 _NOT_USED = ("folder", "train", "valid", "test")
+# Settings of training: they have no effect on predictions, or belong to the weights.
+_OF_TRAINING = {
+    *(
+        "name",
+        "kind",
+        "pool",
+        "label_values",
+        "answer_format",
+        "valid_ratio",
+        "max_train_rows",
+        "metric",
+        "class_weights",
+    ),
+    *(f"data.{name}" for name in (*_NOT_USED, "drop_labels", "max_unk_fraction")),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +109,7 @@ def predict(
     lm = LM.load_fp32(run).to(device_context)
     spec = _spec(lm, run, task)
     if settings:
-        spec = change_spec(spec, settings)
+        spec = _change_spec(spec, settings, Path(file))
     assert lm.tokenizer is not None, "a fine-tuned model has one"
     preprocess = Preprocessor(spec, lm.tokenizer, lm.config.block_size)
     rows = read_unlabelled(spec, Path(file))
@@ -148,12 +164,39 @@ def _spec(lm: LM, run: str | Path, task: str | None) -> TaskSpec:
         raise UsageError(
             "has several tasks" if labelled else "has no labelled task",
             where=run,
-            expected=", ".join(labelled),
+            expected=", ".join(labelled) or None,
             fix="Name one with --task."
             if labelled
             else f"Use it to generate text: {command_line('generate', model_argument(run), 'The ')}",
         )
     return labelled[task] if task is not None else next(iter(labelled.values()))
+
+
+def _change_spec(spec: TaskSpec, settings: Mapping[str, Any], file: Path) -> TaskSpec:
+    """Return the task with other settings of how the rows of a file are read."""
+    given = flatten(settings)
+    for key in sorted(given.keys() & _OF_TRAINING):
+        raise ConfigError(
+            "applies to fine-tuning: the model keeps what it was fine-tuned with",
+            where=key,
+            found=given[key],
+            expected="how rows are read, such as columns.text or data.encoding",
+            fix="Leave it out.",
+        )
+    changed = change_spec(spec, settings)
+    if len(changed.labels) != len(spec.labels):
+        n = len(spec.labels)
+        raise ConfigError(
+            "does not fit the model",
+            where="labels",
+            found=f"{len(changed.labels)} names",
+            expected=f"{n} names, in the order of {', '.join(spec.labels)}"[:300] if n else "no labels, but scores",
+        )
+    of_file = changed.data.model_copy(update={"train": str(file), "valid": None, "test": None})
+    for name, reason in of_file.unused_settings().items():
+        if f"data.{name}" in given:
+            raise ConfigError(reason, where=f"data.{name}", found=given[f"data.{name}"], fix="Leave it out.")
+    return changed
 
 
 def _check_finite(predictions: Sequence[Prediction], rows: Sequence[Example], run: str | Path) -> None:
