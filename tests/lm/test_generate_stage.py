@@ -6,6 +6,7 @@ from tiny_lm import lm
 
 import firstlight
 from firstlight import progress
+from firstlight.cli.app import run as command
 from firstlight.errors import ConfigError, UsageError
 from firstlight.lm import GenerateSettings
 from firstlight.stages.generate import Conversation, generate, read_prompts, resolve_settings, stream
@@ -114,3 +115,9 @@ def test_prompts_may_be_compressed_and_records_are_pointed_out(tmp_path):
         assert read_prompts(tmp_path / "p.jsonl") == ['{"prompt": "one"}', '{"prompt": "two"}']
     expected = "its lines are JSON, and each is a prompt as it stands; write one prompt per line"
     assert said == [f"{tmp_path / 'p.jsonl'}: {expected}"]
+
+
+@pytest.mark.parametrize(("option", "value"), [("--keep", "0.3"), ("--class", "3"), ("--out", "x.png")])
+def test_options_of_images_are_refused_for_a_model_of_text(saved, capsys, option, value):
+    assert command(["generate", str(saved), "a", "--max-new-tokens", "2", option, value]) == 2
+    assert f"is not a model of images (found {option})" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import pytest
 from tiny_lm import gpt, tokenizer
 
 from firstlight import progress
-from firstlight.errors import CheckpointError
+from firstlight.errors import CheckpointError, ConfigError
 from firstlight.lm import LM, GenerationConfig
 from firstlight.stages.generate import generate, settings_of
 
@@ -96,3 +96,19 @@ def test_another_tokenizer_has_other_ids() -> None:
     assert kept.with_tokenizer(words, words.with_special_tokens(["<|x|>"])) is kept
     changed = kept.with_tokenizer(words, tokenizer("word"))
     assert changed.eos_ids == frozenset() and changed.table == {"temperature": 0.5}
+
+
+def test_filters_of_sampling_are_refused_where_decoding_is_greedy(tmp_path: Path) -> None:
+    lm = LM.load_fp32(saved(tmp_path / "a", None, CHOSEN))
+    assert settings_of(lm, {"temperature": 0.0}).top_k == 0
+    with pytest.raises(ConfigError, match="greedy decoding"):
+        settings_of(lm, {"temperature": 0.0, "top_k": 3})
+    assert settings_of(lm, {"temperature": 0.0, "top_k": 0, "top_p": 1.0}).temperature == 0
+    greedy = LM.load_fp32(saved(tmp_path / "b", None, {"do_sample": False}))
+    with pytest.raises(ConfigError, match="top_p") as refused:
+        settings_of(greedy, {"top_p": 0.5})
+    assert "give one above 0" in str(refused.value)
+    told: list[str] = []
+    with progress.listen(lambda event: told.append(event.text)):
+        settings_of(greedy, {"num_samples": 2})
+    assert told[0] == "a temperature of 0 is greedy decoding: all 2 samples are the same"

@@ -14,6 +14,7 @@ import torch
 from small_sequences import SMALL, write_mnist, write_pets
 
 import firstlight
+from firstlight import progress
 from firstlight.cli.app import run as command
 from firstlight.errors import ConfigError, MissingExtra, UsageError
 from firstlight.lm import LM, GenerateSettings
@@ -150,6 +151,9 @@ def test_it_draws_each_class(made: Path, tmp_path: Path, capsys: pytest.CaptureF
         ["text"],
         ["--image", "nothere.png"],
         ["--image", "x", "--keep", "1"],
+        ["--keep", "0.3"],
+        ["--max-new-tokens", "5"],
+        ["--stop", "a"],
     ):
         assert command([*words, "--overwrite", *bad]) == 2, bad
         assert capsys.readouterr().err.startswith("error: ")
@@ -317,3 +321,16 @@ def test_a_probe_reads_links_and_leaves_out_bad_images_as_advised(
     refused = capsys.readouterr().err
     assert "Copy the folder with cp -rL" in refused
     assert "corpus." not in refused  # that command has no settings
+
+
+def test_a_class_is_refused_where_images_have_none(tmp_path: Path):
+    dice = np.random.default_rng(0)
+    np.save(tmp_path / "flat.npy", dice.integers(0, 256, (40, 6, 6), dtype=np.uint8))
+    told: list[str] = []
+    with progress.listen(lambda event: told.append(event.text)):
+        words = [*SMALL, "train.steps=1", "image.class_dropout=0.3"]
+        firstlight.pretrain([str(tmp_path / "flat.npy")], out=tmp_path / "run", overrides=words)
+    assert "image.class_dropout=0.3 has no effect: the images have no class" in told
+    assert "class_dropout" not in (tmp_path / "run" / "run.toml").read_text(encoding="utf-8")
+    with pytest.raises(UsageError, match="images without classes"):
+        images.sample_images(LM.load_fp32(tmp_path / "run"), out=tmp_path / "g.png", class_name="cat")

@@ -126,6 +126,20 @@ def test_a_path_written_in_another_way_is_the_same_text():
         ask("other.txt", out="r", resume=True)
 
 
+def test_the_same_files_in_another_order_or_by_a_glob_are_the_same_text():
+    for name in ("a.txt", "b.txt", "c.txt"):
+        write(f"parts/{name}", "some text")
+    make_run("r", 'run.corpus=["parts/a.txt", "parts/b.txt"]')
+    for names in (["parts/b.txt", "parts/a.txt"], ["parts/[ab].txt"]):
+        assert ask(*names, out="r", resume=True).changed == {}
+    for names in (["parts"], ["parts/a.txt"], ["parts/a.txt", "gone.txt"]):
+        with pytest.raises(CompatibilityError, match="other data"):
+            ask(*names, out="r", resume=True)
+    make_run("weighted", 'run.corpus=["parts/a.txt", "parts/b.txt"]', "data.weights=[1, 2]")
+    with pytest.raises(CompatibilityError, match="other data"):
+        ask("parts/b.txt", "parts/a.txt", out="weighted", resume=True)
+
+
 @pytest.mark.parametrize(
     ("overrides", "error", "says"),
     [

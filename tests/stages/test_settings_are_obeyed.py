@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import firstlight
@@ -14,6 +15,7 @@ from firstlight.cli.app import run as command
 from firstlight.errors import CompatibilityError, ConfigError, UsageError
 from firstlight.lm import LM
 from firstlight.stages import data
+from firstlight.stages import tokenizer as tokenizer_stage
 from firstlight.stages.list_presets import show_preset
 from firstlight.stages.pretrain import dry_run
 
@@ -174,3 +176,41 @@ def test_the_whole_text_of_a_preset_is_a_settings_file(name: str) -> None:
     Path("preset.toml").write_text(show_preset(name), encoding="utf-8")
     words = [*TINY, 'run.corpus=["text.txt"]', *(["tokenizer.vocab_size=270"] if name == "nano" else [])]
     assert dry_run("preset.toml", overrides=words)
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ("text.txt", ["corpus.delimiter=;", "corpus.quotes=true", "corpus.text_field=body"]),
+        ("rows.csv", ["corpus.text_split=lines"]),
+        ("rows.jsonl", ["corpus.delimiter=;", "corpus.quotes=false", "corpus.text_split=blank-lines"]),
+    ],
+)
+def test_what_no_reader_of_the_corpus_obeys_is_refused(names: str, words: list[str]) -> None:
+    Path("rows.csv").write_text("text\n" + TEXT, encoding="utf-8")
+    Path("rows.jsonl").write_text('{"text": "the cat"}\n' * 40, encoding="utf-8")
+    for word in words:
+        key = word.partition("=")[0]
+        for ask in (
+            lambda word=word: firstlight.pretrain(names, out="unread", overrides=[*TINY, word]),
+            lambda word=word: data.prepare(names, out="unread", overrides=[word]),
+            lambda word=word: firstlight.evaluate("char", names, overrides=[word]),
+            lambda word=word: tokenizer_stage.train(names, out="unread", overrides=[word]),
+            lambda word=word: tokenizer_stage.compare("char", names, overrides=[word]),
+        ):
+            with pytest.raises(ConfigError, match=f"^{key}: applies to .*, but this corpus is"):
+                ask()
+    assert not Path("unread").exists()
+    assert len(tokenizer_stage.compare("char", ["text.txt", "rows.csv"], overrides=["corpus.delimiter=;"])) == 1
+
+
+def test_the_type_of_ids_is_refused_for_files_that_say_it() -> None:
+    np.save("x.npy", np.arange(400, dtype=np.int32) % 9)
+    with pytest.raises(ConfigError, match=r"^ids.dtype: applies to \.bin files"):
+        data.prepare("x.npy", out="none", overrides=["ids.vocab_size=9", "ids.dtype=uint32"])
+
+
+def test_another_shape_than_that_of_the_model_is_refused_before_the_corpus_is_read() -> None:
+    with pytest.raises(CompatibilityError, match="has another shape"):
+        firstlight.pretrain("text.txt", out="shaped", init_from="char", overrides=[*FEW, "model.n_layer=2"])
+    assert not Path("shaped", "data").exists() and not Path("shaped", "base").exists()

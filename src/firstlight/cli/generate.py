@@ -67,7 +67,12 @@ def generate(  # noqa: PLR0913 - an argument an option
     image: Annotated[
         str | None, typer.Option(help="Models of images: image to complete, or an array of images.", show_default=False)
     ] = None,
-    keep: Annotated[float, typer.Option(help="Models of images: fraction of the image's rows that is given.")] = 0.5,
+    keep: Annotated[
+        float | None,
+        typer.Option(
+            help="Models of images: fraction of the rows of --image that is given; 0.5 by default.", show_default=False
+        ),
+    ] = None,
     class_name: Annotated[
         str | None, typer.Option("--class", help="Models of images: class to generate.", show_default=False)
     ] = None,
@@ -113,7 +118,7 @@ def generate(  # noqa: PLR0913 - an argument an option
         if ids is not None or image is not None:
             fix = "Use a prompt instead of --ids or --image."
             raise UsageError("is a text model", where=run, expected="a model of ids or images", fix=fix)
-        _refuse_out(run, out)
+        _refuse_image_options(run, out, keep, class_name)
         _generate_text(run, model, texts, settings, as_json)
         return
     if texts is not None:
@@ -122,11 +127,11 @@ def generate(  # noqa: PLR0913 - an argument an option
     _generate_non_text(model, ids, image_options, settings, as_json)
 
 
-def _refuse_out(run: object, out: Path | None) -> None:
-    if out is not None:
-        raise UsageError(
-            "is not a model of images", where=run, found="--out", fix="Redirect the output instead: > FILE"
-        )
+def _refuse_image_options(run: object, out: Path | None, keep: float | None, class_name: str | None) -> None:
+    options = {"--out": out, "--keep": keep, "--class": class_name}
+    for option in (name for name, value in options.items() if value is not None):
+        fix = "Redirect the output instead: > FILE" if option == "--out" else "Leave it out."
+        raise UsageError("is not a model of images", where=run, found=option, fix=fix)
 
 
 def _generate_text(run: str, model: "LM", prompts: list[str] | None, settings: dict[str, Any], as_json: bool) -> None:
@@ -152,7 +157,7 @@ def _generate_non_text(
     if not isinstance(model.codec, PixelCodec):
         from firstlight.stages.generate import generate_ids
 
-        _refuse_out(model.source, image_options["out"])
+        _refuse_image_options(model.source, *(image_options[key] for key in ("out", "keep", "class_name")))
         if image_options["image"] is not None:
             raise UsageError(
                 "is a model of ids",
@@ -160,6 +165,7 @@ def _generate_non_text(
                 expected="a model of images",
                 fix="Use --ids instead of --image.",
             )
+        _refuse_text_options(settings, "ids", ("stop",))
         samples = generate_ids(model, ids or (), **settings)
         print_result({"samples": samples}, as_json, _print_id_samples)
         return
@@ -169,16 +175,26 @@ def _generate_non_text(
         )
     from firstlight.stages import images
 
+    _refuse_text_options(settings, "images", ("stop", "max_new_tokens"))
     image_options["out"] = image_options["out"] or Path("grid.png")
     image, keep = image_options.pop("image"), image_options.pop("keep")
     if image is None:
+        if keep is not None:
+            raise UsageError("applies to an image that is completed", where="--keep", fix="Name it with --image.")
         drawn = images.sample_images(model, **image_options, **settings)
     else:
-        drawn = images.complete_images(model, image, keep=keep, **image_options, **settings)
+        drawn = images.complete_images(model, image, keep=0.5 if keep is None else keep, **image_options, **settings)
     if is_stream(drawn.out):  # a line would be among the bytes of the image
         return
     layout = "" if image is None else "; each row: the given part, the completions, the original"
     print_result(drawn, as_json, lambda grid: print(f"{grid.out}: {grid.images} images{layout}"))
+
+
+def _refuse_text_options(settings: dict[str, Any], kind: str, names: tuple[str, ...]) -> None:
+    for name in names:
+        if settings[name] is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(f"has no effect on a model of {kind}", where=option, fix="Leave it out.")
 
 
 def _print_samples(result: dict[str, Any]) -> None:

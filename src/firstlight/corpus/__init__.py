@@ -9,7 +9,7 @@ from firstlight.corpus.named import load_catalogue
 from firstlight.corpus.pooling import check_disjoint, list_names
 from firstlight.corpus.readers import READERS, Reader
 from firstlight.corpus.settings import CorpusSettings, IdSettings, ImageSettings, LimitSettings, TrainingCorpusSettings
-from firstlight.corpus.sources import corpus_names
+from firstlight.corpus.sources import are_arrays, corpus_names, same_files, unused_by_readers
 from firstlight.corpus.tally import Tally
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Source",
     "Tally",
     "TrainingCorpusSettings",
+    "are_arrays",
     "check_disjoint",
     "corpus_names",
     "digests_of",
@@ -36,4 +37,6 @@ __all__ = [
     "open_ids",
     "open_images",
     "read_images",
+    "same_files",
+    "unused_by_readers",
 ]

@@ -2,17 +2,17 @@
 
 import hashlib
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
-from firstlight.corpus.detect_kind import SKIP_SETTING, expand_user, list_files
+from firstlight.corpus.detect_kind import ARRAY_SUFFIXES, SKIP_SETTING, expand_user, list_files
 from firstlight.corpus.embedded import python_code, python_docs
 from firstlight.corpus.hub import PREFIX, hub_source
 from firstlight.corpus.named import load_catalogue, named_source
 from firstlight.corpus.raw_source import RawSource, file_source
-from firstlight.corpus.readers import READERS, Reader, text_documents
+from firstlight.corpus.readers import READERS, Reader, load_readers, text_documents
 from firstlight.corpus.settings import CorpusSettings
 from firstlight.corpus.spool import SpooledStream
 from firstlight.corpus.tally import Tally
@@ -22,6 +22,17 @@ from firstlight.files.compression import inner_suffix
 from firstlight.types import Document
 
 _EMBEDDED: dict[str, Callable[[], RawSource]] = {"python-code": python_code, "python-docs": python_docs}
+_PLAIN = ".txt"
+_RECORDS = {READERS[suffix] for suffix in (".jsonl", ".json", ".parquet", ".csv", ".tsv")}
+_TABLES = {READERS[suffix] for suffix in (".csv", ".tsv")}
+# Settings that not every reader of text obeys: what it reads, and the readers that do.
+_OBEYED_BY: dict[str, tuple[str, set[Reader]]] = {
+    "text_field": ("records (.jsonl, .json, .csv, .tsv, .parquet)", _RECORDS),
+    "delimiter": ("tables (.csv, .tsv)", _TABLES),
+    "quotes": ("tables (.csv, .tsv)", _TABLES),
+    "text_split": ("plain text", {READERS[_PLAIN]}),
+    "encoding": ("files of text", set(READERS.values()) - {READERS[".parquet"]}),
+}
 _MAX_NEIGHBOURS = 2000  # of a misspelled path that are looked at
 
 
@@ -75,6 +86,53 @@ def resolve_source(
         where=name if len(name) <= 200 else f"{name[:200]}…",
         fix=_suggestion(name, path),
     )
+
+
+def unused_by_readers(names: Sequence[str], settings: CorpusSettings) -> dict[str, str]:
+    """Return the settings of ``[corpus]`` with another value than the default that no reader of these files obeys.
+
+    Each with the reason, as ``Settings.unused_settings``. Of named corpora and data sets of the hub nothing is said.
+    """
+    changed = [name for name in _OBEYED_BY if getattr(settings, name) != type(settings).model_fields[name].default]
+    if not changed:
+        return {}
+    readers, suffixes = load_readers(settings.readers), set[str]()
+    for name in names:
+        files = list_files(name, settings=settings, notify=False).files
+        found = {inner_suffix(path) for path in files}
+        suffixes |= found & readers.keys() or ({_PLAIN} if files or name == "-" else set())
+        if not files and name != "-":
+            return {}
+    shown = ", ".join("plain text" if suffix == _PLAIN else suffix for suffix in sorted(suffixes))
+    if any(readers[suffix] is not READERS.get(suffix) for suffix in suffixes):
+        return {}  # a reader of another package obeys what it likes
+    return {
+        f"corpus.{name}": f"applies to {_OBEYED_BY[name][0]}, but this corpus is {shown}"
+        for name in changed
+        if not any(READERS[suffix] in _OBEYED_BY[name][1] for suffix in suffixes)
+    }
+
+
+def are_arrays(names: Sequence[str], settings: CorpusSettings) -> bool:
+    """Return whether all files of a corpus of ids are .npy files, which have their own type."""
+    files = [path for name in names for path in list_files(name, settings=settings, notify=False).files]
+    return all(inner_suffix(path) == ".npy" for path in files if inner_suffix(path) in ARRAY_SUFFIXES)
+
+
+def same_files(names: Sequence[str], others: Sequence[str], settings: CorpusSettings) -> bool:
+    """Return whether two lists of names stand for the same files and other sources, in whatever order."""
+    return _files(names, settings) == _files(others, settings)
+
+
+def _files(names: Sequence[str], settings: CorpusSettings) -> set[str]:
+    readers, found = load_readers(settings.readers), set[str]()
+    for name in names:
+        files = list_files(name, settings=settings, notify=False).files
+        known = [path for path in files if inner_suffix(path) in readers]
+        found.update(str(path.resolve()) for path in known or files)
+        if not files:
+            found.add(str(expand_user(name).absolute()))
+    return found
 
 
 def _path_kind(path: Path) -> str:

@@ -28,6 +28,15 @@ class GenerateSettings(Settings):
     num_samples: int = Field(1, ge=1, description="samples for each prompt")
     stop: list[str] = Field([], description="stop where one of these strings is generated")
 
+    def unused_settings(self) -> dict[str, str]:
+        """Return the filters of sampling, which greedy decoding does not apply."""
+        if self.temperature > 0:
+            return {}
+        on = [
+            name for name in ("top_k", "top_p", "min_p") if getattr(self, name) != type(self).model_fields[name].default
+        ]
+        return dict.fromkeys(on, "applies to sampling, but a temperature of 0 is greedy decoding")
+
 
 def sample_tokens(
     logits: Float[Tensor, "B V"], settings: GenerateSettings, uniform: Float[Tensor, " B"] | None

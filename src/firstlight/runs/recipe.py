@@ -12,6 +12,7 @@ from firstlight.config import Settings
 from firstlight.errors import Interrupted
 from firstlight.parallel import DeviceContext
 from firstlight.runs.directory import RunDirectory
+from firstlight.runs.sources import is_same_source
 from firstlight.signals import NAMES
 from firstlight.train import FitResult, TrainContext
 
@@ -102,6 +103,18 @@ class Recipe(ABC, Generic[S, A, R]):
     default_rates: Collection[str] = ()
     packages: tuple[str, ...]
     hashed_artifacts: Mapping[str, str]
+
+    def is_same_source(self, key: str, before: Any, now: Any, settings: Mapping[str, Any]) -> bool:
+        """Return whether two values of one of ``source_keys`` name the same inputs.
+
+        Args:
+            key: of the setting.
+            before: as the run has it.
+            now: as a resume names it.
+            settings: of the run, as in ``run.toml``.
+        """
+        del key, settings
+        return is_same_source(before, now)
 
     @abstractmethod
     def prepare(self, run: RunDirectory, settings: S, *, prepared: bool, restores: bool) -> A:

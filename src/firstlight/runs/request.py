@@ -13,7 +13,7 @@ from firstlight.files.run_names import parse_run_path
 from firstlight.runs.compatibility import changed_settings, check_changes
 from firstlight.runs.directory import RunDirectory
 from firstlight.runs.recipe import Recipe
-from firstlight.runs.sources import is_missing, is_same_source
+from firstlight.runs.sources import is_missing
 from firstlight.shell import command_line
 from firstlight.train import CHANGEABLE_ON_RESUME
 
@@ -147,7 +147,7 @@ def _resolve_resume(
         )
     old = run.read_settings()
     changed = changed_settings(old, merge(_used_before(recipe, old, layers), layers.arguments))
-    moved = _take_sources(recipe, run, changed)
+    moved = _take_sources(recipe, run, old, changed)
     new_values = _nested({key: new for key, (_, new) in (changed | moved).items()})
     try:
         with _naming_file(run.settings_file, new_values):
@@ -179,7 +179,7 @@ def _used_before(recipe: Recipe[S, Any, Any], old: Mapping[str, Any], layers: La
 
 
 def _take_sources(
-    recipe: Recipe[S, Any, Any], run: RunDirectory, changed: dict[str, tuple[Any, Any]]
+    recipe: Recipe[S, Any, Any], run: RunDirectory, old: Mapping[str, Any], changed: dict[str, tuple[Any, Any]]
 ) -> dict[str, tuple[Any, Any]]:
     """Remove the run's inputs from the changed settings, and return those that were moved to another place."""
     moved = {}
@@ -187,7 +187,7 @@ def _take_sources(
         before, now = changed.get(key, (None, None))
         if now is None:
             continue
-        if is_same_source(before, now):
+        if recipe.is_same_source(key, before, now, old):
             del changed[key]
         elif (before is None and key in recipe.addable_keys) or (key in recipe.verified_keys and is_missing(before)):
             moved[key] = changed.pop(key)

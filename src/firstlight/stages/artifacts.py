@@ -8,6 +8,7 @@ from firstlight.corpus import infer_kind
 from firstlight.errors import CompatibilityError, StoreError, UsageError
 from firstlight.files import MANIFEST
 from firstlight.lm import LM, GenerationConfig
+from firstlight.model import ModelConfig
 from firstlight.runs import RunDirectory
 from firstlight.stages import embedding_init
 from firstlight.stages.embedding_init import EmbeddingVectors
@@ -80,6 +81,7 @@ def prepare_artifacts(
     elif settings.run.init_from:
         init_lm = load_init_model(run, settings.run.init_from, own=prepared)
         generation = init_lm.generation
+        init_config(settings, init_lm)  # before the corpus is read, which may take hours
         if init_lm.vocab is None and settings.run.store is None and settings.tokenizer.path is None:
             _refuse_new_vocab(settings)
         if not prepared and parallel.is_first_rank():
@@ -114,6 +116,28 @@ def prepare_artifacts(
             on_bad_bytes=settings.corpus.on_bad_bytes,
         )
     return PretrainArtifacts(vocab, store, init_lm, generation, vectors)
+
+
+def init_config(settings: PretrainSettings, init_lm: LM) -> ModelConfig:
+    """Return the shape of the model to start from, which no setting may contradict.
+
+    Raises:
+        CompatibilityError: one does.
+    """
+    specified = settings.model.shape().model_dump(
+        include=settings.model.model_fields_set - {"init_std", "residual_init"}
+    )
+    actual = init_lm.config.model_dump()
+    differing = {key: value for key, value in specified.items() if value is not None and value != actual[key]}
+    if differing:
+        raise CompatibilityError(
+            "the model to start from has another shape",
+            where=settings.run.init_from,
+            found=", ".join(f"model.{key} {actual[key]}" for key in differing),
+            expected=", ".join(f"model.{key} {value}" for key, value in differing.items()),
+            fix="Leave these settings out (or the preset that has them).",
+        )
+    return init_lm.config
 
 
 def _vocab_and_store(

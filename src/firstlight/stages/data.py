@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from firstlight.config import Settings, merge, parse_overrides, resolve
-from firstlight.corpus import IdSettings, ImageSettings, Tally, TrainingCorpusSettings, infer_kind
+from firstlight.corpus import IdSettings, ImageSettings, Tally, TrainingCorpusSettings
 from firstlight.errors import TokenizerError, UsageError
 from firstlight.files import MANIFEST, verify_manifest
 from firstlight.files.run_names import artifact_path
 from firstlight.stages.prepare_corpus import prepare_store
 from firstlight.stages.unknown_text import report_store, split_unknown, unknown_counts
 from firstlight.stages.validation_text import unused_with_valid, valid_layer
-from firstlight.stages.vocab_settings import unused_of_kind
+from firstlight.stages.vocab_settings import unused_for_corpus
 from firstlight.store import DataSettings, TokenStore, open_store, store_stats, verify_store
 from firstlight.tokenizer import CODECS, Codec, Tokenizer, TokenizerSettings, load_vocab
 from firstlight.types import Paths, as_list
@@ -122,7 +122,7 @@ def prepare(
     settings = resolve(
         PrepareSettings,
         merge(given, valid_layer(valid, parse_overrides(overrides))),
-        unused=lambda settings: unused_of_kind(infer_kind(names, settings.corpus)),
+        unused=lambda settings: unused_for_corpus(names, settings.corpus, settings.ids),
     )
     _check_out(folder)
     prepared = prepare_store(names, settings, out=folder, tokenizer_dir=folder / "tokenizer")

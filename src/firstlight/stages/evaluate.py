@@ -12,7 +12,7 @@ import numpy as np
 
 from firstlight import parallel, progress
 from firstlight.config import given_unused, parse_overrides, read_toml, resolve
-from firstlight.corpus import CorpusSettings, open_corpus
+from firstlight.corpus import CorpusSettings, open_corpus, unused_by_readers
 from firstlight.errors import ConfigError, StoreError, UsageError
 from firstlight.evaluation import EncodedText, baseline_likelihoods, count_ids, encode_text, text_likelihood
 from firstlight.files import MANIFEST
@@ -72,6 +72,8 @@ def evaluate(
     settings = resolve(EvaluateSettings, given)
     lm = model if isinstance(model, LM) else _load(model, device)
     unused = {} if lm.vocab is None else unused_of_kind(kind_of(lm.vocab))
+    if lm.tokenizer is not None:
+        unused |= unused_by_readers(text, settings.corpus)
     if not text:
         why = "applies to --text, not to the validation split of the model's run"
         unused = dict.fromkeys(EvaluateSettings.model_fields, why)

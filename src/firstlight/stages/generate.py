@@ -184,15 +184,22 @@ def settings_of(model: LM, given: Mapping[str, Any]) -> GenerateSettings:
     """
     resolve_settings(given)
     chosen = {key: value for key, value in model.generation.sampling.items() if given.get(key) is None}
+    if given.get("temperature") == 0:  # greedy decoding has no use for the model's filters
+        chosen = {key: value for key, value in chosen.items() if key not in ("top_k", "top_p", "min_p")}
     try:
         settings = resolve_settings({**given, **chosen})
     except ConfigError as error:
+        if error.where is not None and given.get(error.where) is not None:
+            fix = f"The temperature is that of the model's {GENERATION}: give one above 0 as well."
+            raise ConfigError(error.problem, where=error.where, found=error.found, fix=fix) from error
         raise CheckpointError(
             error.problem,
             where=f"{model.source}: {GENERATION}: {error.where}",
             found=error.found,
             expected=error.expected,
         ) from error
+    if settings.temperature == 0 and settings.num_samples > 1:
+        progress.notice(f"a temperature of 0 is greedy decoding: all {settings.num_samples} samples are the same")
     if chosen:
         listed = ", ".join(f"{key} {value}" for key, value in chosen.items())
         progress.notice(f"{listed}: from the model's {GENERATION}; options override them")

@@ -70,6 +70,7 @@ def complete_images(
         raise UsageError(
             "leaves nothing to complete" if keep >= 1 else "must be at least 0", where="--keep", found=keep
         )
+    _check_class(model, pixels, class_name)
     first_token, generation = pixels.class_id(class_name), _settings(settings)
     documents = read_images(str(image), pixels.size, colored=bool(pixels.palette), limit=_MAX_IMAGES)
     originals = np.stack([pixels.encode(np.asarray(document.content)) for document in documents])
@@ -95,6 +96,7 @@ def sample_images(
     """
     check_output(Path(out), overwrite=overwrite)
     pixels = image_codec(model)
+    _check_class(model, pixels, class_name)
     names: Sequence[str | None] = (pixels.classes or [None]) if class_name is None else [class_name]
     rows, ids = _sample(model, pixels, [pixels.class_id(name) for name in names], _settings(settings))
     write_output(Path(out), encode_png(image_grid(rows)), overwrite=overwrite)
@@ -128,6 +130,11 @@ def image_codec(model: LM) -> PixelCodec:
         how = command_line("pretrain", "--help")
         raise UsageError("is not a model of images", where=model.source, fix=f"Train one on images. How: {how}")
     return model.codec
+
+
+def _check_class(model: LM, pixels: PixelCodec, class_name: str | None) -> None:
+    if class_name is not None and not pixels.classes:
+        raise UsageError("was trained on images without classes", where=model.source, found=f"class {class_name}")
 
 
 def _settings(given: Mapping[str, Any]) -> GenerateSettings:

@@ -1,11 +1,13 @@
 """``pretrain``: train a GPT on a corpus, a token store or a RUN.toml, into a run directory."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from firstlight.config import Settings
+from firstlight import progress
+from firstlight.config import Settings, flatten, resolve
+from firstlight.corpus import ImageSettings, same_files
 from firstlight.parallel import DeviceContext, is_main_process
 from firstlight.planning import Plan
 from firstlight.runs import Recipe, RunDirectory, RunResult, run_recipe
@@ -20,6 +22,7 @@ from firstlight.stages.request import pretrain_request
 from firstlight.stages.settings import PretrainSettings
 from firstlight.stages.unknown_text import unknown_counts
 from firstlight.stages.vocab_settings import kind_of, state_vocab, unused_of_kind
+from firstlight.tokenizer import PixelCodec
 from firstlight.train import FitResult, TrainContext, ValidationResult
 from firstlight.types import Paths, as_list
 
@@ -70,6 +73,14 @@ class PretrainRecipe(Recipe[PretrainSettings, PretrainArtifacts, PretrainResult]
         "embeddings": "other word vectors",
     }
 
+    def is_same_source(self, key: str, before: Any, now: Any, settings: Mapping[str, Any]) -> bool:
+        """Return whether two values name the same inputs; of a corpus without weights, in any order and by any name."""
+        if super().is_same_source(key, before, now, settings):
+            return True
+        table = {"corpus": settings.get("corpus", {})}
+        pooled = key in ("run.corpus", "corpus.valid") and flatten(settings).get("data.weights") is None
+        return pooled and same_files(before, now, resolve(PretrainSettings, base=table).corpus)
+
     def prepare(
         self, run: RunDirectory, settings: PretrainSettings, *, prepared: bool, restores: bool
     ) -> PretrainArtifacts:
@@ -84,6 +95,9 @@ class PretrainRecipe(Recipe[PretrainSettings, PretrainArtifacts, PretrainResult]
         What is known of a tokenizer or codec that was not made for this run is added to its settings.
         """
         config = pretrain_setup.model_config(settings, artifacts)
+        ratio = settings.image.class_dropout
+        if _lacks_classes(artifacts) and ratio != ImageSettings().class_dropout:
+            progress.warn(f"image.class_dropout={ratio:g} has no effect: the images have no class")
         tables: dict[str, Settings] = {"model": settings.model.model_copy(update=config.model_dump())}
         if settings.uses_other_vocab:
             known = {"tokenizer": settings.tokenizer, "ids": settings.ids, "image": settings.image}
@@ -97,6 +111,8 @@ class PretrainRecipe(Recipe[PretrainSettings, PretrainArtifacts, PretrainResult]
     def unwritten_settings(self, settings: PretrainSettings, artifacts: PretrainArtifacts) -> Collection[str]:
         """Return the tables of other kinds of corpus, and the kind of a tokenizer that cannot be trained here."""
         unwritten = set(unused_of_kind(kind_of(artifacts.vocab)))
+        if _lacks_classes(artifacts):
+            unwritten.add("image.class_dropout")
         if settings.uses_other_vocab and "kind" not in settings.tokenizer.model_fields_set:
             unwritten.add("tokenizer.kind")
         return unwritten
@@ -139,6 +155,10 @@ class PretrainRecipe(Recipe[PretrainSettings, PretrainArtifacts, PretrainResult]
             **unknown_counts(artifacts.store, artifacts.vocab),
             **bits,
         )
+
+
+def _lacks_classes(artifacts: PretrainArtifacts) -> bool:
+    return isinstance(artifacts.vocab, PixelCodec) and not artifacts.vocab.classes
 
 
 def pretrain(

@@ -15,7 +15,7 @@ from firstlight.model.factorized_embedding import set_embedding_trainable
 from firstlight.parallel import DeviceContext
 from firstlight.runs import RunDirectory
 from firstlight.stages import sequence_samples
-from firstlight.stages.artifacts import PretrainArtifacts
+from firstlight.stages.artifacts import PretrainArtifacts, init_config
 from firstlight.stages.init_model import load_init_model
 from firstlight.stages.settings import PretrainSettings
 from firstlight.stages.unknown_text import split_text_bytes
@@ -44,7 +44,7 @@ def model_config(settings: PretrainSettings, artifacts: PretrainArtifacts) -> Mo
     store, init_lm = artifacts.store, artifacts.init_lm
     if init_lm is None and settings.run.init_from:  # complete, since the run goes on from a checkpoint
         return settings.model.shape()
-    config = settings.model.shape() if init_lm is None else _init_config(settings, init_lm)
+    config = settings.model.shape() if init_lm is None else init_config(settings, init_lm)
     if init_lm is None:
         if config.vocab_size not in (None, 0, "auto", store.vocab_size):
             raise CompatibilityError(
@@ -64,24 +64,6 @@ def model_config(settings: PretrainSettings, artifacts: PretrainArtifacts) -> Mo
             fix=f"Set model.block_size below {store.train.n_tokens}, or add more text.",
         )
     return config
-
-
-def _init_config(settings: PretrainSettings, init_lm: LM) -> ModelConfig:
-    """Return the shape of the model to start from, which no setting may contradict."""
-    specified = settings.model.shape().model_dump(
-        include=settings.model.model_fields_set - {"init_std", "residual_init"}
-    )
-    actual = init_lm.config.model_dump()
-    differing = {key: value for key, value in specified.items() if value is not None and value != actual[key]}
-    if differing:
-        raise CompatibilityError(
-            "the model to start from has another shape",
-            where=settings.run.init_from,
-            found=", ".join(f"model.{key} {actual[key]}" for key in differing),
-            expected=", ".join(f"model.{key} {value}" for key, value in differing.items()),
-            fix="Leave these settings out (or the preset that has them).",
-        )
-    return init_lm.config
 
 
 def rows_per_step(settings: PretrainSettings, block_size: int, device_context: DeviceContext) -> int:

@@ -7,7 +7,6 @@ from typing import Any
 
 from firstlight import progress
 from firstlight.config import flatten, merge, parse_overrides, preset, read_toml, without_keys
-from firstlight.corpus import infer_kind
 from firstlight.errors import UsageError, nearest
 from firstlight.files.run_layout import SETTINGS
 from firstlight.files.run_names import list_checkpoints, parse_run_path
@@ -17,7 +16,7 @@ from firstlight.shell import command_line, quote_argument
 from firstlight.stages.continued_lr import add_continued_warmup
 from firstlight.stages.settings import PretrainSettings
 from firstlight.stages.validation_text import no_corpus_before, valid_layer
-from firstlight.stages.vocab_settings import unused_of_kind
+from firstlight.stages.vocab_settings import unused_for_corpus
 from firstlight.train import Limits
 
 PRESETS = "firstlight.stages.presets.pretrain"
@@ -86,7 +85,7 @@ def _unused_for_corpus(settings: PretrainSettings) -> dict[str, str]:
     """Return the settings that have no effect on the kind of corpus of a new run."""
     if settings.run.store is not None or not settings.run.corpus:
         return {}
-    return unused_of_kind(infer_kind(settings.run.corpus, settings.corpus))
+    return unused_for_corpus(settings.run.corpus, settings.corpus, settings.ids)
 
 
 def resolve_model_name(name: str | Path) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from firstlight import progress, tokenizer
 from firstlight.config import Settings, parse_overrides, resolve
-from firstlight.corpus import CorpusSettings, open_corpus
+from firstlight.corpus import CorpusSettings, open_corpus, unused_by_readers
 from firstlight.errors import TokenizerError, UsageError
 from firstlight.files import check_output
 from firstlight.files.run_names import artifact_path
@@ -101,10 +101,15 @@ def train(
         TokenizerError: too little text for the requested vocabulary.
         UsageError: ``out`` holds files of another tokenizer.
     """
-    settings = resolve(TokenizerTrainSettings, parse_overrides(overrides))
+    names = as_list(corpus)
+    settings = resolve(
+        TokenizerTrainSettings,
+        parse_overrides(overrides),
+        unused=lambda settings: unused_by_readers(names, settings.corpus),
+    )
     if settings.tokenizer.path is not None:
         raise UsageError("a tokenizer is trained or loaded, not both", where="tokenizer.path", fix="Leave it out.")
-    folder, opened = _folder(out, overwrite), open_corpus(corpus, settings.corpus)
+    folder, opened = _folder(out, overwrite), open_corpus(names, settings.corpus)
     key = cache_key(settings.tokenizer, opened)
     trained = load_cached(folder, key)
     if trained is None:
@@ -168,8 +173,10 @@ def compare(paths: Paths, text: Paths, *, overrides: str | Sequence[str] = ()) -
         text: files, folders, globs or named corpora.
         overrides: settings of how the text is read, as ``corpus.encoding=gb18030``.
     """
-    settings = resolve(CompareSettings, parse_overrides(overrides))
-    paths = as_list(paths)
+    paths, text = as_list(paths), as_list(text)
+    settings = resolve(
+        CompareSettings, parse_overrides(overrides), unused=lambda settings: unused_by_readers(text, settings.corpus)
+    )
     loaded = [tokenizer.load(_existing(path)) for path in paths]
     tokens, unknown = [0] * len(loaded), [UnknownText()] * len(loaded)
     characters = n_bytes = 0

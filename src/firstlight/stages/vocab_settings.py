@@ -1,10 +1,18 @@
 """What the settings of a run say about its tokenizer or codec, and which of them apply to a corpus of its kind."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, get_args
 
 from firstlight.config import Settings
-from firstlight.corpus import IdSettings, ImageSettings, Kind
+from firstlight.corpus import (
+    IdSettings,
+    ImageSettings,
+    Kind,
+    TrainingCorpusSettings,
+    are_arrays,
+    infer_kind,
+    unused_by_readers,
+)
 from firstlight.errors import CompatibilityError, UsageError
 from firstlight.tokenizer import Codec, IdCodec, PixelCodec, Tokenizer, TokenizerSettings
 
@@ -60,6 +68,23 @@ def unused_of_kind(kind: Kind) -> dict[str, str]:
         unused |= {f"corpus.{name}": why for name in _TEXT_ONLY} | {"train.sample_prompt": why}
     if kind == "images":
         unused["train.sample_tokens"] = "applies to text and ids: a sample is ten whole images"
+    return unused
+
+
+def unused_for_corpus(names: Sequence[str], corpus: TrainingCorpusSettings, ids: IdSettings) -> dict[str, str]:
+    """Return the settings that have no effect on these files, as ``unused_of_kind``.
+
+    Args:
+        names: of the corpus.
+        corpus: how it is read, and its validation text.
+        ids: of pre-tokenized data.
+    """
+    kind, names = infer_kind(names, corpus), [*names, *corpus.valid]
+    unused = unused_of_kind(kind)
+    if kind == "text":
+        unused |= unused_by_readers(names, corpus)
+    if kind == "ids" and ids.dtype != IdSettings().dtype and are_arrays(names, corpus):
+        unused["ids.dtype"] = "applies to .bin files; .npy files have their own type"
     return unused
 
 
