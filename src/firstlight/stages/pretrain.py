@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from firstlight import progress
 from firstlight.config import Settings, flatten, resolve
-from firstlight.corpus import ImageSettings, same_files
+from firstlight.corpus import same_files
 from firstlight.parallel import DeviceContext, is_main_process
 from firstlight.planning import Plan
 from firstlight.runs import Recipe, RunDirectory, RunResult, run_recipe
@@ -95,9 +94,6 @@ class PretrainRecipe(Recipe[PretrainSettings, PretrainArtifacts, PretrainResult]
         What is known of a tokenizer or codec that was not made for this run is added to its settings.
         """
         config = pretrain_setup.model_config(settings, artifacts)
-        ratio = settings.image.class_dropout
-        if _lacks_classes(artifacts) and ratio != ImageSettings().class_dropout:
-            progress.warn(f"image.class_dropout={ratio:g} has no effect: the images have no class")
         tables: dict[str, Settings] = {"model": settings.model.model_copy(update=config.model_dump())}
         if settings.uses_other_vocab:
             known = {"tokenizer": settings.tokenizer, "ids": settings.ids, "image": settings.image}
