@@ -338,7 +338,9 @@ DATA = [
     Case("data prepare text.txt --out chars", 2, ("chars: exists and is not a token store", "tokenizer.json")),
     Case("data prepare text.txt --out text.txt/below", 1, ("text.txt/below: a file exists where a folder is needed",)),
     Case("data prepare text.txt --out store tokenizer.kind=char", 1, ("store: holds a token store made from other",)),
-    Case("data prepare text.txt --out store tokenizer.kind=byte seed=5", 1, ("found seed 1337", "expected seed 5")),
+    Case(
+        "data prepare text.txt --out store tokenizer.kind=byte data.seed=5", 1, ("found seed 1337", "expected seed 5")
+    ),
     Case(f"data prepare text.txt --out {MODEL} tokenizer.kind=byte", 1, ("is not a token store",)),
     Case("data inspect nothere", 2, ("nothere: no such folder",)),
     Case("data inspect pictures", 1, ("pictures: is not a complete token store",)),
@@ -427,7 +429,7 @@ TOKENIZER = [
     Case(
         "pretrain text.txt --out new tokenizer.vocab_source=good.vec",
         2,
-        ("tokenizer: vocab_source applies to kind=word",),
+        ("tokenizer.vocab_source: applies to kind word, not bpe", "Leave it out"),
     ),
 ]
 

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from small_world import CHARACTERS, RUN_SETTINGS, Call
 
+from firstlight.shell import command_line
+
 JSON_COMMANDS = {
     "pretrain run --resume": {
         "run",
@@ -195,7 +197,7 @@ def test_pretrain_says_what_came_of_it_and_what_is_next(world: Path, call: Call)
     assert answer.code == 0
     lines = answer.out.splitlines()
     assert lines[0].startswith("two words: stopped, checkpoint saved at step 2 (")
-    assert "Resume with: firstlight pretrain 'two words' --resume" in lines
+    assert f"Resume with: {command_line('pretrain', world / 'two words', '--resume')}" in lines
     answer = call("pretrain", "two words", "--resume", "train.stop_after=0")
     assert answer.out.splitlines()[0].startswith("two words: finished at step 4 (train.steps; ")
     assert "report: two words/report.html" in answer.out.splitlines()
@@ -204,7 +206,7 @@ def test_pretrain_says_what_came_of_it_and_what_is_next(world: Path, call: Call)
 def test_quickstart_shows_a_sample_and_how_to_go_on(world: Path, call: Call):
     answer = call(*words_of("quickstart text.txt --out qs SMALL"))
     assert "\nSample after 2 steps:\n" in answer.out
-    assert answer.out.endswith('\nTry: firstlight generate qs "The "\n')
+    assert answer.out.endswith(f"\nTry: {command_line('generate', world / 'qs', 'The ')}\n")
 
 
 def test_quickstart_needs_no_text_of_its_own(world: Path, call: Call, monkeypatch: pytest.MonkeyPatch):

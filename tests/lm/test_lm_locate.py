@@ -123,9 +123,9 @@ def test_the_nearest_name_is_told(run):
     with pytest.raises(UsageError, match="no such run or model") as caught:
         locate(run.parent / "rnu")
     assert caught.value.fix == f"Did you mean {run}?"
-    with pytest.raises(UsageError, match="firstlight pretrain CORPUS"):
+    with pytest.raises(UsageError, match="no such run or model. Train one, such as: .*firstlight quickstart"):
         locate(run.parent / "something-else")
-    with pytest.raises(UsageError, match="firstlight pretrain CORPUS"):
+    with pytest.raises(UsageError, match="no such run or model. Train one, such as: .*firstlight quickstart"):
         locate(run.parent / "not" / "there")
 
 

@@ -18,7 +18,7 @@ from firstlight.train import validate
 # As fractions of a fresh start's learning rate, on text like the model's own and on other text; and the steps of
 # warm-up. How they were measured: docs/decisions/0016-continued-learning-rate.md.
 KNOWN_TEXT_RATIO, NEW_TEXT_RATIO = 0.3, 1.0
-KNOWN_TEXT_NATS, NEW_TEXT_NATS = 0.1, 0.6  # loss above that on the model's own validation text, in nats per token
+KNOWN_TEXT_NATS, NEW_TEXT_NATS = 0.1, 0.4  # loss above that on the model's own validation text, in nats per token
 WARMUP_STEPS = 10
 _MAX_WINDOWS = 128
 
