@@ -181,7 +181,7 @@ def test_standard_output(world: Path) -> None:
         ({"name": "other"}, "name: applies to fine-tuning"),
         ({"label_values": ["sad", "glad"]}, "label_values: applies to fine-tuning"),
         ({"data": {"train": "rows.tsv"}}, "data.train: applies to fine-tuning"),
-        ({"labels": ["one"]}, "1 names in labels, but 2 in label_values"),
+        ({"labels": ["one"]}, "labels: does not fit the model .*found 1 names; expected 2 names, in"),
         ({"data": {"field": "rows"}}, "data.field: applies to json, but the files are tsv"),
     ],
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from firstlight import progress
 from firstlight.errors import CheckpointError, CompatibilityError, UsageError
@@ -277,3 +278,14 @@ def test_a_random_head_is_never_the_best(tmp_path: Path, gone: Callable[..., Non
     overrides = [*TUNE, *STEPS, *nothing]  # its head is trained
     finetune(str(tmp_path / "first"), ["tasks/t.toml"], out=tmp_path / "second", overrides=overrides)
     assert (tmp_path / "second" / "best").read_text() == "step-00000000\n"
+
+
+def test_adapters_hold_the_embeddings_of_new_tokens(tmp_path: Path, gone: Callable[..., None]) -> None:
+    for tokens, name in (("new", "transformer.wte.weight"), ("eot", None)):
+        start("lora", str(tmp_path / tokens), f"finetune.special_tokens={tokens}")
+        folder = tmp_path / tokens / "checkpoints" / "step-00000004"
+        adapters = load_file(folder / "adapter" / "adapter_model.safetensors")
+        held = [key for key in adapters if "wte" in key]
+        assert held == ([] if name is None else [f"base_model.model.{name}"])
+        if name is not None:  # otherwise peft would give a base that it resizes random ones
+            assert torch.equal(adapters[held[0]], load_file(folder / "model.safetensors")[name])

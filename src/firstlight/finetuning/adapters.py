@@ -107,7 +107,14 @@ class AdapterCheckpoint:
 
 
 def write(
-    folder: Path, model: GPT, weights: dict[str, Tensor], settings: AdapterSettings, *, base: str, head: str | None
+    folder: Path,
+    model: GPT,
+    weights: dict[str, Tensor],
+    settings: AdapterSettings,
+    *,
+    base: str,
+    head: str | None,
+    embeddings: bool = False,
 ) -> dict[str, Tensor]:
     """Write ``adapter/`` as peft does, and return the weights without the adapters.
 
@@ -118,6 +125,7 @@ def write(
         settings: of the adapters.
         base: path or name of the base model.
         head: name of the head that transformers has a class for, if any.
+        embeddings: write the embeddings, too, as peft does where a base that lacks tokens of the rows is resized.
     """
     adapters = {k.removeprefix(_PREFIX): v for k, v in weights.items() if k.startswith(_PREFIX)}
     written: dict[str, Tensor] = {}
@@ -146,6 +154,10 @@ def write(
         "inference_mode": True,
         "modules_to_save": None if head is None else ["score"],
     }
+    for name in ("embed.weight", "head.weight") if embeddings else ():
+        if name in dict(model.named_parameters()):
+            (their,), _, _ = hf_parameter_names(model.config, name)
+            written[f"base_model.model.{their}"] = weights[their].contiguous().clone()
     if head is not None:
         written["base_model.model.score.weight"] = weights[f"heads.{head}.weight"]
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)

@@ -215,6 +215,7 @@ def _class_weights(artifacts: FinetuneArtifacts) -> dict[str, torch.Tensor]:
 
 def _model_writer(run: RunDirectory, settings: FinetuneSettings, artifacts: FinetuneArtifacts, model: GPT) -> Any:
     classifier, adapter = artifacts.classifier, settings.finetune.adapter
+    n_base = artifacts.init_model.config.vocab_size
     started_from = short_name(settings.run.init_from or "")
     facts = {"run": run.name, "tasks": ", ".join(artifacts.specs), "started from": started_from}
 
@@ -227,6 +228,8 @@ def _model_writer(run: RunDirectory, settings: FinetuneSettings, artifacts: Fine
                 adapter,
                 base=str(_source(artifacts).absolute()),
                 head=None if classifier is None else classifier.head,
+                # Of the padding alone nothing is read.
+                embeddings=settings.finetune.special_tokens == "new" and model.config.vocab_size != n_base,
             )
             # With it peft gives the base the embeddings of added tokens.
             artifacts.tokenizer.save(folder / adapter_files.FOLDER, model_max_length=model.config.block_size)

@@ -40,17 +40,8 @@ _CHUNK_ROWS, _CHUNK_PROBABILITIES = 512, 1 << 18  # between two writes
 _NOT_USED = ("folder", "train", "valid", "test")
 # Settings of training: they have no effect on predictions, or belong to the weights.
 _OF_TRAINING = {
-    *(
-        "name",
-        "kind",
-        "pool",
-        "label_values",
-        "answer_format",
-        "valid_ratio",
-        "max_train_rows",
-        "metric",
-        "class_weights",
-    ),
+    *("name", "kind", "pool", "label_values", "answer_format"),
+    *("valid_ratio", "max_train_rows", "metric", "class_weights"),
     *(f"data.{name}" for name in (*_NOT_USED, "drop_labels", "max_unk_fraction")),
 }
 
@@ -183,15 +174,15 @@ def _change_spec(spec: TaskSpec, settings: Mapping[str, Any], file: Path) -> Tas
             expected="how rows are read, such as columns.text or data.encoding",
             fix="Leave it out.",
         )
-    changed = change_spec(spec, settings)
-    if len(changed.labels) != len(spec.labels):
-        n = len(spec.labels)
+    names, n = given.get("labels"), len(spec.labels)
+    if isinstance(names, list) and len(names) != n:
         raise ConfigError(
             "does not fit the model",
             where="labels",
-            found=f"{len(changed.labels)} names",
-            expected=f"{n} names, in the order of {', '.join(spec.labels)}"[:300] if n else "no labels, but scores",
+            found=f"{len(names)} names",
+            expected=f"{n} names, in the order of {', '.join(spec.labels)}"[:300] if n else "none, since it has scores",
         )
+    changed = change_spec(spec, settings)
     of_file = changed.data.model_copy(update={"train": str(file), "valid": None, "test": None})
     for name, reason in of_file.unused_settings().items():
         if f"data.{name}" in given:
