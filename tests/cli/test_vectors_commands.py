@@ -55,3 +55,17 @@ def test_the_same_command_writes_the_same_file(world: Path, call: Call) -> None:
         assert call("tokenizer", "vectors", "train", "text.txt", "--out", name, "vectors.method=glove").code == 0
     assert (world / "a.safetensors").read_bytes() == (world / "b.safetensors").read_bytes()
     assert (world / "a.vocab").read_text() == (world / "b.vocab").read_text()
+
+
+@pytest.mark.parametrize(
+    ("method", "setting", "applies_to"),
+    [("glove", "negative=3", "word2vec"), ("glove", "threads=2", "word2vec"), ("cbow", "x_max=5", "GloVe")],
+)
+def test_settings_of_another_method_are_refused(
+    method: str, setting: str, applies_to: str, world: Path, call: Call
+) -> None:
+    words = [f"vectors.method={method}", f"vectors.{setting}"]
+    answer = call("tokenizer", "vectors", "train", "text.txt", "--out", "new.vec", *words)
+    assert answer.code == 2
+    assert f"vectors.{setting.split('=')[0]}: applies to {applies_to}, but method is {method}" in answer.err
+    assert not (world / "new.vec").exists()

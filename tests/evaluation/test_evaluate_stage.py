@@ -170,3 +170,17 @@ def test_a_model_without_tokenizer_reads_no_text(world):
         evaluate(LM(lm.model, None), [str(world / "text.txt")])
     with pytest.raises(UsageError, match="is not in a run"):
         evaluate(LM(lm.model, None))
+
+
+def test_settings_of_reading_are_obeyed_or_refused(world: Path) -> None:
+    text = world / "other.txt"
+    text.write_bytes("子曰：学而时习之\n".encode("gb18030") * 20)
+    found = evaluate(world / "run", text, overrides="corpus.encoding=gb18030")
+    assert found.texts[0].n_bytes == len("子曰：学而时习之\n".encode()) * 20
+    assert evaluate(world / "run", overrides="image.labels=auto").texts  # asks for nothing
+    with pytest.raises(UsageError, match="corpus.encoding: applies to --text, not to the validation split"):
+        evaluate(world / "run", overrides="corpus.encoding=gb18030")
+    with pytest.raises(UsageError, match="ids.dtype: applies to a corpus of ids, but this corpus is text"):
+        evaluate(world / "run", text, overrides="ids.dtype=uint32")
+    with pytest.raises(UsageError, match="image.levels: is decided by the model"):
+        evaluate(world / "run", text, overrides="image.levels=4")

@@ -18,10 +18,12 @@ from firstlight.cli.app import run as command
 from firstlight.errors import ConfigError, MissingExtra, UsageError
 from firstlight.lm import LM, GenerateSettings
 from firstlight.stages import images
+from firstlight.stages.convert import export, import_
 from firstlight.stages.sequence_samples import generate_images
 from firstlight.stages.verify_resume import verify_resume
 from firstlight.store import TokenStore
-from firstlight.tokenizer import PixelCodec
+from firstlight.tokenizer import PixelCodec, TokenizerSettings, train
+from firstlight.types import Document
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -244,6 +246,26 @@ def test_what_the_images_make_useless_is_refused(name: str, value: str, why: str
         firstlight.pretrain(tmp_path / "a.npy", out=tmp_path / "run", overrides=[*SMALL, f"image.{name}={value}"])
     overrides = [*SMALL, "image.size=2", "image.levels=4", "image.colors=grey", "train.steps=1"]
     firstlight.pretrain(tmp_path / "a.npy", out=tmp_path / "run", overrides=overrides)
+
+
+def test_a_model_of_grey_images_has_no_palette(made: Path, tmp_path: Path):
+    with pytest.raises(UsageError, match=r"image.palette: has no effect, since the model to start from has levels"):
+        firstlight.pretrain(
+            [str(made / "train-images-idx3-ubyte.gz")],
+            out=tmp_path / "on",
+            init_from=str(made / "run"),
+            overrides=[*SMALL[3:], "image.palette=8"],
+        )
+
+
+def test_an_import_keeps_what_the_ids_mean(made: Path, tmp_path: Path):
+    export(made / "run", "hf", tmp_path / "copy")
+    found = import_(str(tmp_path / "copy"), out=tmp_path / "imported")
+    assert found.tokenizer == "none, but pixels.json"
+    assert LM.load_fp32(tmp_path / "imported").codec == LM.load_fp32(made / "run").codec
+    train([Document("a b", "a.txt")], TokenizerSettings(kind="byte")).save(tmp_path / "bytes")
+    with pytest.raises(UsageError, match="Leave out --tokenizer"):
+        import_(str(tmp_path / "copy"), out=tmp_path / "other", tokenizer_path=tmp_path / "bytes")
 
 
 def test_images_without_classes(tmp_path: Path):

@@ -182,3 +182,9 @@ def test_wide_vocabularies_take_little_more_than_their_own_vectors(tmp_path: Pat
     )
     tokenizer = train([Document("w1 w2 w3", "x")], TokenizerSettings(kind="word"))
     assert map_to_vocab(tokenizer, tmp_path / "v.bin").matrix.shape == (5, 8)
+
+
+def test_bytes_that_spell_characters_have_no_text() -> None:
+    tokenizer = train([Document("aab ab\n", "a.txt")], TokenizerSettings(kind="char"))
+    assert [text for text in token_texts(tokenizer) if text is not None and text.startswith("<")] == []
+    assert {"a", "b"} <= {text for text in token_texts(tokenizer) if text}

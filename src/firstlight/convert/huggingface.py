@@ -56,7 +56,7 @@ def read(path: Path) -> ImportedModel:
     if has_safetensors:
         lm = LM.load_fp32(folder)
         return ImportedModel(
-            "Hugging Face", lm.config, to_hf_state_dict(lm.model), lm.tokenizer, metadata, lm.generation
+            "Hugging Face", lm.config, to_hf_state_dict(lm.model), lm.tokenizer, metadata, lm.generation, lm.codec
         )
     if not has_bin:
         refuse_known_format(folder)

@@ -12,7 +12,7 @@ from firstlight.convert.errors import add_path
 from firstlight.errors import CheckpointError
 from firstlight.lm import LM, GenerationConfig, build_model, finite_fp32
 from firstlight.model import GPT, ModelConfig, from_hf_state_dict
-from firstlight.tokenizer import Tokenizer
+from firstlight.tokenizer import Codec, Tokenizer
 
 __all__ = ["ImportedModel", "finite_fp32", "model_config", "refuse_surplus"]
 
@@ -28,6 +28,7 @@ class ImportedModel:
         tokenizer: None if the file has none.
         metadata: further information for the model card.
         generation: special ids and settings of generation that the file names.
+        codec: the meaning of the ids of sequences that are not text.
     """
 
     format: str
@@ -36,6 +37,7 @@ class ImportedModel:
     tokenizer: Tokenizer | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
+    codec: Codec | None = None
 
     def to_lm(self, source: Path) -> LM:
         """Build the model, in fp32.
@@ -49,7 +51,7 @@ class ImportedModel:
         with add_path(source):
             weights = from_hf_state_dict(self.config, self.weights)
         model: GPT = build_model(self.config, weights)
-        return LM(model.eval(), self.tokenizer, source=source, generation=self.generation)
+        return LM(model.eval(), self.tokenizer, source=source, generation=self.generation, codec=self.codec)
 
 
 def model_config(path: Path, **fields: Any) -> ModelConfig:

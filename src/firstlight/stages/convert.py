@@ -92,22 +92,28 @@ def import_(
             where=path,
             fix=f"Use it as it is, or copy it: {command_line('export', model_argument(source), folder, '--to', 'hf')}",
         )
+    if chosen_tokenizer is not None and lm.codec is not None:
+        raise UsageError(
+            f"has no text to encode, since its ids are those of {lm.codec.FILE}",
+            where=path,
+            fix="Leave out --tokenizer.",
+        )
     if chosen_tokenizer is not None:
         lm.generation = lm.generation.with_tokenizer(lm.tokenizer, chosen_tokenizer)
         lm.tokenizer = chosen_tokenizer
-    if lm.tokenizer is None:
+    if lm.vocab is None:
         progress.warn(
             f"{path}: no tokenizer found, so the model cannot encode or decode text; specify one with --tokenizer"
         )
-    elif lm.tokenizer.vocab_size > (lm.config.vocab_size or 0) + 2:
+    elif lm.vocab.vocab_size > (lm.config.vocab_size or 0) + 2:
         raise CompatibilityError(
             "the tokenizer does not match the model",
             where=path,
-            found=f"{lm.tokenizer.vocab_size:,} tokens",
+            found=f"{lm.vocab.vocab_size:,} tokens",
             expected=f"{lm.config.vocab_size:,}",
             fix="Specify the model's tokenizer with --tokenizer.",
         )
-    elif lm.tokenizer.vocab_size < _MIN_SHARE * (lm.config.vocab_size or 0):
+    elif lm.tokenizer is not None and lm.tokenizer.vocab_size < _MIN_SHARE * (lm.config.vocab_size or 0):
         progress.warn(
             f"{path}: the model has {lm.config.vocab_size:,} ids, its tokenizer {lm.tokenizer.vocab_size:,}: "
             "specify another with --tokenizer if it is not this one"
@@ -116,7 +122,10 @@ def import_(
     if not Path(source).exists():  # a name on the hub, whose files are in a folder of the cache
         facts["imported from"] = f"{imported.format} {short_name(str(source))}"
     lm.save(folder, facts)
-    description = "none" if lm.tokenizer is None else f"{lm.tokenizer.kind}, {lm.tokenizer.vocab_size:,} tokens"
+    if lm.tokenizer is not None:
+        description = f"{lm.tokenizer.kind}, {lm.tokenizer.vocab_size:,} tokens"
+    else:
+        description = "none" if lm.codec is None else f"none, but {lm.codec.FILE}"
     n_parameters = sum(p.numel() for p in lm.model.parameters())
     c = lm.config
     return Imported(imported.format, folder, c.family, n_parameters, c.vocab_size or 0, c.block_size, description)

@@ -108,6 +108,17 @@ def check_vocab(settings: VocabTables, vocab: Tokenizer | Codec, owner: str) -> 
             raise UsageError(
                 f"applies to {needs}, but {owner} is of {kind}", where=f"{table}.{name}", fix="Leave it out."
             )
+    if isinstance(vocab, PixelCodec):
+        name = "levels" if vocab.palette else "palette"
+        value = getattr(settings.image, name)
+        if value != ImageSettings.model_fields[name].default:  # that of both is in a run.toml
+            kind_of_values = "a palette" if vocab.palette else "levels of grey"
+            raise UsageError(
+                f"has no effect, since {owner} has {kind_of_values}",
+                where=f"image.{name}",
+                found=value,
+                fix="Leave it out.",
+            )
     for table, values in _stated(vocab).items():
         given = getattr(settings, table)
         for name, actual in values.items():

@@ -4,24 +4,26 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from firstlight.tokenizer.tokenizer import Tokenizer
-from firstlight.tokenizer.tokenizer_json import special_ids, token_bytes
+from firstlight.tokenizer.tokenizer_json import is_byte_token, special_ids, token_bytes
 
 
 def token_texts(tokenizer: Tokenizer) -> list[str | None]:
     """Compute each token's text without its word-boundary marker: the leading space, ``</w>``, ``▁``, ``##``.
 
-    None for special tokens and for incomplete UTF-8; empty for a token that is only a marker.
+    None for special tokens, bytes of a byte fallback and incomplete UTF-8; empty for a token that is only a marker.
     """
     table, tokens = tokenizer.definition, tokenizer.tokens()
     special = special_ids(table)
     bytes_by_id = token_bytes(table, tokens)
     prefix, suffix = _subword_markers(table["model"])
+    falls_back = bool(table["model"].get("byte_fallback"))
 
     def text_of(i: int, token: str) -> str | None:
-        if i in special or not token:
+        if i in special or not token or (falls_back and is_byte_token(token)):
             return None
         if bytes_by_id is None:
-            return token.removeprefix(prefix).removesuffix(suffix).removeprefix("▁")
+            marker = " " if tokenizer.kind == "char" else "▁"
+            return token.removeprefix(prefix).removesuffix(suffix).removeprefix(marker)
         try:
             return bytes_by_id[i].decode("utf-8").removeprefix(" ")
         except UnicodeDecodeError:
