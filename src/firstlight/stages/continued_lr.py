@@ -105,7 +105,7 @@ def _loss(lm: LM, store: TokenStore, device_context: DeviceContext) -> float | N
         loss = validate(lm.model, windows, None, device_context, rows=8).loss
     finally:
         lm.model.to("cpu")
-    return parallel.broadcast_object(loss, device_context)
+    return float(parallel.broadcast_object(loss, device_context))
 
 
 def _recorded_loss(lm: LM) -> float | None:
