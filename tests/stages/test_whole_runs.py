@@ -280,6 +280,15 @@ def test_a_random_head_is_never_the_best(tmp_path: Path, gone: Callable[..., Non
     assert (tmp_path / "second" / "best").read_text() == "step-00000000\n"
 
 
+def test_a_run_on_a_fine_tuned_model_keeps_its_rate(tmp_path: Path, gone: Callable[..., None]) -> None:
+    finetune("parent", ["tasks/t.toml"], out=tmp_path / "one", overrides=[*TUNE, "train.steps=1"])
+    finetune(str(tmp_path / "one"), ["tasks/c.toml"], out=tmp_path / "two", overrides=[*TUNE, "train.steps=1"])
+    parent, one, two = (
+        RunDirectory(p).read_settings()["optim"] for p in (Path("parent"), tmp_path / "one", tmp_path / "two")
+    )
+    assert two["lr"] == one["lr"] < parent["lr"], "as transfer compares a task alone and after another"
+
+
 def test_adapters_hold_the_embeddings_of_new_tokens(tmp_path: Path, gone: Callable[..., None]) -> None:
     for tokens, name in (("new", "transformer.wte.weight"), ("eot", None)):
         start("lora", str(tmp_path / tokens), f"finetune.special_tokens={tokens}")

@@ -333,23 +333,27 @@ def _check_settings(settings: FinetuneSettings) -> None:
 
 
 def _learning_rate(specified: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a tenth of the learning rate that the model was trained with, if its run says that."""
+    """Return a tenth of the learning rate that the model was pre-trained with, if its run says that.
+
+    A run that goes on from a fine-tuned one keeps its rate, unless that was the rate of adapters.
+    """
     model = Path(str(specified.get("run", {}).get("init_from") or ""))
     runs = [run for run in (RunDirectory(model), RunDirectory(model.parent.parent)) if run.exists]
     if not runs or "lr" in specified.get("optim", {}):
         return {}
-    table = read_toml(runs[0].settings_file).get("optim")
-    if not table:
+    settings = read_toml(runs[0].settings_file)
+    table, is_tuned = settings.get("optim"), runs[0].kind == FinetuneRecipe.kind
+    if not table or (is_tuned and settings.get("finetune", {}).get("adapter", {}).get("kind", "none") != "none"):
         return {}
     try:
-        rate = resolve(FinetuneSettings, {"optim": table}).optim.equivalent_adamw_lr
+        rate = resolve(FinetuneSettings, base={"optim": table}).optim.equivalent_adamw_lr
     except UsageError as error:
         progress.notice(f"the learning rate of the starting run is unknown, so the preset's is used: {error}")
         return {}
     if rate is None:
         return {}
-    lr = rate * _LR_RATIO
-    progress.notice(f"learning rate {lr:.3g}: a tenth of that of {runs[0].path} (set optim.lr to change it)")
+    lr, what = (rate, "that") if is_tuned else (rate * _LR_RATIO, "a tenth of that")
+    progress.notice(f"learning rate {lr:.3g}: {what} of {runs[0].path} (set optim.lr to change it)")
     return {"optim": {"lr": lr}}
 
 
