@@ -17,7 +17,8 @@ from firstlight.lm import LM
 from firstlight.stages import data
 from firstlight.stages import tokenizer as tokenizer_stage
 from firstlight.stages.list_presets import show_preset
-from firstlight.stages.pretrain import dry_run
+from firstlight.stages.pretrain import PretrainRecipe, dry_run
+from firstlight.stages.request import pretrain_request
 
 TEXT = "the cat sat on a mat and saw one more bird there\n" * 60
 SHAPE = ["model.n_layer=1", "model.n_head=1", "model.n_embd=8", "model.block_size=16"]
@@ -214,3 +215,17 @@ def test_another_shape_than_that_of_the_model_is_refused_before_the_corpus_is_re
     with pytest.raises(CompatibilityError, match="has another shape"):
         firstlight.pretrain("text.txt", out="shaped", init_from="char", overrides=[*FEW, "model.n_layer=2"])
     assert not Path("shaped", "data").exists() and not Path("shaped", "base").exists()
+
+
+def test_characters_of_a_run_from_before_there_was_byte_fallback_stay_as_they_were() -> None:
+    words = [*TINY, "tokenizer.kind=char", "tokenizer.byte_fallback=false"]
+    firstlight.pretrain("text.txt", out="older", overrides=words)
+    file = Path("older/run.toml")
+    text = file.read_text(encoding="utf-8").replace('min_frequency = "auto"', "min_frequency = 1")
+    file.write_text(text.replace("byte_fallback = false\n", ""), encoding="utf-8")
+    assert "byte_fallback" not in saved("older")["tokenizer"]
+    firstlight.pretrain("older/run.toml", out="older-again")
+    assert LM.load_fp32("older-again").vocab.hash == LM.load_fp32("older").vocab.hash  # type: ignore[union-attr]
+    options: dict[str, Any] = {"out": None, "preset_name": None, "init_from": None, "overrides": []}
+    resumed = pretrain_request(PretrainRecipe(), ["older"], resume=True, **options).settings
+    assert not resumed.tokenizer.byte_fallback

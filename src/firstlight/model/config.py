@@ -152,7 +152,9 @@ class ModelConfig(Settings):
     def _check_family(self) -> None:
         defaults = self.defaults
         if self.dropout and not defaults.has_dropout:
-            raise ValueError(f"the family {self.family} does not support dropout; use gpt1, gpt2 or gpt3")
+            raise ValueError(
+                f"the family {self.family} does not support dropout; set dropout=0, or use gpt1, gpt2 or gpt3"
+            )
         if not defaults.has_gqa:
             if self.kv_heads != self.n_head:
                 raise ValueError(

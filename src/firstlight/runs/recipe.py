@@ -104,6 +104,10 @@ class Recipe(ABC, Generic[S, A, R]):
     packages: tuple[str, ...]
     hashed_artifacts: Mapping[str, str]
 
+    def of_this_version(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Return the content of a ``run.toml``, completed where a setting was added whose default is not as before."""
+        return settings
+
     def is_same_source(self, key: str, before: Any, now: Any, settings: Mapping[str, Any]) -> bool:
         """Return whether two values of one of ``source_keys`` name the same inputs.
 

@@ -145,7 +145,7 @@ def _resolve_resume(
         raise CompatibilityError(
             "already holds a run", where=run.path, fix="Add --resume to continue it, or choose another --out."
         )
-    old = run.read_settings()
+    old = recipe.of_this_version(run.read_settings())
     changed = changed_settings(old, merge(_used_before(recipe, old, layers), layers.arguments))
     moved = _take_sources(recipe, run, old, changed)
     new_values = _nested({key: new for key, (_, new) in (changed | moved).items()})

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from firstlight.config import Settings, flatten, resolve
+from firstlight.config import Settings, flatten, merge, resolve
 from firstlight.corpus import same_files
 from firstlight.parallel import DeviceContext, is_main_process
 from firstlight.planning import Plan
@@ -71,6 +71,12 @@ class PretrainRecipe(Recipe[PretrainSettings, PretrainArtifacts, PretrainResult]
         "store": "another token store",
         "embeddings": "other word vectors",
     }
+
+    def of_this_version(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Add that characters have no byte fallback to the settings of a run from before there was one."""
+        table = settings.get("tokenizer", {})
+        is_older = table.get("kind") == "char" and "min_frequency" in table and "byte_fallback" not in table
+        return merge(settings, {"tokenizer": {"byte_fallback": False}}) if is_older else settings
 
     def is_same_source(self, key: str, before: Any, now: Any, settings: Mapping[str, Any]) -> bool:
         """Return whether two values name the same inputs; of a corpus without weights, in any order and by any name."""

@@ -57,6 +57,8 @@ def pretrain_request(
     _check_corpus_is_no_run(inputs, run)
     given = merge({"run": arguments}, valid_layer(valid, parse_overrides(overrides)))
     file = read_toml(settings_file) if settings_file is not None else {}
+    if settings_file is not None and parse_run_path(settings_file).run is not None:
+        file = recipe.of_this_version(file)
     below = preset(PRESETS, preset_name) if preset_name else {}
     if any(key in flatten(merge(file, given)) for key in ("run.store", "run.init_from", "tokenizer.path")):
         below.pop("tokenizer", None)  # which is of one to train
