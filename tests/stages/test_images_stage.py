@@ -236,7 +236,6 @@ def test_colours_have_a_palette(tmp_path: Path):
     ("name", "value", "why"),
     [
         ("palette", "8", "applies to colours, but the first image is grey"),
-        ("class_dropout", "0.5", "applies to images with a class, but these have none"),
         ("levels", "8", "applies to grey images, but the first image has colours"),
     ],
 )

@@ -115,10 +115,7 @@ def generate(  # noqa: PLR0913 - an argument an option
     with map_errors_to_options({"hardware.device": "--device"}):
         model = stage.load(run, device=device, int8=int8)
     if model.codec is None:
-        if ids is not None or image is not None:
-            fix = "Use a prompt instead of --ids or --image."
-            raise UsageError("is a text model", where=run, expected="a model of ids or images", fix=fix)
-        _refuse_image_options(run, out, keep, class_name)
+        _refuse_image_options(run, image if ids is None else ids, out, keep, class_name)
         _generate_text(run, model, texts, settings, as_json)
         return
     if texts is not None:
@@ -127,7 +124,13 @@ def generate(  # noqa: PLR0913 - an argument an option
     _generate_non_text(model, ids, image_options, settings, as_json)
 
 
-def _refuse_image_options(run: object, out: Path | None, keep: float | None, class_name: str | None) -> None:
+def _refuse_image_options(
+    run: object, start: str | None, out: Path | None, keep: float | None, class_name: str | None
+) -> None:
+    """Refuse what a model of text does not have: ids or an image to start from, and the options of images."""
+    if start is not None:
+        fix = "Use a prompt instead of --ids or --image."
+        raise UsageError("is a text model", where=run, expected="a model of ids or images", fix=fix)
     options = {"--out": out, "--keep": keep, "--class": class_name}
     for option in (name for name, value in options.items() if value is not None):
         fix = "Redirect the output instead: > FILE" if option == "--out" else "Leave it out."
@@ -157,7 +160,7 @@ def _generate_non_text(
     if not isinstance(model.codec, PixelCodec):
         from firstlight.stages.generate import generate_ids
 
-        _refuse_image_options(model.source, *(image_options[key] for key in ("out", "keep", "class_name")))
+        _refuse_image_options(model.source, None, *(image_options[key] for key in ("out", "keep", "class_name")))
         if image_options["image"] is not None:
             raise UsageError(
                 "is a model of ids",

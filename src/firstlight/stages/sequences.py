@@ -135,23 +135,18 @@ def open_sequences(
 
 
 def _check_used(images: Images, settings: ImageSettings) -> None:
-    """Refuse settings that have no effect on the images as they turn out to be; run.toml has the defaults of all.
+    """Refuse the number of the other kind of values; run.toml has the default of both.
 
     Raises:
-        ConfigError: one is set to another value than its default.
+        ConfigError: it is set to another value than its default.
     """
-    reasons = {"palette": "applies to colours, but the first image is grey"}
+    name, why, other = "palette", "colours, but the first image is grey", "palette"
     if images.colored:
-        reasons = {"levels": "applies to grey images, but the first image has colours"}
-    fix = f"Leave it out, or set image.colors={'grey' if images.colored else 'palette'}."
-    if not images.classes:
-        reasons["class_dropout"] = "applies to images with a class, but these have none"
-    for name, reason in reasons.items():
-        value, default = getattr(settings, name), ImageSettings.model_fields[name].default
-        if value != default:
-            raise ConfigError(
-                reason, where=f"image.{name}", found=value, fix="Leave it out." if name == "class_dropout" else fix
-            )
+        name, why, other = "levels", "grey images, but the first image has colours", "grey"
+    value = getattr(settings, name)
+    if value != ImageSettings.model_fields[name].default:
+        fix = f"Leave it out, or set image.colors={other}."
+        raise ConfigError(f"applies to {why}", where=f"image.{name}", found=value, fix=fix)
 
 
 def _fit_codec(images: Images, settings: ImageSettings, seed: int) -> PixelCodec:
