@@ -71,7 +71,7 @@ def test_a_run_without_a_task(capsys: pytest.CaptureFixture[str]) -> None:
     for words, says in (
         (["tuned"], "tuned: is a run directory. Add --resume"),
         (["tuned", "--out", "new", "--resume"], "two run directories"),
-        (["tuned@20", "--resume"], "tuned@20 TASK.toml --out NEW"),
+        (["tuned@5", "--resume"], "tuned@5 TASK.toml --out NEW"),
         (["base", "--resume"], "base: is a pretrain run"),
         (["base/run.toml", "--resume"], "base/run.toml: is a pretrain run"),
         (["absent", "--resume"], "absent: no such run"),
