@@ -88,13 +88,12 @@ def recipes(run: Path) -> list[str]:
 
 
 def check_recipes(run: Path, tmp_path: Path) -> None:
-    """Paste the recipes of a report into a copy of the run in another place."""
-    copy = tmp_path / "elsewhere" / run.name
-    shutil.copytree(run, copy)
-    shutil.rmtree(tmp_path / "elsewhere" / f"{run.name}-again", ignore_errors=True)
+    """Paste each recipe of a report into its own copy of the run: training for longer removes checkpoints."""
     codes = recipes(run)
     assert len(codes) > 4
-    for code in codes:
+    for number, code in enumerate(codes):
+        copy = tmp_path / str(number) / run.name
+        shutil.copytree(run, copy)
         assert str(run.parent) not in code
         if code.startswith(("firstlight", "echo")):
             paste(f"set -e\n{code}", copy)
@@ -173,7 +172,7 @@ def test_what_commands_print_at_their_end(folder: Path, tmp_path: Path) -> None:
     ("command", "code"),
     [
         ("firstlight pretrain", 2),
-        ("firstlight generate no/run", 2),
+        ("firstlight generate no/such/run", 2),
         ("firstlight predict 'r=1 $X' rows.tsv", 2),
         ("firstlight generate 'r=1 $X' < /dev/null", 2),
         ("firstlight finetune", 2),
