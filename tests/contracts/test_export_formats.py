@@ -167,7 +167,7 @@ def test_an_exporter_of_another_package_that_does_not_work(outside, capsys):
         ("not_exporters:NOT_ONE", "not an instance of firstlight.convert.Exporter"),
         ("not_exporters:Missing", "cannot be loaded"),
         ("no_such_module:X", "cannot be loaded"),
-        ("not_exporters:LACKING", "Install no_such_library"),
+        ("not_exporters:LACKING", "-m pip install no_such_library"),
     ):
         assert run(["export", str(outside / "model"), str(outside / "x"), "--to", name]) == 2
         error = capsys.readouterr().err

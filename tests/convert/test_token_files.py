@@ -29,6 +29,7 @@ class Wide:
 
     def __init__(self, vocab_size: int = 128_256) -> None:
         self.vocab_size, self.eot_id, self.hash = vocab_size, vocab_size - 1, "wide" * 16
+        self.unknown_id, self.has_unknown = None, False
 
     def byte_lengths(self) -> np.ndarray:
         return np.ones(self.vocab_size, np.int32)

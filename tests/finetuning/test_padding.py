@@ -82,4 +82,4 @@ def test_the_card_of_a_classifier_loads_it_and_has_the_scale(tmp_path: Path) -> 
     save_pretrained(tmp_path, mine.config, weights, tokenizer(), {})
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "AutoModelForCausalLM.from_pretrained" in card
-    assert "which firstlight predict reads and transformers does not" in card
+    assert "which Firstlight reads and transformers does not" in card

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -191,10 +192,12 @@ class RunDirectory:
         try:
             yield
         finally:
-            # A run that failed before it wrote more than the mark leaves no directory; removed while the lock is held.
+            # A run that failed before it wrote more than the mark and its copy of the model that it was to start from
+            # leaves no directory; removed while the lock is held.
             own = {run_layout.LOCK, _SOFT_LOCK, run_layout.MARK}
-            if is_new and self.path.is_dir() and {p.name for p in self.path.iterdir()} <= own:
+            if is_new and self.path.is_dir() and {p.name for p in self.path.iterdir()} <= {*own, self.base.name}:
                 with suppress(OSError):
+                    shutil.rmtree(self.base, ignore_errors=True)
                     for name in own:
                         (self.path / name).unlink(missing_ok=True)
                     self.path.rmdir()
