@@ -349,7 +349,8 @@ def test_one_task_beside_another(world, run) -> None:
     }
     assert rows["mood", "mood"] > 0.9
     assert rows["tone", "mood alone"] < 0.1, "tone's labels are mood's, turned round"
-    again = run("transfer", *words, "--out", world / "transfer")
+    assert "transfer.json: already exists" in run("transfer", *words, "--out", world / "transfer", ok=False).stderr
+    again = run("transfer", *words, "--out", world / "transfer", "--overwrite")
     assert "has finished already" in again.stderr
 
 
@@ -359,7 +360,7 @@ def test_one_task_beside_another(world, run) -> None:
     [
         (["nowhere", "mood.toml"], "no such run or model"),
         (["base"], "nothing to fine-tune"),
-        (["base", "none.toml"], "no such settings file"),
+        (["base", "none.toml"], "none.toml: no such file"),
         (["base", "mood.toml", "mood.toml"], "two tasks have this name"),
         (["base", "mood.toml", "finetune.freeze=['nothing.*']"], "matches no parameter"),
         (["base", "mood.toml", "finetune.lm_wight=1"], "Did you mean finetune.lm_weight"),

@@ -189,15 +189,20 @@ class RunDirectory:
         with storage_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             lock = self._acquire()
+        copies: set[str] = set()
         try:
             yield
+        except Exception:
+            copies = {self.base.name, self.rows.name}
+            raise
         finally:
-            # A run that failed before it wrote more than the mark and its copy of the model that it was to start from
-            # leaves no directory; removed while the lock is held.
+            # A run that failed before it wrote more than the mark and copies of its inputs leaves no directory; removed
+            # while the lock is held.
             own = {run_layout.LOCK, _SOFT_LOCK, run_layout.MARK}
-            if is_new and self.path.is_dir() and {p.name for p in self.path.iterdir()} <= {*own, self.base.name}:
+            if is_new and self.path.is_dir() and {p.name for p in self.path.iterdir()} <= {*own, *copies}:
                 with suppress(OSError):
-                    shutil.rmtree(self.base, ignore_errors=True)
+                    for name in copies:
+                        shutil.rmtree(self.path / name, ignore_errors=True)
                     for name in own:
                         (self.path / name).unlink(missing_ok=True)
                     self.path.rmdir()
