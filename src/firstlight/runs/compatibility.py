@@ -10,27 +10,10 @@ from firstlight.config import flatten, format_override
 from firstlight.errors import CompatibilityError
 from firstlight.files import run_layout, source_hash
 from firstlight.shell import command_in_folder, command_line, unused_path
-from firstlight.train import CHANGEABLE_ON_RESUME
+from firstlight.train import CHANGEABLE_ON_RESUME, DECIDING_ON_RESUME
 
 # Settings of the machine that a run happens to be on.
 _PER_MACHINE = frozenset({"hardware.device", "hardware.compile", "hardware.threads"})
-
-# Settings that a resume may change although the weights depend on them, or which checkpoint is the best one.
-_DECIDING = frozenset(
-    f"train.{name}"
-    for name in (
-        "steps",
-        "tokens",
-        "epochs",
-        "minutes",
-        "convergence.evaluations",
-        "convergence.threshold",
-        "eval_every",
-        "eval_windows",
-        "guard.max_skipped_steps",
-        "guard.max_rollbacks",
-    )
-)
 
 # Packages whose code determines the weights of every run. Recipes add packages of higher layers.
 _PACKAGES = ("corpus", "files", "tokenizer", "vectors", "store", "model", "optim", "parallel", "lm", "train", "runs")
@@ -61,7 +44,7 @@ def fixed_settings(settings: Mapping[str, Any], sources: Collection[str] = ()) -
 
 def repeatable_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings, by dotted key, that a resume may change although the weights depend on them."""
-    return {key: value for key, value in sorted(flatten(settings).items()) if key in _DECIDING | _PER_MACHINE}
+    return {key: value for key, value in sorted(flatten(settings).items()) if key in DECIDING_ON_RESUME | _PER_MACHINE}
 
 
 def list_changes(before: Mapping[str, Any], now: Mapping[str, Any], step: int) -> list[dict[str, Any]]:

@@ -8,8 +8,6 @@ from typing import Any, Literal, Protocol
 from firstlight import tokenizer as tokenizers
 from firstlight.corpus import (
     Corpus,
-    IdSettings,
-    ImageSettings,
     Kind,
     Tally,
     TrainingCorpusSettings,
@@ -21,35 +19,20 @@ from firstlight.files import MANIFEST, source_hash, storage_errors
 from firstlight.stages.sequences import OpenedSequences, open_sequences
 from firstlight.stages.tokenizer_cache import cache_key, load_cached, save_cached, train_on_corpus
 from firstlight.stages.validation_text import check_valid_classes, check_valid_kind, hold_out, reading_valid
-from firstlight.stages.vocab_settings import check_vocab, kind_of
+from firstlight.stages.vocab_settings import VocabTables, check_vocab, kind_of
 from firstlight.store import DataSettings, SourceLike, TokenStore, discard_preparation, preparation_folder, prepare
-from firstlight.tokenizer import Codec, Tokenizer, TokenizerSettings, save_vocab
+from firstlight.tokenizer import Codec, Tokenizer, save_vocab
 
 # Packages whose code determines the ids; the list of a whole run would import torch, which data prepare does not need.
 _PACKAGES = ("corpus", "files", "tokenizer", "vectors", "store")
 
 
-class CorpusTables(Protocol):
+class CorpusTables(VocabTables, Protocol):
     """The tables of settings that decide how a corpus becomes a token store."""
 
     @property
     def corpus(self) -> TrainingCorpusSettings:
         """Reading and cleaning."""
-        ...
-
-    @property
-    def ids(self) -> IdSettings:
-        """Pre-tokenized data."""
-        ...
-
-    @property
-    def image(self) -> ImageSettings:
-        """Images."""
-        ...
-
-    @property
-    def tokenizer(self) -> TokenizerSettings:
-        """The tokenizer to train or to load."""
         ...
 
     @property

@@ -1,6 +1,6 @@
 """Encode texts and count what is unknown in them: unknown tokens, the bytes they stand for, characters left out."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from firstlight.tokenizer import tokenizer_json
-from firstlight.tokenizer.fast_encoder import EncodedBatch
+from firstlight.tokenizer.fast_encoder import EncodedBatch, chunks
 from firstlight.tokenizer.unknown import (
     DroppedCharacters,
     find_unknown_characters,
@@ -20,7 +20,7 @@ from firstlight.tokenizer.untrusted import library_errors
 from firstlight.types import EncodedTexts
 
 # The tokenizers library needs some hundred bytes per token, so it is given at most this much text at a time.
-_CHUNK_CHARACTERS = 1 << 19
+CHUNK_CHARACTERS = 1 << 19
 
 
 class CountingEncoder:
@@ -80,7 +80,7 @@ class CountingEncoder:
         parts: list[np.ndarray] = []
         spans: list[str] = []
         lengths: list[int] = []
-        for chunk in chunks(texts):
+        for chunk in chunks(texts, CHUNK_CHARACTERS):
             with library_errors("cannot encode this text"):
                 encoded = self._inner.encode_batch(chunk, add_special_tokens=False)
             for text, encoding in zip(chunk, encoded, strict=True):
@@ -106,20 +106,6 @@ class CountingEncoder:
     @cached_property
     def _dropped(self) -> DroppedCharacters:
         return DroppedCharacters(self._table, self._inner)
-
-
-def chunks(texts: list[str]) -> Iterator[list[str]]:
-    """Group texts so that the tokenizers library needs little memory for each group."""
-    chunk: list[str] = []
-    size = 0
-    for text in texts:
-        chunk.append(text)
-        size += len(text)
-        if size >= _CHUNK_CHARACTERS:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
 
 
 def _as_dropped(found: EncodedTexts, unknown_id: int) -> EncodedTexts:

@@ -108,23 +108,25 @@ class FastEncoder:
         return False
 
     def _encode(self, texts: list[str]) -> EncodedBatch:
+        groups = [*chunks(texts, _CHUNK_CHARACTERS)] or [[]]
         # In chunks of some megabytes, which reuse the same memory pages: twice as fast for a large batch.
-        parts = [self._native.encode_batch_flat(chunk, split_special_tokens=True) for chunk in _chunks(texts)]
+        parts = [self._native.encode_batch_flat(chunk, split_special_tokens=True) for chunk in groups]
         ids = [np.frombuffer(data, dtype=np.int32) for data, _ in parts]
         counts = [np.diff(np.frombuffer(ends, dtype=np.uint64).astype(np.int64)) for _, ends in parts]
         return (ids[0], counts[0]) if len(parts) == 1 else (np.concatenate(ids), np.concatenate(counts))
 
 
-def _chunks(texts: list[str]) -> Iterator[list[str]]:
+def chunks(texts: list[str], n_characters: int) -> Iterator[list[str]]:
+    """Group texts of about ``n_characters`` together, so that an encoder needs little memory for each group."""
     chunk: list[str] = []
     size = 0
     for text in texts:
         chunk.append(text)
         size += len(text)
-        if size >= _CHUNK_CHARACTERS:
+        if size >= n_characters:
             yield chunk
             chunk, size = [], 0
-    if chunk or not texts:
+    if chunk:
         yield chunk
 
 

@@ -21,8 +21,8 @@ from firstlight.files import write_atomic
 from firstlight.tokenizer import tokenizer_json
 from firstlight.tokenizer.added_tokens import NewToken, add_tokens
 from firstlight.tokenizer.characters import CharacterEncoder
-from firstlight.tokenizer.counted import CountingEncoder, chunks, concatenate
-from firstlight.tokenizer.fast_encoder import EncodedBatch, FastEncoder
+from firstlight.tokenizer.counted import CHUNK_CHARACTERS, CountingEncoder, concatenate
+from firstlight.tokenizer.fast_encoder import EncodedBatch, FastEncoder, chunks
 from firstlight.tokenizer.merges import BpeComponents, bpe_components
 from firstlight.tokenizer.split_points import SplitPointFinder
 from firstlight.tokenizer.stream import StreamDecoder
@@ -180,7 +180,7 @@ class Tokenizer:
 
     def _encode_with_tokenizers(self, texts: list[str]) -> EncodedBatch:
         parts: list[np.ndarray] = []
-        for chunk in chunks(texts):
+        for chunk in chunks(texts, CHUNK_CHARACTERS):
             with library_errors("cannot encode this text"):
                 encoded = self._inner.encode_batch_fast(chunk, add_special_tokens=False)
             parts += [np.array(e.ids, dtype=np.int32) for e in encoded]

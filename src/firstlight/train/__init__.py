@@ -6,7 +6,13 @@ from firstlight.train.limits import Limits
 from firstlight.train.log import RunLog
 from firstlight.train.loop import fit
 from firstlight.train.micro_batch import activation_bytes, initial_micro_batch
-from firstlight.train.settings import CHANGEABLE_ON_RESUME, ConvergenceSettings, SpikeGuardSettings, TrainSettings
+from firstlight.train.settings import (
+    CHANGEABLE_ON_RESUME,
+    DECIDING_ON_RESUME,
+    ConvergenceSettings,
+    SpikeGuardSettings,
+    TrainSettings,
+)
 from firstlight.train.state import Counters, LossModule, TrainState
 from firstlight.train.step import StepResult, train_step
 from firstlight.train.trackers import TRACKERS, Tracker
@@ -14,6 +20,7 @@ from firstlight.train.validate import ValidationResult, validate
 
 __all__ = [
     "CHANGEABLE_ON_RESUME",
+    "DECIDING_ON_RESUME",
     "TRACKERS",
     "BatchSource",
     "CheckpointManager",

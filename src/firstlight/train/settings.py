@@ -80,8 +80,8 @@ class TrainSettings(Settings):
         return trackers
 
 
-# Settings that a resumed run may change: its duration, and what is logged and kept.
-CHANGEABLE_ON_RESUME = frozenset(
+# Settings that a resumed run may change although the weights depend on them, or which checkpoint is the best one.
+DECIDING_ON_RESUME = frozenset(
     f"train.{name}"
     for name in (
         "steps",
@@ -92,16 +92,27 @@ CHANGEABLE_ON_RESUME = frozenset(
         "convergence.threshold",
         "eval_every",
         "eval_windows",
-        "checkpoint_every",
-        "keep_last",
-        "sample_every",
-        "sample_tokens",
-        "sample_temperature",
-        "sample_prompt",
-        "log_every",
-        "trackers",
-        "stop_after",
         "guard.max_skipped_steps",
         "guard.max_rollbacks",
     )
-) | {"data.verify", "data.max_unk_fraction"}
+)
+
+# All that a resumed run may change: also what is logged, kept and verified.
+CHANGEABLE_ON_RESUME = (
+    DECIDING_ON_RESUME
+    | frozenset(
+        f"train.{name}"
+        for name in (
+            "checkpoint_every",
+            "keep_last",
+            "sample_every",
+            "sample_tokens",
+            "sample_temperature",
+            "sample_prompt",
+            "log_every",
+            "trackers",
+            "stop_after",
+        )
+    )
+    | {"data.verify", "data.max_unk_fraction"}
+)
