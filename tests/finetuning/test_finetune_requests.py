@@ -9,7 +9,7 @@ import pytest
 
 import firstlight
 from firstlight.cli.app import run as command
-from firstlight.errors import UsageError
+from firstlight.errors import CompatibilityError, UsageError
 from firstlight.stages.transfer import transfer
 
 TINY = [
@@ -65,6 +65,23 @@ def test_the_printed_command_continues_a_stopped_run(capsys: pytest.CaptureFixtu
     words = shlex.split(line)
     assert command(words[words.index("finetune") :]) == 0
     assert step_of("stopped") == 5
+
+
+def test_the_rate_is_changed_on_a_resume_and_stays_through_the_command_that_started_the_run() -> None:
+    words = [*TUNE, "train.epochs=2", "train.log_every=1", "train.stop_after=5"]
+    firstlight.finetune("base", "task.toml", out="slower", preset="full", overrides=words)
+    firstlight.finetune("slower", resume=True, overrides=["optim.lr=1e-5", "train.stop_after=7"])
+    again = [*TUNE, "train.epochs=2", "train.log_every=1"]
+    result = firstlight.finetune("base", "task.toml", out="slower", preset="full", resume=True, overrides=again)
+    assert result.step == 10
+    lines = [json.loads(line) for line in Path("slower/metrics.jsonl").read_text().splitlines()]
+    rates = [line["lr"] for line in lines if "grad_norm" in line]
+    assert max(rates[5:]) <= 1e-5 < min(rates[:5])
+    settings = Path("slower/run.toml")
+    assert "optim.lr from " in settings.read_text(encoding="utf-8")
+    settings.write_text(settings.read_text(encoding="utf-8").replace("lr = 1e-05", "lr = 0.5"), encoding="utf-8")
+    with pytest.raises(CompatibilityError, match="firstlight finetune .*slower --resume optim.lr=0.5"):
+        firstlight.finetune("slower", resume=True)
 
 
 def test_a_run_without_a_task(capsys: pytest.CaptureFixture[str]) -> None:

@@ -168,3 +168,25 @@ def test_a_disk_that_is_full_for_a_while_costs_a_checkpoint_and_a_warning(tiny, 
     assert any("a checkpoint could not be written" in text and "no space left" in text for text in told)
     run_files = last_checkpoint(tmp_path / "run")
     assert run_files.name == "step-00000060"
+
+
+@pytest.mark.slow
+def test_a_changed_rate_survives_kills_before_the_next_checkpoint(tiny, start, run, tmp_path):
+    words = [*tiny, "train.checkpoint_every=40", "train.eval_every=0", "train.sample_every=0", "train.steps=120"]
+    whole, out, dice = tmp_path / "whole", tmp_path / "killed", random.Random(0)
+    for path in (whole, out):
+        run("pretrain", *words, "train.stop_after=40", "--out", path)
+    changes = ["optim.lr=0.004", "optim.clip_norm=0.5", "optim.schedule.name=cosine"]
+    run("pretrain", whole, "--resume", *changes)
+    asked, n_events = changes, 0
+    for _ in range(8):
+        process = start("pretrain", out, "--resume", *asked)
+        _kill_at_random(process, out, dice)
+        assert process.returncode == -signal.SIGKILL
+        events = [line for line in _lines(out / "events.jsonl") if '"setting"' in line]
+        if len(events) >= 3:  # recorded: from now on without a key
+            asked, n_events = [], len(events)
+    assert not asked, "no process got as far as the change"
+    run("pretrain", out, "--resume")
+    assert same_bytes(whole, out) == []
+    assert n_events == 3

@@ -9,6 +9,7 @@ import pytest
 
 from firstlight.config import flatten, merge
 from firstlight.errors import CompatibilityError
+from firstlight.optim import Muon
 from firstlight.runs.compatibility import (
     changed_settings,
     check_changes,
@@ -39,8 +40,9 @@ def changed(key: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("key", sorted(flatten(TABLE)))
 def test_the_hash_ignores_what_may_change_and_nothing_else(key: str) -> None:
-    before, now = fixed_settings(TABLE), fixed_settings(changed(key))
+    before, now = fixed_settings(TABLE, Muon()), fixed_settings(changed(key), Muon())
     may_change = key in CHANGEABLE_ON_RESUME or key in ("run.corpus", "hardware.device", "hardware.threads")
+    may_change = may_change or key in ("optim.lr", "optim.betas")
     assert (settings_hash(now) == settings_hash(before)) == may_change
     if may_change:
         check_fixed_settings(before, now, Path("c"))
@@ -67,7 +69,7 @@ def test_what_may_change_are_settings_that_exist() -> None:
 
 def test_the_order_of_keys_is_no_change() -> None:
     turned = {k: dict(reversed(v.items())) for k, v in reversed(TABLE.items())}
-    assert settings_hash(fixed_settings(turned)) == settings_hash(fixed_settings(TABLE))
+    assert settings_hash(fixed_settings(turned, Muon())) == settings_hash(fixed_settings(TABLE, Muon()))
 
 
 def test_changes_are_what_is_asked_for_and_differs() -> None:
@@ -84,14 +86,16 @@ def test_changes_are_what_is_asked_for_and_differs() -> None:
 def test_limits_and_cadence_may_change() -> None:
     differing = {"train.steps": (10, 20), "train.eval_every": (5, 6)}
     assert check_changes(differing, Path("runs/a")) == differing
+    with_rate = differing | {"optim.lr": (0.1, 0.2)}
+    assert check_changes(with_rate, Path("runs/a"), updates=["optim.lr"]) == with_rate
 
 
 def test_every_other_change_is_named_with_both_values() -> None:
-    differing = {"train.steps": (10, 20), "optim.lr": (0.1, 0.2), "model.n_layer": (2, 4)}
+    differing = {"train.steps": (10, 20), "optim.eps": (0.1, 0.2), "model.n_layer": (2, 4)}
     with pytest.raises(CompatibilityError) as caught:
         check_changes(differing, Path("runs/a"))
     text = str(caught.value)
-    assert "model.n_layer = 4 (the run has 2), optim.lr = 0.2 (the run has 0.1)" in text
+    assert "model.n_layer = 4 (the run has 2), optim.eps = 0.2 (the run has 0.1)" in text
     assert "train.steps" not in caught.value.found
     assert text.startswith("runs/a: ")
     assert shlex.split(text.partition("start a new run with them (from its weights: add --from and this run): ")[2])[
@@ -102,6 +106,6 @@ def test_every_other_change_is_named_with_both_values() -> None:
         "--out",
         str(Path("runs/a").absolute()),
         "train.steps=20",
-        "optim.lr=0.2",
+        "optim.eps=0.2",
         "model.n_layer=4",
     ]

@@ -144,7 +144,7 @@ def test_the_same_files_in_another_order_or_by_a_glob_are_the_same_text():
     ("overrides", "error", "says"),
     [
         (["model.n_layer=4"], CompatibilityError, "model.n_layer = 4 (the run has 6)"),
-        (["optim.lr=0.5", "data.valid_ratio=0.3"], CompatibilityError, "optim.lr = 0.5"),
+        (["optim.lr=0.5", "data.valid_ratio=0.3"], CompatibilityError, "data.valid_ratio = 0.3"),
         (["optim.name=adamw"], CompatibilityError, "optim.name = 'adamw' (the run has 'muon')"),
         (["train.stepz=4"], ConfigError, "Did you mean train.steps?"),
         (["train.steps=none"], ConfigError, "train.steps"),

@@ -72,6 +72,30 @@ def test_bytes_of_a_character_are_held_back() -> None:
     assert [decoder.push(i) for i in [*ids, tokenizer.tokens().index("cat")]] == ["", "", "", "字cat"]
 
 
+@pytest.mark.parametrize("name", ["byte", "bpe-qwen2", "sentence-piece"])
+@pytest.mark.parametrize("text", ["é😀字", "b字", "字字"])
+def test_half_a_character_at_the_end_can_be_left_out(trained: dict[str, Tokenizer], name: str, text: str) -> None:
+    tokenizer = {**trained, **OTHERS}[name]
+    vocab = tokenizer.tokens()
+    ids = (
+        [vocab.index(f"<0x{byte:02X}>") for byte in text.encode()]
+        if name == "sentence-piece"
+        else tokenizer.encode(text)
+    )
+    for n in range(len(ids) + 1):
+        decoder = tokenizer.stream_decoder()
+        shown = "".join([decoder.push(i) for i in ids[:n]]) + decoder.flush(keep_incomplete=False)
+        assert text.startswith(shown)
+        assert "\ufffd" not in shown
+    assert shown == text
+
+
+def test_invalid_bytes_in_the_middle_are_shown(trained: dict[str, Tokenizer]) -> None:
+    ids = [*trained["byte"].encode("字")[:2], *trained["byte"].encode("a")]
+    decoder = trained["byte"].stream_decoder()
+    assert "".join(map(decoder.push, ids)) + decoder.flush(keep_incomplete=False) == "\ufffda"
+
+
 def test_special_tokens_show_nothing(trained: dict[str, Tokenizer]) -> None:
     for tokenizer in [*trained.values(), *OTHERS.values()]:
         assert tokenizer.stream_decoder().push(tokenizer.eot_id) == ""

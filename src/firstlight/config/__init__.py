@@ -8,7 +8,7 @@ line and in a file, and ``optim.lr=1e-3`` works without naming the optimizer.
 from firstlight.config.loading import parse_overrides, preset, preset_names, read_toml
 from firstlight.config.objects import external_origin, load_object, trust_files, trust_references
 from firstlight.config.settings import Settings, TaggedSettings, TaggedUnion
-from firstlight.config.tables import flatten, merge, without_keys
+from firstlight.config.tables import flatten, merge, nested, without_keys
 from firstlight.config.toml_writer import dump_toml, format_override
 from firstlight.config.unused import given_unused, used_settings
 from firstlight.config.validation import of_named_members, resolve, used_layer, validate
@@ -24,6 +24,7 @@ __all__ = [
     "given_unused",
     "load_object",
     "merge",
+    "nested",
     "of_named_members",
     "parse_overrides",
     "preset",

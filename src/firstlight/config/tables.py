@@ -39,3 +39,15 @@ def without_keys(table: Mapping[str, Any], keys: Collection[str], prefix: str = 
         if left or not isinstance(value, Mapping) or not value:
             kept[name] = left
     return kept
+
+
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert dotted keys to nested tables."""
+    root: dict[str, Any] = {}
+    for key, value in values.items():
+        *path, last = key.split(".")
+        table = root
+        for part in path:
+            table = table.setdefault(part, {})
+        table[last] = value
+    return root

@@ -51,9 +51,9 @@ class TextStreamer:
             self._add(self._decoder.push(token))
 
     def end(self) -> None:
-        """Add what was held back, unless a stop string ended the text."""
+        """Add what was held back, unless a stop string ended the text; not the first bytes of a character."""
         if self.finish_reason != "stop":
-            self._add(self._decoder.flush())
+            self._add(self._decoder.flush(keep_incomplete=False))
             self._pieces.append(self._pending)
             self._pending = ""
 

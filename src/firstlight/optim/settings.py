@@ -29,6 +29,16 @@ class OptimizerSettings(TaggedSettings):
     lr_fields: ClassVar[tuple[str, ...]] = ("lr",)
     """The settings that are learning rates."""
 
+    resume_fields: ClassVar[tuple[str, ...]] = (
+        "weight_decay",
+        "clip_norm",
+        "clip_value",
+        "schedule",
+        "betas",
+        "momentum",
+    )
+    """The settings that a resumed run may change, besides the learning rates; a class need not have all of them."""
+
     supports_lr_scales: ClassVar[bool] = False
     """Whether ``build`` accepts ``lr_scales`` (layer-wise learning rate decay needs them)."""
 

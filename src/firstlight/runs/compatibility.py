@@ -9,11 +9,14 @@ from typing import Any
 from firstlight.config import flatten, format_override
 from firstlight.errors import CompatibilityError
 from firstlight.files import run_layout, source_hash
+from firstlight.optim import OptimizerSettings, ScheduleSettings
 from firstlight.shell import command_in_folder, command_line, unused_path
 from firstlight.train import CHANGEABLE_ON_RESUME, DECIDING_ON_RESUME
 
 # Settings of the machine that a run happens to be on.
-_PER_MACHINE = frozenset({"hardware.device", "hardware.compile", "hardware.threads"})
+PER_MACHINE = frozenset({"hardware.device", "hardware.compile", "hardware.threads"})
+
+SCHEDULE_DEFAULTS = flatten({"optim": {"schedule": ScheduleSettings().model_dump(mode="json")}})
 
 # Packages whose code determines the weights of every run. Recipes add packages of higher layers.
 _PACKAGES = ("corpus", "files", "tokenizer", "vectors", "store", "model", "optim", "parallel", "lm", "train", "runs")
@@ -28,23 +31,47 @@ def code_hash(*packages: str) -> str:
     return source_hash((*_PACKAGES, *packages))
 
 
-def fixed_settings(settings: Mapping[str, Any], sources: Collection[str] = ()) -> dict[str, Any]:
+def is_of_updates(key: str, optimizer: OptimizerSettings) -> bool:
+    """Whether a dotted key is a setting of the updates that ``key=value`` may change on a resume.
+
+    These are learning rates, their schedule, weight decay, momenta and clipping; not the optimizer itself, whose state
+    is that of the run.
+    """
+    table, _, name = key.partition(".")
+    return table == "optim" and name.partition(".")[0] in (*optimizer.lr_fields, *optimizer.resume_fields)
+
+
+def fixed_settings(
+    settings: Mapping[str, Any], optimizer: OptimizerSettings, sources: Collection[str] = ()
+) -> dict[str, Any]:
     """Return the settings, by dotted key, that decide the weights, and that a resumed run must not change.
 
     The paths of its inputs, whose keys are ``sources``, are not among them, since a run may be moved; their contents
     have hashes of their own.
     """
-    ignored = {*CHANGEABLE_ON_RESUME, *_PER_MACHINE, *sources}
+    ignored = {*CHANGEABLE_ON_RESUME, *PER_MACHINE, *sources}
     return {
         key: value
         for key, value in sorted(flatten(settings).items())
-        if key not in ignored and (key == "run.seed" or not key.startswith("run."))
+        if key not in ignored
+        and not is_of_updates(key, optimizer)
+        and (key == "run.seed" or not key.startswith("run."))
     }
 
 
-def repeatable_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+def repeatable_settings(settings: Mapping[str, Any], optimizer: OptimizerSettings) -> dict[str, Any]:
     """Return the settings, by dotted key, that a resume may change although the weights depend on them."""
-    return {key: value for key, value in sorted(flatten(settings).items()) if key in DECIDING_ON_RESUME | _PER_MACHINE}
+    return {
+        key: value
+        for key, value in sorted(flatten(settings).items())
+        if key in DECIDING_ON_RESUME | PER_MACHINE or is_of_updates(key, optimizer)
+    }
+
+
+def recorded_settings(compatibility: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings, by dotted key, that compatibility data records; those of the updates were once fixed."""
+    tables = (compatibility.get("fixed_settings"), compatibility.get("repeatable_settings"))
+    return {key: value for table in tables if isinstance(table, dict) for key, value in table.items()}
 
 
 def list_changes(before: Mapping[str, Any], now: Mapping[str, Any], step: int) -> list[dict[str, Any]]:
@@ -55,7 +82,11 @@ def list_changes(before: Mapping[str, Any], now: Mapping[str, Any], step: int) -
         now: ``repeatable_settings`` of the run.
         step: of the checkpoint; what was changed before the first step changes nothing.
     """
-    old = before.get("repeatable_settings", {}) if step else {}
+    if not step:
+        return []
+    old = recorded_settings(before)
+    if "optim.schedule.name" in old:  # of another schedule, what it did not read had its default, and had no effect
+        old = {**SCHEDULE_DEFAULTS, **old}
     new = [
         {"step": step, "key": key, "old": old[key], "new": value}
         for key, value in now.items()
@@ -87,18 +118,21 @@ def settings_hash(fixed: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(fixed, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def check_fixed_settings(before: Mapping[str, Any], now: Mapping[str, Any], checkpoint: Path) -> None:
+def check_fixed_settings(
+    before: Mapping[str, Any], now: Mapping[str, Any], checkpoint: Path, changed: Collection[str] = ()
+) -> None:
     """Compare the settings of a run with those that its checkpoint was trained with.
 
     Args:
         before: ``fixed_settings`` as the checkpoint recorded them; keys of an older version may be missing.
         now: those of the run.
         checkpoint: its folder.
+        changed: keys whose change the run has recorded.
 
     Raises:
         CompatibilityError: names every setting that differs, with both values.
     """
-    differs = [key for key in before if key in now and before[key] != now[key]]
+    differs = [key for key in before if key in now and before[key] != now[key] and key not in changed]
     if differs:
         raise CompatibilityError(
             "run.toml has other settings than the checkpoints were trained with",
@@ -118,8 +152,13 @@ def changed_settings(old: Mapping[str, Any], specified: Mapping[str, Any]) -> di
     }
 
 
+def describe_differences(changed: Mapping[str, tuple[Any, Any]]) -> str:
+    """Describe settings that differ from those of a run, ``{key: (old, new)}``."""
+    return ", ".join(f"{key} = {new!r} (the run has {old!r})" for key, (old, new) in sorted(changed.items()))
+
+
 def check_changes(
-    changed: Mapping[str, tuple[Any, Any]], run: Path, kind: str = "pretrain"
+    changed: Mapping[str, tuple[Any, Any]], run: Path, kind: str = "pretrain", updates: Collection[str] = ()
 ) -> dict[str, tuple[Any, Any]]:
     """Check that a resume may change these settings, and return them.
 
@@ -127,17 +166,17 @@ def check_changes(
         changed: ``{key: (old, new)}``.
         run: the run directory.
         kind: of run.
+        updates: those of ``changed`` that are settings of the updates.
 
     Raises:
         CompatibilityError: names every setting that must not change, with both values.
     """
-    refused = {k: v for k, v in changed.items() if k not in CHANGEABLE_ON_RESUME}
+    refused = {k: v for k, v in changed.items() if k not in CHANGEABLE_ON_RESUME and k not in updates}
     if refused:
-        found = ", ".join(f"{k} = {new!r} (the run has {old!r})" for k, (old, new) in sorted(refused.items()))
         raise CompatibilityError(
             "a resumed run cannot change these settings",
             where=run,
-            found=found,
+            found=describe_differences(refused),
             fix="Leave them as they are, or start a new run with them"
             + (" (from its weights: add --from and this run): " if kind == "pretrain" else ": ")
             + command_line(

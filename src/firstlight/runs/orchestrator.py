@@ -29,12 +29,14 @@ from firstlight.runs.recipe import Recipe, RunResult
 from firstlight.runs.request import Request
 from firstlight.runs.resume import (
     check_moved_sources,
+    log_changes,
     move_training_aside,
     pass_stop_after,
     restore_run,
     without_stop_after,
 )
 from firstlight.runs.sources import absolute_sources
+from firstlight.runs.updates import PENDING
 from firstlight.shell import command_in_folder
 from firstlight.signals import deliver_again
 from firstlight.train import TrainContext, fit
@@ -138,8 +140,9 @@ def _train(
     settings = absolute_sources(resolve_autos(settings, ctx), recipe.source_keys)
     ctx.compatibility["kind"] = recipe.kind
     ctx.compatibility["code"] = code_hash(*recipe.packages)
-    ctx.compatibility["fixed_settings"] = fixed_settings(used_settings(settings), recipe.source_keys)
-    ctx.compatibility["repeatable_settings"] = repeatable_settings(used_settings(settings))
+    used = used_settings(settings)
+    ctx.compatibility["fixed_settings"] = fixed_settings(used, ctx.optim, recipe.source_keys)
+    ctx.compatibility["repeatable_settings"] = repeatable_settings(used, ctx.optim)
     ctx.compatibility["settings"] = settings_hash(ctx.compatibility["fixed_settings"])
     if request.restarts:
         before = read_json_object(run.compatibility_file).get("fixed_settings")
@@ -154,8 +157,11 @@ def _train(
         settings = pass_stop_after(request, settings, ctx)
     if main:
         unwritten = recipe.unwritten_settings(settings, artifacts)
+        if request.changed:  # from here on the run has the new values, also if it is killed before run.toml has them
+            write_json(run.compatibility_file, {**ctx.compatibility, PENDING: True})
         run.write_settings(settings, _header(recipe.kind, run, ctx), unwritten)
         write_json(run.compatibility_file, ctx.compatibility)
+        log_changes(request, ctx)
         write_json(run.environment_file, parallel.environment(device_context))
         run.write_state(kind=recipe.kind, status="running", step=ctx.counters.step)
     try:

@@ -7,13 +7,29 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from firstlight import progress
-from firstlight.config import Settings, flatten, merge, of_named_members, resolve, used_layer, validate, without_keys
+from firstlight.config import (
+    Settings,
+    flatten,
+    merge,
+    nested,
+    of_named_members,
+    resolve,
+    used_layer,
+    validate,
+    without_keys,
+)
 from firstlight.errors import CompatibilityError, ConfigError, UsageError
 from firstlight.files.run_names import parse_run_path
-from firstlight.runs.compatibility import changed_settings, check_changes
-from firstlight.runs.directory import RunDirectory
+from firstlight.runs.compatibility import (
+    changed_settings,
+    check_changes,
+    describe_changes,
+    is_of_updates,
+)
+from firstlight.runs.directory import RunDirectory, read_json_object
 from firstlight.runs.recipe import Recipe
 from firstlight.runs.sources import is_missing
+from firstlight.runs.updates import keep_updates, unnamed_error, without_edits
 from firstlight.shell import command_line
 from firstlight.train import CHANGEABLE_ON_RESUME
 
@@ -31,6 +47,7 @@ class Request(Generic[S]):
         run: the run directory.
         settings: validated; in a new run, settings of ``auto`` are not resolved yet.
         changed: settings that a resume changes, ``{key: (old, new)}``, and inputs that were moved.
+        named: the dotted keys that the command names.
         resumes: whether the directory holds a run that is resumed.
         restarts: whether that run starts again at step 0.
     """
@@ -40,6 +57,7 @@ class Request(Generic[S]):
     changed: dict[str, tuple[Any, Any]]
     resumes: bool
     restarts: bool = False
+    named: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +115,22 @@ def resolve_request(
     with _naming_file(layers.path, layers.arguments):
         settings = _resolve_new(recipe, layers, unused)
         check(settings)
+    _say_if_changed_under_way(layers.path)
     if resume and not run.is_unstarted:
         progress.notice(f"{run.path}: there is no run to resume here; a new one starts")
     return Request(run, settings, {}, resumes=False)
+
+
+def _say_if_changed_under_way(settings_file: Path | None) -> None:
+    """Say that the file of a run whose settings were changed during the run does not repeat it."""
+    run = None if settings_file is None else parse_run_path(settings_file).run
+    if run is None:
+        return
+    if changes := describe_changes(read_json_object(RunDirectory(run).compatibility_file)):
+        progress.notice(
+            f"{settings_file}: that run changed settings under way ({changes}), so a new run with this file, which has "
+            "the last values from the first step on, is another run"
+        )
 
 
 def _resolve_new(recipe: Recipe[S, Any, Any], layers: Layers, unused: UnusedRule[S] | None) -> S:
@@ -146,12 +177,17 @@ def _resolve_resume(
             "already holds a run", where=run.path, fix="Add --resume to continue it, or choose another --out."
         )
     old = recipe.of_this_version(run.read_settings())
+    named = frozenset(flatten(layers.arguments))
+    old, optimizer = without_edits(recipe, run, old, named, restart=restart)
     changed = changed_settings(old, merge(_used_before(recipe, old, layers), layers.arguments))
+    if optimizer is not None:
+        keep_updates(run, optimizer, changed, named, layers.file)
     moved = _take_sources(recipe, run, old, changed)
-    new_values = _nested({key: new for key, (_, new) in (changed | moved).items()})
+    new_values = nested({key: new for key, (_, new) in (changed | moved).items()})
     try:
         with _naming_file(run.settings_file, new_values):
             settings = resolve(recipe.settings_class, new_values, base=old)
+        updates = {key for key in changed if is_of_updates(key, optimizer or settings.optim)}  # type: ignore[attr-defined]
     except ConfigError as error:
         # A misspelled key is reported as such, not as a setting that a resume cannot change.
         if error.where in changed:
@@ -165,7 +201,10 @@ def _resolve_resume(
             found=", ".join(f"{key} = {changed[key][1]!r}" for key in refused),
             fix="For others, start a new run with another --out.",
         )
-    return Request(run, settings, check_changes(changed, run.path, recipe.kind) | moved, resumes=True, restarts=restart)
+    check_changes(changed, run.path, recipe.kind, updates)
+    if unnamed := {key: changed[key] for key in updates - named}:
+        raise unnamed_error(unnamed, layers.path or run.path, run.path, recipe.kind)
+    return Request(run, settings, changed | moved, resumes=True, restarts=restart, named=named)
 
 
 def _used_before(recipe: Recipe[S, Any, Any], old: Mapping[str, Any], layers: Layers) -> dict[str, Any]:
@@ -217,15 +256,3 @@ def _naming_file(settings_file: Path | None, overrides: Mapping[str, Any]) -> It
             expected=error.expected,
             fix=error.fix,
         ) from error
-
-
-def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert dotted keys to nested tables."""
-    root: dict[str, Any] = {}
-    for key, value in values.items():
-        *path, last = key.split(".")
-        table = root
-        for part in path:
-            table = table.setdefault(part, {})
-        table[last] = value
-    return root

@@ -1,15 +1,22 @@
 """Resume a run: restore its newest whole checkpoint after comparing what it was made with, and apply changed limits."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from firstlight import optim, parallel, progress
-from firstlight.config import Settings
+from firstlight.config import Settings, format_override
 from firstlight.errors import CheckpointError, CompatibilityError, UsageError
 from firstlight.files.json_lines import JsonLines
 from firstlight.files.run_layout import METRICS
-from firstlight.runs.compatibility import check_fixed_settings, list_changes
+from firstlight.runs.compatibility import (
+    check_fixed_settings,
+    describe_changes,
+    is_of_updates,
+    list_changes,
+    recorded_settings,
+)
 from firstlight.runs.directory import RunDirectory, read_json_object
 from firstlight.runs.recipe import Recipe, RunResult
 from firstlight.runs.request import Request
@@ -23,15 +30,20 @@ R = TypeVar("R", bound=RunResult)
 # Settings of which each can end a run.
 _LIMITS = frozenset({"train.steps", "train.tokens", "train.epochs", "train.minutes", "train.convergence.evaluations"})
 
+_CHANGE = re.compile(r"(?P<key>[\w.]+) changed from .* to (?P<new>.*)", re.DOTALL)
+
 # Hashes that checkpoints of earlier versions lack.
 _ADDED_HASHES = frozenset({"init_model", "replay"})
 
 
 def move_training_aside(run: RunDirectory) -> None:
     """Move what was trained aside, once the data is known to be usable."""
+    changes = describe_changes(read_json_object(run.compatibility_file))
     aside = run.move_training_aside()
     if aside is not None:
         progress.notice(f"{run.path} starts again at step 0; its checkpoints and logs are kept in {aside.name}")
+        if changes:
+            progress.notice(f"it keeps the settings that were changed during the run: {changes}")
 
 
 def restore_run(recipe: Recipe[S, A, R], request: Request[S], ctx: TrainContext) -> None:
@@ -59,8 +71,9 @@ def restore_run(recipe: Recipe[S, A, R], request: Request[S], ctx: TrainContext)
     before: dict[str, Any] = read_trainer_state(newest)["contract"]
     _check_hashes(recipe, before, ctx, newest)
     check_fixed_settings(before.get("fixed_settings", {}), ctx.compatibility["fixed_settings"], newest)
+    _check_updates(request, before, ctx, newest)
     restore(newest, ctx.state, ctx.device_context)
-    _check_limits(request, ctx)
+    _check_limits(recipe.kind, request, ctx)
     step = ctx.counters.step
     if changes := list_changes(before, ctx.compatibility["repeatable_settings"], step):
         ctx.compatibility["changed_settings"] = changes
@@ -68,10 +81,54 @@ def restore_run(recipe: Recipe[S, A, R], request: Request[S], ctx: TrainContext)
     ctx.log.event(step, "resume", f"resumed from {newest.name}", warn=False)
     if _LIMITS & request.changed.keys():
         _say_if_lr_rises(ctx)
-    for key, (old, new) in request.changed.items():
-        ctx.log.event(step, "setting", f"{key} changed from {old} to {new}", warn=False)
     if before.get("code") != ctx.compatibility["code"]:
         ctx.log.event(step, "code", "the source code of Firstlight has changed since this checkpoint was saved")
+
+
+def _check_updates(request: Request[S], before: Mapping[str, Any], ctx: TrainContext, checkpoint: Path) -> None:
+    """Refuse a checkpoint that was trained with other settings of the updates than the run has, without a change.
+
+    A run that changed them may have been killed before its next checkpoint: its record lists the change.
+
+    Raises:
+        CompatibilityError: names every setting that differs, with both values.
+    """
+    changes = read_json_object(request.run.compatibility_file).get("changed_settings")
+    changes = [change for change in changes if isinstance(change, dict)] if isinstance(changes, list) else []
+    recorded = [str(change.get("key")) for change in changes]
+    trained_with = {k: v for k, v in recorded_settings(before).items() if is_of_updates(k, ctx.optim)}
+    now = ctx.compatibility["repeatable_settings"]
+    check_fixed_settings(trained_with, now, checkpoint, {*recorded, *request.named})
+
+
+def log_changes(request: Request[S], ctx: TrainContext) -> None:
+    """Log an event for each setting that was changed, once the run has recorded the changes."""
+    for key, (old, new) in request.changed.items():
+        _log_change(ctx, ctx.counters.step, key, old, new)
+    rates = [f"optim.{name}" for name in ctx.optim.lr_fields]
+    if not request.changed.keys().isdisjoint(rates):
+        for rate in (rate for rate in rates if rate not in request.changed):
+            progress.notice(f"{rate} stays {getattr(ctx.optim, rate.removeprefix('optim.'))}")
+    # Those of an edited run.toml, and of a process that was killed before it could log them.
+    others = [c for c in ctx.compatibility.get("changed_settings", []) if c["key"] not in request.changed]
+    logged = _logged_changes(request.run) if others else set()
+    for change in others:
+        if (change["step"], change["key"], str(change["new"])) not in logged:
+            _log_change(ctx, change["step"], change["key"], change["old"], change["new"])
+
+
+def _log_change(ctx: TrainContext, step: int, key: str, old: Any, new: Any) -> None:
+    ctx.log.event(step, "setting", f"{key} changed from {old} to {new}", warn=False)
+
+
+def _logged_changes(run: RunDirectory) -> set[tuple[int, str, str]]:
+    """Return step, key and new value of the changes of settings in events.jsonl."""
+    if not run.events.is_file():
+        return set()
+    with run.events.open("rb") as file:
+        events = [event for _, event in JsonLines(file) if event.get("kind") == "setting"]
+    found = ((event.get("step"), _CHANGE.fullmatch(str(event.get("text")))) for event in events)
+    return {(step, match["key"], match["new"]) for step, match in found if match and isinstance(step, int)}
 
 
 def _say_if_lr_rises(ctx: TrainContext) -> None:
@@ -111,7 +168,19 @@ def check_moved_sources(recipe: Recipe[S, A, R], request: Request[S], ctx: Train
         _check_hashes(recipe, before, ctx, request.run.path)
 
 
-def _check_limits(request: Request[S], ctx: TrainContext) -> None:
+def _longer_command(kind: str, request: Request[S], ctx: TrainContext, reached: str) -> str:
+    """Return the command that resumes a run with the changed settings and twice the limit that it has reached."""
+    if reached in ("tokens", "epochs", "minutes"):
+        longer = format_override(f"train.{reached}", 2 * getattr(ctx.train, reached))
+    elif reached == "convergence":
+        longer = format_override("train.convergence.evaluations", ctx.train.convergence.evaluations + 5)
+    else:
+        longer = format_override("train.steps", 2 * ctx.counters.step)
+    values = (format_override(key, new) for key, (_, new) in request.changed.items())
+    return command_line(kind, request.run.path, "--resume", longer, *values)
+
+
+def _check_limits(kind: str, request: Request[S], ctx: TrainContext) -> None:
     """Refuse a resume that sets a limit which the run is beyond, or raises one while another one is reached.
 
     It would end at once, and seem to obey.
@@ -125,6 +194,14 @@ def _check_limits(request: Request[S], ctx: TrainContext) -> None:
             where=request.run.path,
             found=f"step {counters.step}",
             fix="Raise that limit too.",
+        )
+    updates = [key for key in request.changed if is_of_updates(key, ctx.optim)]
+    if updates and reached and not given:
+        raise UsageError(
+            "the run has ended, so no step would be taken with the new value",
+            where=", ".join(updates),
+            found=f"train.{reached} reached at step {counters.step}",
+            fix=f"Raise that limit in the same command: {_longer_command(kind, request, ctx, reached)}",
         )
     is_beyond = limits.steps is not None and counters.step > limits.steps
     if given and reached and (is_beyond or reached == "minutes"):

@@ -2,7 +2,7 @@
 
 import codecs
 from collections.abc import Callable, Sequence
-from itertools import islice
+from itertools import islice, takewhile
 
 _MAX_RECENT, _KEEP_RECENT = 64, 16  # ids
 
@@ -10,12 +10,14 @@ _MAX_RECENT, _KEEP_RECENT = 64, 16  # ids
 class StreamDecoder:
     """Decodes ids one by one, holding back the bytes of incomplete characters.
 
-    The concatenated results of ``push`` and ``flush`` equal ``Tokenizer.decode`` of all ids.
+    The concatenated results of ``push`` and ``flush`` equal ``Tokenizer.decode`` of all ids. Bytes that are not UTF-8
+    become U+FFFD as there: those that cannot become a character, whatever follows. ``flush`` can leave out the bytes of
+    a character that the last ids begin.
 
     Args:
         to_bytes: decodes ids to bytes, where decoding is a plain concatenation; otherwise None.
         to_text: decodes ids to text, otherwise: it is called with the last few ids again and again.
-        is_incomplete: whether an id's text may change with the next id, such as one byte of a character.
+        byte_of: returns the byte that an id stands for, whose text may change with the next id; None for other ids.
         special_ids: ids that are skipped.
     """
 
@@ -23,11 +25,11 @@ class StreamDecoder:
         self,
         to_bytes: Callable[[list[int]], bytes] | None,
         to_text: Callable[[list[int]], str],
-        is_incomplete: Callable[[int], bool],
+        byte_of: Callable[[int], int | None],
         special_ids: frozenset[int],
     ) -> None:
         self._to_bytes, self._to_text = to_bytes, to_text
-        self._is_incomplete, self._special_ids = is_incomplete, special_ids
+        self._byte_of, self._special_ids = byte_of, special_ids
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self._recent: list[int] = []
         self._emitted = ""
@@ -52,9 +54,29 @@ class StreamDecoder:
         self._recent.append(token_id)
         return "" if self._is_incomplete(token_id) else self._new_text()
 
-    def flush(self) -> str:
-        """Return the remaining text, with incomplete characters as U+FFFD."""
-        return self._utf8.decode(b"", final=True) if self._to_bytes is not None else self._new_text()
+    def flush(self, *, keep_incomplete: bool = True) -> str:
+        """Return the remaining text.
+
+        Args:
+            keep_incomplete: whether the bytes of a character that is incomplete become U+FFFD, or are left out.
+        """
+        if self._to_bytes is not None:
+            if not keep_incomplete:
+                self._utf8.reset()
+            return self._utf8.decode(b"", final=True)
+        if not keep_incomplete and (n := self._n_incomplete()):
+            del self._recent[-n:]
+        return self._new_text()
+
+    def _n_incomplete(self) -> int:
+        """Count the last ids that are bytes of an incomplete character."""
+        run = list(takewhile(self._is_incomplete, reversed(self._recent)))
+        self._utf8.reset()
+        self._utf8.decode(bytes(byte for i in reversed(run) if (byte := self._byte_of(i)) is not None))
+        return len(self._utf8.getstate()[0])
+
+    def _is_incomplete(self, token_id: int) -> bool:
+        return self._byte_of(token_id) is not None
 
     def _new_text(self) -> str:
         text = self._to_text(self._recent)

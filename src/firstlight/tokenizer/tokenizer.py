@@ -221,11 +221,12 @@ class Tokenizer:
         tokens = self.tokens()
         fallback = bool(self._json["model"].get("byte_fallback"))
 
-        def is_incomplete(i: int) -> bool:
-            return fallback and 0 <= i < len(tokens) and tokenizer_json.is_byte_token(tokens[i])
+        def byte_of(i: int) -> int | None:
+            is_byte = fallback and 0 <= i < len(tokens) and tokenizer_json.is_byte_token(tokens[i])
+            return int(tokens[i][1:-1], 16) if is_byte else None
 
         to_bytes = self.decode_bytes if self._token_bytes is not None else None
-        return StreamDecoder(to_bytes, self.decode, is_incomplete, tokenizer_json.special_ids(self._json))
+        return StreamDecoder(to_bytes, self.decode, byte_of, tokenizer_json.special_ids(self._json))
 
     def byte_lengths(self) -> np.ndarray:
         """Compute the number of UTF-8 bytes of text of each id: (V,) int32; 0 for special tokens.
