@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from firstlight.stages.evaluate import evaluate
     from firstlight.stages.finetune import finetune
     from firstlight.stages.generate import generate, load
+    from firstlight.stages.metrics import metrics
     from firstlight.stages.predict import predict
     from firstlight.stages.pretrain import pretrain
     from firstlight.stages.probe import probe
@@ -42,6 +43,7 @@ __all__ = [
     "finetune",
     "generate",
     "load",
+    "metrics",
     "predict",
     "prepare",
     "pretrain",
@@ -58,6 +60,7 @@ __getattr__, __dir__ = attach(
         "stages.evaluate": ["evaluate"],
         "stages.finetune": ["finetune"],
         "stages.generate": ["generate", "load"],
+        "stages.metrics": ["metrics"],
         "stages.predict": ["predict"],
         "stages.pretrain": ["pretrain"],
         "stages.probe": ["probe"],

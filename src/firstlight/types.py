@@ -264,6 +264,7 @@ class StepMetrics:
         grad_norm: gradient norm before clipping.
         seconds: wall time of the step.
         applied: False if the update was skipped because loss or gradient was not finite.
+        parts: further means over the same targets by name, such as the losses that ``loss`` is the sum of.
     """
 
     step: int
@@ -276,3 +277,4 @@ class StepMetrics:
     grad_norm: float
     seconds: float
     applied: bool = True
+    parts: Mapping[str, float] = field(default_factory=dict)

@@ -80,9 +80,10 @@ def test_a_batch_is_the_sum_of_its_rows(marked: Tokenizer, kind: str, family: st
     made = with_head(marked, task, family)
     rows = Preprocessor(task, marked, 48)(CASES[kind])
     module = TaskLoss(made, {"t": task}, lm_weight=0.5, dropout=0.0, class_weights={})
-    total, count = module(collate(task, rows))
+    total, count, parts = module(collate(task, rows))
     expected = sum(use_custom_backward(made, task, row, 0.5) for row in rows)
     assert count == len(rows)
+    torch.testing.assert_close(total, parts["task_loss"] + 0.5 * parts["lm_loss"])
     torch.testing.assert_close(total, expected, rtol=1e-4, atol=1e-4)
     gradients = torch.autograd.grad(total, list(made.parameters()), allow_unused=True)
     wanted = torch.autograd.grad(expected, list(made.parameters()), allow_unused=True)
@@ -126,7 +127,8 @@ def test_words_have_a_loss_each(marked: Tokenizer) -> None:
     )
     module = TaskLoss(made, {"t": task}, lm_weight=0.0, dropout=0.0, class_weights={})
     batch = collate(task, rows)
-    total, count = module(batch)
+    total, count, parts = module(batch)
+    assert list(parts) == ["task_loss"] and parts["task_loss"] == total
     expected = 0.0
     for row in rows:
         hidden = made.hidden(torch.from_numpy(row.sequences[0]).long()[None])[0]
@@ -152,7 +154,8 @@ def test_a_chat_has_the_nats_of_its_answers_alone(marked: Tokenizer) -> None:
     (row,) = Preprocessor(task, marked, 48)([Example(("the day", "was fine"), None, "x", ("user", "assistant"))])
     module = TaskLoss(made, {"t": task}, lm_weight=0.5, dropout=0.0, class_weights={})
     batch = collate(task, [row])
-    total, count = module(batch)
+    total, count, parts = module(batch)
+    assert list(parts) == ["lm_loss"] and parts["lm_loss"] == total
     ids = torch.from_numpy(row.sequences[0]).long()[None]
     nats = F.cross_entropy(made(ids)[0, :-1], ids[0, 1:], reduction="none")
     expected = nats[torch.tensor(row.loss_mask[1:])].sum()

@@ -84,20 +84,26 @@ class TaskLoss(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self._class_weights = class_weights
 
-    def forward(self, batch: TaskBatch) -> tuple[Tensor, Tensor]:
-        """Return the sum of the loss over rows (words, tokens), and their number."""
+    def forward(self, batch: TaskBatch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Return the sum of the loss over rows (words, tokens), their number, and the sums that it is made of.
+
+        These are ``task_loss`` and ``lm_loss``: the loss is task_loss + lambda lm_loss, or lm_loss alone.
+        """
         head = self._heads.get(batch.task)
         if head is None:
             hidden = last_hidden_states(self.model, batch, with_head=True)
-            return lm_loss(self.model, hidden, batch), batch.count_targets()[0]
+            total = lm_loss(self.model, hidden, batch)
+            return total, batch.count_targets()[0], {"lm_loss": total}
         lm_weight = self._lm_weight if self.training else 0.0
         hidden = last_hidden_states(self.model, batch, with_head=lm_weight > 0)
         spec, linear = self._specs[batch.task], self.model.heads[batch.task]
         logits = head.logits(spec, linear, hidden, batch, self.dropout)
         total = head.losses(logits, batch, self._class_weights.get(batch.task)).sum()
+        parts = {"task_loss": total}
         if lm_weight > 0:
-            total = total + lm_weight * lm_loss(self.model, hidden, batch)
-        return total, batch.count_targets()[0]
+            parts["lm_loss"] = lm_loss(self.model, hidden, batch)
+            total = total + lm_weight * parts["lm_loss"]
+        return total, batch.count_targets()[0], parts
 
 
 def last_hidden_states(model: GPT, batch: TaskBatch, *, with_head: bool = False) -> Float[Tensor, "N T C"]:
@@ -122,7 +128,7 @@ def evaluate_lm_loss(
     for first in range(0, len(rows), _LM_ROWS):
         batch = collate(spec, rows[first : first + _LM_ROWS]).slice_rows(slice(None), device_context.device)
         with parallel.autocast(device_context):
-            loss, n = module(batch)
+            loss, n, _ = module(batch)
         total, count = total + float(loss), count + float(n)
     model.train(was_training)
     return total / count if count else float("nan")

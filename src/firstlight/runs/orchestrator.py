@@ -39,7 +39,7 @@ from firstlight.runs.sources import absolute_sources
 from firstlight.runs.updates import PENDING
 from firstlight.shell import command_in_folder
 from firstlight.signals import deliver_again
-from firstlight.train import TrainContext, fit
+from firstlight.train import LiveReport, TrainContext, fit
 
 S = TypeVar("S", bound=Settings)
 A = TypeVar("A")
@@ -164,6 +164,7 @@ def _train(
         log_changes(request, ctx)
         write_json(run.environment_file, parallel.environment(device_context))
         run.write_state(kind=recipe.kind, status="running", step=ctx.counters.step)
+        ctx.report = LiveReport(run.path, write_report)
     try:
         with parallel.peer_errors(device_context):
             fit_result = fit(ctx)
@@ -193,7 +194,7 @@ def _train(
         raise
     except (Interrupted, KeyboardInterrupt) as error:
         if main:
-            _record_interruption(run, recipe.kind, ctx, error)
+            _record_interruption(run, recipe.kind, ctx, error, write_report)
         raise
     return result
 
@@ -261,9 +262,13 @@ def _record_failure(
 
 
 def _record_interruption(
-    run: RunDirectory, kind: str, ctx: TrainContext, error: Interrupted | KeyboardInterrupt
+    run: RunDirectory,
+    kind: str,
+    ctx: TrainContext,
+    error: Interrupted | KeyboardInterrupt,
+    write_report: Callable[[Path], object],
 ) -> None:
-    """Write the state of a run that a signal ended before or after training, such as in its final evaluation."""
+    """Write state and report of a run that a signal ended before or after training, such as in its last evaluation."""
     stopped_by = error.signal_name if isinstance(error, Interrupted) else "SIGINT"
     if run.was_deleted:
         return
@@ -275,3 +280,4 @@ def _record_interruption(
             step=ctx.counters.step,
             seconds=ctx.counters.seconds,
         )
+        write_report(run.path)

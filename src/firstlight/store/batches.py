@@ -210,6 +210,11 @@ class Windows:
             self._which = np.linspace(0, n_windows - 1, max_windows).astype(np.int64)
 
     @property
+    def block_size(self) -> int:
+        """T, targets of a window."""
+        return self._T
+
+    @property
     def n_windows(self) -> int:
         """Number of windows."""
         return len(self._which)

@@ -3,6 +3,7 @@
 from firstlight.train.checkpoint import CheckpointManager, Snapshot, read_trainer_state, restore, snapshot
 from firstlight.train.context import BatchSource, EvaluationResult, FitResult, TrainContext
 from firstlight.train.limits import Limits
+from firstlight.train.live_report import LiveReport
 from firstlight.train.log import RunLog
 from firstlight.train.loop import fit
 from firstlight.train.micro_batch import activation_bytes, initial_micro_batch
@@ -29,6 +30,7 @@ __all__ = [
     "EvaluationResult",
     "FitResult",
     "Limits",
+    "LiveReport",
     "LossModule",
     "RunLog",
     "Snapshot",

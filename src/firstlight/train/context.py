@@ -12,6 +12,7 @@ from firstlight import parallel
 from firstlight.optim import OptimizerSettings
 from firstlight.train.checkpoint import CheckpointManager
 from firstlight.train.limits import Limits
+from firstlight.train.live_report import LiveReport
 from firstlight.train.log import RunLog
 from firstlight.train.settings import TrainSettings
 from firstlight.train.state import Counters, TrainState
@@ -93,6 +94,7 @@ class TrainContext:
         starts_from_model: whether the weights at step 0 are those of a trained model: then step 0 is saved, and may be
             the best one.
         has_new_heads: whether it has heads that are random at step 0, which then is never the best one.
+        report: the report that evaluations rewrite; None on processes other than the first.
     """
 
     run: Path
@@ -118,6 +120,7 @@ class TrainContext:
     before_step: Callable[[int], None] | None = None
     starts_from_model: bool = False
     has_new_heads: bool = False
+    report: LiveReport | None = None
     loop: LoopState = field(default_factory=LoopState, init=False)
 
     @property

@@ -153,6 +153,7 @@ def _train_step(ctx: TrainContext, prefetcher: Prefetcher) -> StepMetrics:
         grad_norm=result.grad_norm,
         seconds=time.perf_counter() - start,
         applied=result.applied,
+        parts=result.parts,
     )
 
 

@@ -26,6 +26,8 @@ def on_step_end(ctx: TrainContext, metrics: StepMetrics) -> EvaluationResult | N
     is_normal = ctx.counters.spike_steps == 0 and metrics.applied
     if (ctx.loop.checkpoint_pending and is_normal) or (valid is not None and ctx.counters.best_step == step):
         save(ctx)
+    if valid is not None:
+        _update_report(ctx)
     return valid
 
 
@@ -46,6 +48,8 @@ def on_train_begin(ctx: TrainContext) -> EvaluationResult | None:
     is_start = step == 0 and ctx.starts_from_model and ctx.checkpoints.last_saved_step != 0
     if is_start or (valid is not None and ctx.counters.best_step == step):
         save(ctx)
+    if valid is not None:
+        _update_report(ctx)
     if step == 0:  # as part of the set-up, it does not count in the progress of a schedule in minutes
         ctx.restart_clock()
     return valid
@@ -138,12 +142,20 @@ def sample(ctx: TrainContext) -> None:
     finally:
         model.train(was_training)
         parallel.set_rng_state(rng_state)
-    ctx.log.sample(step=ctx.counters.step, prompt=ctx.train.sample_prompt, text=text)
+    train = ctx.train
+    ctx.log.sample(step=ctx.counters.step, prompt=train.sample_prompt, temperature=train.sample_temperature, text=text)
+
+
+def _update_report(ctx: TrainContext) -> None:
+    """Rewrite the report of the run, if there is time for it."""
+    if ctx.report is not None:
+        ctx.update_seconds()
+        ctx.report.update(ctx.counters.seconds - ctx.loop.seconds_before)
 
 
 def progress_text(ctx: TrainContext, metrics: StepMetrics) -> str:
     """Return the text of the progress bar."""
-    rate = metrics.targets / metrics.seconds
+    rate = _rate(ctx, metrics)
     parts = [f"loss {metrics.loss:.4f}"]
     if ctx.counters.best_loss is not None:
         best = ctx.counters.best_loss if ctx.criterion == "loss" else -ctx.counters.best_loss
@@ -177,10 +189,11 @@ def seconds_left(ctx: TrainContext, now: float) -> float | None:
 
 
 def _log_step(ctx: TrainContext, metrics: StepMetrics) -> None:
-    rate = metrics.targets / metrics.seconds
+    rate = _rate(ctx, metrics)
     mfu = _mfu(ctx, rate)
     logged: dict[str, Any] = {
         "loss": metrics.loss,
+        **metrics.parts,
         "lr": metrics.lr,
         "grad_norm": metrics.grad_norm,
         f"{ctx.target_unit}_per_second": round(rate, 1),
@@ -192,7 +205,13 @@ def _log_step(ctx: TrainContext, metrics: StepMetrics) -> None:
 def _log(ctx: TrainContext, metrics: dict[str, Any]) -> None:
     ctx.update_seconds()
     counters = ctx.counters
-    ctx.log.metrics(step=counters.step, tokens=counters.tokens, seconds=round(counters.seconds, 3), **metrics)
+    seen = counters.tokens if ctx.target_unit == "tokens" else counters.step * ctx.rows
+    ctx.log.metrics(step=counters.step, **{ctx.target_unit: seen}, seconds=round(counters.seconds, 3), **metrics)
+
+
+def _rate(ctx: TrainContext, metrics: StepMetrics) -> float:
+    """Return the tokens, or rows of tasks, per second; a row may have several targets, as the words of a sentence."""
+    return (metrics.targets if ctx.target_unit == "tokens" else metrics.rows) / metrics.seconds
 
 
 def _mfu(ctx: TrainContext, rate: float) -> float | None:

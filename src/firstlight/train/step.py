@@ -6,10 +6,11 @@ and processes: however a step is split, its gradient is the same.
 
 import contextlib
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from firstlight import optim, parallel
 from firstlight.errors import TrainingError
@@ -28,12 +29,14 @@ class StepResult:
         grad_norm: norm of the gradient before clipping.
         targets: number of targets with a weight, over all processes.
         applied: False if the update was skipped: loss or gradient not finite, or no targets.
+        parts: further means over the same targets by name, such as the losses that ``loss`` is the sum of.
     """
 
     loss: float
     grad_norm: float
     targets: int
     applied: bool
+    parts: Mapping[str, float] = field(default_factory=dict)
 
 
 def train_step(
@@ -48,7 +51,8 @@ def train_step(
 
     Args:
         state: model, optimizer and counters; ``counters.micro_batch`` is the rows of one forward pass.
-        module: the loss module, compiled and wrapped in DDP.
+        module: the loss module, compiled and wrapped in DDP. It returns the sum of the loss, the number of targets, and
+            optionally further sums by name, to be logged: of one update the same on every process.
         batch: this process's rows of the batch, on the CPU.
         lr_factor: factor of the learning rate, from the schedule.
         settings: gradient clipping.
@@ -62,16 +66,18 @@ def train_step(
     weight, targets = parallel.all_reduce_sum(batch.count_targets(), device_context).tolist()
     # DDP averages gradients over processes; the loss is divided by the weight over all of them.
     loss_scale = device_context.world_size / weight if weight > 0 else 0.0
-    loss_sums = []
+    loss_sums: list[Tensor] = []
+    part_sums: list[Mapping[str, Tensor]] = []
     for start in range(0, n_rows, micro_batch_rows):
         micro_batch = batch.slice_rows(slice(start, start + micro_batch_rows), device_context.device)
         is_last = start + micro_batch_rows >= n_rows
         with contextlib.nullcontext() if is_last else parallel.no_sync(module):
             with parallel.autocast(device_context):
-                loss_sum, _ = module(*micro_batch.loss_args())
+                loss_sum, _, *parts = module(*micro_batch.loss_args())
             loss = loss_sum * loss_scale
             (state.scaler.scale(loss) if state.scaler is not None else loss).backward()
         loss_sums.append(loss_sum.detach())
+        part_sums += [{name: value.detach() for name, value in sums.items()} for sums in parts]
     total_loss = parallel.all_reduce_sum(torch.stack(loss_sums).cpu().double().sum(), device_context).item()
     if state.scaler is not None:
         state.scaler.unscale_(state.optimizer)
@@ -83,7 +89,20 @@ def train_step(
     if state.scaler is not None:
         state.scaler.update()
     state.optimizer.zero_grad(set_to_none=True)
-    return StepResult(total_loss / weight if weight > 0 else math.nan, grad_norm, int(targets), applied)
+    means = _means(part_sums, weight, device_context)
+    return StepResult(total_loss / weight if weight > 0 else math.nan, grad_norm, int(targets), applied, means)
+
+
+def _means(
+    part_sums: Sequence[Mapping[str, Tensor]], weight: float, device_context: parallel.DeviceContext
+) -> dict[str, float]:
+    """Add up the named sums of the micro-batches and processes, and divide them by the weight of the targets."""
+    if not part_sums or weight <= 0:
+        return {}
+    names = list(part_sums[0])
+    sums = torch.stack([torch.stack([parts[name].float() for name in names]) for parts in part_sums])
+    totals = parallel.all_reduce_sum(sums.cpu().double().sum(0), device_context)
+    return dict(zip(names, (totals / weight).tolist(), strict=True))
 
 
 def _optimizer_step(state: TrainState) -> None:

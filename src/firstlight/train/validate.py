@@ -1,7 +1,7 @@
 """The validation loss over every target of the validation split once, in disjoint windows of the block size."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ class ValidationResult:
         targets: number of targets.
         text_bytes: UTF-8 bytes of the text.
         unit: what a target is if the ids do not stand for text: a token, or a dimension of an image.
+        position_nats, position_targets: sum of the losses, and number of targets, at each position of a window: (T,).
     """
 
     loss: float
@@ -31,6 +32,8 @@ class ValidationResult:
     targets: int
     text_bytes: int
     unit: str = "token"
+    position_nats: np.ndarray | None = field(default=None, compare=False, repr=False)
+    position_targets: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     @property
     def criterion(self) -> float:
@@ -88,19 +91,22 @@ def validate(
         windows.n_windows * rank // device_context.world_size for rank in (device_context.rank, device_context.rank + 1)
     ]
     parts = [torch.zeros(4, device=device_context.device)]
+    by_position = torch.zeros(2, windows.block_size, device=device_context.device, dtype=dtype)
     was_training = model.training
     model.eval()
     try:
         with parallel.interruptible(device_context):
             for first in range(bounds[0], bounds[1], rows):
                 batch = windows.batch(first, min(rows, bounds[1] - first))
-                parts.append(_sums(model, batch, lengths, more, device_context))
+                parts.append(_sums(model, batch, lengths, more, device_context, by_position))
     finally:
         model.train(was_training)
     sums = torch.stack([part.cpu().double() for part in parts]).sum(0)
     total, count, text_nats, text_bytes = parallel.all_reduce_sum(sums, device_context).tolist()
     bits = text_nats / math.log(2) / text_bytes if text_bytes else None
-    return ValidationResult(total / count if count else math.nan, bits, round(count), round(text_bytes), unit)
+    positions = parallel.all_reduce_sum(by_position.cpu().double(), device_context).numpy()
+    loss = total / count if count else math.nan
+    return ValidationResult(loss, bits, round(count), round(text_bytes), unit, positions[0], positions[1])
 
 
 def _sums(
@@ -109,8 +115,12 @@ def _sums(
     lengths: Tensor | None,
     more: Tensor | None,
     device_context: parallel.DeviceContext,
+    by_position: Tensor,
 ) -> Tensor:
-    """Return nats, targets, nats of text and bytes of text of a batch: (4,), in fp64 if the device supports it."""
+    """Return nats, targets, nats of text and bytes of text of a batch: (4,), in fp64 if the device supports it.
+
+    Nats and targets at each position are added to ``by_position`` (2, T).
+    """
     dtype = torch.float32 if device_context.device.type == "mps" else torch.float64
     inputs, targets = batch.inputs.to(device_context.device), batch.targets.to(device_context.device)
     starts = None if batch.starts is None else batch.starts.to(device_context.device)
@@ -122,9 +132,11 @@ def _sums(
     text = torch.zeros_like(nats) if lengths is None else lengths[targets] * is_target
     text_nats = nats if more is None else nats + more[targets]
     # torch.where instead of a product: masked values may be infinite.
+    target_nats = torch.where(is_target, nats, 0)
+    by_position += torch.stack([target_nats.sum(0), is_target.sum(0).to(dtype)])
     return torch.stack(
         [
-            torch.where(is_target, nats, 0).sum(),
+            target_nats.sum(),
             is_target.sum().to(dtype),
             torch.where(text > 0, text_nats, 0).sum(),
             text.sum(),
