@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from firstlight.files.json_lines import _parse
 from firstlight.report import column as column_module
-from firstlight.report import curves
+from firstlight.report import events
 from firstlight.report.column import Column, ColumnBuilder
 from firstlight.report.run_files import find, read_run
 
@@ -98,9 +98,9 @@ def test_many_events_and_samples_are_thinned_and_counted(tmp_path: Path):
     assert [e["step"] for e in files.events] == [*range(1, 1001), *range(4001, 5001)]
     assert files.events_left_out == 3000
     assert files.event_kinds == {"spike": 2500, "resume": 2500}
-    shown = curves.events(files)
+    shown = events.events(files)
     assert [(e.number, e.step) for e in (shown[0], shown[-1])] == [(1, "1"), (5000, "5,000")]
-    assert "5,000 events (2,500 spike, 2,500 resume)" in curves.events_summary(files)
+    assert "5,000 events (2,500 spike, 2,500 resume)" in events.events_summary(files)
     assert files.n_samples == 5000
     assert len(files.samples) <= 202
     assert (files.samples[0]["step"], files.samples[-1]["step"]) == (1, 5000)
@@ -219,10 +219,10 @@ def test_weights_are_counted_from_the_header(run: Path):
     text = json.dumps(header).encode()
     path = run / "checkpoints" / "step-00001700" / "model.safetensors"
     path.write_bytes(struct.pack("<Q", len(text)) + text)
-    assert read_run(run).weights == 13
+    assert read_run(run).weights == {"a": 12, "b": 1}
     for damaged in (b"", b"\xff" * 8, struct.pack("<Q", 3) + b"[1]", struct.pack("<Q", 12) + b'{"a":{"s":1}'):
         path.write_bytes(damaged)
-        assert read_run(run).weights is None
+        assert read_run(run).weights == {}
 
 
 @pytest.mark.parametrize(

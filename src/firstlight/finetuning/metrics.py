@@ -14,11 +14,11 @@ from firstlight.finetuning.examples import EncodedExample, Prediction
 from firstlight.finetuning.kinds import TaskHead, head_of, row_losses
 from firstlight.finetuning.loss import collate, last_hidden_states
 from firstlight.finetuning.spec import TaskSpec
+from firstlight.finetuning.worst_errors import Decode, majority_baseline, worst_errors
 from firstlight.model import GPT
 from firstlight.statistics import bootstrap_interval, calibration, confusion
 
 _BATCH_TOKENS = 16_384  # of one forward pass
-_MAX_WORST = 20
 _MAX_CONFUSION_CLASSES = 100  # the matrix has the square of their number
 
 
@@ -35,7 +35,9 @@ class TaskMetrics:
         n: rows, or labelled words.
         confusion: (n, n) true by predicted, of up to 100 classes; or None.
         calibration: as ``statistics.calibration``, or None.
-        worst: rows with the largest losses: where, true, predicted, probability, loss.
+        worst: wrong predictions, the most confident first; of scores, the largest losses. Each has where, true,
+            predicted, probability and loss, of a word also its number in the row, and the text if it is decoded.
+        majority: the most frequent label of the training rows, and the ``value`` of always predicting it; or None.
     """
 
     metric: str
@@ -48,6 +50,7 @@ class TaskMetrics:
     confusion: list[list[int]] | None = None
     calibration: dict[str, Any] | None = None
     worst: list[dict[str, Any]] = field(default_factory=list)
+    majority: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +146,13 @@ def _confidence(probabilities: np.ndarray) -> np.ndarray:
 
 
 def compute_metrics(
-    spec: TaskSpec, rows: Sequence[EncodedExample], predictions: Sequence[Prediction], *, n_bootstrap: int = 0
+    spec: TaskSpec,
+    rows: Sequence[EncodedExample],
+    predictions: Sequence[Prediction],
+    *,
+    n_bootstrap: int = 0,
+    train: Sequence[EncodedExample] = (),
+    decode: Decode | None = None,
 ) -> TaskMetrics:
     """Compare predictions with labels.
 
@@ -152,6 +161,8 @@ def compute_metrics(
         rows: labelled.
         predictions: for each row.
         n_bootstrap: resamples of the interval; 0 for none, which is fast.
+        train: the training rows, of which the most frequent label is a baseline.
+        decode: returns the text of ids; without it, the worst errors have no text.
 
     Returns:
         The metrics; NaN where the loss is not finite.
@@ -181,7 +192,8 @@ def compute_metrics(
         n=len(true),
         confusion=_confusion(spec, head, guess, true),
         calibration=calibrated,
-        worst=[] if head.is_per_token else _worst(spec, head, rows, predictions),
+        worst=worst_errors(spec, head, rows, predictions, decode),
+        majority=majority_baseline(spec, head, own, train, true),
     )
 
 
@@ -226,19 +238,3 @@ def _confusion(spec: TaskSpec, head: TaskHead, guess: np.ndarray, true: np.ndarr
         return None
     table: list[list[int]] = confusion(guess, true, n).tolist()
     return table
-
-
-def _worst(
-    spec: TaskSpec, head: TaskHead, rows: Sequence[EncodedExample], predictions: Sequence[Prediction]
-) -> list[dict[str, Any]]:
-    order = sorted(range(len(rows)), key=lambda i: -predictions[i].loss)[:_MAX_WORST]
-    return [
-        {
-            "where": rows[i].where,
-            "true": head.format_label(spec, rows[i].label),
-            "predicted": head.format_label(spec, predictions[i].label),
-            "probability": float(predictions[i].probabilities.max()) if head.has_probabilities else None,
-            "loss": predictions[i].loss,
-        }
-        for i in order
-    ]

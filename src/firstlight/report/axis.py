@@ -8,6 +8,7 @@ import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+_FREE_AT_ENDS = (0.08, 0.18)  # of the width, for the labels of the first and the last value
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -55,6 +56,22 @@ class Axis:
         """Map one value to its position."""
         return float(self.positions(np.array([value], dtype=np.float64))[0])
 
+    def rounded(self, n_ticks: int) -> "Axis":
+        """Return the axis extended at both ends to the next tick, so that the ends have labels."""
+        if self.log:
+            factors = self._log_factors()
+            low, high = _log_bound(self.low, factors, up=False), _log_bound(self.high, factors, up=True)
+            return Axis(low, high, log=True) if low < self.low < self.high < high else self
+        step = _round_step(self.low, self.high, n_ticks)
+        low, high = (round_to(v / step) * step for v, round_to in ((self.low, _floor), (self.high, _ceil)))
+        return Axis(low, high, log=False) if math.isfinite(high - low) and low <= self.low < self.high <= high else self
+
+    def ticks_with_ends(self, n_ticks: int) -> list[tuple[float, str]]:
+        """Return the two ends, and the round values between them whose labels do not touch those of the ends."""
+        low, high = _FREE_AT_ENDS
+        inner = [(v, text) for v, text in self.ticks(n_ticks) if low < self.position(v) < 1 - high]
+        return [(self.low, f"{self.low:,.10g}"), *inner, (self.high, f"{self.high:,.10g}")]
+
     def ticks(self, n_ticks: int) -> list[tuple[float, str]]:
         """Return approximately ``n_ticks`` round values within the range, with their labels."""
         values = self._log_ticks(n_ticks) if self.log else []
@@ -62,12 +79,15 @@ class Axis:
             values = _round_values(self.low, self.high, n_ticks)
         return list(zip(values, labels(values), strict=True))
 
+    def _log_factors(self) -> tuple[int, ...]:
+        decades = math.ceil(math.log10(self.high)) - math.floor(math.log10(self.low))
+        return (1, 2, 5) if decades <= 2 else (1,)
+
     def _log_ticks(self, n_ticks: int) -> list[float]:
         first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
         decades = last - first
         every = max(1, -(-decades // (n_ticks + 1)))
-        factors = (1, 2, 5) if decades <= 2 else (1,)
-        values = [factor * 10.0**k for k in range(first, last + 1, every) for factor in factors]
+        values = [factor * 10.0**k for k in range(first, last + 1, every) for factor in self._log_factors()]
         return [v for v in values if self.low <= v <= self.high]
 
 
@@ -106,11 +126,30 @@ def _scientific(value: float, digits: int = 3) -> str:
 
 
 def _round_values(low: float, high: float, n_ticks: int) -> list[float]:
-    raw = (high - low) / n_ticks
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * (1 - 1e-9))
+    step = _round_step(low, high, n_ticks)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     # Multiplying by an integer and rounding avoids 0.30000000000000004.
     digits = max(0, 1 - math.floor(math.log10(step)))
     values = [round(k * step, digits) if digits < 300 else k * step for k in range(first, last + 1)]
     return values if len(values) > 1 else _round_values(low, high, 2 * n_ticks)
+
+
+def _round_step(low: float, high: float, n_ticks: int) -> float:
+    raw = (high - low) / n_ticks
+    power = 10.0 ** math.floor(math.log10(raw))
+    return next(m * power for m in (1, 2, 5, 10) if m * power >= raw * (1 - 1e-9))
+
+
+def _floor(ratio: float) -> int:
+    return math.floor(ratio + 1e-9)
+
+
+def _ceil(ratio: float) -> int:
+    return math.ceil(ratio - 1e-9)
+
+
+def _log_bound(value: float, factors: tuple[int, ...], *, up: bool) -> float:
+    """Return the nearest of ``factors`` times a power of ten above or below a positive value."""
+    power = 10.0 ** math.floor(math.log10(value))
+    found = [factor * power * m for m in (0.1, 1, 10) for factor in factors]
+    return min(v for v in found if v > value) if up else max(v for v in found if v < value)

@@ -21,6 +21,7 @@ from firstlight.report.units import format_number, to_float
 MAX_POINTS = 1000
 _MAX_BAD, _MAX_MARKS = 100, 200  # positions that can be distinguished
 _WIDTH, _HEIGHT = 1000, 400  # SVG units, not pixels
+_Y_TICKS, _N_COLORS = 6, 4
 _MAX_VALUE = 1e300  # above this, ranges overflow: treated as infinite
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -74,7 +75,7 @@ class _Points:
     holes: Array
 
 
-def line_chart(
+def line_chart(  # noqa: PLR0913 - each has a default
     title: str,
     series: Iterable[Series],
     *,
@@ -86,6 +87,7 @@ def line_chart(
     levels: Sequence[Level] = (),
     marks: Sequence[Mark] = (),
     source: str = "",
+    note: str = "",
 ) -> Markup:
     """Render a chart as HTML.
 
@@ -100,12 +102,14 @@ def line_chart(
         levels: horizontal lines; the y axis covers them.
         marks: vertical lines; one just beyond the last position extends the x axis, others beyond it are left out.
         source: the file that the values come from.
+        note: a sentence below the chart.
     """
     ordered = [_sort_series(s) for s in series]
     xs = np.concatenate([x for _, x, _ in ordered]) if ordered else np.empty(0)
     ys = np.concatenate([y[np.isfinite(y)] for _, _, y in ordered]) if ordered else np.empty(0)
     x_axis = _x_axis(xs, marks, log=log_x)
-    y_axis = Axis.over(np.concatenate([ys, [level.y for level in levels]]), log=log_y, pad=0.05, from_zero=from_zero)
+    y_values = np.concatenate([ys, [level.y for level in levels]])
+    y_axis = Axis.over(y_values, log=log_y, pad=0.02, from_zero=from_zero).rounded(_Y_TICKS)
     lines = [_downsample_series(s, x, y, x_axis) for s, x, y in ordered]
     return Markup(  # noqa: S704 - rendered with escaping on
         environment()
@@ -113,15 +117,17 @@ def line_chart(
         .render(
             title=title,
             source=source,
+            note=note,
             x_label=x_label,
-            y_label=y_label,
+            x_unit=_with_scale(x_label, x_axis),
+            y_unit=_with_scale(y_label, y_axis),
             width=_WIDTH,
             height=_HEIGHT,
             empty=not len(ys),
             n_points=len(xs),
-            x_ticks=[(_percent(x_axis.position(v)), text) for v, text in x_axis.ticks(5)],
-            y_ticks=[(_percent(1 - y_axis.position(v)), text) for v, text in y_axis.ticks(5)],
-            lines=[_line(p, x_axis, y_axis) for p in lines],
+            x_ticks=[(_percent(x_axis.position(v)), text) for v, text in x_axis.ticks_with_ends(5)],
+            y_ticks=[(_percent(1 - y_axis.position(v)), text) for v, text in y_axis.ticks(_Y_TICKS)],
+            lines=_lines(lines, x_axis, y_axis),
             levels=_levels(levels, y_axis),
             marks=_marks(marks, x_axis) if len(xs) else [],
             bad=_bad(lines, x_axis),
@@ -130,8 +136,15 @@ def line_chart(
     )
 
 
+def _with_scale(label: str, axis: Axis) -> str:
+    """Add to the label of an axis that it is logarithmic."""
+    return ", ".join(filter(None, (label, "log scale" if axis.log else "")))
+
+
 def _x_axis(xs: Array, marks: Sequence[Mark], *, log: bool) -> Axis:
     """Return the x axis; the event that ends a run comes after its last value, and is still shown."""
+    if len(xs) and np.ptp(xs) == 0:  # one position alone has an axis of one step
+        xs = np.append(xs, xs[0] + 1)
     axis = Axis.over(xs, log=log, pad=0.0)
     end = axis.high + 0.1 * (axis.high - axis.low)
     beyond = [mark.x for mark in marks if axis.high < mark.x <= end]
@@ -185,6 +198,15 @@ def _sort_series(series: Series) -> tuple[Series, Array, Array]:
 def _downsample_series(series: Series, x: Array, y: Array, x_axis: Axis) -> _Points:
     finite = np.isfinite(y)
     return _Points(series, x, y, finite, downsample(x_axis.positions(x), y), np.cumsum(~finite))
+
+
+def _lines(points: Sequence[_Points], x_axis: Axis, y_axis: Axis) -> list[dict[str, Any]]:
+    """Return the lines, each with its colour; faint ones have one of their own."""
+    lines, n = [], 0
+    for p in points:
+        lines.append({**_line(p, x_axis, y_axis), "color": n % _N_COLORS})
+        n += p.series.look != "faint"
+    return lines
 
 
 def _line(points: _Points, x_axis: Axis, y_axis: Axis) -> dict[str, Any]:

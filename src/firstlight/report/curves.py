@@ -1,24 +1,21 @@
-"""The curves of a run, its events, and its samples."""
+"""The curves of a run: what was logged by step, and the loss by position in the window."""
 
-import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from markupsafe import Markup
 
-from firstlight.report import non_text, tasks
+from firstlight.report import non_text, task_curves, tasks
 from firstlight.report.chart import Level, Mark, Series, line_chart
 from firstlight.report.column import Column
-from firstlight.report.run_files import RunFiles, Table, find
-from firstlight.report.text import printable, thin, to_text
+from firstlight.report.events import marks as event_marks
+from firstlight.report.run_files import RunFiles, find
+from firstlight.report.text import thin
 from firstlight.report.units import format_number, to_float
 
-_BAD_KINDS = {"rollback", "not-finite", "failed", "spike", "damaged"}
-_MAX_EVENTS, _MAX_SAMPLES, _MAX_EVALUATIONS = 200, 9, 40
-_MAX_CHARACTERS_LAST, _MAX_CHARACTERS = 6000, 2000
+_MAX_EVALUATIONS = 40
 _MAX_BASELINE = 100.0  # nats; far above that of any vocabulary: a damaged value would squash the curves
 _SOURCE = "metrics.jsonl"
 
@@ -26,31 +23,9 @@ _Look = Literal["line", "faint", "dots"]
 _Line = tuple[str, Column, _Look]
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """An event: its number in the curves, its step, kind, description and time."""
-
-    number: int
-    step: str
-    kind: str
-    text: str
-    time: str
-    bad: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """A generated sample; ``left_out`` counts the characters that are not shown."""
-
-    step: str
-    prompt: str
-    text: str
-    left_out: int
-
-
 def charts(files: RunFiles) -> list[Markup]:
     """Draw the curves that were logged; always the loss."""
-    marks = _marks(files)
+    marks = event_marks(files)
     plain = [Mark(m.x, m.text, m.bad) for m in marks]
     lines, of, unit = _loss_lines(files), tasks.unit_of_count(files), tasks.loss_unit(files)
     drawn = [_loss_chart("Loss", unit, lines, marks, _baselines(files))]
@@ -59,19 +34,29 @@ def charts(files: RunFiles) -> list[Markup]:
         drawn.append(
             _loss_chart("Loss, zoomed in", unit, [(name, c.since(start), look) for name, c, look in lines], plain)
         )
-    for name, heading, label, log in (
-        ("lr", "Learning rate", "", False),
-        ("grad_norm", "Gradient norm", "before clipping", True),
-        (f"{of}s_per_second", "Throughput", f"{of}s per second", False),
-        ("mfu", "Model FLOPs utilisation (MFU)", "fraction of peak", False),
+    drawn += task_curves.charts(files, plain)
+    for name, heading, label, log, levels in (
+        ("lr", "Learning rate", "", False, []),
+        ("grad_norm", "Gradient norm", "before clipping", True, _clip_level(files)),
+        (f"{of}s_per_second", "Throughput", f"{of}s per second", False, []),
+        ("mfu", "Model FLOPs utilisation (MFU)", "fraction of peak", False, []),
     ):
         column = files.column(name)
         if len(column):
             series = Series(heading.lower() if name != "mfu" else "MFU", column.steps, column.values)
             drawn.append(
-                line_chart(heading, [series], y_label=label, log_y=log, from_zero=not log, marks=plain, source=_SOURCE)
+                line_chart(
+                    heading,
+                    [series],
+                    y_label=label,
+                    log_y=log,
+                    from_zero=not log,
+                    levels=levels,
+                    marks=plain,
+                    source=_SOURCE,
+                )
             )
-    return drawn
+    return [*drawn, *_position_chart(files)]
 
 
 def _loss_lines(files: RunFiles) -> list[_Line]:
@@ -107,76 +92,60 @@ def _zoom_start(files: RunFiles) -> float | None:
 
 
 def _baselines(files: RunFiles) -> list[Level]:
+    """Return the losses of the baselines; before the end of a run only that of a uniform guess is known."""
     found = []
-    for name in ("uniform", "unigram", "position"):
+    uniform = uniform_guess(files)
+    if uniform is not None:
+        found.append(Level(uniform[0], f"uniform guess {uniform[1]}"))
+    for name in ("unigram", "position"):
         loss = to_float(find(files.evaluation, "baselines", name, "loss"))
         if loss is not None and 0 < loss < _MAX_BASELINE:
             found.append(Level(loss, f"{name} {format_number(loss, 2)}"))
     return found
 
 
-def _numbered(files: RunFiles) -> list[tuple[int, Table]]:
-    """Return the events that were read, each with its number in the file."""
-    return [
-        (n + (files.events_left_out if n > files.first_events else 0), event) for n, event in enumerate(files.events, 1)
-    ]
+def uniform_guess(files: RunFiles) -> tuple[float, str] | None:
+    """Return the loss of a uniform guess over the vocabulary, and how it is computed: ``ln 4,096 = 8.32``."""
+    if tasks.unit_of_count(files) == "row":
+        return None
+    loss = to_float(find(files.evaluation, "baselines", "uniform", "loss"))
+    V = to_float(find(files.manifest, "vocab_size"))
+    if loss is None:
+        loss = math.log(V) if V is not None and 1 < V < 1e12 else None
+    if loss is None or not 0 < loss < _MAX_BASELINE:
+        return None
+    if V is None or V <= 1 or not math.isclose(math.log(V), loss, rel_tol=1e-3):
+        return loss, format_number(loss, 2)
+    return loss, f"ln {V:,.0f} = {format_number(loss, 2)}"
 
 
-def _marks(files: RunFiles) -> list[Mark]:
-    found = []
-    for n, event in _numbered(files):
-        step = to_float(event.get("step"))
-        if step is not None and math.isfinite(step):
-            kind = to_text(event.get("kind"), 40)
-            found.append(Mark(step, f"{kind}: {to_text(event.get('text'), 200)}", kind in _BAD_KINDS, str(n)))
-    return found
+def _clip_level(files: RunFiles) -> list[Level]:
+    """Return the norm that gradients are clipped to, if they are."""
+    limit = to_float(find(files.settings, "optim", "clip_norm"))
+    return [Level(limit, f"clipped to {limit:g} (optim.clip_norm)")] if limit and 0 < limit < math.inf else []
 
 
-def events(files: RunFiles) -> list[Event]:
-    """Return all events, or the first and the last ones if there are too many."""
-    found = []
-    numbered = _numbered(files)
-    half = _MAX_EVENTS // 2
-    for n, event in numbered if len(numbered) <= _MAX_EVENTS else [*numbered[:half], *numbered[-half:]]:
-        step, kind = to_float(event.get("step")), to_text(event.get("kind"), 40)
-        time = to_text(event["time"], 40).replace("T", " ") if "time" in event else ""
-        shown = "–" if step is None else f"{step:,.10g}"
-        found.append(Event(n, shown, kind, to_text(event.get("text"), 1000), time, kind in _BAD_KINDS))
-    return found
-
-
-def events_summary(files: RunFiles) -> str:
-    """Count the events by kind; empty if all of them are listed."""
-    if len(files.events) <= _MAX_EVENTS:
-        return ""
-    counts = ", ".join(f"{n:,} {kind}" for kind, n in files.event_kinds.most_common(10))
-    return f"{files.event_kinds.total():,} events ({counts}); the first and the last {_MAX_EVENTS // 2} are listed."
-
-
-def samples(files: RunFiles) -> list[Sample]:
-    """Return samples spread over the run, the latest last and at greater length."""
-    if non_text.unit(files) == "dim":  # shown as images
+def _position_chart(files: RunFiles) -> list[Markup]:
+    """Draw the validation loss by position in the window, if the last evaluation has it."""
+    table = find(files.evaluation, "loss_by_position")
+    rows = [row for row in table if isinstance(row, dict)] if isinstance(table, list) else []
+    points = [(to_float(row.get("last")), to_float(row.get("loss"))) for row in rows]
+    found = [(x, y) for x, y in points if x is not None and y is not None and x > 0]
+    if len(found) < 2:
         return []
-    chosen = thin(files.samples, _MAX_SAMPLES)
+    what = {"byte": "token", "token": "token", "dim": "pixel"}[non_text.unit(files)]
     return [
-        _sample(table, _MAX_CHARACTERS_LAST if i == len(chosen) - 1 else _MAX_CHARACTERS)
-        for i, table in enumerate(chosen)
+        line_chart(
+            "Loss by position in the window",
+            [Series("validation loss", [x for x, _ in found], [y for _, y in found], "dots")],
+            x_label=f"position of the {what} in the window",
+            y_label=tasks.loss_unit(files),
+            log_x=True,
+            source="evaluation.json",
+            note=f"At the end of training. The further back a {what} can look, the easier it is to predict: if the "
+            "curve still falls at the right, a longer window (model.block_size) would help.",
+        )
     ]
-
-
-def _sample(table: Table, max_length: int) -> Sample:
-    step = to_float(table.get("step"))
-    prompt, text = (_text(table.get(name)) for name in ("prompt", "text"))
-    return Sample(
-        "?" if step is None else f"{step:,.10g}",
-        printable(prompt[:max_length]),
-        printable(text[:max_length]),
-        max(0, len(prompt) - max_length) + max(0, len(text) - max_length),
-    )
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def evaluations(files: RunFiles) -> list[tuple[str, ...]]:

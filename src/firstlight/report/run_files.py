@@ -1,12 +1,10 @@
 """Read the files of a run directory for the report; missing or unreadable files are listed, never raised."""
 
 import json
-import math
 import tomllib
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +12,15 @@ import numpy as np
 
 from firstlight.files import MANIFEST, renamed_checkpoint, run_layout
 from firstlight.files.json_lines import JsonLines
+from firstlight.model import HEADS_FILE
 from firstlight.report.column import Column, ColumnBuilder
+from firstlight.report.metric_lines import metric_chunks
 from firstlight.report.text import to_text
-from firstlight.report.units import to_float
+from firstlight.report.weights import read_weights
 from firstlight.runs import RunDirectory
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Table = Mapping[str, Any]
 
-_CHUNK_LINES = 2000
 _MAX_SAMPLES, _MAX_EVENTS, _MAX_KINDS = 200, 1000, 50
 
 
@@ -44,7 +42,7 @@ class RunFiles:
         config: config.json of ``checkpoint``.
         manifest_name: path of the token store's manifest; outside the run if ``run.store`` is set.
         checkpoint: the checkpoint that RUN stands for, relative to the run: ``best``, else ``latest``, else the newest.
-        weights: number of elements in its model.safetensors, or None.
+        weights, head_weights: number of elements of each tensor in its model.safetensors and heads.safetensors.
         present: files that exist, relative to the run.
         problems: one clause per file that could not be read.
     """
@@ -72,7 +70,8 @@ class RunFiles:
     tasks: list[Table] = field(default_factory=list)
     checkpoint: str | None = None
     checkpoints: list[str] = field(default_factory=list)
-    weights: int | None = None
+    weights: dict[str, int] = field(default_factory=dict)
+    head_weights: dict[str, int] = field(default_factory=dict)
     present: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
@@ -164,20 +163,8 @@ def _read_checkpoints(files: RunFiles, directory: RunDirectory) -> None:
             files.problems.append(renamed)
         files.checkpoint = _name(files, checkpoint)
         files.config = _table(files, checkpoint / "config.json")
-        files.weights = _count_weights(checkpoint / "model.safetensors")
-
-
-def _count_weights(path: Path) -> int | None:
-    """Add up the shapes in a safetensors header, which is JSON: eight bytes of length, then the table."""
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if not 0 < length < 100_000_000:
-                return None
-            table = json.loads(file.read(length))
-        return sum(math.prod(map(int, entry["shape"])) for name, entry in table.items() if name != "__metadata__")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-        return None
+        files.weights = read_weights(checkpoint / "model.safetensors")
+        files.head_weights = read_weights(checkpoint / HEADS_FILE)
 
 
 def _name(files: RunFiles, path: Path) -> str:
@@ -245,33 +232,8 @@ def _lines(files: RunFiles, path: Path) -> Iterator[Table]:
 
 
 def _columns(lines: Iterator[Table]) -> dict[str, Column]:
-    """Convert lines to columns in chunks, as there may be millions of lines."""
+    """Convert lines to columns."""
     builders: dict[str, ColumnBuilder] = {}
-    while tables := list(islice(lines, _CHUNK_LINES)):
-        rows_by_names: dict[tuple[str, ...], list[Iterable[Any]]] = {}
-        for table in tables:
-            rows_by_names.setdefault(tuple(table), []).append(table.values())
-        for names, rows in rows_by_names.items():
-            if "step" not in names:
-                continue
-            columns = dict(zip(names, zip(*rows, strict=True), strict=True))
-            step, _ = _to_floats(columns["step"])
-            has_step = np.isfinite(step)
-            for name, column in columns.items():
-                floats, is_number = _to_floats(column)
-                valid = is_number & has_step
-                if valid.any():
-                    builders.setdefault(name, ColumnBuilder()).add(step[valid], floats[valid])
+    for name, steps, values in metric_chunks(lines):
+        builders.setdefault(name, ColumnBuilder()).add(steps, values)
     return {name: builder.build() for name, builder in builders.items()}
-
-
-def _to_floats(column: Sequence[Any]) -> tuple[Array, Array]:
-    """Convert a column to float64, with a mask of the entries that are numbers."""
-    if set(map(type, column)) <= {float, int}:
-        try:
-            return np.array(column, dtype=np.float64), np.ones(len(column), dtype=bool)
-        except OverflowError:
-            pass
-    numbers = [to_float(value) for value in column]
-    is_number = np.array([value is not None for value in numbers], dtype=bool)
-    return np.array([math.nan if value is None else value for value in numbers], dtype=np.float64), is_number

@@ -9,8 +9,8 @@ from importlib import metadata
 from pathlib import Path
 
 from firstlight.files import write_atomic
-from firstlight.report import curves, facts, non_text, recipes, summary, tasks
-from firstlight.report.run_files import RunFiles, read_run
+from firstlight.report import corpus_facts, curves, events, facts, non_text, recipes, samples, summary, tasks, weights
+from firstlight.report.run_files import RunFiles, find, read_run
 from firstlight.report.template_env import environment
 from firstlight.report.text import printable
 from firstlight.runs import RunDirectory
@@ -52,16 +52,21 @@ def run_page(files: RunFiles) -> str:
             forgetting=tasks.forgetting(files),
             charts=curves.charts(files),
             evaluations=curves.evaluations(files),
-            events=curves.events(files),
-            events_summary=curves.events_summary(files),
-            samples=curves.samples(files),
+            uniform_guess=curves.uniform_guess(files),
+            events=events.events(files),
+            events_summary=events.events_summary(files),
+            samples=samples.samples(files),
             n_samples=files.n_samples,
             image_grids=image_grids,
             unit=non_text.UNITS[non_text.unit(files)],
-            data_rows=facts.data_rows(files),
-            data_facts=facts.data_facts(files),
+            data_rows=corpus_facts.data_rows(files),
+            data_facts=corpus_facts.data_facts(files),
+            losses=corpus_facts.losses(files),
+            frequent_tokens=corpus_facts.frequent_tokens(files),
             manifest_name=files.manifest_name,
             model_facts=facts.model_facts(files),
+            parts=weights.group({**files.weights, **files.head_weights}),
+            tied=find(files.config, "tie_word_embeddings") is True,
             checkpoint=files.checkpoint,
             checkpoints=files.checkpoints,
             training_facts=[*facts.training_facts(files), *facts.outside_facts(files)],

@@ -1,6 +1,7 @@
 """The summary of a run: what was trained, how it ended, its key metrics and the baselines."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from firstlight.files.run_names import short_name
@@ -85,7 +86,7 @@ def status(files: RunFiles) -> Status:
 def parameters(files: RunFiles) -> float | None:
     """Return the number of parameters, from evaluation.json or the checkpoint's safetensors header."""
     found = to_float(find(files.evaluation, "parameters"))
-    return found if found is not None else files.weights
+    return found if found is not None else sum(files.weights.values()) or None
 
 
 def sources(files: RunFiles, key: str = "sources") -> list[str]:
@@ -136,7 +137,7 @@ def scores(files: RunFiles) -> list[Score]:
     for name, note in (
         ("position", "frequency of each value at each position"),
         ("unigram", "frequency of each token"),
-        ("uniform", "all tokens equally likely"),
+        ("uniform", "a uniform guess: all tokens equally likely"),
     ):
         table = find(files.evaluation, "baselines", name)
         loss = to_float(find(table, "loss"))
@@ -211,9 +212,7 @@ def key_metrics(files: RunFiles) -> list[Fact]:
     if (n := parameters(files)) is not None:
         facts.append(Fact("parameters", format_count(n)))
     if (tokens := training_tokens(files)) is not None:
-        text = to_float(find(files.manifest, "train_tokens"))
-        epochs = f"{format_number(tokens / text, 2)} epochs" if text else ""
-        facts.append(Fact(f"training {of}s", format_count(tokens), epochs))
+        facts.append(Fact(f"training {of}s", format_count(tokens), _passes(files, tokens)))
     if (seconds := training_seconds(files)) is not None:
         step = last_step(files)
         facts.append(Fact("training time", format_duration(seconds), f"{step:,} steps" if step is not None else ""))
@@ -224,6 +223,17 @@ def key_metrics(files: RunFiles) -> list[Fact]:
     if (memory := files.column("memory_bytes").max()) is not None:
         facts.append(Fact("peak memory", format_bytes(memory)))
     return facts
+
+
+def _passes(files: RunFiles, seen: float) -> str:
+    """Return how often the training text, or the training rows, were passed over; empty if that is unknown."""
+    if tasks.unit_of_count(files) == "token":
+        total, what = to_float(find(files.manifest, "train_tokens")), "text"
+    else:
+        tables = find(files.evaluation, "rows")
+        counts = [to_float(find(t, "train")) or 0.0 for t in tables.values()] if isinstance(tables, Mapping) else []
+        total, what = sum(counts), "rows"
+    return f"{format_number(seen / total, 2)} passes over the {what} (epochs)" if total else ""
 
 
 def _final(files: RunFiles) -> Score | None:
@@ -275,7 +285,9 @@ def training_seconds(files: RunFiles) -> float | None:
 def training_tokens(files: RunFiles) -> float | None:
     """Return the number of tokens, or rows of tasks, trained on."""
     found = to_float(find(files.state, "result", "tokens"))
-    return found if found is not None else files.column("tokens").max()
+    if found is None:  # runs of earlier versions logged the rows of tasks as tokens
+        found = next((n for name in ("rows", "tokens") if (n := files.column(name).max()) is not None), None)
+    return found
 
 
 def _exp(loss: float) -> float:

@@ -9,7 +9,24 @@ from firstlight.report.run_files import RunFiles, find
 from firstlight.report.text import Fact, to_text
 from firstlight.report.units import format_number, format_percent, to_float
 
-_MAX_CLASSES = 30
+_MAX_CLASSES, _MAX_CONFUSED = 30, 8
+_MAX_TEXT = 300
+
+
+@dataclass(frozen=True, slots=True)
+class WorstError:
+    """A confident error: where its row is, true and predicted label, probability of the latter, and the text.
+
+    Attributes:
+        word: the word that is mislabelled, in a task that labels each word; otherwise empty.
+    """
+
+    where: str
+    true: str
+    predicted: str
+    probability: str
+    text: str
+    word: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,23 +45,27 @@ class TaskView:
     Attributes:
         name: of the task and the split.
         metric: its main metric with value and interval.
+        majority: the score of always predicting the most frequent label of the training rows, or empty.
         others: further metrics.
         labels: of rows and columns of the confusion matrix.
         confusion: rows of cells, or empty.
         calibration: confidence, accuracy and number of examples per bin.
         calibration_error: expected calibration error, or empty.
-        worst: location, true label, predicted label and probability of the most confident errors.
+        worst: the most confident errors.
+        confused: pairs of classes that are confused most often: true, predicted, count and fraction of the true class.
         notes: warnings about the data.
     """
 
     name: str
     metric: str
+    majority: str
     others: str
     labels: list[str]
     confusion: list[list[Cell]]
+    confused: list[tuple[str, str, str, str]]
     calibration: list[tuple[str, str, str]]
     calibration_error: str
-    worst: list[tuple[str, str, str, str]]
+    worst: list[WorstError]
     notes: list[str]
 
 
@@ -71,6 +92,8 @@ def key_metrics(files: RunFiles) -> list[Fact]:
         note = f"{to_text(find(table, 'metric'), 40)}, {split}"
         if low is not None and high is not None:
             note += f"; 95% CI {format_number(low)} to {format_number(high)}"
+        if majority := _majority(table):
+            note += f"; {majority}"
         facts.append(Fact(to_text(name, 60), _number(value), note))
     return facts
 
@@ -127,25 +150,53 @@ def _view(name: str, table: Any, labels: list[str], notes: Any) -> TaskView:
     )
     bins = find(table, "calibration", "bins") or []
     error = to_float(find(table, "calibration", "error"))
+    matrix = _confusion(find(table, "confusion"))
     return TaskView(
         name,
         main,
+        _majority(table),
         further,
         labels,
-        _confusion(find(table, "confusion")),
+        matrix,
+        _confused(matrix, labels),
         [(format_percent(b[0]), format_percent(b[1]), f"{int(b[2]):,}") for b in bins],
         "" if error is None else format_percent(error),
-        [
-            (
-                to_text(find(w, "where"), 200),
-                to_text(find(w, "true"), 60),
-                to_text(find(w, "predicted"), 60),
-                "" if to_float(find(w, "probability")) is None else format_percent(find(w, "probability")),
-            )
-            for w in find(table, "worst") or []
-        ],
+        [_worst(found) for found in worst] if isinstance(worst := find(table, "worst"), list) else [],
         [to_text(note, 500) for note in notes or []],
     )
+
+
+def _majority(table: Any) -> str:
+    """Return the score of the majority class; empty if there is none."""
+    value = to_float(find(table, "majority", "value"))
+    return (
+        "" if value is None else f"majority class ({to_text(find(table, 'majority', 'label'), 40)}): {_number(value)}"
+    )
+
+
+def _worst(table: Any) -> WorstError:
+    probability, word = to_float(find(table, "probability")), to_float(find(table, "word"))
+    where = to_text(find(table, "where"), 200)
+    text, of_word = (found if isinstance(found := find(table, key), str) else "" for key in ("text", "word_text"))
+    return WorstError(
+        where if word is None else f"{where}, word {word:,.0f}",
+        to_text(find(table, "true"), 60),
+        to_text(find(table, "predicted"), 60),
+        "" if probability is None else format_percent(probability),
+        text[:_MAX_TEXT] + (" …" if len(text) > _MAX_TEXT else ""),
+        of_word[:60],
+    )
+
+
+def _confused(matrix: list[list[Cell]], labels: list[str]) -> list[tuple[str, str, str, str]]:
+    """Return the pairs of classes that are confused most often."""
+    names = [labels[i] if i < len(labels) else str(i) for i in range(len(matrix))]
+    wrong = [(cell, i, j) for i, row in enumerate(matrix) for j, cell in enumerate(row) if cell.count and i != j]
+    wrong.sort(key=lambda found: -found[0].count)
+    return [
+        (names[i], names[j] if j < len(names) else str(j), f"{cell.count:,}", format_percent(cell.fraction))
+        for cell, i, j in wrong[:_MAX_CONFUSED]
+    ]
 
 
 def _number(value: float | None) -> str:

@@ -7,6 +7,7 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from firstlight.report.language import lang_attribute
 from firstlight.report.units import format_number
 
 
@@ -21,6 +22,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["number"] = format_number
+    environment.filters["lang"] = lang_attribute
     for name, file in (("style", "style.css"), ("script", "script.js")):
         source = _source(environment, file)
         environment.globals[name] = Markup(source)  # noqa: S704 - our own package data

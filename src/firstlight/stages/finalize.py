@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from firstlight import progress
 from firstlight.errors import FirstlightError
-from firstlight.evaluation import Likelihood, baseline_likelihoods, count_ids
+from firstlight.evaluation import Likelihood, baseline_likelihoods, count_ids, loss_by_position
 from firstlight.lm import LM
 from firstlight.model import count_parameters
 from firstlight.runs import RunDirectory, write_json
@@ -14,43 +16,87 @@ from firstlight.stages.score_sequences import image_baselines, split_rows
 from firstlight.stages.unknown_text import split_text_bytes, split_unknown
 from firstlight.train import TrainContext, ValidationResult
 
+_N_FREQUENT = 30  # tokens that are listed
+
 
 def evaluate_run(
-    run: RunDirectory, ctx: TrainContext, artifacts: PretrainArtifacts, valid: ValidationResult | None, *, seed: int
+    run: RunDirectory,
+    ctx: TrainContext,
+    artifacts: PretrainArtifacts,
+    valid: ValidationResult | None,
+    *,
+    finished: bool,
+    seed: int,
 ) -> None:
-    """Write ``evaluation.json``: the validation loss next to baselines; and the images that the report shows.
+    """Write ``evaluation.json``: the validation loss next to baselines, and counts of the training text; and images.
 
     Args:
         run: the run directory.
         ctx: of the run.
         artifacts: of the run.
         valid: the last evaluation, or None.
+        finished: whether the run has reached its limit; one that a signal ended without an evaluation has no file.
         seed: of the images.
     """
-    if valid is not None:
-        counts: dict[str, Any] = {"n_tokens": valid.targets}
-        counts |= {"n_bytes": valid.text_bytes} if valid.text_bytes else {}
-        if artifacts.tokenizer is not None:
-            split = artifacts.store.valid
-            counts |= split_unknown(split, artifacts.tokenizer).to_json(split.n_tokens)
-        evaluation = {
-            "valid": {"loss": valid.loss, "perplexity": valid.perplexity, **valid.bits, **counts},
-            "baselines": {name: known.metrics(valid.unit) for name, known in baselines(artifacts).items()},
-            "parameters": count_parameters(ctx.state.model.config).total,
-        }
+    store, tokenizer = artifacts.store, artifacts.tokenizer
+    if valid is not None or finished:
+        evaluation: dict[str, Any] = {"parameters": count_parameters(ctx.state.model.config).total}
+        counts = None if store.sequence_length is not None else count_ids(store.train.tokens)
+        if counts is not None:
+            evaluation["training_text"] = training_text(artifacts, counts)
+        if valid is not None:
+            n: dict[str, Any] = {"n_tokens": valid.targets}
+            n |= {"n_bytes": valid.text_bytes} if valid.text_bytes else {}
+            if tokenizer is not None:
+                n |= split_unknown(store.valid, tokenizer).to_json(store.valid.n_tokens)
+            known = baselines(artifacts, counts)
+            evaluation["valid"] = {"loss": valid.loss, "perplexity": valid.perplexity, **valid.bits, **n}
+            evaluation["baselines"] = {name: found.metrics(valid.unit) for name, found in known.items()}
+            if valid.position_nats is not None and valid.position_targets is not None:
+                evaluation["loss_by_position"] = loss_by_position(valid.position_nats, valid.position_targets)
         write_json(run.evaluation_file, evaluation)
-    if artifacts.store.sequence_length is not None:
+    if store.sequence_length is not None:
         _generate_images(run, ctx, artifacts, seed)
 
 
-def baselines(artifacts: PretrainArtifacts) -> dict[str, Likelihood]:
-    """Compute what models without context score on the validation split."""
+def training_text(artifacts: PretrainArtifacts, counts: np.ndarray) -> dict[str, Any]:
+    """Describe the training split: its tokens and characters, the ids in use, and the most frequent ones.
+
+    ``characters`` is None where the tokenizer has no tokens for some of the text, or the ids do not stand for text.
+
+    Args:
+        artifacts: of the run.
+        counts: how often each id occurs in the split (up to V,).
+    """
+    store, tokenizer = artifacts.store, artifacts.tokenizer
+    texts = None if tokenizer is None else tokenizer.token_texts()
+    characters = None
+    if tokenizer is not None and not split_unknown(store.train, tokenizer).count:
+        characters = int(counts @ tokenizer.character_lengths()[: len(counts)])
+    frequent = [i for i in np.argsort(-counts, kind="stable")[:_N_FREQUENT].tolist() if counts[i]]
+    return {
+        "tokens": store.train.n_tokens,
+        "characters": characters,
+        "ids_used": int((counts > 0).sum()),
+        "most_frequent": [
+            {"id": i, "text": None if texts is None else texts[i], "count": int(counts[i])} for i in frequent
+        ],
+    }
+
+
+def baselines(artifacts: PretrainArtifacts, counts: np.ndarray | None) -> dict[str, Likelihood]:
+    """Compute what models without context score on the validation split.
+
+    Args:
+        artifacts: of the run.
+        counts: how often each id occurs in the training split (up to V,); None for images.
+    """
     store, codec = artifacts.store, artifacts.codec
     if codec is None or codec.sequence_length is None:
-        seen = count_ids(store.train.tokens), count_ids(store.valid.tokens)
         found = split_text_bytes(store.valid, artifacts.vocab)
         lengths, nats = (None, None) if found is None else (found.lengths, found.nats)
-        return baseline_likelihoods(store.vocab_size, *seen, lengths, more_nats=nats)
+        target_counts = count_ids(store.valid.tokens)
+        return baseline_likelihoods(store.vocab_size, counts, target_counts, lengths, more_nats=nats)
     return image_baselines(codec, *(split_rows(split, codec.sequence_length) for split in (store.train, store.valid)))
 
 

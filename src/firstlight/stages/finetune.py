@@ -153,7 +153,12 @@ class FinetuneRecipe(Recipe[FinetuneSettings, FinetuneArtifacts, FinetuneResult]
         )
         if main:
             notes = {name: [*task.notes, *task.rows.notes] for name, task in artifacts.tasks.items()}
+            rows = {
+                name: {split: len(task.split(split)) for split in ("train", "valid", "test")}
+                for name, task in artifacts.rows.items()
+            }
             tables = {"tasks": result.valid, "test": result.test, "forgetting": forgetting, "notes": notes}
+            tables["rows"] = rows
             write_json(run.evaluation_file, tables | {"unknown": unknown})
         return result
 

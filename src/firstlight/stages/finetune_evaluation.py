@@ -1,7 +1,9 @@
 """Evaluate the model of a fine-tuning run: all tasks on one split."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+
+import numpy as np
 
 from firstlight.finetuning import (
     EvalResults,
@@ -14,6 +16,9 @@ from firstlight.finetuning import (
 from firstlight.model import GPT
 from firstlight.parallel import DeviceContext, interruptible
 from firstlight.stages.finetune_artifacts import FinetuneArtifacts
+from firstlight.tokenizer import Tokenizer
+
+_SEPARATOR = " | "  # between the texts of a row
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +48,16 @@ class TaskEvaluation:
         return self.result.metrics()
 
     def with_intervals(self, artifacts: FinetuneArtifacts, split: str, n_bootstrap: int) -> EvalResults:
-        """Compute the same metrics with bootstrap confidence intervals."""
+        """Compute the same metrics with bootstrap confidence intervals, and with what the report shows beside them."""
+        decode = _decoder(artifacts.tokenizer)
         metrics = {
             name: compute_metrics(
-                artifacts.specs[name], artifacts.rows[name].split(split), predictions, n_bootstrap=n_bootstrap
+                artifacts.specs[name],
+                artifacts.rows[name].split(split),
+                predictions,
+                n_bootstrap=n_bootstrap,
+                train=artifacts.rows[name].train,
+                decode=decode,
             )
             for name, predictions in self.predictions.items()
         }
@@ -85,3 +96,14 @@ def evaluate_tasks(
                 predictions[name] = predict(model, spec, rows, device_context, max_rows=limit, confidence_only=True)
                 metrics[name] = compute_metrics(spec, rows, predictions[name])
     return TaskEvaluation(EvalResults(metrics, texts), predictions)
+
+
+def _decoder(tokenizer: Tokenizer) -> Callable[[np.ndarray], str]:
+    """Return a function from the ids of a row to its texts, which special tokens separate."""
+    is_special = tokenizer.byte_lengths() == 0
+
+    def decode(ids: np.ndarray) -> str:
+        parts = np.split(ids, np.flatnonzero(is_special[ids]))  # each begins with its special token
+        return _SEPARATOR.join(filter(None, (tokenizer.decode(part).strip() for part in parts)))
+
+    return decode

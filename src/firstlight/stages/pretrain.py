@@ -142,7 +142,7 @@ class PretrainRecipe(Recipe[PretrainSettings, PretrainArtifacts, PretrainResult]
         main = is_main_process(ctx.device_context)
         valid = fit.valid if isinstance(fit.valid, ValidationResult) else None
         if main:
-            evaluate_run(run, ctx, artifacts, valid, seed=settings.run.seed)
+            evaluate_run(run, ctx, artifacts, valid, finished=fit.finished, seed=settings.run.seed)
             drop_base(run)
         bits: dict[str, Any] = {} if valid is None else valid.bits
         return PretrainResult(

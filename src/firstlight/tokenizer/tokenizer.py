@@ -233,9 +233,27 @@ class Tokenizer:
 
         For a lossless tokenizer the lengths of a text's ids add up to that of the text; for others, approximately.
         """
+        return np.array([len(b) for b in self._texts_of_tokens()], dtype=np.int32)
+
+    def character_lengths(self) -> np.ndarray:
+        """Compute the number of characters of text of each id: (V,) int32; 0 for special tokens.
+
+        A character that is split between tokens counts where it begins. As exact as ``byte_lengths``.
+        """
+        begins = ([b & 0xC0 != 0x80 for b in text] for text in self._texts_of_tokens())
+        return np.array([sum(found) for found in begins], dtype=np.int32)
+
+    def token_texts(self) -> list[str]:
+        r"""List the text of every id, for people: special tokens by name, parts of a character as ``\xe4``."""
+        names = self.tokens()
+        texts = (text.decode("utf-8", "backslashreplace") for text in self._texts_of_tokens())
+        return [text or name for text, name in zip(texts, names, strict=True)]
+
+    def _texts_of_tokens(self) -> list[bytes]:
+        """Return the text of each id in UTF-8, empty for special tokens."""
         if self._token_bytes is not None:
-            return np.array([len(b) for b in self._token_bytes], dtype=np.int32)
-        return np.array(tokenizer_json.estimate_byte_lengths(self._json, self.tokens()), dtype=np.int32)
+            return self._token_bytes
+        return tokenizer_json.estimate_token_bytes(self._json, self.tokens())
 
     def text_bytes(self, unknown: UnknownText, n_tokens: int) -> TextBytes | None:
         """Compute the bytes of text of each id in a text of which ``unknown`` is unknown; see ``TextBytes.of``."""

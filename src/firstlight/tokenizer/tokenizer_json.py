@@ -112,8 +112,8 @@ def token_bytes(table: dict[str, Any], tokens: list[str]) -> list[bytes] | None:
     return [bytes_of(i, token) for i, token in enumerate(tokens)]
 
 
-def estimate_byte_lengths(table: dict[str, Any], tokens: list[str]) -> list[int]:
-    """Estimate the UTF-8 bytes of text of each token, where tokens carry markers of word boundaries.
+def estimate_token_bytes(table: dict[str, Any], tokens: list[str]) -> list[bytes]:
+    """Estimate the UTF-8 text of each token, where tokens carry markers of word boundaries; empty for special tokens.
 
     A marker counts as the one space that it represents; white space that no token keeps is not counted, so bits per
     byte are overestimated rather than underestimated.
@@ -123,16 +123,16 @@ def estimate_byte_lengths(table: dict[str, Any], tokens: list[str]) -> list[int]
     prefix, suffix = model.get("continuing_subword_prefix") or "", model.get("end_of_word_suffix") or ""
     sentencepiece = "▁" in "".join(str(p) for p in (table.get("decoder"), table.get("pre_tokenizer")))
 
-    def length(i: int, token: str) -> int:
+    def text_of(i: int, token: str) -> bytes:
         if i in special:
-            return 0
+            return b""
         if model.get("byte_fallback") and is_byte_token(token):
-            return 1
+            return bytes([int(token[3:5], 16)])
         text = token.removeprefix(prefix)
         text = text.removesuffix(suffix) + " " if suffix and text.endswith(suffix) else text
-        return len((text.replace("▁", " ") if sentencepiece else text).encode("utf-8"))
+        return (text.replace("▁", " ") if sentencepiece else text).encode("utf-8")
 
-    return [length(i, token) for i, token in enumerate(tokens)]
+    return [text_of(i, token) for i, token in enumerate(tokens)]
 
 
 def byte_token(b: int) -> str:
