@@ -43,9 +43,9 @@ def finetune(
     arguments: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="RUN TASK.toml… [KEY=VALUE]",
-            help="A run, checkpoint or Hugging Face directory, and the tasks; or a fine-tuning run to --resume, or its "
-            "run.toml to start the same run again.",
+            metavar="RUN TASK… [KEY=VALUE]",
+            help="A run, checkpoint or Hugging Face directory, and the tasks: files, or names of packaged ones "
+            "(scenes, zh_scenes); or a fine-tuning run to --resume, or its run.toml to start the same run again.",
             show_default=False,
         ),
     ] = None,
@@ -70,7 +70,7 @@ def finetune(
 
     The run directory contains settings, tasks, checkpoints, metrics and a report.
 
-    Example: firstlight finetune runs/mine examples/tasks/sst2.toml --data data/tasks --out runs/sst2
+    Example: firstlight finetune runs/quickstart scenes --out runs/scenes
     """
     inputs, settings = split_arguments(arguments)
     start, tasks = (inputs[0] if inputs else None), inputs[1:]

@@ -22,7 +22,7 @@ from firstlight.finetuning.sequences import DELIMITER, EXTRACT, PAD, START, Spec
 from firstlight.finetuning.settings import AdapterSettings, TuningSettings
 from firstlight.finetuning.sources import ReplaySource, TaskRows
 from firstlight.finetuning.spec import TaskSpec
-from firstlight.finetuning.task_file import change_spec, read_spec, read_tasks, tasks_to_json
+from firstlight.finetuning.task_file import change_spec, packaged_tasks, read_spec, read_tasks, tasks_to_json
 
 __all__ = [
     "DELIMITER",
@@ -70,6 +70,7 @@ __all__ = [
     "layer_lr_scales",
     "load_task",
     "mixing_fractions",
+    "packaged_tasks",
     "predict",
     "read_rows",
     "read_spec",

@@ -6,28 +6,49 @@ from pathlib import Path
 from typing import Any
 
 from firstlight.config import merge, read_toml, resolve, validate
-from firstlight.errors import CheckpointError, ConfigError, UsageError
+from firstlight.errors import CheckpointError, ConfigError, UnknownName, UsageError
 from firstlight.files import read_json
 from firstlight.files.limits import read_bounded
 from firstlight.files.run_layout import TASKS
 from firstlight.finetuning.kinds import check_spec
 from firstlight.finetuning.spec import TaskSpec
 
+_PACKAGED = Path(__file__).parent / "tasks"
+
+
+def packaged_tasks() -> list[str]:
+    """Return the names of the tasks that come with the package, rows included."""
+    return sorted(path.stem for path in _PACKAGED.glob("*.toml"))
+
+
+def _find(path: Path) -> Path:
+    """Return the TASK.toml that a path or the name of a packaged task stands for.
+
+    Raises:
+        UnknownName: a name without a suffix that is neither a file nor a packaged task.
+    """
+    if path.suffix or path.exists() or len(path.parts) != 1:
+        return path
+    if path.name not in packaged_tasks():
+        raise UnknownName("task", path.name, packaged_tasks(), alternative="the path of a TASK.toml")
+    return _PACKAGED / f"{path.name}.toml"
+
 
 def read_spec(path: Path, *, data: Path | None = None, overrides: Mapping[str, Any] | None = None) -> TaskSpec:
     """Read a TASK.toml.
 
     Args:
-        path: of the file.
-        data: the folder that contains ``data.folder``; by default that of the TOML.
+        path: of the file, or the name of a packaged task, such as ``scenes``.
+        data: the folder that contains ``data.folder``; by default that of the TOML. A packaged task has its own.
         overrides: tables merged over the file's.
 
     Raises:
-        UsageError: the file is missing or not TOML.
+        UsageError: the file is missing or not TOML, or no task has this name.
         ConfigError: a key is unknown, missing or has a wrong value; names file and key.
     """
+    path = _find(path)
     table = merge({"name": path.stem}, read_toml(path), overrides or {})
-    base = path.parent if data is None else data
+    base = path.parent if data is None or path.parent == _PACKAGED else data
     if isinstance(table.get("labels"), str):
         table = {**table, "labels": _read_names(_folder(table, base) / table["labels"], path)}
     try:

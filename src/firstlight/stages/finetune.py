@@ -198,7 +198,7 @@ def finetune(
     Args:
         init_from: a run, checkpoint or Hugging Face directory; or a fine-tuning run to resume; or its run.toml, which
             starts the same run again.
-        tasks: TASK.toml files.
+        tasks: TASK.toml files, or names of packaged tasks such as ``scenes``.
         out: the run directory; by default ``runs/`` and the names of model and tasks.
         data: folder that holds the tasks' data folders.
         preset: full, gpt1, lora, qlora or probe.
@@ -332,7 +332,7 @@ def _check_settings(settings: FinetuneSettings) -> None:
     if settings.run.init_from is None or not settings.run.tasks:
         raise UsageError(
             "nothing to fine-tune",
-            expected="a RUN and one or more TASK.toml files",
+            expected="a RUN and one or more TASK.toml files, or names of packaged tasks",
             fix=f"An example: {command_line('finetune', '--help')}",
         )
 

@@ -18,7 +18,7 @@ class FinetuneRun(Settings):
 
     seed: int = Field(1337, ge=0, lt=2**63, description="seed of heads, new tokens, data order and dropout")
     init_from: str | None = Field(None, description="a run, checkpoint or Hugging Face directory to fine-tune")
-    tasks: list[str] = Field([], description="TASK.toml files")
+    tasks: list[str] = Field([], description="TASK.toml files, or names of packaged tasks")
     data: str | None = Field(
         None, description="folder that holds the tasks' data folders; by default the folder of each TASK.toml"
     )
