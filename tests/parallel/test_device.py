@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from firstlight.parallel import (
     compile_module,
     environment,
     grad_scaler,
+    limit_threads,
     peak_flops,
     peak_memory,
     resolve_hardware,
@@ -308,3 +310,21 @@ def test_a_gpu_is_found() -> None:
     assert device_context.device.type == "cuda"
     with pytest.raises(UsageError, match="no such GPU"):
         resolve_hardware(HardwareSettings(device=f"cuda:{torch.cuda.device_count()}"))
+
+
+@pytest.mark.parametrize(
+    ("threads", "flops", "expected"), [("auto", 1e7, 1), ("auto", 1e9, 2), (2, 1e7, 2)], ids=["tiny", "small", "given"]
+)
+def test_a_tiny_model_trains_with_one_thread(
+    monkeypatch: pytest.MonkeyPatch, threads: int | str, flops: float, expected: int
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    settings = HardwareSettings.model_validate({"threads": threads})
+    two = replace(_context(), threads=2)
+    assert limit_threads(two, settings, flops).threads == expected
+
+
+def test_the_users_omp_num_threads_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    two = replace(_context(), threads=2)
+    assert limit_threads(two, HardwareSettings(), 1e7).threads == 2

@@ -7,6 +7,7 @@ import sys
 from firstlight import signals
 from firstlight.cli.streams import open_standard_streams
 from firstlight.errors import Interrupted
+from firstlight.openmp import limit_spinning
 
 __all__ = ["main"]
 
@@ -40,6 +41,7 @@ def _run(arguments: list[str]) -> int:
         from firstlight.parallel import ensure_allocator
 
         ensure_allocator()
+    limit_spinning()
     from firstlight.cli.app import run
 
     return run(arguments)

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from firstlight.parallel.allocator import (
         ensure_allocator,
     )
+    from firstlight.parallel.cores import (
+        WaitingTime,
+        usable_cores,
+    )
     from firstlight.parallel.device import (
         DeviceContext,
         HardwareSettings,
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
         compile_module,
         environment,
         grad_scaler,
+        limit_threads,
         peak_flops,
         peak_memory,
         resolve_hardware,
@@ -46,6 +51,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DeviceContext",
     "HardwareSettings",
+    "WaitingTime",
     "all_gather",
     "all_reduce_sum",
     "autocast",
@@ -60,6 +66,7 @@ __all__ = [
     "interruptible",
     "is_first_rank",
     "is_main_process",
+    "limit_threads",
     "no_sync",
     "peak_flops",
     "peak_memory",
@@ -68,6 +75,7 @@ __all__ = [
     "rng_state",
     "seed_everything",
     "set_rng_state",
+    "usable_cores",
     "watch_launcher",
     "wrap_ddp",
 ]
@@ -78,6 +86,10 @@ __getattr__, __dir__ = attach(
         "allocator": [
             "ensure_allocator",
         ],
+        "cores": [
+            "WaitingTime",
+            "usable_cores",
+        ],
         "device": [
             "DeviceContext",
             "HardwareSettings",
@@ -85,6 +97,7 @@ __getattr__, __dir__ = attach(
             "compile_module",
             "environment",
             "grad_scaler",
+            "limit_threads",
             "peak_flops",
             "peak_memory",
             "resolve_hardware",

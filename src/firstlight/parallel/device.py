@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,11 +16,12 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from firstlight import progress
+from firstlight import openmp, progress
 from firstlight.config import Settings
 from firstlight.errors import UsageError
 from firstlight.optim import has_fast_bf16
 from firstlight.parallel import allocator
+from firstlight.parallel.cores import usable_cores
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # FLOP/s of dense bf16 matrix products, from the vendors' data sheets.
@@ -41,6 +42,10 @@ _PEAK_FLOPS = {
     "4090": 165e12,
     "3090": 71e12,
 }
+
+
+# FLOPs of a layer in a step from which two threads are at least 1.25 times as fast as one: see docs/benchmarks.md.
+_MIN_PARALLEL_FLOPS = 1.5e8
 
 
 class HardwareSettings(Settings):
@@ -68,6 +73,7 @@ class DeviceContext:
         world_size: number of processes.
         reasons: why each ``auto`` was resolved as it was, by key.
         local_rank: rank of this process on its machine.
+        local_world_size: number of processes on this machine.
         backend: of torch.distributed, nccl or gloo; empty for one process.
     """
 
@@ -79,6 +85,7 @@ class DeviceContext:
     world_size: int
     reasons: dict[str, str]
     local_rank: int = 0
+    local_world_size: int = 1
     backend: str = ""
 
     @property
@@ -93,14 +100,14 @@ def resolve_hardware(settings: HardwareSettings) -> DeviceContext:
     Raises:
         UsageError: this machine does not have the device or precision.
     """
-    reasons: dict[str, str] = {"allocator": allocator.state()}
+    reasons: dict[str, str] = {"allocator": allocator.state(), "openmp": openmp.state()}
     world_size, rank, local_rank = _env_int("WORLD_SIZE", 1), _env_int("RANK", 0), _env_int("LOCAL_RANK", 0)
+    local = _env_int("LOCAL_WORLD_SIZE", 1)
     device = _device(settings.device, reasons)
     precision = _precision(settings.precision, device, reasons)
     compiles = _compiles(settings.compile, device, reasons)
     if settings.threads == "auto":
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        local = _env_int("LOCAL_WORLD_SIZE", 1)
+        cores = usable_cores()
         # torchrun sets OMP_NUM_THREADS to 1 by itself, so with several processes it is not the user's choice.
         requested = _env_int("OMP_NUM_THREADS", 0) if world_size == 1 else 0
         threads = requested or max(1, cores // local)
@@ -117,7 +124,23 @@ def resolve_hardware(settings: HardwareSettings) -> DeviceContext:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.set_float32_matmul_precision("high")
     backend = "" if world_size == 1 else "nccl" if device.type == "cuda" else "gloo"
-    return DeviceContext(device, precision, compiles, threads, rank, world_size, reasons, local_rank, backend)
+    return DeviceContext(device, precision, compiles, threads, rank, world_size, reasons, local_rank, local, backend)
+
+
+def limit_threads(device_context: DeviceContext, settings: HardwareSettings, flops: float) -> DeviceContext:
+    """Train a tiny model with one thread, where ``threads`` is ``auto``: a second one would gain less than a quarter.
+
+    Args:
+        device_context: the resolved settings.
+        settings: as they were given.
+        flops: of one layer in the forward and backward pass of a micro-batch.
+    """
+    is_given = settings.threads != "auto" or _env_int("OMP_NUM_THREADS", 0)
+    if is_given or device_context.device.type != "cpu" or device_context.threads == 1 or flops >= _MIN_PARALLEL_FLOPS:
+        return device_context
+    torch.set_num_threads(1)
+    reasons = {**device_context.reasons, "threads": "auto: the model is too small to gain from a second thread"}
+    return replace(device_context, threads=1, reasons=reasons)
 
 
 def _env_int(name: str, default: int) -> int:
@@ -279,7 +302,9 @@ def environment(device_context: DeviceContext) -> dict[str, Any]:
         "compile": device_context.compile,
         "threads": device_context.threads,
         "cores": os.cpu_count(),
+        "usable_cores": usable_cores(),
         "processes": device_context.world_size,
         "allocator": allocator.state(),
+        "openmp": openmp.state(),
         "reasons": device_context.reasons,
     }

@@ -162,7 +162,7 @@ def _train(
         run.write_settings(settings, _header(recipe.kind, run, ctx), unwritten)
         write_json(run.compatibility_file, ctx.compatibility)
         log_changes(request, ctx)
-        write_json(run.environment_file, parallel.environment(device_context))
+        write_json(run.environment_file, parallel.environment(ctx.device_context))
         run.write_state(kind=recipe.kind, status="running", step=ctx.counters.step)
         ctx.report = LiveReport(run.path, write_report)
     try:

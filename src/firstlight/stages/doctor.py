@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from firstlight import openmp
+from firstlight.parallel import usable_cores
 from firstlight.parallel.allocator import state as allocator_state
 from firstlight.shell import install_command, install_extra, requirements
 
@@ -67,7 +69,7 @@ class Diagnosis:
 
 def doctor(folder: str | Path = ".") -> Diagnosis:
     """Check Python, torch, GPUs, CPU, memory, compiler, allocator, the disk of ``folder``, and optional packages."""
-    findings = [_python(), *_torch(), _cpu(), _memory(), _compiler(), _allocator(), _disk(Path(folder))]
+    findings = [_python(), *_torch(), _cpu(), _memory(), _compiler(), _allocator(), _openmp(), _disk(Path(folder))]
     return Diagnosis([*findings, *(_extra(name) for name in _EXTRAS), _encoder()])
 
 
@@ -114,7 +116,7 @@ def _torch() -> list[Finding]:
 
 
 def _cpu() -> Finding:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     name, flags = platform.processor() or platform.machine(), ""
     info = Path("/proc/cpuinfo")
     if info.is_file():
@@ -164,6 +166,10 @@ def _compiler() -> Finding:
 
 def _allocator() -> Finding:
     return Finding("allocator", f"{allocator_state()}; tuned for training on Linux with glibc")
+
+
+def _openmp() -> Finding:
+    return Finding("openmp", openmp.state())
 
 
 def _disk(folder: Path) -> Finding:

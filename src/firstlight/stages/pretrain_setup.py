@@ -139,6 +139,9 @@ def train_context(
     state = build_state(settings, config, artifacts, device_context)
     rows = rows_per_step(settings, config.block_size, device_context)
     state.counters.micro_batch = _micro_batch(settings, config, rows // device_context.world_size, device_context)
+    flops = flops_per_token(config, config.block_size)
+    tokens = state.counters.micro_batch * config.block_size
+    device_context = parallel.limit_threads(device_context, settings.hardware, flops * tokens / config.n_layer)
     store.train.prefetch()
     batches = Batches(
         store,
@@ -187,7 +190,7 @@ def train_context(
         sample=_sampler(state.model, artifacts, settings),
         restart=lambda: reset_state(state, settings, _with_init_lm(run, settings, artifacts), device_context),
         before_step=(lambda step: _freeze_embeddings(state.model, settings, step)) if unfreezes else None,
-        flops_per_token=flops_per_token(config, config.block_size),
+        flops_per_token=flops,
         peak_flops=parallel.peak_flops(device_context),
         process_start=process_start,
         starts_from_model=settings.run.init_from is not None,

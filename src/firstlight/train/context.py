@@ -60,6 +60,7 @@ class LoopState:
         checkpoint_pending: a checkpoint was due during a loss spike, and is written after it.
         evaluation_unsaved: there was an evaluation after the last checkpoint.
         best: step and result of the best evaluation in this process.
+        waiting: how long its threads wait for a processor; None where that says nothing.
     """
 
     seconds_before: float = 0.0
@@ -68,6 +69,7 @@ class LoopState:
     checkpoint_pending: bool = False
     evaluation_unsaved: bool = False
     best: tuple[int, EvaluationResult] | None = None
+    waiting: parallel.WaitingTime | None = None
 
 
 @dataclass(slots=True)
@@ -135,7 +137,13 @@ class TrainContext:
 
     def start_clock(self) -> None:
         """Start measuring the time of the loop."""
-        self.loop = LoopState(self.counters.seconds, time.perf_counter())
+        device_context = self.device_context
+        # With more threads than cores, or with the work on a GPU, waiting says nothing about other programs.
+        threads = device_context.threads * device_context.local_world_size
+        watches = device_context.device.type == "cpu" and threads <= parallel.usable_cores()
+        self.loop = LoopState(
+            self.counters.seconds, time.perf_counter(), waiting=parallel.WaitingTime() if watches else None
+        )
         self.update_seconds()
         self.counters.setup_seconds += self.counters.seconds - self.loop.seconds_before
 

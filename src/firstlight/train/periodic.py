@@ -4,7 +4,7 @@ import math
 import time
 from typing import Any
 
-from firstlight import parallel
+from firstlight import parallel, progress
 from firstlight.errors import FirstlightError, Interrupted
 from firstlight.signals import raise_on_signal
 from firstlight.train.checkpoint import snapshot
@@ -17,6 +17,8 @@ def on_step_end(ctx: TrainContext, metrics: StepMetrics) -> EvaluationResult | N
     step, train, valid = metrics.step, ctx.train, None
     if step % train.log_every == 0 or step in (1, ctx.limits.steps) or not metrics.applied:
         _log_step(ctx, metrics)
+    if ctx.loop.waiting is not None and (text := ctx.loop.waiting.check()):
+        progress.notice(text)
     if train.eval_every and step % train.eval_every == 0:
         valid = evaluate(ctx)
     if train.sample_every and step % train.sample_every == 0:
