@@ -50,9 +50,17 @@ class System:
 
     def run_steps(self, n: int) -> dict[str, Any]:
         """Run n steps; return the seconds and the peak memory."""
+        self.start_steps(n)
+        return self.wait()
+
+    def start_steps(self, n: int) -> None:
+        """Start to run n steps."""
         assert self.process is not None and self.process.stdin is not None
         self.process.stdin.write(f"{n}\n")
         self.process.stdin.flush()
+
+    def wait(self) -> dict[str, Any]:
+        """Wait for the steps that were started; return the seconds and the peak memory."""
         return self._answer()
 
     def stop(self) -> None:

@@ -79,6 +79,8 @@ class RunOptions:
 SHAPES = {
     shape.name: shape
     for shape in (
+        Shape("char-4x64", 4, 4, 64, 64, 16, 65, 60),
+        Shape("char-6x192", 6, 6, 192, 128, 16, 65, 8),
         Shape("char-4x128", 4, 4, 128, 64, 12, 65, 60),
         Shape("char-6x384", 6, 6, 384, 256, 16, 65, 2),
         Shape("gpt2-124m-256", 12, 12, 768, 256, 4, 50257, 1),
