@@ -3,10 +3,10 @@
     python benchmarks/two_at_once.py --spin 1000,3000,300000 --rounds 3
 
 Each setting has two workers. In a round one of them runs alone, then both run at the same time, then the next setting
-has its turn. "alone" is the time beside that of libgomp's default (300,000 rounds of a busy loop); "two at once" is the
-time until both are done, beside twice the time alone with the default: 1.0 loses nothing, 0.5 is as if each had cores of
-its own. "1 thread" stands for one thread per process. With the default, two at once can take a hundred times as
-long; name it in --skip-pairs to measure it alone only.
+has its turn. "alone" is the time beside that of libgomp's default (300,000 rounds of a busy loop). "two at once" is the
+time until both are done, beside twice the time alone with the default: 1.0 loses nothing, and 0.5 is as if each had
+cores of its own. "1 thread" stands for one thread per process. With the default, two at once can take a hundred times
+as long; a setting that is named in --skip-pairs is measured alone only.
 """
 
 import argparse
