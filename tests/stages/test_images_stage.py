@@ -15,8 +15,10 @@ from small_sequences import SMALL, write_mnist, write_pets
 
 import firstlight
 from firstlight.cli.app import run as command
+from firstlight.corpus.image_ops import center_crop_resize
 from firstlight.errors import ConfigError, MissingExtra, UsageError
 from firstlight.lm import LM, GenerateSettings
+from firstlight.runs import RunDirectory
 from firstlight.stages import images
 from firstlight.stages.convert import export, import_
 from firstlight.stages.sequence_samples import generate_images
@@ -91,7 +93,7 @@ def test_a_completion_keeps_what_was_given(made: Path, tmp_path: Path):
     Image.fromarray(image).save(tmp_path / "a.png")
     lm = firstlight.load(made / "run", device="cpu")
     found = images.complete_images(
-        lm, tmp_path / "a.png", out=tmp_path / "g.png", num_samples=3, seed=1, class_name="2"
+        lm, tmp_path / "a.png", out=tmp_path / "g.png", num_samples=3, seed=1, class_name="2", grid=True
     )
     assert (found.images, found.rows) == (3, [str(tmp_path / "a.png")])
     pixels = lm.codec
@@ -103,7 +105,7 @@ def test_a_completion_keeps_what_was_given(made: Path, tmp_path: Path):
         assert max(ids[1:]) < pixels.n_values
     assert (
         images.complete_images(
-            lm, tmp_path / "a.png", out=tmp_path / "h.png", num_samples=3, seed=1, class_name="2"
+            lm, tmp_path / "a.png", out=tmp_path / "h.png", num_samples=3, seed=1, class_name="2", grid=True
         ).ids
         == found.ids
     )
@@ -120,6 +122,52 @@ def test_a_completion_keeps_what_was_given(made: Path, tmp_path: Path):
         lm, made / "t10k-images-idx3-ubyte.gz", out=tmp_path / "g.png", num_samples=1, keep=0.9, overwrite=True
     )
     assert whole.images == 16
+    assert [file.name for file in whole.files] == [f"g-{i}.png" for i in range(1, 17)]
+
+
+@pytest.mark.parametrize("shape", [(3, 6), (18, 36), (2, 6)])
+def test_half_a_picture_becomes_a_picture(
+    made: Path, tmp_path: Path, shape: tuple[int, int], capsys: pytest.CaptureFixture[str]
+):
+    rows = 2 if shape == (2, 6) else 3
+    lines = np.repeat(np.linspace(0, 250, rows).astype(np.uint8), shape[0] // rows)
+    Image.fromarray(np.tile(lines[:, None], (1, shape[1]))).save(tmp_path / "half.png")
+    words = ["generate", str(made / "run"), "--image", str(tmp_path / "half.png"), "--seed", "2"]
+    assert command([*words, "--out", str(tmp_path / "whole.png")]) == 0
+    said = capsys.readouterr()
+    assert said.out == f"{tmp_path / 'whole.png'}\n"
+    assert f"the upper {rows} of 6 rows; {6 - rows} are generated" in said.err
+    loss = RunDirectory(made / "run").validation_loss(40)
+    assert f"{made / 'run'}: best and latest checkpoint, step 40, validation loss {loss:.4f}" in said.err
+    whole = np.asarray(Image.open(tmp_path / "whole.png"))
+    assert whole.shape == (6, 6, 3)
+    assert np.abs(whole[:rows, :, 0].astype(int) - np.linspace(0, 250, rows)[:, None]).max() < 10, "16 grey levels"
+    # What was generated, given again as a whole picture, is continued alike.
+    again = ["generate", str(made / "run"), "--image", str(tmp_path / "whole.png"), "--seed", "2"]
+    assert command([*again, "--rows", str(rows), "--out", str(tmp_path / "again.png")]) == 0
+    assert (tmp_path / "again.png").read_bytes() == (tmp_path / "whole.png").read_bytes()
+    assert command([*words, "--num-samples", "2", "--out", str(tmp_path / "two.png")]) == 0
+    assert {p.name for p in tmp_path.glob("two*")} == {"two-1.png", "two-2.png"}
+    assert command([*words, "--num-samples", "2", "--grid", "--out", str(tmp_path / "grid.png"), "--json"]) == 0
+    grid = np.asarray(Image.open(tmp_path / "grid.png"))
+    assert (grid.shape[1] - 2) // (grid.shape[0] - 2) == 3, (
+        "the given part and two completions: the original is not known"
+    )
+    capsys.readouterr()
+    for bad in (["--rows", "6"], ["--rows", "3", "--keep", "0.5"], ["--num-samples", "2", "--out", "-"]):
+        assert command([*words, *bad]) == 2, bad
+        assert len(capsys.readouterr().err.strip().splitlines()) <= 3
+
+
+def test_a_photo_is_cropped_as_in_training(made: Path, tmp_path: Path):
+    photo = np.random.default_rng(0).integers(0, 255, (30, 40), dtype=np.uint8)
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    lm = firstlight.load(made / "run", device="cpu")
+    found = images.complete_images(lm, tmp_path / "photo.png", out=tmp_path / "done.png")
+    codec = lm.codec
+    assert isinstance(codec, PixelCodec)
+    wanted = codec.encode(center_crop_resize(photo, 6))[:18]
+    assert found.ids[0][1:19] == wanted.tolist()
 
 
 def test_an_existing_file_is_not_replaced_unasked(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -157,7 +205,7 @@ def test_it_draws_each_class(made: Path, tmp_path: Path, capsys: pytest.CaptureF
         ["--stop", "a"],
     ):
         assert command([*words, "--overwrite", *bad]) == 2, bad
-        assert capsys.readouterr().err.startswith("error: ")
+        assert capsys.readouterr().err.splitlines()[-1].startswith("error: ")
 
 
 def test_drawing_a_row_at_a_time_is_drawing_all_at_once(made: Path):

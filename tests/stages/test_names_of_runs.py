@@ -60,6 +60,22 @@ def test_a_model(name: str, step: int | None) -> None:
     assert step is None or source.name == f"step-{step:08d}"
 
 
+@pytest.mark.parametrize(
+    ("name", "which"), [("run", "best"), ("run@4", "checkpoint, step 4"), ("run@2", "checkpoint, step 2")]
+)
+def test_generate_says_which_checkpoint_it_uses(name: str, which: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(["generate", name, "the", "--max-new-tokens", "2"]) == 0
+    out, err = capsys.readouterr()
+    said = next(line for line in err.splitlines() if "checkpoint" in line)
+    assert which in said
+    assert out.startswith("the")
+    lines = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    losses = {line["step"]: line["valid_loss"] for line in lines if "valid_loss" in line}
+    step = int(said.partition("step ")[2].partition(",")[0])
+    assert ("validation loss" in said) == (step in losses)
+    assert step not in losses or f"validation loss {losses[step]:.4f}" in said
+
+
 def test_other_things_of_a_run() -> None:
     for name in ("run", "run/run.toml", "run/checkpoints", "run/report.html"):
         assert compare_runs(name, "run").settings == {}

@@ -15,6 +15,7 @@ from firstlight.shell import command_line, model_argument
 
 if TYPE_CHECKING:
     from firstlight.lm import LM
+    from firstlight.stages.images import ImageGrid
 
 
 def register(app: typer.Typer) -> None:
@@ -65,7 +66,11 @@ def generate(  # noqa: PLR0913 - an argument an option
         typer.Option(help='Models of ids: the ids to continue, such as "1 2 3".', show_default=False),
     ] = None,
     image: Annotated[
-        str | None, typer.Option(help="Models of images: image to complete, or an array of images.", show_default=False)
+        str | None,
+        typer.Option(
+            help="Models of images: picture to complete, whole or its upper part; or an array or folder of images.",
+            show_default=False,
+        ),
     ] = None,
     keep: Annotated[
         float | None,
@@ -73,11 +78,25 @@ def generate(  # noqa: PLR0913 - an argument an option
             help="Models of images: fraction of the rows of --image that is given; 0.5 by default.", show_default=False
         ),
     ] = None,
+    rows: Annotated[
+        int | None,
+        typer.Option(help="Models of images: number of rows of --image that are given.", show_default=False),
+    ] = None,
+    grid: Annotated[
+        bool,
+        typer.Option(
+            "--grid", help="Models of images: several completions of --image in one picture; 8 samples by default."
+        ),
+    ] = False,
     class_name: Annotated[
         str | None, typer.Option("--class", help="Models of images: class to generate.", show_default=False)
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Models of images: PNG file to write; grid.png by default.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="Models of images: PNG file to write; by default completed.png, or grid.png for several images.",
+            show_default=False,
+        ),
     ] = None,
     overwrite: OverwriteOption = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
@@ -89,7 +108,10 @@ def generate(  # noqa: PLR0913 - an argument an option
     """Generate text from a prompt.
 
     Without PROMPT: interactive in a terminal, otherwise one prompt per line from standard input. A model of ids
-    generates ids; a model of images writes a grid of images as a PNG file.
+    generates ids; a model of images writes PNG files: --image completed, or a grid of samples of each class.
+
+    Bytes that are not UTF-8 are shown as U+FFFD; those of a character that is incomplete at the end are left out. Which
+    checkpoint of a run is used is said on standard error.
 
     Example: firstlight generate runs/quickstart "The " --max-new-tokens 200 --temperature 0.8 --top-k 50
     """
@@ -114,25 +136,26 @@ def generate(  # noqa: PLR0913 - an argument an option
     texts = [prompt] if prompt is not None else None if prompts is None else stage.read_prompts(prompts)
     with map_errors_to_options({"hardware.device": "--device"}):
         model = stage.load(run, device=device, int8=int8)
+    image_options = {
+        **{"image": image, "keep": keep, "rows": rows, "class_name": class_name},
+        **{"grid": grid, "out": out, "overwrite": overwrite},
+    }
     if model.codec is None:
-        _refuse_image_options(run, image if ids is None else ids, out, keep, class_name)
+        _refuse_image_options(run, image if ids is None else ids, image_options)
         _generate_text(run, model, texts, settings, as_json)
         return
     if texts is not None:
         raise UsageError("is not a text model", where=run, fix="Use --ids or --image instead of a prompt.")
-    image_options = {"image": image, "keep": keep, "class_name": class_name, "out": out, "overwrite": overwrite}
     _generate_non_text(model, ids, image_options, settings, as_json)
 
 
-def _refuse_image_options(
-    run: object, start: str | None, out: Path | None, keep: float | None, class_name: str | None
-) -> None:
+def _refuse_image_options(run: object, start: str | None, image_options: dict[str, Any]) -> None:
     """Refuse what a model of text does not have: ids or an image to start from, and the options of images."""
     if start is not None:
         fix = "Use a prompt instead of --ids or --image."
         raise UsageError("is a text model", where=run, expected="a model of ids or images", fix=fix)
-    options = {"--out": out, "--keep": keep, "--class": class_name}
-    for option in (name for name, value in options.items() if value is not None):
+    names = {"out": "--out", "keep": "--keep", "rows": "--rows", "class_name": "--class", "grid": "--grid"}
+    for option in (option for name, option in names.items() if image_options[name] not in (None, False)):
         fix = "Redirect the output instead: > FILE" if option == "--out" else "Leave it out."
         raise UsageError("is not a model of images", where=run, found=option, fix=fix)
 
@@ -140,11 +163,14 @@ def _refuse_image_options(
 def _generate_text(run: str, model: "LM", prompts: list[str] | None, settings: dict[str, Any], as_json: bool) -> None:
     """Continue prompts, those of standard input by default; in a terminal, interactively."""
     from firstlight.stages import generate as stage
+    from firstlight.stages.used_checkpoint import report_checkpoint
 
     if prompts is None and sys.stdin.isatty() and not as_json:
+        report_checkpoint(model)
         _converse(model, settings)
         return
     prompts = _read_prompts(run) if prompts is None else prompts
+    report_checkpoint(model)
     if len(prompts) == 1 and (settings["num_samples"] or 1) == 1 and not as_json:
         _print_stream(prompts[0], stage.stream(model, prompts[0], **settings))
     else:
@@ -154,13 +180,14 @@ def _generate_text(run: str, model: "LM", prompts: list[str] | None, settings: d
 def _generate_non_text(
     model: "LM", ids: str | None, image_options: dict[str, Any], settings: dict[str, Any], as_json: bool
 ) -> None:
-    """Generate ids, or an image grid."""
+    """Generate ids, or images."""
+    from firstlight.stages.used_checkpoint import report_checkpoint
     from firstlight.tokenizer import PixelCodec
 
     if not isinstance(model.codec, PixelCodec):
         from firstlight.stages.generate import generate_ids
 
-        _refuse_image_options(model.source, None, *(image_options[key] for key in ("out", "keep", "class_name")))
+        _refuse_image_options(model.source, None, image_options)
         if image_options["image"] is not None:
             raise UsageError(
                 "is a model of ids",
@@ -169,6 +196,7 @@ def _generate_non_text(
                 fix="Use --ids instead of --image.",
             )
         _refuse_text_options(settings, "ids", ("stop",))
+        report_checkpoint(model)
         samples = generate_ids(model, ids or (), **settings)
         print_result({"samples": samples}, as_json, _print_id_samples)
         return
@@ -179,18 +207,21 @@ def _generate_non_text(
     from firstlight.stages import images
 
     _refuse_text_options(settings, "images", ("stop", "max_new_tokens"))
-    image_options["out"] = image_options["out"] or Path("grid.png")
-    image, keep = image_options.pop("image"), image_options.pop("keep")
+    report_checkpoint(model)
+    image, grid = image_options["image"], image_options["grid"]
+    layout = "" if image is None else "; each row: the given part, the completions, the original" if grid else None
+    image_options["out"] = image_options["out"] or Path("completed.png" if layout is None else "grid.png")
     if image is None:
-        if keep is not None:
-            raise UsageError("applies to an image that is completed", where="--keep", fix="Name it with --image.")
+        for name in ("keep", "rows"):
+            if image_options.pop(name) is not None:
+                fix = "Name it with --image."
+                raise UsageError("applies to an image that is completed", where=f"--{name}", fix=fix)
+        del image_options["image"], image_options["grid"]  # samples are one
         drawn = images.sample_images(model, **image_options, **settings)
     else:
-        drawn = images.complete_images(model, image, keep=0.5 if keep is None else keep, **image_options, **settings)
-    if is_stream(drawn.out):  # a line would be among the bytes of the image
-        return
-    layout = "" if image is None else "; each row: the given part, the completions, the original"
-    print_result(drawn, as_json, lambda grid: print(f"{grid.out}: {grid.images} images{layout}"))
+        drawn = images.complete_images(model, **image_options, **settings)
+    if not is_stream(drawn.out):  # a line would be among the bytes of the image
+        print_result(drawn, as_json, lambda drawn: _print_images(drawn, layout))
 
 
 def _refuse_text_options(settings: dict[str, Any], kind: str, names: tuple[str, ...]) -> None:
@@ -198,6 +229,15 @@ def _refuse_text_options(settings: dict[str, Any], kind: str, names: tuple[str, 
         if settings[name] is not None:
             option = f"--{name.replace('_', '-')}"
             raise UsageError(f"has no effect on a model of {kind}", where=option, fix="Leave it out.")
+
+
+def _print_images(drawn: "ImageGrid", layout: str | None) -> None:
+    """Print the files that were written; ``layout`` describes the rows of a grid, and is None for pictures."""
+    if layout is not None:
+        print(f"{drawn.out}: {drawn.images} images{layout}")
+        return
+    for file in drawn.files:
+        print(file)
 
 
 def _print_samples(result: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from firstlight.corpus.corpus import Corpus, Source, digests_of, open_corpus
 from firstlight.corpus.detect_kind import Kind, infer_kind
 from firstlight.corpus.download import fetch
 from firstlight.corpus.ids import open_ids
-from firstlight.corpus.images import Images, open_images, read_images
+from firstlight.corpus.images import Images, open_images, read_images, read_upper_part
 from firstlight.corpus.named import load_catalogue
 from firstlight.corpus.pooling import check_disjoint, list_names
 from firstlight.corpus.readers import READERS, Reader
@@ -37,6 +37,7 @@ __all__ = [
     "open_ids",
     "open_images",
     "read_images",
+    "read_upper_part",
     "same_files",
     "unused_by_readers",
 ]

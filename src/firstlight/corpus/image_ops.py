@@ -48,10 +48,27 @@ def center_crop_resize(pixels: np.ndarray, size: int) -> np.ndarray:
     square = pixels[top : top + side, left : left + side]
     if side == size:
         return square
-    weights = _area_weights(side, size)
-    wide = np.tensordot(weights, square.astype(np.float32), axes=(1, 0))  # (size, side[, 3])
-    small = np.swapaxes(np.tensordot(weights, wide, axes=(1, 1)), 0, 1)
+    return resize(square, size, size)
+
+
+def resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize an image by averaging areas: (height, width[, 3]) uint8."""
+    rows, columns = _area_weights(pixels.shape[0], height), _area_weights(pixels.shape[1], width)
+    tall = np.tensordot(rows, pixels.astype(np.float32), axes=(1, 0))  # (height, W[, 3])
+    small = np.swapaxes(np.tensordot(columns, tall, axes=(1, 1)), 0, 1)
     return np.asarray(np.rint(small).clip(0, 255), dtype=np.uint8)
+
+
+def upper_part(pixels: np.ndarray, size: int) -> np.ndarray | None:
+    """Resize a picture that is the upper part of a square one, (rows, size[, 3]) uint8; None for any other.
+
+    That is a picture of the width ``size`` with fewer rows, or one that is twice as wide as high.
+    """
+    height, width = pixels.shape[:2]
+    if width == size and height < size:
+        return pixels
+    is_half = abs(2 * height - width) <= width / 50 and size > 1
+    return resize(pixels, size // 2, size) if is_half else None
 
 
 @lru_cache(maxsize=16)

@@ -27,7 +27,7 @@ from firstlight.corpus.detect_kind import (
     list_files,
 )
 from firstlight.corpus.fields import skip_or_raise
-from firstlight.corpus.image_ops import center_crop_resize, read_image, to_grayscale, to_rgb
+from firstlight.corpus.image_ops import center_crop_resize, read_image, to_grayscale, to_rgb, upper_part
 from firstlight.corpus.pooling import identify, list_names
 from firstlight.corpus.raw_source import RawSource, hash_files
 from firstlight.corpus.settings import CorpusSettings, ImageSettings
@@ -150,6 +150,19 @@ def read_images(name: str, size: int, *, colored: bool, limit: int) -> list[Docu
             raise
         found, expected = error.found, error.expected
         raise CorpusError(error.problem, where=error.where, found=found, expected=expected, fix="Remove it.") from error
+
+
+def read_upper_part(name: str, size: int, *, colored: bool) -> np.ndarray | None:
+    """Read a picture that is the upper part of a square one: (rows, size[, 3]) uint8; None for anything else.
+
+    Raises:
+        CorpusError: the file is damaged.
+    """
+    path = expand_user(name)
+    if not path.is_file() or not is_image_file(path):
+        return None
+    part = upper_part(read_image(path), size)
+    return None if part is None else to_rgb(part) if colored else to_grayscale(part)
 
 
 def _common_size(sides: set[int | None]) -> int:

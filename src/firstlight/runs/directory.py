@@ -303,6 +303,16 @@ class RunDirectory:
         steps = [_parse_object(line).get("step") for line in lines[-2:]]
         return any(isinstance(last, int) and last > step for last in steps)
 
+    def validation_loss(self, step: int) -> float | None:
+        """Return the validation loss that was logged for a step, or None."""
+        found = None
+        if self.metrics.is_file():
+            with self.metrics.open("rb") as file:
+                for line in file:
+                    if b'"valid_loss"' in line and (table := _parse_object(line)).get("step") == step:
+                        found = table.get("valid_loss")
+        return found if isinstance(found, float) else None
+
     def _checkpoints(self) -> Iterator[Path]:
         name = f"step-{'[0-9]' * 8}*"
         return chain(self.checkpoints.glob(name), self.checkpoints.glob(f"damaged-{name}"))

@@ -6,7 +6,6 @@ from dataclasses import replace
 from firstlight import parallel, progress
 from firstlight.config import merge, resolve, without_keys
 from firstlight.errors import ConfigError
-from firstlight.files.json_lines import JsonLines
 from firstlight.lm import LM
 from firstlight.optim import OptimizerSettings
 from firstlight.parallel import DeviceContext
@@ -113,9 +112,6 @@ def _recorded_loss(lm: LM) -> float | None:
     if lm.source is None:
         return None
     run = RunDirectory(lm.source.parent.parent)
-    if run.kind != "pretrain" or not run.metrics.is_file():
+    if run.kind != "pretrain" or not lm.source.name.startswith("step-"):
         return None
-    with run.metrics.open("rb") as file:
-        losses = {line["step"]: line["valid_loss"] for _, line in JsonLines(file) if "valid_loss" in line}
-    loss = losses.get(int(lm.source.name.removeprefix("step-"))) if lm.source.name.startswith("step-") else None
-    return loss if isinstance(loss, float) else None
+    return run.validation_loss(int(lm.source.name.removeprefix("step-")))

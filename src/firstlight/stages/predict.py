@@ -33,6 +33,7 @@ from firstlight.finetuning.folders import list_inside
 from firstlight.lm import LM
 from firstlight.shell import command_line, model_argument
 from firstlight.stages.predictions_file import PredictionsFile
+from firstlight.stages.used_checkpoint import report_checkpoint
 from firstlight.tokenizer import WARN_FRACTION, unknown_share
 
 _CHUNK_ROWS, _CHUNK_PROBABILITIES = 512, 1 << 18  # between two writes
@@ -98,6 +99,7 @@ def predict(
     """
     device_context = parallel.resolve_hardware(parallel.HardwareSettings.model_validate({"device": device}))
     lm = LM.load_fp32(run).to(device_context)
+    report_checkpoint(lm)
     spec = _spec(lm, run, task)
     if settings:
         spec = _change_spec(spec, settings, Path(file))
