@@ -76,6 +76,16 @@ def install_command(*requirements: str) -> str:
     return f"{python} -m ensurepip && {python} -m pip install {packages}"
 
 
+def tensorboard_command(folder: Path) -> str | None:
+    """Return the command that shows the TensorBoard files in a folder; None where TensorBoard is not installed."""
+    from importlib.util import find_spec
+
+    if find_spec("tensorboard") is None:
+        return None
+    program = "tensorboard" if _is_on_path("tensorboard") else f"{quote_argument(sys.executable)} -m tensorboard.main"
+    return f"{program} --logdir {quote_argument(folder)}"
+
+
 def requirements(extra: str = "", package: str = "") -> list[str]:
     """Return the requirements of an extra of this package, or the one for a package that it always needs.
 

@@ -315,7 +315,7 @@ def test_no_content_makes_it_fail(whole_run: Path, data: st.DataObject):
             "interrupted",
             "interrupted (SIGTERM); a checkpoint was saved and the run can be resumed",
         ),
-        ({"status": "running", "step": 3}, None, "running", "in progress when this page was written"),
+        ({"status": "running", "step": 3}, None, "running", "in progress at step 2,000 when this page was written"),
         ({"status": "running", "step": 3}, "failed", "failed", "Training failed: spike: loss 99"),
         ({}, None, "unknown", "it is unknown how training ended"),
     ],

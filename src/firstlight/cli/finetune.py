@@ -16,6 +16,7 @@ from firstlight.cli.arguments import (
 from firstlight.cli.output import (
     JsonOption,
     format_stop_reason,
+    print_report,
     print_result,
     print_run_result,
     print_table,
@@ -103,8 +104,7 @@ def _print_finetuned(result: "FinetuneResult") -> None:
         print(f"loss on the pre-training text: {before:.4f} before, {after:.4f} after")
     if not result.finished:
         print(f"Resume with: {resume_command('finetune', result.run)}")
-    if result.report is not None:
-        print(f"report: {result.report}")
+    print_report(result)
 
 
 def predict(

@@ -12,7 +12,7 @@ import typer
 
 from firstlight.errors import Interrupted, StorageError, escape
 from firstlight.files import finite_json
-from firstlight.shell import quote_argument
+from firstlight.shell import install_extra, quote_argument, tensorboard_command
 
 if TYPE_CHECKING:
     from firstlight.runs import RunResult
@@ -56,6 +56,21 @@ def print_run_result(result: R, as_json: bool, render: Callable[[R], None]) -> N
             ) from error
     if result.interrupted_by is not None:
         raise typer.Exit(Interrupted(result.interrupted_by).exit_code)
+
+
+def print_report(result: "RunResult") -> None:
+    """Print where the report and the curves of a run are; nothing on processes that wrote none."""
+    from firstlight.files.run_layout import TENSORBOARD
+
+    if result.report is None:
+        return
+    print(f"report: {result.report}")
+    folder = result.run / TENSORBOARD
+    command = tensorboard_command(folder)
+    if command is None:
+        print(f"curves in TensorBoard: it is not installed. {install_extra('tensorboard')}")
+    elif folder.is_dir():
+        print(f"curves in TensorBoard: {command}")
 
 
 def to_plain(value: Any) -> Any:

@@ -19,6 +19,7 @@ from firstlight.cli.output import (
     format_duration,
     format_stop_reason,
     print_pairs,
+    print_report,
     print_result,
     print_run_result,
 )
@@ -199,8 +200,7 @@ def _print_trained(result: "PretrainResult") -> None:
         print(f"validation loss {result.valid_loss:.4f}{bits}")
     if not result.finished:
         print(f"Resume with: {resume_command('pretrain', result.run)}")
-    if result.report is not None:
-        print(f"report: {result.report}")
+    print_report(result)
 
 
 def _print_plan(plan: dict[str, Any]) -> None:

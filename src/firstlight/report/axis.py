@@ -36,6 +36,8 @@ class Axis:
         if log and low > 1e-300:
             a, b = math.log10(low), math.log10(high)
             margin = (b - a) * pad if b - a > 1e-9 else 0.1
+            if not margin:
+                return cls(low, high, log=True)
             return cls(10 ** max(a - margin, -307.0), 10 ** min(b + margin, 307.0), log=True)
         if from_zero and low >= 0:
             return cls(0.0, high * (1 + pad) if high > 1e-300 else 1.0, log=False)

@@ -29,7 +29,7 @@ def charts(files: RunFiles) -> list[Markup]:
     plain = [Mark(m.x, m.text, m.bad) for m in marks]
     lines, of, unit = _loss_lines(files), tasks.unit_of_count(files), tasks.loss_unit(files)
     drawn = [_loss_chart("Loss", unit, lines, marks, _baselines(files))]
-    start = _zoom_start(files)
+    start = _zoom_start(lines[0][1] if len(lines[0][1]) else files.column("valid_loss"))
     if start is not None:
         drawn.append(
             _loss_chart("Loss, zoomed in", unit, [(name, c.since(start), look) for name, c, look in lines], plain)
@@ -61,10 +61,10 @@ def charts(files: RunFiles) -> list[Markup]:
 
 def _loss_lines(files: RunFiles) -> list[_Line]:
     valid = files.column("valid_loss")
-    language = to_float(find(files.settings, "finetune", "lm_weight")) if tasks.unit_of_count(files) == "row" else None
-    training = "training loss" if not language else f"training loss + {format_number(language)} × language-model loss"
+    of_tasks = files.column("task_loss")  # without the language-model loss, as the validation loss is
+    training = ("training loss", files.column("loss")) if not len(of_tasks) else ("training loss of the task", of_tasks)
     return [
-        (training, files.column("loss"), "faint" if len(valid) else "line"),
+        (*training, "faint" if len(valid) else "line"),
         ("validation loss", valid, "dots"),
         ("validation loss of EMA weights", files.column("valid_loss_average"), "dots"),
     ]
@@ -81,9 +81,8 @@ def _loss_chart(
     return line_chart(title, series, y_label=unit, levels=levels, marks=marks, source=_SOURCE)
 
 
-def _zoom_start(files: RunFiles) -> float | None:
+def _zoom_start(loss: Column) -> float | None:
     """Return the step at which a zoomed-in chart starts, or None if the first fifth does not dwarf the rest."""
-    loss = files.column("loss") if len(files.column("loss")) else files.column("valid_loss")
     if len(loss) < 20:
         return None
     start = float(loss.steps[0] + 0.2 * (loss.steps[-1] - loss.steps[0]))
@@ -122,7 +121,7 @@ def uniform_guess(files: RunFiles) -> tuple[float, str] | None:
 def _clip_level(files: RunFiles) -> list[Level]:
     """Return the norm that gradients are clipped to, if they are."""
     limit = to_float(find(files.settings, "optim", "clip_norm"))
-    return [Level(limit, f"clipped to {limit:g} (optim.clip_norm)")] if limit and 0 < limit < math.inf else []
+    return [Level(limit, f"clipping threshold {limit:g} (optim.clip_norm)")] if limit and 0 < limit < math.inf else []
 
 
 def _position_chart(files: RunFiles) -> list[Markup]:
@@ -148,17 +147,20 @@ def _position_chart(files: RunFiles) -> list[Markup]:
     ]
 
 
-def evaluations(files: RunFiles) -> list[tuple[str, ...]]:
-    """Return rows of step, validation loss, perplexity and bits, thinned out if there are many."""
+def evaluations(files: RunFiles) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Return headings, and rows of step, validation loss and what else was evaluated, thinned out if there are many."""
     valid = files.column("valid_loss")
     indices = thin(range(len(valid)), _MAX_EVALUATIONS)
-    other_columns = [_by_step(files.column(name)) for name in ("perplexity", non_text.key(files))]
+    names = {"perplexity": "perplexity", non_text.key(files): f"bits per {non_text.UNITS[non_text.unit(files)]}"}
+    names |= {key: key for key in task_curves.main_metrics(files)}
+    shown = {key: heading for key, heading in names.items() if len(files.column(key))}
+    other_columns = [_by_step(files.column(key)) for key in shown]
     rows = []
     for i in indices:
         step = float(valid.steps[i])
         others = ("–" if (value := column.get(step)) is None else format_number(value) for column in other_columns)
         rows.append((f"{step:,.10g}", format_number(float(valid.values[i])), *others))
-    return rows
+    return ["step", "validation loss", *shown.values()], rows
 
 
 def _by_step(column: Column) -> dict[float, float]:

@@ -5,13 +5,13 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from firstlight.files.run_layout import SETTINGS
+from firstlight.files.run_layout import SETTINGS, TENSORBOARD
 from firstlight.finetuning import KINDS
 from firstlight.report import non_text, summary
 from firstlight.report.run_files import RunFiles, Table, find
 from firstlight.report.units import to_float
 from firstlight.runs import again_command, describe_changes
-from firstlight.shell import command_in_folder, quote_argument
+from firstlight.shell import command_in_folder, quote_argument, requirements
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,7 @@ def recipes(files: RunFiles) -> list[Recipe]:
         ),
         *_predictions(files),
         *_uses(files),
+        Recipe("Read the metrics in Python", _METRICS, _METRICS_NOTE),
     ]
     if files.codec and files.checkpoint is not None:
         code = _IDS.format(folder=repr(files.checkpoint))
@@ -54,6 +55,14 @@ def recipes(files: RunFiles) -> list[Recipe]:
         code = template.format(folder=repr(files.checkpoint), prompt=repr(prompt(files)))
         found.append(Recipe("Load with transformers", code, "A checkpoint is a Hugging Face model directory."))
     return found
+
+
+def tensorboard(files: RunFiles) -> Recipe:
+    """Return how the curves are seen in TensorBoard; where it was not installed, how it is installed."""
+    if (files.run / TENSORBOARD).is_dir():
+        return Recipe("In TensorBoard, in the folder of the run:", f"tensorboard --logdir {TENSORBOARD}")
+    needed = " ".join(map(quote_argument, requirements("tensorboard") or ["tensorboard"]))
+    return Recipe("For TensorBoard, install it before training:", f"python -m pip install {needed}")
 
 
 def _longer(files: RunFiles, step: int) -> str | None:
@@ -144,6 +153,17 @@ def _uses(files: RunFiles) -> list[Recipe]:
         ),
     ]
 
+
+_METRICS = """\
+import firstlight
+
+metrics = firstlight.metrics(".")
+for name, (steps, values) in metrics.items():
+    print(name, steps[-1], values[-1])"""
+_METRICS_NOTE = (
+    'plt.plot(*metrics["loss"]) draws a curve, metrics.to_pandas() is a DataFrame. Without Firstlight: '
+    'pandas.read_json("metrics.jsonl", lines=True).plot("step", ["loss", "valid_loss"], marker=".")'
+)
 
 _IDS = """\
 from transformers import AutoModelForCausalLM

@@ -34,6 +34,7 @@ def write_run_report(run: Path) -> Path:
 def run_page(files: RunFiles) -> str:
     """Render the report of a run as HTML."""
     scores = summary.scores(files)
+    headings, evaluations = curves.evaluations(files)
     settings, image_grids = files.settings_text, non_text.image_grids(files)
     page = (
         environment()
@@ -51,7 +52,8 @@ def run_page(files: RunFiles) -> str:
             tasks=tasks.views(files),
             forgetting=tasks.forgetting(files),
             charts=curves.charts(files),
-            evaluations=curves.evaluations(files),
+            evaluation_headings=headings,
+            evaluations=evaluations,
             uniform_guess=curves.uniform_guess(files),
             events=events.events(files),
             events_summary=events.events_summary(files),
@@ -75,6 +77,7 @@ def run_page(files: RunFiles) -> str:
             environment_facts=facts.environment_facts(files),
             compatibility=facts.compatibility(files),
             recipes=recipes.recipes(files),
+            tensorboard=recipes.tensorboard(files),
             version=_version(),
             written=time.strftime("%Y-%m-%d %H:%M:%S %z"),
         )

@@ -79,7 +79,9 @@ def status(files: RunFiles) -> Status:
         ending = _ENDINGS.get(str(by), f"Training was stopped by {to_text(by, 100)}")
         return Status(word, "good" if word == "finished" else "open", ending)
     if word == "running":
-        return Status("running", "open", "Training was in progress when this page was written, or was killed")
+        step = last_step(files)
+        at = "" if step is None else f" at step {step:,}"
+        return Status("running", "open", f"Training was in progress{at} when this page was written, or was killed")
     return Status("unknown", "open", "state.json is missing: it is unknown how training ended")
 
 

@@ -34,6 +34,12 @@ def charts(files: RunFiles, marks: Sequence[Mark]) -> list[Markup]:
     return drawn
 
 
+def main_metrics(files: RunFiles) -> list[str]:
+    """Return the names in metrics.jsonl of each task's own metric, such as ``sst2/accuracy``."""
+    names = [str(find(task, "name")) for task in files.tasks][:_MAX_TASKS]
+    return [f"{name}/{metric}" for name in names if (metric := _main_metric(files, name)) is not None]
+
+
 def _main_metric(files: RunFiles, task: str) -> str | None:
     """Return the metric of a task that selects the best checkpoint: the first one that an evaluation logs."""
     found = find(files.evaluation, "tasks", task, "metric")

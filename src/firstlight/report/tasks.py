@@ -45,7 +45,7 @@ class TaskView:
     Attributes:
         name: of the task and the split.
         metric: its main metric with value and interval.
-        majority: the score of always predicting the most frequent label of the training rows, or empty.
+        majority: the most frequent label of the training rows, and the score of always predicting it; or None.
         others: further metrics.
         labels: of rows and columns of the confusion matrix.
         confusion: rows of cells, or empty.
@@ -58,7 +58,7 @@ class TaskView:
 
     name: str
     metric: str
-    majority: str
+    majority: tuple[str, str] | None
     others: str
     labels: list[str]
     confusion: list[list[Cell]]
@@ -93,7 +93,7 @@ def key_metrics(files: RunFiles) -> list[Fact]:
         if low is not None and high is not None:
             note += f"; 95% CI {format_number(low)} to {format_number(high)}"
         if majority := _majority(table):
-            note += f"; {majority}"
+            note += f"; majority class ({majority[0]}): {majority[1]}"
         facts.append(Fact(to_text(name, 60), _number(value), note))
     return facts
 
@@ -166,12 +166,10 @@ def _view(name: str, table: Any, labels: list[str], notes: Any) -> TaskView:
     )
 
 
-def _majority(table: Any) -> str:
-    """Return the score of the majority class; empty if there is none."""
+def _majority(table: Any) -> tuple[str, str] | None:
+    """Return the majority class and its score, if there are any."""
     value = to_float(find(table, "majority", "value"))
-    return (
-        "" if value is None else f"majority class ({to_text(find(table, 'majority', 'label'), 40)}): {_number(value)}"
-    )
+    return None if value is None else (to_text(find(table, "majority", "label"), 40), _number(value))
 
 
 def _worst(table: Any) -> WorstError:
