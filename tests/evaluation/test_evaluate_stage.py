@@ -184,3 +184,25 @@ def test_settings_of_reading_are_obeyed_or_refused(world: Path) -> None:
         evaluate(world / "run", text, overrides="ids.dtype=uint32")
     with pytest.raises(UsageError, match="image.levels: is decided by the model"):
         evaluate(world / "run", text, overrides="image.levels=4")
+
+
+@pytest.mark.parametrize("kind", ["byte", "char", "bpe"])
+def test_bits_per_character_are_those_per_byte_over_the_characters(kind: str, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("".join(f"{LINES[i % 4]} {i % 7}\n" for i in range(200)), encoding="utf-8")
+    run = tmp_path / "run"
+    vocab = [f"tokenizer.kind={kind}", *(["tokenizer.vocab_size=300"] if kind == "bpe" else [])]
+    firstlight.pretrain([str(text)], out=run, overrides=[*SETTINGS[1:], *vocab])
+    lm, split = LM.load_fp32(run), TokenStore.open(run / "data").valid
+    texts = {"": lm.tokenizer.decode(split.tokens[1:]), str(text): text.read_text(encoding="utf-8")}
+    for name, content in texts.items():
+        ratio = len(content.encode()) / len(content)
+        assert ratio > 1.1, "there must be other characters than ASCII for this to show anything"
+        (result,) = evaluate(run, [name] if name else []).texts
+        for found in (result.model, *result.baselines.values()):
+            assert found.bits_per_character == pytest.approx(found.bits_per_byte * ratio)
+        if not name:
+            last = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()][-1]
+            evaluation = json.loads((run / "evaluation.json").read_text())
+            for table in (last, evaluation["valid"], *evaluation["baselines"].values()):
+                assert table["bits_per_character"] == pytest.approx(table["bits_per_byte"] * ratio, rel=0.01)

@@ -77,9 +77,9 @@ def test_the_card_of_a_classifier_loads_it_and_has_the_scale(tmp_path: Path) -> 
     weights = {name: tensor.detach() for name, tensor in to_hf_state_dict(mine).items()}
     save_pretrained(tmp_path, mine.config, weights, tokenizer(), {}, Classifier("t", (), (1.0, 5.0)))
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert "AutoModelForSequenceClassification.from_pretrained" in card
+    assert 'pipeline("text-classification", model=".")' in card
     assert "the score is 1 + 4 × output" in card
     save_pretrained(tmp_path, mine.config, weights, tokenizer(), {})
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert "AutoModelForCausalLM.from_pretrained" in card
+    assert 'pipeline("text-generation", model=".")' in card
     assert "which Firstlight reads and transformers does not" in card

@@ -276,7 +276,7 @@ def test_adapters_resume_merge_and_work_on_the_transformers_base(kind, world, st
 
 
 def _check_padded_batch(tuned: Path, folder: Path, world: Path, run) -> None:
-    """Compare a padded batch of the base with adapters, as peft loads both by name, with what predict answers."""
+    """Compare a padded batch of the base with adapters, as peft loads both in the run, with what predict answers."""
     import torch
     from peft import AutoPeftModelForSequenceClassification
     from transformers import AutoTokenizer
@@ -285,7 +285,9 @@ def _check_padded_batch(tuned: Path, folder: Path, world: Path, run) -> None:
     texts = ["the day was fine", "dull", "the film was grim and the day was cold"]
     rows.write_text("text\tlabel\n" + "".join(f"{text}\tgood\n" for text in texts))
     ours = [json.loads(line)["probabilities"] for line in run("predict", tuned, rows).stdout.splitlines()]
-    model = AutoPeftModelForSequenceClassification.from_pretrained(folder / "adapter").eval()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tuned)  # where base/ is
+        model = AutoPeftModelForSequenceClassification.from_pretrained(folder / "adapter").eval()
     tokenizer = AutoTokenizer.from_pretrained(folder / "adapter")
     model.base_model.model.config.pad_token_id = tokenizer.pad_token_id
     with torch.no_grad():

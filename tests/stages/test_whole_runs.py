@@ -96,7 +96,7 @@ def model_files(run: str) -> dict[str, bytes]:
     """Return the files of the last checkpoint that do not name the run or a place, nor times."""
     folder = Path(run) / "checkpoints" / "step-00000004"
     files = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
-    for name in ("README.md", "manifest.json", "trainer/state.json", "tasks.json", "adapter/adapter_config.json"):
+    for name in ("README.md", "manifest.json", "trainer/state.json", "tasks.json", "adapter/README.md"):
         files.pop(name, None)
     return {name: path.read_bytes() for name, path in files.items()}
 
@@ -143,13 +143,13 @@ def test_adapters_hold_their_base_as_links(tmp_path: Path, gone: Callable[..., N
     start("lora", str(tmp_path / "first"), "train.stop_after=1")
     base, parent = tmp_path / "first" / "base", sorted(Path("parent/checkpoints").iterdir())[-1]
     assert (base / "model.safetensors").samefile(parent / "model.safetensors")
-    assert _named_base(tmp_path / "first" / "checkpoints/step-00000001") == base
+    assert _named_base(tmp_path / "first" / "checkpoints/step-00000001") == "base"
     run = tmp_path / "moved"
     shutil.move(tmp_path / "first", run)
     gone("parent", "tasks")
     resume("lora", str(run))
     checkpoint = run / "checkpoints/step-00000004"
-    assert _named_base(checkpoint) == run / "base"
+    assert _named_base(checkpoint) == "base"
     loaded = AutoModelForSequenceClassification.from_pretrained(run / "base", num_labels=2)
     model = peft.PeftModel.from_pretrained(loaded, str(checkpoint / "adapter")).eval().merge_and_unload()
     lm, ids = LM.load_fp32(checkpoint), torch.arange(5)[None]
@@ -158,8 +158,8 @@ def test_adapters_hold_their_base_as_links(tmp_path: Path, gone: Callable[..., N
     torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=0)
 
 
-def _named_base(checkpoint: Path) -> Path:
-    return Path(json.loads((checkpoint / "adapter/adapter_config.json").read_text())["base_model_name_or_path"])
+def _named_base(checkpoint: Path) -> str:
+    return str(json.loads((checkpoint / "adapter/adapter_config.json").read_text())["base_model_name_or_path"])
 
 
 def test_a_base_that_is_not_kept_is_named(tmp_path: Path, gone: Callable[..., None]) -> None:

@@ -175,14 +175,19 @@ def test_the_token_that_is_named_unknown_need_not_be_one(trained: dict[str, Toke
 
 def test_unknown_bytes_cost_eight_bits_each() -> None:
     lengths = np.array([1, 3, 0, 0])
-    found = TextBytes.of(lengths, 2, UnknownText(4, 10), 20)
+    characters = np.array([1, 1, 0, 0])
+    found = TextBytes.of(lengths, characters, 2, UnknownText(4, 10), 20)
     assert found is not None
     assert found.lengths.tolist() == [1, 3, 2.5, 0]
     assert found.nats.tolist() == [0, 0, 2.5 * NATS_PER_BYTE, 0]
-    dropped = TextBytes.of(lengths, None, UnknownText(n_dropped=2, dropped_bytes=6), 12)
-    assert dropped is not None
+    assert found.characters is None
+    alone = TextBytes.of(lengths, characters, 2, UnknownText(4, 10), 20, one_character=True)
+    assert alone is not None and alone.characters is not None and alone.characters.tolist() == [1, 1, 1, 0]
+    dropped = TextBytes.of(lengths, characters, None, UnknownText(n_dropped=3, dropped_bytes=6), 12)
+    assert dropped is not None and dropped.characters is not None
+    assert dropped.characters.tolist() == [1.25, 1.25, 0, 0]
     assert dropped.lengths.tolist() == [1.5, 3.5, 0, 0]
-    assert TextBytes.of(lengths, 2, UnknownText(4, None), 20) is None
+    assert TextBytes.of(lengths, characters, 2, UnknownText(4, None), 20) is None
 
 
 def test_a_text_that_follows_bytes_starts_with_its_own() -> None:

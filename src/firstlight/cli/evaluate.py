@@ -1,5 +1,6 @@
 """The command ``evaluate``."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -74,13 +75,16 @@ def _print_scores(found: "EvaluateResult") -> None:
         unknown = f", {n:,} unknown ({100 * result.unknown.fraction(result.n_tokens):.1f} %)" if n else ""
         print(f"{escape(result.name)}: {result.n_tokens:,} tokens{size}{step}{unknown}")
         scores = [("model", result.model), *result.baselines.items()]
-        heads = ("", "loss", "perplexity", f"bits/{result.unit}")
-        print_table(heads, [_row(name, score, result.unit) for name, score in scores])
+        has_characters = any(score.bits_per_character is not None for _, score in scores)
+        units = [result.unit, *(["character"] if has_characters else [])]
+        heads = ("", "loss", "perplexity", *(f"bits/{unit}" for unit in units))
+        print_table(heads, [_row(name, score, result.unit, units) for name, score in scores])
         if result.interval is not None:
             low, high = result.interval
             print(f"95 % interval of the loss: {low:.4f} to {high:.4f}")
 
 
-def _row(name: str, score: "Likelihood", unit: str) -> tuple[str, ...]:
-    bits = score.metrics(unit).get(f"bits_per_{unit}")
-    return name, f"{score.loss:.4f}", f"{score.perplexity:,.2f}", "" if bits is None else f"{bits:.4f}"
+def _row(name: str, score: "Likelihood", unit: str, units: Sequence[str]) -> tuple[str, ...]:
+    metrics = score.metrics(unit)
+    bits = (metrics.get(f"bits_per_{unit}") for unit in units)
+    return name, f"{score.loss:.4f}", f"{score.perplexity:,.2f}", *("" if b is None else f"{b:.4f}" for b in bits)

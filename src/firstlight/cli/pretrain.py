@@ -195,7 +195,7 @@ def _print_trained(result: "PretrainResult") -> None:
     amount = f"{result.seconds:,.1f} s, {result.tokens:,} tokens"
     print(f"{result.run}: {how} at step {result.step} ({format_stop_reason(result.stopped_by)}; {amount})")
     if result.valid_loss is not None:
-        units = {unit: getattr(result, f"bits_per_{unit}") for unit in ("byte", "token", "dim")}
+        units = {unit: getattr(result, f"bits_per_{unit}") for unit in ("byte", "character", "token", "dim")}
         bits = "".join(f", {value:.4f} bits per {unit}" for unit, value in units.items() if value is not None)
         print(f"validation loss {result.valid_loss:.4f}{bits}")
     if not result.finished:

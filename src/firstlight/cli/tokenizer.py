@@ -8,10 +8,11 @@ import typer
 from firstlight.cli import vectors
 from firstlight.cli.arguments import OverwriteOption, read_stdin, split_arguments
 from firstlight.cli.output import JsonOption, print_pairs, print_result, print_table
-from firstlight.errors import UsageError
+from firstlight.errors import UsageError, escape
 
 if TYPE_CHECKING:
     from firstlight.stages.tokenizer import TokenizerSummary
+    from firstlight.tokenizer import TextCoverage
 
 _MAX_ID_DIGITS = 18  # more than any vocabulary needs
 _MAX_SHOWN = 32  # characters of a long token
@@ -82,14 +83,28 @@ def import_(
     print_result(stage.import_(source, out=out, overwrite=overwrite), as_json, _print_summary)
 
 
-def show(path: PathArgument, as_json: JsonOption = False) -> None:
+def show(
+    path: PathArgument,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="Settings of the table corpus, for --text.", show_default=False),
+    ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option("--text", help="File, folder or named corpus whose characters are counted; may be repeated."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
     """Show the properties of a tokenizer.
 
-    Example: firstlight tokenizer show runs/mine
+    Of a text, and of the training text of a run, it shows how many characters are within one token, how many take
+    several, and what is unknown.
+
+    Example: firstlight tokenizer show runs/mine --text novel.txt
     """
     from firstlight.stages import tokenizer as stage
 
-    print_result(stage.show(path), as_json, _print_summary)
+    print_result(stage.show(path, text or (), overrides=overrides or ()), as_json, _print_summary)
 
 
 def encode(
@@ -163,6 +178,7 @@ def _print_comparison(result: dict[str, Any]) -> None:
 
 
 def _print_summary(summary: "TokenizerSummary") -> None:
+    n = summary.tokens
     unknown = "becomes the unknown token" if summary.unk_id is None else f"becomes id {summary.unk_id}"
     unknown = f"text without a token {unknown}" if summary.has_unknown else "none: every text can be encoded"
     print_pairs(
@@ -175,5 +191,29 @@ def _print_summary(summary: "TokenizerSummary") -> None:
             "round trip": "exact" if summary.lossless else "not exact",
             "hash": summary.hash,
             "longest": "  ".join(repr(t if len(t) <= _MAX_SHOWN else f"{t[:_MAX_SHOWN]}…") for t in summary.longest),
+            "tokens": f"{n.single:,} of one character ({n.single_non_ascii:,} not ASCII), {n.several:,} of several, "
+            f"{n.partial:,} of a part of one, {n.special:,} special",
         }
     )
+    if summary.texts:
+        print()
+        print_table(_COVERAGE, [row for text in summary.texts for row in _coverage_rows(text)])
+
+
+_COVERAGE = ("text", "characters", "in one token", "in several", "unknown tokens")
+
+
+def _coverage_rows(text: "TextCoverage") -> list[tuple[str, ...]]:
+    """Return a row of all characters of a text, and of those that are not ASCII where there are some of both."""
+    rows = [(text.name, text.whole, text.split, f"{text.unk_tokens:,}")]
+    others = text.non_ascii_whole + text.non_ascii_split
+    if 0 < others < text.whole + text.split:
+        rows.append((f"{text.name}, not ASCII", text.non_ascii_whole, text.non_ascii_split, ""))
+    return [
+        (escape(name), f"{whole + split:,}", _share(whole, whole + split), _share(split, whole + split), unknown)
+        for name, whole, split, unknown in rows
+    ]
+
+
+def _share(n: int, total: int) -> str:
+    return f"{n:,} ({100 * n / total:.1f} %)" if total else "0"

@@ -1,16 +1,31 @@
 """Hugging Face directories: import of weights in ``pytorch_model.bin``, export of a checkpoint without its training."""
 
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from firstlight import progress
 from firstlight.convert.formats import Exporter, Importer
 from firstlight.convert.imported_model import ImportedModel
+from firstlight.convert.run_card import export_card
 from firstlight.convert.torch_file import is_torch_file, load, state_dict_of
 from firstlight.convert.unsupported import refuse_known_format
 from firstlight.errors import CheckpointError
-from firstlight.files import MANIFEST
-from firstlight.lm import LM, GenerationConfig, read_config, read_state_dict, read_tokenizer
+from firstlight.files import MANIFEST, read_json, read_json_object, write_atomic
+from firstlight.files.run_layout import TASKS
+from firstlight.lm import (
+    CARD,
+    LM,
+    CardInfo,
+    Classifier,
+    GenerationConfig,
+    model_card,
+    portable_tasks,
+    read_config,
+    read_state_dict,
+    read_tokenizer,
+)
 from firstlight.lm.save import WEIGHTS
 from firstlight.model import HEADS_FILE, match_tied_head, to_hf_state_dict
 
@@ -81,16 +96,43 @@ def _check_name(path: Path, name: str) -> None:
 def write(lm: LM, folder: Path, dtype: str | None = None) -> dict[str, Path]:
     """Write a Hugging Face directory in fp32: a checkpoint without its training state, adapters merged.
 
-    A model with heads is copied file by file, with its tasks, so that ``predict`` reads it as before.
+    A model with heads is copied file by file, with its tasks, so that ``predict`` reads it as before. No file has a
+    path of this machine. The model card has what the files of the run say.
     """
     del dtype
-    if lm.model.heads and lm.source is not None:
-        for file in sorted(lm.source.iterdir()):
-            if file.is_file() and file.name != MANIFEST:
-                shutil.copyfile(file, folder / file.name)
-    else:
-        lm.save(folder)
-    return {"model": folder}
+    rows, card = ({}, CardInfo()) if lm.source is None else export_card(lm.source, with_results=_holds_all(lm))
+    if not lm.model.heads or lm.source is None:
+        lm.save(folder, rows, card)
+        return {"model": folder, "card": folder / CARD}
+    for file in sorted(lm.source.iterdir()):
+        if file.is_file() and file.name not in (MANIFEST, CARD, TASKS):
+            shutil.copyfile(file, folder / file.name)
+    tasks: list[dict[str, Any]] = []
+    if (lm.source / TASKS).is_file():
+        tasks = portable_tasks(read_json(lm.source / TASKS, CheckpointError))
+        write_atomic(folder / TASKS, json.dumps(tasks, indent=1, ensure_ascii=False) + "\n")
+    table = read_json_object(folder / _CONFIG, CheckpointError)
+    text = model_card(lm.config, table, lm.vocab, rows, card, classifier=_classifier(lm, table, tasks), has_heads=True)
+    write_atomic(folder / CARD, text)
+    return {"model": folder, "card": folder / CARD}
+
+
+def _holds_all(lm: LM) -> bool:
+    """Whether a model has the heads of its directory, if that has any."""
+    return bool(lm.model.heads) or lm.source is None or not (lm.source / HEADS_FILE).is_file()
+
+
+def _classifier(lm: LM, table: dict[str, Any], tasks: list[dict[str, Any]]) -> Classifier | None:
+    """Return the only head of a directory that transformers loads as a classifier, as its files describe it."""
+    if len(lm.model.heads) != 1 or "SequenceClassification" not in str(table.get("architectures")):
+        return None
+    (head,) = lm.model.heads
+    task = tasks[0] if tasks else {}
+    names, scale = table.get("id2label") or {}, task.get("scale")
+    is_pair = (task.get("columns") or {}).get("text2") is not None
+    if table.get("problem_type") == "regression":
+        return Classifier(head, (), None if scale is None else (scale[0], scale[1]), is_pair)
+    return Classifier(head, [str(names[key]) for key in sorted(names, key=int)], is_pair=is_pair)
 
 
 EXPORTER = Exporter(

@@ -5,6 +5,7 @@ from firstlight.corpus.detect_kind import Kind, infer_kind
 from firstlight.corpus.download import fetch
 from firstlight.corpus.ids import open_ids
 from firstlight.corpus.images import Images, open_images, read_images, read_upper_part
+from firstlight.corpus.language import detect_languages
 from firstlight.corpus.named import load_catalogue
 from firstlight.corpus.pooling import check_disjoint, list_names
 from firstlight.corpus.readers import READERS, Reader
@@ -28,6 +29,7 @@ __all__ = [
     "are_arrays",
     "check_disjoint",
     "corpus_names",
+    "detect_languages",
     "digests_of",
     "fetch",
     "infer_kind",

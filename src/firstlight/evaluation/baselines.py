@@ -26,6 +26,7 @@ def baseline_likelihoods(
     byte_lengths: np.ndarray | None,
     *,
     more_nats: np.ndarray | None = None,
+    characters: np.ndarray | None = None,
 ) -> dict[str, Likelihood]:
     """Compute the likelihood of a text under two models without context.
 
@@ -38,17 +39,20 @@ def baseline_likelihoods(
         target_counts: how often each id is a target in the text (up to V,).
         byte_lengths: bytes of text of each id, 0 for special tokens; None where ids do not stand for bytes.
         more_nats: what each id costs in bits per byte in addition to its loss (V,), as the unknown token does.
+        characters: of text of each id (V,); None where they are not known.
     """
     if not target_counts.sum():
         return {}
     lengths = np.zeros(len(target_counts)) if byte_lengths is None else byte_lengths[: len(target_counts)]
     text_counts = target_counts[: len(lengths)] * (lengths > 0)
     n_bytes = round(float(target_counts[: len(lengths)] @ lengths))
+    n_characters = 0 if characters is None else round(float(target_counts @ characters[: len(target_counts)]))
     more = 0.0 if more_nats is None else float(text_counts @ more_nats[: len(text_counts)])
     found = {}
     for name, nats in _nats_per_id(vocab_size, train_counts).items():
         loss = float(target_counts @ nats[: len(target_counts)] / target_counts.sum())
-        found[name] = Likelihood.from_loss(loss, float(text_counts @ nats[: len(text_counts)]) + more, n_bytes)
+        text_nats = float(text_counts @ nats[: len(text_counts)]) + more
+        found[name] = Likelihood.from_loss(loss, text_nats, n_bytes, n_characters)
     return found
 
 

@@ -106,7 +106,7 @@ def text_likelihood(lm: LM, text: EncodedText, *, stride: int) -> tuple[Likeliho
         stride: tokens between the starts of two windows.
     """
     text_bytes = None if lm.tokenizer is None else lm.tokenizer.text_bytes(text.unknown, len(text.ids) - 1)
-    sums, counts, text_nats, n_bytes = [], [], 0.0, 0.0
+    sums, counts, text_nats, n_bytes, n_characters = [], [], 0.0, 0.0, 0.0
     with progress.task("evaluate", len(text.ids) - 1, "tokens") as task:
         for window in score_windows(lm.model, text.ids, stride=stride, device_context=lm.device_context):
             nats = window.nll.astype(np.float64)
@@ -117,9 +117,11 @@ def text_likelihood(lm: LM, text: EncodedText, *, stride: int) -> tuple[Likeliho
                 lengths = text_bytes.lengths[targets]
                 text_nats += float((nats + text_bytes.nats[targets])[lengths > 0].sum())
                 n_bytes += float(lengths.sum())
+                n_characters += 0.0 if text_bytes.characters is None else float(text_bytes.characters[targets].sum())
             task.advance(len(nats))
     loss = float(np.sum(sums) / np.sum(counts))
-    return Likelihood.from_loss(loss, text_nats, round(n_bytes)), ratio_interval(np.array(sums), np.array(counts))
+    likelihood = Likelihood.from_loss(loss, text_nats, round(n_bytes), round(n_characters))
+    return likelihood, ratio_interval(np.array(sums), np.array(counts))
 
 
 def row_likelihood(lm: LM, rows: np.ndarray) -> tuple[Likelihood, tuple[float, float] | None]:

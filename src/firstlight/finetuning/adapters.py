@@ -6,6 +6,7 @@ the transformers base model.
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from torch import Tensor, nn
 
 from firstlight.errors import CheckpointError, MissingExtra, UsageError
 from firstlight.files import apply_umask, write_atomic
+from firstlight.files.run_layout import BASE
 from firstlight.finetuning.settings import AdapterSettings
+from firstlight.lm import CARD, CardInfo, write_card
 from firstlight.model import GPT, HEADS_FILE, hf_parameter_names, tensors_to_hf
 from firstlight.model.quantized import QuantizedLinear, QuantType
 
@@ -114,6 +117,7 @@ def write(
     *,
     base: str,
     head: str | None,
+    card: CardInfo,
     embeddings: bool = False,
 ) -> dict[str, Tensor]:
     """Write ``adapter/`` as peft does, and return the weights without the adapters.
@@ -123,8 +127,9 @@ def write(
         model: whose configuration maps our names to those of transformers.
         weights: from ``AdapterCheckpoint.export``.
         settings: of the adapters.
-        base: path or name of the base model.
+        base: name of the base model: on the hub, or in the folder of the run.
         head: name of the head that transformers has a class for, if any.
+        card: what the model card says; its base model is this one, or None if that is not on the hub.
         embeddings: write the embeddings, too, as peft does where a base that lacks tokens of the rows is resized.
     """
     adapters = {k.removeprefix(_PREFIX): v for k, v in weights.items() if k.startswith(_PREFIX)}
@@ -164,7 +169,40 @@ def write(
     save_file(written, folder / FOLDER / "adapter_model.safetensors")
     apply_umask(folder / FOLDER / "adapter_model.safetensors")
     write_atomic(folder / FOLDER / "adapter_config.json", json.dumps(table, indent=1) + "\n")
+    n_labels = None if head is None else len(weights[f"heads.{head}.weight"])
+    write_atomic(folder / FOLDER / CARD, _card(card, settings, base, n_labels))
     return {k: v for k, v in weights.items() if not k.startswith(_PREFIX)}
+
+
+# Where a checkpoint's adapters find the base that their run keeps.
+_KEPT_BASE = f"../../../{BASE}"
+
+
+def _card(card: CardInfo, settings: AdapterSettings, base: str, n_labels: int | None) -> str:
+    """Return the model card of the adapters alone."""
+    kind = "CausalLM" if n_labels is None else "SequenceClassification"
+    place = card.base_model or _KEPT_BASE
+    labels = "" if n_labels is None else f", num_labels={n_labels}"
+    code = f"""from peft import PeftModel
+from transformers import AutoModelFor{kind}, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(".")
+base = AutoModelFor{kind}.from_pretrained("{place}"{labels})
+if len(tokenizer) > base.config.vocab_size:
+    base.resize_token_embeddings(len(tokenizer))
+base.config.pad_token_id = tokenizer.pad_token_id
+model = PeftModel.from_pretrained(base, ".")"""
+    use = "The adapters change the base model that they were trained on, and work with no other."
+    if card.base_model is None:
+        use += f" It is not on the hub: put its folder in the place of `{place}`, where the run has it."
+    return write_card(
+        replace(card, name=f"{card.name}, adapters" if card.name else ""),
+        library="peft",
+        pipeline_tag="text-generation" if n_labels is None else "text-classification",
+        rows={"base model": base, "adapters": f"{settings.kind}, r {settings.r}, alpha {settings.alpha}"},
+        code=code,
+        use=use,
+    )
 
 
 def _read(model: GPT, folder: Path) -> dict[str, Tensor]:

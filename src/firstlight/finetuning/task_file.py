@@ -12,6 +12,7 @@ from firstlight.files.limits import read_bounded
 from firstlight.files.run_layout import TASKS
 from firstlight.finetuning.kinds import check_spec
 from firstlight.finetuning.spec import TaskSpec
+from firstlight.lm import portable_tasks
 
 _PACKAGED = Path(__file__).parent / "tasks"
 
@@ -95,11 +96,20 @@ def change_spec(spec: TaskSpec, overrides: Mapping[str, Any]) -> TaskSpec:
     return changed
 
 
-def tasks_to_json(specs: Iterable[TaskSpec]) -> str:
-    """Return the text of tasks.json, in which the folders of the files hold from wherever it is read."""
+def tasks_to_json(specs: Iterable[TaskSpec], *, portable: bool = False) -> str:
+    """Return the text of tasks.json.
+
+    Args:
+        specs: the tasks.
+        portable: for a model that may be shared, without the folders of this machine; else the folders of the files
+            hold from wherever it is read.
+    """
     tables = [spec.model_dump(mode="json") for spec in specs]
-    for table in tables:
-        table["data"]["folder"] = str(Path(table["data"]["folder"]).absolute())
+    if portable:
+        tables = portable_tasks(tables)
+    else:
+        for table in tables:
+            table["data"]["folder"] = str(Path(table["data"]["folder"]).absolute())
     return json.dumps(tables, indent=1, ensure_ascii=False) + "\n"
 
 

@@ -1,10 +1,11 @@
 """A model and its tokenizer (or codec, for sequences that are not text) as one object: load, save, score, generate."""
 
+from firstlight.lm.card import CARD, CardInfo, TaskResult, read_card_info, write_card
 from firstlight.lm.generation_config import GENERATION, GenerationConfig
 from firstlight.lm.lm import LM, Generated
-from firstlight.lm.load import build_model, download_from_hub, locate, read_config, read_tokenizer
+from firstlight.lm.load import build_model, download_from_hub, is_hub_name, locate, read_config, read_tokenizer
 from firstlight.lm.sampling import GenerateSettings, sample_tokens
-from firstlight.lm.save import CARD, Classifier, save_pretrained, text_files
+from firstlight.lm.save import Classifier, model_card, portable_tasks, save_pretrained, text_files
 from firstlight.lm.score import Score, WindowNLL, score_windows
 from firstlight.lm.weights import finite_fp32, read_state_dict
 
@@ -12,16 +13,22 @@ __all__ = [
     "CARD",
     "GENERATION",
     "LM",
+    "CardInfo",
     "Classifier",
     "GenerateSettings",
     "Generated",
     "GenerationConfig",
     "Score",
+    "TaskResult",
     "WindowNLL",
     "build_model",
     "download_from_hub",
     "finite_fp32",
+    "is_hub_name",
     "locate",
+    "model_card",
+    "portable_tasks",
+    "read_card_info",
     "read_config",
     "read_state_dict",
     "read_tokenizer",
@@ -29,4 +36,5 @@ __all__ = [
     "save_pretrained",
     "score_windows",
     "text_files",
+    "write_card",
 ]

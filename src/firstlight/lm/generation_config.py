@@ -14,6 +14,8 @@ from firstlight.tokenizer import Codec, Tokenizer
 
 GENERATION = "generation_config.json"
 _BOS, _EOS, _PAD = "bos_token_id", "eos_token_id", "pad_token_id"
+_NEW_TOKENS = "max_new_tokens"
+_DEFAULT = f"firstlight_{_NEW_TOKENS}"  # the same number, where nobody chose it
 _OF_ITS_WRITER = ("transformers_version", "_from_model_config", "_commit_hash")
 # Settings of generation here, by their name in transformers.
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p")
@@ -67,6 +69,8 @@ class GenerationConfig:
         path = folder / GENERATION
         table = read_json_object(path, CheckpointError) if path.is_file() else {}
         table = {key: value for key, value in table.items() if key not in _OF_ITS_WRITER}
+        if (default := table.pop(_DEFAULT, None)) is not None and default == table.get(_NEW_TOKENS):
+            del table[_NEW_TOKENS]
         keys = (_BOS, _EOS, _PAD)
         return cls(_known({key: config[key] for key in keys if key in config}, vocab_size), _known(table, vocab_size))
 
@@ -89,7 +93,7 @@ class GenerationConfig:
         do_sample = self.table.get("do_sample")
         chosen = {key: self.table[key] for key in _SAMPLING if do_sample and self.table.get(key) is not None}
         chosen |= {"temperature": 0.0} if do_sample is False else {}
-        return chosen | {key: n for key in ("max_new_tokens",) if (n := self.table.get(key)) is not None}
+        return chosen | {key: n for key in (_NEW_TOKENS,) if (n := self.table.get(key)) is not None}
 
     @property
     def unsupported(self) -> dict[str, Any]:
@@ -118,8 +122,13 @@ class GenerationConfig:
         bos = vocab.named_bos_id if isinstance(vocab, Tokenizer) else None
         own = {_BOS: eot if bos is None or bos >= vocab_size else bos, _EOS: eot}
         ids = {**own, **self.ids}
-        length = {} if "max_length" in self.table or "max_new_tokens" in self.table else {"max_length": block_size}
-        return ids, {**{key: ids[key] for key in own}, **length, **self.table}
+        # Not in config.json, where transformers would not train the embedding of that token.
+        pad = (eot if vocab.pad_id is None else vocab.pad_id) if isinstance(vocab, Tokenizer) else None
+        padding = {} if pad is None or pad >= vocab_size else {_PAD: ids.get(_PAD, pad)}
+        # Without a length pipelines would generate 256 tokens, which may be beyond the block size.
+        has_length = "max_length" in self.table or _NEW_TOKENS in self.table
+        length = {} if has_length else dict.fromkeys((_NEW_TOKENS, _DEFAULT), max(1, block_size // 2))
+        return ids, {**{key: ids[key] for key in own}, **padding, **length, **self.table}
 
 
 def _list(value: Any) -> list[int]:

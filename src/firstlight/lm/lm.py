@@ -11,6 +11,7 @@ import torch
 from firstlight import parallel, progress
 from firstlight.errors import CompatibilityError, UsageError
 from firstlight.lm import load
+from firstlight.lm.card import CardInfo
 from firstlight.lm.decoding import BatchDecoder
 from firstlight.lm.generation_config import GenerationConfig
 from firstlight.lm.sampling import GenerateSettings, RowRng, sample_tokens
@@ -152,12 +153,13 @@ class LM:
         self.device_context = device_context
         return self
 
-    def save(self, folder: str | Path, facts: Mapping[str, Any] | None = None) -> None:
+    def save(self, folder: str | Path, facts: Mapping[str, Any] | None = None, card: CardInfo | None = None) -> None:
         """Write a Hugging Face directory, in fp32.
 
         Args:
             folder: created if missing.
             facts: further rows of the model card.
+            card: what else it says.
 
         Raises:
             UsageError: the model is quantised to int8, which is not exact.
@@ -174,6 +176,7 @@ class LM:
             facts or {},
             codec=self.codec,
             generation=self.generation,
+            card=card,
         )
 
     def encode(self, text: str) -> list[int]:

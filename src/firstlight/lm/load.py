@@ -15,8 +15,9 @@ from firstlight import tokenizer as tokenizers
 from firstlight.errors import CheckpointError, MissingExtra, TokenizerError, UsageError, nearest
 from firstlight.files import MANIFEST, changed_files, read_json_object, run_layout, verify_manifest
 from firstlight.files.run_names import list_checkpoints, parse_run_path
+from firstlight.lm.card import CARD
 from firstlight.lm.generation_config import GENERATION
-from firstlight.lm.save import CARD, CONFIG, WEIGHTS
+from firstlight.lm.save import CONFIG, WEIGHTS
 from firstlight.model import (
     GPT,
     ModelConfig,
@@ -36,6 +37,11 @@ _HUB_FILES = [
     *TOKENIZER_FILES,
     *CODECS,
 ]
+
+
+def is_hub_name(name: str | Path) -> bool:
+    """Whether a name has the form of one on the hub, ``owner/name``; a path of this form may be one, too."""
+    return _HUB_NAME.fullmatch(str(name)) is not None
 
 
 def locate(name: str | Path) -> Path:
@@ -70,7 +76,7 @@ def locate(name: str | Path) -> Path:
             where=path,
             expected="a run, a checkpoint, or a folder with config.json and model.safetensors",
         )
-    if _HUB_NAME.fullmatch(str(name)) and not path.parent.is_dir():
+    if is_hub_name(name) and not path.parent.is_dir():
         return download_from_hub(str(name))
     near = nearest(path.name, [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else [])
     raise UsageError(

@@ -14,11 +14,14 @@ from torch import Tensor
 from firstlight import tokenizer as tokenizers
 from firstlight.errors import StorageError
 from firstlight.files import atomic_file, write_atomic
+from firstlight.files.run_names import short_name
+from firstlight.lm.card import CARD, CardInfo, printable, write_card
 from firstlight.lm.generation_config import GENERATION, GenerationConfig
 from firstlight.model import HEADS_FILE, ModelConfig, count_parameters, hf_mismatch, to_hf_config
+from firstlight.shell import command_in_folder
 from firstlight.tokenizer import Codec, Tokenizer
 
-CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +32,13 @@ class Classifier:
         head: name of the head.
         labels: of its outputs; empty for a single score.
         scale: the scores that the outputs 0 and 1 stand for.
+        is_pair: whether it reads two texts.
     """
 
     head: str
     labels: Sequence[str]
     scale: tuple[float, float] | None = None
+    is_pair: bool = False
 
     def update_config(self, table: dict[str, Any], pad_id: int | None) -> dict[str, Any]:
         """Return the config.json of the sequence classifier, which reads the last token of a text."""
@@ -58,6 +63,7 @@ def save_pretrained(
     classifier: Classifier | None = None,
     codec: Codec | None = None,
     generation: GenerationConfig | None = None,
+    card: CardInfo | None = None,
 ) -> None:
     """Write a directory that transformers loads without conversion.
 
@@ -74,6 +80,7 @@ def save_pretrained(
         classifier: the head that transformers has a class for, if any.
         codec: the meaning of the ids where there is no tokenizer.
         generation: of the model that this one comes from: special ids and settings of generation to keep.
+        card: what else the model card says.
     """
     table, generation_table = _config_tables(config, tokenizer or codec, generation)
     heads = {name: tensor for name, tensor in weights.items() if name.startswith("heads.")}
@@ -87,12 +94,14 @@ def save_pretrained(
     write_atomic(folder / CONFIG, _json(table))
     write_atomic(folder / GENERATION, _json(generation_table))
     if tokenizer is not None:
-        tokenizer.save(folder, model_max_length=config.block_size)
+        _save_tokenizer(tokenizer, folder, config)
     if codec is not None:
         tokenizers.save_codec(codec, folder)
     if heads and classifier is None:
         facts = {**facts, "heads": f"in {HEADS_FILE}, which Firstlight reads and transformers does not"}
-    write_atomic(folder / CARD, _card(config, table, tokenizer, facts, classifier))
+    info, vocab = card or CardInfo(), tokenizer or codec
+    text = model_card(config, table, vocab, facts, info, classifier=classifier, has_heads=bool(heads))
+    write_atomic(folder / CARD, text)
 
 
 def text_files(
@@ -103,9 +112,15 @@ def text_files(
     files = {CONFIG: _json(table), GENERATION: _json(generation_table)}
     if tokenizer is not None:
         with tempfile.TemporaryDirectory() as folder:
-            tokenizer.save(Path(folder), model_max_length=config.block_size)
+            _save_tokenizer(tokenizer, Path(folder), config)
             files |= {path.name: path.read_text(encoding="utf-8") for path in sorted(Path(folder).iterdir())}
     return files
+
+
+def _save_tokenizer(tokenizer: Tokenizer, folder: Path, config: ModelConfig) -> None:
+    # An imported model may lack end-of-text, which then has an id beyond its vocabulary.
+    pads = tokenizer.eot_id < (config.vocab_size or 0)
+    tokenizer.save(folder, model_max_length=config.block_size, pads=pads)
 
 
 def _config_tables(
@@ -130,61 +145,94 @@ def _write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
             raise StorageError(f"cannot be written: {error}", where=path) from error
 
 
-def _card(
+def model_card(
     config: ModelConfig,
     table: Mapping[str, Any],
-    tokenizer: Tokenizer | None,
+    vocab: Tokenizer | Codec | None,
     facts: Mapping[str, Any],
-    classifier: Classifier | None,
+    info: CardInfo,
+    *,
+    classifier: Classifier | None = None,
+    has_heads: bool = False,
 ) -> str:
+    """Return the text of the model card of a directory.
+
+    Args:
+        config: complete.
+        table: config.json.
+        vocab: the tokenizer, or the codec of ids that are not text.
+        facts: rows of its table, by name.
+        info: what else it says.
+        classifier: the head that transformers has a class for, if any.
+        has_heads: whether the model has heads of fine-tuned tasks.
+    """
+    tokenizer = vocab if isinstance(vocab, Tokenizer) else None
     c, count, mismatch = config, count_parameters(config), hf_mismatch(config)
     rows = {
         "family": f"{c.family} ({table['architectures'][0]})",
         "parameters": f"{count.total:,} ({count.embedding:,} of them embeddings and head)",
         "shape": f"{c.n_layer} layers, {c.n_head} heads, width {c.n_embd}, block size {c.block_size}",
         "tokenizer": "none" if tokenizer is None else f"{tokenizer.kind}, {tokenizer.vocab_size:,} tokens",
+        **({} if classifier is None or not classifier.labels else {"labels": ", ".join(classifier.labels)}),
         **({} if mismatch is None else {"transformers": f"cannot load this model: {mismatch}"}),
+        **({} if info.base_model is None else {"base model": info.base_model}),
         **{str(name): str(value) for name, value in facts.items()},
     }
-    lines = "\n".join(f"| {_cell(name)} | {_cell(value)} |" for name, value in rows.items())
-    library = "transformers" if mismatch is None else "firstlight"
-    example = _load_example(tokenizer is not None, classifier) if mismatch is None else _FIRSTLIGHT_EXAMPLE
+    if vocab is not None and not isinstance(vocab, Tokenizer):
+        tag = "unconditional-image-generation" if vocab.sequence_length else None
+    elif has_heads and classifier is None:
+        tag = info.pipeline_tag
+    else:
+        tag = "text-generation" if classifier is None else "text-classification"
     use = "It generates what is likely given its training data, which may be wrong, biased, or copied from it."
     if classifier is not None:
         use = "It answers what is likely given its training data, which may be wrong or biased."
         if classifier.scale is not None:
             low, high = classifier.scale
             use += f" Its output is from 0 to 1; the score is {low:g} + {high - low:g} × output."
-    return f"""---
-library_name: {library}
-pipeline_tag: {"text-generation" if classifier is None else "text-classification"}
-tags: [firstlight]
----
-# A GPT trained with Firstlight
-
-| what | value |
-|---|---|
-{lines}
-
-Load it in this folder:
-
-```python
-{example}
-```
-
-{use}
-"""
+    elif has_heads:
+        use = f"Its heads answer rows of a table: `{command_in_folder('predict', '.', 'rows.tsv')}`"
+    # Another program would load a head that it does not have with random weights.
+    is_theirs = mismatch is None and not (has_heads and classifier is None)
+    code = _FIRSTLIGHT_EXAMPLE if mismatch is not None else _example(tokenizer, classifier, info)
+    library = "transformers" if is_theirs else "firstlight"
+    return write_card(info, library=library, pipeline_tag=tag, rows=rows, code=code, use=use)
 
 
 _FIRSTLIGHT_EXAMPLE = 'from firstlight.lm import LM\n\nmodel = LM.load(".")'
+_LOAD_EXAMPLE = """from transformers import AutoModelForCausalLM
+
+model = AutoModelForCausalLM.from_pretrained(".")"""
 
 
-def _load_example(has_tokenizer: bool, classifier: Classifier | None) -> str:
-    auto = "AutoModelForCausalLM" if classifier is None else "AutoModelForSequenceClassification"
-    name = ", AutoTokenizer" if has_tokenizer else ""
-    load = '\ntokenizer = AutoTokenizer.from_pretrained(".")' if has_tokenizer else ""
-    return f'from transformers import {auto}{name}\n\nmodel = {auto}.from_pretrained("."){load}'
+def _example(tokenizer: Tokenizer | None, classifier: Classifier | None, info: CardInfo) -> str:
+    """Return Python that runs the model with transformers."""
+    if tokenizer is None:
+        return _LOAD_EXAMPLE
+    if classifier is not None:
+        pair = '[{"text": "A text.", "text_pair": "Another one."}]'
+        texts = pair if classifier.is_pair else '["A text.", "Another one."]'
+        head = 'classify = pipeline("text-classification", model=".")'
+        return f"from transformers import pipeline\n\n{head}\nprint(classify({texts}))"
+    prompt = json.dumps(printable(info.prompt) or "The", ensure_ascii=False)
+    if tokenizer.chat_template is not None:
+        prompt = '[{"role": "user", "content": "Hello!"}]'
+    head = 'generate = pipeline("text-generation", model=".")'
+    call = f'generate({prompt}, do_sample=True)[0]["generated_text"]'
+    return f"from transformers import pipeline\n\n{head}\nprint({call})"
 
 
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+def portable_tasks(tables: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the tables of tasks.json without the folders of this machine, for a directory that is shared."""
+    found = []
+    for table in tables:
+        data = dict(table["data"]) if isinstance(table.get("data"), Mapping) else {}
+        names = {key: _local_name(data[key]) for key in ("train", "valid", "test") if data.get(key) is not None}
+        found.append({**table, "data": {**data, **names, "folder": ""}})
+    return found
+
+
+def _local_name(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_local_name(name) for name in value]
+    return short_name(value) if isinstance(value, str) else value

@@ -1,6 +1,6 @@
 """``import`` and ``export``: models and token files of other programs, and models for other programs."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from firstlight import progress, tokenizer
@@ -9,7 +9,7 @@ from firstlight.convert.nanogpt import META, read_meta
 from firstlight.convert.raw_tokens import check_dtype
 from firstlight.errors import CompatibilityError, UsageError
 from firstlight.files.run_names import artifact_path, short_name
-from firstlight.lm import LM
+from firstlight.lm import LM, is_hub_name, read_card_info
 from firstlight.shell import command_line, model_argument
 from firstlight.tokenizer import Tokenizer
 
@@ -118,10 +118,11 @@ def import_(
             f"{path}: the model has {lm.config.vocab_size:,} ids, its tokenizer {lm.tokenizer.vocab_size:,}: "
             "specify another with --tokenizer if it is not this one"
         )
-    facts = dict(imported.metadata)
+    facts, card = dict(imported.metadata), read_card_info(path if path.is_dir() else path.parent)
     if not Path(source).exists():  # a name on the hub, whose files are in a folder of the cache
         facts["imported from"] = f"{imported.format} {short_name(str(source))}"
-    lm.save(folder, facts)
+        card = replace(card, base_model=str(source) if is_hub_name(source) else card.base_model)
+    lm.save(folder, facts, card)
     if lm.tokenizer is not None:
         description = f"{lm.tokenizer.kind}, {lm.tokenizer.vocab_size:,} tokens"
     else:

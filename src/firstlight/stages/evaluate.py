@@ -165,7 +165,9 @@ def _score(lm: LM, text: EncodedText, stride: int, counts: np.ndarray | None) ->
     found = None if lm.tokenizer is None else lm.tokenizer.text_bytes(unknown, n_tokens)
     if unknown.n_bytes is None:
         progress.warn(f"{text.name}: {NOT_RECORDED}; name the text itself with --text to have them")
-    lengths, nats = (None, None) if found is None else (found.lengths, found.nats)
+    lengths, nats, characters = (None,) * 3 if found is None else (found.lengths, found.nats, found.characters)
     target_counts = count_ids(text.ids[1:])
-    baselines = baseline_likelihoods(lm.config.vocab_size or 1, counts, target_counts, lengths, more_nats=nats)
+    baselines = baseline_likelihoods(
+        lm.config.vocab_size or 1, counts, target_counts, lengths, more_nats=nats, characters=characters
+    )
     return TextResult(text.name, n_tokens, text.n_bytes, likelihood, baselines, interval, unknown=unknown)

@@ -94,9 +94,11 @@ def baselines(artifacts: PretrainArtifacts, counts: np.ndarray | None) -> dict[s
     store, codec = artifacts.store, artifacts.codec
     if codec is None or codec.sequence_length is None:
         found = split_text_bytes(store.valid, artifacts.vocab)
-        lengths, nats = (None, None) if found is None else (found.lengths, found.nats)
+        lengths, nats, characters = (None,) * 3 if found is None else (found.lengths, found.nats, found.characters)
         target_counts = count_ids(store.valid.tokens)
-        return baseline_likelihoods(store.vocab_size, counts, target_counts, lengths, more_nats=nats)
+        return baseline_likelihoods(
+            store.vocab_size, counts, target_counts, lengths, more_nats=nats, characters=characters
+        )
     return image_baselines(codec, *(split_rows(split, codec.sequence_length) for split in (store.train, store.valid)))
 
 

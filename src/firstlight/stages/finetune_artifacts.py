@@ -96,10 +96,13 @@ class FinetuneArtifacts:
         if len(self.tasks) != 1:
             return None
         spec = next(iter(self.specs.values()))
-        head = head_of(spec)
-        if not kind_of(spec).sequence_classification or spec.pool != "last" or head is None:
+        kind, head = kind_of(spec), head_of(spec)
+        if not kind.sequence_classification or spec.pool != "last" or head is None:
             return None
-        return Classifier(spec.name, spec.labels, None) if head.has_classes else Classifier(spec.name, (), spec.scale)
+        is_pair = any("text2" in columns for columns in kind.inputs.columns)
+        if head.has_classes:
+            return Classifier(spec.name, spec.labels, is_pair=is_pair)
+        return Classifier(spec.name, (), spec.scale, is_pair)
 
 
 def prepare_artifacts(

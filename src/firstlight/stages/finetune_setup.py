@@ -32,6 +32,7 @@ from firstlight.stages.finetune_artifacts import FinetuneArtifacts, read_init_mo
 from firstlight.stages.finetune_evaluation import evaluate_tasks
 from firstlight.stages.finetune_settings import FinetuneSettings
 from firstlight.stages.init_model import hash_weights
+from firstlight.stages.model_card import finetune_card, hub_model
 from firstlight.train import CheckpointManager, Limits, RunLog, TrainContext, TrainState
 
 
@@ -217,6 +218,8 @@ def _model_writer(run: RunDirectory, settings: FinetuneSettings, artifacts: Fine
     classifier, adapter = artifacts.classifier, settings.finetune.adapter
     n_base = artifacts.init_model.config.vocab_size
     started_from = short_name(settings.run.init_from or "")
+    card = finetune_card(run.name, settings.run.init_from or "", artifacts)
+    hub_base = hub_model(settings.run.init_from)
     facts = {"run": run.name, "tasks": ", ".join(artifacts.specs), "started from": started_from}
 
     def write(folder: Path, weights: dict[str, torch.Tensor]) -> None:
@@ -226,13 +229,16 @@ def _model_writer(run: RunDirectory, settings: FinetuneSettings, artifacts: Fine
                 model,
                 weights,
                 adapter,
-                base=str(_source(artifacts).absolute()),
+                # The name of a folder on this machine would be of no use on another.
+                base=hub_base or (run_layout.BASE if settings.finetune.keep_base else started_from),
+                card=replace(card, base_model=hub_base),
                 head=None if classifier is None else classifier.head,
                 # Of the padding alone nothing is read.
                 embeddings=settings.finetune.special_tokens == "new" and model.config.vocab_size != n_base,
             )
             # With it peft gives the base the embeddings of added tokens.
-            artifacts.tokenizer.save(folder / adapter_files.FOLDER, model_max_length=model.config.block_size)
+            size = model.config.block_size
+            artifacts.tokenizer.save(folder / adapter_files.FOLDER, model_max_length=size, pads=True)
         save_pretrained(
             folder,
             model.config,
@@ -241,7 +247,8 @@ def _model_writer(run: RunDirectory, settings: FinetuneSettings, artifacts: Fine
             facts,
             classifier,
             generation=artifacts.init_model.generation,
+            card=card,
         )
-        write_atomic(folder / run_layout.TASKS, tasks_to_json(artifacts.specs.values()))
+        write_atomic(folder / run_layout.TASKS, tasks_to_json(artifacts.specs.values(), portable=True))
 
     return write

@@ -34,7 +34,7 @@ class PretrainResult(RunResult):
         tokens: target tokens trained on.
         valid_loss: in nats per target; None if there was no evaluation.
         train_unk_tokens, train_unk_fraction, valid_unk_tokens, valid_unk_fraction: unknown tokens of the splits.
-        bits_per_byte: of text; other sequences have bits_per_token, images bits_per_dim.
+        bits_per_byte, bits_per_character: of text; other sequences have bits_per_token, images bits_per_dim.
     """
 
     tokens: int
@@ -44,6 +44,7 @@ class PretrainResult(RunResult):
     valid_unk_tokens: int = 0
     valid_unk_fraction: float = 0.0
     bits_per_byte: float | None = None
+    bits_per_character: float | None = None
     bits_per_token: float | None = None
     bits_per_dim: float | None = None
 

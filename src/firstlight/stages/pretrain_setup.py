@@ -17,6 +17,7 @@ from firstlight.runs import RunDirectory
 from firstlight.stages import sequence_samples
 from firstlight.stages.artifacts import PretrainArtifacts, init_config
 from firstlight.stages.init_model import load_init_model
+from firstlight.stages.model_card import corpus_names, pretrain_card
 from firstlight.stages.settings import PretrainSettings
 from firstlight.stages.unknown_text import split_text_bytes
 from firstlight.store import Batches, Windows
@@ -200,8 +201,10 @@ def train_context(
 def _evaluator(
     model: GPT, windows: Windows, text_bytes: TextBytes | None, device_context: DeviceContext, unit: str
 ) -> Callable[[int], ValidationResult]:
-    lengths, nats = (None, None) if text_bytes is None else (text_bytes.lengths, text_bytes.nats)
-    return lambda rows: validate(model, windows, lengths, device_context, rows, unit, more_nats=nats)
+    if text_bytes is None:
+        return lambda rows: validate(model, windows, None, device_context, rows, unit)
+    tables = {"more_nats": text_bytes.nats, "characters": text_bytes.characters}
+    return lambda rows: validate(model, windows, text_bytes.lengths, device_context, rows, unit, **tables)
 
 
 def _micro_batch(
@@ -227,11 +230,17 @@ def _checkpoints(
     run: RunDirectory, settings: PretrainSettings, config: ModelConfig, artifacts: PretrainArtifacts
 ) -> CheckpointManager:
     tokenizer, codec, vectors = artifacts.tokenizer, artifacts.codec, artifacts.vectors
-    facts = {"run": run.name, **({} if vectors is None else {"embeddings": short_name(vectors.name)})}
+    facts = {
+        "run": run.name,
+        "corpus": ", ".join(corpus_names(settings, artifacts)),
+        **({"started from": short_name(settings.run.init_from)} if settings.run.init_from else {}),
+        **({} if vectors is None else {"embeddings": short_name(vectors.name)}),
+    }
+    card = pretrain_card(run.name, settings, artifacts)
     return CheckpointManager(
         run.path,
         lambda folder, weights: save_pretrained(
-            folder, config, weights, tokenizer, facts, codec=codec, generation=artifacts.generation
+            folder, config, weights, tokenizer, facts, codec=codec, generation=artifacts.generation, card=card
         ),
         settings.train.keep_last,
     )

@@ -2,21 +2,34 @@
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from firstlight import progress, tokenizer
 from firstlight.config import Settings, parse_overrides, resolve
 from firstlight.corpus import CorpusSettings, open_corpus, unused_by_readers
-from firstlight.errors import TokenizerError, UsageError
-from firstlight.files import check_output
+from firstlight.errors import FirstlightError, TokenizerError, UsageError
+from firstlight.files import MANIFEST, check_output, run_layout
 from firstlight.files.run_names import artifact_path
 from firstlight.shell import command_line
 from firstlight.stages.tokenizer_cache import CACHE_KEY, cache_key, load_cached, save_cached, train_on_corpus
-from firstlight.tokenizer import Tokenizer, TokenizerSettings, is_byte_token, report_unknown
+from firstlight.tokenizer import (
+    TextCoverage,
+    Tokenizer,
+    TokenizerSettings,
+    VocabCoverage,
+    is_byte_token,
+    report_unknown,
+    text_coverage,
+    vocab_coverage,
+)
 from firstlight.types import Paths, UnknownText, as_list
+
+_COUNTED_TOKENS, _CHUNK = 1 << 26, 1 << 22  # of a training text, and at once
 
 
 class TokenizerTrainSettings(Settings):
@@ -41,6 +54,9 @@ class TokenizerSummary:
         has_unknown: there is text that it has no tokens for, which becomes the unknown token or is left out.
         lossless: decoding restores every text exactly.
         longest: the longest tokens, in bytes.
+        tokens: by the characters in them.
+        texts: how the characters of texts are divided into tokens: of the training text of a run or store, and of
+            those that are named.
     """
 
     path: Path
@@ -53,6 +69,8 @@ class TokenizerSummary:
     lossless: bool
     hash: str
     longest: list[str]
+    tokens: VocabCoverage
+    texts: list[TextCoverage] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +158,57 @@ def import_(source: str | Path, *, out: str | Path, overwrite: bool = False) -> 
     return _summarize(imported, folder)
 
 
-def show(path: str | Path) -> TokenizerSummary:
-    """Summarize the tokenizer at ``path``: a tokenizer.json, or a folder, run, store or model that has one."""
-    return _summarize(tokenizer.load(_existing(path)), Path(path))
+def show(path: str | Path, text: Paths = (), *, overrides: str | Sequence[str] = ()) -> TokenizerSummary:
+    """Summarize the tokenizer at ``path``, and how it divides the characters of texts into tokens.
+
+    Args:
+        path: a tokenizer.json, or a folder, run, store or model that has one; that of a run or store includes its
+            training text.
+        text: files, folders or named corpora.
+        overrides: settings of how the texts are read, as ``corpus.encoding=gb18030``.
+    """
+    text = as_list(text)
+    reading = _reading(text, overrides)
+    found = _existing(path)
+    loaded = tokenizer.load(found)
+    texts = _trained_coverage(loaded, found) if not text else []
+    for source in open_corpus(text, reading, separate=True).sources if text else ():
+        counts, unknown = np.zeros(loaded.vocab_size, dtype=np.int64), UnknownText()
+        for document in source.documents():
+            encoded = loaded.encode_counted([str(document.content)])
+            counts += np.bincount(encoded.ids, minlength=loaded.vocab_size)
+            unknown += encoded.unknown
+        report_unknown(source.name, unknown, int(counts.sum()))
+        texts.append(text_coverage(loaded, source.name, counts, unknown.count))
+    return replace(_summarize(loaded, Path(path)), texts=texts)
+
+
+def _trained_coverage(loaded: Tokenizer, path: Path) -> list[TextCoverage]:
+    """Return the coverage of the training text of a run or store, of the start of a long one."""
+    from firstlight.stages.unknown_text import split_unknown  # loads torch, as the store does
+    from firstlight.store import TokenStore
+
+    folder = next((f for f in (path / run_layout.DATA, path) if (f / MANIFEST).is_file()), None)
+    try:
+        train = None if folder is None else TokenStore.open(folder, tokenizer_hash=loaded.hash).train
+    except FirstlightError:  # a checkpoint has a manifest, too; a damaged store is the matter of data verify
+        return []
+    if train is None:
+        return []
+    n = min(train.n_tokens, _COUNTED_TOKENS)
+    name = "training text" if n == train.n_tokens else f"first {n:,} tokens of the training text"
+    unknown = split_unknown(train, loaded).count if n == train.n_tokens else 0
+    counts = np.zeros(loaded.vocab_size, dtype=np.int64)
+    for first in range(0, n, _CHUNK):
+        counts += np.bincount(train.tokens[first : min(first + _CHUNK, n)], minlength=loaded.vocab_size)
+    if n < train.n_tokens and loaded.unknown_id is not None:
+        unknown = int(counts[loaded.unknown_id : loaded.unknown_id + 1].sum())
+    return [text_coverage(loaded, name, counts, unknown)]
+
+
+def _reading(text: Sequence[str], overrides: str | Sequence[str]) -> CorpusSettings:
+    given = parse_overrides(overrides)
+    return resolve(CompareSettings, given, unused=lambda settings: unused_by_readers(text, settings.corpus)).corpus
 
 
 def encode(path: str | Path, text: str) -> EncodeResult:
@@ -174,13 +240,11 @@ def compare(paths: Paths, text: Paths, *, overrides: str | Sequence[str] = ()) -
         overrides: settings of how the text is read, as ``corpus.encoding=gb18030``.
     """
     paths, text = as_list(paths), as_list(text)
-    settings = resolve(
-        CompareSettings, parse_overrides(overrides), unused=lambda settings: unused_by_readers(text, settings.corpus)
-    )
+    reading = _reading(text, overrides)
     loaded = [tokenizer.load(_existing(path)) for path in paths]
     tokens, unknown = [0] * len(loaded), [UnknownText()] * len(loaded)
     characters = n_bytes = 0
-    corpus = open_corpus(text, settings.corpus)
+    corpus = open_corpus(text, reading)
     with progress.task("compare", sum(source.n_bytes for source in corpus.sources) or None, "B") as task:
         for document in corpus:
             content = str(document.content)
@@ -215,6 +279,7 @@ def _summarize(loaded: Tokenizer, path: Path) -> TokenizerSummary:
         loaded.lossless,
         loaded.hash,
         longest,
+        vocab_coverage(loaded),
     )
 
 

@@ -1,6 +1,7 @@
 """Tokenizers: train, load, save and import them; and codecs for token ids that are not text."""
 
 from firstlight.tokenizer.codec import Codec, IdCodec, load_codec, save_codec
+from firstlight.tokenizer.coverage import TextCoverage, VocabCoverage, text_coverage, vocab_coverage
 from firstlight.tokenizer.from_vocab import VocabTable, build_byte_level_bpe, build_char_level, build_sentencepiece_bpe
 from firstlight.tokenizer.hf_files import SIDE_FILES, TEMPLATES
 from firstlight.tokenizer.importers import has_tokenizer, import_tokenizer
@@ -37,8 +38,10 @@ __all__ = [
     "PixelCodec",
     "StreamDecoder",
     "TextBytes",
+    "TextCoverage",
     "Tokenizer",
     "TokenizerSettings",
+    "VocabCoverage",
     "VocabTable",
     "auto_vocab_size",
     "build_byte_level_bpe",
@@ -56,8 +59,10 @@ __all__ = [
     "report_unknown",
     "save_codec",
     "save_vocab",
+    "text_coverage",
     "train",
     "unknown_share",
+    "vocab_coverage",
 ]
 
 # File names of codecs.

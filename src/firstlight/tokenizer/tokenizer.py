@@ -233,31 +233,37 @@ class Tokenizer:
 
         For a lossless tokenizer the lengths of a text's ids add up to that of the text; for others, approximately.
         """
-        return np.array([len(b) for b in self._texts_of_tokens()], dtype=np.int32)
+        return np.array([len(data) for data in self.token_bytes()], dtype=np.int32)
 
     def character_lengths(self) -> np.ndarray:
         """Compute the number of characters of text of each id: (V,) int32; 0 for special tokens.
 
         A character that is split between tokens counts where it begins. As exact as ``byte_lengths``.
         """
-        begins = ([b & 0xC0 != 0x80 for b in text] for text in self._texts_of_tokens())
-        return np.array([sum(found) for found in begins], dtype=np.int32)
+        return np.array([tokenizer_json.count_characters(data) for data in self.token_bytes()], dtype=np.int32)
 
     def token_texts(self) -> list[str]:
         r"""List the text of every id, for people: special tokens by name, parts of a character as ``\xe4``."""
         names = self.tokens()
-        texts = (text.decode("utf-8", "backslashreplace") for text in self._texts_of_tokens())
+        texts = (text.decode("utf-8", "backslashreplace") for text in self.token_bytes())
         return [text or name for text, name in zip(texts, names, strict=True)]
 
-    def _texts_of_tokens(self) -> list[bytes]:
-        """Return the text of each id in UTF-8, empty for special tokens."""
+    def token_bytes(self) -> list[bytes]:
+        """List the text of every id in UTF-8, empty for special tokens; as exact as ``byte_lengths``."""
         if self._token_bytes is not None:
             return self._token_bytes
         return tokenizer_json.estimate_token_bytes(self._json, self.tokens())
 
     def text_bytes(self, unknown: UnknownText, n_tokens: int) -> TextBytes | None:
-        """Compute the bytes of text of each id in a text of which ``unknown`` is unknown; see ``TextBytes.of``."""
-        return TextBytes.of(self.byte_lengths(), self.unknown_id, unknown, n_tokens)
+        """Compute the text of each id in a text of which ``unknown`` is unknown; see ``TextBytes.of``."""
+        return TextBytes.of(
+            self.byte_lengths(),
+            self.character_lengths(),
+            self.unknown_id,
+            unknown,
+            n_tokens,
+            one_character=self.kind == "char",
+        )
 
     def token_to_id(self, token: str) -> int | None:
         """Look up the id of a token, as it is written in tokenizer.json; None if there is no such token."""
@@ -332,8 +338,14 @@ class Tokenizer:
         """
         return len(text) if self.kind in ("byte", "char") else self._split_points(text)
 
-    def save(self, directory: Path, *, model_max_length: int | None = None) -> None:
+    def save(self, directory: Path, *, model_max_length: int | None = None, pads: bool = False) -> None:
         """Write tokenizer.json and tokenizer_config.json, as transformers reads them.
+
+        Args:
+            directory: created if missing.
+            model_max_length: tokens that the model can attend to.
+            pads: where no padding token is named, name end-of-text, at the left: with it transformers generates for
+                several prompts at once. What is padded is masked, so it changes no result.
 
         Raises:
             StorageError: the disk is full or read-only.
@@ -344,6 +356,7 @@ class Tokenizer:
             "tokenizer_class": "PreTrainedTokenizerFast",
             "bos_token": self.eot,
             "clean_up_tokenization_spaces": False,
+            **({"pad_token": self.eot, "padding_side": "left"} if pads and self.pad_id is None else {}),
             **self._extra_config,
             **self._saved_templates(),
             "eos_token": self.eot,
@@ -352,6 +365,8 @@ class Tokenizer:
             **({"model_max_length": model_max_length} if model_max_length else {}),
         }
         config = {key: value for key, value in config.items() if value is not None}
+        for key in ("pad_token", "padding_side"):  # in one place, whether they were named or not
+            config.update({key: config.pop(key)} if key in config else {})
         write_atomic(directory / "tokenizer.json", self._inner.to_str(pretty=True) + "\n")
         write_atomic(directory / "tokenizer_config.json", json.dumps(config, indent=1, ensure_ascii=False) + "\n")
 

@@ -11,6 +11,7 @@ from firstlight.tokenizer.patterns import CHAR_PATTERN
 Kind = Literal["bpe", "word", "char", "byte", "other"]
 
 TEXT_BYTES = [b for b in range(256) if b not in (0xC0, 0xC1) and b < 0xF5]  # that occur in UTF-8
+_CONTINUATION = bytes(range(0x80, 0xC0))  # bytes of UTF-8 that begin no character
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 
@@ -133,6 +134,11 @@ def estimate_token_bytes(table: dict[str, Any], tokens: list[str]) -> list[bytes
         return (text.replace("▁", " ") if sentencepiece else text).encode("utf-8")
 
     return [text_of(i, token) for i, token in enumerate(tokens)]
+
+
+def count_characters(data: bytes) -> int:
+    """Count the characters of UTF-8 that begin in some bytes, which may be a part of one."""
+    return len(data.translate(None, _CONTINUATION))
 
 
 def byte_token(b: int) -> str:

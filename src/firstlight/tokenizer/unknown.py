@@ -26,37 +26,56 @@ _EXAMINED = 1 << 12  # characters, for examples
 
 @dataclass(frozen=True, slots=True)
 class TextBytes:
-    """The bytes of text of each id of a vocabulary, in a text whose unknown part is known.
+    """The bytes and characters of text of each id of a vocabulary, in a text whose unknown part is known.
 
     Attributes:
         lengths: (V,) float64; 0 for special tokens. That of the unknown token is its mean in the text.
         nats: (V,) float64, what each id costs in addition to its loss.
+        characters: (V,) float64, as ``lengths``; None where nobody knows how many the unknown tokens stand for.
     """
 
     lengths: np.ndarray
     nats: np.ndarray
+    characters: np.ndarray | None
 
     @classmethod
     def of(
-        cls, byte_lengths: np.ndarray, unknown_id: int | None, unknown: UnknownText, n_tokens: int
+        cls,
+        byte_lengths: np.ndarray,
+        character_lengths: np.ndarray,
+        unknown_id: int | None,
+        unknown: UnknownText,
+        n_tokens: int,
+        *,
+        one_character: bool = False,
     ) -> "TextBytes | None":
         """Compute them for a text; None where nobody knows how many bytes its unknown tokens stand for.
 
         Args:
             byte_lengths: of the tokenizer: (V,).
+            character_lengths: of the tokenizer: (V,).
             unknown_id: of the tokenizer.
             unknown: in the text.
             n_tokens: of the text; characters that got no token are divided evenly among them.
+            one_character: whether an unknown token is one character.
         """
         if unknown.n_bytes is None:
             return None
         lengths, spelled = byte_lengths.astype(np.float64), np.zeros(len(byte_lengths))
+        characters: np.ndarray | None = character_lengths.astype(np.float64)
         if unknown_id is not None and unknown.tokens:
             lengths[unknown_id] = spelled[unknown_id] = unknown.n_bytes / unknown.tokens
+            if one_character and characters is not None:
+                characters[unknown_id] = 1
+            else:
+                characters = None
         if unknown.dropped_bytes:
-            more = np.where(lengths > 0, unknown.dropped_bytes / max(n_tokens, 1), 0)
+            is_text, n = lengths > 0, max(n_tokens, 1)
+            more = np.where(is_text, unknown.dropped_bytes / n, 0)
             lengths, spelled = lengths + more, spelled + more
-        return cls(lengths, spelled * NATS_PER_BYTE)
+            if characters is not None:
+                characters = characters + np.where(is_text, unknown.n_dropped / n, 0)
+        return cls(lengths, spelled * NATS_PER_BYTE, characters)
 
 
 def find_unknown_characters(text: str, ids: np.ndarray, unknown_id: int) -> tuple[np.ndarray, tuple[str, ...]]:

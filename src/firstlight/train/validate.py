@@ -25,6 +25,7 @@ class ValidationResult:
         text_bytes: UTF-8 bytes of the text.
         unit: what a target is if the ids do not stand for text: a token, or a dimension of an image.
         position_nats, position_targets: sum of the losses, and number of targets, at each position of a window: (T,).
+        bits_per_character: of the text; None if the number of its characters is not known.
     """
 
     loss: float
@@ -34,6 +35,7 @@ class ValidationResult:
     unit: str = "token"
     position_nats: np.ndarray | None = field(default=None, compare=False, repr=False)
     position_targets: np.ndarray | None = field(default=None, compare=False, repr=False)
+    bits_per_character: float | None = None
 
     @property
     def criterion(self) -> float:
@@ -46,9 +48,11 @@ class ValidationResult:
 
     @property
     def bits(self) -> dict[str, float]:
-        """Bits per byte of text, or per token or dimension if the ids do not stand for text."""
+        """Bits per byte and per character of text, or per token or dimension if the ids do not stand for text."""
         if self.bits_per_byte is not None:
-            return {"bits_per_byte": self.bits_per_byte}
+            characters = self.bits_per_character
+            more = {} if characters is None else {"bits_per_character": characters}
+            return {"bits_per_byte": self.bits_per_byte, **more}
         return {f"bits_per_{self.unit}": self.loss / math.log(2)}
 
     @property
@@ -67,6 +71,7 @@ def validate(
     unit: str = "token",
     *,
     more_nats: np.ndarray | None = None,
+    characters: np.ndarray | None = None,
 ) -> ValidationResult:
     """Compute the loss of ``model`` over ``windows``, each process on a part of them.
 
@@ -78,19 +83,20 @@ def validate(
         rows: windows per forward pass; may differ between processes.
         unit: as in ValidationResult.
         more_nats: what each id costs in bits per byte in addition to its loss (V,), as the unknown token does.
+        characters: of text of each id (V,); None where they are not known.
 
     Raises:
         Interrupted: a signal arrived while a run trains.
     """
     dtype = torch.float32 if device_context.device.type == "mps" else torch.float64
-    lengths, more = (
+    lengths, more, character_lengths = (
         None if table is None else torch.from_numpy(np.asarray(table)).to(device_context.device, dtype)
-        for table in (byte_lengths, more_nats)
+        for table in (byte_lengths, more_nats, characters)
     )
     bounds = [
         windows.n_windows * rank // device_context.world_size for rank in (device_context.rank, device_context.rank + 1)
     ]
-    parts = [torch.zeros(4, device=device_context.device)]
+    parts = [torch.zeros(5, device=device_context.device)]
     by_position = torch.zeros(2, windows.block_size, device=device_context.device, dtype=dtype)
     was_training = model.training
     model.eval()
@@ -98,15 +104,17 @@ def validate(
         with parallel.interruptible(device_context):
             for first in range(bounds[0], bounds[1], rows):
                 batch = windows.batch(first, min(rows, bounds[1] - first))
-                parts.append(_sums(model, batch, lengths, more, device_context, by_position))
+                parts.append(_sums(model, batch, lengths, more, character_lengths, device_context, by_position))
     finally:
         model.train(was_training)
     sums = torch.stack([part.cpu().double() for part in parts]).sum(0)
-    total, count, text_nats, text_bytes = parallel.all_reduce_sum(sums, device_context).tolist()
-    bits = text_nats / math.log(2) / text_bytes if text_bytes else None
+    total, count, text_nats, text_bytes, n_characters = parallel.all_reduce_sum(sums, device_context).tolist()
+    per_byte, per_character = (text_nats / math.log(2) / n if n else None for n in (text_bytes, n_characters))
     positions = parallel.all_reduce_sum(by_position.cpu().double(), device_context).numpy()
     loss = total / count if count else math.nan
-    return ValidationResult(loss, bits, round(count), round(text_bytes), unit, positions[0], positions[1])
+    return ValidationResult(
+        loss, per_byte, round(count), round(text_bytes), unit, positions[0], positions[1], per_character
+    )
 
 
 def _sums(
@@ -114,10 +122,11 @@ def _sums(
     batch: Batch,
     lengths: Tensor | None,
     more: Tensor | None,
+    characters: Tensor | None,
     device_context: parallel.DeviceContext,
     by_position: Tensor,
 ) -> Tensor:
-    """Return nats, targets, nats of text and bytes of text of a batch: (4,), in fp64 if the device supports it.
+    """Return nats, targets, and nats, bytes and characters of text of a batch: (5,), in fp64 if the device has it.
 
     Nats and targets at each position are added to ``by_position`` (2, T).
     """
@@ -140,5 +149,6 @@ def _sums(
             is_target.sum().to(dtype),
             torch.where(text > 0, text_nats, 0).sum(),
             text.sum(),
+            text.new_zeros(()) if characters is None else (characters[targets] * is_target).sum(),
         ]
     )

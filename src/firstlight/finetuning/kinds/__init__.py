@@ -43,13 +43,26 @@ __all__ = [
     "row_losses",
 ]
 
+_TEXT_CLASSIFICATION = "text-classification"
+
 KINDS: dict[str, TaskKind] = {
-    "classification": TaskKind(TextInput(), ClassificationHead(), sequence_classification=True),
-    "pair": TaskKind(TextPairInput(), ClassificationHead(), sequence_classification=True),
-    "regression": TaskKind(TextInput(), RegressionHead(), sequence_classification=True),
-    "similarity": TaskKind(TextPairInput(both_orders=True), RegressionHead(), labelled_head=ClassificationHead()),
-    "multiple_choice": TaskKind(ChoicesInput(), MultipleChoiceHead()),
-    "token_classification": TaskKind(TokensInput(), TokenClassificationHead()),
+    "classification": TaskKind(
+        TextInput(), ClassificationHead(), sequence_classification=True, pipeline_tag=_TEXT_CLASSIFICATION
+    ),
+    "pair": TaskKind(
+        TextPairInput(), ClassificationHead(), sequence_classification=True, pipeline_tag=_TEXT_CLASSIFICATION
+    ),
+    "regression": TaskKind(
+        TextInput(), RegressionHead(), sequence_classification=True, pipeline_tag=_TEXT_CLASSIFICATION
+    ),
+    "similarity": TaskKind(
+        TextPairInput(both_orders=True),
+        RegressionHead(),
+        labelled_head=ClassificationHead(),
+        pipeline_tag="sentence-similarity",
+    ),
+    "multiple_choice": TaskKind(ChoicesInput(), MultipleChoiceHead(), pipeline_tag="multiple-choice"),
+    "token_classification": TaskKind(TokensInput(), TokenClassificationHead(), pipeline_tag="token-classification"),
     "text": TaskKind(PlainTextInput(), None),
     "chat": TaskKind(ChatInput(), None),
 }

@@ -163,9 +163,11 @@ class TaskKind:
         head: what is learned; None for a language model's own loss.
         labelled_head: the head of a task that names its labels, where that is another one.
         sequence_classification: transformers has a class for it, ``…ForSequenceClassification``.
+        pipeline_tag: the task of the Hugging Face hub that it is, for the model card.
     """
 
     inputs: InputFormat
     head: TaskHead | None
     labelled_head: TaskHead | None = None
     sequence_classification: bool = False
+    pipeline_tag: str | None = None
