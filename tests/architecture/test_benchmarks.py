@@ -91,3 +91,35 @@ def test_the_page_has_every_table_as_measured(bench) -> None:
     page = (ROOT / "docs" / "benchmarks.md").read_text()
     for name, table in bench.tables(results).items():
         assert f"<!-- {name} -->\n{table}\n<!-- end of {name} -->" in page, f"{name} differs from the results"
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
+def test_a_readme_has_the_figures_of_the_results(name: str) -> None:
+    found = json.loads((ROOT / "docs" / "benchmarks.json").read_text())
+    rows = [line for line in (ROOT / name).read_text().splitlines() if line.startswith("|")]
+
+    def ratio(text: str) -> str:
+        return f"**{text.split()[0].rstrip('×')}×**"
+
+    training = found["training"]["gpt2-124m-256"]
+    expected = [
+        [f"{training[peer]['tokens_per_second']:.0f}", ratio(training[peer]["firstlight_over_it"])]
+        for peer in ("nanogpt, compiled", "transformers", "litgpt")
+    ]
+    expected[0].append(f" {training['firstlight']['tokens_per_second']:.0f} ")
+    ours = found["memory"]["firstlight"]["peak_mb"]
+    for peer in ("nanogpt, compiled", "transformers"):
+        theirs = found["memory"][peer]["peak_mb"]
+        expected.append([f"{theirs:,} MB", f"**{theirs / ours:.2f}×**"])
+    expected[-2].append(f"{ours:,} MB")
+    for batch, digits in (("batch 1", 1), ("batch 8", 0)):
+        speeds = found["generation"][batch]
+        peer = speeds["transformers"]
+        speed = f"{speeds['firstlight']['tokens_per_second']:.{digits}f} "
+        expected.append([speed, f"{peer['tokens_per_second']:.1f}", ratio(peer["firstlight_over_it"])])
+    encoding = found["tokenizing"]
+    expected.append([f"{encoding['Firstlight, MB/s']:.0f} MB/", "tiktoken", f"{encoding['tiktoken, MB/s']}"])
+    expected.append(["tokenizers", f"{encoding['tokenizers, MB/s']}"])
+    expected.append([f"| {found['preparing']['data prepare, MB/s'].split()[0]} MB/"])
+    for figures in expected:
+        assert any(all(figure in row for figure in figures) for row in rows), figures
