@@ -260,3 +260,22 @@ def test_runs_that_have_hardly_begun(tmp_path: Path, make_run: Callable[..., Pat
     if lines and lines[0]["valid_loss"] != "NaN":
         ticks = re.findall(r'<text class="x(?: last)?"[^>]*>([^<]+)<', chart(html, "Loss"))
         assert ticks[0] == "0" and ticks[-1] == "1"
+
+
+def test_images_have_the_baselines_of_their_pixel_values(run: Path):
+    (run / "tokenizer" / "pixels.json").write_text(json.dumps({"size": 8, "levels": 16}))
+    (run / "metrics.jsonl").write_text(json.dumps({"step": 0, "valid_loss": 2.5, "perplexity": 12.2}) + "\n")
+    uniform = {"loss": 2.7726, "perplexity": 16.0, "bits_per_dim": 4.0}
+    edit(run / "evaluation.json", lambda t: t.update(baselines={"uniform": uniform}, loss_by_position=POSITIONS))
+    html, _ = page_of(run)
+    assert "uniform guess: 16" in words(html) and "uniform guess 2.77" in chart(html, "Loss")
+    assert "Pixels are in raster order" in html and "model.block_size" not in chart(
+        html, "Loss by position in the window"
+    )
+    (run / "evaluation.json").unlink()
+    assert "uniform guess" not in words(page_of(run)[0])
+
+
+def test_the_reason_of_a_failure_ends_with_one_full_stop(run: Path):
+    (run / "state.json").write_text(json.dumps({"status": "failed", "stopped_by": "step 3: not finite. Look at it."}))
+    assert "Training failed: step 3: not finite. Look at it. " in words(page_of(run)[0])

@@ -109,7 +109,7 @@ def uniform_guess(files: RunFiles) -> tuple[float, str] | None:
         return None
     loss = to_float(find(files.evaluation, "baselines", "uniform", "loss"))
     V = to_float(find(files.manifest, "vocab_size"))
-    if loss is None:
+    if loss is None and non_text.unit(files) != "dim":  # the vocabulary of images has classes besides pixel values
         loss = math.log(V) if V is not None and 1 < V < 1e12 else None
     if loss is None or not 0 < loss < _MAX_BASELINE:
         return None
@@ -132,7 +132,12 @@ def _position_chart(files: RunFiles) -> list[Markup]:
     found = [(x, y) for x, y in points if x is not None and y is not None and x > 0]
     if len(found) < 2:
         return []
-    what = {"byte": "token", "token": "token", "dim": "pixel"}[non_text.unit(files)]
+    what = "pixel" if non_text.unit(files) == "dim" else "token"
+    hint = (
+        "Pixels are in raster order."
+        if what == "pixel"
+        else "If the curve still falls at the right, a longer window (model.block_size) would help."
+    )
     return [
         line_chart(
             "Loss by position in the window",
@@ -141,8 +146,7 @@ def _position_chart(files: RunFiles) -> list[Markup]:
             y_label=tasks.loss_unit(files),
             log_x=True,
             source="evaluation.json",
-            note=f"At the end of training. The further back a {what} can look, the easier it is to predict: if the "
-            "curve still falls at the right, a longer window (model.block_size) would help.",
+            note=f"At the end of training. The more precedes a {what}, the easier it is to predict. {hint}",
         )
     ]
 

@@ -74,7 +74,7 @@ def status(files: RunFiles) -> Status:
     last = files.events[-1] if files.events else {}
     if word == "failed" or (word != "finished" and find(last, "kind") == "failed"):
         reason = to_text(find(last, "text") if find(last, "kind") == "failed" else by, 300)
-        return Status("failed", "bad", f"Training failed: {reason}")
+        return Status("failed", "bad", f"Training failed: {reason}".rstrip("."))
     if word in ("finished", "stopped", "interrupted"):
         ending = _ENDINGS.get(str(by), f"Training was stopped by {to_text(by, 100)}")
         return Status(word, "good" if word == "finished" else "open", ending)
@@ -204,8 +204,10 @@ def key_metrics(files: RunFiles) -> list[Fact]:
     if best is not None:
         facts.append(Fact("validation loss", format_number(best.loss), f"{tasks.loss_unit(files)}, {best.note}"))
         if best.perplexity is not None:
-            vocab_size = to_float(find(files.manifest, "vocab_size"))
-            note = f"uniform: {vocab_size:,.0f}" if vocab_size else ""
+            uniform = to_float(find(files.evaluation, "baselines", "uniform", "perplexity"))
+            if uniform is None and non_text.unit(files) != "dim":
+                uniform = to_float(find(files.manifest, "vocab_size"))
+            note = f"uniform guess: {uniform:,.0f}" if uniform else ""
             facts.append(Fact("perplexity", format_number(best.perplexity, 2), note))
         if best.bits is not None:
             unit = non_text.unit(files)
