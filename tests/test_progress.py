@@ -14,6 +14,7 @@ def test_a_task_counts_and_finishes():
         work.advance(4)
         work.advance(6, "half of it")
     assert [(e.done, e.finished, e.text) for e in events] == [
+        (0, False, ""),
         (4, False, ""),
         (10, False, "half of it"),
         (10, True, "half of it"),
@@ -25,7 +26,7 @@ def test_a_task_finishes_by_an_error_too():
     events: list[Event] = []
     with pytest.raises(ZeroDivisionError), progress.listen(events.append), progress.task("encode"):
         raise ZeroDivisionError
-    assert [e.finished for e in events] == [True]
+    assert [(e.finished, e.failed) for e in events] == [(False, False), (True, True)]
 
 
 def test_every_listener_hears_and_leaves():
@@ -50,10 +51,12 @@ def test_a_listener_leaves_by_an_error_too():
 
 
 def test_notices_without_a_listener_go_to_the_logger(caplog: pytest.LogCaptureFixture):
-    with caplog.at_level(logging.INFO, logger="firstlight"):
+    with caplog.at_level(logging.DEBUG, logger="firstlight"):
+        progress.detail("took 2 s")
         progress.notice("reused")
         progress.warn("100 % of it is odd")
     assert [(r.levelno, r.getMessage()) for r in caplog.records] == [
+        (logging.DEBUG, "took 2 s"),
         (logging.INFO, "reused"),
         (logging.WARNING, "100 % of it is odd"),
     ]
@@ -64,4 +67,15 @@ def test_control_characters_do_not_reach_a_listener():
     with progress.listen(events.append), progress.task("fetch \x1b[2J\u202e") as work:
         work.advance(1, "a\rb")
         progress.warn("c\x9b\nd")
-    assert [(e.task, e.text) for e in events][:2] == [("fetch \\x1b[2J\\u202e", "a\\rb"), ("", "c\\x9b\nd")]
+    assert [(e.task, e.text) for e in events][1:3] == [("fetch \\x1b[2J\\u202e", "a\\rb"), ("", "c\\x9b\nd")]
+
+
+def test_notices_of_repeated_work_are_sent_once():
+    events: list[Event] = []
+    sent: set[str] = set()
+    with progress.listen(events.append):
+        for _ in range(3):
+            with progress.each_notice_once(sent):
+                progress.notice("its context slides")
+        progress.notice("its context slides")
+    assert [e.text for e in events] == ["its context slides"] * 2

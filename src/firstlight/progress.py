@@ -24,9 +24,11 @@ class Event:
         done: units done.
         total: units in all, or None if unknown.
         unit: such as "B", "documents", "steps", "tokens".
-        text: the notice, or details of the task.
+        text: the notice; or details of the task, the most important first, with `` · `` between them: a narrow terminal
+            leaves out the last ones.
         finished: whether the task is finished.
-        level: "info" or "warning", of a notice.
+        failed: whether an error ended it.
+        level: of a notice: "info", "warning", or "detail", which is shown with --verbose.
     """
 
     task: str = ""
@@ -35,11 +37,14 @@ class Event:
     unit: str = ""
     text: str = ""
     finished: bool = False
+    failed: bool = False
     level: str = "info"
 
 
 Listener = Callable[[Event], None]
+_LOGGING_LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "detail": logging.DEBUG}
 _listeners: list[Listener] = []
+_sent_once: list[set[str]] = []
 
 
 @contextlib.contextmanager
@@ -55,14 +60,33 @@ def listen(listener: Listener) -> Iterator[None]:
 def notice(text: str, *, level: str = "info") -> None:
     """Send a notice to the user: what was found, and what is done about it."""
     text = escape(text, keep="\n")
+    if any(text in sent for sent in _sent_once):
+        return
+    for sent in _sent_once:
+        sent.add(text)
     _send(Event(text=text, level=level))
     if not _listeners:
-        logger.log(logging.WARNING if level == "warning" else logging.INFO, text)
+        logger.log(_LOGGING_LEVELS[level], text)
+
+
+@contextlib.contextmanager
+def each_notice_once(sent: set[str]) -> Iterator[None]:
+    """Leave out notices that are in ``sent``, and add the others: for work that is repeated again and again."""
+    _sent_once.append(sent)
+    try:
+        yield
+    finally:
+        _sent_once.pop()
 
 
 def warn(text: str) -> None:
     """Send a notice that may need the user's attention."""
     notice(text, level="warning")
+
+
+def detail(text: str) -> None:
+    """Send a notice that is shown with ``--verbose``: a setting that was chosen automatically, or a duration."""
+    notice(text, level="detail")
 
 
 class Task:
@@ -71,14 +95,18 @@ class Task:
     def __init__(self, name: str, total: float | None, unit: str) -> None:
         self._event = Event(escape(name), 0, total, unit)
 
+    def start(self) -> None:
+        """Report that the task begins."""
+        _send(self._event)
+
     def advance(self, amount: float = 1, text: str = "") -> None:
         """Report that ``amount`` more units are done."""
         self._event = replace(self._event, done=self._event.done + amount, text=escape(text) or self._event.text)
         _send(self._event)
 
-    def finish(self) -> None:
-        """Report that the task is finished."""
-        self._event = replace(self._event, finished=True)
+    def finish(self, *, failed: bool = False) -> None:
+        """Report that the task is finished, or that an error ended it."""
+        self._event = replace(self._event, finished=True, failed=failed)
         _send(self._event)
 
 
@@ -90,9 +118,15 @@ def _send(event: Event) -> None:
 
 @contextlib.contextmanager
 def task(name: str, total: float | None = None, unit: str = "") -> Iterator[Task]:
-    """Open a task; it finishes when the context closes, also after an error."""
+    """Open a task; it finishes when the context closes, also after an error.
+
+    One that cannot count what is done has no ``unit`` and is never advanced, such as the loading of a library.
+    """
     work = Task(name, total, unit)
+    work.start()
     try:
         yield work
-    finally:
-        work.finish()
+    except BaseException:
+        work.finish(failed=True)
+        raise
+    work.finish()

@@ -40,6 +40,7 @@ def test_the_commands_are_those_of_the_design():
             "export",
             "finetune",
             "generate",
+            "help",
             "import",
             "predict",
             "presets",
@@ -102,3 +103,18 @@ def test_without_a_command_there_is_help_on_stderr(words: tuple[str, ...], call:
 def test_version(call: Call):
     answer = call("--version")
     assert (answer.code, answer.out) == (0, f"firstlight {__version__}\n")
+
+
+@pytest.mark.parametrize("words", [(), ("pretrain",), ("data",), ("tokenizer", "vectors", "train")])
+def test_help_in_each_of_its_forms(words: tuple[str, ...], call: Call):
+    expected = call(*words, "--help")
+    assert expected.code == 0
+    assert call(*words, "-h") == expected
+    assert call("help", *words) == expected
+
+
+def test_help_of_an_unknown_command_suggests_one(call: Call):
+    answer = call("help", "pretran")
+    assert answer.code == 2
+    assert "Did you mean 'pretrain'?" in answer.err
+    assert call("help", "pretrain", "more").code == 2

@@ -1,11 +1,13 @@
 """Progress as a terminal and as a log file see it; an error is always the last line, whole."""
 
-import sys
+import contextlib
+import re
+import time
 
 import pytest
 
 from firstlight import progress
-from firstlight.cli import progress_bar
+from firstlight.cli import plain_lines
 from firstlight.cli.progress_bar import ProgressBar
 
 
@@ -22,7 +24,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(progress_bar, "time", clock)
+    monkeypatch.setattr(plain_lines, "time", clock)
     return clock
 
 
@@ -63,7 +65,7 @@ def test_the_same_work_done_twice_is_told_twice(clock: Clock, capsys: pytest.Cap
                 task.advance()
                 clock.now += 6
                 task.advance()
-    assert capsys.readouterr().err.splitlines() == ["read: 2", "read: 2 done"] * 2
+    assert capsys.readouterr().err.splitlines() == ["read: 1", "read: 2", "read: 2 done"] * 2
 
 
 def test_notices_and_warnings(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
@@ -83,30 +85,58 @@ def test_notices_and_warnings(capsys: pytest.CaptureFixture[str], monkeypatch: p
 def test_an_error_is_one_line_after_all_progress(
     forced: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setenv("FORCE_COLOR", "1" if forced else "")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: forced)
     with ProgressBar() as drawing, progress.listen(drawing):
         task = progress.Task("train", 10, "steps")
         task.advance(text="loss 1")
         drawing.error("file:3: is bad\nin [two] lines")
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.endswith("error: file:3: is bad in [two] lines\n")
+    assert err.splitlines()[-1].rpartition("\r")[2] == "error: file:3: is bad in [two] lines"
     assert err.count("error:") == 1
 
 
-def test_bars_in_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("FORCE_COLOR", "1")
+def test_the_last_line_of_training_is_printed_once(clock: Clock, capsys: pytest.CaptureFixture[str]):
+    with ProgressBar() as drawing, progress.listen(drawing), progress.task("train", 2, "steps") as task:
+        for step in range(2):
+            task.advance(text=f"loss {step}")
+            clock.now += 10
+        task.advance(0, "loss 1")
+    assert capsys.readouterr().err.splitlines() == ["train: 1 of 2 steps  loss 0", "train: 2 of 2 steps  loss 1"]
+
+
+def test_work_that_fails_is_not_called_done(clock: Clock, capsys: pytest.CaptureFixture[str]):
+    with (
+        ProgressBar() as drawing,
+        progress.listen(drawing),
+        contextlib.suppress(ZeroDivisionError),
+        progress.task("encode", 20, "documents") as task,
+    ):
+        clock.now += 6
+        task.advance(3)
+        raise ZeroDivisionError
+    assert capsys.readouterr().err.splitlines() == ["encode: 3 of 20 documents"]
+
+
+def test_a_run_of_days_prints_a_line_a_minute(clock: Clock, capsys: pytest.CaptureFixture[str]):
+    with ProgressBar() as drawing, progress.listen(drawing), progress.task("train", 86_400, "steps") as task:
+        for _ in range(86_400):
+            task.advance(text="loss 1")
+            clock.now += 1
+    assert 1_440 < len(capsys.readouterr().err.splitlines()) < 1_600
+
+
+def test_work_that_cannot_count_is_named_if_it_takes_long(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(plain_lines, "_SECONDS_BEFORE_NAME", 0.05)
     with ProgressBar() as drawing, progress.listen(drawing):
-        with progress.task("encode", 2_000, "B") as outer:
-            outer.advance(1_000)
-            progress.notice("[made] before")
-            with progress.task("train", 5, "steps") as inner:
-                inner.advance(5, text="loss 2.0")
-        progress.notice("after all bars")
-    err = capsys.readouterr().err
-    assert "[made] before" in err
-    assert "train: 5 of 5 steps  loss 2.0" in err
-    assert err.rstrip().endswith("after all bars")
+        with progress.task("load PyTorch"):
+            time.sleep(0.3)
+        with progress.task("build the model"):
+            pass
+        time.sleep(0.2)
+    assert capsys.readouterr().err == "load PyTorch \u2026\n"
 
 
 def test_styles_only_where_there_is_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
@@ -121,10 +151,18 @@ def test_styles_only_where_there_is_a_terminal(capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().err == "error: is bad\n"
 
 
-def test_rich_is_not_loaded_before_the_first_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    monkeypatch.setitem(sys.modules, "rich.progress", None)
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    with ProgressBar() as drawing, progress.listen(drawing):
-        progress.notice("no bar yet")
-        with pytest.raises(ImportError), progress.task("encode", 3) as task:
-            task.advance()
+def test_quiet_shows_errors_only(capsys: pytest.CaptureFixture[str]):
+    with ProgressBar(quiet=True) as drawing, progress.listen(drawing), progress.task("train", 3, "steps") as task:
+        task.advance(text="loss 1")
+        progress.notice("used again")
+        progress.warn("look out")
+        drawing.error("is bad")
+    assert capsys.readouterr().err == "error: is bad\n"
+
+
+def test_verbose_shows_details_and_durations(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    for verbose in (False, True):
+        with ProgressBar(verbose=verbose) as drawing, progress.listen(drawing), progress.task("encode", 3, "B"):
+            progress.detail("train.steps=12")
+            time.sleep(0.15)
+    assert re.sub(r"0\.[1-9] s", "N s", capsys.readouterr().err) == "train.steps=12\nencode: N s\n"

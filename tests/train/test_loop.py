@@ -212,13 +212,14 @@ def test_progress_tells_how_far_it_is(tmp_path: Path, store: TokenStore, events:
     events.clear()
     go_on(make_context(tmp_path, store, steps=10, eval_every=2))
     told = [e for e in events if e.task == "train"]
-    assert [e.done for e in told] == [4, 5, 6, 7, 8, 9, 10, 10]
+    assert [e.done for e in told] == [0, 4, 5, 6, 7, 8, 9, 10, 10, 10]
     assert {(e.total, e.unit) for e in told} == {(10, "steps")}
     assert told[-1].finished
-    parts = told[-1].text.split(" · ")
-    assert [p.split()[0] for p in (*parts[:2], *parts[3:])] == ["loss", "best", "MFU", "ETA"]
-    assert parts[2].endswith(" tokens/s")
-    assert parts[4] == "ETA 0:00"
+    parts = told[-3].text.split(" · ")
+    assert [p.split()[0] for p in (*parts[:3], *parts[4:])] == ["ETA", "loss", "valid", "MFU"]
+    assert parts[0] == "ETA 0:00"
+    assert parts[3].endswith(" tokens/s")
+    assert told[-1].text.startswith("loss "), "no time is left"
 
 
 def test_evaluation_covers_the_average_too(tmp_path: Path, store: TokenStore) -> None:

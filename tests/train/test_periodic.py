@@ -171,9 +171,9 @@ def test_the_line_shows_hours(tmp_path: Path, store: TokenStore, monkeypatch: py
     ctx = make_context(tmp_path, store, steps=1)
     ctx.peak_flops = None
     metrics = StepMetrics(3, 300, 0, 4, 1000, 1.23456, 0.1, 1.0, 0.5)
-    for left, shown in ((None, ""), (59.6, " · ETA 1:00"), (3_725.0, " · ETA 1:02:05"), (9.2, " · ETA 0:09")):
+    for left, shown in ((None, ""), (59.6, "ETA 1:00 · "), (3_725.0, "ETA 1:02:05 · "), (9.2, "ETA 0:09 · ")):
         monkeypatch.setattr(periodic, "seconds_left", lambda *_, left=left: left)
-        assert periodic.progress_text(ctx, metrics) == f"loss 1.2346 · 2,000 tokens/s{shown}"
+        assert periodic.progress_text(ctx, metrics) == f"{shown}loss 1.2346 · 2,000 tokens/s"
     ctx.peak_flops, ctx.device_context = 1e9, replace(CPU, world_size=2)
     assert "MFU 10 %" in periodic.progress_text(ctx, metrics), "2,000 x 1e5 FLOPs of two devices of 1e9"
     ctx.peak_flops = 5e7

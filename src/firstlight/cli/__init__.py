@@ -5,6 +5,7 @@ import os
 import sys
 
 from firstlight import signals
+from firstlight.cli.common_options import take_common_options
 from firstlight.cli.streams import open_standard_streams
 from firstlight.errors import Interrupted
 from firstlight.openmp import limit_spinning
@@ -36,8 +37,8 @@ def _run(arguments: list[str]) -> int:
         from firstlight.parallel import watch_launcher
 
         watch_launcher()
-    command = next((argument for argument in arguments if not argument.startswith("-")), None)
-    if command in _TUNED_COMMANDS and "--help" not in arguments:
+    command = next((word for word in take_common_options(arguments)[0] if not word.startswith("-")), None)
+    if command in _TUNED_COMMANDS and not {"-h", "--help"} & set(arguments):
         from firstlight.parallel import ensure_allocator
 
         ensure_allocator()
@@ -48,9 +49,9 @@ def _run(arguments: list[str]) -> int:
 
 
 def _report_signal(name: str) -> None:
-    from firstlight.cli.progress_bar import ProgressBar
+    from firstlight.cli.progress_bar import report_interrupted
 
-    ProgressBar().interrupted(name)
+    report_interrupted(name)
 
 
 def _flush(code: int) -> int:

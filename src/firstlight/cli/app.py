@@ -26,9 +26,11 @@ from firstlight.cli import (
     tokenizer,
 )
 from firstlight.cli.arguments import VALID, expand_option
+from firstlight.cli.common_options import take_common_options
+from firstlight.cli.log_file import open_log
 from firstlight.cli.progress_bar import ProgressBar
 from firstlight.config import external_origin, trust_files
-from firstlight.errors import Failure, FirstlightError, Interrupted
+from firstlight.errors import Failure, FirstlightError, Interrupted, UnknownName
 from firstlight.files import storage_errors
 from firstlight.progress import listen
 from firstlight.shell import command_line
@@ -48,6 +50,28 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print only results and errors; works in any position.")
+    ] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose",
+            "-v",
+            help="Print more: settings that were chosen automatically, and how long each part took; works in any "
+            "position.",
+        ),
+    ] = False,
+    log_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--log-file",
+            metavar="FILE",
+            help="Append everything to a file too, as lines with a time stamp, also the progress that a terminal shows "
+            "in one line; works in any position.",
+            show_default=False,
+        ),
+    ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; works in any position.")] = False,
     trust: Annotated[
         bool,
@@ -66,6 +90,9 @@ def _options(
     """
 
 
+_EPILOG = "In any position: --quiet, --verbose, --log-file FILE, --debug and --trust; firstlight --help explains them."
+
+
 def build() -> typer.Typer:
     """Build the application with all commands."""
     app = typer.Typer(
@@ -74,50 +101,97 @@ def build() -> typer.Typer:
         add_completion=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_options)
     for module in (pretrain, finetune, generate, evaluate, data, tokenizer, convert, settings, presets, runs, doctor):
         module.register(app)
+    app.command("help")(_help)
+    _add_epilog(app)
     return app
+
+
+def _add_epilog(app: typer.Typer) -> None:
+    for command in app.registered_commands:
+        command.epilog = _EPILOG
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            _add_epilog(group.typer_instance)
+
+
+def _help(
+    context: typer.Context,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[COMMAND]", help="A command, such as data prepare.", show_default=False),
+    ] = None,
+) -> None:
+    """Show the help of a command.
+
+    The same as COMMAND --help; without a command, the list of all.
+
+    Example: firstlight help pretrain
+    """
+    assert context.parent is not None, "the application"
+    here: Any = context.parent
+    for i, word in enumerate(words or ()):
+        known = getattr(here.command, "commands", {})
+        if word not in known:
+            where = " ".join(("help", *(words or ())[:i]))
+            raise UnknownName("command", word, known, where=where)
+        here = here.command.context_class(known[word], info_name=word, parent=here)
+    print(here.get_help())
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; errors are reported on stderr."""
-    arguments, debug = _take_flag(list(arguments), "--debug")
-    arguments, trust = _take_flag(arguments, "--trust")
-    debug = debug or os.environ.get("FIRSTLIGHT_DEBUG", "") not in ("", "0")
+    words, options = take_common_options(arguments)
+    debug = options.debug or os.environ.get("FIRSTLIGHT_DEBUG", "") not in ("", "0")
+    try:
+        log = open_log(options)
+    except FirstlightError as error:
+        return _report_error(ProgressBar(), error, debug)
     with (
+        contextlib.closing(log) if log is not None else contextlib.nullcontext(),
         _silence_other_ranks(),
-        ProgressBar() as display,
+        ProgressBar(quiet=options.quiet, verbose=options.verbose, log=log) as display,
         listen(display),
+        display.watch_output(),
         _print_warnings_as_lines(display, debug),
-        trust_files(trust),
+        trust_files(options.trust),
     ):
-        try:
-            code = _call(arguments)
-        except KeyboardInterrupt:
-            code = _INTERRUPTED
-        except Interrupted as error:
-            code = _report_interrupted(display, error, debug)
-        except FirstlightError as error:
-            code = _report_error(display, error, debug)
-        except BrokenPipeError:
-            code = 1
-        except OSError as error:
-            code = _report_os_error(display, error, debug)
-        except Exception as error:  # noqa: BLE001 - the last resort: a bug is reported in one line
-            failure = _out_of_memory(error)
-            code = _report_bug(display, error, debug) if failure is None else _report_error(display, failure, debug)
-        except BaseException as error:
-            if type(error).__name__ != "PanicException":  # of a Rust library, which is not an Exception
-                raise
-            code = _report_bug(display, error, debug)
-        if code == _INTERRUPTED:
-            display.interrupted("SIGINT")
+        display.log(command_line(*arguments))
+        code = _run(words, display, debug)
+        display.log(f"exit code {code}")
     return code
 
 
-def _call(arguments: list[str]) -> int:
+def _run(words: list[str], display: ProgressBar, debug: bool) -> int:
+    try:
+        code = _call(words, display)
+    except KeyboardInterrupt:
+        code = _INTERRUPTED
+    except Interrupted as error:
+        code = _report_interrupted(display, error, debug)
+    except FirstlightError as error:
+        code = _report_error(display, error, debug)
+    except BrokenPipeError:
+        code = 1
+    except OSError as error:
+        code = _report_os_error(display, error, debug)
+    except Exception as error:  # noqa: BLE001 - the last resort: a bug is reported in one line
+        failure = _out_of_memory(error)
+        code = _report_bug(display, error, debug) if failure is None else _report_error(display, failure, debug)
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of a Rust library, which is not an Exception
+            raise
+        code = _report_bug(display, error, debug)
+    if code == _INTERRUPTED:
+        display.interrupted("SIGINT")
+    return code
+
+
+def _call(arguments: list[str], display: ProgressBar) -> int:
     command = typer.main.get_command(build())
     if arguments[:1] == ["pretrain"] or arguments[:2] == ["data", "prepare"]:
         arguments = expand_option(arguments, VALID)
@@ -133,12 +207,12 @@ def _call(arguments: list[str]) -> int:
         # Usage errors are typer's or click's, depending on typer's version; both have this method.
         if not hasattr(error, "format_message"):
             raise
-        _report_usage_error(error)
+        _report_usage_error(error, display)
         return int(getattr(error, "exit_code", 2))
     return result if isinstance(result, int) else 0
 
 
-def _report_usage_error(error: Any) -> None:
+def _report_usage_error(error: Any, display: ProgressBar) -> None:
     message = str(error.format_message()).strip()
     if type(error).__name__ == "NoArgsIsHelpError":
         print(message, file=sys.stderr)
@@ -146,10 +220,7 @@ def _report_usage_error(error: Any) -> None:
     context = getattr(error, "ctx", None)
     words = [] if context is None else context.command_path.split()[1:]
     message = " ".join(f"{message[:1].lower()}{message[1:]}".split())
-    print(
-        f"error: {message}{'' if message.endswith(('.', '?')) else '.'} Help: {command_line(*words, '--help')}",
-        file=sys.stderr,
-    )
+    display.error(f"{message}{'' if message.endswith(('.', '?')) else '.'} Help: {command_line(*words, '--help')}")
 
 
 def _report_interrupted(display: ProgressBar, interrupted: Interrupted, debug: bool) -> int:
@@ -215,13 +286,6 @@ def _report_bug(display: ProgressBar, error: BaseException, debug: bool) -> int:
 def _trace(error: BaseException, debug: bool) -> None:
     if debug:
         traceback.print_exception(error, file=sys.stderr)
-
-
-def _take_flag(arguments: list[str], flag: str) -> tuple[list[str], bool]:
-    """Remove a flag from the arguments before ``--``, and return whether it was there."""
-    end = arguments.index("--") if "--" in arguments else len(arguments)
-    kept = [argument for argument in arguments[:end] if argument != flag]
-    return [*kept, *arguments[end:]], len(kept) < end
 
 
 @contextlib.contextmanager

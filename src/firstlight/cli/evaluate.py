@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from firstlight import progress
 from firstlight.cli.arguments import map_errors_to_options
 from firstlight.cli.output import JsonOption, format_bytes, print_result, print_table
 from firstlight.errors import escape
@@ -58,7 +59,8 @@ def evaluate(
 
     Example: firstlight evaluate runs/mine --text other.txt --stride 64
     """
-    from firstlight.stages.evaluate import evaluate as stage
+    with progress.task("load PyTorch"):
+        from firstlight.stages.evaluate import evaluate as stage
 
     with map_errors_to_options({"hardware.device": "--device", "stride": "--stride"}):
         result = stage(run, text or (), stride=stride, device=device, int8=int8, overrides=settings or ())

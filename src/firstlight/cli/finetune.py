@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from firstlight import progress
 from firstlight.cli.arguments import (
     OverwriteOption,
     RestartOption,
@@ -16,6 +17,7 @@ from firstlight.cli.arguments import (
 from firstlight.cli.output import (
     JsonOption,
     format_stop_reason,
+    print_evaluations,
     print_report,
     print_result,
     print_run_result,
@@ -76,7 +78,8 @@ def finetune(
     inputs, settings = split_arguments(arguments)
     start, tasks = (inputs[0] if inputs else None), inputs[1:]
     check_resume(resume, restart)
-    from firstlight.stages import finetune as stage
+    with progress.task("load PyTorch"):
+        from firstlight.stages import finetune as stage
 
     if seeds > 1:
         if start is None or out is None:
@@ -97,6 +100,7 @@ def _print_finetuned(result: "FinetuneResult") -> None:
     print(
         f"{result.run}: {how} at step {result.step} ({format_stop_reason(result.stopped_by)}; {result.seconds:,.1f} s)"
     )
+    print_evaluations(result, "predict and generate use")
     for side in ("valid", "test"):
         _print_metrics(side, getattr(result, side))
     if result.forgetting:
@@ -136,7 +140,8 @@ def predict(
 
     Example: firstlight predict runs/sst2 reviews.tsv --out labels.jsonl
     """
-    from firstlight.stages.predict import predict as stage
+    with progress.task("load PyTorch"):
+        from firstlight.stages.predict import predict as stage
 
     count = 0
     with map_errors_to_options({"hardware.device": "--device"}):
@@ -186,7 +191,8 @@ def probe(
     """
     if pool not in ("mean", "last"):
         raise UsageError("unknown choice", where="--pool", found=pool, expected="mean or last")
-    from firstlight.stages.probe import probe as stage
+    with progress.task("load PyTorch"):
+        from firstlight.stages.probe import probe as stage
 
     with map_errors_to_options({"hardware.device": "--device"}):
         found = stage(
@@ -230,7 +236,8 @@ def transfer(
     inputs, settings = split_arguments(arguments)
     if not inputs:
         raise UsageError("no model is given", where="transfer", expected="RUN A.toml B.toml")
-    from firstlight.stages.transfer import transfer as stage
+    with progress.task("load PyTorch"):
+        from firstlight.stages.transfer import transfer as stage
 
     result = stage(inputs[0], inputs[1:], out=out, overrides=settings, data=data, preset=preset, overwrite=overwrite)
     print_result(result, as_json, _print_transfer)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from firstlight import progress
 from firstlight.cli.arguments import OverwriteOption, map_errors_to_options, read_stdin
 from firstlight.cli.output import JsonOption, print_result
 from firstlight.errors import UsageError
@@ -115,7 +116,8 @@ def generate(  # noqa: PLR0913 - an argument an option
 
     Example: firstlight generate runs/quickstart "The " --max-new-tokens 200 --temperature 0.8 --top-k 50
     """
-    from firstlight.stages import generate as stage
+    with progress.task("load PyTorch"):
+        from firstlight.stages import generate as stage
 
     settings: dict[str, Any] = {
         "max_new_tokens": max_new_tokens,
@@ -162,7 +164,8 @@ def _refuse_image_options(run: object, start: str | None, image_options: dict[st
 
 def _generate_text(run: str, model: "LM", prompts: list[str] | None, settings: dict[str, Any], as_json: bool) -> None:
     """Continue prompts, those of standard input by default; in a terminal, interactively."""
-    from firstlight.stages import generate as stage
+    with progress.task("load PyTorch"):
+        from firstlight.stages import generate as stage
     from firstlight.stages.used_checkpoint import report_checkpoint
 
     if prompts is None and sys.stdin.isatty() and not as_json:

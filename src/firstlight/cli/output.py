@@ -73,6 +73,27 @@ def print_report(result: "RunResult") -> None:
         print(f"curves in TensorBoard: {command}")
 
 
+def print_evaluations(result: "RunResult", commands: str, more: str = "") -> None:
+    """Print the last and the best evaluation of a run with their steps, and which checkpoint the commands use.
+
+    Args:
+        result: of the run.
+        commands: that use a model of this kind: "generate uses".
+        more: further metrics of the last evaluation.
+    """
+    last, best = result.last, result.best
+    if last is not None:
+        values = ", ".join(f"validation {name} {value:.4f}" for name, value in last.items() if name != "step")
+        print(f"last evaluation: step {last['step']}, {values}{more}")
+    if best is None:
+        print(f"no evaluation has selected a best checkpoint; {commands} the latest one")
+        return
+    name, value = next((name, value) for name, value in best.items() if name != "step")
+    is_last = best["step"] == result.step
+    other = "" if is_last else f"; the last one is {quote_argument(f'{result.run}@{result.step}')}"
+    print(f"best evaluation: step {best['step']}, validation {name} {value:.4f}; {commands} this checkpoint{other}")
+
+
 def to_plain(value: Any) -> Any:
     """Convert a value to JSON types: dataclasses to objects, paths and non-finite numbers to strings."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -86,9 +107,9 @@ def to_plain(value: Any) -> Any:
     return finite_json(value)
 
 
-def print_pairs(rows: Mapping[str, object]) -> None:
-    """Print names and values, one pair per line, with the names aligned."""
-    width = max(map(len, rows), default=0)
+def print_pairs(rows: Mapping[str, object], *, width: int = 0) -> None:
+    """Print names and values, one pair per line, with the names aligned, in at least ``width`` columns."""
+    width = max(width, *map(len, rows), 0)
     for name, value in rows.items():
         print(f"{name:>{width}}  {escape(str(value), keep=_LINE_BREAK)}")
 

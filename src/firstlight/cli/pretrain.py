@@ -1,10 +1,12 @@
 """The commands ``pretrain``, ``quickstart`` and ``verify-resume``."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from firstlight import progress
 from firstlight.cli.arguments import (
     RestartOption,
     ValidOption,
@@ -18,6 +20,7 @@ from firstlight.cli.output import (
     format_bytes,
     format_duration,
     format_stop_reason,
+    print_evaluations,
     print_pairs,
     print_report,
     print_result,
@@ -27,8 +30,11 @@ from firstlight.errors import UsageError
 from firstlight.shell import command_line, resume_command
 
 if TYPE_CHECKING:
+    from firstlight.planning import Plan
     from firstlight.stages.pretrain import PretrainResult
     from firstlight.stages.verify_resume import VerifyResumeResult
+
+_PLAN_WIDTH = len("parameters")
 
 CorpusArgument = Annotated[
     list[str] | None,
@@ -97,13 +103,20 @@ def pretrain(  # noqa: PLR0913 - an argument an option
         given = "--resume" if resume else "--restart"
         raise UsageError("a dry run cannot be resumed", where=f"--dry-run {given}", fix="Remove one of them.")
     check_resume(resume, restart)
-    from firstlight.stages import pretrain as stage
+    with progress.task("load PyTorch"):
+        from firstlight.stages import pretrain as stage
 
     if dry_run:
         plan = stage.dry_run(
-            inputs, out=out, valid=valid or (), preset=preset, init_from=init_from, overrides=settings
-        ).to_json()
-        print_result(plan, as_json, _print_plan)
+            inputs,
+            out=out,
+            valid=valid or (),
+            preset=preset,
+            init_from=init_from,
+            overrides=settings,
+            on_estimate=lambda plan: None if as_json else _print_estimate(plan),
+        )
+        print_result(plan, as_json, _print_time)
         return
     result = stage.pretrain(
         inputs,
@@ -126,7 +139,8 @@ def quickstart(arguments: CorpusArgument = None, out: OutOption = None, as_json:
 
     Example: firstlight quickstart
     """
-    from firstlight.stages.quickstart import quickstart as stage
+    with progress.task("load PyTorch"):
+        from firstlight.stages.quickstart import quickstart as stage
 
     inputs, settings = split_arguments(arguments)
     result = stage(inputs, out=out or Path("runs/quickstart"), overrides=settings)
@@ -173,7 +187,8 @@ def verify_resume(
         raise UsageError(
             "must be before the last step", where="--stop-at", found=stop_at, expected=f"below --steps {steps}"
         )
-    from firstlight.stages.verify_resume import verify_resume as stage
+    with progress.task("load PyTorch"):
+        from firstlight.stages.verify_resume import verify_resume as stage
 
     file = settings / "run.toml" if (settings / "run.toml").is_file() else settings
     proof = stage(file, steps=steps, stop_at=stop_at, overrides=overrides or [])
@@ -194,29 +209,38 @@ def _print_trained(result: "PretrainResult") -> None:
     how = "finished" if result.finished else f"{result.how_it_ended}, checkpoint saved"
     amount = f"{result.seconds:,.1f} s, {result.tokens:,} tokens"
     print(f"{result.run}: {how} at step {result.step} ({format_stop_reason(result.stopped_by)}; {amount})")
-    if result.valid_loss is not None:
-        units = {unit: getattr(result, f"bits_per_{unit}") for unit in ("byte", "character", "token", "dim")}
-        bits = "".join(f", {value:.4f} bits per {unit}" for unit, value in units.items() if value is not None)
-        print(f"validation loss {result.valid_loss:.4f}{bits}")
+    units = {unit: getattr(result, f"bits_per_{unit}") for unit in ("byte", "character", "token", "dim")}
+    bits = "".join(f", {value:.4f} bits per {unit}" for unit, value in units.items() if value is not None)
+    print_evaluations(result, "generate uses", bits)
     if not result.finished:
         print(f"Resume with: {resume_command('pretrain', result.run)}")
     print_report(result)
 
 
-def _print_plan(plan: dict[str, Any]) -> None:
-    epochs = "unknown" if plan["epochs"] is None else f"{plan['epochs']:.2f}"
-    total, step = format_duration(plan["total_seconds"]), format_duration(plan["step_seconds"])
-    print_pairs(
-        {
-            "parameters": f"{plan['parameters']:,} ({plan['embedding_parameters']:,} in embeddings and head)",
-            "data": f"{plan['train_tokens']:,} training tokens, {plan['valid_tokens']:,} validation tokens",
-            "steps": f"{_count(plan['steps'])} of {plan['step_tokens']:,} tokens, {epochs} epochs",
-            "memory": f"about {format_bytes(plan['memory_bytes'])}: weights, gradients, optimizer state, activations",
-            "time": f"{total}, {step} per step, measured on this machine",
-            "disk": f"{format_bytes(plan['disk_bytes'])} for checkpoints and token store",
-            "FLOPs": "unknown" if plan["total_flops"] is None else f"{plan['total_flops']:.3g}",
-        }
-    )
+def _print_estimate(plan: "Plan") -> None:
+    """Print what is known before anything is timed."""
+    epochs = "unknown" if plan.epochs is None else f"{plan.epochs:.2f}"
+    rows = {
+        "parameters": f"{plan.parameters:,} ({plan.embedding_parameters:,} in embeddings and head)",
+        "data": f"{plan.train_tokens:,} training tokens, {plan.valid_tokens:,} validation tokens",
+        "steps": f"{_count(plan.steps)} of {plan.step_tokens:,} tokens, {epochs} epochs",
+        "memory": f"about {format_bytes(plan.memory_bytes)}: weights, gradients, optimizer state, activations",
+        "disk": f"{format_bytes(plan.disk_bytes)} for checkpoints and token store",
+        "FLOPs": "unknown" if plan.total_flops is None else f"{plan.total_flops:.3g}",
+    }
+    print_pairs(rows, width=_PLAN_WIDTH)
+    sys.stdout.flush()
+
+
+def _print_time(plan: "Plan") -> None:
+    if plan.timed_tokens is None:
+        how = "the time of a step was not measured"
+    elif plan.timed_tokens == plan.step_tokens:
+        how = f"{format_duration(plan.step_seconds)} per step, measured on this machine"
+    else:
+        part = f"{plan.timed_tokens:,} of the {plan.step_tokens:,} tokens of a step, timed on this machine"
+        how = f"{format_duration(plan.step_seconds)} per step, scaled from {part}"
+    print_pairs({"time": f"{format_duration(plan.total_seconds)}, {how}"}, width=_PLAN_WIDTH)
     print("Dry run: nothing was trained.")
 
 

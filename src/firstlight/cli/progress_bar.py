@@ -1,155 +1,197 @@
-"""Show progress on stderr: bars in a terminal, otherwise a plain line every few seconds."""
+"""Show progress on stderr: one live line in a terminal, otherwise whole lines now and then; and in the log file."""
 
+import contextlib
 import os
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TextIO
 
+from firstlight.cli.live_line import LiveLine, ObservedStream
+from firstlight.cli.log_file import LogFile
+from firstlight.cli.plain_lines import PlainLines
+from firstlight.cli.progress_text import full_line
+from firstlight.errors import StorageError
 from firstlight.progress import Event
 
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
-_SECONDS_BETWEEN_LINES = 5.0
-_SUFFIXES = ("", "k", "M", "G", "T")
+_STYLES = {"": "", "dim": "2", "yellow": "33", "bold red": "1;31"}
+_LOCK_SECONDS = 0.5
+_SHORTEST_SECONDS = 0.1  # of a task whose duration is shown
+_open: list["ProgressBar"] = []
 
 
 class ProgressBar:
     """A listener for progress events.
 
-    In a terminal (or with FORCE_COLOR) tasks are bars that disappear when they are done; otherwise a long task prints
-    a line every few seconds. Rich is imported when the first bar is shown.
+    In a terminal the task in progress is one line that disappears when it is done; elsewhere a long task prints a line
+    now and then. Notices and warnings are lines of their own.
+
+    Args:
+        quiet: show errors only.
+        verbose: also show details, and how long each task took.
+        log: receives everything.
     """
 
-    def __init__(self) -> None:
-        self._live = _is_terminal()
-        self._progress: Progress | None = None
-        self._bars: dict[str, TaskID] = {}
-        self._last_line: dict[str, float] = {}
-        self._started: dict[str, float] = {}
+    def __init__(self, *, quiet: bool = False, verbose: bool = False, log: LogFile | None = None) -> None:
+        self._quiet, self._verbose, self._log = quiet, verbose, log
+        self._log_failed = False
         self._main = os.environ.get("RANK", "0") == "0"
+        self._lock = threading.RLock()
+        self._stream: TextIO | None = None  # of the context; otherwise the present sys.stderr
+        self._live: LiveLine | None = None
+        self._plain = PlainLines(self._show)
+        self._logged = PlainLines(self._write_log)
+        self._started: dict[str, float] = {}
 
     def __enter__(self) -> "ProgressBar":
+        self._stream = sys.stderr
+        if self._main and not self._quiet and _is_terminal():
+            self._live = LiveLine(self._stream)
+        _open.append(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop()
+        _open.remove(self)
+        self._live = self._stream = None
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
-        if not event.task:
-            self._notice(event)
-        elif not self._main:
-            return
-        elif self._live:
-            self._bar(event)
-        else:
-            self._plain(event)
+        with self._locked():
+            if not event.task:
+                self._notice(event)
+            elif self._main:
+                self._task(event)
 
-    def line(self, text: str, style: str = "dim") -> None:
-        """Print one line on stderr, above any bar."""
-        if self._progress is not None:
-            self._progress.console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
-            return
-        codes = {"dim": "2", "yellow": "33", "bold red": "1;31"}
-        styled = self._live and "NO_COLOR" not in os.environ
-        print(f"\x1b[{codes[style]}m{text}\x1b[0m" if styled else text, file=sys.stderr, flush=True)
+    def line(self, text: str, style: str = "") -> None:
+        """Print one line on stderr, above the live one, and in the log."""
+        with self._locked():
+            self._write_log(text)
+            if not self._quiet:
+                self._show(text, style)
+
+    def log(self, text: str) -> None:
+        """Write a line into the log only."""
+        if self._main:
+            self._write_log(text)
 
     def error(self, message: str) -> None:
         """Print the error message of a failed command."""
-        self._stop()
-        self.line(" ".join(f"error: {message}".splitlines()), "bold red")
+        self._last(" ".join(f"error: {message}".splitlines()), "bold red")
 
     def interrupted(self, signal_name: str) -> None:
         """Print that a signal ended the command; the first of several processes does."""
-        self._stop()
         if self._main:
-            self.line("interrupted" if signal_name == "SIGINT" else f"interrupted ({signal_name})")
+            self._last("interrupted" if signal_name == "SIGINT" else f"interrupted ({signal_name})")
+        else:
+            self._stop()
+
+    @contextlib.contextmanager
+    def watch_output(self) -> Iterator[None]:
+        """Keep what others print apart from the live line, and write what goes to standard output into the log."""
+        if self._live is None and self._log is None:
+            yield
+            return
+        shares_terminal = self._live is not None and sys.stdout.isatty()
+        output = ObservedStream(sys.stdout, lambda text: self._before_output(text, shares_terminal, self._log))
+        errors = ObservedStream(sys.stderr, lambda text: self._before_output(text, self._live is not None, None))
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+            yield
+
+    def _before_output(self, text: str, shares_terminal: bool, log: LogFile | None) -> None:
+        with self._locked():
+            if shares_terminal and self._live is not None:
+                self._live.before_output(text)
+            if log is not None:
+                self._try_log(lambda: log.output(text))
 
     def _notice(self, event: Event) -> None:
         if event.level == "warning":
             self.line(f"warning: {event.text}", "yellow")
-        elif self._main:
-            self.line(event.text)
+        elif not self._main:
+            return
+        elif event.level == "detail" and not self._verbose:
+            self._write_log(event.text)
+        else:
+            self.line(event.text, "dim" if event.level == "detail" else "")
+
+    def _task(self, event: Event) -> None:
+        started = self._started.setdefault(event.task, time.monotonic())
+        if self._log is not None:
+            self._logged.update(event)
+        if self._live is not None:
+            if event.finished and event.task == "train" and event.text:
+                self._live.print(full_line(event))
+            self._live.update(event)
+        elif not self._quiet:
+            self._plain.update(event)
+        if event.finished:
+            del self._started[event.task]
+            seconds = time.monotonic() - started
+            if seconds >= _SHORTEST_SECONDS:
+                self._notice(Event(level="detail", text=f"{event.task}: {seconds:.1f} s"))
+
+    def _last(self, text: str, style: str = "") -> None:
+        """Print a line that is not left out by --quiet, after all progress."""
+        with self._locked():
+            self._stop()
+            self._write_log(text)
+            self._show(text, style)
 
     def _stop(self) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
-            self._bars.clear()
+        with self._locked():
+            self._plain.clear()
+            self._logged.clear()
+            if self._live is not None:
+                self._live.clear()
 
-    def _bar(self, event: Event) -> None:
-        if self._progress is None:
-            if event.finished:
-                return
-            self._progress = _progress()
-            self._progress.start()
-        bar = self._bars.get(event.task)
-        if bar is None:
-            if event.finished:
-                return
-            bar = self._bars[event.task] = self._progress.add_task(event.task, total=event.total, figures="")
-        figures = f"{_amount(event)}  {event.text}"
-        self._progress.update(bar, completed=event.done, total=event.total, figures=figures)
-        if not event.finished:
-            return
-        self._progress.remove_task(bar)
-        del self._bars[event.task]
-        if event.task == "train" and event.text:
-            self.line(f"train: {figures}")
-        if not self._bars:
-            self._stop()
+    def _show(self, text: str, style: str = "") -> None:
+        with self._locked():
+            styled = style and _has_color()
+            text = f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if styled else text
+            if self._live is not None:
+                self._live.print(text)
+            else:
+                print(text, file=self._stream or sys.stderr, flush=True)
 
-    def _plain(self, event: Event) -> None:
-        now = time.monotonic()
-        started = self._started.setdefault(event.task, now)
-        # Training prints its first step immediately; other tasks only if they take long.
-        first = started - _SECONDS_BETWEEN_LINES if event.task == "train" and event.text else started
-        last = self._last_line.get(event.task, first)
-        if event.finished:
-            wanted = event.task in self._last_line
-            self._last_line.pop(event.task, None)
-            self._started.pop(event.task, None)
-        else:
-            wanted = now - last >= _SECONDS_BETWEEN_LINES
-            if wanted:
-                self._last_line[event.task] = now
-        if wanted:
-            done = " done" if event.finished and event.task != "train" else ""
-            self.line(f"{event.task}: {_amount(event)}{done}{f'  {event.text}' if event.text else ''}")
+    def _write_log(self, text: str) -> None:
+        if self._log is not None:
+            log = self._log
+            self._try_log(lambda: log.line(text))
+
+    def _try_log(self, write: Callable[[], None]) -> None:
+        try:
+            write()
+        except StorageError as error:
+            if not self._log_failed:
+                self._log_failed = True
+                self._show(f"warning: {error.where}: {error.problem}; lines are missing in the log file", "yellow")
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        # A thread that reports a signal before it ends the process does not wait for another one that hangs.
+        acquired = self._lock.acquire(timeout=_LOCK_SECONDS)
+        try:
+            yield
+        finally:
+            if acquired:
+                self._lock.release()
+
+
+def report_interrupted(signal_name: str) -> None:
+    """Print that a signal ended the command, whatever is in progress."""
+    (_open[-1] if _open else ProgressBar()).interrupted(signal_name)
 
 
 def _is_terminal() -> bool:
-    if os.environ.get("TERM") == "dumb":
+    return os.environ.get("TERM") != "dumb" and sys.stderr.isatty()
+
+
+def _has_color() -> bool:
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return False
     return sys.stderr.isatty() or os.environ.get("FORCE_COLOR", "") not in ("", "0")
-
-
-def _progress() -> "Progress":
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn
-
-    name, figures = TextColumn("{task.description}"), TextColumn("{task.fields[figures]}")
-    return Progress(
-        name, BarColumn(bar_width=24), figures, console=Console(stderr=True), transient=True, refresh_per_second=8
-    )
-
-
-def _amount(event: Event) -> str:
-    """Format how far a task is: ``3.2 of 10.0 MB``, ``120 of 2,000 steps``, ``17 documents``."""
-    scale, suffix = 1.0, ""
-    largest = max(event.done, event.total or 0)
-    if event.unit == "B":
-        for suffix in _SUFFIXES:  # noqa: B007 - the suffix it stops at is used below
-            if largest < 1000 * scale or suffix == _SUFFIXES[-1]:
-                break
-            scale *= 1000
-
-    def number(value: float) -> str:
-        return f"{value / scale:,.1f}" if suffix else f"{value:,.0f}"
-
-    unit = f" {suffix}{event.unit}" if event.unit else ""
-    return f"{number(event.done)} of {number(event.total)}{unit}" if event.total else f"{number(event.done)}{unit}"

@@ -1,10 +1,26 @@
 """Standard streams that may be closed, full or gone: what cannot be written to stderr never ends a command."""
 
+import codecs
 import io
 import os
 import sys
 from pathlib import Path
 from typing import Any, TextIO
+
+# What stands for characters of our messages in a terminal whose encoding lacks them; others become a question mark.
+_ASCII = {"·": "-", "…": "...", "×": "x", "±": "+/-", "–": "-", "—": "-", "→": "->", "“": '"', "”": '"', "’": "'"}
+_REPLACE = "firstlight-replace"
+
+
+def _replace(error: UnicodeError) -> tuple[str, int]:
+    """Replace what cannot be encoded: the error handler of the standard streams."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    part = error.object[error.start : error.end]
+    return "".join(_ASCII.get(character, "?") for character in part), error.end
+
+
+codecs.register_error(_REPLACE, _replace)
 
 
 class _LossyFile(io.FileIO):
@@ -24,7 +40,7 @@ def open_standard_streams() -> None:
 
     A closed one is opened on the null device: otherwise the next file that is opened, such as a token store, would get
     its descriptor, and receive what libraries print. Files and pipes are UTF-8; in a terminal, characters that its
-    encoding lacks are replaced.
+    encoding lacks are replaced by ASCII.
     """
     for descriptor in (0, 1, 2):
         try:
@@ -34,13 +50,13 @@ def open_standard_streams() -> None:
     sys.stdin = sys.stdin or _open_null("r")
     sys.stdout = sys.stdout or _open_null("w")
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding=None if sys.stdout.isatty() else "utf-8", errors="replace")
+        sys.stdout.reconfigure(encoding=None if sys.stdout.isatty() else "utf-8", errors=_REPLACE)
     if sys.stderr is None:
         sys.stderr = _open_null("w")
     elif isinstance(sys.stderr, io.TextIOWrapper):
         file = _LossyFile(sys.stderr.fileno(), "w", closefd=False)
         encoding = sys.stderr.encoding if file.isatty() else "utf-8"
-        stream = io.TextIOWrapper(io.BufferedWriter(file), encoding, errors="replace", line_buffering=True)
+        stream = io.TextIOWrapper(io.BufferedWriter(file), encoding, errors=_REPLACE, line_buffering=True)
         sys.stderr = stream
 
 

@@ -4,7 +4,7 @@ L3 = L2 + lambda L1 (Radford et al. 2018, equation 5), each row's L1 being the m
 the authors published. Chats, plain texts and replayed text have L1 alone, summed over their tokens.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -119,9 +119,17 @@ def lm_loss(model: GPT, hidden: Float[Tensor, "N T C"], batch: TaskBatch) -> Ten
 
 @torch.no_grad()
 def evaluate_lm_loss(
-    model: GPT, spec: TaskSpec, rows: Sequence[EncodedExample], device_context: parallel.DeviceContext
+    model: GPT,
+    spec: TaskSpec,
+    rows: Sequence[EncodedExample],
+    device_context: parallel.DeviceContext,
+    *,
+    on_rows: Callable[[int], object] = lambda _: None,
 ) -> float:
-    """Return the language-model loss of a task without a head, in nats per token; NaN where there is no target."""
+    """Return the language-model loss of a task without a head, in nats per token; NaN where there is no target.
+
+    ``on_rows`` is called with the number of rows of each forward pass.
+    """
     module, total, count = TaskLoss(model, {spec.name: spec}, lm_weight=0, dropout=0, class_weights={}), 0.0, 0.0
     was_training = model.training
     model.eval()
@@ -130,6 +138,7 @@ def evaluate_lm_loss(
         with parallel.autocast(device_context):
             loss, n, _ = module(batch)
         total, count = total + float(loss), count + float(n)
+        on_rows(batch.n_rows)
     model.train(was_training)
     return total / count if count else float("nan")
 

@@ -1,7 +1,7 @@
 """Predictions of a fine-tuned model, and the metrics of its tasks."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -96,6 +96,7 @@ def predict(
     *,
     max_rows: int | None = None,
     confidence_only: bool = False,
+    on_rows: Callable[[int], object] = lambda _: None,
 ) -> list[Prediction]:
     """Return the prediction for each row.
 
@@ -106,6 +107,7 @@ def predict(
         device_context: device and precision.
         max_rows: limit of rows in one forward pass.
         confidence_only: keep the probability of the predicted class only, which is all that metrics need.
+        on_rows: called with the number of rows of each forward pass.
     """
     predictions: list[Prediction | None] = [None] * len(rows)
     order = sorted(range(len(rows)), key=lambda i: rows[i].length)
@@ -122,6 +124,7 @@ def predict(
                 found = [replace(p, probabilities=_confidence(p.probabilities)) for p in found]
             for i, prediction in zip(part, found, strict=True):
                 predictions[i] = prediction
+            on_rows(len(part))
     finally:
         model.train(was_training)
     return [prediction for prediction in predictions if prediction is not None]

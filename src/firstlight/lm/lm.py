@@ -95,11 +95,12 @@ class LM:
             TokenizerError: its tokenizer is damaged.
         """
         folder = load.locate(name)
-        config, table = load.read_config(folder)
-        tokenizer = load.read_tokenizer(folder)
-        codec = None if tokenizer is not None else load.load_codec(folder, config)
-        load.check_manifest(folder)
-        model = load.build_model(*read_weights(folder, config))
+        with progress.task("load the model"):
+            config, table = load.read_config(folder)
+            tokenizer = load.read_tokenizer(folder)
+            codec = None if tokenizer is not None else load.load_codec(folder, config)
+            load.check_manifest(folder)
+            model = load.build_model(*read_weights(folder, config))
         if tokenizer is not None and tokenizer.vocab_size > (model.config.vocab_size or 0):
             progress.warn(
                 f"{folder}: the tokenizer has {tokenizer.vocab_size:,} tokens, the model {model.config.vocab_size:,}: "

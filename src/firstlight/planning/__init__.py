@@ -25,6 +25,8 @@ class Plan:
         epochs: passes over the training text, or None likewise.
         memory_bytes: weights, gradients, optimizer state, averaged weights and activations of one forward pass.
         step_seconds: measured, or None.
+        timed_tokens: tokens of the part of a step whose time was measured and scaled up; ``step_tokens`` if that was a
+            whole step; None without a measurement.
         total_seconds: ``steps`` times that, or the limit in minutes.
         disk_bytes: the checkpoints kept, and the token store.
         total_flops: of all steps.
@@ -42,6 +44,7 @@ class Plan:
     total_seconds: float | None
     disk_bytes: int
     total_flops: float | None
+    timed_tokens: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object."""
@@ -62,6 +65,7 @@ def estimate(  # noqa: PLR0913 - each is a fact about the run that only the call
     kept_checkpoints: int,
     store_bytes: int,
     step_seconds: float | None,
+    timed_tokens: int | None = None,
 ) -> Plan:
     """Estimate the resources of a run from its shapes and the measured time of a step."""
     count = count_parameters(config)
@@ -83,6 +87,7 @@ def estimate(  # noqa: PLR0913 - each is a fact about the run that only the call
         total_seconds=min(limits, default=None),
         disk_bytes=store_bytes + (kept_checkpoints + 1) * checkpoint_bytes,
         total_flops=None if steps is None else steps * step_tokens * flops_per_token(config, config.block_size),
+        timed_tokens=timed_tokens,
     )
 
 

@@ -135,9 +135,12 @@ def _train(
 ) -> R:
     run, main = request.run, parallel.is_main_process(device_context)
     settings = recipe.resolve(request.settings, artifacts, device_context)
-    ctx = recipe.build(run, settings, artifacts, device_context, process_start)
+    with progress.task("build the model"):
+        ctx = recipe.build(run, settings, artifacts, device_context, process_start)
+    resolved = resolve_autos(settings, ctx)
+    _report_autos(request.settings, resolved if main else None)
     # Read with the names that the user gave, which messages repeat; stored so that they hold from any folder.
-    settings = absolute_sources(resolve_autos(settings, ctx), recipe.source_keys)
+    settings = absolute_sources(resolved, recipe.source_keys)
     ctx.compatibility["kind"] = recipe.kind
     ctx.compatibility["code"] = code_hash(*recipe.packages)
     used = used_settings(settings)
@@ -153,7 +156,8 @@ def _train(
             move_training_aside(run)
         parallel.barrier(device_context)
     elif request.resumes:
-        restore_run(recipe, request, ctx)
+        with progress.task("read the checkpoint"):
+            restore_run(recipe, request, ctx)
         settings = pass_stop_after(request, settings, ctx)
     if main:
         unwritten = recipe.unwritten_settings(settings, artifacts)
@@ -234,6 +238,17 @@ def resolve_autos(settings: S, ctx: TrainContext) -> S:
     )
     optimizer = tables.optim.resolve(device_context.device)
     return settings.model_copy(update={"hardware": hardware, "train": train, "optim": optimizer})
+
+
+def _report_autos(requested: Settings, resolved: Settings | None) -> None:
+    """Say with --verbose what every ``auto`` has become; the first process does."""
+    if resolved is None:
+        return
+    values = flatten(used_settings(resolved))
+    autos = [key for key, value in flatten(used_settings(requested)).items() if value == "auto"]
+    chosen = [f"{key}={values[key]}" for key in autos if values.get(key, "auto") != "auto"]
+    if chosen:
+        progress.detail(f"chosen automatically: {', '.join(chosen)}")
 
 
 def _all_settings_hash(settings: Settings) -> str:

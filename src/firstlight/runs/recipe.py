@@ -28,6 +28,9 @@ class RunResult:
         step: optimizer steps taken.
         seconds: wall time over all processes of the run, resumes included.
         report: the HTML report, or None on ranks other than 0.
+        best: step and criterion (``loss``, or a metric) of the best checkpoint, which is the one that commands use;
+            None without a validation.
+        last: step, criterion and loss of the last validation, or None.
     """
 
     run: Path
@@ -36,6 +39,8 @@ class RunResult:
     step: int
     seconds: float
     report: Path | None
+    best: dict[str, float] | None = None
+    last: dict[str, float] | None = None
 
     @property
     def interrupted_by(self) -> str | None:

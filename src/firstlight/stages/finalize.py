@@ -1,5 +1,6 @@
 """Finish a pre-training run: compare its loss with baselines, generate images, write the report."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ def evaluate_run(
     store, tokenizer = artifacts.store, artifacts.tokenizer
     if valid is not None or finished:
         evaluation: dict[str, Any] = {"parameters": count_parameters(ctx.state.model.config).total}
-        counts = None if store.sequence_length is not None else count_ids(store.train.tokens)
+        with progress.task("count tokens"):
+            counts = None if store.sequence_length is not None else count_ids(store.train.tokens)
         if counts is not None:
             evaluation["training_text"] = training_text(artifacts, counts)
         if valid is not None:
@@ -49,7 +51,9 @@ def evaluate_run(
             n |= {"n_bytes": valid.text_bytes} if valid.text_bytes else {}
             if tokenizer is not None:
                 n |= split_unknown(store.valid, tokenizer).to_json(store.valid.n_tokens)
-            known = baselines(artifacts, counts)
+            with progress.task("compute baselines"):
+                known = baselines(artifacts, counts)
+            _warn_if_not_below_unigram(valid.loss, known)
             evaluation["valid"] = {"loss": valid.loss, "perplexity": valid.perplexity, **valid.bits, **n}
             evaluation["baselines"] = {name: found.metrics(valid.unit) for name, found in known.items()}
             if valid.position_nats is not None and valid.position_targets is not None:
@@ -57,6 +61,16 @@ def evaluate_run(
         write_json(run.evaluation_file, evaluation)
     if store.sequence_length is not None:
         _generate_images(run, ctx, artifacts, seed)
+
+
+def _warn_if_not_below_unigram(loss: float, known: Mapping[str, Likelihood]) -> None:
+    """Say that a model is no better than the frequencies of its tokens, which need no training."""
+    unigram = known.get("unigram")
+    if unigram is not None and not loss < unigram.loss:
+        progress.warn(
+            f"validation loss {loss:.4f} is not below {unigram.loss:.4f}, that of the unigram baseline, which knows "
+            "the frequencies of the tokens and no context; train for more steps, or change optim.lr"
+        )
 
 
 def training_text(artifacts: PretrainArtifacts, counts: np.ndarray) -> dict[str, Any]:
@@ -115,6 +129,7 @@ def _generate_images(run: RunDirectory, ctx: TrainContext, artifacts: PretrainAr
 
 def write_report(run: Path) -> None:
     """Write the report of a run."""
-    from firstlight.report import write_run_report  # loads Jinja, which training does not need
+    with progress.task("write the report"):
+        from firstlight.report import write_run_report  # loads Jinja, which training does not need
 
-    write_run_report(run)
+        write_run_report(run)

@@ -150,6 +150,8 @@ class FinetuneRecipe(Recipe[FinetuneSettings, FinetuneArtifacts, FinetuneResult]
             forgetting=forgetting,
             unknown=unknown,
             report=run.report if main else None,
+            best=fit.best_evaluation,
+            last=fit.last_evaluation,
         )
         if main:
             notes = {name: [*task.notes, *task.rows.notes] for name, task in artifacts.tasks.items()}

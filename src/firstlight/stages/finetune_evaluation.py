@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from firstlight import progress
 from firstlight.finetuning import (
     EvalResults,
     Prediction,
@@ -85,15 +86,18 @@ def evaluate_tasks(
         Interrupted: a signal arrived while a run trains.
     """
     metrics, texts, predictions = {}, {}, {}
-    with interruptible(device_context):
+    total = sum(len(artifacts.rows[name].split(split)) for name in artifacts.specs)
+    with interruptible(device_context), progress.task(f"evaluate the {split} rows", total, "rows") as task:
         for name, spec in artifacts.specs.items():
             rows = artifacts.rows[name].split(split)
             if not rows:
                 continue
             if head_of(spec) is None:
-                texts[name] = evaluate_lm_loss(model, spec, rows, device_context)
+                texts[name] = evaluate_lm_loss(model, spec, rows, device_context, on_rows=task.advance)
             else:
-                predictions[name] = predict(model, spec, rows, device_context, max_rows=limit, confidence_only=True)
+                predictions[name] = predict(
+                    model, spec, rows, device_context, max_rows=limit, confidence_only=True, on_rows=task.advance
+                )
                 metrics[name] = compute_metrics(spec, rows, predictions[name])
     return TaskEvaluation(EvalResults(metrics, texts), predictions)
 

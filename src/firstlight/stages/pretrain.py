@@ -1,6 +1,6 @@
 """``pretrain``: train a GPT on a corpus, a token store or a RUN.toml, into a run directory."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,6 +155,8 @@ class PretrainRecipe(Recipe[PretrainSettings, PretrainArtifacts, PretrainResult]
             seconds=round(fit.seconds, 2),
             valid_loss=None if valid is None else valid.loss,
             report=run.report if main else None,
+            best=fit.best_evaluation,
+            last=fit.last_evaluation,
             **unknown_counts(artifacts.store, artifacts.vocab),
             **bits,
         )
@@ -214,8 +216,11 @@ def dry_run(
     preset: str | None = None,
     init_from: str | None = None,
     overrides: str | Sequence[str] = (),
+    on_estimate: Callable[[Plan], object] = lambda _: None,
 ) -> Plan:
-    """Check everything that ``pretrain`` checks, take a few steps in memory, and return the plan; write nothing.
+    """Check everything that ``pretrain`` checks, time a part of a step in memory, and return the plan; write nothing.
+
+    ``on_estimate`` is called with the plan before anything is timed; the other arguments are those of ``pretrain``.
 
     Raises:
         FirstlightError: bad input.
@@ -231,4 +236,4 @@ def dry_run(
         resume=False,
         overrides=as_list(overrides),
     )
-    return plan_dry_run(recipe, request.settings)
+    return plan_dry_run(recipe, request.settings, on_estimate)

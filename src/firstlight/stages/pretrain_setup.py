@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -70,13 +70,15 @@ def model_config(settings: PretrainSettings, artifacts: PretrainArtifacts) -> Mo
 def rows_per_step(settings: PretrainSettings, block_size: int, device_context: DeviceContext) -> int:
     """Compute the rows of one update: ``batch_tokens`` in blocks, a multiple of the number of processes."""
     exact = settings.train.batch_tokens / block_size
-    rows = max(1, round(exact / device_context.world_size)) * device_context.world_size
-    if rows != exact:
+    return max(1, round(exact / device_context.world_size)) * device_context.world_size
+
+
+def _report_rows(settings: PretrainSettings, block_size: int, rows: int, device_context: DeviceContext) -> None:
+    if rows * block_size != settings.train.batch_tokens:
         progress.notice(
             f"train.batch_tokens={settings.train.batch_tokens} is not a multiple of {device_context.world_size} "
             f"processes × block size {block_size}: one update has {rows} rows, {rows * block_size} tokens"
         )
-    return rows
 
 
 def build_state(
@@ -128,6 +130,47 @@ def _freeze_embeddings(model: GPT, settings: PretrainSettings, step: int | None)
         set_embedding_trainable(model, settings.model.embeddings_frozen_steps, step)
 
 
+@dataclass(frozen=True, slots=True)
+class StepSizes:
+    """How a run divides its data into updates; known before the model is built.
+
+    Attributes:
+        rows: of one update, all processes together.
+        micro_batch: rows of one forward pass.
+        batches: the training batches.
+        limits: of the run.
+    """
+
+    rows: int
+    micro_batch: int
+    batches: Batches
+    limits: Limits
+
+
+def step_sizes(
+    settings: PretrainSettings, artifacts: PretrainArtifacts, device_context: DeviceContext, parameters: int
+) -> StepSizes:
+    """Compute the sizes of the updates of a model with so many parameters."""
+    config = settings.model.shape()
+    rows = rows_per_step(settings, config.block_size, device_context)
+    batches = Batches(
+        artifacts.store,
+        block_size=config.block_size,
+        seed=settings.run.seed,
+        weights=settings.data.weights,
+        document_masking=settings.data.document_masking,
+        class_dropout=artifacts.class_dropout(settings.image.class_dropout),
+    )
+    limits = Limits.resolve(
+        settings.train,
+        step_tokens=rows * config.block_size,
+        epoch_tokens=batches.windows_per_epoch * config.block_size,
+        parameters=parameters,
+    )
+    micro_batch = _micro_batch(settings, config, rows // device_context.world_size, device_context)
+    return StepSizes(rows, micro_batch, batches, limits)
+
+
 def train_context(
     run: RunDirectory,
     settings: PretrainSettings,
@@ -138,20 +181,13 @@ def train_context(
     """Build everything that the training loop needs."""
     config, store = settings.model.shape(), artifacts.store
     state = build_state(settings, config, artifacts, device_context)
-    rows = rows_per_step(settings, config.block_size, device_context)
-    state.counters.micro_batch = _micro_batch(settings, config, rows // device_context.world_size, device_context)
+    sizes = step_sizes(settings, artifacts, device_context, sum(p.numel() for p in state.model.parameters()))
+    _report_rows(settings, config.block_size, sizes.rows, device_context)
+    state.counters.micro_batch = sizes.micro_batch
     flops = flops_per_token(config, config.block_size)
     tokens = state.counters.micro_batch * config.block_size
     device_context = parallel.limit_threads(device_context, settings.hardware, flops * tokens / config.n_layer)
     store.train.prefetch()
-    batches = Batches(
-        store,
-        block_size=config.block_size,
-        seed=settings.run.seed,
-        weights=settings.data.weights,
-        document_masking=settings.data.document_masking,
-        class_dropout=artifacts.class_dropout(settings.image.class_dropout),
-    )
     windows = Windows(
         store.valid,
         block_size=config.block_size,
@@ -159,12 +195,6 @@ def train_context(
         document_masking=settings.data.document_masking,
         eot_id=store.eot_id,
         sequence_length=store.sequence_length,
-    )
-    limits = Limits.resolve(
-        settings.train,
-        step_tokens=rows * config.block_size,
-        epoch_tokens=batches.windows_per_epoch * config.block_size,
-        parameters=sum(p.numel() for p in state.model.parameters()),
     )
     text_bytes = split_text_bytes(store.valid, artifacts.vocab)
     unit = "token" if artifacts.codec is None else artifacts.codec.UNIT
@@ -174,13 +204,13 @@ def train_context(
         run=run.path,
         state=state,
         module=parallel.wrap_ddp(module, device_context, find_unused_parameters=unfreezes),
-        batches=batches,
-        rows=rows,
+        batches=sizes.batches,
+        rows=sizes.rows,
         optim=settings.optim,
         evaluate=_evaluator(state.model, windows, text_bytes, device_context, unit) if windows.n_windows else None,
         train=settings.train,
         device_context=device_context,
-        limits=limits,
+        limits=sizes.limits,
         checkpoints=_checkpoints(run, settings, config, artifacts),
         log=RunLog(run.path, active=parallel.is_main_process(device_context), trackers=settings.train.trackers),
         compatibility={
@@ -195,6 +225,7 @@ def train_context(
         peak_flops=parallel.peak_flops(device_context),
         process_start=process_start,
         starts_from_model=settings.run.init_from is not None,
+        shows_samples=artifacts.codec is None,
     )
 
 

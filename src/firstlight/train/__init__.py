@@ -6,7 +6,7 @@ from firstlight.train.limits import Limits
 from firstlight.train.live_report import LiveReport
 from firstlight.train.log import RunLog
 from firstlight.train.loop import fit
-from firstlight.train.micro_batch import activation_bytes, initial_micro_batch
+from firstlight.train.micro_batch import activation_bytes, free_device_memory, initial_micro_batch
 from firstlight.train.settings import (
     CHANGEABLE_ON_RESUME,
     DECIDING_ON_RESUME,
@@ -43,6 +43,7 @@ __all__ = [
     "ValidationResult",
     "activation_bytes",
     "fit",
+    "free_device_memory",
     "initial_micro_batch",
     "read_trainer_state",
     "restore",

@@ -61,6 +61,8 @@ class LoopState:
         evaluation_unsaved: there was an evaluation after the last checkpoint.
         best: step and result of the best evaluation in this process.
         waiting: how long its threads wait for a processor; None where that says nothing.
+        train_loss: of the last step in this process, or None before the first one.
+        sample_notices: notices of earlier samples, which are not repeated.
     """
 
     seconds_before: float = 0.0
@@ -70,6 +72,8 @@ class LoopState:
     evaluation_unsaved: bool = False
     best: tuple[int, EvaluationResult] | None = None
     waiting: parallel.WaitingTime | None = None
+    train_loss: float | None = None
+    sample_notices: set[str] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -97,6 +101,7 @@ class TrainContext:
             the best one.
         has_new_heads: whether it has heads that are random at step 0, which then is never the best one.
         report: the report that evaluations rewrite; None on processes other than the first.
+        shows_samples: whether samples are text, which people can read while the run trains.
     """
 
     run: Path
@@ -123,6 +128,7 @@ class TrainContext:
     starts_from_model: bool = False
     has_new_heads: bool = False
     report: LiveReport | None = None
+    shows_samples: bool = True
     loop: LoopState = field(default_factory=LoopState, init=False)
 
     @property
@@ -170,6 +176,10 @@ class FitResult:
         train_loss: of the last step.
         valid: the last validation, or None.
         best: the evaluation of the best checkpoint, or None if it was made before a resume.
+        criterion: name of what selects the best checkpoint, as in TrainContext.
+        valid_step: step of the last validation, or None.
+        best_step: step of the best checkpoint, or None if no evaluation counted.
+        best_criterion: its value of the criterion, a metric's with a minus sign; or None.
     """
 
     stopped_by: str
@@ -180,6 +190,28 @@ class FitResult:
     train_loss: float
     valid: EvaluationResult | None
     best: EvaluationResult | None = None
+    criterion: str = "loss"
+    valid_step: int | None = None
+    best_step: int | None = None
+    best_criterion: float | None = None
+
+    @property
+    def last_evaluation(self) -> dict[str, float] | None:
+        """Step, criterion and loss of the last validation in this process, by name."""
+        if self.valid is None or self.valid_step is None:
+            return None
+        return {"step": self.valid_step, self.criterion: self._sign * self.valid.criterion, "loss": self.valid.loss}
+
+    @property
+    def best_evaluation(self) -> dict[str, float] | None:
+        """Step and criterion of the best checkpoint, by name."""
+        if self.best_step is None or self.best_criterion is None:
+            return None
+        return {"step": self.best_step, self.criterion: self._sign * self.best_criterion}
+
+    @property
+    def _sign(self) -> int:
+        return 1 if self.criterion == "loss" else -1
 
     @property
     def status(self) -> str:

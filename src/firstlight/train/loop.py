@@ -39,7 +39,6 @@ def fit(ctx: TrainContext) -> FitResult:
         raise ConfigError(
             "there is no validation text for convergence", where="train.convergence", fix="Set train.steps."
         )
-    train_loss = math.nan
     metrics: StepMetrics | None = None
     ctx.start_clock()
     ctx.module.train()
@@ -50,13 +49,13 @@ def fit(ctx: TrainContext) -> FitResult:
             Prefetcher(ctx.load_batch) as prefetcher,
             progress.task("train", ctx.limits.steps, "steps") as task,
         ):
-            task.advance(ctx.counters.step)
+            task.advance(ctx.counters.step, "compiling with the first step" if ctx.device_context.compile else "")
             valid = periodic.on_train_begin(ctx)
             while (stopped_by := _stop_reason(ctx, signals)) is None:
                 step_before, text = ctx.counters.step, ""
                 metrics = _train_step(ctx, prefetcher)
                 if metrics.targets == 0 or _check_step(ctx, metrics):
-                    train_loss = metrics.loss
+                    ctx.loop.train_loss = metrics.loss
                     valid = periodic.on_step_end(ctx, metrics) or valid
                     text = periodic.progress_text(ctx, metrics)
                 task.advance(ctx.counters.step - step_before, text)
@@ -64,6 +63,8 @@ def fit(ctx: TrainContext) -> FitResult:
             if finished:
                 valid = periodic.on_train_end(ctx, valid)
                 _say_if_best_is_start(ctx)
+            if metrics is not None:
+                task.advance(0, periodic.progress_text(ctx, metrics, is_last=True))
             ctx.update_seconds()
             periodic.save_final(ctx)
             if finished:
@@ -77,7 +78,20 @@ def fit(ctx: TrainContext) -> FitResult:
     ctx.log.check_complete()
     counters = ctx.counters
     best = ctx.loop.best[1] if ctx.loop.best and ctx.loop.best[0] == counters.best_step else None
-    return FitResult(stopped_by, finished, counters.step, counters.tokens, counters.seconds, train_loss, valid, best)
+    return FitResult(
+        stopped_by,
+        finished,
+        counters.step,
+        counters.tokens,
+        counters.seconds,
+        math.nan if ctx.loop.train_loss is None else ctx.loop.train_loss,
+        valid,
+        best,
+        ctx.criterion,
+        None if valid is None else counters.evaluated_step,
+        counters.best_step,
+        counters.best_loss,
+    )
 
 
 def _say_if_best_is_start(ctx: TrainContext) -> None:

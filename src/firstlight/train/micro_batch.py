@@ -53,9 +53,14 @@ def initial_micro_batch(
         processes: number of processes that share the memory.
     """
     row_bytes = activation_bytes(config, bytes_per_number=bytes_per_number, checkpointing=checkpointing)
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory() // processes
+    free = free_device_memory(device) // (1 if device.type == "cuda" else processes)
     limit = max(1, int(_MEMORY_FRACTION * free / row_bytes))
     return max(n for n in range(1, rows + 1) if rows % n == 0 and (n <= limit or n == 1))
+
+
+def free_device_memory(device: torch.device) -> int:
+    """Return the available memory of a device in bytes."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
 
 
 def free_memory(root: Path = Path("/")) -> int:

@@ -9,6 +9,7 @@ from firstlight.errors import FirstlightError, Interrupted
 from firstlight.signals import raise_on_signal
 from firstlight.train.checkpoint import snapshot
 from firstlight.train.context import EvaluationResult, TrainContext
+from firstlight.train.evaluation_line import evaluation_line, sample_line
 from firstlight.types import StepMetrics
 
 
@@ -21,7 +22,7 @@ def on_step_end(ctx: TrainContext, metrics: StepMetrics) -> EvaluationResult | N
         progress.notice(text)
     if train.eval_every and step % train.eval_every == 0:
         valid = evaluate(ctx)
-    if train.sample_every and step % train.sample_every == 0:
+    if train.sample_interval and step % train.sample_interval == 0:
         sample(ctx)
     if train.checkpoint_every and step % train.checkpoint_every == 0:
         ctx.loop.checkpoint_pending = True
@@ -45,7 +46,7 @@ def on_train_begin(ctx: TrainContext) -> EvaluationResult | None:
     step, train, valid = ctx.counters.step, ctx.train, None
     if train.eval_every and step % train.eval_every == 0 and ctx.counters.evaluated_step != step:
         valid = evaluate(ctx)
-    if step and train.sample_every and step % train.sample_every == 0:
+    if step and train.sample_interval and step % train.sample_interval == 0:
         sample(ctx)
     is_start = step == 0 and ctx.starts_from_model and ctx.checkpoints.last_saved_step != 0
     if is_start or (valid is not None and ctx.counters.best_step == step):
@@ -62,7 +63,7 @@ def on_train_end(ctx: TrainContext, valid: EvaluationResult | None) -> Evaluatio
     step, train = ctx.counters.step, ctx.train
     if valid is None or not train.eval_every or step % train.eval_every:
         valid = evaluate(ctx)
-    if not train.sample_every or step % train.sample_every:
+    if not train.sample_interval or step % train.sample_interval:
         sample(ctx)
     return valid
 
@@ -77,7 +78,8 @@ def save_final(ctx: TrainContext) -> None:
     missing = ctx.loop.evaluation_unsaved or ctx.checkpoints.last_saved_step != ctx.counters.step
     if parallel.broadcast_object(missing, ctx.device_context):
         save(ctx)
-    ctx.checkpoints.wait(raise_errors=True)
+    with progress.task("write the checkpoint"):
+        ctx.checkpoints.wait(raise_errors=True)
 
 
 def save(ctx: TrainContext) -> None:
@@ -110,14 +112,19 @@ def evaluate(ctx: TrainContext) -> EvaluationResult | None:
         return None
     # A metric, such as the accuracy, may be finite where the model's outputs are not.
     criterion = result.criterion if math.isfinite(result.loss) else math.nan
+    previous = ctx.counters.evaluated_loss
     if ctx.counters.step == 0 and (not ctx.starts_from_model or ctx.has_new_heads):
-        ctx.counters.evaluated_step = 0  # only logged: random weights are never the best ones
+        # Only logged: random weights are never the best ones.
+        ctx.counters.evaluated_step, ctx.counters.evaluated_loss = 0, criterion if math.isfinite(criterion) else None
     else:
         ctx.counters.record_evaluation(criterion, ctx.train.convergence.threshold)
     if ctx.counters.best_step == ctx.counters.step:
         ctx.loop.best = (ctx.counters.step, result)
     ctx.loop.evaluation_unsaved = True
     _log(ctx, {"valid_loss": result.loss, **result.metrics(), **ema_metrics})
+    if parallel.is_main_process(ctx.device_context):
+        line = evaluation_line(ctx, result, previous, ema_metrics.get("valid_loss_average"))
+        progress.notice(line, level="info" if math.isfinite(result.loss) else "warning")
     if ctx.peak_flops and ctx.device_context.device.type == "cpu" and ctx.counters.step:
         # Other processes on the machine may have made the earlier measurement too low, never too high.
         ctx.peak_flops = max(ctx.peak_flops, parallel.peak_flops(ctx.device_context, seconds=0.02) or 0.0)
@@ -134,7 +141,7 @@ def sample(ctx: TrainContext) -> None:
     model, rng_state = ctx.state.model, parallel.rng_state()
     was_training = model.training
     try:
-        with raise_on_signal():
+        with raise_on_signal(), progress.each_notice_once(ctx.loop.sample_notices):
             text = ctx.sample()
     except Interrupted:
         return
@@ -146,6 +153,8 @@ def sample(ctx: TrainContext) -> None:
         parallel.set_rng_state(rng_state)
     train = ctx.train
     ctx.log.sample(step=ctx.counters.step, prompt=train.sample_prompt, temperature=train.sample_temperature, text=text)
+    if ctx.shows_samples:
+        progress.notice(sample_line(ctx.counters.step, train.sample_prompt, text))
 
 
 def _update_report(ctx: TrainContext) -> None:
@@ -155,22 +164,23 @@ def _update_report(ctx: TrainContext) -> None:
         ctx.report.update(ctx.counters.seconds - ctx.loop.seconds_before)
 
 
-def progress_text(ctx: TrainContext, metrics: StepMetrics) -> str:
-    """Return the text of the progress bar."""
+def progress_text(ctx: TrainContext, metrics: StepMetrics, *, is_last: bool = False) -> str:
+    """Return the details of the live line, the most important first; after the last step without the time left."""
     rate = _rate(ctx, metrics)
-    parts = [f"loss {metrics.loss:.4f}"]
-    if ctx.counters.best_loss is not None:
-        best = ctx.counters.best_loss if ctx.criterion == "loss" else -ctx.counters.best_loss
-        parts.append(f"best validation {ctx.criterion} {best:.4f}")
-    parts.append(f"{rate:,.0f} {ctx.target_unit}/s")
-    mfu = _mfu(ctx, rate)
-    if mfu is not None:
-        parts.append(f"MFU {100 * mfu:.0f} %")
-    left = seconds_left(ctx, time.perf_counter())
+    parts = []
+    left = None if is_last else seconds_left(ctx, time.perf_counter())
     if left is not None:
         minutes, seconds = divmod(round(left), 60)
         hours = f"{minutes // 60}:{minutes % 60:02d}" if minutes >= 60 else str(minutes)
         parts.append(f"ETA {hours}:{seconds:02d}")
+    parts.append(f"loss {metrics.loss:.4f}")
+    if ctx.counters.evaluated_loss is not None:
+        valid = ctx.counters.evaluated_loss if ctx.criterion == "loss" else -ctx.counters.evaluated_loss
+        parts.append(f"valid {ctx.criterion} {valid:.4f}")
+    parts.append(f"{rate:,.0f} {ctx.target_unit}/s")
+    mfu = _mfu(ctx, rate)
+    if mfu is not None:
+        parts.append(f"MFU {100 * mfu:.0f} %")
     return " · ".join(parts)
 
 

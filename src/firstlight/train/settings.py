@@ -61,7 +61,9 @@ class TrainSettings(Settings):
     eval_windows: Count | Literal["all"] = Field("all", description="windows of the validation split per validation")
     checkpoint_every: int = Field(500, ge=0, description="steps between checkpoints; 0 = only at the end")
     keep_last: int = Field(2, ge=1, description="latest checkpoints to keep besides the best one")
-    sample_every: int = Field(500, ge=0, description="steps between samples; 0 = only at the end")
+    sample_every: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
+        "auto", description="steps between samples; auto: at every evaluation; 0 = only at the end"
+    )
     sample_tokens: int = Field(120, ge=1, description="number of tokens per sample")
     sample_temperature: float = Field(0.7, ge=0, description="sampling temperature; 0: greedy decoding")
     sample_prompt: str = Field("", description="prompt of samples; empty: end-of-text")
@@ -71,6 +73,11 @@ class TrainSettings(Settings):
         "auto", description="tensorboard or package.module:Class; auto: TensorBoard where it is installed"
     )
     guard: SpikeGuardSettings = SpikeGuardSettings()
+
+    @property
+    def sample_interval(self) -> int:
+        """Steps between samples; 0: only at the end."""
+        return self.eval_every if self.sample_every == "auto" else self.sample_every
 
     @field_validator("trackers")
     @classmethod

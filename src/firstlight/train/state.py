@@ -46,6 +46,7 @@ class Counters:
         last_improvement: validation loss of the last evaluation that improved by more than the convergence threshold.
         evaluations_without_gain: evaluations since then.
         evaluated_step: step of the last evaluation; a run that is resumed at that step does not count it again.
+        evaluated_loss: its validation loss, as ``best_loss``; None if it was not finite.
     """
 
     step: int = 0
@@ -65,6 +66,7 @@ class Counters:
     last_improvement: float | None = None
     evaluations_without_gain: int = 0
     evaluated_step: int | None = None
+    evaluated_loss: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object; floats survive it exactly."""
@@ -78,7 +80,7 @@ class Counters:
             CheckpointError: a key is missing or unknown.
         """
         names = {_STORED_KEYS.get(f.name, f.name): f.name for f in fields(cls)}
-        table = {"evaluated_step": None, **table}  # checkpoints of earlier versions lack it
+        table = {"evaluated_step": None, "evaluated_loss": None, **table}  # checkpoints of earlier versions lack them
         if set(table) != set(names):
             odd = sorted(set(table) ^ set(names))
             raise CheckpointError("the training state has other keys than this version's", found=", ".join(odd))
@@ -90,6 +92,7 @@ class Counters:
         if self.evaluated_step == self.step:
             return
         self.evaluated_step = self.step
+        self.evaluated_loss = loss if math.isfinite(loss) else None
         if not math.isfinite(loss):
             self.evaluations_without_gain += self.step > 0
             return

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from firstlight import parallel
+from firstlight import parallel, progress
 from firstlight.model import GPT
 from firstlight.store import Windows
 from firstlight.types import Batch
@@ -101,10 +101,15 @@ def validate(
     was_training = model.training
     model.eval()
     try:
-        with parallel.interruptible(device_context):
+        with (
+            parallel.interruptible(device_context),
+            progress.task("validate", bounds[1] - bounds[0], "windows") as task,
+        ):
             for first in range(bounds[0], bounds[1], rows):
-                batch = windows.batch(first, min(rows, bounds[1] - first))
+                n = min(rows, bounds[1] - first)
+                batch = windows.batch(first, n)
                 parts.append(_sums(model, batch, lengths, more, character_lengths, device_context, by_position))
+                task.advance(n)
     finally:
         model.train(was_training)
     sums = torch.stack([part.cpu().double() for part in parts]).sum(0)
