@@ -1,12 +1,14 @@
 """Values as JSON and as rows."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from firstlight.cli import output
+from firstlight.runs import RunResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +54,31 @@ def test_control_characters_in_cells_are_escaped(capsys: pytest.CaptureFixture[s
     output.print_pairs({"sources": "a\x1b[31m\u202e.txt"})
     output.print_table(["name"], [["a\x9b.txt"]])
     assert capsys.readouterr().out.split() == ["sources", "a\\x1b[31m\\u202e.txt", "name", "a\\x9b.txt"]
+
+
+@pytest.mark.parametrize("installed", [True, False])
+@pytest.mark.parametrize("has_files", [True, False])
+def test_the_end_of_a_run_names_report_and_tensorboard(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    installed: bool,
+    has_files: bool,
+):
+    run = tmp_path / "my run"
+    (run / "tensorboard" if has_files else run).mkdir(parents=True)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if installed or name == "pip" else None)
+    output.print_report(
+        RunResult(run=run, stopped_by="steps", finished=True, step=1, seconds=1.0, report=run / "r.html")
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"report: {run / 'r.html'}"
+    if not installed:
+        assert re.fullmatch(
+            r"curves in TensorBoard: it is not installed\. Run: .* -m pip install 'tensorboard>=.*'", lines[1]
+        )
+    elif has_files:
+        assert re.fullmatch(rf"curves in TensorBoard: .*tensorboard.* --logdir '{run}/tensorboard'", lines[1])
+    assert len(lines) == 1 + (has_files or not installed)
+    output.print_report(RunResult(run=run, stopped_by="steps", finished=True, step=1, seconds=1.0, report=None))
+    assert capsys.readouterr().out == ""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import firstlight
+from firstlight import progress
 from firstlight.evaluation import loss_by_position
 from firstlight.tokenizer import Tokenizer
 
@@ -35,7 +36,16 @@ def test_a_run_has_them_and_counts_its_training_text(tmp_path: Path):
     (tmp_path / "a.txt").write_text(text, encoding="utf-8")
     settings = ["tokenizer.kind=char", "model.n_layer=1", "model.n_head=1", "model.n_embd=8", "model.block_size=16"]
     settings += ["train.steps=2", "train.batch_tokens=64", "train.trackers=[]", "hardware.device=cpu"]
-    firstlight.pretrain(tmp_path / "a.txt", out=tmp_path / "run", overrides=settings)
+    report, pages = tmp_path / "run" / "report.html", list[str]()
+
+    def look(event: progress.Event) -> None:
+        if event.task == "train" and event.done == 1:
+            pages.append(report.read_text(encoding="utf-8"))
+
+    with progress.listen(look):
+        firstlight.pretrain(tmp_path / "a.txt", out=tmp_path / "run", overrides=settings)
+    assert "Training was in progress at step 0 when this page was written" in pages[0]
+    assert "Training reached its limit of steps" in report.read_text(encoding="utf-8")
     found = json.loads((tmp_path / "run" / "evaluation.json").read_text(encoding="utf-8"))
     positions, valid = found["loss_by_position"], found["valid"]
     assert sum(b["n"] for b in positions) == valid["n_tokens"]
