@@ -59,6 +59,24 @@ def test_nearest():
     assert nearest("x", []) is None
     assert nearest("GGUF", ["gguf", "onnx"]) == "gguf"
     assert nearest("choice", ["pair", "multiple_choice"]) == "multiple_choice"
+    assert nearest("gpt2", ["gpt1-117m", "gpt2-124m"]) == "gpt2-124m"
+    assert nearest("books/chapter2.txt", ["books/chapter1.txt"]) == "books/chapter1.txt"
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("block_size", "vocab_size"),
+        ("absent", "base"),
+        ("X.gguf", "y.gguf"),
+        ("runs/a", "runs/b"),
+        ("lr", "ids"),
+        ("mnist", "pets"),
+        ("eval_every", "save_every"),
+    ],
+)
+def test_what_is_not_alike_is_not_suggested(name: str, known: str) -> None:
+    assert nearest(name, [known]) is None
 
 
 def test_what_a_damaged_file_holds_stays_on_one_line() -> None:

@@ -17,8 +17,9 @@ FirstlightError
 Interrupted                 exit code 128 + number: a signal ends the command
 """
 
-import difflib
+import re
 import signal
+from collections import Counter
 from collections.abc import Iterable
 
 from firstlight.shell import install_extra
@@ -33,6 +34,7 @@ _TOML_ESCAPES = {
     "\f": (r"\f", "a form feed"),
     "\x1b": (r"\e", "an escape"),
 }
+_LONG = 12  # letters of a name in which three may be wrong
 _SPACES = "\u00a0\u202f\u3000"  # no-break and ideographic spaces
 
 
@@ -202,12 +204,39 @@ def escape(text: str, keep: str = "") -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that is most similar to ``name``, or None if none is similar.
+    """Return the known name that ``name`` is a misspelling of, or None: the one likeness of every "Did you mean".
 
-    Case does not count. Where no name is similar as a whole, one that has ``name`` as one of its words is returned.
+    A third of the letters may be wrong, missing, too many or swapped, at most two, or three of a long name; case does
+    not count, nor what both have in common as folder or suffix. Where no name is that near, one that has ``name`` as
+    one of its words is returned.
     """
     names = {k.lower(): k for k in known}
-    near = next(iter(difflib.get_close_matches(name.lower(), list(names), n=1, cutoff=0.6)), None)
-    word = name.lower().removesuffix("s")
-    near = near or next((k for k in names if len(word) > 2 and word in k.split("_")), None)
+    wrong = name.lower()
+    distances = {k: d for k in names if (d := _edits(wrong, k)) is not None}
+    near = min(distances, key=lambda k: distances[k], default=None)
+    word = wrong.removesuffix("s")
+    near = near or next((k for k in names if len(word) > 2 and word in re.split(r"[_.-]", k)), None)
     return None if near is None else names[near]
+
+
+def _edits(a: str, b: str) -> int | None:
+    """Count the edits between two names (Damerau-Levenshtein, adjacent swaps); None if they are too many."""
+    folder = max(a.rfind("/"), a.rfind("\\")) + 1
+    if a[:folder] == b[:folder]:
+        a, b = a[folder:], b[folder:]
+    suffix = a[max(0, a.rfind(".")) :]
+    if 0 < len(suffix) < min(len(a), len(b)) and suffix.startswith(".") and b.endswith(suffix):
+        a, b = a[: -len(suffix)], b[: -len(suffix)]
+    longest = max(len(a), len(b))
+    limit = min(2 if longest < _LONG else 3, (longest + 1) // 3)
+    n_differing = ((Counter(a) - Counter(b)) + (Counter(b) - Counter(a))).total()
+    if abs(len(a) - len(b)) > limit or n_differing > 2 * limit:  # saves the table below
+        return None
+    before, row = [0] * (len(b) + 1), list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        last, before, row = before, row, [i]
+        for j, y in enumerate(b, 1):
+            row.append(min(row[j - 1] + 1, before[j] + 1, before[j - 1] + (x != y)))
+            if i > 1 and j > 1 and x == b[j - 2] and a[i - 2] == y:
+                row[j] = min(row[j], last[j - 2] + 1)
+    return row[-1] if row[-1] <= limit else None

@@ -109,6 +109,16 @@ def requirements(extra: str = "", package: str = "") -> list[str]:
     return found
 
 
+def is_installed(module: str) -> bool:
+    """Return whether a module of another package can be imported, without importing it."""
+    from importlib.util import find_spec  # only where a library is optional
+
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError):  # of a parent that is missing, or a module that was blocked
+        return False
+
+
 def install_extra(extra: str) -> str:
     """Return the advice to install what an extra of this package needs, which no package index may have."""
     needed = requirements(extra)

@@ -84,6 +84,31 @@ def test_the_rate_is_changed_on_a_resume_and_stays_through_the_command_that_star
         firstlight.finetune("slower", resume=True)
 
 
+def test_settings_of_the_task_are_given_as_for_predict(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("bare.toml").write_text('kind = "classification"\n[data]\ntrain = "rows.csv"\n', encoding="utf-8")
+    keys = ["columns.text=text", "columns.label=label", "data.encoding=utf-8", "valid_ratio=0.2"]
+    words = ["finetune", "base", "bare.toml", *TUNE, "train.steps=1", "data.seed=5"]
+    assert command([*words, "--out", "keyed", *keys]) == 0
+    table = tomllib.loads(Path("keyed/run.toml").read_text(encoding="utf-8"))
+    assert table["task"]["columns"] == {"text": "text", "label": "label"}
+    assert (table["task"]["valid_ratio"], table["data"]["seed"]) == (0.2, 5)
+    assert command(["finetune", "keyed/run.toml", "--out", "keyed-again"]) == 0
+    file = "checkpoints/step-00000001/model.safetensors"
+    assert Path("keyed", file).read_bytes() == Path("keyed-again", file).read_bytes()
+    assert command(["predict", "keyed", "rows.csv", *keys[:1], keys[2]]) == 0
+    capsys.readouterr()
+    for wrong, says in (
+        ("columns.txt=text", "columns.txt: unknown setting"),
+        ("data.format=cvs", "Did you mean 'csv'?"),
+        ("kind=clasification", "Did you mean 'classification'?"),
+    ):
+        assert command([*words, "--out", "never", *keys, wrong]) == 2
+        assert says in capsys.readouterr().err.splitlines()[-1]
+        assert not Path("never").exists()
+    assert command(["predict", "keyed", "rows.csv", "columns.txt=text"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 def test_a_run_without_a_task(capsys: pytest.CaptureFixture[str]) -> None:
     for words, says in (
         (["tuned"], "tuned: is a run directory. Add --resume"),

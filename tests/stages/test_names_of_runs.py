@@ -131,6 +131,8 @@ def test_a_new_run_from_a_step(notices: list[str]) -> None:
 
 
 def test_a_run_directory_is_no_corpus() -> None:
-    for name in ("run", "run@2", "run/checkpoints/step-00000002"):
-        with pytest.raises(UsageError, match="is a run directory"):
+    for name, what in (("run", "is a run directory"), ("run@2", "is a checkpoint of the run run")):
+        with pytest.raises(UsageError, match=f"{what}.*--resume"):
             firstlight.pretrain(name, out="never")
+    with pytest.raises(UsageError, match="is a checkpoint of the run run.*--from"):
+        firstlight.pretrain("run/checkpoints/step-00000002", out="never")

@@ -11,6 +11,8 @@ from typing import Annotated
 
 import typer
 
+from firstlight import progress
+from firstlight.config import narrow_settings
 from firstlight.errors import CorpusError, UsageError
 from firstlight.files.text_lines import decode_text
 
@@ -41,15 +43,30 @@ ValidOption = Annotated[
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace the output file if it exists.")]
 
 
-def split_arguments(arguments: Iterable[str] | None) -> tuple[list[str], list[str]]:
+def split_arguments(given: Iterable[str] | None) -> tuple[list[str], list[str]]:
     """Split arguments into inputs and ``key=value`` settings; an existing file is an input whatever its name."""
     inputs: list[str] = []
     settings: list[str] = []
-    for argument in arguments or ():
-        key, equals, _ = argument.partition("=")
-        is_setting = bool(equals) and _KEY.fullmatch(key) is not None and not _exists(argument)
-        (settings if is_setting else inputs).append(argument)
+    for word in given or ():
+        _refuse_wide_dashes(word)
+        arguments = [word] if _exists(word) else narrow_settings(word)
+        if arguments != [word]:
+            progress.notice(f"{word}: read as {' '.join(arguments)}")
+        for argument in arguments:
+            key, equals, _ = argument.partition("=")
+            is_setting = bool(equals) and _KEY.fullmatch(key) is not None and not _exists(argument)
+            (settings if is_setting else inputs).append(argument)
     return inputs, settings
+
+
+def _refuse_wide_dashes(argument: str) -> None:
+    """Refuse an option whose dashes are full-width or long ones, as input methods and editors write them."""
+    dashes = re.match("[-\uff0d\u2010-\u2015\u2212]+", argument)
+    if dashes and not dashes[0].isascii() and not _exists(argument):
+        name = argument[dashes.end() :].partition("\uff1d")[0].partition("=")[0]
+        raise UsageError(
+            "has dashes that are not ASCII", where=argument, fix=f"Write {'-' * (1 + (len(name) > 1))}{name}"
+        )
 
 
 def expand_option(arguments: Sequence[str], option: str) -> list[str]:

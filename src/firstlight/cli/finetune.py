@@ -145,7 +145,8 @@ def predict(
 
     count = 0
     with map_errors_to_options({"hardware.device": "--device"}):
-        changes = parse_overrides(arguments or [])
+        inputs, settings = split_arguments(arguments)
+        changes = parse_overrides([*inputs, *settings])
         for result in stage(run, file, task=task, out=out, device=device, settings=changes, overwrite=overwrite):
             count += 1
             if out is None:

@@ -1,6 +1,7 @@
 """The sources of settings: TOML files, presets in a package, ``key=value`` arguments."""
 
 import codecs
+import re
 import tomllib
 from collections.abc import Iterable
 from datetime import date, time
@@ -9,8 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from firstlight.config.objects import trust_references
-from firstlight.errors import UnknownName, UsageError
+from firstlight.errors import UnknownName, UsageError, nearest
 from firstlight.types import as_list
+
+# Characters that Chinese input methods write for ASCII: U+FF01 to U+FF5E, the ideographic space and full stop, quotes.
+_NARROW = {**{code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}, 0x3000: " ", 0x3002: "."}
+_NARROW |= dict.fromkeys(map(ord, "“”"), '"') | dict.fromkeys(map(ord, "‘’"), "'")
+_WIDE = re.compile(f"[{''.join(map(chr, _NARROW))}]")
+_KEY = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
+_WIDE_SPACE = re.compile(r"\u3000+(?=[\w.．]+\s*[=＝])")
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -25,7 +33,9 @@ def read_toml(path: Path) -> dict[str, Any]:
         is_wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         return tomllib.loads(data.decode("utf-16" if is_wide else "utf-8-sig").removeprefix("\ufeff"))
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise UsageError("no such settings file", where=path, fix="Check the path.") from error
+        near = nearest(path.name, [p.name for p in path.parent.glob("*.toml")])
+        fix = "Check the path." if near is None else f"Did you mean {path.parent / near}?"
+        raise UsageError("no such settings file", where=path, fix=fix) from error
     except IsADirectoryError as error:
         raise UsageError("is a folder", where=path, expected="a TOML file") from error
     except PermissionError as error:
@@ -34,7 +44,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         found = f"a bad byte at offset {error.start}"
         raise UsageError("is not UTF-8 text", where=path, found=found, fix="Save it as UTF-8.") from error
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"is not valid TOML: {error}", where=path, fix=_escape_advice(str(error))) from error
+        advice = _escape_advice(str(error)) or _wide_advice(str(error), path)
+        raise UsageError(f"is not valid TOML: {error}", where=path, fix=advice) from error
     except RecursionError as error:
         raise UsageError("is not valid TOML: nested too deeply", where=path) from error
     except ValueError as error:  # Python's limit of digits
@@ -48,6 +59,14 @@ def _escape_advice(problem: str) -> str | None:
     return "In double quotes a backslash starts an escape: write a path in single quotes, as 'C:\\Users\\me'."
 
 
+def _wide_advice(problem: str, path: Path) -> str | None:
+    """Return what to do about a full-width character in the line that an error is about."""
+    line = re.search(r"at line (\d+)", problem)
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    wide = _WIDE.search(lines[int(line[1]) - 1]) if line and 0 < int(line[1]) <= len(lines) else None
+    return None if wide is None else f"Write {_narrow(wide[0])!r} for the full-width {wide[0]!r}."
+
+
 def parse_overrides(arguments: str | Iterable[str]) -> dict[str, Any]:
     """Parse ``a.b=value`` arguments into a nested table; a value that is not TOML is a string.
 
@@ -57,7 +76,7 @@ def parse_overrides(arguments: str | Iterable[str]) -> dict[str, Any]:
         UsageError: an argument has no ``=``, or one key is both a value and a table.
     """
     table: dict[str, Any] = {}
-    for argument in as_list(arguments):
+    for argument in (setting for given in as_list(arguments) for setting in narrow_settings(given)):
         key, equals, text = argument.partition("=")
         parts = key.strip().split(".")
         if not equals or not all(parts):
@@ -70,6 +89,30 @@ def parse_overrides(arguments: str | Iterable[str]) -> dict[str, Any]:
         parent[parts[-1]] = _value(text.strip())
     trust_references(table)
     return table
+
+
+def narrow_settings(argument: str) -> list[str]:
+    """Return the ``key=value`` settings of an argument with full-width characters, as Chinese input methods write them.
+
+    ``＝``, digits, letters and punctuation become ASCII where the whole value then is; one in quotes is kept. An
+    ideographic space, at which shells do not split, separates settings. Other arguments are returned as they are.
+    """
+    if not _WIDE.search(argument):
+        return [argument]
+    found = []
+    for part in _WIDE_SPACE.split(argument):
+        key, sign, value = re.match(r"([^=＝]*)([=＝]?)(.*)", part, re.DOTALL).groups()  # type: ignore[union-attr]
+        key, narrow = _narrow(key).strip(), _narrow(value).strip()
+        if not sign or not _KEY.fullmatch(key):
+            return [argument]
+        value = narrow if narrow.isascii() and not value.startswith(("'", '"')) else value
+        found.append(f"{key}={value}")
+    return found
+
+
+def _narrow(text: str) -> str:
+    """Replace full-width characters and typographic quotes with ASCII."""
+    return text.translate(_NARROW)
 
 
 def _value(text: str) -> Any:

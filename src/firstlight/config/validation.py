@@ -1,5 +1,6 @@
 """Merge layers of settings as plain tables, validate them once, and report errors by key."""
 
+import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -8,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 import pydantic
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from firstlight.config.settings import Settings, TaggedUnion
 from firstlight.config.tables import merge, without_keys
@@ -153,7 +155,17 @@ def _explain(root: type[BaseModel], table: Mapping[str, Any], error: pydantic.Va
     message = ", or ".join(dict.fromkeys(_lower(e["msg"].removeprefix("Value error, ")) for e in same))
     found = first["input"]
     shown = None if isinstance(found, Mapping | BaseModel) else repr(found)
-    return ConfigError(message, where=key or None, found=shown)
+    values = [value for e in same for value in _values(e)]
+    near = nearest(found, values) if isinstance(found, str) else None
+    return ConfigError(message, where=key or None, found=shown, fix=near and f"Did you mean {near!r}?")
+
+
+def _values(error: ErrorDetails) -> list[str]:
+    """Return the names that a value could have had."""
+    if error["type"].startswith("bool"):
+        return ["true", "false"]
+    expected = str(error.get("ctx", {}).get("expected", "")) if error["type"] in ("literal_error", "enum") else ""
+    return re.findall(r"'([^']+)'", expected)
 
 
 def _lower(text: str) -> str:
@@ -179,16 +191,19 @@ def _path(
     return keys, table_class
 
 
-def _elsewhere(root: type[BaseModel], name: str, prefix: str = "") -> str | None:
-    """Find a setting of nearly that name in another table: ``lr`` for ``optim.lr``."""
+def _elsewhere(root: type[BaseModel], name: str) -> str | None:
+    """Find a setting of that name in another table, such as ``lr`` of ``optim.lr``; or one of nearly that name."""
+    keys = list(dict.fromkeys(_keys(root)))
+    last = {key.rpartition(".")[2]: key for key in reversed(keys)}
+    near = name if name in last else nearest(name, last)
+    return None if near is None else last[near]
+
+
+def _keys(root: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Yield the dotted keys of the settings below the tables of ``root``."""
     for field_name, field in root.model_fields.items():
         union = _tagged_union(field)
         members = [c for c in union.table.values() if isinstance(c, type)] if union else []
         for cls in (*_models(field.annotation), *members):
-            near = nearest(name, cls.model_fields)
-            if near:
-                return f"{prefix}{field_name}.{near}"
-            deeper = _elsewhere(cls, name, f"{prefix}{field_name}.")
-            if deeper:
-                return deeper
-    return None
+            yield from (f"{prefix}{field_name}.{name}" for name in cls.model_fields)
+            yield from _keys(cls, f"{prefix}{field_name}.")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from firstlight import progress
 from firstlight.config import load_object, trust_references
 from firstlight.convert.errors import missing_library, wrap_errors
-from firstlight.errors import CheckpointError, UsageError
+from firstlight.errors import CheckpointError, MissingExtra, UsageError
 from firstlight.files import (
     apply_umask,
     atomic_directory,
@@ -26,6 +26,7 @@ from firstlight.files import (
     read_json_object,
     storage_errors,
 )
+from firstlight.shell import is_installed
 
 if TYPE_CHECKING:
     from firstlight.convert.imported_model import ImportedModel
@@ -49,6 +50,7 @@ class Exporter:
             folder, next to which it may write others, or the folder itself if ``is_folder``.
         dtypes: data types of the weights that the user can choose from, the default first.
         extra: extra of this package with the libraries that ``write`` imports, if any.
+        modules: the modules of that extra that ``write`` imports, which are looked for before the model is loaded.
         suffix: suffix that the file's name must have, if any.
         is_folder: whether the format is a folder of files.
         name_in_folder: name of the file if the user specifies a folder: a path without a suffix.
@@ -62,6 +64,7 @@ class Exporter:
     write: "Callable[[LM, Path, str | None], Mapping[str, Path]]"
     dtypes: tuple[str, ...] = ()
     extra: str | None = None
+    modules: tuple[str, ...] = ()
     suffix: str | None = None
     is_folder: bool = False
     name_in_folder: str | None = None
@@ -76,7 +79,10 @@ class Exporter:
 
         Raises:
             UsageError: the path is in use or has the wrong suffix, or the format does not have the data type.
+            MissingExtra: a library that writes the format is not installed.
         """
+        if self.extra is not None and not all(map(is_installed, self.modules)):
+            raise MissingExtra(f"writing {self.title}", self.extra)
         if dtype is not None and dtype not in self.dtypes:
             expected = ", ".join(self.dtypes) or "no data type, since it has only one"
             raise UsageError(f"unsupported data type for {self.title}", where="--dtype", found=dtype, expected=expected)

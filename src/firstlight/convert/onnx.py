@@ -50,4 +50,4 @@ def write(lm: LM, folder: Path, dtype: str | None = None) -> dict[str, Path]:
     return {file.name: file for file in sorted(folder.iterdir())}
 
 
-EXPORTER = Exporter(title="ONNX", write=write, extra="onnx", is_folder=True)
+EXPORTER = Exporter(title="ONNX", write=write, extra="onnx", modules=("onnx", "onnxscript"), is_folder=True)

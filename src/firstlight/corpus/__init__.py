@@ -1,5 +1,6 @@
 """Documents in: readers, named corpora, ids, images, cleaning; an iterator of Documents and a tally of the dropped."""
 
+from firstlight.corpus.artifacts import check_not_artifact
 from firstlight.corpus.corpus import Corpus, Source, digests_of, open_corpus
 from firstlight.corpus.detect_kind import Kind, infer_kind
 from firstlight.corpus.download import fetch
@@ -14,6 +15,7 @@ from firstlight.corpus.sources import are_arrays, corpus_names, same_files, unus
 from firstlight.corpus.tally import Tally
 
 __all__ = [
+    "check_not_artifact",
     "READERS",
     "Corpus",
     "CorpusSettings",

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from firstlight import progress
+from firstlight.corpus.artifacts import check_not_artifact
 from firstlight.corpus.readers import READERS, load_readers
 from firstlight.corpus.settings import CorpusSettings
 from firstlight.errors import CorpusError, MissingExtra, UsageError
@@ -98,6 +99,8 @@ def is_image_file(path: Path) -> bool:
 def _infer_name_kind(name: str, text_suffixes: Container[str], settings: CorpusSettings) -> Kind:
     path = expand_user(name)
     try:
+        if path.is_file() or path.is_dir():
+            check_not_artifact(path)
         if path.is_file():
             return infer_file_kind(path, text_suffixes)
         if not path.is_dir() and not any(c in name for c in "*?["):

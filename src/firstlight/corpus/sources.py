@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
+from firstlight.corpus.artifacts import check_not_artifact
 from firstlight.corpus.detect_kind import ARRAY_SUFFIXES, SKIP_SETTING, expand_user, list_files
 from firstlight.corpus.embedded import python_code, python_docs
 from firstlight.corpus.hub import PREFIX, hub_source
@@ -65,6 +66,8 @@ def resolve_source(
             return _spool(name, name, stream)
     if kind == "device":
         raise CorpusError("is a device, not a file", where=name, fix="Use - to read standard input.")
+    if kind in ("file", "folder"):
+        check_not_artifact(path)
     if kind == "file":
         return file_source(name, [path], readers)
     if kind == "folder":

@@ -35,7 +35,7 @@ def check_output(path: Path, *, overwrite: bool = False) -> None:
         overwrite: whether an existing regular file is replaced.
 
     Raises:
-        UsageError: it already exists, or is a folder.
+        UsageError: it already exists, is a folder, or its folder cannot be written.
     """
     if is_stream(path):
         return
@@ -43,6 +43,11 @@ def check_output(path: Path, *, overwrite: bool = False) -> None:
         raise UsageError("is a folder", where=path, expected="a file", fix="Choose a file in it.")
     if not overwrite and path.exists():
         raise UsageError("already exists", where=path, fix="Choose another name, or add --overwrite to replace it.")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir():
+        raise UsageError("is a file, so no file can be made in it", where=folder, fix="Choose another folder.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError("no permission to write there", where=folder, fix="Choose another folder.")
 
 
 @contextlib.contextmanager

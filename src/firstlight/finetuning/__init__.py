@@ -21,10 +21,11 @@ from firstlight.finetuning.preprocess import EncodedTask, Preprocessor, encode_t
 from firstlight.finetuning.sequences import DELIMITER, EXTRACT, PAD, START, SpecialTokens, chat_template
 from firstlight.finetuning.settings import AdapterSettings, TuningSettings
 from firstlight.finetuning.sources import ReplaySource, TaskRows
-from firstlight.finetuning.spec import TaskSpec
+from firstlight.finetuning.spec import DataFiles, TaskSpec
 from firstlight.finetuning.task_file import change_spec, packaged_tasks, read_spec, read_tasks, tasks_to_json
 
 __all__ = [
+    "DataFiles",
     "DELIMITER",
     "EXTRACT",
     "KINDS",

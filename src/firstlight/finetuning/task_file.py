@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from firstlight.config import merge, read_toml, resolve, validate
+from firstlight.config import flatten, merge, read_toml, resolve, validate
 from firstlight.errors import CheckpointError, ConfigError, UnknownName, UsageError
 from firstlight.files import read_json
 from firstlight.files.limits import read_bounded
@@ -48,6 +48,7 @@ def read_spec(path: Path, *, data: Path | None = None, overrides: Mapping[str, A
         ConfigError: a key is unknown, missing or has a wrong value; names file and key.
     """
     path = _find(path)
+    given = flatten(overrides or {})
     table = merge({"name": path.stem}, read_toml(path), overrides or {})
     base = path.parent if data is None or path.parent == _PACKAGED else data
     if isinstance(table.get("labels"), str):
@@ -58,7 +59,7 @@ def read_spec(path: Path, *, data: Path | None = None, overrides: Mapping[str, A
     except UsageError as error:
         raise ConfigError(
             error.problem,
-            where=f"{path}: {error.where}" if error.where else path,
+            where=error.where if error.where in given else f"{path}: {error.where}" if error.where else path,
             found=error.found,
             expected=error.expected,
             fix=error.fix,

@@ -25,10 +25,21 @@ from firstlight.model import (
     from_hf_config,
     skip_init,
 )
-from firstlight.shell import command_line
+from firstlight.shell import command_line, unused_path
 from firstlight.tokenizer import CODECS, TOKENIZER_FILES, Codec, Tokenizer
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+# Models that once had no owner on the hub, and are called by their old names.
+_HUB_NAMES = {
+    **{name: f"openai-community/{name}" for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "openai-gpt")},
+    "distilgpt2": "distilbert/distilgpt2",
+}
+_IMPORTED = (".gguf", ".h5", ".keras", ".pt", ".pth", ".ckpt")
+_FILES = (*_IMPORTED, ".bin", ".safetensors", ".toml", ".json", ".onnx", ".txt", ".index")
+_TRAIN_ADVICE = {
+    "quickstart": lambda: f"Train one, such as: {command_line('quickstart')}",
+    "finetune": lambda: f"Fine-tune one first. How: {command_line('finetune', '--help')}",
+}
 _HUB_FILES = [
     CONFIG,
     GENERATION,
@@ -44,12 +55,16 @@ def is_hub_name(name: str | Path) -> bool:
     return _HUB_NAME.fullmatch(str(name)) is not None
 
 
-def locate(name: str | Path) -> Path:
+def locate(name: str | Path, *, command: str = "quickstart") -> Path:
     """Find the model directory that ``name`` refers to.
 
     A run refers to its best checkpoint, else its latest, else its newest intact one; ``RUN@STEP``, a checkpoint or a
     Hugging Face directory, or a file in them, to that model; ``owner/name`` that is not a folder is downloaded from the
     hub.
+
+    Args:
+        name: of the model.
+        command: that makes such a model, for the advice where there is none.
 
     Raises:
         UsageError: it is none of these.
@@ -71,18 +86,26 @@ def locate(name: str | Path) -> Path:
     if _is_model_file(path) and (path.parent / CONFIG).is_file():
         return path.parent
     if path.exists():
+        fix = None
+        if path.suffix.lower() in _IMPORTED:
+            fix = f"Import it first: {command_line('import', path, unused_path(Path(path.stem)))}"
         raise UsageError(
             "not a model",
             where=path,
             expected="a run, a checkpoint, or a folder with config.json and model.safetensors",
+            fix=fix,
         )
     if is_hub_name(name) and not path.parent.is_dir():
         return download_from_hub(str(name))
-    near = nearest(path.name, [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else [])
+    near: str | Path | None = _HUB_NAMES.get(str(name))
+    if near is None and path.parent.is_dir():
+        found_near = nearest(path.name, [p.name for p in path.parent.iterdir()])
+        near = None if found_near is None else path.parent / found_near
+    is_file = path.suffix.lower() in _FILES
     raise UsageError(
-        "no such run or model",
+        "no such file" if is_file else "no such run or model",
         where=name,
-        fix=f"Did you mean {path.parent / near}?" if near else f"Train one, such as: {command_line('quickstart')}",
+        fix=f"Did you mean {near}?" if near else "Check the path." if is_file else _TRAIN_ADVICE[command](),
     )
 
 

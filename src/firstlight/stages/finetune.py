@@ -12,7 +12,7 @@ from firstlight.config import merge, parse_overrides, preset, read_toml, resolve
 from firstlight.errors import TrainingError, UsageError
 from firstlight.files import write_atomic
 from firstlight.files.run_names import parse_run_path
-from firstlight.finetuning import EvalResults, tasks_to_json
+from firstlight.finetuning import DataFiles, EvalResults, TaskSpec, tasks_to_json
 from firstlight.lm import LM
 from firstlight.parallel import DeviceContext, is_main_process
 from firstlight.runs import (
@@ -36,7 +36,7 @@ from firstlight.stages.init_model import drop_base
 from firstlight.stages.parent_store import measure_forgetting, save_initial_loss
 from firstlight.stages.process_clock import process_start
 from firstlight.stages.request import resolve_model_name, run_to_resume
-from firstlight.train import FitResult, TrainContext
+from firstlight.train import FitResult, TrainContext, check_installed
 from firstlight.types import Paths, as_list
 
 PRESETS = "firstlight.stages.presets.finetune"
@@ -286,7 +286,7 @@ def _finetune_request(
         "tasks": tasks,
         "data": None if data is None else str(data),
     }
-    specified = merge({"run": {k: v for k, v in arguments.items() if v}}, parse_overrides(overrides))
+    specified = merge({"run": {k: v for k, v in arguments.items() if v}}, _of_tasks(parse_overrides(overrides)))
     run = RunDirectory(Path(out) if out is not None else Path("runs") / _run_name(settings_file or model, tasks))
     below: dict[str, Any] = preset(PRESETS, preset_name) if preset_name else {}
     if settings_file is None and preset_name in (None, _DEFAULT_PRESET) and not run.exists:
@@ -304,9 +304,25 @@ def _finetune_request(
     )
 
 
+def _of_tasks(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings of a command with those of the tasks, such as ``columns.text``, in the table ``task``."""
+    own: dict[str, Any] = {}
+    tasks: dict[str, Any] = {}
+    for key, value in table.items():
+        if key == "data" and isinstance(value, dict):
+            of_files = {k: v for k, v in value.items() if k in DataFiles.model_fields}
+            tasks |= {"data": of_files} if of_files else {}
+            own |= {"data": rest} if (rest := {k: v for k, v in value.items() if k not in of_files}) else {}
+        elif key in TaskSpec.model_fields and key not in FinetuneSettings.model_fields:
+            tasks[key] = value
+        else:
+            own[key] = value
+    return merge({"task": tasks}, own) if tasks else own
+
+
 def _unused_for_tasks(settings: FinetuneSettings) -> dict[str, str]:
     """Return the settings that have no effect on the tasks of a new run."""
-    return unused_of_tasks(read_specs(settings.run.tasks, settings.run.data))
+    return unused_of_tasks(read_specs(settings.run.tasks, settings.run.data, settings.task))
 
 
 def _run_itself(model: Path, out: str | Path | None, *, resume: bool) -> Path | None:
@@ -331,6 +347,7 @@ def _run_itself(model: Path, out: str | Path | None, *, resume: bool) -> Path | 
 
 
 def _check_settings(settings: FinetuneSettings) -> None:
+    check_installed(settings.train.trackers)
     if settings.run.init_from is None or not settings.run.tasks:
         raise UsageError(
             "nothing to fine-tune",

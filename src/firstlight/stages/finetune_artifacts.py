@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from firstlight import parallel, progress
 from firstlight import tokenizer as tokenizers
@@ -242,15 +243,18 @@ def _check_unknown(name: str, task: EncodedTask, limit: float) -> None:
 def _read_specs(run: RunDirectory, settings: FinetuneSettings) -> list[TaskSpec]:
     if run.exists and run.tasks_file.is_file() and not _names_tasks_anew(run, settings):
         return list(read_tasks(run.path).values())
-    return read_specs(settings.run.tasks, settings.run.data)
+    return read_specs(settings.run.tasks, settings.run.data, settings.task)
 
 
-def read_specs(tasks: Sequence[str | Path], data: str | Path | None) -> list[TaskSpec]:
+def read_specs(
+    tasks: Sequence[str | Path], data: str | Path | None, overrides: Mapping[str, Any] | None = None
+) -> list[TaskSpec]:
     """Read TASK.toml files, whose tasks must have different names.
 
     Args:
         tasks: the files.
         data: folder that holds the tasks' data folders, or None for that of each file.
+        overrides: tables merged over those of each file.
 
     Raises:
         UsageError: two tasks of the same name, a name that is not valid, or a file that cannot be read.
@@ -259,7 +263,7 @@ def read_specs(tasks: Sequence[str | Path], data: str | Path | None) -> list[Tas
         if Path(name).is_absolute() and not Path(name).exists():  # as in a run.toml
             fix = "If it was moved, add the new places of all tasks to the command, as 'run.tasks=[\"TASK.toml\"]'."
             raise UsageError("no such file", where=name, fix=fix)
-    specs = [read_spec(Path(t), data=None if data is None else Path(data)) for t in tasks]
+    specs = [read_spec(Path(t), data=None if data is None else Path(data), overrides=overrides) for t in tasks]
     names = [spec.name for spec in specs]
     for name in names:
         if names.count(name) > 1:

@@ -1,6 +1,6 @@
 """The settings of a fine-tuning run: the content of its run.toml."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -42,6 +42,11 @@ class FinetuneSettings(Settings):
     run: FinetuneRun = FinetuneRun()
     data: FinetuneData = FinetuneData()
     finetune: TuningSettings = TuningSettings()
+    task: dict[str, Any] = Field(
+        {},
+        description="settings of the tasks, merged over each TASK.toml; on the command line without task, as for "
+        "predict: columns.text=review",
+    )
     optim: Annotated[OptimizerSettings, OPTIMIZER] = AdamW()
     train: TrainSettings = TrainSettings()
     hardware: HardwareSettings = HardwareSettings()

@@ -31,6 +31,7 @@ from firstlight.finetuning import (
 from firstlight.finetuning import predict as predict_rows
 from firstlight.finetuning.folders import list_inside
 from firstlight.lm import LM
+from firstlight.lm.load import locate
 from firstlight.shell import command_line, model_argument
 from firstlight.stages.predictions_file import PredictionsFile
 from firstlight.stages.used_checkpoint import report_checkpoint
@@ -98,11 +99,11 @@ def predict(
         CorpusError: a row cannot be read.
     """
     device_context = parallel.resolve_hardware(parallel.HardwareSettings.model_validate({"device": device}))
-    lm = LM.load_fp32(run).to(device_context)
-    report_checkpoint(lm)
+    lm = LM.load_fp32(locate(run, command="finetune")).to(device_context)
     spec = _spec(lm, run, task)
     if settings:
         spec = _change_spec(spec, settings, Path(file))
+    report_checkpoint(lm)
     assert lm.tokenizer is not None, "a fine-tuned model has one"
     preprocess = Preprocessor(spec, lm.tokenizer, lm.config.block_size)
     rows = read_unlabelled(spec, Path(file))

@@ -7,9 +7,10 @@ from typing import Any
 
 from firstlight import progress
 from firstlight.config import flatten, merge, parse_overrides, preset, read_toml, without_keys
+from firstlight.corpus import check_not_artifact, corpus_names
 from firstlight.errors import UsageError, nearest
 from firstlight.files.run_layout import SETTINGS
-from firstlight.files.run_names import list_checkpoints, parse_run_path
+from firstlight.files.run_names import is_run_directory, list_checkpoints, parse_run_path
 from firstlight.optim import lr_factor
 from firstlight.runs import Layers, Recipe, Request, RunDirectory, is_token_store, resolve_request
 from firstlight.shell import command_line, quote_argument
@@ -17,7 +18,7 @@ from firstlight.stages.continued_lr import add_continued_warmup
 from firstlight.stages.settings import PretrainSettings
 from firstlight.stages.validation_text import no_corpus_before, valid_layer
 from firstlight.stages.vocab_settings import unused_for_corpus
-from firstlight.train import Limits
+from firstlight.train import Limits, check_installed
 
 PRESETS = "firstlight.stages.presets.pretrain"
 
@@ -46,6 +47,8 @@ def pretrain_request(
     settings_file = _settings_file(inputs)
     arguments: dict[str, Any] = {}
     if settings_file is None and len(inputs) == 1 and is_token_store(Path(inputs[0])):
+        if is_run_directory(Path(inputs[0]).parent) and "path" not in parse_overrides(overrides).get("tokenizer", {}):
+            check_not_artifact(Path(inputs[0]))  # whose tokenizer is not in it
         arguments["store"] = inputs[0]
     elif settings_file is None and inputs:
         arguments["corpus"] = inputs
@@ -54,7 +57,7 @@ def pretrain_request(
     if valid and not inputs and not (out is not None and RunDirectory(out).exists):
         raise no_corpus_before(valid)
     run = RunDirectory(out or Path("runs") / (_name_of(Path(inputs[0])) if inputs else "run"))
-    _check_corpus_is_no_run(inputs, run)
+    _check_corpus_is_no_run(inputs, run, is_run=(resume or restart) and out is None)
     given = merge({"run": arguments}, valid_layer(valid, parse_overrides(overrides)))
     file = read_toml(settings_file) if settings_file is not None else {}
     if settings_file is not None and parse_run_path(settings_file).run is not None:
@@ -110,6 +113,8 @@ def check_settings(settings: PretrainSettings) -> None:
     limits = Limits.resolve(settings.train, step_tokens=1, epoch_tokens=1, parameters=1)
     if limits.minutes is None:
         lr_factor(0, limits.steps, settings.optim.schedule)
+    check_installed(settings.train.trackers)
+    _check_word_files(settings)
     run = settings.run
     if not run.corpus and run.store is None:
         raise UsageError(
@@ -125,6 +130,22 @@ def check_settings(settings: PretrainSettings) -> None:
             expected="one of them",
             fix="Leave out the corpus, or run.store.",
         )
+
+
+def _check_word_files(settings: PretrainSettings) -> None:
+    """Check that the files of word vectors and of words are there, before any text is read.
+
+    Raises:
+        UsageError: one is not.
+    """
+    files = {"model.embeddings": settings.model.embeddings, "tokenizer.vocab_source": settings.tokenizer.vocab_source}
+    for key, name in files.items():
+        if name in (None, "random", "vectors", "corpus") or Path(name).expanduser().is_file():
+            continue
+        folder = Path(name).expanduser().parent
+        near = nearest(Path(name).name, [p.name for p in folder.iterdir()] if folder.is_dir() else [])
+        fix = "Check the path." if near is None else f"Did you mean {folder / near}?"
+        raise UsageError("no such file", where=key, found=name, fix=fix)
 
 
 def _settings_file(inputs: list[str]) -> Path | None:
@@ -150,6 +171,14 @@ def run_to_resume(name: str, out: Path | None, *, resume: bool, command: str = "
         UsageError: it is not to be resumed, ``out`` is another one, or an earlier checkpoint is named.
     """
     found, path = parse_run_path(name), Path(name)
+    if found.checkpoint is not None and found.run is not None and not resume:
+        step = int(found.checkpoint.name.removeprefix("step-"))
+        raise UsageError(
+            f"is a checkpoint of the run {found.run}",
+            where=name,
+            fix=f"To continue the run: {command_line(command, found.run, '--resume')}. "
+            f"{_new_run_advice(command, f'{found.run}@{step}')}",
+        )
     run = RunDirectory(found.run or path)
     if not (run.exists or run.is_unstarted or run.lacks_settings):
         return None
@@ -198,19 +227,23 @@ def _check_resumed(path: Path, out: Path | None, *, resume: bool, command: str) 
     return path
 
 
-def _check_corpus_is_no_run(inputs: Sequence[str], run: RunDirectory) -> None:
-    """Refuse a corpus that is the run directory itself, such as a misspelled run to resume."""
+def _check_corpus_is_no_run(inputs: Sequence[str], run: RunDirectory, *, is_run: bool) -> None:
+    """Refuse a corpus that is the run directory itself, such as a misspelled run to resume.
+
+    Where a run is to be resumed and no other name of it is given (``is_run``), what is not there is that run.
+    """
     for name in inputs:
-        if Path(name).absolute() == run.path.absolute() and not run.path.exists():
-            siblings = [p.name for p in run.path.parent.glob("*/") if RunDirectory(p).exists]
-            near = nearest(run.name, siblings)
-            folder = next(folder for folder in run.path.absolute().parents if folder.is_dir())
+        path = Path(name)
+        is_missing = len(inputs) == 1 and not (name in corpus_names() or name == "-" or re.search(r"[*?\[:]", name))
+        is_named = path.absolute() == run.path.absolute() or (is_run and is_missing)
+        if is_named and not path.exists() and not run.path.exists():
+            siblings = [p.name for p in path.parent.glob("*/") if RunDirectory(p).exists]
+            near = nearest(path.name, siblings)
+            folder = next(folder for folder in path.absolute().parents if folder.is_dir())
             raise UsageError(
                 "no such run, and not a corpus",
                 where=name,
-                fix=f"Did you mean {run.path.parent / near}?"
-                if near
-                else f"List the runs: {command_line('runs', folder)}",
+                fix=f"Did you mean {path.parent / near}?" if near else f"List the runs: {command_line('runs', folder)}",
             )
 
 

@@ -16,10 +16,11 @@ from firstlight.train.settings import (
 )
 from firstlight.train.state import Counters, LossModule, TrainState
 from firstlight.train.step import StepResult, train_step
-from firstlight.train.trackers import TRACKERS, Tracker
+from firstlight.train.trackers import TRACKERS, Tracker, check_installed
 from firstlight.train.validate import ValidationResult, validate
 
 __all__ = [
+    "check_installed",
     "CHANGEABLE_ON_RESUME",
     "DECIDING_ON_RESUME",
     "TRACKERS",

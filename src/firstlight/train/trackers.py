@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from firstlight.config import load_object
 from firstlight.errors import MissingExtra
+from firstlight.shell import is_installed
 
 
 class Tracker(Protocol):
@@ -56,6 +57,16 @@ TRACKERS: dict[str, Any] = {"tensorboard": TensorBoard}
 
 # Trackers of ``train.trackers="auto"``, if installed.
 AUTO_TRACKERS = ("tensorboard",)
+
+
+def check_installed(names: Sequence[str] | str) -> None:
+    """Check that the libraries of the trackers that a user names are installed.
+
+    Raises:
+        MissingExtra: one is not; ``auto`` needs none.
+    """
+    if "tensorboard" in names and not isinstance(names, str) and not is_installed("tensorboard"):
+        raise MissingExtra("TensorBoard", "tensorboard")
 
 
 def load_trackers(names: Sequence[str]) -> dict[str, type[Tracker]]:

@@ -218,4 +218,4 @@ def _add_tensor(file: Any, name: str, tensor: Tensor, dtype: str) -> None:
         file.add_tensor(name, quantized, raw_dtype=GGMLQuantizationType.Q8_0)
 
 
-EXPORTER = Exporter(title="GGUF", write=write, dtypes=tuple(_FILE_TYPES), extra="gguf")
+EXPORTER = Exporter(title="GGUF", write=write, dtypes=tuple(_FILE_TYPES), extra="gguf", modules=("gguf",))
