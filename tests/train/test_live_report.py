@@ -48,12 +48,13 @@ def test_a_run_that_goes_on_guesses_what_a_report_takes(tmp_path: Path, monkeypa
     assert clock.written[1:] == [1100.0]
 
 
-def test_a_report_is_there_from_the_first_evaluation_on(tmp_path: Path, store: TokenStore) -> None:
-    ctx = make_context(tmp_path, store, steps=4, eval_every=2)
+@pytest.mark.parametrize("validates", [True, False])
+def test_a_report_is_there_from_the_first_evaluation_on(tmp_path: Path, store: TokenStore, validates: bool) -> None:
+    ctx = make_context(tmp_path, store, steps=4, eval_every=2, **({} if validates else {"evaluate": None}))
     seen: list[int] = []
-    ctx.report = LiveReport(tmp_path, lambda run: seen.append(len((run / "metrics.jsonl").read_bytes().splitlines())))
+    ctx.report = LiveReport(tmp_path, lambda run: seen.append(ctx.counters.step))
     fit(ctx)
-    assert seen[0] == 1  # the evaluation at step 0
+    assert seen[0] == 0
 
 
 def test_a_report_that_fails_is_said_once_and_training_goes_on(tmp_path: Path, store: TokenStore) -> None:

@@ -101,7 +101,7 @@ def test_the_best_is_known_after_a_resume(tmp_path: Path, store: TokenStore, mon
 def test_samples_at_their_time_and_at_the_end(tmp_path: Path, store: TokenStore) -> None:
     fit(make_context(tmp_path, store, steps=10, sample_every=4, sample=lambda: "中", sample_prompt="To"))
     found = lines(tmp_path, "samples.jsonl")
-    assert found == [{"step": s, "prompt": "To", "text": "中"} for s in (4, 8, 10)]
+    assert found == [{"step": s, "prompt": "To", "temperature": 0.7, "text": "中"} for s in (4, 8, 10)]
 
 
 def test_a_sample_that_fails_leaves_mode_and_random_numbers(tmp_path: Path, store: TokenStore) -> None:

@@ -29,8 +29,7 @@ def on_step_end(ctx: TrainContext, metrics: StepMetrics) -> EvaluationResult | N
     is_normal = ctx.counters.spike_steps == 0 and metrics.applied
     if (ctx.loop.checkpoint_pending and is_normal) or (valid is not None and ctx.counters.best_step == step):
         save(ctx)
-    if valid is not None:
-        _update_report(ctx)
+    _update_report(ctx, valid)
     return valid
 
 
@@ -51,8 +50,7 @@ def on_train_begin(ctx: TrainContext) -> EvaluationResult | None:
     is_start = step == 0 and ctx.starts_from_model and ctx.checkpoints.last_saved_step != 0
     if is_start or (valid is not None and ctx.counters.best_step == step):
         save(ctx)
-    if valid is not None:
-        _update_report(ctx)
+    _update_report(ctx, valid)
     if step == 0:  # as part of the set-up, it does not count in the progress of a schedule in minutes
         ctx.restart_clock()
     return valid
@@ -157,9 +155,10 @@ def sample(ctx: TrainContext) -> None:
         progress.notice(sample_line(ctx.counters.step, train.sample_prompt, text))
 
 
-def _update_report(ctx: TrainContext) -> None:
-    """Rewrite the report of the run, if there is time for it."""
-    if ctx.report is not None:
+def _update_report(ctx: TrainContext, valid: EvaluationResult | None) -> None:
+    """Rewrite the report where an evaluation is due, if there is time for it; also of a run without validation data."""
+    is_due = ctx.train.eval_every and ctx.counters.step % ctx.train.eval_every == 0 and ctx.evaluate is None
+    if ctx.report is not None and (valid is not None or is_due):
         ctx.update_seconds()
         ctx.report.update(ctx.counters.seconds - ctx.loop.seconds_before)
 
