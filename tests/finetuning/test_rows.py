@@ -169,7 +169,7 @@ SHAREGPT = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
     [
         ({"messages": OPENAI}, "a", 'messages = "messages"'),
         ({"conversations": SHAREGPT}, "a", 'messages = "conversations"'),
-        ({"instruction": "a", "input": "", "output": "b", "system": "s"}, "a", 'text2 = "output"; not used: system'),
+        ({"instruction": "a", "input": "", "output": "b", "origin": "s"}, "a", 'text2 = "output"; not used: origin'),
         ({"instruction": "a", "input": "c", "output": "b"}, "a\nc", 'text = ["instruction", "input"]'),
         ({"prompt": "a", "completion": "b"}, "a", 'text = ["prompt"], text2 = "completion"'),
     ],

@@ -149,3 +149,12 @@ def test_chinese_costs_little_more_than_a_token_a_character(shared_data: Path, p
         held_out = text[400_000:500_000]
         assert len(held_out) == 100_000
         assert len(tokenizer.encode(held_out)) <= 1.1 * len(held_out)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [("我们在海边 看见 小船。" * 20, True), ("the sea, the boats and the sand: 海 " * 20, False)]
+)
+def test_words_are_characters_in_chinese_which_is_said(text: str, told: bool, caplog: pytest.LogCaptureFixture) -> None:
+    tokenizer = train([Document(text, "x")], TokenizerSettings(kind="word"))
+    assert ("tokenizer.kind=bpe" in caplog.text) is told
+    assert all(len(token) == 1 for token in tokenizer.tokens() if "\u4e00" <= token[0] <= "\u9fff")

@@ -2,13 +2,17 @@
 
 import json
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from firstlight.errors import CorpusError
 from firstlight.files.tables import TRUNCATED
 from firstlight.finetuning.kinds import kind_of
 from firstlight.finetuning.readers import has_quoted_fields, read_records, resolve_names
 from firstlight.finetuning.spec import Columns, TaskSpec
+
+_EXAMINED = 1000  # records whose keys are looked at
 
 
 def split_files(spec: TaskSpec) -> dict[str, list[Path]]:
@@ -39,7 +43,7 @@ def detect_quotes(spec: TaskSpec, train: Sequence[Path], notes: list[str]) -> Ta
 
 
 def detect_columns(spec: TaskSpec, path: Path, notes: list[str]) -> TaskSpec:
-    """Find the columns of a task that sets none, from the names in the first training row.
+    """Find the columns of a task that sets none, from the names in the first training rows.
 
     Args:
         spec: the task.
@@ -52,7 +56,7 @@ def detect_columns(spec: TaskSpec, path: Path, notes: list[str]) -> TaskSpec:
     inputs = kind_of(spec).inputs
     if spec.columns != Columns() or () not in inputs.columns or spec.data.format == "folders":
         return spec
-    where, record = next(read_records(path, spec.data), (str(path), TRUNCATED))
+    where, record = _first_record(path, spec)
     columns = inputs.detect_columns(record)
     if columns is None:
         raise CorpusError(
@@ -68,3 +72,16 @@ def detect_columns(spec: TaskSpec, path: Path, notes: list[str]) -> TaskSpec:
     shown = ", ".join(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in found.items())
     notes.append(f"{path}: columns {shown}{f'; not used: {others}' if others else ''}")
     return spec.model_copy(update={"columns": columns})
+
+
+def _first_record(path: Path, spec: TaskSpec) -> tuple[str, Any]:
+    """Return the first record with the keys of those after it, which in lines of JSON may have more."""
+    where = str(path)
+    first: Any = TRUNCATED
+    for n, (place, record) in enumerate(islice(read_records(path, spec.data), _EXAMINED)):
+        if n == 0:
+            where, first = place, record
+        if not isinstance(first, dict) or not isinstance(record, dict):
+            break
+        first = {**record, **first}
+    return where, first

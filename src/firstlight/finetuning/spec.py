@@ -147,6 +147,8 @@ class Columns(Settings):
     tokens: Column | None = Field(None, description="a list of words, or words separated by spaces")
     label: Column | None = None
     messages: Column | None = Field(None, description="a list of {role, content}")
+    system: Column | None = Field(None, description="kind chat: the system prompt; a row may have none")
+    history: Column | None = Field(None, description="kind chat: earlier turns, a list of [prompt, answer]")
 
 
 class TaskSpec(Settings):

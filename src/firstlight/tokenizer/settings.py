@@ -25,7 +25,8 @@ class TokenizerSettings(Settings):
     former_names: ClassVar = {"words": "vocab_source"}
 
     kind: Literal["bpe", "word", "char", "byte"] = Field(
-        "bpe", description="byte-level BPE, words, characters or bytes"
+        "bpe",
+        description="byte-level BPE, words, characters or bytes; for Chinese bpe, as word splits it into characters",
     )
     vocab_size: int | Literal["auto"] = Field(
         "auto",

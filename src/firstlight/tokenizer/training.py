@@ -17,12 +17,13 @@ from firstlight.tokenizer.patterns import HAN_SPACE_PATTERN
 from firstlight.tokenizer.settings import MIN_VOCAB_SIZE, TokenizerSettings
 from firstlight.tokenizer.tokenizer import END_OF_TEXT, UNKNOWN, Tokenizer, without_surrogates
 from firstlight.tokenizer.tokenizer_json import bytes_to_unicode
-from firstlight.tokenizer.word_pretokenizer import word_pretokenizer
+from firstlight.tokenizer.word_pretokenizer import is_han, word_pretokenizer
 from firstlight.types import Document
 
 _CHUNK_CHARACTERS = 1 << 16
 _HEAD_BYTES = 4 << 20  # read to choose a vocabulary size
 _DEFAULT_WORDS = 32_768
+_MAX_HAN = 0.2  # of the words, above which a text is Chinese
 
 
 class SelectWords(Protocol):
@@ -193,12 +194,23 @@ def _report_rare(what: str, counts: Counter[str], kept: Collection[str], become:
         )
 
 
+def _report_chinese(counts: Counter[str]) -> None:
+    """Say that words are characters in Chinese text."""
+    total, n_han = counts.total(), sum(n for word, n in counts.items() if is_han(word))
+    if n_han > _MAX_HAN * total:
+        progress.warn(
+            f"tokenizer: kind word does not find the words of Chinese: each character is one "
+            f"({100 * n_han / total:.0f} % of the words here), also between spaces. tokenizer.kind=bpe learns its words"
+        )
+
+
 def _train_word(text: _TextChunks, settings: TokenizerSettings, select_words: SelectWords | None) -> Tokenizer:
     pre_tokenizer = word_pretokenizer()
     counts: Counter[str] = Counter()
     for chunk in text:
         counts.update(word for word, _ in pre_tokenizer.pre_tokenize_str(chunk))
     text.check_not_empty()
+    _report_chinese(counts)
     fixed_size = settings.vocab_size if isinstance(settings.vocab_size, int) else None
     words = [w for w, n in sorted(counts.items(), key=lambda item: (-item[1], item[0])) if n >= settings.min_count]
     if settings.vocab_source == "vectors":

@@ -140,6 +140,7 @@ def _unused_columns(spec: TaskSpec, kind: TaskKind, head: TaskHead | None) -> li
     given = {name for name, value in spec.columns if value is not None}
     used = next((set(columns) for columns in kind.inputs.columns if given.issuperset(columns)), set())
     used |= {"choice_labels"} if "choices" in used else set()
+    used |= set(kind.inputs.optional_columns)
     used |= {"label"} if head is not None else set()
     return [f"columns.{name}" for name in Columns.model_fields if name in given - used]
 

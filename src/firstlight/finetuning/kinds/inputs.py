@@ -12,7 +12,14 @@ from firstlight.finetuning.examples import EncodedExample, Example
 from firstlight.finetuning.kinds.choices import read_choices
 from firstlight.finetuning.kinds.column_text import read_text, split_words, to_text
 from firstlight.finetuning.kinds.interface import InputFormat
-from firstlight.finetuning.kinds.messages import detect_chat_columns, read_messages, unused_message_keys
+from firstlight.finetuning.kinds.messages import (
+    chat_messages,
+    detect_chat_columns,
+    read_chat,
+    read_turns,
+    unused_chat_keys,
+    unused_message_keys,
+)
 from firstlight.finetuning.sequences import DELIMITER, EXTRACT, PAD, ROLES, START, SequenceBuilder, role_text
 from firstlight.finetuning.spec import Columns
 from firstlight.tokenizer import Tokenizer
@@ -138,6 +145,7 @@ class ChatInput(InputFormat):
     """A chat for the language model's loss: a list of messages, or a prompt and its answer."""
 
     columns: ClassVar = (("messages",), ("text", "text2"), ())
+    optional_columns: ClassVar = ("system", "history")
     special_tokens: ClassVar = tuple(f"<|{role}|>" for role in ROLES)
     is_chat: ClassVar = True
 
@@ -147,14 +155,12 @@ class ChatInput(InputFormat):
 
     def read(self, record: Any, columns: Columns, where: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return the messages and their roles."""
-        if columns.messages is None:
-            texts = read_text(record, columns.text, where), read_text(record, columns.text2, where)
-            return texts, ("user", "assistant")
-        return read_messages(read_column(record, columns.messages, where), where)
+        return (read_turns if columns.messages is None else read_chat)(record, columns, where)
 
     def unused_keys(self, record: Any, columns: Columns) -> list[str]:
-        """Return the keys of messages besides role and text, such as ``reasoning_content``."""
-        return [] if columns.messages is None else unused_message_keys(read_column(record, columns.messages, ""))
+        """Return the keys of messages besides role and text, such as ``reasoning_content``, and columns about chats."""
+        found = unused_chat_keys(record, columns)
+        return found if columns.messages is None else found + unused_message_keys(chat_messages(record, columns, ""))
 
     def texts_to_encode(self, example: Example, tokenizer: Tokenizer) -> list[str]:
         """Return each message with its role before it, where the tokenizer has no tokens for roles."""

@@ -28,6 +28,7 @@ class InputFormat(ABC):
     Attributes:
         columns: keys of ``[columns]`` that a task must set: one or more alternatives; an empty one where
             ``detect_columns`` can find them.
+        optional_columns: further keys that a task may set.
         special_tokens: tokens that the format adds to the vocabulary.
         is_chat: the tokenizer gets a chat template.
         splits_long_rows: a row that is longer than the model's block size becomes several, instead of being truncated.
@@ -35,6 +36,7 @@ class InputFormat(ABC):
     """
 
     columns: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    optional_columns: ClassVar[tuple[str, ...]] = ()
     special_tokens: ClassVar[tuple[str, ...]] = ()
     is_chat: ClassVar[bool] = False
     splits_long_rows: ClassVar[bool] = False
