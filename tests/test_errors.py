@@ -59,6 +59,9 @@ def test_nearest():
     assert nearest("x", []) is None
     assert nearest("GGUF", ["gguf", "onnx"]) == "gguf"
     assert nearest("choice", ["pair", "multiple_choice"]) == "multiple_choice"
+    assert nearest("train", ["transfer", "pretrain"]) == "pretrain"
+    assert nearest("eval", ["evaluate", "export"]) == "evaluate"
+    assert nearest("--max-tokens", ["--max-new-tokens", "--top-k"]) == "--max-new-tokens"
     assert nearest("gpt2", ["gpt1-117m", "gpt2-124m"]) == "gpt2-124m"
     assert nearest("books/chapter2.txt", ["books/chapter1.txt"]) == "books/chapter1.txt"
 

@@ -207,15 +207,17 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that ``name`` is a misspelling of, or None: the one likeness of every "Did you mean".
 
     A third of the letters may be wrong, missing, too many or swapped, at most two, or three of a long name; case does
-    not count, nor what both have in common as folder or suffix. Where no name is that near, one that has ``name`` as
-    one of its words is returned.
+    not count, nor what both have in common as folder or suffix. Where no name is that near, one that has all words of
+    ``name``, or begins or ends with it, is returned.
     """
     names = {k.lower(): k for k in known}
     wrong = name.lower()
     distances = {k: d for k in names if (d := _edits(wrong, k)) is not None}
     near = min(distances, key=lambda k: distances[k], default=None)
-    word = wrong.removesuffix("s")
-    near = near or next((k for k in names if len(word) > 2 and word in re.split(r"[_.-]", k)), None)
+    words = {word for word in re.split(r"[_.-]", wrong.removesuffix("s")) if word}
+    if max(map(len, words), default=0) > 2:
+        near = near or next((k for k in names if words <= {w.removesuffix("s") for w in re.split(r"[_.-]", k)}), None)
+    near = near or next((k for k in names if len(wrong) > 3 and (k.startswith(wrong) or k.endswith(wrong))), None)
     return None if near is None else names[near]
 
 

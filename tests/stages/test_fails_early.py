@@ -6,7 +6,7 @@ import pytest
 
 import firstlight
 from firstlight.convert.formats import get_exporter
-from firstlight.errors import MissingExtra, UsageError
+from firstlight.errors import MissingExtra, StorageError, UsageError
 from firstlight.files import check_output
 from firstlight.train import trackers
 
@@ -44,6 +44,6 @@ def test_an_exporter_has_its_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_place_that_cannot_hold_a_file() -> None:
-    with pytest.raises(UsageError, match=r"text.txt: is a file, so no file can be made in it"):
+    with pytest.raises(StorageError, match="a file exists where a folder is needed"):
         check_output(Path("text.txt/more/out.json"))
     check_output(Path("new/folder/out.json"))

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -30,7 +31,7 @@ from firstlight.cli.common_options import take_common_options
 from firstlight.cli.log_file import open_log
 from firstlight.cli.progress_bar import ProgressBar
 from firstlight.config import external_origin, trust_files
-from firstlight.errors import Failure, FirstlightError, Interrupted, UnknownName
+from firstlight.errors import Failure, FirstlightError, Interrupted, UnknownName, nearest
 from firstlight.files import storage_errors
 from firstlight.progress import listen
 from firstlight.shell import command_line
@@ -219,8 +220,22 @@ def _report_usage_error(error: Any, display: ProgressBar) -> None:
         return
     context = getattr(error, "ctx", None)
     words = [] if context is None else context.command_path.split()[1:]
+    message = _suggest(message, context)
     message = " ".join(f"{message[:1].lower()}{message[1:]}".split())
     display.error(f"{message}{'' if message.endswith(('.', '?')) else '.'} Help: {command_line(*words, '--help')}")
+
+
+def _suggest(message: str, context: Any) -> str:
+    """Return the message about an unknown command or option with our suggestion in place of click's."""
+    found = re.match(r"No such (command '|option: )([^\s']+)'?", message)
+    if found is None or context is None:
+        return message
+    if found[1].startswith("command"):
+        known = context.command.list_commands(context)
+    else:
+        known = [name for parameter in context.command.params for name in parameter.opts if name.startswith("--")]
+    near = nearest(found[2], known)
+    return found[0].rstrip(".") + ("" if near is None else f". Did you mean {near!r}?")
 
 
 def _report_interrupted(display: ProgressBar, interrupted: Interrupted, debug: bool) -> int:

@@ -1,6 +1,7 @@
 """Files that a user names to be written: never replaced unasked; pipes and devices are written through."""
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -35,7 +36,8 @@ def check_output(path: Path, *, overwrite: bool = False) -> None:
         overwrite: whether an existing regular file is replaced.
 
     Raises:
-        UsageError: it already exists, is a folder, or its folder cannot be written.
+        UsageError: it already exists, or is a folder.
+        StorageError: its folder cannot be written.
     """
     if is_stream(path):
         return
@@ -44,10 +46,11 @@ def check_output(path: Path, *, overwrite: bool = False) -> None:
     if not overwrite and path.exists():
         raise UsageError("already exists", where=path, fix="Choose another name, or add --overwrite to replace it.")
     folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if not folder.is_dir():
-        raise UsageError("is a file, so no file can be made in it", where=folder, fix="Choose another folder.")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UsageError("no permission to write there", where=folder, fix="Choose another folder.")
+    with storage_errors(path):
+        if not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from torch import nn
 
 from firstlight import openmp, progress
 from firstlight.config import Settings
-from firstlight.errors import UsageError
+from firstlight.errors import UsageError, nearest
 from firstlight.optim import has_fast_bf16
 from firstlight.parallel import allocator
 from firstlight.parallel.cores import usable_cores
@@ -157,8 +157,13 @@ def _device(name: str, reasons: dict[str, str]) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
+        near = nearest(name, ("auto", "cpu", "cuda", "mps"))
         raise UsageError(
-            "unrecognised device", where="hardware.device", found=name, expected="auto, cpu, cuda, cuda:N or mps"
+            "unrecognised device",
+            where="hardware.device",
+            found=name,
+            expected="auto, cpu, cuda, cuda:N or mps",
+            fix=near and f"Did you mean {near}?",
         ) from error
     if device.type == "cuda":
         if not torch.cuda.is_available():
