@@ -1,5 +1,6 @@
 """The end of a run says which evaluation was the last and which the best, and what commands use."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -46,8 +47,8 @@ def result(**fields: object) -> RunResult:
     ],
 )
 def test_best_and_last(
-    best: dict[str, float] | None,
-    last: dict[str, float] | None,
+    best: dict[str, int | float] | None,
+    last: dict[str, int | float] | None,
     lines: list[str],
     capsys: pytest.CaptureFixture[str],
 ):
@@ -64,6 +65,18 @@ def test_a_run_says_it_and_generate_uses_it(world: Path, call: Call):
     assert "last evaluation: step 12, validation loss " in answer.out
     assert "generate uses this checkpoint" in answer.out
     assert ("new@12" in answer.out) is (step != 12)
+
+
+def test_a_finished_run_says_it_again(world: Path, call: Call):
+    first = call("pretrain", "text.txt", "--out", "new", *RUN_SETTINGS)
+    again = call("pretrain", "new", "--resume")
+    assert (again.code, again.out) == (0, first.out)
+    state = world / "new" / "state.json"
+    table = json.loads(state.read_text(encoding="utf-8"))
+    for name in ("best", "last"):  # as an earlier version wrote it
+        del table["result"][name]
+    state.write_text(json.dumps(table), encoding="utf-8")
+    assert "best checkpoint: step-0000000" in call("pretrain", "new", "--resume").out
 
 
 def test_a_model_no_better_than_frequencies_is_pointed_out(world: Path, call: Call):

@@ -60,7 +60,7 @@ def test_half_a_million_tokens_are_never_timed(taken: list[int], monkeypatch: py
     given: list[Plan] = []
     words = [*SETTINGS, "train.batch_tokens=524288"]
     plan = dry_run(["text.txt"], overrides=words, on_estimate=lambda plan: given.append(plan) or taken.clear())
-    assert max(taken) < 100_000
+    assert max(taken) <= 2 * 32_768
     assert plan.timed_tokens is not None
     assert plan.timed_tokens < plan.step_tokens == 524_288
     assert plan.step_seconds is not None

@@ -51,10 +51,9 @@ class LiveLine:
 
     def before_output(self, text: str) -> None:
         """Make room for a text that somebody else is about to print."""
-        if text:
-            self._stream.write(self._erasure())
-            self._stream.flush()
-            self._is_line_start = text.endswith("\n")
+        self._stream.write(self._erasure())
+        self._stream.flush()
+        self._is_line_start = text.endswith("\n")
 
     def clear(self) -> None:
         """Erase the line and forget all tasks."""
@@ -106,7 +105,8 @@ class ObservedStream:
 
     def write(self, text: str) -> int:
         """Announce and write a text."""
-        self._announce(text)
+        if isinstance(text, str) and text:  # click tries out whether a stream takes bytes
+            self._announce(text)
         return self._stream.write(text)
 
     def writelines(self, lines: Any) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from firstlight.errors import Interrupted, StorageError, escape
-from firstlight.files import finite_json
+from firstlight.files import finite_json, run_layout
 from firstlight.shell import install_extra, quote_argument, tensorboard_command
 
 if TYPE_CHECKING:
@@ -86,7 +86,12 @@ def print_evaluations(result: "RunResult", commands: str, more: str = "") -> Non
         values = ", ".join(f"validation {name} {value:.4f}" for name, value in last.items() if name != "step")
         print(f"last evaluation: step {last['step']}, {values}{more}")
     if best is None:
-        print(f"no evaluation has selected a best checkpoint; {commands} the latest one")
+        file = result.run / run_layout.BEST  # also of a run that an earlier version has finished
+        print(
+            f"best checkpoint: {file.read_text(encoding='utf-8').strip()}; {commands} this checkpoint"
+            if file.is_file()
+            else f"no evaluation has selected a best checkpoint; {commands} the latest one"
+        )
         return
     name, value = next((name, value) for name, value in best.items() if name != "step")
     is_last = best["step"] == result.step

@@ -84,24 +84,23 @@ def _run(
                 if not request.resumes:
                     request.run.write_mark(recipe.kind)
                 result = _finished_result(recipe, request)
-                artifacts = (
-                    None
-                    if result
-                    else recipe.prepare(request.run, request.settings, prepared=request.resumes, restores=restores)
-                )
+                artifacts = None if result else _prepare(recipe, request, prepared=request.resumes, restores=restores)
                 parallel.barrier(device_context)
             else:
                 parallel.barrier(device_context)  # rank 0 makes what the others read
                 result = _finished_result(recipe, request)
-                artifacts = (
-                    None if result else recipe.prepare(request.run, request.settings, prepared=True, restores=restores)
-                )
+                artifacts = None if result else _prepare(recipe, request, prepared=True, restores=restores)
             if result is not None:
                 return result
             assert artifacts is not None
             return _train(recipe, request, artifacts, device_context, process_start, write_report)
     finally:
         parallel.destroy_distributed(device_context)
+
+
+def _prepare(recipe: Recipe[S, A, Any], request: Request[S], *, prepared: bool, restores: bool) -> A:
+    with progress.task("prepare the data"):
+        return recipe.prepare(request.run, request.settings, prepared=prepared, restores=restores)
 
 
 def _finished_result(recipe: Recipe[S, A, R], request: Request[S]) -> R | None:

@@ -39,8 +39,8 @@ class RunResult:
     step: int
     seconds: float
     report: Path | None
-    best: dict[str, float] | None = None
-    last: dict[str, float] | None = None
+    best: dict[str, int | float] | None = None
+    last: dict[str, int | float] | None = None
 
     @property
     def interrupted_by(self) -> str | None:

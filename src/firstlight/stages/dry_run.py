@@ -24,7 +24,7 @@ _REPEATS = 3
 _MAX_SECONDS = 10.0  # of all measurements, as expected from the first one
 _GROWTH = 4  # of the part that is timed, while it is expected to take short enough
 _PROBE_TOKENS = 128  # of the first measurement
-_MAX_WHOLE_TOKENS = 32_768  # a larger step is never taken as a whole
+_MAX_TOKENS = 32_768  # that are timed: a larger step is never taken as a whole
 _GIGABYTE = 1e9
 
 
@@ -46,7 +46,8 @@ def plan_dry_run(
     device_context = parallel.resolve_hardware(settings.hardware)
     with tempfile.TemporaryDirectory(prefix="firstlight-dry-") as folder:
         run = RunDirectory(Path(folder))
-        artifacts = recipe.prepare(run, settings, prepared=False, restores=False)
+        with progress.task("prepare the data"):
+            artifacts = recipe.prepare(run, settings, prepared=False, restores=False)
         settings = recipe.resolve(settings, artifacts, device_context)
         parameters = count_parameters(settings.model.shape()).total
         sizes = step_sizes(settings, artifacts, device_context, parameters)
@@ -108,12 +109,13 @@ def _step_seconds(ctx: TrainContext, block_size: int) -> tuple[float, int]:
     """
     rows, micro_batch = ctx.rows // ctx.device_context.world_size, ctx.counters.micro_batch
     step_tokens = rows * block_size
+    most_rows = min(micro_batch, max(1, _MAX_TOKENS // block_size))
     if ctx.device_context.compile:  # each size would be compiled
-        part, seconds = (micro_batch, block_size), math.inf
+        part, seconds = (most_rows, block_size), math.inf
     else:
-        part, seconds = _largest_part(ctx, block_size)
+        part, seconds = _largest_part(ctx, most_rows, block_size)
     part_tokens = part[0] * part[1]
-    if step_tokens <= _MAX_WHOLE_TOKENS and step_tokens / part_tokens * seconds * (1 + _REPEATS) <= _MAX_SECONDS:
+    if step_tokens <= _MAX_TOKENS and step_tokens / part_tokens * seconds * (1 + _REPEATS) <= _MAX_SECONDS:
         times = [_part_seconds(ctx, micro_batch, block_size, rows // micro_batch) for _ in range(1 + _REPEATS)]
         return median(times[1:]), ctx.rows * block_size
     _part_seconds(ctx, *part)  # warm-up
@@ -124,7 +126,7 @@ def _step_seconds(ctx: TrainContext, block_size: int) -> tuple[float, int]:
     return one - pass_seconds + n_passes * pass_seconds, part_tokens
 
 
-def _largest_part(ctx: TrainContext, block_size: int) -> tuple[tuple[int, int], float]:
+def _largest_part(ctx: TrainContext, most_rows: int, block_size: int) -> tuple[tuple[int, int], float]:
     """Return rows and tokens a row of the largest micro-batch that can be timed, and the seconds that it takes.
 
     It grows from a few tokens, since small ones are slower for their size than those of the run.
@@ -132,13 +134,13 @@ def _largest_part(ctx: TrainContext, block_size: int) -> tuple[tuple[int, int], 
     part = (1, min(block_size, _PROBE_TOKENS))
     _part_seconds(ctx, *part)  # warm-up
     seconds = _part_seconds(ctx, *part)
-    larger = (1, block_size) if block_size > part[1] else (min(_GROWTH, ctx.counters.micro_batch), block_size)
+    larger = (1, block_size) if block_size > part[1] else (min(_GROWTH, most_rows), block_size)
     while larger != part:
         expected = seconds * larger[0] * larger[1] / (part[0] * part[1])
         if expected * 3 * _REPEATS > _MAX_SECONDS:
             break
         part, seconds = larger, _part_seconds(ctx, *larger)
-        larger = (min(_GROWTH * part[0], ctx.counters.micro_batch), block_size)
+        larger = (min(_GROWTH * part[0], most_rows), block_size)
     return part, seconds
 
 

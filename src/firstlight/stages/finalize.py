@@ -68,8 +68,8 @@ def _warn_if_not_below_unigram(loss: float, known: Mapping[str, Likelihood]) -> 
     unigram = known.get("unigram")
     if unigram is not None and not loss < unigram.loss:
         progress.warn(
-            f"validation loss {loss:.4f} is not below {unigram.loss:.4f}, that of the unigram baseline, which knows "
-            "the frequencies of the tokens and no context; train for more steps, or change optim.lr"
+            f"validation loss {loss:.4f} is not below {unigram.loss:.4f}, that of the unigram baseline "
+            "(frequencies without context); train for more steps, or change optim.lr"
         )
 
 

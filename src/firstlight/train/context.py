@@ -196,14 +196,14 @@ class FitResult:
     best_criterion: float | None = None
 
     @property
-    def last_evaluation(self) -> dict[str, float] | None:
+    def last_evaluation(self) -> dict[str, int | float] | None:
         """Step, criterion and loss of the last validation in this process, by name."""
         if self.valid is None or self.valid_step is None:
             return None
         return {"step": self.valid_step, self.criterion: self._sign * self.valid.criterion, "loss": self.valid.loss}
 
     @property
-    def best_evaluation(self) -> dict[str, float] | None:
+    def best_evaluation(self) -> dict[str, int | float] | None:
         """Step and criterion of the best checkpoint, by name."""
         if self.best_step is None or self.best_criterion is None:
             return None
