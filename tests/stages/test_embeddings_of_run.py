@@ -160,7 +160,7 @@ def test_a_dry_run_counts_as_the_run_would_and_writes_nothing() -> None:
 @pytest.mark.parametrize(
     ("words", "error", "says"),
     [
-        (["model.embeddings=none.txt"], TokenizerError, "none.txt: no such file"),
+        (["model.embeddings=none.txt"], UsageError, "model.embeddings: no such file (found none.txt)"),
         (["model.embeddings=text.txt"], TokenizerError, "text.txt:1: is not a file of word vectors"),
         (["model.embeddings=chinese.txt"], TokenizerError, "a vector for no token"),
         (
@@ -168,7 +168,7 @@ def test_a_dry_run_counts_as_the_run_would_and_writes_nothing() -> None:
             UsageError,
             "no word vectors to take the vocabulary from",
         ),
-        (["tokenizer.kind=word", "tokenizer.vocab_source=none.txt"], TokenizerError, "none.txt: no such file"),
+        (["tokenizer.kind=word", "tokenizer.vocab_source=none.txt"], UsageError, "no such file (found none.txt)"),
     ],
 )
 def test_what_cannot_be_begun_from(words: list[str], error: type[FirstlightError], says: str) -> None:

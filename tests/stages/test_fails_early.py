@@ -6,7 +6,7 @@ import pytest
 
 import firstlight
 from firstlight.convert.formats import get_exporter
-from firstlight.errors import MissingExtra, StorageError, UsageError
+from firstlight.errors import MissingExtra, StorageError, TokenizerError, UsageError
 from firstlight.files import check_output
 from firstlight.train import trackers
 
@@ -24,6 +24,8 @@ def test_files_of_words_are_there(key: str) -> None:
     kind = ["tokenizer.kind=word"] if key.startswith("tokenizer") else []
     with pytest.raises(UsageError, match=rf"{key}: no such file .*Did you mean good.vec"):
         firstlight.pretrain("text.txt", out="run", overrides=[*kind, f"{key}=goood.vec"])
+    with pytest.raises(TokenizerError, match="text.txt:1: is not a file of word vectors"):
+        firstlight.pretrain("text.txt", out="run", overrides=[*kind, f"{key}=text.txt"])
     assert not Path("run").exists()
 
 

@@ -19,6 +19,7 @@ from firstlight.stages.settings import PretrainSettings
 from firstlight.stages.validation_text import no_corpus_before, valid_layer
 from firstlight.stages.vocab_settings import unused_for_corpus
 from firstlight.train import Limits, check_installed
+from firstlight.vectors import check_vectors
 
 PRESETS = "firstlight.stages.presets.pretrain"
 
@@ -137,10 +138,14 @@ def _check_word_files(settings: PretrainSettings) -> None:
 
     Raises:
         UsageError: one is not.
+        TokenizerError: one holds something else than word vectors.
     """
     files = {"model.embeddings": settings.model.embeddings, "tokenizer.vocab_source": settings.tokenizer.vocab_source}
     for key, name in files.items():
-        if name in (None, "random", "vectors", "corpus") or Path(name).expanduser().is_file():
+        if name in (None, "random", "vectors", "corpus"):
+            continue
+        if Path(name).expanduser().is_file():
+            check_vectors(Path(name).expanduser())
             continue
         folder = Path(name).expanduser().parent
         near = nearest(Path(name).name, [p.name for p in folder.iterdir()] if folder.is_dir() else [])

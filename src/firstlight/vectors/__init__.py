@@ -1,7 +1,7 @@
 """Word vectors: read and write published formats, map them to a vocabulary, train and evaluate them."""
 
 from firstlight.vectors.mapping import Coverage, MappedVectors, compute_coverage, map_to_vocab, select_words
-from firstlight.vectors.readers import read_vectors
+from firstlight.vectors.readers import check_vectors, read_vectors
 from firstlight.vectors.settings import VectorSettings
 from firstlight.vectors.word2vec_format import OnBadBytes
 from firstlight.vectors.word_vectors import WordVectors
@@ -14,6 +14,7 @@ __all__ = [
     "OnBadBytes",
     "VectorSettings",
     "WordVectors",
+    "check_vectors",
     "check_vectors_output",
     "compute_coverage",
     "map_to_vocab",

@@ -76,6 +76,41 @@ def read_vectors(
     return _validate(words, matrix, path, keep)
 
 
+def check_vectors(path: Path) -> None:
+    """Check by its first bytes that a file may hold word vectors, before work that takes long.
+
+    Raises:
+        TokenizerError: it holds something else.
+    """
+    with open_vectors(path) as file:
+        start = file.read_up_to(_HEAD_BYTES)
+    name = path.name.removesuffix(".gz")
+    _refuse_other(start, path)
+    if start.startswith((NPY_MAGIC, *_PICKLE_MAGICS)) or name.endswith(".safetensors") or is_binary(start, name):
+        return
+    line = start.lstrip().partition(b"\n")[0]
+    try:
+        float((line.split() or [b""])[-1])
+    except ValueError as error:
+        if len(line) == len(start):  # a line longer than what was read
+            return
+        raise TokenizerError(
+            "is not a file of word vectors",
+            where=f"{path}:1",
+            found=line[:60].decode("utf-8", "replace"),
+            expected="a word and its numbers in each line",
+        ) from error
+
+
+def _refuse_other(start: bytes, path: Path) -> None:
+    """Refuse the first bytes of other kinds of files."""
+    if start.startswith(_FASTTEXT_MAGIC):
+        raise TokenizerError("fastText's binary format is not supported", where=path, fix="Use its .vec file.")
+    other = next((kind for magic, kind in _OTHER_KINDS.items() if start.startswith(magic)), None)
+    if other is not None:
+        raise TokenizerError(f"is {other}, not a file of word vectors", where=path, fix=_OTHER_KINDS_FIX)
+
+
 @contextmanager
 def open_vectors(path: Path) -> Iterator[BoundedReader]:
     """Open a file, plain or gzipped, for reading from front to back with a progress bar.
@@ -107,11 +142,7 @@ def _read_format(
         return _read_safetensors(file)
     if start.startswith(_PICKLE_MAGICS):
         return _read_gensim(file)
-    if start.startswith(_FASTTEXT_MAGIC):
-        raise TokenizerError("fastText's binary format is not supported", where=file.path, fix="Use its .vec file.")
-    other = next((kind for magic, kind in _OTHER_KINDS.items() if start.startswith(magic)), None)
-    if other is not None:
-        raise TokenizerError(f"is {other}, not a file of word vectors", where=file.path, fix=_OTHER_KINDS_FIX)
+    _refuse_other(start, file.path)
     read = read_binary if is_binary(start, name) else read_text
     return read(file, keep, on_bad_bytes)
 
