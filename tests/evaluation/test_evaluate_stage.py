@@ -206,3 +206,4 @@ def test_bits_per_character_are_those_per_byte_over_the_characters(kind: str, tm
             evaluation = json.loads((run / "evaluation.json").read_text())
             for table in (last, evaluation["valid"], *evaluation["baselines"].values()):
                 assert table["bits_per_character"] == pytest.approx(table["bits_per_byte"] * ratio, rel=0.01)
+    assert "bits per character" in (run / "report.html").read_text(encoding="utf-8")

@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import shutil
 import subprocess
 import sys
 import warnings
@@ -198,6 +199,18 @@ def test_a_licence_that_somebody_set_is_kept(home: Home, tmp_path: Path) -> None
     found = read_card_info(tmp_path / "c")
     assert (found.license, found.languages) == ("apache-2.0", ("en", "no"))
     assert "No licence is stated" not in (tmp_path / "c" / "README.md").read_text()
+
+
+def test_the_card_of_a_checkpoint_may_be_edited(home: Home, tmp_path: Path) -> None:
+    """It is neither damage to the checkpoint nor lost: the run is used, exported and resumed."""
+    shutil.copytree(home / "parent", tmp_path / "run")
+    for folder in (tmp_path / "run" / "checkpoints").iterdir():
+        card = folder / "README.md"
+        card.write_text(card.read_text().replace("license: unknown", "license: cc-by-sa-4.0") + "\nMore.\n")
+    export(tmp_path / "run", "hf", tmp_path / "out")
+    assert read_card_info(tmp_path / "out").license == "cc-by-sa-4.0"
+    pretrain([str(tmp_path / "run")], resume=True, overrides=["train.steps=3"])
+    assert not list((tmp_path / "run" / "checkpoints").glob("damaged-*"))
 
 
 def test_names_that_yaml_or_markdown_would_misread(tmp_path: Path, home: Home) -> None:

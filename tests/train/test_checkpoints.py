@@ -143,10 +143,10 @@ def test_the_manifest_is_written_last_and_the_rename_comes_after(
     seen: list[Any] = []
     real = checkpoint.write_manifest
 
-    def spy(folder: Path, extra: dict[str, Any]) -> Any:
+    def spy(folder: Path, extra: dict[str, Any], **more: Any) -> Any:
         seen.append(sorted(p.name for p in folder.rglob("*") if p.is_file()))
         seen.append((tmp_path / "checkpoints" / "step-00000001").exists())
-        return real(folder, extra)
+        return real(folder, extra, **more)
 
     monkeypatch.setattr(checkpoint, "write_manifest", spy)
     path = checkpoints(tmp_path).write(snap_of(make_state(), 1), best=False)
@@ -159,7 +159,7 @@ def test_a_failed_write_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.Monk
     points = checkpoints(tmp_path)
     points.write(snap_of(make_state(), 1), best=False)
 
-    def full(*args: object) -> None:
+    def full(*args: object, **_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(f"firstlight.train.checkpoint.{what}", full)

@@ -34,12 +34,12 @@ def write_manifest(
     Args:
         folder: the folder.
         extra: further keys.
-        exclude: names in ``folder`` that are left out.
+        exclude: names of files and of folders in ``folder`` that are left out.
     """
     files = {
         p.relative_to(folder).as_posix(): {"size": p.stat().st_size, "sha256": sha256(p)}
         for p in sorted(folder.rglob("*"))
-        if p.is_file() and p != folder / MANIFEST and p.relative_to(folder).parts[0] not in exclude
+        if p.is_file() and p != folder / MANIFEST and not {p.name, p.relative_to(folder).parts[0]} & set(exclude)
     }
     manifest = {**(extra or {}), "files": files}
     manifest[_SELF_HASH] = _self_hash(manifest)

@@ -1,6 +1,6 @@
 """A model and its tokenizer (or codec, for sequences that are not text) as one object: load, save, score, generate."""
 
-from firstlight.lm.card import CARD, CardInfo, TaskResult, read_card_info, write_card
+from firstlight.lm.card import CARD, CardInfo, TaskResult, read_card_info, without_card, write_card
 from firstlight.lm.generation_config import GENERATION, GenerationConfig
 from firstlight.lm.lm import LM, Generated
 from firstlight.lm.load import build_model, download_from_hub, is_hub_name, locate, read_config, read_tokenizer
@@ -36,5 +36,6 @@ __all__ = [
     "save_pretrained",
     "score_windows",
     "text_files",
+    "without_card",
     "write_card",
 ]

@@ -97,6 +97,12 @@ def read_card_info(folder: Path) -> CardInfo:
     )
 
 
+def without_card(problems: Sequence[str], folder: Path) -> list[str]:
+    """Return the problems of a model directory but that its card was edited, of which the manifest may have a hash."""
+    cards = tuple(f"{place / CARD}:" for place in (folder, folder / "adapter"))
+    return [problem for problem in problems if not problem.startswith(cards) or problem.endswith(": missing")]
+
+
 def _values(text: str) -> list[str]:
     parts = [part.strip().strip("'\"") for part in text.split(",")]
     return [part for part in parts if _VALUE.fullmatch(part)]

@@ -15,7 +15,7 @@ from firstlight import tokenizer as tokenizers
 from firstlight.errors import CheckpointError, MissingExtra, TokenizerError, UsageError, nearest
 from firstlight.files import MANIFEST, changed_files, read_json_object, run_layout, verify_manifest
 from firstlight.files.run_names import list_checkpoints, parse_run_path
-from firstlight.lm.card import CARD
+from firstlight.lm.card import CARD, without_card
 from firstlight.lm.generation_config import GENERATION
 from firstlight.lm.save import CONFIG, WEIGHTS
 from firstlight.model import (
@@ -139,7 +139,8 @@ def _kind_of(run: Path) -> str:
 def _problems(folder: Path) -> list[str]:
     """List problems of a checkpoint by names and sizes; its training state may have been deleted."""
     trainer = str(folder / "trainer")
-    return [problem for problem in verify_manifest(folder, contents=False) if not problem.startswith(trainer)]
+    problems = without_card(verify_manifest(folder, contents=False), folder)
+    return [problem for problem in problems if not problem.startswith(trainer)]
 
 
 def download_from_hub(name: str, also: Sequence[str] = ()) -> Path:

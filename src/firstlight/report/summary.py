@@ -24,6 +24,9 @@ _ENDINGS = {
 }
 
 
+_CHARACTERS = "bits_per_character"
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
     """The state of a run: a word, its tone (``good``, ``open`` or ``bad``) and a sentence without full stop."""
@@ -39,6 +42,7 @@ class Score:
 
     Attributes:
         bits: per byte, token or dimension.
+        bits_per_character: of text.
         bar: length in percent of the longest bar, or None without a value for every row.
         ours: the trained model, not a baseline.
     """
@@ -50,6 +54,7 @@ class Score:
     bits: float | None
     bar: float | None = None
     ours: bool = True
+    bits_per_character: float | None = None
 
 
 def title(files: RunFiles) -> str:
@@ -213,6 +218,8 @@ def key_metrics(files: RunFiles) -> list[Fact]:
             unit = non_text.unit(files)
             note = {"byte": "comparable across tokenizers", "dim": "one dimension is one pixel"}.get(unit, "")
             facts.append(Fact(f"bits per {non_text.UNITS[unit]}", format_number(best.bits, 3), note))
+        if best.bits_per_character is not None:
+            facts.append(Fact("bits per character", format_number(best.bits_per_character, 3)))
     if (n := parameters(files)) is not None:
         facts.append(Fact("parameters", format_count(n)))
     if (tokens := training_tokens(files)) is not None:
@@ -251,7 +258,9 @@ def _final(files: RunFiles) -> Score | None:
     if loss is None:
         return None
     perplexity, bits = to_float(find(table, "perplexity")), to_float(find(table, non_text.key(files)))
-    return Score("this model", "last evaluation", loss, _perplexity(files, perplexity, loss), bits)
+    characters = to_float(find(table, _CHARACTERS))
+    perplexity = _perplexity(files, perplexity, loss)
+    return Score("this model", "last evaluation", loss, perplexity, bits, bits_per_character=characters)
 
 
 def _perplexity(files: RunFiles, found: float | None, loss: float) -> float | None:
@@ -263,7 +272,9 @@ def _perplexity(files: RunFiles, found: float | None, loss: float) -> float | No
 
 def _at(files: RunFiles, step: float, loss: float, note: str) -> Score:
     bits = files.column(non_text.key(files)).at(step)
-    return Score("this model", note, loss, _perplexity(files, files.column("perplexity").at(step), loss), bits)
+    perplexity = _perplexity(files, files.column("perplexity").at(step), loss)
+    characters = files.column(_CHARACTERS).at(step)
+    return Score("this model", note, loss, perplexity, bits, bits_per_character=characters)
 
 
 def _with_bars(rows: list[Score]) -> list[Score]:

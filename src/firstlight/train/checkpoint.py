@@ -31,6 +31,7 @@ from firstlight.files import (
     write_atomic,
     write_manifest,
 )
+from firstlight.lm import CARD, without_card
 from firstlight.train.log import RunGuard
 from firstlight.train.state import Counters, TrainState
 
@@ -152,7 +153,8 @@ class CheckpointManager:
                 save_file(tensors, trainer / f"{file_name}.safetensors")
                 apply_umask(trainer / f"{file_name}.safetensors")
             write_atomic(trainer / "state.json", json.dumps(snapshot.trainer_state, indent=1))
-            write_manifest(folder, {"format": FORMAT, "step": snapshot.step})
+            # People edit the model card, before they share the model.
+            write_manifest(folder, {"format": FORMAT, "step": snapshot.step}, exclude={CARD})
         write_atomic(self.run / "latest", name + "\n")
         if best:
             write_atomic(self.run / "best", name + "\n")
@@ -205,7 +207,7 @@ class CheckpointManager:
             misnamed = renamed_checkpoint(path)
             if misnamed is not None:  # moving it aside would lose its steps
                 raise CheckpointError(misnamed)
-            problems = verify_manifest(path)
+            problems = without_card(verify_manifest(path), path)
             if not problems and not (before_spike and read_trainer_state(path)["counters"].get("spiking")):
                 self._set_pointers(path)
                 return path.name
