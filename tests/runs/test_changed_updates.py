@@ -175,6 +175,17 @@ def test_the_command_that_started_the_run_does_not_set_it_back(tmp_path: Path) -
         go(path, file={"optim": {"weight_decay": 0.7}})
 
 
+def test_a_lost_record_is_no_change(tmp_path: Path) -> None:
+    path = tmp_path / "r"
+    go(path, "train.stop_after=5")
+    cut(path, "optim.lr=0.004", fail_at=8)
+    (path / "contract.json").unlink()
+    with pytest.raises(CompatibilityError, match=r"optim.lr = 0.004 \(trained with 0.01\).*--resume optim.lr=0.004"):
+        go(path)
+    go(path, "optim.lr=0.004")
+    assert rates(path)[5] < 0.004
+
+
 def test_a_run_that_has_ended_needs_a_further_limit(tmp_path: Path) -> None:
     path = tmp_path / "r"
     go(path)

@@ -119,7 +119,7 @@ def settings_hash(fixed: Mapping[str, Any]) -> str:
 
 
 def check_fixed_settings(
-    before: Mapping[str, Any], now: Mapping[str, Any], checkpoint: Path, changed: Collection[str] = ()
+    before: Mapping[str, Any], now: Mapping[str, Any], checkpoint: Path, fix: str | None = None
 ) -> None:
     """Compare the settings of a run with those that its checkpoint was trained with.
 
@@ -127,18 +127,18 @@ def check_fixed_settings(
         before: ``fixed_settings`` as the checkpoint recorded them; keys of an older version may be missing.
         now: those of the run.
         checkpoint: its folder.
-        changed: keys whose change the run has recorded.
+        fix: what to do; by default to set them back.
 
     Raises:
         CompatibilityError: names every setting that differs, with both values.
     """
-    differs = [key for key in before if key in now and before[key] != now[key] and key not in changed]
+    differs = [key for key in before if key in now and before[key] != now[key]]
     if differs:
         raise CompatibilityError(
             "run.toml has other settings than the checkpoints were trained with",
             where=checkpoint,
             found=", ".join(f"{key} = {now[key]!r} (trained with {before[key]!r})" for key in differs),
-            fix="Set them back in run.toml, or start a new run with another --out.",
+            fix=fix or "Set them back in run.toml, or start a new run with another --out.",
         )
 
 

@@ -71,7 +71,7 @@ def restore_run(recipe: Recipe[S, A, R], request: Request[S], ctx: TrainContext)
     before: dict[str, Any] = read_trainer_state(newest)["contract"]
     _check_hashes(recipe, before, ctx, newest)
     check_fixed_settings(before.get("fixed_settings", {}), ctx.compatibility["fixed_settings"], newest)
-    _check_updates(request, before, ctx, newest)
+    _check_updates(recipe.kind, request, before, ctx, newest)
     restore(newest, ctx.state, ctx.device_context)
     _check_limits(recipe.kind, request, ctx)
     step = ctx.counters.step
@@ -85,7 +85,9 @@ def restore_run(recipe: Recipe[S, A, R], request: Request[S], ctx: TrainContext)
         ctx.log.event(step, "code", "the source code of Firstlight has changed since this checkpoint was saved")
 
 
-def _check_updates(request: Request[S], before: Mapping[str, Any], ctx: TrainContext, checkpoint: Path) -> None:
+def _check_updates(
+    kind: str, request: Request[S], before: Mapping[str, Any], ctx: TrainContext, checkpoint: Path
+) -> None:
     """Refuse a checkpoint that was trained with other settings of the updates than the run has, without a change.
 
     A run that changed them may have been killed before its next checkpoint: its record lists the change.
@@ -95,10 +97,14 @@ def _check_updates(request: Request[S], before: Mapping[str, Any], ctx: TrainCon
     """
     changes = read_json_object(request.run.compatibility_file).get("changed_settings")
     changes = [change for change in changes if isinstance(change, dict)] if isinstance(changes, list) else []
-    recorded = [str(change.get("key")) for change in changes]
-    trained_with = {k: v for k, v in recorded_settings(before).items() if is_of_updates(k, ctx.optim)}
+    known = {*request.named, *(str(change.get("key")) for change in changes)}
+    trained_with = {
+        k: v for k, v in recorded_settings(before).items() if is_of_updates(k, ctx.optim) and k not in known
+    }
     now = ctx.compatibility["repeatable_settings"]
-    check_fixed_settings(trained_with, now, checkpoint, {*recorded, *request.named})
+    values = [format_override(key, now[key]) for key, old in trained_with.items() if now.get(key, old) != old]
+    command = command_line(kind, request.run.path, "--resume", *values)
+    check_fixed_settings(trained_with, now, checkpoint, f"Set them back in run.toml, or change them: {command}")
 
 
 def log_changes(request: Request[S], ctx: TrainContext) -> None:

@@ -254,8 +254,9 @@ def _roll_back(ctx: TrainContext, metrics: StepMetrics, details: str) -> None:
     counters.seconds, counters.setup_seconds = old.seconds, old.setup_seconds
     ctx.loop.checkpoint_pending = False
     # Settings that were changed after that step hold from it on.
-    changes = ctx.compatibility.get("changed_settings", []) if counters.step else []
-    ctx.compatibility["changed_settings"] = [{**c, "step": min(c["step"], counters.step)} for c in changes]
+    changes = ctx.compatibility.pop("changed_settings", [])
+    if changes and counters.step:
+        ctx.compatibility["changed_settings"] = [{**c, "step": min(c["step"], counters.step)} for c in changes]
     ctx.log.truncate(counters.step)
     target = f"checkpoint {checkpoint.name}" if checkpoint else "the start, since there is no checkpoint yet"
     text = f"loss spike: rolled back to {target}, skipping rows {window[0]} to {sum(window) - 1}: {details}"
