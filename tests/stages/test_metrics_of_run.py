@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,12 @@ def test_what_is_no_run_is_named(tmp_path: Path):
     (run / "metrics.jsonl").unlink()
     with pytest.raises(UsageError, match="has logged no metrics"):
         firstlight.metrics(run)
+
+
+def test_a_data_frame_without_pandas_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(UsageError, match="needs pandas, which is not installed. Run: .*pandas"):
+        firstlight.metrics(write_run(tmp_path / "r")).to_pandas()
 
 
 def test_a_data_frame_has_a_row_per_step(tmp_path: Path):

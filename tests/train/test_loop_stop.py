@@ -142,7 +142,7 @@ class SignalInEvaluation:
 
     def __init__(self, store: TokenStore, at: int) -> None:
         self._windows, self._left = Windows(store.valid, block_size=T), at
-        self.n_windows, self.read_after = self._windows.n_windows, 0
+        self.n_windows, self.block_size, self.read_after = self._windows.n_windows, T, 0
 
     def batch(self, index: int, rows: int) -> Batch:
         self._left -= index == 0

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from firstlight import progress
-from firstlight.errors import MissingExtra, StorageError, UsageError
+from firstlight.errors import StorageError, UsageError
 from firstlight.files import storage_errors
 from firstlight.files.json_lines import JsonLines
 from firstlight.files.run_names import parse_run_path
 from firstlight.report.metric_lines import metric_chunks
 from firstlight.runs import RunDirectory
-from firstlight.shell import command_line
+from firstlight.shell import command_line, install_command
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,12 +62,13 @@ class RunMetrics(Mapping[str, Curve]):
         """Return a DataFrame: a row per step, a column of floats per metric, NaN where it was not logged at a step.
 
         Raises:
-            MissingExtra: pandas is not installed.
+            UsageError: pandas is not installed.
         """
         try:
             import pandas as pd  # optional
         except ImportError as error:
-            raise MissingExtra("a DataFrame", "pandas") from error
+            fix = f"Run: {install_command('pandas')}"
+            raise UsageError("a DataFrame needs pandas, which is not installed", fix=fix) from error
         columns = {name: pd.Series(curve.values, index=curve.steps) for name, curve in self._curves.items()}
         return pd.DataFrame(columns).rename_axis("step")
 
