@@ -2,14 +2,18 @@
 
 import gzip
 import logging
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from firstlight.cli.app import run
-from firstlight.errors import TokenizerError
-from firstlight.vectors import WordVectors, read_vectors
+from firstlight.errors import MissingExtra, TokenizerError
+from firstlight.types import Document
+from firstlight.vectors import VectorSettings, WordVectors, read_vectors
+from firstlight.vectors.corpus_words import read_corpus_words
 
 CUT = "ж" * 51  # word2vec.c cuts at 100 bytes, with a one-byte word before it within a letter
 MATRIX = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
@@ -131,3 +135,29 @@ def test_the_handed_files(tmp_path, shared_data: Path, capsys) -> None:
     assert run([*command, "--on-bad-bytes", "replace"]) == 0
     assert "words that are not UTF-8: 1; their bad bytes are replaced" in capsys.readouterr().err
     assert run([*command, "--on-bad-bytes", "sometimes"]) == 2
+
+
+def test_chinese_words_are_those_that_jieba_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of runs of Chinese characters; everything else is split as without it."""
+    runs: list[str] = []
+
+    def cut(run: str) -> list[str]:
+        runs.append(run)
+        return [run[i : i + 2] for i in range(0, len(run), 2)]
+
+    fake = types.SimpleNamespace(cut=cut, setLogLevel=lambda _: None)
+    monkeypatch.setitem(sys.modules, "jieba", fake)
+    document = Document("我们去海边 小船，the sea's 海", "x")
+    settings = VectorSettings(min_count=1, segmenter="jieba")
+    found = read_corpus_words([document], settings, None)
+    words = [found.words[i] for i in found.ids]
+    assert words == ["我们", "去海", "边", "小船", "，", "the", "sea", "'", "s", "海"]
+    assert [run for run in runs if run] == ["我们去海边", "小船", "海"]
+    plain = read_corpus_words([document], VectorSettings(min_count=1), None)
+    assert [plain.words[i] for i in plain.ids][:5] == list("我们去海边")
+
+
+def test_without_jieba_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jieba", None)
+    with pytest.raises(MissingExtra, match="zh|jieba"):
+        read_corpus_words([Document("我们", "x")], VectorSettings(segmenter="jieba"), None)

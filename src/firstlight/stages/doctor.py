@@ -24,6 +24,7 @@ _EXTRAS = {
     "hub": (("datasets", "huggingface_hub"), "data sets and models of the Hugging Face hub"),
     "adapters": (("peft",), "fine-tuning with adapters"),
     "vectors": (("gensim",), "training word2vec"),
+    "zh": (("jieba",), "word vectors of Chinese words"),
     "gguf": (("gguf",), "GGUF models"),
     "keras": (("keras", "h5py"), "Keras models"),
     "onnx": (("onnx", "onnxscript"), "exporting to ONNX"),

@@ -19,6 +19,10 @@ class VectorSettings(Settings):
     min_count: int = Field(5, ge=1, description="ignore words that occur less often")
     max_words: int = Field(200_000, ge=1, description="keep only the most frequent words")
     lower: bool = Field(False, description="convert the text to lower case first")
+    segmenter: Literal["none", "jieba"] = Field(
+        "none",
+        description="of Chinese: jieba, words as the library jieba finds them; none, each character is a word",
+    )
     seed: int = Field(1, ge=0, lt=2**32, description="of initial vectors, order and sampling")
     lr: float = Field(0.0, ge=0, description="learning rate; 0: 0.025 skip-gram, 0.05 CBOW and GloVe")
     negative: int = Field(5, ge=1, description="word2vec: negative samples per word")
