@@ -51,7 +51,10 @@ def check_command(words: list[str]) -> None:
     options = {option for p in COMMANDS[" ".join(words[1 : 1 + name])].params for option in p.opts}
     assert {w.partition("=")[0] for w in words[1 + name :] if w.startswith("--")} <= options | {
         "--debug",
+        "--log-file",
+        "--quiet",
         "--trust",
+        "--verbose",
         "--help",
         "--",
     }

@@ -91,7 +91,7 @@ def _options(
     """
 
 
-_EPILOG = "In any position: --quiet, --verbose, --log-file FILE, --debug and --trust; firstlight --help explains them."
+_EPILOG = "In any position: --quiet, --verbose, --log-file FILE, --debug, --trust; the list of commands explains them."
 
 
 def build() -> typer.Typer:
