@@ -15,7 +15,6 @@ from firstlight.corpus.sources import are_arrays, corpus_names, same_files, unus
 from firstlight.corpus.tally import Tally
 
 __all__ = [
-    "check_not_artifact",
     "READERS",
     "Corpus",
     "CorpusSettings",
@@ -30,6 +29,7 @@ __all__ = [
     "TrainingCorpusSettings",
     "are_arrays",
     "check_disjoint",
+    "check_not_artifact",
     "corpus_names",
     "detect_languages",
     "digests_of",

@@ -25,13 +25,13 @@ from firstlight.finetuning.spec import DataFiles, TaskSpec
 from firstlight.finetuning.task_file import change_spec, packaged_tasks, read_spec, read_tasks, tasks_to_json
 
 __all__ = [
-    "DataFiles",
     "DELIMITER",
     "EXTRACT",
     "KINDS",
     "PAD",
     "START",
     "AdapterSettings",
+    "DataFiles",
     "EncodedExample",
     "EncodedTask",
     "EvalResults",

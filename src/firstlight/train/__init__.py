@@ -20,7 +20,6 @@ from firstlight.train.trackers import TRACKERS, Tracker, check_installed
 from firstlight.train.validate import ValidationResult, validate
 
 __all__ = [
-    "check_installed",
     "CHANGEABLE_ON_RESUME",
     "DECIDING_ON_RESUME",
     "TRACKERS",
@@ -43,6 +42,7 @@ __all__ = [
     "TrainState",
     "ValidationResult",
     "activation_bytes",
+    "check_installed",
     "fit",
     "free_device_memory",
     "initial_micro_batch",
