@@ -21,7 +21,7 @@ def execute(command: list[str], folder: Path) -> subprocess.CompletedProcess[str
     environment = {**os.environ, "PATH": f"{SCRIPTS}:{os.environ['PATH']}", "COLUMNS": "120", "OMP_NUM_THREADS": "1"}
     # A command that would load something is refused, so that a page that needs the network fails everywhere.
     environment |= {"HF_HUB_OFFLINE": "1", "FIRSTLIGHT_CACHE": str(folder.parent / "cache")}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=1200)
 
 
 @pytest.fixture(scope="module")
