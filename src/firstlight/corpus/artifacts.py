@@ -4,11 +4,12 @@ Each holds files that a reader of text would open (``config.json``, ``tokenizer.
 would be about fields.
 """
 
+import codecs
 from pathlib import Path
 
 from firstlight.errors import UsageError
 from firstlight.files import MANIFEST, run_layout
-from firstlight.files.run_names import is_run_directory, parse_run_path
+from firstlight.files.run_names import is_run_directory, list_checkpoints, parse_run_path
 from firstlight.shell import command_line, quote_argument, unused_path
 
 _WEIGHTS = (".safetensors", ".gguf", ".onnx", ".h5", ".keras", ".pt", ".pth", ".ckpt", ".pt2")
@@ -32,7 +33,7 @@ def check_not_artifact(path: Path) -> None:
 
 
 def _of_folder(folder: Path) -> tuple[str, str]:
-    if is_run_directory(folder):
+    if _is_run(folder):
         return "a run directory", f"To use its model: --from {quote_argument(folder)}, with a corpus."
     names = {path.name for path in folder.iterdir()}
     if "train.idx" in names or (MANIFEST in names and "train.bin" in names):
@@ -46,10 +47,23 @@ def _of_folder(folder: Path) -> tuple[str, str]:
     return "", ""
 
 
+def _is_run(folder: Path) -> bool:
+    """Whether a folder is a run; one of text may have a folder named ``checkpoints``, too."""
+    return is_run_directory(folder) and ((folder / run_layout.SETTINGS).is_file() or bool(list_checkpoints(folder)))
+
+
+def _is_binary(path: Path) -> bool:
+    """Whether a file is no text: Portuguese text may end in ``.pt``."""
+    with path.open("rb") as file:
+        start = file.read(64)
+    is_wide = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return not is_wide and (b"\0" in start or start.startswith((b"PK", b"\x80", b"GGUF", b"\x89HDF")))
+
+
 def _store(folder: Path) -> tuple[str, str]:
     """Return what a token store is; that of a run has its tokenizer beside it."""
     run = folder.parent
-    if is_run_directory(run):
+    if _is_run(run):
         settings = run / run_layout.SETTINGS
         command = command_line("pretrain", settings, "--out", unused_path(run))
         return f"the token store of the run {run}", f"For a new run on the same data: {command}"
@@ -60,7 +74,7 @@ def _of_file(path: Path) -> tuple[str, str]:
     suffix = path.suffix.lower()
     if path.name in _TOKENIZER:
         return "a tokenizer", _tokenizer_advice(path)
-    if suffix in _WEIGHTS:
+    if suffix in _WEIGHTS and _is_binary(path):
         how = command_line("import", path, unused_path(Path(path.stem)))
         advice = f"To train it further: {how}, then a corpus with --from." if suffix in _IMPORTED else "Name a corpus."
         return "a file of weights", advice

@@ -10,7 +10,7 @@ from firstlight.config import flatten, merge, parse_overrides, preset, read_toml
 from firstlight.corpus import check_not_artifact, corpus_names
 from firstlight.errors import UsageError, nearest
 from firstlight.files.run_layout import SETTINGS
-from firstlight.files.run_names import is_run_directory, list_checkpoints, parse_run_path
+from firstlight.files.run_names import list_checkpoints, parse_run_path
 from firstlight.optim import lr_factor
 from firstlight.runs import Layers, Recipe, Request, RunDirectory, is_token_store, resolve_request
 from firstlight.shell import command_line, quote_argument
@@ -48,8 +48,9 @@ def pretrain_request(
     settings_file = _settings_file(inputs)
     arguments: dict[str, Any] = {}
     if settings_file is None and len(inputs) == 1 and is_token_store(Path(inputs[0])):
-        if is_run_directory(Path(inputs[0]).parent) and "path" not in parse_overrides(overrides).get("tokenizer", {}):
-            check_not_artifact(Path(inputs[0]))  # whose tokenizer is not in it
+        store, names_tokenizer = Path(inputs[0]), "path" in parse_overrides(overrides).get("tokenizer", {})
+        if RunDirectory(store.parent).exists and not names_tokenizer and not any(store.glob("tokenizer*")):
+            check_not_artifact(store)  # that of a run, whose tokenizer is not in it
         arguments["store"] = inputs[0]
     elif settings_file is None and inputs:
         arguments["corpus"] = inputs
