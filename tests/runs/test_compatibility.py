@@ -15,6 +15,7 @@ from firstlight.runs.compatibility import (
     check_changes,
     check_fixed_settings,
     fixed_settings,
+    list_changes,
     settings_hash,
 )
 from firstlight.store import DataSettings
@@ -81,6 +82,17 @@ def test_changes_are_what_is_asked_for_and_differs() -> None:
     assert changed_settings(old, asked) == {"optim.lr": (0.1, 0.2), "train.tokens": (None, 5)}
     assert changed_settings(old, {}) == {}
     assert changed_settings(old, old) == {}
+
+
+def test_changes_since_a_checkpoint_of_a_version_whose_rates_were_fixed() -> None:
+    before = {"fixed_settings": {"optim.lr": 0.1, "optim.name": "muon"}, "repeatable_settings": {"train.steps": 5}}
+    now = {"optim.lr": 0.2, "train.steps": 5}
+    assert list_changes(before, now, 3) == [{"step": 3, "key": "optim.lr", "old": 0.1, "new": 0.2}]
+    assert list_changes(before, now, 0) == []
+    schedule = {"optim.schedule.name": "constant"}
+    later = {"optim.schedule.name": "wsd", "optim.schedule.decay_ratio": 0.4, "optim.schedule.min_ratio": 0.1}
+    found = [change["key"] for change in list_changes({"repeatable_settings": schedule}, later, 3)]
+    assert found == ["optim.schedule.name", "optim.schedule.min_ratio"], "what constant did not read had its default"
 
 
 def test_limits_and_cadence_may_change() -> None:

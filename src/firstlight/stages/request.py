@@ -48,7 +48,7 @@ def pretrain_request(
     settings_file = _settings_file(inputs)
     arguments: dict[str, Any] = {}
     if settings_file is None and len(inputs) == 1 and is_token_store(Path(inputs[0])):
-        store, names_tokenizer = Path(inputs[0]), "path" in parse_overrides(overrides).get("tokenizer", {})
+        store, names_tokenizer = Path(inputs[0]), "tokenizer.path" in flatten(parse_overrides(overrides))
         if RunDirectory(store.parent).exists and not names_tokenizer and not any(store.glob("tokenizer*")):
             check_not_artifact(store)  # that of a run, whose tokenizer is not in it
         arguments["store"] = inputs[0]
