@@ -101,8 +101,19 @@ def test_the_last_line_of_training_is_printed_once(clock: Clock, capsys: pytest.
         for step in range(2):
             task.advance(text=f"loss {step}")
             clock.now += 10
-        task.advance(0, "loss 1")
-    assert capsys.readouterr().err.splitlines() == ["train: 1 of 2 steps  loss 0", "train: 2 of 2 steps  loss 1"]
+        progress.notice("step 2: valid loss 3")
+        task.advance(0, "loss 1 · valid loss 3")
+    assert capsys.readouterr().err.splitlines() == [
+        "train: 1 of 2 steps  loss 0",
+        "step 2: valid loss 3",
+        "train: 2 of 2 steps  loss 1 · valid loss 3",
+    ]
+
+
+def test_a_run_of_one_step_prints_it(clock: Clock, capsys: pytest.CaptureFixture[str]):
+    with ProgressBar() as drawing, progress.listen(drawing), progress.task("train", 1, "steps") as task:
+        task.advance(text="loss 1")
+    assert capsys.readouterr().err.splitlines() == ["train: 1 of 1 steps  loss 1"]
 
 
 def test_work_that_fails_is_not_called_done(clock: Clock, capsys: pytest.CaptureFixture[str]):

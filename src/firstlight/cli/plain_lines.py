@@ -54,7 +54,8 @@ class PlainLines:
             shown.timer.cancel()
         if event.finished:
             del self._tasks[event.task]
-            if shown.time is not None and not event.failed:
+            is_shown = shown.time is not None or (event.task == "train" and bool(event.text))
+            if is_shown and not event.failed:
                 self._print(shown, event, " done" if event.task != "train" else "")
         elif self._is_due(shown, event, now):
             shown.time = now
@@ -68,6 +69,8 @@ class PlainLines:
         self._tasks.clear()
 
     def _is_due(self, shown: _Shown, event: Event, now: float) -> bool:
+        if event.task == "train" and event.total and event.done >= event.total:
+            return False  # the last line follows when the last evaluation is known
         if shown.time is None and event.task == "train" and event.text:
             return True
         interval = min(_LAST_SECONDS, max(_FIRST_SECONDS, _GROWTH * (now - shown.started)))
