@@ -279,3 +279,8 @@ def test_images_have_the_baselines_of_their_pixel_values(run: Path):
 def test_the_reason_of_a_failure_ends_with_one_full_stop(run: Path):
     (run / "state.json").write_text(json.dumps({"status": "failed", "stopped_by": "step 3: not finite. Look at it."}))
     assert "Training failed: step 3: not finite. Look at it. " in words(page_of(run)[0])
+
+
+def test_a_task_without_an_error_says_so(run: Path):
+    edit(task_run(run) / "evaluation.json", lambda t: t["tasks"]["mood"].update(confusion=[[3, 0], [0, 4]], worst=[]))
+    assert "Worst errors: none, every label is predicted right." in words(page_of(run)[0])
