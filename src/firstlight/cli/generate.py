@@ -19,6 +19,55 @@ if TYPE_CHECKING:
     from firstlight.stages.images import ImageGrid
 
 
+ImageOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Models of images: picture to complete, whole or its upper part; or an array or folder of images.",
+        show_default=False,
+    ),
+]
+KeepOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Models of images: fraction of the rows of --image that is given; 0.5 by default.", show_default=False
+    ),
+]
+RowsOption = Annotated[
+    int | None,
+    typer.Option(help="Models of images: number of rows of --image that are given.", show_default=False),
+]
+GridOption = Annotated[
+    bool,
+    typer.Option(
+        "--grid", help="Models of images: several completions of --image in one picture; 8 samples by default."
+    ),
+]
+ClassNameOption = Annotated[
+    str | None, typer.Option("--class", help="Models of images: class to generate.", show_default=False)
+]
+OutOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Models of images: PNG file to write; by default completed.png, or grid.png for several images.",
+        show_default=False,
+    ),
+]
+TopPOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Sample from the most likely tokens whose probabilities add up to p (nucleus sampling).",
+        show_default=False,
+    ),
+]
+MinPOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Drop tokens less likely than this fraction of the most likely token's probability.",
+        show_default=False,
+    ),
+]
+
+
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
     app.command()(generate)
@@ -41,20 +90,8 @@ def generate(  # noqa: PLR0913 - an argument an option
         float | None, typer.Option(help="Sampling temperature; 0: greedy decoding.", show_default=False)
     ] = None,
     top_k: Annotated[int | None, typer.Option(help="Sample from the k most likely tokens.", show_default=False)] = None,
-    top_p: Annotated[
-        float | None,
-        typer.Option(
-            help="Sample from the most likely tokens whose probabilities add up to p (nucleus sampling).",
-            show_default=False,
-        ),
-    ] = None,
-    min_p: Annotated[
-        float | None,
-        typer.Option(
-            help="Drop tokens less likely than this fraction of the most likely token's probability.",
-            show_default=False,
-        ),
-    ] = None,
+    top_p: TopPOption = None,
+    min_p: MinPOption = None,
     seed: Annotated[
         int | None, typer.Option(help="Random seed; the same seed gives the same text.", show_default=False)
     ] = None,
@@ -66,39 +103,12 @@ def generate(  # noqa: PLR0913 - an argument an option
         str | None,
         typer.Option(help='Models of ids: the ids to continue, such as "1 2 3".', show_default=False),
     ] = None,
-    image: Annotated[
-        str | None,
-        typer.Option(
-            help="Models of images: picture to complete, whole or its upper part; or an array or folder of images.",
-            show_default=False,
-        ),
-    ] = None,
-    keep: Annotated[
-        float | None,
-        typer.Option(
-            help="Models of images: fraction of the rows of --image that is given; 0.5 by default.", show_default=False
-        ),
-    ] = None,
-    rows: Annotated[
-        int | None,
-        typer.Option(help="Models of images: number of rows of --image that are given.", show_default=False),
-    ] = None,
-    grid: Annotated[
-        bool,
-        typer.Option(
-            "--grid", help="Models of images: several completions of --image in one picture; 8 samples by default."
-        ),
-    ] = False,
-    class_name: Annotated[
-        str | None, typer.Option("--class", help="Models of images: class to generate.", show_default=False)
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Models of images: PNG file to write; by default completed.png, or grid.png for several images.",
-            show_default=False,
-        ),
-    ] = None,
+    image: ImageOption = None,
+    keep: KeepOption = None,
+    rows: RowsOption = None,
+    grid: GridOption = False,
+    class_name: ClassNameOption = None,
+    out: OutOption = None,
     overwrite: OverwriteOption = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     int8: Annotated[
