@@ -68,12 +68,17 @@ def install_command(*requirements: str) -> str:
     from importlib.util import find_spec  # only in errors: the command line starts without it
     from shutil import which
 
-    python, packages = quote_argument(sys.executable), " ".join(map(quote_argument, requirements))
+    python = quote_argument(sys.executable)
     if find_spec("pip") is not None:
-        return f"{python} -m pip install {packages}"
+        return pip_command(sys.executable, *requirements)
     if which("uv"):
-        return f"uv pip install --python {python} {packages}"
-    return f"{python} -m ensurepip && {python} -m pip install {packages}"
+        return f"uv pip install --python {python} {' '.join(map(quote_argument, requirements))}"
+    return f"{python} -m ensurepip && {pip_command(sys.executable, *requirements)}"
+
+
+def pip_command(python: str, *requirements: str) -> str:
+    """Return the command that installs packages for an interpreter that has pip."""
+    return f"{quote_argument(python)} -m pip install {' '.join(map(quote_argument, requirements))}"
 
 
 def tensorboard_command(folder: Path) -> str | None:

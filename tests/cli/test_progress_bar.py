@@ -162,13 +162,13 @@ def test_styles_only_where_there_is_a_terminal(capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().err == "error: is bad\n"
 
 
-def test_quiet_shows_errors_only(capsys: pytest.CaptureFixture[str]):
+def test_quiet_shows_warnings_and_errors_only(capsys: pytest.CaptureFixture[str]):
     with ProgressBar(quiet=True) as drawing, progress.listen(drawing), progress.task("train", 3, "steps") as task:
         task.advance(text="loss 1")
         progress.notice("used again")
         progress.warn("look out")
         drawing.error("is bad")
-    assert capsys.readouterr().err == "error: is bad\n"
+    assert capsys.readouterr().err == "warning: look out\nerror: is bad\n"
 
 
 def test_verbose_shows_details_and_durations(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):

@@ -52,7 +52,7 @@ def _options(
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print only results and errors; works in any position.")
+        bool, typer.Option("--quiet", "-q", help="Print only results, warnings and errors; works in any position.")
     ] = False,
     verbose: Annotated[
         bool,

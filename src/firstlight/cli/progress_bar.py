@@ -16,6 +16,7 @@ from firstlight.cli.progress_text import full_line
 from firstlight.errors import StorageError
 from firstlight.progress import Event
 
+_WARNING = "yellow"
 _STYLES = {"": "", "dim": "2", "yellow": "33", "bold red": "1;31"}
 _LOCK_SECONDS = 0.5
 _SHORTEST_SECONDS = 0.1  # of a task whose duration is shown
@@ -29,7 +30,7 @@ class ProgressBar:
     now and then. Notices and warnings are lines of their own.
 
     Args:
-        quiet: show errors only.
+        quiet: show warnings and errors only.
         verbose: also show details, and how long each task took.
         log: receives everything.
     """
@@ -71,7 +72,7 @@ class ProgressBar:
         """Print one line on stderr, above the live one, and in the log."""
         with self._locked():
             self._write_log(text)
-            if not self._quiet:
+            if not self._quiet or style == _WARNING:
                 self._show(text, style)
 
     def log(self, text: str) -> None:
@@ -111,7 +112,7 @@ class ProgressBar:
 
     def _notice(self, event: Event) -> None:
         if event.level == "warning":
-            self.line(f"warning: {event.text}", "yellow")
+            self.line(f"warning: {event.text}", _WARNING)
         elif not self._main:
             return
         elif event.level == "detail" and not self._verbose:
@@ -169,7 +170,7 @@ class ProgressBar:
         except StorageError as error:
             if not self._log_failed:
                 self._log_failed = True
-                self._show(f"warning: {error.where}: {error.problem}; lines are missing in the log file", "yellow")
+                self._show(f"warning: {error.where}: {error.problem}; lines are missing in the log file", _WARNING)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

@@ -11,7 +11,7 @@ from firstlight.report import non_text, summary
 from firstlight.report.run_files import RunFiles, Table, find
 from firstlight.report.units import to_float
 from firstlight.runs import again_command, describe_changes
-from firstlight.shell import command_in_folder, quote_argument, requirements
+from firstlight.shell import command_in_folder, pip_command, quote_argument, requirements
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +61,8 @@ def tensorboard(files: RunFiles) -> Recipe:
     """Return how the curves are seen in TensorBoard; where it was not installed, how it is installed."""
     if (files.run / TENSORBOARD).is_dir():
         return Recipe("In TensorBoard, in the folder of the run:", f"tensorboard --logdir {TENSORBOARD}")
-    needed = " ".join(map(quote_argument, requirements("tensorboard") or ["tensorboard"]))
-    return Recipe("For TensorBoard, install it before training:", f"python -m pip install {needed}")
+    needed = requirements("tensorboard") or ["tensorboard"]
+    return Recipe("For TensorBoard, install it before training:", pip_command("python", *needed))
 
 
 def _longer(files: RunFiles, step: int) -> str | None:
