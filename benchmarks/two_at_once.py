@@ -1,12 +1,13 @@
 """Two processes at once on the same cores, by how long idle OpenMP threads spin.
 
-    python benchmarks/two_at_once.py --spin 1000,3000,300000 --rounds 3
+    python benchmarks/two_at_once.py --rounds 3
 
 Each setting has two workers. In a round one of them runs alone, then both run at the same time, then the next setting
 has its turn. "alone" is the time beside that of libgomp's default (300,000 rounds of a busy loop). "two at once" is the
 time until both are done, beside twice the time alone with the default: 1.0 loses nothing, and 0.5 is as if each had
-cores of its own. "1 thread" stands for one thread per process. With the default, two at once can take a hundred times
-as long; a setting that is named in --skip-pairs is measured alone only.
+cores of its own. "adaptive" is what Firstlight does: brief spinning only while others need the cores; "1 thread" stands
+for one thread per process. With the default, two at once can take a hundred times as long; a setting that is named in
+--skip-pairs is measured alone only.
 """
 
 import argparse
@@ -22,8 +23,10 @@ HERE = Path(__file__).parent
 
 
 def _environment(setting: str) -> dict[str, str]:
+    if setting == "adaptive":
+        return {"OMP_NUM_THREADS": "2"}
     if setting == "1 thread":
-        return {"OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "3000"}
+        return {"OMP_NUM_THREADS": "1"}
     return {"OMP_NUM_THREADS": "2", "GOMP_SPINCOUNT": setting}
 
 
@@ -64,7 +67,7 @@ def _describe(ratios: list[float]) -> str:
 def main() -> None:
     """Measure training and generation of each shape."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--spin", default="1 thread,300,1000,3000,10000,300000", help="settings, joined by commas")
+    parser.add_argument("--spin", default="adaptive,1 thread,300,1000,3000,300000", help="settings, joined by commas")
     parser.add_argument("--shapes", default="char-4x64,char-6x192,char-6x384", help="of training")
     parser.add_argument("--generate", default="char-6x192:1,char-6x192:8", help="shape:batch of generation")
     parser.add_argument("--skip-pairs", default=DEFAULT, help="settings that are measured alone only")
@@ -75,10 +78,10 @@ def main() -> None:
     worker = [sys.executable, str(HERE / "worker.py"), "firstlight"]
     for name in filter(None, args.shapes.split(",")):
         print(f"training {name}", flush=True)
-        measure([*worker, name], settings, SHAPES[name].steps, args.rounds, alone_only)
+        measure([*worker, name], settings, 3 * SHAPES[name].steps, args.rounds, alone_only)
     for name, _, batch in (item.partition(":") for item in args.generate.split(",") if item):
         print(f"generation {name}, batch {batch}", flush=True)
-        measure([*worker, name, "--generate", f"{batch},32,64"], settings, 4, args.rounds, alone_only)
+        measure([*worker, name, "--generate", f"{batch},32,64"], settings, 8, args.rounds, alone_only)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Any
 
 from shapes import GenerationWorkload, RunOptions, Shape
 
-from firstlight.parallel.allocator import ensure_allocator
+from firstlight.parallel import adapt_spinning, ensure_allocator
 
 
 def train(shape: Shape, step: Callable[[], None], options: RunOptions) -> None:
@@ -83,12 +83,13 @@ def generate(shape: Shape, workload: GenerationWorkload, step: Callable[[], None
     if options.precision == "bf16":
         model.to(torch.bfloat16)
     settings = GenerateSettings(temperature=0)
-    while True:
-        prompts = torch.randint(shape.vocab_size, (workload.batch, workload.prompt)).tolist()
-        decoding = BatchDecoder(model, prompts, workload.new)
-        for _ in range(workload.new):
-            decoding.append(sample_tokens(decoding.next_logits(), settings, None).tolist())
-        step()
+    with adapt_spinning():
+        while True:
+            prompts = torch.randint(shape.vocab_size, (workload.batch, workload.prompt)).tolist()
+            decoding = BatchDecoder(model, prompts, workload.new)
+            for _ in range(workload.new):
+                decoding.append(sample_tokens(decoding.next_logits(), settings, None).tolist())
+            step()
 
 
 def _write(path: Path, shape: Shape) -> str:

@@ -7,8 +7,6 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from firstlight.openmp import limited_spinning
-
 
 def attach(package: str, exports: Mapping[str, Sequence[str]]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Build ``__getattr__`` and ``__dir__`` of a package.
@@ -25,9 +23,7 @@ def attach(package: str, exports: Mapping[str, Sequence[str]]) -> tuple[Callable
     def __getattr__(name: str) -> Any:
         if name not in module_of:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        with limited_spinning():
-            module = importlib.import_module(f"{package}.{module_of[name]}")
-        return getattr(module, name)
+        return getattr(importlib.import_module(f"{package}.{module_of[name]}"), name)
 
     def __dir__() -> list[str]:
         return sorted(importlib.import_module(package).__all__)

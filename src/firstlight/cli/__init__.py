@@ -8,7 +8,6 @@ from firstlight import signals
 from firstlight.cli.common_options import take_common_options
 from firstlight.cli.streams import open_standard_streams
 from firstlight.errors import Interrupted
-from firstlight.openmp import limit_spinning
 
 __all__ = ["main"]
 
@@ -42,7 +41,6 @@ def _run(arguments: list[str]) -> int:
         from firstlight.parallel import ensure_allocator
 
         ensure_allocator()
-    limit_spinning()
     from firstlight.cli.app import run
 
     return run(arguments)

@@ -33,6 +33,7 @@ from firstlight.cli.progress_bar import ProgressBar
 from firstlight.config import external_origin, trust_files
 from firstlight.errors import Failure, FirstlightError, Interrupted, UnknownName, nearest
 from firstlight.files import storage_errors
+from firstlight.parallel import adapt_spinning
 from firstlight.progress import listen
 from firstlight.shell import command_line
 
@@ -159,6 +160,7 @@ def run(arguments: Sequence[str]) -> int:
         listen(display),
         display.watch_output(),
         _print_warnings_as_lines(display, debug),
+        adapt_spinning(),
         trust_files(options.trust),
     ):
         display.log(command_line(*arguments))

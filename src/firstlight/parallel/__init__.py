@@ -47,11 +47,15 @@ if TYPE_CHECKING:
     from firstlight.parallel.launcher import (
         watch_launcher,
     )
+    from firstlight.parallel.openmp import (
+        adapt_spinning,
+    )
 
 __all__ = [
     "DeviceContext",
     "HardwareSettings",
     "WaitingTime",
+    "adapt_spinning",
     "all_gather",
     "all_reduce_sum",
     "autocast",
@@ -121,6 +125,9 @@ __getattr__, __dir__ = attach(
         ],
         "launcher": [
             "watch_launcher",
+        ],
+        "openmp": [
+            "adapt_spinning",
         ],
     },
 )

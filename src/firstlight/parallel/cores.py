@@ -4,11 +4,18 @@ import contextlib
 import math
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 _SECONDS_BETWEEN_CHECKS = 30.0
 _SECONDS_BETWEEN_NOTICES = 600.0
+_TASK = Path("/proc/self/task")
 _WAITING_SHARE = 0.25  # of the time: two equally busy programs on the same cores wait for half of it
+
+
+def affinity_cores() -> int:
+    """Return the number of processors that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def usable_cores(root: Path = Path("/")) -> int:
@@ -17,7 +24,7 @@ def usable_cores(root: Path = Path("/")) -> int:
     Args:
         root: folder of ``proc`` and ``sys``.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = affinity_cores()
     quota = _cpu_quota(root)
     return cores if quota is None else max(1, min(cores, math.ceil(quota)))
 
@@ -60,10 +67,28 @@ def _control_groups(root: Path) -> list[Path]:
     return folders
 
 
+def waiting_seconds(task: Path = _TASK) -> dict[str, float]:
+    """Return the seconds that each thread of this process was ready to run and had no processor; empty off Linux.
+
+    Args:
+        task: folder with one folder per thread of the process.
+    """
+    waited = {}
+    for path in task.glob("*/schedstat"):
+        with contextlib.suppress(OSError, ValueError, IndexError):  # a thread may end meanwhile
+            waited[path.parent.name] = int(path.read_text(encoding="ascii").split()[1]) / 1e9
+    return waited
+
+
+def longest_wait(before: Mapping[str, float], now: Mapping[str, float]) -> float:
+    """Return the seconds between two calls of ``waiting_seconds`` of the thread that waited longest."""
+    return max((waited - before.get(name, waited) for name, waited in now.items()), default=0.0)
+
+
 class WaitingTime:
     """Watches how long the threads of this process wait for a processor while they could run; on Linux only."""
 
-    def __init__(self, task: Path = Path("/proc/self/task")) -> None:
+    def __init__(self, task: Path = _TASK) -> None:
         """Start to watch.
 
         Args:
@@ -71,7 +96,7 @@ class WaitingTime:
         """
         self._task = task
         self._checked_at = time.monotonic()
-        self._waited = self._waiting_seconds()
+        self._waited = waiting_seconds(self._task)
         self._noticed_at = -math.inf
 
     def check(self) -> str | None:
@@ -82,9 +107,9 @@ class WaitingTime:
         seconds = time.monotonic() - self._checked_at
         if seconds < _SECONDS_BETWEEN_CHECKS:
             return None
-        before, self._waited = self._waited, self._waiting_seconds()
+        before, self._waited = self._waited, waiting_seconds(self._task)
         self._checked_at += seconds
-        share = max((waited - before.get(name, waited) for name, waited in self._waited.items()), default=0) / seconds
+        share = longest_wait(before, self._waited) / seconds
         if share < _WAITING_SHARE or self._checked_at - self._noticed_at < _SECONDS_BETWEEN_NOTICES:
             return None
         self._noticed_at = self._checked_at
@@ -92,11 +117,3 @@ class WaitingTime:
             f"this run waited for a processor for {share:.0%} of the last {seconds:.0f} s, and is slower for it: other "
             "programs, or the limit of the container, take the cores"
         )
-
-    def _waiting_seconds(self) -> dict[str, float]:
-        """Return the seconds that each thread was ready to run and had no processor, so far."""
-        waited = {}
-        for path in self._task.glob("*/schedstat"):
-            with contextlib.suppress(OSError, ValueError, IndexError):  # a thread may end meanwhile
-                waited[path.parent.name] = int(path.read_text(encoding="ascii").split()[1]) / 1e9
-        return waited

@@ -16,11 +16,11 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from firstlight import openmp, progress
+from firstlight import progress
 from firstlight.config import Settings
 from firstlight.errors import UsageError, nearest
 from firstlight.optim import has_fast_bf16
-from firstlight.parallel import allocator
+from firstlight.parallel import allocator, openmp
 from firstlight.parallel.cores import usable_cores
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

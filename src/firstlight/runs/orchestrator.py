@@ -63,7 +63,8 @@ def run_recipe(
     Raises:
         FirstlightError: bad input, or a run that cannot continue.
     """
-    result = _run(recipe, request, process_start, write_report)
+    with parallel.adapt_spinning():
+        result = _run(recipe, request, process_start, write_report)
     if result.interrupted_by is not None:
         deliver_again(result.interrupted_by)
     return result

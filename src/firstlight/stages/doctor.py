@@ -10,8 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from firstlight import openmp
-from firstlight.parallel import usable_cores
+from firstlight.parallel import openmp, usable_cores
 from firstlight.parallel.allocator import state as allocator_state
 from firstlight.shell import install_command, install_extra, requirements
 
