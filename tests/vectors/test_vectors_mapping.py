@@ -97,6 +97,20 @@ def test_pieces_of_pieces_and_signs(file: Path) -> None:
     )
 
 
+def test_merges_that_cut_a_character_give_the_mean_of_the_characters(tmp_path: Path) -> None:
+    write_vectors(some(3, ["，", "必", "吾", "a"]), tmp_path / "v.txt")
+    vectors = some(3, ["，", "必", "吾", "a"]).matrix
+    inner = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokens = {text: inner.pre_tokenize_str(text)[0][0] for text in ("，必", "吾等", "a必", "等之")}
+    tokenizer = byte_level(*tokens.values())  # byte by byte, so that the parts of "，必" are "，å" and so on
+    found = map_to_vocab(tokenizer, tmp_path / "v.txt")
+    expected = {"，必": (vectors[0] + vectors[1]) / 2, "吾等": vectors[2], "a必": vectors[1]}
+    for text, mean in expected.items():
+        assert way(found, tokenizer, tokens[text]) == "pieces"
+        np.testing.assert_allclose(found.matrix[tokenizer.token_to_id(tokens[text])], mean, rtol=1e-5)
+    assert way(found, tokenizer, tokens["等之"]) == "none"
+
+
 def test_surfaces_of_every_kind(trained: dict[str, Tokenizer]) -> None:
     for name, tokenizer in trained.items():
         forms = token_texts(tokenizer)

@@ -1,7 +1,7 @@
 """Map word vectors to a tokenizer's vocabulary, report their coverage of it, and select words that have vectors."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,8 @@ def map_to_vocab(tokenizer: Tokenizer, path: Path, on_bad_bytes: OnBadBytes = "e
 
     A token's text, without its word-boundary marker (leading space, ``</w>``, ``▁``), is looked up as it is and then in
     lower case. A token that is not found gets the mean of the two tokens that were merged to make it, weighted by their
-    lengths, and recursively of their parts. Single letters and digits are not used in means: their vectors are those of
+    lengths, and recursively of their parts. Where a merge cuts a character into bytes, which is frequent in Chinese, it
+    gets the mean of its characters. Single letters and digits are not used in means: their vectors are those of
     one-letter words.
 
     Args:
@@ -60,7 +61,9 @@ def map_to_vocab(tokenizer: Tokenizer, path: Path, on_bad_bytes: OnBadBytes = "e
         TokenizerError: the file cannot be read.
     """
     texts = token_texts(tokenizer)
-    needed = frozenset(word for text in texts if text for word in spellings(text))
+    spelled = _cut_characters(tokenizer, texts)
+    sought = {text for text in texts if text}.union(*spelled.values())
+    needed = frozenset(word for text in sought for word in spellings(text))
     vectors = read_vectors(path, needed, on_bad_bytes=on_bad_bytes)
     V = len(texts)
     matrix = np.zeros((V, vectors.width), dtype=np.float32)
@@ -72,11 +75,28 @@ def map_to_vocab(tokenizer: Tokenizer, path: Path, on_bad_bytes: OnBadBytes = "e
         elif match is not None:
             row, is_exact = match
             matrix[i], match_kinds[i] = vectors.matrix[row], EXACT if is_exact else LOWER
-    _average_pieces(tokenizer, texts, matrix, match_kinds)
+    characters = {i: [vectors.matrix[m[0]] for c in text if (m := vectors.find(c))] for i, text in spelled.items()}
+    _average_pieces(tokenizer, texts, matrix, match_kinds, characters)
     return MappedVectors(matrix, match_kinds, path)
 
 
-def _average_pieces(tokenizer: Tokenizer, texts: list[str | None], matrix: np.ndarray, match_kinds: np.ndarray) -> None:
+def _cut_characters(tokenizer: Tokenizer, texts: list[str | None]) -> dict[int, str]:
+    """Find the tokens that were merged from a part of a character: their characters that may be used in means."""
+    spelled: dict[int, str] = {}
+    for i, parts in iter_merges(tokenizer):
+        text = texts[i]
+        if text and len(text) > 1 and any(texts[part] is None for part in parts):
+            spelled[i] = "".join(c for c in text if not _is_letter_or_digit(c))
+    return spelled
+
+
+def _average_pieces(
+    tokenizer: Tokenizer,
+    texts: list[str | None],
+    matrix: np.ndarray,
+    match_kinds: np.ndarray,
+    characters: Mapping[int, list[np.ndarray]],
+) -> None:
     """Fill in the means of merged tokens, in the order of the merges, so that parts come before wholes."""
     sums: dict[int, np.ndarray] = {}  # vectors of a token's pieces, each times its length
     lengths: dict[int, int] = {}
@@ -84,11 +104,16 @@ def _average_pieces(tokenizer: Tokenizer, texts: list[str | None], matrix: np.nd
         if match_kinds[i] in (EXACT, LOWER) and text and not (len(text) == 1 and _is_letter_or_digit(text)):
             sums[i], lengths[i] = matrix[i] * len(text), len(text)
     for i, parts in iter_merges(tokenizer):
-        available = [part for part in parts if part in sums]
-        if i in sums or match_kinds[i] != NONE or not available:
+        if i in sums or match_kinds[i] != NONE:
             continue
-        sums[i] = sum((sums[p] for p in available), np.zeros(matrix.shape[1]))
-        lengths[i] = sum(lengths[p] for p in available)
+        if i in characters:
+            found = [(vector, 1) for vector in characters[i]]
+        else:
+            found = [(sums[part], lengths[part]) for part in parts if part in sums]
+        if not found:
+            continue
+        sums[i] = sum((vector for vector, _ in found), np.zeros(matrix.shape[1]))
+        lengths[i] = sum(length for _, length in found)
         matrix[i], match_kinds[i] = sums[i] / lengths[i], PIECES
 
 
