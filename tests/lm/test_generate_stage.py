@@ -8,7 +8,7 @@ import firstlight
 from firstlight import progress
 from firstlight.cli.app import run as command
 from firstlight.errors import ConfigError, UsageError
-from firstlight.lm import GenerateSettings
+from firstlight.lm import LM, GenerateSettings
 from firstlight.stages.generate import Conversation, generate, read_prompts, resolve_settings, stream
 
 
@@ -121,3 +121,14 @@ def test_prompts_may_be_compressed_and_records_are_pointed_out(tmp_path):
 def test_options_of_images_are_refused_for_a_model_of_text(saved, capsys, option, value):
     assert command(["generate", str(saved), "a", "--max-new-tokens", "2", option, value]) == 2
     assert f"is not a model of images (found {option})" in capsys.readouterr().err
+
+
+def test_a_chat_template_that_is_not_applied_is_said(tmp_path):
+    plain = lm("gpt2", "byte")
+    chat = plain.tokenizer.with_special_tokens([], extra_config={"chat_template": "{{ messages }}"})
+    said: list[str] = []
+    with progress.listen(lambda event: said.append(event.text)):
+        generate(plain, "a", max_new_tokens=2)
+        assert not any("chat template" in line for line in said)
+        generate(LM(plain.model, chat), "a", max_new_tokens=2)
+    assert sum("a prompt is continued as it stands" in line for line in said) == 1

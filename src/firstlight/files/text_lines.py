@@ -94,3 +94,11 @@ def iter_lines(
         limits.check_size(size, "the line", f"{path}:{number}", error=how.error)
     if rest := "".join(held):
         yield rest
+
+
+def opening_word(text: str) -> str | None:
+    """Return the first word of a text, cut short, to be the prompt of an example; None where it has no word."""
+    word = re.search(r"[^\W\d_]{2,}", text)
+    if word is None:
+        return None
+    return word[0][:12] if word[0].isascii() else word[0][:4]  # of Chinese, which has no spaces, the first characters

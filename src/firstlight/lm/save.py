@@ -15,6 +15,7 @@ from firstlight import tokenizer as tokenizers
 from firstlight.errors import StorageError
 from firstlight.files import atomic_file, write_atomic
 from firstlight.files.run_names import short_name
+from firstlight.files.text_lines import opening_word
 from firstlight.lm.card import CARD, CardInfo, printable, write_card
 from firstlight.lm.generation_config import GENERATION, GenerationConfig
 from firstlight.model import HEADS_FILE, ModelConfig, count_parameters, hf_mismatch, to_hf_config
@@ -209,14 +210,15 @@ def _example(tokenizer: Tokenizer | None, classifier: Classifier | None, info: C
     """Return Python that runs the model with transformers."""
     if tokenizer is None:
         return _LOAD_EXAMPLE
+    in_chinese = list(info.languages)[:1] == ["zh"]
     if classifier is not None:
-        pair = '[{"text": "A text.", "text_pair": "Another one."}]'
-        texts = pair if classifier.is_pair else '["A text.", "Another one."]'
+        one, other = ("一句话。", "另一句话。") if in_chinese else ("A text.", "Another one.")
+        texts = f'[{{"text": "{one}", "text_pair": "{other}"}}]' if classifier.is_pair else f'["{one}", "{other}"]'
         head = 'classify = pipeline("text-classification", model=".")'
         return f"from transformers import pipeline\n\n{head}\nprint(classify({texts}))"
-    prompt = json.dumps(printable(info.prompt) or "The", ensure_ascii=False)
+    prompt = json.dumps(printable(info.prompt) or opening_word(info.sample) or "The", ensure_ascii=False)
     if tokenizer.chat_template is not None:
-        prompt = '[{"role": "user", "content": "Hello!"}]'
+        prompt = f'[{{"role": "user", "content": "{"你好！" if in_chinese else "Hello!"}"}}]'
     head = 'generate = pipeline("text-generation", model=".")'
     call = f'generate({prompt}, do_sample=True)[0]["generated_text"]'
     return f"from transformers import pipeline\n\n{head}\nprint({call})"

@@ -1,11 +1,11 @@
 """Commands to copy: reproduce a run, resume it, and use the model."""
 
 import json
-import re
 from dataclasses import dataclass
 from typing import Any
 
 from firstlight.files.run_layout import SETTINGS, TENSORBOARD
+from firstlight.files.text_lines import opening_word
 from firstlight.finetuning import KINDS
 from firstlight.report import non_text, summary
 from firstlight.report.run_files import RunFiles, Table, find
@@ -194,8 +194,7 @@ def prompt(files: RunFiles) -> str:
     if isinstance(setting, str) and setting.strip() and len(setting) <= 60:
         return setting
     text = find(files.samples[-1], "text") if files.samples else None
-    word = re.search(r"[^\W\d_]{2,}", text) if isinstance(text, str) else None
-    if word is None:
+    start = opening_word(text) if isinstance(text, str) else None
+    if start is None:
         return "The "
-    start = word[0][:12] if word[0].isascii() else word[0][:4]
     return f"{start} " if start.isascii() else start

@@ -203,6 +203,11 @@ def settings_of(model: LM, given: Mapping[str, Any]) -> GenerateSettings:
     if chosen:
         listed = ", ".join(f"{key} {value}" for key, value in chosen.items())
         progress.notice(f"{listed}: from the model's {GENERATION}; options override them")
+    if model.tokenizer is not None and model.tokenizer.chat_template is not None:
+        progress.notice(
+            "the model has a chat template, which is not applied here: a prompt is continued as it stands"
+            "; with transformers, apply_chat_template makes a prompt of a chat"
+        )
     if model.generation.unsupported:
         listed = ", ".join(f"{key} {str(value)[:40]}" for key, value in model.generation.unsupported.items())
         progress.notice(f"the model's {GENERATION} has {listed}, which has no effect here")
