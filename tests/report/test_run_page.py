@@ -83,6 +83,15 @@ def edit(path: Path, change: Callable[[dict], object]) -> None:
     path.write_text(json.dumps(table))
 
 
+def test_a_part_of_the_validation_split_is_said_next_to_the_baselines(run: Path):
+    said = "evaluated on 102,400 of the 460,800 tokens, in 200 windows"
+    (run / "run.toml").write_text((run / "run.toml").read_text().replace("[train]\n", "[train]\neval_windows = 200\n"))
+    assert "eval_windows = 200" in (run / "run.toml").read_text()
+    assert "evaluated on" not in page_of(run)[1].text  # of all tokens, as the file says
+    edit(run / "evaluation.json", lambda table: table["valid"].update(n_tokens=102_400))
+    assert said in " ".join(page_of(run)[1].text.split())
+
+
 def test_summary_names_model_data_time_metrics_and_baselines(run: Path):
     _, page = page_of(run)
     text = " ".join(page.text.split()).replace("\u00a0", " ")

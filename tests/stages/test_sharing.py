@@ -122,6 +122,11 @@ def test_the_hub_reads_the_model_card(name: str, home: Home, tmp_path: Path) -> 
         task = {"lora": "classes", "chat-lora": "chat"}.get(name, name)
         results = {(r.dataset_name, r.dataset_split, r.metric_type): r.metric_value for r in card.data.eval_results}
         evaluation = json.loads((home / name / "evaluation.json").read_text())["tasks"][task]
+        lines = map(json.loads, (home / name / "metrics.jsonl").read_text().splitlines())
+        at = int(checkpoint(home / name).name.rpartition("-")[2])
+        losses = [line["task_loss"] for line in lines if line["step"] <= at and "task_loss" in line]
+        if losses:  # of the task alone, as the validation loss is
+            assert f"| training loss | {losses[-1]:.4f} |" in card.text
         assert results[task, "validation", evaluation["metric"]] == evaluation["value"]
         assert {r.task_type for r in card.data.eval_results} == {tags.get(name, "text-generation")}
     if name in ("classes", "pairs", "lora"):
@@ -222,3 +227,20 @@ def test_names_that_yaml_or_markdown_would_misread(tmp_path: Path, home: Home) -
     assert card.data.language == ["no"]
     assert "\x1b" not in card.text and "\x00" not in card.text
     assert "````text\na\n```\nb" in card.text
+
+
+def test_settings_that_changed_are_on_the_card(home: Home, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(home / "parent", run)
+    pretrain(out=run, resume=True, overrides=["train.steps=3", "optim.lr=0.003", 'train.sample_prompt="a secret"'])
+    export(run, "hf", tmp_path / "out")
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert re.search(r"^optim\.lr = 0\.003  # changed from 0\.02 to 0\.003 at step 2$", text, re.MULTILINE)
+    assert "secret" not in text.partition("## Settings")[2]
+    loss = [
+        row["valid_loss"]
+        for row in map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+        if "valid_loss" in row
+    ][-1]
+    if checkpoint(run).name.endswith("3"):
+        assert f"| validation loss | {loss:.4f} |" in text

@@ -1,6 +1,7 @@
 """One line stays for each evaluation and each sample, whatever happens to the run."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from firstlight.progress import Event
 from firstlight.store import TokenStore
 from firstlight.train import TrainContext, ValidationResult, fit
 from firstlight.train.evaluation_line import evaluation_line, sample_line
+from firstlight.train.periodic import shown_loss
+from firstlight.types import StepMetrics
 
 
 @pytest.fixture
@@ -93,6 +96,13 @@ def test_a_loss_that_is_not_finite_is_a_warning(
     assert [e.level for e in notices if e.text.startswith("step 8:")] == ["warning"]
 
 
+def test_the_training_loss_of_tasks_is_without_the_language_model_loss():
+    one = StepMetrics(1, 8, 0, 4, 8, 3.0, 0.1, 1.0, 0.1)
+    assert shown_loss(one) == 3.0
+    assert shown_loss(replace(one, parts={"task_loss": 1.0, "lm_loss": 4.0})) == 1.0
+    assert shown_loss(replace(one, parts={"lm_loss": 3.0})) == 3.0
+
+
 class Scored(ValidationResult):
     """A result whose criterion is minus a metric."""
 
@@ -103,7 +113,7 @@ class Scored(ValidationResult):
 
 def context(tmp_path: Path, store: TokenStore, **changes: Any) -> TrainContext:
     ctx = make_context(tmp_path, store, steps=9)
-    ctx.counters.step, ctx.loop.train_loss = 6, 0.5
+    ctx.counters.step, ctx.loop.shown_loss = 6, 0.5
     for name, value in changes.items():
         setattr(ctx.counters, name, value)
     return ctx

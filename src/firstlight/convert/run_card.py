@@ -49,18 +49,20 @@ def export_card(checkpoint: Path, *, with_results: bool = True) -> tuple[dict[st
     unit = "tokens" if "optim.name" in settings and not any(key.startswith("finetune.") for key in settings) else ""
     if unit and "tokens" in row:
         rows["training tokens"] = f"{row['tokens']:,}"
+    if "task_loss" in row:  # without the language-model loss, as the validation loss is
+        row["loss"] = row["task_loss"]
     for key, name in _ROWS.items():
         if isinstance(value := row.get(key), float | int) and math.isfinite(value):
-            rows[name] = f"{value:.4g}"
+            rows[name] = f"{value:,.2f}" if key == "perplexity" else f"{value:.4f}"
     results = _results(run, checkpoint) if with_results else []
     for result in results:
-        shown = ", ".join(f"{name} {value:.4g}" for name, value in result.metrics.items())
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in result.metrics.items())
         rows[f"{result.task}, {result.split}"] = shown
     return rows, replace(
         info,
         name=run.name,
         results=results,
-        settings=_shared_settings(settings),
+        settings=_shared_settings(settings, run),
         prompt=str(sample.get("prompt", "")),
         sample=str(sample.get("text", "")),
     )
@@ -169,13 +171,19 @@ def _tasks(run: RunDirectory) -> list[dict[str, Any]]:
     return [table for table in tables if isinstance(table, dict)] if isinstance(tables, list) else []
 
 
-def _shared_settings(settings: Mapping[str, Any]) -> str:
-    """Return the settings of training in TOML, without paths of this machine."""
-    lines = []
-    for key, value in settings.items():
-        if key.partition(".")[0] in _TABLES and key not in _NOT_SHARED and _is_shared(value):
-            lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}")
-    return "\n".join(lines)
+def _shared_settings(settings: Mapping[str, Any], run: RunDirectory) -> str:
+    """Return the settings of training in TOML, without paths of this machine; those that changed have a comment."""
+    lines = {
+        key: f"{key} = {json.dumps(value, ensure_ascii=False)}"
+        for key, value in settings.items()
+        if key.partition(".")[0] in _TABLES and key not in _NOT_SHARED and _is_shared(value)
+    }
+    for event in _lines(run.events):
+        text = str(event.get("text", ""))
+        key = text.partition(" ")[0]
+        if event.get("kind") == "setting" and key in lines and _is_shared(text):
+            lines[key] += f"  # {text.removeprefix(key).strip()} at step {event.get('step')}"
+    return "\n".join(lines.values())
 
 
 def _is_shared(value: Any) -> bool:

@@ -45,6 +45,7 @@ def run_page(files: RunFiles) -> str:
             opening=summary.opening(files),
             best=summary.best_score(files),
             scores=scores,
+            measured_on=summary.measured_on(files),
             remarks=summary.remarks(files, scores),
             problems=files.problems,
             missing=facts.missing(files),

@@ -154,6 +154,18 @@ def scores(files: RunFiles) -> list[Score]:
     return _with_bars(rows)
 
 
+def measured_on(files: RunFiles) -> str:
+    """Say on how much of the validation split the model was evaluated; empty if on all of it, as the baselines are."""
+    n, n_all = to_float(find(files.evaluation, "valid", "n_tokens")), to_float(find(files.manifest, "valid_tokens"))
+    windows = find(files.settings, "train", "eval_windows")
+    if n is None or n_all is None or not isinstance(windows, int) or n > 0.99 * n_all:
+        return ""
+    return (
+        f"The model is evaluated on {n:,.0f} of the {n_all:,.0f} tokens, in {windows:,} windows at equal distances "
+        "(train.eval_windows); the baselines on all of them, and so is the model by firstlight evaluate."
+    )
+
+
 def best_score(files: RunFiles) -> Score | None:
     """Return the lowest validation loss of the run, or the one in evaluation.json."""
     lowest = files.column("valid_loss").min()

@@ -62,6 +62,7 @@ class LoopState:
         best: step and result of the best evaluation in this process.
         waiting: how long its threads wait for a processor; None where that says nothing.
         train_loss: of the last step in this process, or None before the first one.
+        shown_loss: the same as the terminal shows it.
         sample_notices: notices of earlier samples, which are not repeated.
     """
 
@@ -73,6 +74,7 @@ class LoopState:
     best: tuple[int, EvaluationResult] | None = None
     waiting: parallel.WaitingTime | None = None
     train_loss: float | None = None
+    shown_loss: float | None = None
     sample_notices: set[str] = field(default_factory=set)
 
 

@@ -22,7 +22,7 @@ def evaluation_line(
     sign = 1 if is_loss else -1  # criteria are minimised
     now = result.loss if is_loss else sign * result.criterion
     change = "" if previous is None or not math.isfinite(now) else f" ({now - sign * previous:+.4f})"
-    parts = [] if ctx.loop.train_loss is None else [f"train loss {ctx.loop.train_loss:.4f}"]
+    parts = [] if ctx.loop.shown_loss is None else [f"train loss {ctx.loop.shown_loss:.4f}"]
     parts.append(f"valid {ctx.criterion} {now:.4f}{change}")
     if not is_loss:
         parts.append(f"valid loss {result.loss:.4f}")

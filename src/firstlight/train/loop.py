@@ -55,7 +55,7 @@ def fit(ctx: TrainContext) -> FitResult:
                 step_before, text = ctx.counters.step, ""
                 metrics = _train_step(ctx, prefetcher)
                 if metrics.targets == 0 or _check_step(ctx, metrics):
-                    ctx.loop.train_loss = metrics.loss
+                    ctx.loop.train_loss, ctx.loop.shown_loss = metrics.loss, periodic.shown_loss(metrics)
                     valid = periodic.on_step_end(ctx, metrics) or valid
                     text = periodic.progress_text(ctx, metrics)
                 task.advance(ctx.counters.step - step_before, text)

@@ -163,6 +163,11 @@ def _update_report(ctx: TrainContext, valid: EvaluationResult | None) -> None:
         ctx.report.update(ctx.counters.seconds - ctx.loop.seconds_before)
 
 
+def shown_loss(metrics: StepMetrics) -> float:
+    """Return the loss that stands next to the validation loss: of tasks, without the language-model loss."""
+    return metrics.parts.get("task_loss", metrics.loss)
+
+
 def progress_text(ctx: TrainContext, metrics: StepMetrics, *, is_last: bool = False) -> str:
     """Return the details of the live line, the most important first; after the last step without the time left."""
     rate = _rate(ctx, metrics)
@@ -172,7 +177,7 @@ def progress_text(ctx: TrainContext, metrics: StepMetrics, *, is_last: bool = Fa
         minutes, seconds = divmod(round(left), 60)
         hours = f"{minutes // 60}:{minutes % 60:02d}" if minutes >= 60 else str(minutes)
         parts.append(f"ETA {hours}:{seconds:02d}")
-    parts.append(f"loss {metrics.loss:.4f}")
+    parts.append(f"loss {shown_loss(metrics):.4f}")
     if ctx.counters.evaluated_loss is not None:
         valid = ctx.counters.evaluated_loss if ctx.criterion == "loss" else -ctx.counters.evaluated_loss
         parts.append(f"valid {ctx.criterion} {valid:.4f}")
