@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from small_world import CHARACTERS, RUN_SETTINGS, Call
 
+from firstlight.cli.runs import _fitting_columns
 from firstlight.shell import command_line
 
 JSON_COMMANDS = {
@@ -41,7 +42,7 @@ JSON_COMMANDS = {
     "presets": {"presets"},
     "presets nano": {"name", "toml"},
     "runs .": {"runs"},
-    "runs diff run run": {"runs", "settings"},
+    "runs diff run run": {"runs", "settings", "changes"},
 }
 SMALL = [
     "model.n_layer=1",
@@ -252,6 +253,17 @@ def test_list_of_runs(world: Path, call: Call):
     assert lines[0].split()[:4] == ["run", "kind", "state", "steps"]
     assert lines[1].split()[:4] == ["run", "pretrain", "finished", "4"]
     assert call("runs", "list", ".").out == call("runs", ".").out
+
+
+@pytest.mark.parametrize(("width", "n_columns"), [(200, 10), (80, 7), (30, 4)])
+def test_columns_of_the_list_of_runs_that_a_terminal_shows(width: int, n_columns: int):
+    row = {"run": "second", "kind": "pretrain", "state": "interrupted", "steps": "120", "valid loss": "3.7914"}
+    row |= {"metrics": "–", "bits": "2.4352/byte", "parameters": "430,944", "size": "9.9 MB", "time": "49.2 s"}
+    row |= {"last change": "2026-11-30 23:34"}
+    columns = _fitting_columns([row, row | {"run": "模型"}], width)
+    assert len(columns) == n_columns
+    assert columns == [name for name in row if name in columns]
+    assert {"run", "state", "steps", "valid loss"} <= set(columns)
 
 
 def test_comparison_of_runs(world: Path, call: Call):

@@ -88,6 +88,10 @@ def test_comparison(tmp_path: Path) -> None:
     found = compare_runs(first, second / "run.toml")
     assert found.settings == {"optim.lr": (0.02, 0.01), "optim.nesterov": (None, False)}
     assert (found.first.name, found.second.name) == ("a", "b")
+    assert found.changes == ([], [])
+    event = {"step": 10, "kind": "setting", "text": "optim.lr changed from 0.02 to 0.01"}
+    (second / "events.jsonl").write_text('{"step": 10, "kind": "resume", "text": "x"}\n' + json.dumps(event) + "\n")
+    assert compare_runs(first, second).changes == ([], ["step 10: optim.lr changed from 0.02 to 0.01"])
     shutil.rmtree(second)
     with pytest.raises(UsageError, match="not a run directory"):
         compare_runs(first, second)

@@ -1,6 +1,8 @@
 """The commands ``runs`` and ``runs diff``."""
 
 import json
+import shutil
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -76,12 +78,30 @@ def _print_runs(result: "dict[str, list[RunSummary]]") -> None:
         print("no runs")
         return
     rows = [{"run": run.name, **_cells(run)} for run in result["runs"]]
-    print_table(list(rows[0]), [list(row.values()) for row in rows], align="lll")
+    columns = _fitting_columns(rows, shutil.get_terminal_size().columns) if sys.stdout.isatty() else list(rows[0])
+    align = "".join("l" if name in ("run", "kind", "state") else "r" for name in columns)
+    print_table(columns, [[row[name] for name in columns] for row in rows], align=align)
+    left_out = [name for name in rows[0] if name not in columns and any(row[name] != "–" for row in rows)]
+    if left_out:
+        print(f"In a wider terminal, in a pipe or with --json also: {', '.join(left_out)}")
     for run in result["runs"]:
         for needed in run.leans_on:
             print(f"{escape(run.name)}: leans on {escape(str(needed))}")
         for problem in run.problems:
             print(f"{escape(run.name)}: {escape(str(problem))}")
+
+
+def _fitting_columns(rows: list[dict[str, str]], width: int) -> list[str]:
+    """Return the columns that a terminal shows without breaking a value: without empty ones and, if need be, others."""
+    from rich.cells import cell_len  # loaded when the first table is printed
+
+    columns = [name for name in rows[0] if name in ("run", "state") or any(row[name] != "–" for row in rows)]
+    widths = {name: max(map(cell_len, [*name.split(), *(row[name] for row in rows)])) for name in columns}
+    for name in ("size", "parameters", "kind", "time", "last change", "bits", "metrics"):
+        if sum(widths[column] + 2 for column in columns) - 2 <= width:
+            break
+        columns = [column for column in columns if column != name]
+    return columns
 
 
 def _cells(run: "RunSummary") -> dict[str, str]:
@@ -115,8 +135,11 @@ def _print_comparison(result: "RunComparison") -> None:
     if result.settings:
         rows = [(key, *map(_format_setting, values)) for key, values in result.settings.items()]
         print_table(("setting", *names), rows, n_text=3)
-        print()
     else:
-        print("the settings are the same\n")
+        print("the settings are the same")
+    for name, changes in zip(names, result.changes, strict=True):
+        for change in changes:
+            print(f"{escape(name)}: {escape(change)}")
+    print()
     cells = [_cells(first), _cells(second)]
     print_table(("metric", *names), [(key, cells[0][key], cells[1][key]) for key in cells[0]])

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from firstlight.config import flatten
 from firstlight.errors import UsageError
 from firstlight.files import run_layout
+from firstlight.files.json_lines import JsonLines
 from firstlight.files.run_names import parse_run_path
 from firstlight.report import non_text
 from firstlight.report.run_files import RunFiles, read_metrics
@@ -65,15 +66,26 @@ class RunSummary:
 
 @dataclass(frozen=True, slots=True)
 class RunComparison:
-    """Two runs: the settings that differ, as ``{key: (first, second)}`` with None where not set, and both summaries."""
+    """Two runs.
+
+    Attributes:
+        first, second: their summaries.
+        settings: those that differ at the end, as ``{key: (first, second)}`` with None where not set.
+        changes: of each run, the settings that changed during it: ``step 72: optim.lr changed from 0.02 to 0.005``.
+    """
 
     first: RunSummary
     second: RunSummary
     settings: dict[str, tuple[Any, Any]]
+    changes: tuple[list[str], list[str]]
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object."""
-        return {"runs": [self.first.to_json(), self.second.to_json()], "settings": self.settings}
+        return {
+            "runs": [self.first.to_json(), self.second.to_json()],
+            "settings": self.settings,
+            "changes": self.changes,
+        }
 
 
 def list_runs(folder: str | Path = "runs") -> list[RunSummary]:
@@ -105,7 +117,8 @@ def compare_runs(first: str | Path, second: str | Path) -> RunComparison:
         for key in keys
         if settings[0].get(key) != settings[1].get(key)
     }
-    return RunComparison(summarize_run(paths[0]), summarize_run(paths[1]), differing)
+    changes = [_changes(path) for path in paths]
+    return RunComparison(summarize_run(paths[0]), summarize_run(paths[1]), differing, (changes[0], changes[1]))
 
 
 def summarize_run(path: Path, name: str | None = None) -> RunSummary:
@@ -130,6 +143,16 @@ def summarize_run(path: Path, name: str | None = None) -> RunSummary:
         leans_on=outside_inputs(directory),
         problems=files.problems,
     )
+
+
+def _changes(path: Path) -> list[str]:
+    """Return the changes of settings during a run, which its settings file has the last values of."""
+    try:
+        with RunDirectory(path).events.open("rb") as file:
+            events = [event for _, event in JsonLines(file) if event.get("kind") == "setting"]
+    except OSError:
+        return []
+    return [f"step {event.get('step')}: {event.get('text')}" for event in events]
 
 
 def _run_directories(folder: Path, depth: int, seen: set[Path] | None = None) -> Iterator[Path]:
