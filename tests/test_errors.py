@@ -63,6 +63,7 @@ def test_nearest():
     assert nearest("eval", ["evaluate", "export"]) == "evaluate"
     assert nearest("--max-tokens", ["--max-new-tokens", "--top-k"]) == "--max-new-tokens"
     assert nearest("gpt2", ["gpt1-117m", "gpt2-124m"]) == "gpt2-124m"
+    assert nearest("gpt2", ["gpt1", "gpt1-117m", "gpt2-124m"]) == "gpt2-124m"
     assert nearest("books/chapter2.txt", ["books/chapter1.txt"]) == "books/chapter1.txt"
 
 

@@ -120,8 +120,9 @@ class UnknownName(UsageError):
     def __init__(
         self, kind: str, name: str, known: Iterable[str], *, where: object = None, alternative: str | None = None
     ) -> None:
+        known = list(known)
         names = sorted(known)
-        near = nearest(name, names)
+        near = nearest(name, known)  # of several that are as near, the first of the table
         super().__init__(
             f"unknown {kind} {name!r}",
             where=where,
@@ -207,13 +208,16 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that ``name`` is a misspelling of, or None: the one likeness of every "Did you mean".
 
     A third of the letters may be wrong, missing, too many or swapped, at most two, or three of a long name; case does
-    not count, nor what both have in common as folder or suffix. Where no name is that near, one that has all words of
-    ``name``, or begins or ends with it, is returned.
+    not count, nor what both have in common as folder or suffix. One that begins with
+    ``name`` as a whole word comes first (gpt2-124m, not gpt1, for gpt2). Where no name is that near, one that has all
+    words of ``name``, or begins or ends with it, is returned.
     """
     names = {k.lower(): k for k in known}
     wrong = name.lower()
     distances = {k: d for k in names if (d := _edits(wrong, k)) is not None}
     near = min(distances, key=lambda k: distances[k], default=None)
+    if near != wrong:
+        near = next((k for k in names if len(wrong) > 2 and re.match(re.escape(wrong) + "[_.-]", k)), near)
     words = {word for word in re.split(r"[_.-]", wrong.removesuffix("s")) if word}
     if max(map(len, words), default=0) > 2:
         near = near or next((k for k in names if words <= {w.removesuffix("s") for w in re.split(r"[_.-]", k)}), None)

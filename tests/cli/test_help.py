@@ -105,7 +105,7 @@ def test_version(call: Call):
     assert (answer.code, answer.out) == (0, f"firstlight {__version__}\n")
 
 
-@pytest.mark.parametrize("words", [(), ("pretrain",), ("data",), ("tokenizer", "vectors", "train")])
+@pytest.mark.parametrize("words", [(), ("pretrain",), ("data",), ("runs",), ("tokenizer", "vectors", "train")])
 def test_help_in_each_of_its_forms(words: tuple[str, ...], call: Call):
     expected = call(*words, "--help")
     assert expected.code == 0

@@ -26,7 +26,7 @@ from firstlight.cli import (
     settings,
     tokenizer,
 )
-from firstlight.cli.arguments import VALID, expand_option
+from firstlight.cli.arguments import VALID, expand_option, setting_for_option
 from firstlight.cli.common_options import take_common_options
 from firstlight.cli.log_file import open_log
 from firstlight.cli.progress_bar import ProgressBar
@@ -210,25 +210,28 @@ def _call(arguments: list[str], display: ProgressBar) -> int:
         # Usage errors are typer's or click's, depending on typer's version; both have this method.
         if not hasattr(error, "format_message"):
             raise
-        _report_usage_error(error, display)
+        _report_usage_error(error, display, arguments)
         return int(getattr(error, "exit_code", 2))
     return result if isinstance(result, int) else 0
 
 
-def _report_usage_error(error: Any, display: ProgressBar) -> None:
+def _report_usage_error(error: Any, display: ProgressBar, arguments: Sequence[str]) -> None:
     message = str(error.format_message()).strip()
     if type(error).__name__ == "NoArgsIsHelpError":
         print(message, file=sys.stderr)
         return
     context = getattr(error, "ctx", None)
     words = [] if context is None else context.command_path.split()[1:]
-    message = _suggest(message, context)
+    message = _suggest(message, context, arguments)
     message = " ".join(f"{message[:1].lower()}{message[1:]}".split())
     display.error(f"{message}{'' if message.endswith(('.', '?')) else '.'} Help: {command_line(*words, '--help')}")
 
 
-def _suggest(message: str, context: Any) -> str:
-    """Return the message about an unknown command or option with our suggestion in place of click's."""
+def _suggest(message: str, context: Any, arguments: Sequence[str]) -> str:
+    """Return the message about an unknown command or option with our suggestion in place of click's.
+
+    It may be a setting, which is not an option here: ``--lr 3e-4`` for ``optim.lr=3e-4``.
+    """
     found = re.match(r"No such (command '|option: )([^\s']+)'?", message)
     if found is None or context is None:
         return message
@@ -237,6 +240,8 @@ def _suggest(message: str, context: Any) -> str:
     else:
         known = [name for parameter in context.command.params for name in parameter.opts if name.startswith("--")]
     near = nearest(found[2], known)
+    if near is None and found[2].startswith("--"):
+        near = setting_for_option(found[2], context.info_name, arguments)
     return found[0].rstrip(".") + ("" if near is None else f". Did you mean {near!r}?")
 
 

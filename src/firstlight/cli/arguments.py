@@ -122,6 +122,22 @@ def map_errors_to_options(options: Mapping[str, str]) -> Iterator[None]:
         raise UsageError(error.problem, where=option, found=error.found, expected=error.expected, fix=fix) from error
 
 
+def setting_for_option(option: str, command: str, arguments: Sequence[str]) -> str | None:
+    """Return the ``key=value`` that an unknown option of a command is meant as, or None: ``--lr 3e-4``."""
+    from firstlight.stages.list_settings import ROOTS, list_settings  # loads torch
+
+    if command not in ROOTS:
+        return None
+    name = option.removeprefix("--").replace("-", "_")
+    keys = [setting.key for setting in list_settings(roots={command: ROOTS[command]})]
+    key = next((key for key in keys if key == name or key.endswith(f".{name}")), None)
+    words = [*arguments, ""]
+    i = next((i for i, word in enumerate(words) if word.partition("=")[0] == option), len(words) - 1)
+    _, equals, value = words[i].partition("=")
+    value = value if equals else next(iter(words[i + 1 :]), "")
+    return key and f"{key}={'VALUE' if not value or value.startswith('--') else value}"
+
+
 def read_stdin() -> str:
     """Read standard input as UTF-8, or as its byte order mark says, whatever the encoding of the terminal.
 

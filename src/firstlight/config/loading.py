@@ -129,6 +129,12 @@ def preset_names(package: str) -> list[str]:
     return sorted(p.name.removesuffix(".toml") for p in resources.files(package).iterdir() if p.name.endswith(".toml"))
 
 
+def _size(preset_name: str) -> float:
+    """Read the number of parameters in the name of a preset, in millions; 0 if it has none."""
+    found = re.search(r"-([\d.]+)([mb])$", preset_name)
+    return 0 if found is None else float(found[1]) * (1000 if found[2] == "b" else 1)
+
+
 def preset(package: str, name: str) -> dict[str, Any]:
     """Read the preset ``name`` from a package's TOML files.
 
@@ -137,5 +143,12 @@ def preset(package: str, name: str) -> dict[str, Any]:
     """
     known = preset_names(package)
     if name not in known:
-        raise UnknownName("preset", name, known)
+        packages, _, command = package.rpartition(".")
+        others = sorted(p.name for p in resources.files(packages).iterdir() if p.is_dir()) if packages else []
+        other = next((c for c in others if c != command and name in preset_names(f"{packages}.{c}")), None)
+        if other is not None:
+            raise UsageError(
+                f"{name!r} is a preset of the command {other}, not of {command}", expected=f"one of {', '.join(known)}"
+            )
+        raise UnknownName("preset", name, sorted(known, key=_size))
     return tomllib.loads((resources.files(package) / f"{name}.toml").read_text(encoding="utf-8"))

@@ -154,7 +154,17 @@ def _explain(root: type[BaseModel], table: Mapping[str, Any], error: pydantic.Va
     same = [e for e in error.errors(include_url=False) if ".".join(_path(root, table, e["loc"])[0]) == key]
     message = ", or ".join(dict.fromkeys(_lower(e["msg"].removeprefix("Value error, ")) for e in same))
     found = first["input"]
+    if first["type"] in ("model_type", "model_attributes_type", "dict_type") and cls is not None:
+        inner = _class_of(cls.model_fields[keys[-1]], found) if keys[-1] in cls.model_fields else None
+        if inner is not None:
+            inner_keys = ", ".join(f"{key}.{name}" for name in inner.model_fields)
+            named = isinstance(found, str) and "name" in inner.model_fields
+            fix = f"Did you mean {key}.name={found}?" if named else None
+            return ConfigError("is a table of settings", where=key, found=repr(found), expected=inner_keys, fix=fix)
     shown = None if isinstance(found, Mapping | BaseModel) else repr(found)
+    union = _tagged_union(cls.model_fields[keys[-1]]) if cls is not None and keys[-1] in cls.model_fields else None
+    if union is not None and isinstance(found, str):  # its value is the name of a member: optim=adamw
+        return ConfigError(message, where=key, found=shown, fix=f"Did you mean {key}.name={found}?")
     values = [value for e in same for value in _values(e)]
     near = nearest(found, values) if isinstance(found, str) else None
     return ConfigError(message, where=key or None, found=shown, fix=near and f"Did you mean {near!r}?")

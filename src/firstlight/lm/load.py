@@ -99,8 +99,9 @@ def locate(name: str | Path, *, command: str = "quickstart") -> Path:
         return download_from_hub(str(name))
     near: str | Path | None = _HUB_NAMES.get(str(name))
     if near is None and path.parent.is_dir():
-        found_near = nearest(path.name, [p.name for p in path.parent.iterdir()])
-        near = None if found_near is None else path.parent / found_near
+        run_name, at, step = path.name.partition("@")
+        found_near = nearest(run_name, [p.name for p in path.parent.iterdir()])
+        near = None if found_near is None else path.parent / f"{found_near}{at}{step}"
     is_file = path.suffix.lower() in _FILES
     raise UsageError(
         "no such file" if is_file else "no such run or model",

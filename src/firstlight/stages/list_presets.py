@@ -60,7 +60,7 @@ def show_preset(name: str) -> str:
     """
     command = next((command for command, preset_name in _names() if preset_name == name), None)
     if command is None:
-        raise UnknownName("preset", name, [preset_name for _, preset_name in _names()])
+        raise UnknownName("preset", name, [info.name for info in list_presets()])
     header = f"Preset {name} of the command {command}, with every setting.\n{_comment(command, name)}"
     # Those of pre-training are for text.
     return dump_toml(without_keys(used_settings(_resolved(command, name)), unused_of_kind("text")), header=header)
