@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,14 @@ def test_a_table_takes_its_cells_as_text(capsys: pytest.CaptureFixture[str]):
     output.print_table(("name", "count"), [("[bold]x", "12"), ("y", "1,000")])
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert lines == ["name     count", "[bold]x     12", "y        1,000"]
+
+
+def test_names_in_a_narrow_terminal_are_whole(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    row = ("optim.schedule.warmup_steps", "constant, linear or cosine", "steps of warm-up " * 9)
+    output.print_table(("setting", "values", "meaning"), [row], n_text=3)
+    assert "optim.schedule.warmup_steps " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

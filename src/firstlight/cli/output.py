@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -136,12 +136,16 @@ def print_table(
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+    texts = [[Text(escape(str(cell), keep=_LINE_BREAK)) for cell in row] for row in rows]
+    longest_name = max((row[0].cell_len for row in texts if row), default=0)
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if align[index : index + 1] == "l" else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(escape(str(cell), keep=_LINE_BREAK)) for cell in row))
-    width = None if sys.stdout.isatty() else _PIPE_WIDTH
-    Console(highlight=False, width=width).print(table)
+        justify: Literal["left", "right"] = "left" if align[index : index + 1] == "l" else "right"
+        is_whole = index == 0 and longest_name <= console.width // 2  # a name, which is copied
+        table.add_column(column, justify=justify, overflow="fold", no_wrap=is_whole)
+    for row in texts:
+        table.add_row(*row)
+    console.print(table)
 
 
 def format_bytes(n_bytes: float) -> str:
