@@ -17,6 +17,7 @@ from firstlight.config import parse_overrides
 from firstlight.errors import CompatibilityError, UsageError
 from firstlight.report import write_run_report
 from firstlight.runs import Layers, RunDirectory, resolve_request, run_recipe
+from firstlight.runs.compatibility import describe_changes
 
 pytestmark = pytest.mark.usefixtures("torch_as_it_was")
 
@@ -220,3 +221,8 @@ def test_a_file_of_such_a_run_says_that_it_is_another_run(tmp_path: Path) -> Non
     with progress.listen(lambda event: said.append(event.text)):
         resolve_request(CopyRecipe(), RunDirectory(tmp_path / "again"), layers, resume=False, check=lambda _: None)
     assert any("optim.lr from 0.01 to 0.004 at step 5" in text and "is another run" in text for text in said)
+
+
+def test_an_old_value_is_shown_without_the_noise_of_its_product() -> None:
+    changes = [{"key": "optim.lr", "old": 0.003 * 0.1, "new": 0.0005, "step": 15}]
+    assert describe_changes({"changed_settings": changes}) == "optim.lr from 0.0003 to 0.0005 at step 15"

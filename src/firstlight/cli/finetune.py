@@ -105,7 +105,7 @@ def _print_finetuned(result: "FinetuneResult") -> None:
         _print_metrics(side, getattr(result, side))
     if result.forgetting:
         before, after = result.forgetting["before"], result.forgetting["after"]
-        print(f"loss on the pre-training text: {before:.4f} before, {after:.4f} after")
+        print(f"loss on the pre-training text (a part of its validation split): {before:.4f} before, {after:.4f} after")
     if not result.finished:
         print(f"Resume with: {resume_command('finetune', result.run)}")
     print_report(result)

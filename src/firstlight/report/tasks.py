@@ -129,8 +129,8 @@ def forgetting(files: RunFiles) -> str:
     if before is None or after is None:
         return ""
     return (
-        f"Forgetting: the loss on the validation split of pre-training was {format_number(before)} before fine-tuning "
-        f"and is {format_number(after)} after, a change of {format_number(after - before)} nats per token."
+        f"Forgetting: the loss on a part of the validation split of pre-training was {format_number(before)} before "
+        f"fine-tuning and is {format_number(after)} after, a change of {format_number(after - before)} nats per token."
     )
 
 

@@ -100,11 +100,15 @@ def describe_changes(compatibility: Mapping[str, Any]) -> str:
     changes = compatibility.get("changed_settings")
     changes = [change for change in changes if isinstance(change, dict)] if isinstance(changes, list) else []
     return ", ".join(
-        f"{c.get('key')} from {_shown(c.get('old'))} to {_shown(c.get('new'))} at step {c.get('step')}" for c in changes
+        f"{c.get('key')} from {shown_value(c.get('old'))} to {shown_value(c.get('new'))} at step {c.get('step')}"
+        for c in changes
     )
 
 
-def _shown(value: object) -> str:
+def shown_value(value: object) -> str:
+    """Return the value of a setting as text, such as 0.0003 for a product that is 0.00030000000000000003."""
+    if isinstance(value, float):
+        return f"{value:.10g}"
     return "none" if value is None else str(value)
 
 

@@ -16,6 +16,7 @@ from firstlight.runs.compatibility import (
     is_of_updates,
     list_changes,
     recorded_settings,
+    shown_value,
 )
 from firstlight.runs.directory import RunDirectory, read_json_object
 from firstlight.runs.recipe import Recipe, RunResult
@@ -124,7 +125,7 @@ def log_changes(request: Request[S], ctx: TrainContext) -> None:
 
 
 def _log_change(ctx: TrainContext, step: int, key: str, old: Any, new: Any) -> None:
-    ctx.log.event(step, "setting", f"{key} changed from {old} to {new}", warn=False)
+    ctx.log.event(step, "setting", f"{key} changed from {shown_value(old)} to {new}", warn=False)
 
 
 def _logged_changes(run: RunDirectory) -> set[tuple[int, str, str]]:
