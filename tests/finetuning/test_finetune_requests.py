@@ -9,7 +9,7 @@ import pytest
 
 import firstlight
 from firstlight.cli.app import run as command
-from firstlight.errors import CompatibilityError, UsageError
+from firstlight.errors import CompatibilityError, ConfigError, CorpusError, UsageError
 from firstlight.stages.transfer import transfer
 
 TINY = [
@@ -135,3 +135,44 @@ def test_the_run_toml_of_a_fine_tuning_run_starts_it_again() -> None:
     assert table["finetune"]["adapter"] == {"kind": "none", "base": "full"}
     assert not [key for key in table["train"] if "sample" in key or key in ("batch_tokens", "eval_windows")]
     assert firstlight.finetune("tuned/run.toml", out="again", overrides=["train.epochs=1"]).finished
+
+
+@pytest.mark.parametrize(("name", "near"), [("encodng", "encoding"), ("sed", "seed"), ("empty", "on_empty")])
+def test_a_misspelt_setting_of_the_tables_has_a_suggestion(world: Path, tmp_path: Path, name: str, near: str) -> None:
+    with pytest.raises(ConfigError, match=rf"unknown setting .*delimiter.*seed.*Did you mean data\.{near}\?"):
+        firstlight.finetune(world / "base", world / "task.toml", out=tmp_path / "x", overrides=[f"data.{name}=1"])
+
+
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [("metrc", "metric"), ("data.valid_ratio", "valid_ratio"), ("lr", "optim.lr"), ("trian.steps", "train")],
+)
+def test_a_misspelt_setting_of_the_task_has_a_suggestion(world: Path, tmp_path: Path, key: str, near: str) -> None:
+    with pytest.raises(ConfigError, match=rf"unknown setting.*Did you mean {near}\?"):
+        firstlight.finetune(world / "base", world / "task.toml", out=tmp_path / "x", overrides=[f"{key}=1"])
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "parquet"])
+def test_predictions_are_not_written_under_the_name_of_another_format(world: Path, tmp_path: Path, suffix: str) -> None:
+    out = tmp_path / f"labels.{suffix}"
+    with pytest.raises(UsageError, match=r"predictions are JSON lines .*labels\.jsonl"):
+        list(firstlight.predict(world / "tuned", world / "rows.csv", out=out))
+    assert not out.exists()
+
+
+def test_a_classifier_is_not_said_to_be_outside_of_a_run(world: Path) -> None:
+    with pytest.raises(UsageError, match=r"is fine-tuned: .*evaluation\.json"):
+        firstlight.evaluate(world / "tuned")
+
+
+def test_a_missing_file_to_predict_has_a_suggestion(world: Path) -> None:
+    with pytest.raises(CorpusError, match=r"no such file.*Did you mean .*rows\.csv\?"):
+        list(firstlight.predict(world / "tuned", world / "rosw.csv"))
+
+
+def test_a_score_is_printed_beside_that_of_the_majority_class(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--out", str(tmp_path / "x"), "train.steps=1", *TUNE]
+    assert command(["finetune", str(world / "base"), str(world / "task.toml"), *options]) == 0
+    assert "; n 8; majority class 0.5000)" in capsys.readouterr().out

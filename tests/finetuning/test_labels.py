@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from firstlight.errors import CorpusError
+from firstlight.errors import ConfigError, CorpusError, UsageError
 from firstlight.finetuning import TaskData, load_task, read_spec, read_unlabelled
 
 TEXT = '[columns]\ntext = "text"\nlabel = "label"\n'
@@ -112,3 +112,28 @@ def test_a_score_that_no_float_holds_is_refused(tmp_path: Path, score: str) -> N
     files = {"a_jsonl": rows + f'{{"text": "last", "label": {score}}}\n'.replace("nan", "NaN")}
     with pytest.raises(CorpusError, match="is not a score|has no label|not valid"):
         read(tmp_path, toml, **files)
+
+
+@pytest.mark.parametrize("kind", ["classification", "token_classification"])
+def test_f1_is_refused_where_there_are_not_two_labels(tmp_path: Path, kind: str) -> None:
+    column = "tokens" if kind == "token_classification" else "text"
+    toml = (
+        f'kind = "{kind}"\nmetric = "f1"\n[data]\ntrain = "rows.csv"\n[columns]\n{column} = "text"\nlabel = "label"\n'
+    )
+    words, label = ("t u", "a {}") if kind == "token_classification" else ("t", "{}")
+    rows = [f"{words}{i},{label.format('bca'[i % 3])}" for i in range(30)]
+    with pytest.raises(ConfigError, match=r"second of two labels \(found 3 labels\).*macro_f1"):
+        read(tmp_path, toml, rows_csv="\n".join(["text,label", *rows]))
+    two = [f"{words}{i},{label.format('ba'[i % 2])}" for i in range(30)]
+    assert read(tmp_path, toml, rows_csv="\n".join(["text,label", *two])).spec.metric == "f1"
+
+
+def test_a_table_is_not_a_task(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("text,label\na,b\n", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"is a table, not a task .*TASK.toml"):
+        read_spec(tmp_path / "rows.csv")
+
+
+def test_a_misspelt_metric_has_a_suggestion(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Did you mean accuracy"):
+        read(tmp_path, 'kind = "classification"\nmetric = "acuracy"\n[data]\ntrain = "x.csv"\n' + TEXT)

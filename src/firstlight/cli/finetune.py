@@ -256,9 +256,8 @@ def _print_metrics(side: str, tasks: dict[str, Any]) -> None:
             continue
         others = ", ".join(f"{k} {v:.4f}" for k, v in m["others"].items() if k != m["metric"])
         interval = f"95 % interval {m['low']:.4f} to {m['high']:.4f}"
-        print(
-            f"{name}, {side}: {m['metric']} {m['value']:.4f} ({interval}; n {m['n']:,}){'; ' if others else ''}{others}"
-        )
+        n = f"n {m['n']:,}" + (f"; majority class {m['majority']['value']:.4f}" if m["majority"] else "")
+        print(f"{name}, {side}: {m['metric']} {m['value']:.4f} ({interval}; {n}){'; ' if others else ''}{others}")
 
 
 def _print_seeds(summary: dict[str, Any], out: Path) -> None:

@@ -85,7 +85,8 @@ def _advise_column(record: dict[Any, Any], column: int | str | None) -> str:
     if _INDEX.fullmatch(str(column)):
         return "Set data.header = false where the first line is a row, or name the column in [columns]."
     near = nearest_field(str(column), nested_texts(record))
-    return f"Did you mean {near!r}? Set it in [columns]." if near else "Set the right one in [columns]."
+    how = "in [columns], or with the command (columns.text=…, columns.label=…)."
+    return f"Did you mean {near!r}? Set it {how}" if near else f"Set the right one {how}"
 
 
 def follow(value: Any, path: str, where: str) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from firstlight.errors import CorpusError
+from firstlight.errors import CorpusError, nearest
 from firstlight.files import sha256
 from firstlight.files.folders import list_folder
 from firstlight.files.tables import TRUNCATED
@@ -120,7 +120,8 @@ def read_unlabelled(spec: TaskSpec, path: Path) -> Iterator[Example]:
         CorpusError: a row cannot be read.
     """
     if not path.exists():
-        raise CorpusError("no such file", where=path)
+        near = nearest(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else None
+        raise CorpusError("no such file", where=path, fix=near and f"Did you mean {path.parent / near}?")
     inputs, columns = kind_of(spec).inputs, _columns(spec)
     for where, record in read_records(path, spec.data):
         if record is TRUNCATED:

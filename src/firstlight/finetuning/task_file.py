@@ -15,6 +15,7 @@ from firstlight.finetuning.spec import TaskSpec
 from firstlight.lm import portable_tasks
 
 _PACKAGED = Path(__file__).parent / "tasks"
+_TABLES = {".csv", ".tsv", ".jsonl", ".json", ".parquet", ".xlsx", ".txt", ".zip", ".gz"}
 
 
 def packaged_tasks() -> list[str]:
@@ -44,10 +45,17 @@ def read_spec(path: Path, *, data: Path | None = None, overrides: Mapping[str, A
         overrides: tables merged over the file's.
 
     Raises:
-        UsageError: the file is missing or not TOML, or no task has this name.
+        UsageError: the file is missing, a table or not TOML, or no task has this name.
         ConfigError: a key is unknown, missing or has a wrong value; names file and key.
     """
     path = _find(path)
+    if path.suffix.lower() in _TABLES:
+        raise UsageError(
+            "is a table, not a task",
+            where=path,
+            expected="a TASK.toml that names the table and its columns",
+            fix="docs/finetune.md has one to copy.",
+        )
     given = flatten(overrides or {})
     table = merge({"name": path.stem}, read_toml(path), overrides or {})
     base = path.parent if data is None or path.parent == _PACKAGED else data

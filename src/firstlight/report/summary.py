@@ -162,7 +162,7 @@ def measured_on(files: RunFiles) -> str:
         return ""
     return (
         f"The model is evaluated on {n:,.0f} of the {n_all:,.0f} tokens, in {windows:,} windows at equal distances "
-        "(train.eval_windows); the baselines on all of them, and so is the model by firstlight evaluate."
+        "(train.eval_windows); the baselines on all of them, and so is the model by the command evaluate."
     )
 
 

@@ -2,14 +2,14 @@
 
 import math
 import statistics
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from firstlight import progress
 from firstlight.config import merge, parse_overrides, preset, read_toml, resolve, without_keys
-from firstlight.errors import TrainingError, UsageError
+from firstlight.errors import ConfigError, TrainingError, UsageError, nearest
 from firstlight.files import write_atomic
 from firstlight.files.run_names import parse_run_path
 from firstlight.finetuning import DataFiles, EvalResults, TaskSpec, tasks_to_json
@@ -31,7 +31,7 @@ from firstlight.stages import finetune_setup
 from firstlight.stages.finalize import write_report
 from firstlight.stages.finetune_artifacts import FinetuneArtifacts, prepare_artifacts, read_specs, unused_of_tasks
 from firstlight.stages.finetune_evaluation import TaskEvaluation, evaluate_tasks
-from firstlight.stages.finetune_settings import FinetuneSettings
+from firstlight.stages.finetune_settings import FinetuneData, FinetuneSettings
 from firstlight.stages.init_model import drop_base
 from firstlight.stages.parent_store import measure_forgetting, save_initial_loss
 from firstlight.stages.process_clock import process_start
@@ -308,16 +308,39 @@ def _of_tasks(table: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings of a command with those of the tasks, such as ``columns.text``, in the table ``task``."""
     own: dict[str, Any] = {}
     tasks: dict[str, Any] = {}
+    of_tasks = TaskSpec.model_fields.keys() - FinetuneSettings.model_fields.keys()
     for key, value in table.items():
         if key == "data" and isinstance(value, dict):
             of_files = {k: v for k, v in value.items() if k in DataFiles.model_fields}
+            _check_data(value)
             tasks |= {"data": of_files} if of_files else {}
             own |= {"data": rest} if (rest := {k: v for k, v in value.items() if k not in of_files}) else {}
-        elif key in TaskSpec.model_fields and key not in FinetuneSettings.model_fields:
+        elif key in of_tasks:
             tasks[key] = value
+        elif nearest(key, [*FinetuneSettings.model_fields, *of_tasks]) in of_tasks:
+            near = nearest(key, of_tasks)
+            raise ConfigError("unknown setting", where=key, fix=f"Did you mean {near}?")
         else:
             own[key] = value
     return merge({"task": tasks}, own) if tasks else own
+
+
+def _check_data(given: Iterable[str]) -> None:
+    """Raise ConfigError for a setting of the table ``data`` that neither the command nor its tasks have."""
+    known = {*DataFiles.model_fields, *FinetuneData.model_fields}
+    for name in given:
+        if name not in known:
+            near = DataFiles.former_names.get(name) or nearest(name, known)
+            fix = (
+                f"Did you mean data.{near}?"
+                if near
+                else f"Did you mean {name}?"
+                if name in TaskSpec.model_fields
+                else None
+            )
+            raise ConfigError(
+                "unknown setting", where=f"data.{name}", expected=f"one of {', '.join(sorted(known))}", fix=fix
+            )
 
 
 def _unused_for_tasks(settings: FinetuneSettings) -> dict[str, str]:

@@ -37,6 +37,7 @@ from firstlight.stages.predictions_file import PredictionsFile
 from firstlight.stages.used_checkpoint import report_checkpoint
 from firstlight.tokenizer import WARN_FRACTION, unknown_share
 
+_OTHER_FORMATS = {".csv", ".tsv", ".parquet", ".xlsx"}
 _CHUNK_ROWS, _CHUNK_PROBABILITIES = 512, 1 << 18  # between two writes
 # Settings of a task's own files, which another file does not have.
 _NOT_USED = ("folder", "train", "valid", "test")
@@ -93,11 +94,16 @@ def predict(
         overwrite: start again if ``out`` exists.
 
     Raises:
-        UsageError: the model is not fine-tuned or its task has no labels; or ``out`` exists, and
-            was made from something else.
+        UsageError: the model is not fine-tuned or its task has no labels; ``file`` is ``-``; or ``out`` is named as
+            another format, or exists and was made from something else.
         UnknownName: there is no such task.
         CorpusError: a row cannot be read.
     """
+    if str(file) == "-":
+        raise UsageError("standard input is not read", expected="a file, whose name says its format")
+    if out is not None and Path(out).suffix.lower() in _OTHER_FORMATS:
+        fix = f"Name it {Path(out).with_suffix('.jsonl')}; pandas.read_json(FILE, lines=True) reads it."
+        raise UsageError("predictions are JSON lines", where=out, expected="a file .jsonl", fix=fix)
     device_context = parallel.resolve_hardware(parallel.HardwareSettings.model_validate({"device": device}))
     lm = LM.load_fp32(locate(run, command="finetune")).to(device_context)
     spec = _spec(lm, run, task)

@@ -19,7 +19,9 @@ from firstlight.evaluation import (
     row_likelihood,
     text_likelihood,
 )
+from firstlight.files.run_layout import TASKS
 from firstlight.lm import LM
+from firstlight.shell import command_line
 from firstlight.stages.sequences import open_sequences
 from firstlight.store import Split, TokenStore, unigram_counts
 from firstlight.tokenizer import Codec, IdCodec, PixelCodec
@@ -78,7 +80,14 @@ class TextResult:
 
 
 def no_text_error(lm: LM) -> UsageError:
-    """Return the error for a model without a run, where no text is given."""
+    """Return the error for a model without a validation split of text, where no text is given."""
+    if lm.source is not None and (lm.source / TASKS).is_file():
+        return UsageError(
+            "is fine-tuned: its scores are in the run's evaluation.json and report.html",
+            where=lm.source,
+            fix="Name a text with --text for the loss of its language model. How labels are predicted: "
+            + command_line("predict", "--help"),
+        )
     return UsageError(
         "the model is not in a run with a validation split", where=lm.source, fix="Name a text with --text."
     )

@@ -6,7 +6,7 @@ A new kind is an entry here, or a ``TaskKind`` of your own that a TASK.toml name
 from functools import cache
 
 from firstlight.config import load_object
-from firstlight.errors import ConfigError
+from firstlight.errors import ConfigError, nearest
 from firstlight.finetuning.kinds.column_text import EmptyTextError
 from firstlight.finetuning.kinds.heads import (
     ClassificationHead,
@@ -103,6 +103,7 @@ def check_spec(spec: TaskSpec) -> None:
     """
     kind, head = kind_of(spec), head_of(spec)
     problem = None if spec.data.format == "folders" else _columns_problem(spec, kind)
+    fix: str | None = None
     if problem is None and spec.truncation not in kind.inputs.truncations:
         fitting = " or ".join(kind.inputs.truncations)
         problem = f"truncation {spec.truncation} does not fit a task of kind {spec.kind}; expected {fitting}"
@@ -113,8 +114,10 @@ def check_spec(spec: TaskSpec) -> None:
     if problem is None and spec.metric != "auto" and (head is None or spec.metric not in head.metrics):
         fitting = f"; expected one of {', '.join(head.metrics)}" if head is not None else ""
         problem = f"metric {spec.metric} does not fit a task of kind {spec.kind}{fitting}"
+        near = nearest(spec.metric, head.metrics) if head is not None else None
+        fix = near and f"Did you mean {near}?"
     if problem is not None:
-        raise ConfigError(problem)
+        raise ConfigError(problem, fix=fix)
     unused = [*_unused_settings(spec, head), *_unused_columns(spec, kind, head)]
     if unused:
         raise ConfigError(f"{unused[0]} does not fit a task of kind {spec.kind}", fix="Remove it from the task.")

@@ -173,7 +173,7 @@ class MultipleChoiceHead(TaskHead):
     """One of the row's own answers, by cross-entropy over a logit per answer."""
 
     has_probabilities: ClassVar = True
-    metrics: ClassVar = _CLASS_METRICS
+    metrics: ClassVar = {name: metric for name, metric in _CLASS_METRICS.items() if name != "f1"}
 
     def read_label(self, value: Any, texts: Sequence[str], where: str) -> Any:  # noqa: ARG002
         """Return a whole number as it is, anything else as text."""

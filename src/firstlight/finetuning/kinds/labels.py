@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from firstlight.errors import CorpusError, nearest
+from firstlight.errors import ConfigError, CorpusError, nearest
 from firstlight.files.field_text import field_text, is_missing
 from firstlight.finetuning.spec import MAX_SCORE, TaskSpec
 
@@ -43,6 +43,7 @@ def fit_classes(spec: TaskSpec, labels: Sequence[tuple[str | None, str]]) -> Tas
 
     Raises:
         CorpusError: there is no label, or only one.
+        ConfigError: the metric does not fit the number of labels.
     """
     where = labels[0][1]
     seen = {label for label, _ in labels} - {None}
@@ -54,6 +55,13 @@ def fit_classes(spec: TaskSpec, labels: Sequence[tuple[str | None, str]]) -> Tas
         )
     found = sorted(filter(None, seen), key=lambda v: (0, float(v), "") if is_number(v) else (1, 0.0, v))
     values = spec.label_values or _indices(spec.labels, found) or spec.labels or found
+    if spec.metric == "f1" and len(values) != 2:
+        raise ConfigError(
+            "f1 is that of the second of two labels",
+            where="metric",
+            found=f"{len(values)} labels",
+            fix='Set metric = "macro_f1", the mean over the labels.',
+        )
     return spec.model_copy(update={"label_values": list(values), "labels": list(spec.labels or values)})
 
 
