@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from firstlight.errors import StorageError
 from firstlight.report import write_run_report
+from firstlight.stages.list_runs import summarize_run
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 NASTY = "</pre></script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&amp;{{ 7 * 7 }}\x00\u202e\ud800"
@@ -417,3 +418,18 @@ def test_long_run_has_a_small_page(run: Path):
     html, _ = page_of(run)
     assert time.process_time() - started < 8
     assert len(html.encode()) < 500_000
+
+
+def test_the_loss_of_a_task_is_that_of_the_checkpoint_with_the_highest_metric(
+    tmp_path: Path, make_run: Callable[..., Path]
+):
+    lines = [{"step": s, "valid_loss": v, "mood/accuracy": a} for s, v, a in ((100, 0.5, 0.6), (200, 0.6, 0.9))]
+    folder = make_run(tmp_path / "x", lines=lines)
+    (folder / "tasks.json").write_text(json.dumps([{"name": "mood", "kind": "classification"}]))
+    best = next((folder / "checkpoints").iterdir())
+    best.rename(best.with_name("step-00000200"))
+    (folder / "best").write_text("step-00000200\n")
+    _, page = page_of(folder)
+    assert "Validation loss of the best checkpoint: 0.6000" in page.text
+    assert "best checkpoint, of step 200" in page.text
+    assert summarize_run(folder).valid_loss == 0.6  # as ``firstlight runs`` has it, next to the metric

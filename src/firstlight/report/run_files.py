@@ -99,14 +99,13 @@ def read_run(run: Path) -> RunFiles:
     files.manifest_name = _name(files, manifest)
     files.manifest = _table(files, manifest)
     files.tokenizer = _table(files, directory.tokenizer / "tokenizer.json")
-    files.tasks = _tables(files, directory.tasks_file)
     files.samples, files.n_samples = _thin_samples(_lines(files, directory.samples))
     _read_events(files, _lines(files, directory.events))
     return files
 
 
 def read_metrics(run: Path) -> RunFiles:
-    """Read settings, state, metrics, evaluation and checkpoints only: what a list of runs needs."""
+    """Read settings, state, metrics, tasks, evaluation and checkpoints only: what a list of runs needs."""
     files = RunFiles(run)
     directory = RunDirectory(run)
     files.settings_text = _text(files, directory.settings_file)
@@ -118,6 +117,7 @@ def read_metrics(run: Path) -> RunFiles:
     files.evaluation = _table(files, directory.evaluation_file)
     files.codec = _table(files, directory.tokenizer / "pixels.json") or _table(files, directory.tokenizer / "ids.json")
     files.metrics = _columns(_lines(files, directory.metrics))
+    files.tasks = _tables(files, directory.tasks_file)
     _read_checkpoints(files, directory)
     return files
 

@@ -167,9 +167,22 @@ def measured_on(files: RunFiles) -> str:
 
 
 def best_score(files: RunFiles) -> Score | None:
-    """Return the lowest validation loss of the run, or the one in evaluation.json."""
+    """Return the validation loss of the best checkpoint, or the one in evaluation.json.
+
+    It is the lowest one, but for tasks with labels: their best checkpoint is that of the highest metric.
+    """
+    step = _step_of_highest_metric(files)
+    loss = None if step is None else files.column("valid_loss").at(step)
+    if step is not None and loss is not None:
+        return _at(files, step, loss, f"best checkpoint, of step {step:,}")
     lowest = files.column("valid_loss").min()
     return _final(files) if lowest is None else _at(files, *lowest, f"best, at step {lowest[0]:,}")
+
+
+def _step_of_highest_metric(files: RunFiles) -> int | None:
+    """Return the step of the best checkpoint where a task's metric decides which it is."""
+    step = (files.checkpoint or "").rpartition("-")[2]
+    return int(step) if tasks.unit_of_count(files) == "row" and step.isdigit() else None
 
 
 def remarks(files: RunFiles, rows: list[Score]) -> list[str]:
@@ -184,11 +197,11 @@ def remarks(files: RunFiles, rows: list[Score]) -> list[str]:
         found.append("The model is not better than the position baseline, which treats pixels as independent.")
     found += _unknown_text(files)
     valid = files.column("valid_loss")
-    last, lowest = valid.last(), valid.min()
+    last, lowest, step = valid.last(), valid.min(), _step_of_highest_metric(files)
     if last is not None and lowest is not None and last > lowest[1] + max(0.01 * abs(lowest[1]), 1e-9):
         found.append(
             f"The validation loss increased after step {lowest[0]:,}, to {format_number(last)} at the end: the model "
-            "overfits. Commands that take this run use the best checkpoint."
+            f"overfits. Commands that take this run use the best checkpoint{f', of step {step:,}' if step else ''}."
         )
     bad = sum(c.n_not_finite() for c in (files.column("loss"), valid))
     if bad:

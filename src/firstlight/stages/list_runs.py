@@ -33,7 +33,7 @@ class RunSummary:
         kind: pretrain or finetune, by its settings.
         state: running (a process holds its lock), finished, stopped (at train.stop_after),
             interrupted (by a signal), failed, or incomplete (killed).
-        valid_loss: the lowest validation loss.
+        valid_loss: the lowest validation loss; of tasks with labels, that of the best checkpoint.
         task_metrics: of a fine-tuned run, each task's own metric as ``task/metric``, on its validation split.
         bits: per byte, per token or per dimension at that step, by name: ``{"bits_per_byte": 1.32}``.
         size_bytes: of all its files.
