@@ -27,6 +27,22 @@ def refuse(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> None:
     monkeypatch.setattr(os, name, call)
 
 
+@pytest.mark.parametrize(("number", "says"), [(errno.EFBIG, "ulimit -f"), (errno.ENOSPC, "Free some space")])
+def test_an_error_of_the_system_in_safetensors_text_says_what_to_do(tmp_path: Path, number: int, says: str):
+    from safetensors import SafetensorError
+
+    text = f"Error while serializing: I/O error: {os.strerror(number)} (os error {number})"
+    with pytest.raises(StorageError, match=says), atomic_directory(tmp_path / "folder"):
+        raise SafetensorError(text)
+    with pytest.raises(StorageError) as raised, atomic_directory(tmp_path / "folder") as folder:
+        with storage_errors(folder / "model.safetensors"):
+            raise SafetensorError(text)
+    assert raised.value.where == str(tmp_path / "folder" / "model.safetensors")  # not that of the temporary folder
+    with pytest.raises(SafetensorError), atomic_directory(tmp_path / "folder"):
+        raise SafetensorError("invalid header")
+    assert names(tmp_path) == []
+
+
 def test_write_atomic_makes_folders_and_replaces(tmp_path: Path):
     path = tmp_path / "a" / "b" / "file.txt"
     write_atomic(path, "one ü\n")

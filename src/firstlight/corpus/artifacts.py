@@ -34,7 +34,7 @@ def check_not_artifact(path: Path) -> None:
 
 def _of_folder(folder: Path) -> tuple[str, str]:
     if _is_run(folder):
-        return "a run directory", f"To use its model: --from {quote_argument(folder)}, with a corpus."
+        return "a run directory", f"Name a text; pretrain starts from its model with --from {quote_argument(folder)}."
     names = {path.name for path in folder.iterdir()}
     if "train.idx" in names or (MANIFEST in names and "train.bin" in names):
         return _store(folder)

@@ -51,12 +51,29 @@ def storage_errors(path: Path) -> Iterator[None]:
     """Convert the operating system's errors about ``path`` into a StorageError that says what to do."""
     try:
         yield
-    except OSError as error:
+    except Exception as raised:
+        error = _system_error(raised)
+        if error is None:
+            raise
         # A missing file or a broken connection is about what is read, not about the disk.
         if error.errno is None or isinstance(error, FileNotFoundError | ConnectionError):
             raise
         problem, fix = _MESSAGES.get(error.errno, (str(error.strerror), "Choose another disk or folder with --out."))
-        raise StorageError(problem, where=path, fix=fix) from error
+        raise StorageError(problem, where=_final_path(path), fix=fix) from raised
+
+
+def _final_path(path: Path) -> Path:
+    """Replace the temporary folders and files of a path with what they are to become, which a user knows."""
+    matches = [(_TEMPORARY_NAME.fullmatch(part), part) for part in path.parts]
+    return Path(*(part if match is None else match["name"] for match, part in matches))
+
+
+def _system_error(error: Exception) -> OSError | None:
+    """Return an error of the operating system; safetensors reports its number as text."""
+    if isinstance(error, OSError):
+        return error
+    found = re.search(r"\(os error (\d+)\)", str(error)) if type(error).__name__ == "SafetensorError" else None
+    return None if found is None else OSError(int(found[1]), os.strerror(int(found[1])))
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:

@@ -142,7 +142,9 @@ def _write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
     with atomic_file(path) as temporary:
         try:
             save_file(contiguous, temporary, metadata={"format": "pt"})
-        except SafetensorError as error:  # which wraps errors of the operating system
+        except SafetensorError as error:
+            if "os error" in str(error):  # of the operating system: the folder's context says what to do
+                raise
             raise StorageError(f"cannot be written: {error}", where=path) from error
 
 
