@@ -34,9 +34,12 @@ def test_an_error_of_the_system_in_safetensors_text_says_what_to_do(tmp_path: Pa
     text = f"Error while serializing: I/O error: {os.strerror(number)} (os error {number})"
     with pytest.raises(StorageError, match=says), atomic_directory(tmp_path / "folder"):
         raise SafetensorError(text)
-    with pytest.raises(StorageError) as raised, atomic_directory(tmp_path / "folder") as folder:
-        with storage_errors(folder / "model.safetensors"):
-            raise SafetensorError(text)
+    with (
+        pytest.raises(StorageError) as raised,
+        atomic_directory(tmp_path / "folder") as folder,
+        storage_errors(folder / "model.safetensors"),
+    ):
+        raise SafetensorError(text)
     assert raised.value.where == str(tmp_path / "folder" / "model.safetensors")  # not that of the temporary folder
     with pytest.raises(SafetensorError), atomic_directory(tmp_path / "folder"):
         raise SafetensorError("invalid header")
