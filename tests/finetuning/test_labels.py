@@ -137,3 +137,9 @@ def test_a_table_is_not_a_task(tmp_path: Path) -> None:
 def test_a_misspelt_metric_has_a_suggestion(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Did you mean accuracy"):
         read(tmp_path, 'kind = "classification"\nmetric = "acuracy"\n[data]\ntrain = "x.csv"\n' + TEXT)
+
+
+def test_a_decimal_comma_is_named(tmp_path: Path) -> None:
+    toml = 'kind = "regression"\n[data]\ntrain = "rows.csv"\ndelimiter = ";"\n' + TEXT
+    with pytest.raises(CorpusError, match=r"is not a score .*'2,6'.*decimals with a point"):
+        read(tmp_path, toml, rows_csv="text;label\na;2,6\nb;1\n")

@@ -97,7 +97,9 @@ def read_number(label: Any, where: str) -> float:
         CorpusError: the label is not a finite number, or not one that fp32 can hold.
     """
     if label is None or not is_number(label):
-        raise CorpusError("is not a score", where=where, found=repr(label)[:60], expected="a number")
+        has_comma = label is not None and is_number(str(label).replace(",", ".", 1))
+        fix = "Write decimals with a point." if has_comma else None
+        raise CorpusError("is not a score", where=where, found=repr(label)[:60], expected="a number", fix=fix)
     if abs(float(label)) > MAX_SCORE:
         raise CorpusError(
             "has a score that is too large",
