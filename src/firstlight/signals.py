@@ -74,8 +74,9 @@ class StopSignals:
             return
         self.name = signal.Signals(number).name
         # A signal may arrive during a write to the same stream, which is not reentrant.
+        hint = "; a second Ctrl-C ends it at once" if number == signal.SIGINT else ""
         with contextlib.suppress(RuntimeError):
-            progress.notice(f"{self.name}: stopping after this step and saving; a second Ctrl-C ends it at once")
+            progress.notice(f"{self.name}: stopping after this step and saving{hint}")
         if self._raises:
             self._raises = False  # only once, so that the code that cleans up is not interrupted
             raise Interrupted(self.name)

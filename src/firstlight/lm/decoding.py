@@ -17,6 +17,7 @@ from torch import Tensor
 from firstlight import progress
 from firstlight.lm.score import eval_mode
 from firstlight.model import GPT, ModelConfig, StaticCache, new_cache
+from firstlight.signals import is_training
 
 
 class BatchDecoder:
@@ -99,7 +100,10 @@ class BatchDecoder:
     def _rebuild_cache(self, cache: StaticCache, full: list[int]) -> None:
         """Keep active sequences only; those with a full context restart from its last half, in the last rows."""
         if full and not self._has_slid:
-            progress.notice(f"the text is longer than the block size of {self._block_size} tokens: its context slides")
+            # For a sample during training it is a detail, which nobody can act on.
+            level = "detail" if is_training() else "info"
+            text = f"the text is longer than the block size of {self._block_size} tokens: its context slides"
+            progress.notice(text, level=level)
             self._has_slid = True
         n_rows = len(self._cached)
         kept = [row for row, i in enumerate(self._cached) if i in self.active and i not in full]

@@ -53,7 +53,8 @@ def evaluate_run(
                 n |= split_unknown(store.valid, tokenizer).to_json(store.valid.n_tokens)
             with progress.task("compute baselines"):
                 known = baselines(artifacts, counts)
-            _warn_if_not_below_unigram(valid.loss, known)
+            if finished:
+                _warn_if_not_below_unigram(valid.loss, known)
             evaluation["valid"] = {"loss": valid.loss, "perplexity": valid.perplexity, **valid.bits, **n}
             evaluation["baselines"] = {name: found.metrics(valid.unit) for name, found in known.items()}
             if valid.position_nats is not None and valid.position_targets is not None:

@@ -46,6 +46,8 @@ class RunMetrics(Mapping[str, Curve]):
         self._curves = dict(curves)
 
     def __getitem__(self, name: str) -> Curve:
+        if name not in self._curves:
+            raise KeyError(f"{name!r} was not logged; there are {', '.join(self._curves) or 'no metrics'}")
         return self._curves[name]
 
     def __iter__(self) -> Iterator[str]:
