@@ -221,8 +221,12 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     words = {word for word in re.split(r"[_.-]", wrong.removesuffix("s")) if word}
     if max(map(len, words), default=0) > 2:
         near = near or next((k for k in names if words <= {w.removesuffix("s") for w in re.split(r"[_.-]", k)}), None)
-    near = near or next((k for k in names if len(wrong) > 3 and (k.startswith(wrong) or k.endswith(wrong))), None)
+    near = near or next((k for k in names if len(wrong) > 3 and _begins_or_ends(k, wrong)), None)
     return None if near is None else names[near]
+
+
+def _begins_or_ends(name: str, part: str) -> bool:
+    return " " not in name and (name.startswith(part) or name.endswith(part))  # one with spaces may be text, not a name
 
 
 def _edits(a: str, b: str) -> int | None:

@@ -145,7 +145,8 @@ def test_the_loss_is_that_of_a_hand_calculation_in_float64(tmp_path: Path, kind:
     model, head = build(data, extended.vocab_size), head_of(data.spec)
     assert head is not None
     weight = model.heads[data.spec.name].weight.detach().double().numpy()
-    total, count = TaskLoss(model, {"t": data.spec}, lm_weight=0, dropout=0, class_weights={})(collate(data.spec, rows))
+    module = TaskLoss(model, {"t": data.spec}, lm_weight=0, dropout=0, class_weights={})
+    total, count, _ = module(collate(data.spec, rows))
     expected, n = 0.0, 0
     for row in rows:
         states = []
@@ -175,10 +176,12 @@ def test_splitting_a_batch_changes_nothing(tmp_path: Path, kind: str, tokenizer:
     model, batch = build(data, extended.vocab_size), collate(data.spec, rows)
     module = TaskLoss(model, {"t": data.spec}, lm_weight=0.5, dropout=0.0, class_weights={}).train()
     model.eval()
-    whole, n = module(batch)
+    whole, n, *logged = module(batch)
     parts = [module(batch.slice_rows(slice(i, i + 2), CPU)) for i in range(0, len(rows), 2)]
-    torch.testing.assert_close(sum(loss for loss, _ in parts), whole)
-    assert sum(count for _, count in parts) == n == batch.count_targets()[0]
+    torch.testing.assert_close(sum(part[0] for part in parts), whole)
+    assert sum(part[1] for part in parts) == n == batch.count_targets()[0]
+    for name, total in (logged[0] if logged else {}).items():
+        torch.testing.assert_close(sum(part[2][name] for part in parts), total)
 
 
 @pytest.mark.parametrize("kind", WITH_HEAD)

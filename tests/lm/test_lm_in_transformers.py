@@ -43,7 +43,9 @@ def test_transformers_gives_the_same_ids_and_greedy_text(tmp_path, family, kind)
         parts = (made[n:], []) if kind == "char" else (made, made[:n])
         whole, beginning = (words.decode(i, skip_special_tokens=True) for i in parts)
         assert whole.startswith(beginning)
-        assert mine.text == whole[len(beginning) :]
+        # Theirs has U+FFFD for the bytes of a character that is incomplete at the end, which ours leaves out.
+        rest = whole[len(beginning) :].removeprefix(mine.text)
+        assert whole[len(beginning) :].startswith(mine.text) and set(rest) <= {"\ufffd"} and len(rest) <= 1
         texts.add(mine.text)
     assert len(texts) > 1, "the texts must differ for this to show anything"
 
