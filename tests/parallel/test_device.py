@@ -75,7 +75,7 @@ def test_auto_on_a_cpu_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
         "",
     )
     assert device_context.dtype is torch.float32
-    assert {"device", "precision", "compile", "threads", "allocator"} <= device_context.reasons.keys()
+    assert {"device", "precision", "compile", "threads"} <= device_context.reasons.keys()
 
 
 def test_what_is_asked_for_needs_no_reason(monkeypatch: pytest.MonkeyPatch) -> None:

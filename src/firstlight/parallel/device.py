@@ -100,7 +100,7 @@ def resolve_hardware(settings: HardwareSettings) -> DeviceContext:
     Raises:
         UsageError: this machine does not have the device or precision.
     """
-    reasons: dict[str, str] = {"allocator": allocator.state(), "openmp": openmp.state()}
+    reasons: dict[str, str] = {}
     world_size, rank, local_rank = _env_int("WORLD_SIZE", 1), _env_int("RANK", 0), _env_int("LOCAL_RANK", 0)
     local = _env_int("LOCAL_WORLD_SIZE", 1)
     device = _device(settings.device, reasons)
