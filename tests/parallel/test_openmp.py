@@ -13,7 +13,8 @@ from firstlight.parallel import adapt_spinning, openmp
 WITHOUT_CHOICE = {name: value for name, value in os.environ.items() if name not in openmp.VARIABLES}
 
 linux = pytest.mark.skipif(
-    sys.platform != "linux" or openmp._load_libgomp() is None, reason="torch uses another OpenMP runtime here"
+    sys.platform != "linux" or "libgomp" not in Path("/proc/self/maps").read_text(errors="replace"),
+    reason="torch uses another OpenMP runtime here",
 )
 
 
@@ -112,12 +113,12 @@ def test_bits_do_not_depend_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.set_num_threads(threads)
 
 
-# Two threads, many small operations: prints the seconds that they took, from a common start on.
+# Two threads, operations of a small model's size; tiny ones lose more (decision 17). Prints the seconds that they took, from a common start on.
 WORK = """
 import sys, time, torch
 from firstlight.parallel import adapt_spinning
 torch.set_num_threads(2)
-a = torch.randn(64, 1024)
+a = torch.randn(512, 512)
 def work(seconds):
     done, end = 0, time.monotonic() + seconds
     while time.monotonic() < end:
@@ -148,5 +149,5 @@ def test_two_at_once_take_little_more_than_one_after_the_other() -> None:
         alone, both = rates(1)[0], rates(2)
         ratios.append(alone / sum(both))
         if ratios[-1] <= 1.6:
-            return
-    pytest.fail(f"two at once take {ratios} times as long as one after the other")
+            break
+    assert min(ratios) <= 1.6, ratios

@@ -96,28 +96,27 @@ def _settings(run: RunDirectory) -> dict[str, Any]:
         return {}
 
 
-def _lines(path: Path) -> Iterator[Mapping[str, Any]]:
+def _lines_to(path: Path, step: int | None) -> Iterator[Mapping[str, Any]]:
+    """Yield the lines of a log up to a step; all of them without one."""
     with suppress(OSError), path.open("rb") as file:
         for _, line in JsonLines(file):
-            yield line
+            at = line.get("step")
+            if isinstance(at, int) and (step is None or at <= step):
+                yield line
 
 
 def _row_at(run: RunDirectory, step: int | None) -> dict[str, Any]:
     """Return the last value of every metric up to a step."""
     row: dict[str, Any] = {}
-    for line in _lines(run.metrics):
-        at = line.get("step")
-        if isinstance(at, int) and (step is None or at <= step):
-            row |= line
+    for line in _lines_to(run.metrics, step):
+        row |= line
     return row
 
 
 def _sample_at(run: RunDirectory, step: int | None) -> Mapping[str, Any]:
     found: Mapping[str, Any] = {}
-    for line in _lines(run.samples):
-        at = line.get("step")
-        if isinstance(at, int) and (step is None or at <= step):
-            found = line
+    for found in _lines_to(run.samples, step):  # noqa: B007 - the last one
+        pass
     return found
 
 
@@ -178,7 +177,7 @@ def _shared_settings(settings: Mapping[str, Any], run: RunDirectory) -> str:
         for key, value in settings.items()
         if key.partition(".")[0] in _TABLES and key not in _NOT_SHARED and _is_shared(value)
     }
-    for event in _lines(run.events):
+    for event in _lines_to(run.events, None):
         text = str(event.get("text", ""))
         key = text.partition(" ")[0]
         if event.get("kind") == "setting" and key in lines and _is_shared(text):
