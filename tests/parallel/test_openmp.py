@@ -113,7 +113,7 @@ def test_bits_do_not_depend_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.set_num_threads(threads)
 
 
-# Two threads, operations of a small model's size; tiny ones lose more (decision 17). Prints the seconds that they took, from a common start on.
+# Two threads, operations of a small model's size; tiny ones lose more (decision 17). Prints how much was done.
 WORK = """
 import sys, time, torch
 from firstlight.parallel import adapt_spinning
