@@ -30,11 +30,11 @@ def test_within_training_only_work_that_changes_nothing_is_cut_short() -> None:
         assert not signals.is_training()
     with StopSignals() as stop:
         assert signals.is_training()
-        with pytest.raises(Interrupted, match="SIGHUP"), signals.raise_on_signal():
-            signal.raise_signal(signal.SIGHUP)
+        with pytest.raises(Interrupted, match="SIGUSR1"), signals.raise_on_signal():
+            signal.raise_signal(signal.SIGUSR1)
         signal.raise_signal(signal.SIGTERM)  # recorded only, outside
-        assert stop.name == "SIGHUP"
-        with pytest.raises(Interrupted, match="SIGHUP"), signals.raise_on_signal():
+        assert stop.name == "SIGUSR1"
+        with pytest.raises(Interrupted, match="SIGUSR1"), signals.raise_on_signal():
             pytest.fail("begun after a signal")
 
 

@@ -17,7 +17,7 @@ print("loaded:", [name for name in heavy if name in sys.modules])
 """
 
 
-@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+@pytest.mark.parametrize("optimizer", ["muon", pytest.param("adamw", marks=pytest.mark.slow)])
 def test_a_run_that_compiles_nothing_loads_no_compiler(tmp_path: Path, optimizer: str) -> None:
     (tmp_path / "text.txt").write_text("some text of some length " * 40)
     command = [sys.executable, "-c", PROGRAM, str(tmp_path / "text.txt"), str(tmp_path / "run"), optimizer]

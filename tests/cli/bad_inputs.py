@@ -132,7 +132,7 @@ PRETRAIN = [
     Case("pretrain tinyshakespere --out new", 2, ("tinyshakespere", "Did you mean tinyshakespeare?")),
     # What is no corpus says what it is, and what was probably wanted.
     Case("pretrain run/data --out new", 2, ("run/data: is the token store of the run run", "run/run.toml --out")),
-    Case("pretrain text.txt store --out new", 2, ("store: is a token store", "trained on alone: firstlight pretrain")),
+    Case("pretrain text.txt store --out new", 2, ("store: is a token store", "trained on alone: ", "firstlight pretrain")),
     Case("pretrain run@2 --out new", 2, ("run@2: is a checkpoint of the run run", "--resume", "--from")),
     Case(f"pretrain text.txt {MODEL} --out new", 2, (f"{MODEL}: is a checkpoint of the run run", "--from")),
     Case("pretrain chars --out new", 2, ("chars: is a tokenizer", "tokenizer.path=")),
@@ -314,7 +314,7 @@ GENERATE = [
     Case("generate nothere hi", 2, ("nothere: no such run or model", "firstlight quickstart")),
     Case("generate rnu hi", 2, ("rnu: no such run or model", "Did you mean run?")),
     Case("generate X.gguf hi", 2, ("X.gguf: no such file",)),
-    Case("generate model.gguf hi", 2, ("model.gguf: not a model", "Import it first: firstlight import")),
+    Case("generate model.gguf hi", 2, ("model.gguf: not a model", "Import it first: ", "firstlight import")),
     Case("generate gpt2 hi", 2, ("gpt2: no such run or model", "Did you mean openai-community/gpt2?")),
     Case("predict absent text.txt", 2, ("absent: no such run or model", "firstlight finetune --help")),
     Case("generate text.txt hi", 2, ("text.txt: not a model",)),

@@ -33,6 +33,7 @@ def test_english_novels_lose_their_mark_and_crlf(shared_data: Path):
     assert corpus.tally.n_bad == 0
 
 
+@pytest.mark.slow
 def test_all_english_novels(shared_data: Path):
     folder = shared_data / "english-novels"
     corpus = open_corpus([str(folder / "*.xz")])

@@ -30,7 +30,7 @@ def made(sizes: list[int], rows: int, mixing: str | float = "proportional", **fi
     return Mixture.plan(members, rows=rows, mixing=mixing, fixed=fixed, seed=3)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(st.integers(1, 90), min_size=1, max_size=4), st.integers(1, 16))
 def test_every_row_comes_before_any_comes_again(sizes: list[int], rows: int) -> None:
     mixture = made(sizes, rows)

@@ -156,6 +156,7 @@ def several(world, run) -> tuple[Path, list[object]]:
     return out, words
 
 
+@pytest.mark.slow
 def test_several_tasks_share_a_body_and_serve_from_one_checkpoint(several, world, run) -> None:
     out, _ = several
     figures = json.loads((out / "evaluation.json").read_text())["tasks"]
@@ -216,6 +217,7 @@ def test_a_head_that_reads_the_mean_is_no_class_of_transformers(world, run) -> N
     assert sum(a["label"] == b for a, b in zip(lines, true, strict=True)) / 24 == told["value"]
 
 
+@pytest.mark.slow
 def test_layers_thaw_one_by_one(world, run) -> None:
     out = world / "thawed"
     run(
@@ -317,6 +319,7 @@ def test_adapters_learn_beside_few_bits_and_resume(preset, more, world, start, r
     assert json.loads((whole / "evaluation.json").read_text())["tasks"]["mood"]["value"] > 0.9
 
 
+@pytest.mark.slow
 def test_seeds_give_mean_and_deviation(world, run) -> None:
     out = world / "seeds"
     told = run("finetune", world / "base", world / "mood.toml", *QUICK, "train.steps=8", "--seeds", "2", "--out", out)
@@ -326,6 +329,7 @@ def test_seeds_give_mean_and_deviation(world, run) -> None:
     assert "±" in told.stdout
 
 
+@pytest.mark.slow
 def test_layers_are_probed(world, run) -> None:
     told = run("probe", world / "base", world / "mood.toml", "--json")
     found = json.loads(told.stdout)

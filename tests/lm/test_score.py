@@ -116,7 +116,7 @@ def test_a_space_that_a_word_tokenizer_drops_scores_nothing():
 
 
 @given(st.lists(st.tuples(st.integers(1, 40), st.integers(0, 40)), max_size=12), st.sampled_from([7, 16, 64, 8192]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_batches_by_length_change_nothing(sizes, tokens):
     model = MODEL
     generator = np.random.default_rng(len(sizes))
@@ -170,7 +170,7 @@ def test_scoring_leaves_the_mode_and_uses_no_dropout():
 
 
 @given(st.integers(0, 90), st.integers(1, 16), st.sampled_from([1, 2, 5, None]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_every_target_is_scored_once_with_the_context_that_is_promised(n, stride, rows):
     ids = np.random.default_rng(n).integers(0, V, n).astype(np.int32)
     nll, at = [], 0

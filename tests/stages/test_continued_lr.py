@@ -77,6 +77,7 @@ def test_what_is_set_stays(world: Path, tmp_path: Path, notices: list[str]) -> N
     assert not any("of a fresh start" in text for text in notices)
 
 
+@pytest.mark.slow
 def test_a_preset_has_the_rate_of_a_fresh_start_and_a_resume_keeps_what_was_used(world: Path, tmp_path: Path) -> None:
     settings = ["tokenizer.kind=byte", "train.minutes=9", *CONTINUED]
     firstlight.pretrain(world / "text.txt", out=tmp_path / "first", preset="quickstart", overrides=settings)

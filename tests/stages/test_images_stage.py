@@ -232,6 +232,7 @@ def test_held_out_images_are_evaluated(made: Path, capsys: pytest.CaptureFixture
     assert own.model.loss == pytest.approx(float(wanted))
 
 
+@pytest.mark.slow
 def test_layers_are_probed_beside_raw_pixels(made: Path, capsys: pytest.CaptureFixture[str]):
     found = firstlight.probe(made / "run", device="cpu")
     assert [s.layer for s in found.layers] == [0, 1, 2]
@@ -258,6 +259,7 @@ def test_stop_and_resume_changes_nothing(made: Path):
     assert verify_resume(made / "run" / "run.toml", steps=5, stop_at=2).equal
 
 
+@pytest.mark.slow
 def test_colours_have_a_palette(tmp_path: Path):
     pytest.importorskip("sklearn")
     pets = write_pets(tmp_path / "pets")

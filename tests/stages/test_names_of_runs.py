@@ -94,6 +94,7 @@ def _steps(run: str) -> int:
     return int(json.loads((Path(run) / "state.json").read_text())["step"])
 
 
+@pytest.mark.slow
 def test_resuming_by_each_name(notices: list[str]) -> None:
     for number, name in enumerate(["more/run.toml", "more/checkpoints", "more@latest", "more"]):
         if not number:

@@ -164,6 +164,7 @@ def test_llama2c_is_cut_or_none(tmp_path):
         import_tokenizer(path)
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_llmc_has_gpt2s_ids(tmp_path, shared_data):
     """Its file holds the bytes of each token alone; the merges come out of their order."""

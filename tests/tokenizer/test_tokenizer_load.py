@@ -82,6 +82,7 @@ def cl100k(shared_data: Path) -> Tokenizer:
     return import_tokenizer(shared_data / "tokenizers" / "tiktoken" / "cl100k_base.tiktoken")
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_cl100k_has_the_ids_of_tiktoken(shared_data: Path, cl100k: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     tiktoken = pytest.importorskip("tiktoken")
@@ -98,6 +99,7 @@ def test_cl100k_has_the_ids_of_tiktoken(shared_data: Path, cl100k: Tokenizer, mo
         assert cl100k.decode(cl100k.encode(text)) == text
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_reference_texts_have_their_published_ids(shared_data: Path, cl100k: Tokenizer) -> None:
     ours = {"cl100k_base": cl100k, "r50k_base": import_tokenizer(shared_data / "tokenizers" / "gpt2")}

@@ -17,7 +17,10 @@ from firstlight.store import Batches, TokenStore
 from firstlight.train import TRACKERS, TrainContext, fit
 from firstlight.types import Batch
 
-BOTH = pytest.mark.parametrize("optimizer", [AdamW(lr=0.01), Muon(lr=0.02)], ids=lambda s: s.name)
+BOTH = pytest.mark.parametrize(
+    "optimizer",
+    [pytest.param(AdamW(lr=0.01), id="adamw", marks=pytest.mark.slow), pytest.param(Muon(lr=0.02), id="muon")],
+)
 EVERYTHING: dict[str, Any] = {
     "dropout": 0.2,
     "ema_decay": 0.9,

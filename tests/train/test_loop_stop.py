@@ -114,6 +114,8 @@ def test_a_signal_saves_and_stops(
     tmp_path: Path, store: TokenStore, events: list[Event], number: signal.Signals
 ) -> None:
     before = [signal.getsignal(n) for n in ENDING]
+    if signal.getsignal(number) is signal.SIG_IGN:
+        pytest.skip(f"{number.name} is ignored in this process, as under nohup")
     samples: list[str] = []
 
     def sample() -> str:

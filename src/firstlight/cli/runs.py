@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from firstlight.cli.output import JsonOption, format_bytes, format_duration, print_result, print_table
-from firstlight.errors import escape
+from firstlight.errors import escape, nearest
 
 if TYPE_CHECKING:
     from firstlight.stages.list_runs import RunComparison, RunSummary
@@ -24,9 +24,13 @@ class _RunsGroup(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Insert the default command."""
-        if not args or (args[0] not in self.commands and args[0] not in ctx.help_option_names):
+        if not args or not (args[0] in ctx.help_option_names or self._is_command(args[0])):
             args = [self.default_command, *args]
         return super().parse_args(ctx, args)
+
+    def _is_command(self, word: str) -> bool:
+        """Whether a word is a command, or a misspelt one, and not a folder."""
+        return word in self.commands or (nearest(word, self.commands) is not None and not Path(word).exists())
 
 
 def register(app: typer.Typer) -> None:
