@@ -42,7 +42,7 @@ JSON_COMMANDS = {
     "presets": {"presets"},
     "presets nano": {"name", "toml"},
     "runs .": {"runs"},
-    "runs diff run run": {"runs", "settings", "changes"},
+    "runs diff run run": {"runs", "settings", "changes", "notes"},
 }
 SMALL = [
     "model.n_layer=1",

@@ -72,6 +72,8 @@ def test_the_valid_split_scores_what_training_logged(world):
     assert result.baselines.keys() == {"uniform", "unigram"}
     assert result.baselines["uniform"].loss == pytest.approx(math.log(257))
     assert result.baselines["unigram"].loss < result.baselines["uniform"].loss
+    written = json.loads((world / "run" / "evaluation.json").read_text())["baselines"]
+    assert {name: found.metrics() for name, found in result.baselines.items()} == written
 
 
 def test_the_text_of_the_valid_split_scores_about_the_same(world):

@@ -155,12 +155,14 @@ def test_language_of_a_text(text: str, expected: str | None):
 def test_what_the_corpus_lost(run: Path):
     assert "What was left out or replaced Nothing: every document was read whole" in words(page_of(run)[0])
     lost = {"skipped": {"binary": 3}, "dropped": {"empty": 5}, "n_bad": 16_066, "bad_bytes": ["a.txt:7"]}
+    lost["copies"] = [["b.txt", "a.txt"]]
     edit(run / "data/manifest.json", lambda t: t["sources"][0].update(lost))
     edit(run / "data/manifest.json", lambda t: t.update(train_unk_tokens=4, train_unk_fraction=1e-6, train_unk_bytes=9))
     text = words(page_of(run)[0])
     assert "skipped files 3 binary" in text
     assert "dropped documents 5 empty (0.8 % of all)" in text
     assert "bad bytes 16,066 (0.1 % of the text)" in text
+    assert "validation documents that are also in training 1: b.txt is a.txt" in text
     assert "unknown tokens, training 4" in text
     edit(run / "data/manifest.json", lambda t: t.pop("sources"))
     assert "What was left out" not in words(page_of(run)[0])  # the store does not say

@@ -70,6 +70,8 @@ def diff(
 ) -> None:
     """Compare the settings and metrics of two runs.
 
+    It says where their validation losses do not compare: other text, windows or tokenizers.
+
     Example: firstlight runs diff runs/a runs/b
     """
     from firstlight.stages import list_runs as stage
@@ -147,3 +149,5 @@ def _print_comparison(result: "RunComparison") -> None:
     print()
     cells = [_cells(first), _cells(second)]
     print_table(("metric", *names), [(key, cells[0][key], cells[1][key]) for key in cells[0]])
+    for note in result.notes:
+        print(escape(note))

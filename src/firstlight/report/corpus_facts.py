@@ -107,7 +107,8 @@ def losses(files: RunFiles) -> list[Fact] | None:
     """Return what of the corpus is not in the training text as it was; None if the token store does not say."""
     if not _source_tables(files):
         return None
-    return [*_skipped_files(files), *_dropped_documents(files), *_decoding(files), *_unknown_tokens(files)]
+    found = [*_skipped_files(files), *_dropped_documents(files), *_copies(files)]
+    return [*found, *_decoding(files), *_unknown_tokens(files)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +193,17 @@ def _dropped_documents(files: RunFiles) -> list[Fact]:
     kept = sum(to_float(find(files.manifest, f"{side}_documents")) or 0 for side in _SPLITS)
     value += f" ({format_percent(counts.total() / (counts.total() + kept))} of all)"
     return [Fact("dropped documents", value, "; ".join(to_text(problem, 300) for problem in bad[:_MAX_NAMED]))]
+
+
+def _copies(files: RunFiles) -> list[Fact]:
+    """Return the documents of the validation split that are copies of documents in the training split."""
+    tables = [find(table, "copies") for table in _source_tables(files)]
+    pairs = [pair for pairs in tables if isinstance(pairs, list) for pair in pairs if isinstance(pair, list)]
+    if not pairs:
+        return []
+    named = "; ".join(" is ".join(to_text(name, 80) for name in pair[:2]) for pair in pairs[:_MAX_NAMED])
+    note = "the validation loss is of text that was trained on; corpus.dedup=exact drops copies"
+    return [Fact("validation documents that are also in training", f"{len(pairs):,}: {named}", note)]
 
 
 def _decoding(files: RunFiles) -> list[Fact]:

@@ -110,7 +110,7 @@ def baselines(artifacts: PretrainArtifacts, counts: np.ndarray | None) -> dict[s
     if codec is None or codec.sequence_length is None:
         found = split_text_bytes(store.valid, artifacts.vocab)
         lengths, nats, characters = (None,) * 3 if found is None else (found.lengths, found.nats, found.characters)
-        target_counts = count_ids(store.valid.tokens)
+        target_counts = count_ids(store.valid.tokens[1:])  # the first is never predicted
         return baseline_likelihoods(
             store.vocab_size, counts, target_counts, lengths, more_nats=nats, characters=characters
         )

@@ -13,11 +13,12 @@ from firstlight.files import run_layout
 from firstlight.files.json_lines import JsonLines
 from firstlight.files.run_names import parse_run_path
 from firstlight.report import non_text
-from firstlight.report.run_files import RunFiles, read_metrics
+from firstlight.report.run_files import RunFiles, read_metrics, read_run
 from firstlight.report.summary import best_score, last_step, parameters, training_seconds, training_tokens
 from firstlight.report.tasks import task_metrics
 from firstlight.runs import OutsideInput, RunDirectory, outside_inputs
 from firstlight.shell import command_line
+from firstlight.stages.comparable import incomparable
 
 State = Literal["running", "finished", "stopped", "interrupted", "failed", "incomplete"]
 
@@ -72,12 +73,14 @@ class RunComparison:
         first, second: their summaries.
         settings: those that differ at the end, as ``{key: (first, second)}`` with None where not set.
         changes: of each run, the settings that changed during it: ``step 72: optim.lr changed from 0.02 to 0.005``.
+        notes: why their validation losses do not compare.
     """
 
     first: RunSummary
     second: RunSummary
     settings: dict[str, tuple[Any, Any]]
     changes: tuple[list[str], list[str]]
+    notes: list[str]
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object."""
@@ -85,6 +88,7 @@ class RunComparison:
             "runs": [self.first.to_json(), self.second.to_json()],
             "settings": self.settings,
             "changes": self.changes,
+            "notes": self.notes,
         }
 
 
@@ -110,7 +114,8 @@ def compare_runs(first: str | Path, second: str | Path) -> RunComparison:
         UsageError: one of them is not a run directory.
     """
     paths = [_run_directory(path) for path in (first, second)]
-    settings = [flatten(read_metrics(path).settings) for path in paths]
+    files = [read_run(path) for path in paths]
+    settings = [flatten(found.settings) for found in files]
     keys = dict.fromkeys([*settings[0], *settings[1]])
     differing = {
         key: (settings[0].get(key), settings[1].get(key))
@@ -118,7 +123,9 @@ def compare_runs(first: str | Path, second: str | Path) -> RunComparison:
         if settings[0].get(key) != settings[1].get(key)
     }
     changes = [_changes(path) for path in paths]
-    return RunComparison(summarize_run(paths[0]), summarize_run(paths[1]), differing, (changes[0], changes[1]))
+    runs = [summarize_run(path) for path in paths]
+    notes = incomparable((runs[0].kind, runs[1].kind), files[0], files[1])
+    return RunComparison(runs[0], runs[1], differing, (changes[0], changes[1]), notes)
 
 
 def summarize_run(path: Path, name: str | None = None) -> RunSummary:

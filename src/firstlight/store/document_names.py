@@ -39,6 +39,11 @@ class NameTableWriter:
             valid.extend(train[len(train) - moved :])
             del train[kept:]
 
+    def get(self, side: str, index: int) -> str:
+        """Return the name of a document."""
+        prefix, number = (int(column[index]) for column in self._columns[side])
+        return next(islice(self._prefixes, prefix, None)) + (str(number) if number >= 0 else "")
+
     def __len__(self) -> int:
         """Number of prefixes."""
         return len(self._prefixes)

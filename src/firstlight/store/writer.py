@@ -18,8 +18,10 @@ from typing import Any, BinaryIO, Self
 
 import numpy as np
 
+from firstlight import progress
 from firstlight.errors import StoreError
 from firstlight.files import write_manifest
+from firstlight.store.copies import find_copies
 from firstlight.store.document_names import NameTableWriter
 from firstlight.store.megatron import smallest_dtype, write_index
 from firstlight.store.preparation import PROGRESS, TOKENIZER, Preparation
@@ -102,6 +104,7 @@ class StoreWriter:
         self._side = "train"
         self._whole: str | None = None  # the side of the current source, if it is not split
         self._source, self._documents = "", 0
+        self._copies: list[tuple[str, ...]] = []  # documents in valid, and those in train that they are copies of
         self._before: dict[str, tuple[int, int, int]] = {}
         # What the segments hold, now and when the source began: documents of each side, prefixes, segments.
         self._saved = self._saved_before = _Saved(dict.fromkeys(_SIDES, 0), 0, 0)
@@ -123,6 +126,7 @@ class StoreWriter:
     def begin_source(self, source: str, side: str | None = None) -> None:
         """Start a source; all of it goes to ``side``, or it is split."""
         self._source, self._documents, self._whole = source, 0, side
+        self._copies = []
         self._before = {s: (self._tokens[s], len(self._lengths[s]), self._bytes[s]) for s in _SIDES}
         self._unknown.begin_source()
         self._saved_before = self._saved
@@ -164,6 +168,9 @@ class StoreWriter:
             self._move_tail()
             self._saved = self._saved_before
         table: dict[str, Any] = {"name": self._source}
+        if self._copies:
+            table["copies"] = self._copies
+            self._warn_of_copies()
         for side, (tokens, documents, n_bytes) in self._before.items():
             unknown, n_tokens = self._unknown.of_source(side), self._tokens[side] - tokens
             table[side] = {
@@ -175,6 +182,14 @@ class StoreWriter:
                 **(unknown.to_json(n_tokens) if unknown.count else {}),
             }
         return table
+
+    def _warn_of_copies(self) -> None:
+        n, (copy, original) = len(self._copies), self._copies[0]
+        what = f"{copy}: is the same document as {original}" + (f", and {n - 1} more like it" if n > 1 else "")
+        progress.warn(
+            f"{what}: the end of the text is for validation, so the validation loss is of text that was trained on. "
+            "Remove the copy, or set corpus.dedup=exact"
+        )
 
     def _check_length(self, side: str) -> None:
         n = self._tokens[side] - self._before[side][0]
@@ -332,8 +347,11 @@ class StoreWriter:
                 found=f"{tokens} tokens",
                 fix="Add more text, or change data.valid_ratio.",
             )
-        self._move_ids(first_token + keep)
         ends = np.cumsum(lengths)
+        self._files["train"].flush()
+        for pair in find_copies(self._files["train"], first_token, lengths, keep, self._dtype.itemsize):
+            self._copies.append(tuple(self._names.get("train", first_document + i) for i in pair))
+        self._move_ids(first_token + keep)
         cut = int(np.searchsorted(ends, keep, side="left"))  # the document that is split
         inside = int(keep - (ends[cut] - lengths[cut]))
         head = [*lengths[:cut].tolist(), inside]
