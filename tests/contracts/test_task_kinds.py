@@ -198,8 +198,8 @@ def test_an_oracle_has_perfect_metrics(tmp_path: Path, kind: str, tokenizer: Tok
             probabilities = np.eye(n)[list(row.label) if isinstance(row.label, tuple) else row.label]
         oracle.append(Prediction(row.label, probabilities, 0.0))
     found = compute_metrics(spec, rows, oracle, n_bootstrap=20)
-    assert found.others.keys() == set(head.reported_metrics(spec)) <= head.metrics.keys()
-    assert all(value == pytest.approx(1) for value in found.others.values())
+    assert found.others.keys() == set(head.reported_metrics(spec)) <= head.metrics.keys() | head.errors.keys()
+    assert all(value == pytest.approx(0 if name in head.errors else 1) for name, value in found.others.items())
     assert found.low <= found.value <= found.high + 1e-9
     if found.confusion is not None:
         assert np.trace(found.confusion) == found.n

@@ -176,3 +176,30 @@ def test_a_score_is_printed_beside_that_of_the_majority_class(
     options = ["--out", str(tmp_path / "x"), "train.steps=1", *TUNE]
     assert command(["finetune", str(world / "base"), str(world / "task.toml"), *options]) == 0
     assert "; n 8; majority class 0.5000)" in capsys.readouterr().out
+
+
+def test_forgetting_starts_from_the_loss_of_the_model_as_it_came() -> None:
+    result = firstlight.finetune("base", "task.toml", out="forgets", overrides=[*TUNE, "train.steps=1"])
+    assert result.forgetting is not None
+    # The task adds special tokens, to which a new row of the vocabulary gives some probability.
+    assert result.forgetting["before"] == pytest.approx(
+        json.loads(Path("base/state.json").read_text())["result"]["valid_loss"], abs=1e-6
+    )
+
+
+def test_an_unknown_task_is_refused_before_anything_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(["finetune", "base", "scene", "--out", "none"]) == 2
+    told = capsys.readouterr().err
+    assert "Did you mean 'scenes'?" in told and "learning rate" not in told
+
+
+@pytest.mark.parametrize("written", [r"data.delimiter=\t", r'data.delimiter="\t"'])
+def test_a_tab_is_named_as_shells_pass_it(written: str) -> None:
+    Path("tabs.csv").write_text(Path("rows.csv").read_text().replace(",", "\t"))
+    Path("tabs.toml").write_text(TASK.format("tabs.csv"))
+    result = firstlight.finetune(
+        "base", "tabs.toml", out=f"tabs{len(written)}", overrides=[*TUNE, "train.steps=1", written]
+    )
+    assert result.valid["tabs"]["n"] == 8
+    with pytest.raises(ConfigError, match=r"""a space is 'data.delimiter=" "'"""):
+        firstlight.finetune("base", "tabs.toml", out="no", overrides=[*TUNE, "data.delimiter= "])

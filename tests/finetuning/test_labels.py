@@ -58,7 +58,10 @@ def test_a_column_called_text_that_no_one_asked_for_is_left_alone(tmp_path: Path
 @pytest.mark.parametrize(
     ("label", "told"),
     [
-        (["p", "q"], r"a.jsonl:1: has no single label .*'p', 'q'"),
+        (
+            ["p", "q"],
+            r"a.jsonl:1: has no single label .*'p', 'q'.*Several labels per row need a kind of your own: docs",
+        ),
         ({"x": 1}, r"a.jsonl:1: has no single label"),
         (float("nan"), r"a.jsonl:1: has no label"),
         (None, r"a.jsonl:1: has no label"),
@@ -143,3 +146,11 @@ def test_a_decimal_comma_is_named(tmp_path: Path) -> None:
     toml = 'kind = "regression"\n[data]\ntrain = "rows.csv"\ndelimiter = ";"\n' + TEXT
     with pytest.raises(CorpusError, match=r"is not a score .*'2,6'.*decimals with a point"):
         read(tmp_path, toml, rows_csv="text;label\na;2,6\nb;1\n")
+
+
+def test_a_class_of_the_test_rows_alone_can_be_left_out(tmp_path: Path) -> None:
+    toml = 'kind = "classification"\n[data]\ntrain = "a.jsonl"\ntest = "b.jsonl"\n' + TEXT
+    rows = lines(*({"text": f"t{i}", "label": "xy"[i % 2]} for i in range(20)))
+    test = lines({"text": "u", "label": "x"}, {"text": "v", "label": "something else"})
+    with pytest.raises(CorpusError, match=r'b.jsonl:2: .*data.drop_labels = \["something else"\]'):
+        read(tmp_path, toml, a_jsonl=rows, b_jsonl=test)

@@ -11,6 +11,7 @@ import pytest
 from test_run_page import edit, page_of
 
 from firstlight.report.language import language
+from firstlight.report.tasks import _classes
 from firstlight.report.weights import group
 
 TRAINING_TEXT = {
@@ -286,3 +287,13 @@ def test_the_reason_of_a_failure_ends_with_one_full_stop(run: Path):
 def test_a_task_without_an_error_says_so(run: Path):
     edit(task_run(run) / "evaluation.json", lambda t: t["tasks"]["mood"].update(confusion=[[3, 0], [0, 4]], worst=[]))
     assert "Worst errors: none, every label is predicted right." in words(page_of(run)[0])
+
+
+def test_each_class_has_its_scores() -> None:
+    # As sklearn's classification_report computes them; the third class is neither true nor predicted.
+    found = _classes([[3, 1, 0], [2, 4, 0], [0, 0, 0]], ["a", "b", "c"])
+    assert found == [
+        ("a", "0.6000", "0.7500", "0.6667", "4"),
+        ("b", "0.8000", "0.6667", "0.7273", "6"),
+        ("c", "–", "–", "–", "0"),
+    ]

@@ -8,6 +8,7 @@ from firstlight.config import Settings
 from firstlight.files import Limits
 from firstlight.files.encodings import check_encoding
 from firstlight.files.limits import DEFAULT_LIMITS
+from firstlight.files.table_dialect import read_escaped_tab
 
 
 class LimitSettings(Settings):
@@ -88,6 +89,11 @@ class CorpusSettings(Settings):
         description="read at most this many bytes of each source; its last document is truncated. The files of a "
         "corpus are one source, unless data.weights are set; corpus.valid is read whole",
     )
+
+    @field_validator("delimiter", mode="before")
+    @classmethod
+    def _read_tab(cls, delimiter: object) -> object:
+        return read_escaped_tab(delimiter)
 
     @field_validator("encoding")
     @classmethod

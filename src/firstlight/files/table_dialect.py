@@ -168,6 +168,11 @@ def check_unquoted(
         yield line
 
 
+def read_escaped_tab(delimiter: object) -> object:
+    r"""Return a tab for the two characters \t, as shells pass them; anything else as it is."""
+    return "\t" if delimiter == r"\t" else delimiter
+
+
 def other_delimiter(header: Sequence[str], delimiter: str) -> str | None:
     """Return the delimiter that a header of one column seems to have instead of ``delimiter``."""
     if len(header) != 1:

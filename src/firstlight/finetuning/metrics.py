@@ -172,15 +172,22 @@ def compute_metrics(
     """
     head = _head(spec)
     labels, predicted = [r.label for r in rows], [p.label for p in predictions]
-    true, guess = (_stack(values, per_token=head.is_per_token) for values in (labels, predicted))
+    guess, true = TaskHead.metric_inputs(head, spec, "", predicted, labels)
     own, loss = main_metric(spec), sum(p.loss for p in predictions) / len(true)
     if not math.isfinite(loss):  # what such a model predicts means nothing
         nothing = dict.fromkeys([own, *head.reported_metrics(spec)], math.nan)
         return TaskMetrics(own, math.nan, math.nan, math.nan, nothing, loss, len(true))
-    values = {name: head.metrics[name](guess, true) for name in dict.fromkeys([own, *head.reported_metrics(spec)])}
+    known = {**head.metrics, **head.errors}
+    inputs = {
+        name: head.metric_inputs(spec, name, predicted, labels)
+        for name in dict.fromkeys([own, *head.reported_metrics(spec)])
+    }
+    values = {name: known[name](*compared) for name, compared in inputs.items()}
     low, high = math.nan, math.nan
     if n_bootstrap:
-        low, high = bootstrap_interval(head.metrics[own], guess, true, n_bootstrap=n_bootstrap)
+        by_word = head.is_per_token and len(inputs[own][0]) != len(rows)
+        lengths = np.array([len(label) for label in predicted if isinstance(label, tuple)]) if by_word else None
+        low, high = bootstrap_interval(head.metrics[own], *inputs[own], n_bootstrap=n_bootstrap, lengths=lengths)
     calibrated = None
     if head.has_probabilities:
         confidence = np.concatenate([np.atleast_1d(p.probabilities.max(-1)) for p in predictions])
@@ -196,7 +203,7 @@ def compute_metrics(
         confusion=_confusion(spec, head, guess, true),
         calibration=calibrated,
         worst=worst_errors(spec, head, rows, predictions, decode),
-        majority=majority_baseline(spec, head, own, train, true),
+        majority=majority_baseline(spec, head, own, train, labels),
     )
 
 
@@ -229,10 +236,6 @@ def _head(spec: TaskSpec) -> TaskHead:
     head = head_of(spec)
     assert head is not None, "callers check that the task has one"
     return head
-
-
-def _stack(labels: Sequence[Any], *, per_token: bool) -> np.ndarray:
-    return np.array([value for label in labels for value in label] if per_token else labels)
 
 
 def _confusion(spec: TaskSpec, head: TaskHead, guess: np.ndarray, true: np.ndarray) -> list[list[int]] | None:

@@ -11,6 +11,7 @@ from firstlight.corpus import LimitSettings
 from firstlight.files import Limits
 from firstlight.files.compression import inner_suffix
 from firstlight.files.encodings import check_encoding
+from firstlight.files.table_dialect import read_escaped_tab
 from firstlight.files.text_decoder import Decoding
 
 Column = int | str
@@ -124,11 +125,18 @@ class DataFiles(Settings):
     def _is_known(cls, encoding: str) -> str:
         return check_encoding(encoding)
 
+    @field_validator("delimiter", mode="before")
+    @classmethod
+    def _read_tab(cls, delimiter: object) -> object:
+        return read_escaped_tab(delimiter)
+
     @model_validator(mode="after")
     def _check_delimiter(self) -> "DataFiles":
         # csv.reader takes one character; a line that is split into max_fields may be split at any text.
         if self.delimiter == "" or (self.delimiter is not None and len(self.delimiter) > 1 and self.max_fields is None):
-            raise ValueError(f"delimiter must be one character, not {self.delimiter!r}")
+            # Around a value of a command, white space is no part of it.
+            fix = """; in a shell a space is 'data.delimiter=" "'""" if self.delimiter == "" else ""
+            raise ValueError(f"delimiter must be one character, not {self.delimiter!r}{fix}")
         return self
 
 

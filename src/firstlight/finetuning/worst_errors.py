@@ -63,7 +63,7 @@ def worst_errors(
 
 
 def majority_baseline(
-    spec: TaskSpec, head: TaskHead, metric: str, train: Sequence[EncodedExample], true: np.ndarray
+    spec: TaskSpec, head: TaskHead, metric: str, train: Sequence[EncodedExample], true: Sequence[Any]
 ) -> dict[str, Any] | None:
     """Return the most frequent label of the training rows, and the metric of predicting it for every row.
 
@@ -72,7 +72,7 @@ def majority_baseline(
         head: of the task.
         metric: name of one of the head's metrics.
         train: the training rows.
-        true: labels of the rows that are scored, one per row or word.
+        true: labels of the rows that are scored.
 
     Returns:
         ``label`` and ``value``; None for scores, or without training rows.
@@ -84,7 +84,8 @@ def majority_baseline(
         return None
     label = counts.most_common(1)[0][0]
     named = spec.labels[int(label)] if head.has_classes and label is not None else label
-    return {"label": named, "value": head.metrics[metric](np.full_like(true, label), true)}
+    constant = [(label,) * len(row) if isinstance(row, tuple) else label for row in true]
+    return {"label": named, "value": head.metrics[metric](*head.metric_inputs(spec, metric, constant, true))}
 
 
 def _errors(head: TaskHead, rows: Sequence[EncodedExample], predictions: Sequence[Prediction]) -> Iterator[_Error]:

@@ -49,6 +49,7 @@ class TaskView:
         others: further metrics.
         labels: of rows and columns of the confusion matrix.
         confusion: rows of cells, or empty.
+        classes: label, precision, recall, F1 and number of true rows (or words) of each class.
         calibration: confidence, accuracy and number of examples per bin.
         calibration_error: expected calibration error, or empty.
         worst: the most confident errors.
@@ -62,6 +63,7 @@ class TaskView:
     others: str
     labels: list[str]
     confusion: list[list[Cell]]
+    classes: list[tuple[str, str, str, str, str]]
     confused: list[tuple[str, str, str, str]]
     calibration: list[tuple[str, str, str]]
     calibration_error: str
@@ -158,6 +160,7 @@ def _view(name: str, table: Any, labels: list[str], notes: Any) -> TaskView:
         further,
         labels,
         matrix,
+        _classes(find(table, "confusion"), labels),
         _confused(matrix, labels),
         [(format_percent(b[0]), format_percent(b[1]), f"{int(b[2]):,}") for b in bins],
         "" if error is None else format_percent(error),
@@ -184,6 +187,19 @@ def _worst(table: Any) -> WorstError:
         text[:_MAX_TEXT] + (" …" if len(text) > _MAX_TEXT else ""),
         of_word[:60],
     )
+
+
+def _classes(table: Any, labels: list[str]) -> list[tuple[str, str, str, str, str]]:
+    """Compute precision, recall and F1 of each class from the confusion matrix; a dash where it has none."""
+    if not isinstance(table, list):
+        return []
+    found = []
+    for i, row in enumerate(table):
+        right, true, predicted = int(row[i]), int(sum(row)), int(sum(other[i] for other in table))
+        scores = ((right, predicted), (right, true), (2 * right, predicted + true))
+        precision, recall, f1 = (_number(part / whole if whole else None) for part, whole in scores)
+        found.append((labels[i] if i < len(labels) else str(i), precision, recall, f1, f"{true:,}"))
+    return found
 
 
 def _confused(matrix: list[list[Cell]], labels: list[str]) -> list[tuple[str, str, str, str]]:

@@ -106,10 +106,13 @@ class FinetuneRecipe(Recipe[FinetuneSettings, FinetuneArtifacts, FinetuneResult]
         process_start: float,
     ) -> TrainContext:
         """Build model, heads, optimizer, batches and evaluation; measure the language-model loss before training."""
+        source = artifacts.init_model.source
+        if is_main_process(device_context) and source is not None and not run.initial_loss_file.is_file():
+            # Of the model as it came: special tokens of the tasks, which are new and random, raise the loss.
+            model = None if artifacts.store is None else LM.load_fp32(source).to(device_context).model
+            save_initial_loss(run, model, artifacts.store, device_context, artifacts.new_heads)
+            del model
         ctx = finetune_setup.train_context(run, settings, artifacts, device_context, process_start)
-        has_first_weights = artifacts.init_model.source is not None
-        if is_main_process(device_context) and has_first_weights and not run.initial_loss_file.is_file():
-            save_initial_loss(run, ctx.state.model, artifacts.store, device_context, artifacts.new_heads)
         if is_main_process(device_context):
             write_atomic(run.tasks_file, tasks_to_json(artifacts.specs.values()))
             artifacts.tokenizer.save(run.tokenizer)
@@ -288,9 +291,10 @@ def _finetune_request(
     }
     specified = merge({"run": {k: v for k, v in arguments.items() if v}}, _of_tasks(parse_overrides(overrides)))
     run = RunDirectory(Path(out) if out is not None else Path("runs") / _run_name(settings_file or model, tasks))
-    below: dict[str, Any] = preset(PRESETS, preset_name) if preset_name else {}
+    rate_note, below = "", preset(PRESETS, preset_name) if preset_name else {}
     if settings_file is None and preset_name in (None, _DEFAULT_PRESET) and not run.exists:
-        below = merge(preset(PRESETS, _DEFAULT_PRESET), _learning_rate(specified))
+        table, rate_note = _learning_rate(specified)
+        below = merge(preset(PRESETS, _DEFAULT_PRESET), table)
     if run.exists:  # an interval of 0, which was resolved to an epoch, is not changed
         below = without_keys(below, {f"train.{name}" for name, value in below.get("train", {}).items() if not value})
     layers = Layers(
@@ -299,9 +303,12 @@ def _finetune_request(
         path=settings_file,
         arguments=specified,
     )
-    return resolve_request(
+    request = resolve_request(
         recipe, run, layers, resume=resume, restart=restart, check=_check_settings, unused=_unused_for_tasks
     )
+    if rate_note:  # after what is refused, such as an unknown task
+        progress.notice(rate_note)
+    return request
 
 
 def _of_tasks(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -379,29 +386,27 @@ def _check_settings(settings: FinetuneSettings) -> None:
         )
 
 
-def _learning_rate(specified: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a tenth of the learning rate that the model was pre-trained with, if its run says that.
+def _learning_rate(specified: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """Return a tenth of the learning rate that the model was pre-trained with, if its run says that, and a remark.
 
     A run that goes on from a fine-tuned one keeps its rate, unless that was the rate of adapters.
     """
     model = Path(str(specified.get("run", {}).get("init_from") or ""))
     runs = [run for run in (RunDirectory(model), RunDirectory(model.parent.parent)) if run.exists]
     if not runs or "lr" in specified.get("optim", {}):
-        return {}
+        return {}, ""
     settings = read_toml(runs[0].settings_file)
     table, is_tuned = settings.get("optim"), runs[0].kind == FinetuneRecipe.kind
     if not table or (is_tuned and settings.get("finetune", {}).get("adapter", {}).get("kind", "none") != "none"):
-        return {}
+        return {}, ""
     try:
         rate = resolve(FinetuneSettings, base={"optim": table}).optim.equivalent_adamw_lr
     except UsageError as error:
-        progress.notice(f"the learning rate of the starting run is unknown, so the preset's is used: {error}")
-        return {}
+        return {}, f"the learning rate of the starting run is unknown, so the preset's is used: {error}"
     if rate is None:
-        return {}
+        return {}, ""
     lr, what = (rate, "that") if is_tuned else (rate * _LR_RATIO, "a tenth of that")
-    progress.notice(f"learning rate {lr:.3g}: {what} of {runs[0].path} (set optim.lr to change it)")
-    return {"optim": {"lr": lr}}
+    return {"optim": {"lr": lr}}, f"learning rate {lr:.3g}: {what} of {runs[0].path} (set optim.lr to change it)"
 
 
 def _run_name(model: Path | None, tasks: Sequence[str]) -> str:

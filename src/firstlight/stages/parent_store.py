@@ -79,16 +79,18 @@ def check_replay(settings: FinetuneSettings, store: TokenStore | None) -> None:
 
 def save_initial_loss(
     run: RunDirectory,
-    model: GPT,
+    model: GPT | None,
     store: TokenStore | None,
     device_context: DeviceContext,
     new_heads: Sequence[str] = (),
 ) -> None:
     """Write ``before.json``: the loss of the starting model on the text, with the path and fingerprint of its store.
 
+    The model may be None where there is no store.
+
     It also names the tasks whose head is new, which a resume from step 0 cannot tell from the weights.
     """
-    table: dict[str, Any] = {"loss": pretraining_loss(model, store, device_context), "store": None}
+    table: dict[str, Any] = {"loss": pretraining_loss(model, store, device_context) if model else None, "store": None}
     table["new_heads"] = list(new_heads)
     if store is not None:
         table |= {"store": str(store.directory.absolute()), "fingerprint": store.fingerprint}

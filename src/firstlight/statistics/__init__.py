@@ -1,6 +1,6 @@
 """Statistics: evaluation metrics and bootstrap confidence intervals."""
 
 from firstlight.statistics.intervals import ratio_interval
-from firstlight.statistics.metrics import METRICS, bootstrap_interval, calibration, confusion
+from firstlight.statistics.metrics import ERRORS, METRICS, bootstrap_interval, calibration, confusion
 
-__all__ = ["METRICS", "bootstrap_interval", "calibration", "confusion", "ratio_interval"]
+__all__ = ["ERRORS", "METRICS", "bootstrap_interval", "calibration", "confusion", "ratio_interval"]

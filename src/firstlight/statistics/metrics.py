@@ -1,7 +1,8 @@
 """Evaluation metrics with bootstrap confidence intervals.
 
 Accuracy, which is also micro F1 and exact match; F1 of one class and macro (van Rijsbergen 1979); Matthews' correlation
-(1975; for several classes Gorodkin 2004); Pearson's and Spearman's. Calibration error as Guo et al. 2017 have it.
+(1975; for several classes Gorodkin 2004); precision, recall and F1 of entities (Tjong Kim Sang and De Meulder 2003);
+Pearson's and Spearman's; the mean absolute error. Calibration error as Guo et al. 2017 have it.
 """
 
 from collections.abc import Callable
@@ -75,6 +76,28 @@ def _ranks(values: np.ndarray) -> np.ndarray:
     return ((ends - counts + ends - 1) / 2)[inverse].astype(np.float64)
 
 
+def entity_precision(predicted: np.ndarray, true: np.ndarray) -> float:
+    """Compute the fraction of the predicted entities that are right, from counts by row; see ``entity_f1``."""
+    del true
+    return float(predicted[:, 0].sum() / max(1, predicted[:, 1].sum()))
+
+
+def entity_recall(predicted: np.ndarray, true: np.ndarray) -> float:
+    """Compute the fraction of the true entities that are predicted, from counts by row; see ``entity_f1``."""
+    del predicted
+    return float(true[:, 0].sum() / max(1, true[:, 1].sum()))
+
+
+def entity_f1(predicted: np.ndarray, true: np.ndarray) -> float:
+    """Compute micro F1 of entities from counts by row (N, 2): right entities, and predicted or true ones."""
+    return float(2 * true[:, 0].sum() / max(1, predicted[:, 1].sum() + true[:, 1].sum()))
+
+
+def mean_absolute_error(predicted: np.ndarray, true: np.ndarray) -> float:
+    """Compute the mean absolute difference."""
+    return float(np.abs(predicted - true).mean())
+
+
 METRICS: dict[str, Metric] = {
     "accuracy": accuracy,
     "f1": f1,
@@ -84,7 +107,12 @@ METRICS: dict[str, Metric] = {
     "spearman": spearman,
     "exact_match": accuracy,
     "micro_f1": accuracy,
+    "entity_f1": entity_f1,
+    "entity_precision": entity_precision,
+    "entity_recall": entity_recall,
 }
+# Lower is better, so these are reported, and cannot select a checkpoint.
+ERRORS: dict[str, Metric] = {"mae": mean_absolute_error}
 
 
 def bootstrap_interval(
@@ -95,16 +123,39 @@ def bootstrap_interval(
     level: float = 0.95,
     n_bootstrap: int = 1000,
     seed: int = 0,
+    lengths: np.ndarray | None = None,
 ) -> tuple[float, float]:
-    """Compute a percentile bootstrap interval of a metric, resampling rows with replacement (Efron 1979)."""
+    """Compute a percentile bootstrap interval of a metric, resampling rows with replacement (Efron 1979).
+
+    Args:
+        metric: a function of predictions and labels.
+        predicted: of each row.
+        true: of each row.
+        level: confidence level.
+        n_bootstrap: number of resamples.
+        seed: of the resampling.
+        lengths: how many neighbouring entries of ``predicted`` and ``true`` are one row, such as the words of a
+            sentence, which are not independent; by default each entry is one.
+    """
     generator = np.random.default_rng(seed)
-    n = len(true)
+    n = len(true) if lengths is None else len(lengths)
     values = []
     for _ in range(n_bootstrap):
         rows = generator.integers(0, n, n)
+        if lengths is not None:
+            rows = _entries(rows, lengths)
         values.append(metric(predicted[rows], true[rows]))
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def _entries(rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Return the indices of the entries of rows, one row after the other."""
+    sizes = lengths[rows]
+    ends = np.cumsum(sizes)
+    first = (np.cumsum(lengths) - lengths)[rows]  # of each drawn row, in the whole
+    indices: np.ndarray = np.arange(sizes.sum()) + np.repeat(first - (ends - sizes), sizes)
+    return indices
 
 
 def calibration(confidence: np.ndarray, right: np.ndarray, bins: int = 10) -> dict[str, Any]:

@@ -11,15 +11,16 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from firstlight.errors import CorpusError
+from firstlight.errors import ConfigError, CorpusError
 from firstlight.files.field_text import is_missing
 from firstlight.finetuning.examples import EncodedExample, Label, Prediction, RawExample, TaskBatch
 from firstlight.finetuning.kinds.choices import answer_encoder, resolve_answer_format
 from firstlight.finetuning.kinds.column_text import split_words
+from firstlight.finetuning.kinds.entities import ENTITY_METRICS, entity_counts, mark_entities
 from firstlight.finetuning.kinds.interface import LabelEncoder, TaskHead
 from firstlight.finetuning.kinds.labels import class_encoder, fit_classes, label_text, read_number
 from firstlight.finetuning.spec import TaskSpec
-from firstlight.statistics import METRICS
+from firstlight.statistics import ERRORS, METRICS
 from firstlight.statistics.metrics import Metric
 
 _CLASS_METRICS: dict[str, Metric] = {
@@ -97,6 +98,7 @@ class RegressionHead(TaskHead):
     """One score per input, learned from 0 (lowest of the task's scale) to 1 (highest), by squared error."""
 
     metrics: ClassVar = {name: METRICS[name] for name in ("pearson", "spearman")}
+    errors: ClassVar = {"mae": ERRORS["mae"]}
     prediction_keys: ClassVar = ("score",)
 
     def read_label(self, value: Any, texts: Sequence[str], where: str) -> str | None:  # noqa: ARG002
@@ -155,8 +157,16 @@ class RegressionHead(TaskHead):
         return [(float(v), np.zeros(0)) for v in logits.cpu().double().numpy()[: len(rows)]]
 
     def reported_metrics(self, spec: TaskSpec) -> list[str]:  # noqa: ARG002
-        """Report both correlations, Pearson's first."""
-        return ["pearson", "spearman"]
+        """Report both correlations, Pearson's first, and the mean absolute error."""
+        return ["pearson", "spearman", "mae"]
+
+    def metric_inputs(
+        self, spec: TaskSpec, metric: str, predicted: Sequence[Any], true: Sequence[Any]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the scores, for errors in the scale of the task."""
+        low, high = spec.scale or (0.0, 1.0)
+        unit = high - low if metric in self.errors else 1.0
+        return np.array(predicted) * unit, np.array(true) * unit
 
     def format_label(self, spec: TaskSpec, label: Label) -> Any:
         """Return the score in the task's scale."""
@@ -250,7 +260,7 @@ class TokenClassificationHead(TaskHead):
     has_classes: ClassVar = True
     has_probabilities: ClassVar = True
     is_per_token: ClassVar = True
-    metrics: ClassVar = _CLASS_METRICS
+    metrics: ClassVar = _CLASS_METRICS | {name: METRICS[name] for name in ENTITY_METRICS}
     prediction_keys: ClassVar = ("labels", "probabilities")
 
     def read_label(self, value: Any, texts: Sequence[str], where: str) -> tuple[str | None, ...] | None:
@@ -273,6 +283,14 @@ class TokenClassificationHead(TaskHead):
     ) -> tuple[TaskSpec, LabelEncoder]:
         """Take the labels from the training rows where the task does not list them."""
         fitted = fit_classes(spec, [(label, raw.where) for raw in train for label in raw.label or (None,)])
+        if spec.metric in ENTITY_METRICS and not mark_entities(fitted.labels):
+            raise ConfigError(
+                "needs labels that mark where entities begin",
+                where=f"metric = {spec.metric!r}",
+                found=", ".join(fitted.labels)[:100],
+                expected="O, B-… and I-…",
+                fix='Set metric = "macro_f1", or name the labels so in labels.',
+            )
         encode = class_encoder(fitted)
 
         def encode_words(raw: RawExample) -> Label:
@@ -321,8 +339,16 @@ class TokenClassificationHead(TaskHead):
         return [(tuple(p.argmax(-1).tolist()), p) for p in probabilities]
 
     def reported_metrics(self, spec: TaskSpec) -> list[str]:
-        """Report accuracy first; F1 of the second class where there are two."""
-        return class_metrics(spec)
+        """Report F1 of entities first where labels mark them (B-…, I-…, O), else accuracy."""
+        return [*(ENTITY_METRICS if mark_entities(spec.labels) else ()), *class_metrics(spec)]
+
+    def metric_inputs(
+        self, spec: TaskSpec, metric: str, predicted: Sequence[Any], true: Sequence[Any]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the counts of entities of each row, or the classes of all words."""
+        if metric in ENTITY_METRICS:
+            return entity_counts(spec.labels, predicted, true)
+        return TaskHead.metric_inputs(self, spec, metric, predicted, true)
 
     def format_label(self, spec: TaskSpec, label: Label) -> Any:
         """Return the name of each word's class."""

@@ -87,6 +87,7 @@ class TaskHead(ABC):
         has_probabilities: a prediction has probabilities that sum to one: calibration is measured.
         is_per_token: one label per word, not per row.
         metrics: all metrics that fit, by name.
+        errors: further values that are reported and lower is better, by name; they cannot select a checkpoint.
         prediction_keys: those of ``format_prediction``; all are null for a row that has no text.
     """
 
@@ -94,6 +95,7 @@ class TaskHead(ABC):
     has_probabilities: ClassVar[bool] = False
     is_per_token: ClassVar[bool] = False
     metrics: ClassVar[Mapping[str, Metric]] = {}
+    errors: ClassVar[Mapping[str, Metric]] = {}
     prediction_keys: ClassVar[tuple[str, ...]] = ("label", "probabilities")
 
     @abstractmethod
@@ -146,6 +148,18 @@ class TaskHead(ABC):
     @abstractmethod
     def reported_metrics(self, spec: TaskSpec) -> list[str]:
         """Name the metrics that are reported; the first one is the default of ``metric``."""
+
+    def metric_inputs(
+        self,
+        spec: TaskSpec,  # noqa: ARG002
+        metric: str,  # noqa: ARG002
+        predicted: Sequence[Any],
+        true: Sequence[Any],
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return what a metric compares, from the labels of rows: an entry per row or, of labels of words, per word."""
+        per_token = self.is_per_token
+        stacked = (np.array([v for row in rows for v in row] if per_token else rows) for rows in (predicted, true))
+        return next(stacked), next(stacked)
 
     @abstractmethod
     def format_label(self, spec: TaskSpec, label: Label) -> Any:

@@ -1,5 +1,6 @@
 """Labels: read from a file's values, collected from the training rows, and turned into what a head learns."""
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from decimal import Decimal
@@ -21,7 +22,11 @@ def label_text(value: Any, where: str) -> str | None:
         CorpusError: it is a list or a table, or infinite.
     """
     if isinstance(value, list | tuple | dict | np.ndarray):
-        raise CorpusError("has no single label", where=where, found=repr(value)[:80], fix="Set label in [columns].")
+        fix = (
+            "Set label in [columns] to a column with one label per row. Several labels per row need a kind of your "
+            "own: docs/howto/extend.md has one."
+        )
+        raise CorpusError("has no single label", where=where, found=repr(value)[:80], fix=fix)
     if is_missing(value):
         return None
     if isinstance(value, np.generic):
@@ -84,10 +89,16 @@ def class_encoder(spec: TaskSpec) -> Callable[[str | None, str], int]:
             where=where,
             found=label,
             expected=f"one of {', '.join(spec.label_values)}"[:300],
-            fix=_DROP if label is None else f"Did you mean {near!r}?" if near else None,
+            fix=_DROP if label is None else f"Did you mean {near!r}?" if near else _advise_unlisted(label),
         )
 
     return encode
+
+
+def _advise_unlisted(label: str) -> str:
+    """Say what to do about a class that no training row has, such as one of the test rows alone."""
+    named = json.dumps([label], ensure_ascii=False)
+    return f"Add training rows of it, list it in label_values, or leave its rows out with data.drop_labels = {named}."
 
 
 def read_number(label: Any, where: str) -> float:
