@@ -132,7 +132,9 @@ PRETRAIN = [
     Case("pretrain tinyshakespere --out new", 2, ("tinyshakespere", "Did you mean tinyshakespeare?")),
     # What is no corpus says what it is, and what was probably wanted.
     Case("pretrain run/data --out new", 2, ("run/data: is the token store of the run run", "run/run.toml --out")),
-    Case("pretrain text.txt store --out new", 2, ("store: is a token store", "trained on alone: ", "firstlight pretrain")),
+    Case(
+        "pretrain text.txt store --out new", 2, ("store: is a token store", "trained on alone: ", "firstlight pretrain")
+    ),
     Case("pretrain run@2 --out new", 2, ("run@2: is a checkpoint of the run run", "--resume", "--from")),
     Case(f"pretrain text.txt {MODEL} --out new", 2, (f"{MODEL}: is a checkpoint of the run run", "--from")),
     Case("pretrain chars --out new", 2, ("chars: is a tokenizer", "tokenizer.path=")),
