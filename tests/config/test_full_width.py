@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from firstlight.cli.app import run
 from firstlight.cli.arguments import split_arguments
 from firstlight.config import narrow_settings, parse_overrides, read_toml
 from firstlight.errors import UsageError
@@ -22,6 +23,7 @@ from firstlight.errors import UsageError
         ("train.sample_prompt=你好，世界", ["train.sample_prompt=你好，世界"]),
         ("train.sample_prompt＝你好，世界\u3000再见", ["train.sample_prompt=你好，世界\u3000再见"]),
         ('train.sample_prompt="ＡＢＣ"', ['train.sample_prompt="ＡＢＣ"']),
+        ("data.delimiter=，", ["data.delimiter=，"]),
         ("数据＝集.txt", ["数据＝集.txt"]),
         ("红楼梦（上）.txt", ["红楼梦（上）.txt"]),
         ("optim.lr=1e-3", ["optim.lr=1e-3"]),
@@ -55,3 +57,27 @@ def test_a_file_is_refused_with_the_character(tmp_path: Path, line: str) -> None
 def test_dashes_of_an_editor_are_named(word: str, right: str) -> None:
     with pytest.raises(UsageError, match=f"Write {right}"):
         split_arguments([word])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "advice"),
+    [
+        (["generate", "run", "——max-new-tokens", "5"], "Write --max-new-tokens"),
+        (["evaluate", "run", "——text", "a.txt"], "Write --text"),
+        (["runs", "—h"], "Write -h"),
+        (["——version"], "Write --version"),
+        (["generate", "run", "--max-new-tokens\u30005"], "Write an ASCII space: --max-new-tokens 5"),
+        (["generate", "run", "--temperature", "０．８"], "(found '０．８'). Write 0.8"),
+        (["pretrain\u3000books"], "Write an ASCII space: pretrain books"),
+    ],
+)
+def test_every_command_knows_what_input_methods_write(
+    arguments: list[str], advice: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments) == 2
+    assert advice in capsys.readouterr().err
+
+
+def test_a_prompt_may_begin_with_a_dash(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["generate", str(tmp_path / "absent"), "——那是谁\u3000？"]) == 2
+    assert "absent: " in capsys.readouterr().err

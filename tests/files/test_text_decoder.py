@@ -68,6 +68,13 @@ def test_the_encoding_of_a_sentence_is_recognised(codec: str) -> None:
     assert SENTENCES[codec][:6] in str(refused.value)
 
 
+@pytest.mark.parametrize("private", ["\ue5e5", "\ue420"])  # a space of web pages; a picture of telephones
+def test_a_few_private_characters_do_not_hide_gb18030(private: str) -> None:
+    data = ("味道不错，下次还来。" * 20 + private).encode("gb18030")
+    guess = guess_encoding(data)
+    assert guess is not None and guess.codec == "gb18030"
+
+
 @pytest.mark.parametrize("codec", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
 def test_wide_text_without_a_mark_is_refused_and_named(codec: str) -> None:
     data = "It is text.\n中文。\n".encode(codec)

@@ -95,6 +95,8 @@ def test_rows_are_left_out_by_their_label(tmp_path: Path) -> None:
         ("a.csv", "text;label\na;1\n", COLUMNS, r'a.csv:2: has no such column .*Set data.delimiter = ";"'),
         ("a.csv", "text;label\na, b;1\n", COLUMNS, r'a.csv:2: has more fields .*Set data.delimiter = ";"'),
         ("a.csv", "text\tlabel\na\t1\n", COLUMNS, r'Set data.delimiter = "\\t"'),
+        ("a.csv", "text，label\na，1\n", COLUMNS, r'has no such column .*Set data.delimiter = "，"'),
+        ("a.csv", "味道好。\n太咸，不吃。\n", COLUMNS, "If the first line is a row, set data.header=false"),
         (
             "a.csv",
             "a;1\nb;0\n",

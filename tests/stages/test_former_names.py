@@ -33,6 +33,11 @@ def test_an_old_setting_names_the_new_one(root: type[Settings], old: str, new: s
         resolve(root, parse_overrides([f"{old}=0.5"]))
 
 
+def test_a_setting_of_another_table_is_named_rather_than_a_like_one_of_this() -> None:
+    with pytest.raises(ConfigError, match=r"^finetune\.epochs: unknown setting .*Did you mean train\.epochs\?$"):
+        resolve(FinetuneSettings, parse_overrides(["finetune.epochs=1"]))
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [

@@ -174,6 +174,20 @@ def test_words_from_vectors_are_for_words_only() -> None:
         train([Document("a b", "x")], TokenizerSettings(kind="word", vocab_source="vectors"))
 
 
+def test_parts_of_characters_count_as_text_without_a_vector(tmp_path: Path) -> None:
+    """With a small vocabulary most tokens of a Chinese text are bytes of a character."""
+    text = "玄德曰善玄德曰然云长翼德孔明子龙"
+    path = tmp_path / "zh.vec"
+    path.write_text("玄德 1 0\n曰 0 1\n", encoding="utf-8")
+    tokenizer = train([Document(text, "x")], TokenizerSettings(kind="bpe", vocab_size=262))
+    ids, _ = tokenizer.encode_batch([text])
+    counts = np.bincount(ids, minlength=tokenizer.vocab_size)
+    told = compute_coverage(map_to_vocab(tokenizer, path), tokenizer.tokens(), counts, tokenizer.unk_id)
+    assert sum(told.tokens.values()) == len(ids)
+    assert told.tokens["part"] > len(ids) / 2
+    assert "% are parts of a character, which have none" in told.summary()
+
+
 def test_coverage_counts_types_and_tokens_and_names_what_is_missing(file: Path) -> None:
     tokenizer = train([Document(TEXT, "x")], TokenizerSettings(kind="word"))
     found = map_to_vocab(tokenizer, file)

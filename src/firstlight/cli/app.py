@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import os
 import re
 import sys
@@ -26,11 +27,11 @@ from firstlight.cli import (
     settings,
     tokenizer,
 )
-from firstlight.cli.arguments import VALID, expand_option, setting_for_option
+from firstlight.cli.arguments import VALID, expand_option, refuse_wide_dashes, refuse_wide_space, setting_for_option
 from firstlight.cli.common_options import take_common_options
 from firstlight.cli.log_file import open_log
 from firstlight.cli.progress_bar import ProgressBar
-from firstlight.config import external_origin, trust_files
+from firstlight.config import external_origin, narrow, trust_files
 from firstlight.errors import Failure, FirstlightError, Interrupted, UnknownName, nearest
 from firstlight.files import storage_errors
 from firstlight.parallel import adapt_spinning
@@ -198,6 +199,10 @@ def _call(arguments: list[str], display: ProgressBar) -> int:
     command = typer.main.get_command(build())
     if arguments[:1] == ["pretrain"] or arguments[:2] == ["data", "prepare"]:
         arguments = expand_option(arguments, VALID)
+    known = _names(command, arguments)
+    for argument in itertools.takewhile(lambda argument: argument != "--", arguments):
+        refuse_wide_dashes(argument, known)
+        refuse_wide_space(argument, known)
     try:
         result = command.main(args=arguments, prog_name="firstlight", standalone_mode=False)
     except typer.Abort:
@@ -213,6 +218,19 @@ def _call(arguments: list[str], display: ProgressBar) -> int:
         _report_usage_error(error, display, arguments)
         return int(getattr(error, "exit_code", 2))
     return result if isinstance(result, int) else 0
+
+
+def _names(command: Any, arguments: Sequence[str]) -> set[str]:
+    """Return the options of the command that the arguments start with, and the commands on the way to it."""
+    names = {"-h", "--help"}
+    for word in [*arguments, ""]:
+        commands = getattr(command, "commands", {})
+        options = {name for parameter in command.params for name in parameter.opts if name.startswith("-")}
+        names |= options | set(commands)
+        if word not in commands:
+            break
+        command = commands[word]
+    return names
 
 
 def _report_usage_error(error: Any, display: ProgressBar, arguments: Sequence[str]) -> None:
@@ -232,6 +250,10 @@ def _suggest(message: str, context: Any, arguments: Sequence[str]) -> str:
 
     It may be a setting, which is not an option here: ``--lr 3e-4`` for ``optim.lr=3e-4``.
     """
+    invalid = re.match(r"Invalid value for '(-[^']+)'", message)
+    if invalid is not None:
+        value = next((b for a, b in itertools.pairwise(arguments) if a == invalid[1]), "")
+        return message if narrow(value) == value else f"{message.rstrip('.')} (found {value!r}). Write {narrow(value)}."
     found = re.match(r"No such (command '|option: )([^\s']+)'?", message)
     if found is None or context is None:
         return message

@@ -3,7 +3,7 @@
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
@@ -48,7 +48,7 @@ def split_arguments(given: Iterable[str] | None) -> tuple[list[str], list[str]]:
     inputs: list[str] = []
     settings: list[str] = []
     for word in given or ():
-        _refuse_wide_dashes(word)
+        refuse_wide_dashes(word)
         arguments = [word] if _exists(word) else narrow_settings(word)
         if arguments != [word]:
             progress.notice(f"{word}: read as {' '.join(arguments)}")
@@ -59,14 +59,33 @@ def split_arguments(given: Iterable[str] | None) -> tuple[list[str], list[str]]:
     return inputs, settings
 
 
-def _refuse_wide_dashes(argument: str) -> None:
-    """Refuse an option whose dashes are full-width or long ones, as input methods and editors write them."""
+def refuse_wide_dashes(argument: str, known: Container[str] | None = None) -> None:
+    """Refuse an option whose dashes are full-width or long ones, as input methods and editors write them.
+
+    Args:
+        argument: of the command line.
+        known: the options that are refused, such as --out, where other words may be text; by default all.
+
+    Raises:
+        UsageError: it is such an option.
+    """
     dashes = re.match("[-\uff0d\u2010-\u2015\u2212]+", argument)
     if dashes and not dashes[0].isascii() and not _exists(argument):
         name = argument[dashes.end() :].partition("\uff1d")[0].partition("=")[0]
-        raise UsageError(
-            "has dashes that are not ASCII", where=argument, fix=f"Write {'-' * (1 + (len(name) > 1))}{name}"
-        )
+        option = f"{'-' * (1 + (len(name) > 1))}{name}"
+        if known is None or option in known:
+            raise UsageError("has dashes that are not ASCII", where=argument, fix=f"Write {option}")
+
+
+def refuse_wide_space(argument: str, known: Container[str]) -> None:
+    """Refuse a known command or option with an ideographic space after it, at which shells do not split.
+
+    Raises:
+        UsageError: it is one.
+    """
+    word, space, rest = argument.partition("\u3000")
+    if space and word in known:
+        raise UsageError("has a full-width space", where=argument, fix=f"Write an ASCII space: {word} {rest.strip()}")
 
 
 def expand_option(arguments: Sequence[str], option: str) -> list[str]:

@@ -5,7 +5,7 @@ layers are merged as plain tables and validated once at the end, so that the sam
 line and in a file, and ``optim.lr=1e-3`` works without naming the optimizer.
 """
 
-from firstlight.config.loading import narrow_settings, parse_overrides, preset, preset_names, read_toml
+from firstlight.config.loading import narrow, narrow_settings, parse_overrides, preset, preset_names, read_toml
 from firstlight.config.objects import external_origin, load_object, trust_files, trust_references
 from firstlight.config.settings import Settings, TaggedSettings, TaggedUnion
 from firstlight.config.tables import flatten, merge, nested, without_keys
@@ -24,6 +24,7 @@ __all__ = [
     "given_unused",
     "load_object",
     "merge",
+    "narrow",
     "narrow_settings",
     "nested",
     "of_named_members",

@@ -64,7 +64,7 @@ def _wide_advice(problem: str, path: Path) -> str | None:
     line = re.search(r"at line (\d+)", problem)
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     wide = _WIDE.search(lines[int(line[1]) - 1]) if line and 0 < int(line[1]) <= len(lines) else None
-    return None if wide is None else f"Write {_narrow(wide[0])!r} for the full-width {wide[0]!r}."
+    return None if wide is None else f"Write {narrow(wide[0])!r} for the full-width {wide[0]!r}."
 
 
 def parse_overrides(arguments: str | Iterable[str]) -> dict[str, Any]:
@@ -94,23 +94,25 @@ def parse_overrides(arguments: str | Iterable[str]) -> dict[str, Any]:
 def narrow_settings(argument: str) -> list[str]:
     """Return the ``key=value`` settings of an argument with full-width characters, as Chinese input methods write them.
 
-    ``＝``, digits, letters and punctuation become ASCII where the whole value then is; one in quotes is kept. An
-    ideographic space, at which shells do not split, separates settings. Other arguments are returned as they are.
+    ``＝``, digits, letters and punctuation become ASCII where the whole value then is; one in quotes is kept, and one
+    of marks alone, such as the comma of ``data.delimiter=，``. An ideographic space, at which shells do not split,
+    separates settings. Other arguments are returned as they are.
     """
     if not _WIDE.search(argument):
         return [argument]
     found = []
     for part in _WIDE_SPACE.split(argument):
         key, sign, value = re.match(r"([^=＝]*)([=＝]?)(.*)", part, re.DOTALL).groups()  # type: ignore[union-attr]
-        key, narrow = _narrow(key).strip(), _narrow(value).strip()
+        key, narrowed = narrow(key).strip(), narrow(value).strip()
         if not sign or not _KEY.fullmatch(key):
             return [argument]
-        value = narrow if narrow.isascii() and not value.startswith(("'", '"')) else value
+        is_word = any(map(str.isalnum, narrowed))
+        value = narrowed if narrowed.isascii() and is_word and not value.startswith(("'", '"')) else value
         found.append(f"{key}={value}")
     return found
 
 
-def _narrow(text: str) -> str:
+def narrow(text: str) -> str:
     """Replace full-width characters and typographic quotes with ASCII."""
     return text.translate(_NARROW)
 

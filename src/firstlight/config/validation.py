@@ -145,8 +145,10 @@ def _explain(root: type[BaseModel], table: Mapping[str, Any], error: pydantic.Va
     if first["type"] == "extra_forbidden":
         known = sorted(cls.model_fields) if cls else []
         former = cls.former_names if cls is not None and issubclass(cls, Settings) else {}
-        near = former.get(keys[-1]) or nearest(keys[-1], known)
-        elsewhere = None if near else _elsewhere(root, keys[-1])
+        # A setting of this very name in another table is meant, rather than one of this table that is like it.
+        elsewhere = _elsewhere(root, keys[-1])
+        is_named = elsewhere is not None and elsewhere.rpartition(".")[2] == keys[-1]
+        near = former.get(keys[-1]) or (None if is_named else nearest(keys[-1], known))
         hint = f"Did you mean {'.'.join([*keys[:-1], near])}?" if near else None
         hint = hint or (f"Did you mean {elsewhere}?" if elsewhere else None)
         return ConfigError("unknown setting", where=key, expected=f"one of {', '.join(known)}", fix=hint)

@@ -136,7 +136,7 @@ def missing_field_error(
                 f"Write the items of the list {listed!r} as records with a text, or name another {kind} that has text."
             )
     if delimiter is not None and (other := other_delimiter(known, delimiter)) is not None:
-        fix = f"Name the delimiter: {shlex.quote(f'corpus.delimiter={json.dumps(other)}')}"
+        fix = f"Name the delimiter: {shlex.quote(f'corpus.delimiter={json.dumps(other, ensure_ascii=False)}')}"
     elif delimiter is not None and looks_like_data(known) and nearest_field(name, known) is None:
         fix = f"If its first row is data, write a row of names above it{_header_command(name, known, delimiter, where)}"
     return CorpusError(

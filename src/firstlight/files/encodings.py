@@ -33,6 +33,7 @@ _MIN_DOUBTED = 8  # bytes that are not ASCII
 _SHIFT_JIS = re.compile(r"cp932|shift.jis.*|ms.kanji", re.IGNORECASE)
 _NOT_ASCII = bytes(range(0x80, 0x100))
 _MAX_MIXED = 0.1  # of the letters that are not ASCII
+_MAX_PRIVATE = 0.01  # of the letters that are not ASCII, in text of a double-byte encoding
 _SHOWN = 24  # characters of a guess
 _MIN_NULS = 0.2  # of the bytes of UTF-16 text, unless it is not UTF-8 either
 _MIN_TEXT = 0.98  # of its characters are letters, marks, numbers, punctuation or white space
@@ -255,8 +256,11 @@ def guess_escaped(data: bytes) -> Guess | None:
 def _score(text: str, candidate: _Candidate) -> float:
     """Return how frequent the letters of a text are, in relation to what its language has at least."""
     letters = [c for c in text if not c.isascii()]
-    # U+0080 to U+009F are controls, and private letters are in no text.
-    if not letters or any("\x80" <= c < "\xa0" or unicodedata.category(c) == "Co" for c in letters):
+    # U+0080 to U+009F are controls. Private letters are in no text but some of double-byte encodings: spaces of web
+    # pages (U+E5E5), pictures of telephones.
+    n_private = sum(unicodedata.category(c) == "Co" for c in letters)
+    max_private = _MAX_PRIVATE * len(letters) if candidate.script == "han" else 0
+    if not letters or n_private > max_private or any("\x80" <= c < "\xa0" for c in letters):
         return 0.0
     # One or two different letters are no evidence for a rare alphabet.
     if candidate.script in ("letters", "latin") and candidate.codec != "cp1252" and len(set(letters)) < _MIN_LETTERS:

@@ -11,6 +11,8 @@ from firstlight.errors import CorpusError, Failure
 
 _SAMPLE_LINES, _SAMPLE_CHARACTERS = 2000, 1 << 20
 _DELIMITERS = ",;\t|"
+_WIDE_DELIMITERS = "，；｜、"  # of Chinese input methods
+_SENTENCE_ENDS = tuple("。！？…”")
 _MIN_ROWS = 2  # that make a pattern
 
 _SEP_LINE = re.compile(r'"?sep=([^"\r\n])"?[,;\t]*\r?\n?', re.IGNORECASE)
@@ -117,7 +119,10 @@ def read_sep_line(lines: Iterator[str]) -> tuple[str | None, Iterator[str]]:
 def looks_like_data(header: Sequence[str]) -> bool:
     """Whether the first row of a table has a number or a sentence, and so is no row of names."""
     return any(
-        field.strip().isdigit() or len(field) > _MAX_NAME or len(field.split()) >= _MIN_SENTENCE_WORDS
+        field.strip().isdigit()
+        or len(field) > _MAX_NAME
+        or len(field.split()) >= _MIN_SENTENCE_WORDS
+        or field.rstrip().endswith(_SENTENCE_ENDS)
         for field in header
     )
 
@@ -177,8 +182,9 @@ def other_delimiter(header: Sequence[str], delimiter: str) -> str | None:
     """Return the delimiter that a header of one column seems to have instead of ``delimiter``."""
     if len(header) != 1:
         return None
-    counts = {d: header[0].count(d) for d in _DELIMITERS if d != delimiter}
-    best = max(counts, key=lambda d: counts[d])
+    known = _DELIMITERS + ("" if looks_like_data(header) else _WIDE_DELIMITERS)  # they are in every sentence
+    counts = {d: header[0].count(d) for d in known if d != delimiter}
+    best = max(counts, key=lambda d: (d.isascii() and counts[d] > 0, counts[d]))
     return best if counts[best] else None
 
 

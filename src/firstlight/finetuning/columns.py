@@ -6,7 +6,7 @@ from typing import Any
 
 from firstlight.errors import CorpusError, nearest
 from firstlight.files.field_names import nearest_field, nested_texts
-from firstlight.files.table_dialect import other_delimiter
+from firstlight.files.table_dialect import looks_like_data, other_delimiter
 
 _INDEX = re.compile(r"-?[0-9]{1,9}")
 _ITEM = "item."
@@ -58,7 +58,7 @@ def read_column(record: Any, column: int | str | None, where: str) -> Any:
             where=where,
             found=f"{len(record)} fields, numbered from 0",
             expected=column,
-            fix=named if other is None else f"Set data.delimiter = {json.dumps(other)}.",
+            fix=named if other is None else f"Set data.delimiter = {json.dumps(other, ensure_ascii=False)}.",
         )
     return record[number]
 
@@ -81,11 +81,13 @@ def _advise_column(record: dict[Any, Any], column: int | str | None) -> str:
             "list of records."
         )
     if (other := other_delimiter(names, "")) is not None:
-        return f"Set data.delimiter = {json.dumps(other)}, if that separates the columns."
+        return f"Set data.delimiter = {json.dumps(other, ensure_ascii=False)}, if that separates the columns."
     if _INDEX.fullmatch(str(column)):
         return "Set data.header = false where the first line is a row, or name the column in [columns]."
     near = nearest_field(str(column), nested_texts(record))
     how = "in [columns], or with the command (columns.text=…, columns.label=…)."
+    if near is None and looks_like_data(names) and not _are_numbers(record):
+        return "If the first line is a row, set data.header=false and name columns by number, from 0: columns.text=0."
     return f"Did you mean {near!r}? Set it {how}" if near else f"Set the right one {how}"
 
 

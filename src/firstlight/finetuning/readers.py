@@ -175,7 +175,9 @@ def _read_table(path: Path, file: BinaryIO, files: DataFiles, file_format: str) 
 def _advise_width(first: list[str], delimiter: str) -> str:
     """Say what to set where rows differ in width: the delimiter that a first row of one field seems to have."""
     other = other_delimiter(first, delimiter)
-    return _FIX_ROW if other is None else f"Set data.delimiter = {json.dumps(other)}, if that separates the columns."
+    if other is None:
+        return _FIX_ROW
+    return f"Set data.delimiter = {json.dumps(other, ensure_ascii=False)}, if that separates the columns."
 
 
 def _remember(lines: Iterator[str], last: list[str]) -> Iterator[str]:

@@ -73,7 +73,8 @@ def _coverage(files: RunFiles) -> list[Fact]:
         total = sum(counts.values())
         if total:
             matches = ", ".join(f"{to_text(kind, 20)} {format_percent(n / total)}" for kind, n in counts.items())
-            facts.append(Fact(name, format_percent(1 - counts.get("none", 0.0) / total), matches))
+            without = counts.get("none", 0.0) + counts.get("part", 0.0)
+            facts.append(Fact(name, format_percent(1 - without / total), matches))
     missing = find(files.coverage, "missing")
     rows = missing[:20] if isinstance(missing, list) else []
     named = [to_text(row[0], 40) for row in rows if isinstance(row, list) and row]

@@ -10,14 +10,15 @@ import numpy as np
 
 from firstlight import progress
 from firstlight.tokenizer.tokenizer import Tokenizer
+from firstlight.tokenizer.tokenizer_json import special_ids
 from firstlight.vectors.readers import read_vectors
 from firstlight.vectors.token_text import iter_merges, token_texts
 from firstlight.vectors.word2vec_format import OnBadBytes
 from firstlight.vectors.word_vectors import spellings
 
-# How a token got its vector; PIECES: the mean of its subwords.
-MATCH_KINDS = ("exact", "lower", "pieces", "none", "special")
-EXACT, LOWER, PIECES, NONE, SPECIAL = range(len(MATCH_KINDS))
+# How a token got its vector; PIECES: the mean of its subwords; PART: a part of a character, which has none.
+MATCH_KINDS = ("exact", "lower", "pieces", "none", "special", "part")
+EXACT, LOWER, PIECES, NONE, SPECIAL, PART = range(len(MATCH_KINDS))
 _HAN = ("\u3400", "\u9fff")
 _MAX_LISTED = 50
 _MAX_NAMED = 8
@@ -68,10 +69,11 @@ def map_to_vocab(tokenizer: Tokenizer, path: Path, on_bad_bytes: OnBadBytes = "e
     V = len(texts)
     matrix = np.zeros((V, vectors.width), dtype=np.float32)
     match_kinds = np.full(V, NONE, dtype=np.uint8)
+    special = special_ids(tokenizer.definition)
     for i, text in enumerate(texts):
         match = vectors.find(text) if text else None
         if text is None:
-            match_kinds[i] = SPECIAL
+            match_kinds[i] = SPECIAL if i in special else PART
         elif match is not None:
             row, is_exact = match
             matrix[i], match_kinds[i] = vectors.matrix[row], EXACT if is_exact else LOWER
@@ -129,7 +131,7 @@ class Coverage:
     Attributes:
         source: the file of the vectors.
         width: of the vectors.
-        types: number of vocabulary entries by match kind: exact, lower, pieces, none.
+        types: number of vocabulary entries by match kind: exact, lower, pieces, none; part where there are any.
         tokens: number of tokens of the training text by match kind.
         missing: the most frequent tokens without a vector, with their counts.
         pieced: the most frequent tokens with the mean of their pieces.
@@ -168,7 +170,9 @@ def compute_coverage(mapped: MappedVectors, tokens: Sequence[str], counts: np.nd
     match_kinds = mapped.match_kinds.copy()
     if unk_id is not None:
         match_kinds[unk_id] = NONE
-    kinds = range(SPECIAL)
+    kinds = [
+        kind for kind in range(len(MATCH_KINDS)) if kind < SPECIAL or (kind == PART and (match_kinds == PART).any())
+    ]
     return Coverage(
         source=str(mapped.source),
         width=int(mapped.matrix.shape[1]),
@@ -192,11 +196,12 @@ def _format_ratios(counts: dict[str, int]) -> str:
         "lower": "have that of their lower case",
         "pieces": "have the mean of their pieces",
         "none": "have none",
+        "part": "are parts of a character, which have none",
     }
     return ", ".join(
         f"{100 * counts[kind] / total:.1f} % {label}"
         for kind, label in labels.items()
-        if counts[kind] or kind == "none"
+        if counts.get(kind) or kind == "none"
     )
 
 
