@@ -52,3 +52,11 @@ def test_files_that_are_missing_say_nothing(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name / "checkpoints").mkdir(parents=True)
     assert compare_runs(tmp_path / "a", tmp_path / "b").notes == []
+
+
+def test_a_checkpoint_stands_for_its_run(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a")
+    (run / "checkpoints" / "step-00000010").mkdir(parents=True)
+    [note] = compare_runs(f"{run}@10", run).notes
+    assert "stands for the whole run" in note
+    assert f"firstlight evaluate {run}@10" in note

@@ -24,13 +24,18 @@ class _RunsGroup(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Insert the default command."""
-        if not args or not (args[0] in ctx.help_option_names or self._is_command(args[0])):
+        first = args[0] if args else self.default_command
+        if not args or not (first in ctx.help_option_names or self._is_command(first) or self._is_no_folder(args)):
             args = [self.default_command, *args]
         return super().parse_args(ctx, args)
 
     def _is_command(self, word: str) -> bool:
         """Whether a word is a command, or a misspelt one, and not a folder."""
         return word in self.commands or (nearest(word, self.commands) is not None and not Path(word).exists())
+
+    def _is_no_folder(self, args: list[str]) -> bool:
+        """Whether the first argument is not that of ``list``, which takes one, as in ``runs compare A B``."""
+        return len([arg for arg in args if not arg.startswith("-")]) > 1 and not Path(args[0]).exists()
 
 
 def register(app: typer.Typer) -> None:

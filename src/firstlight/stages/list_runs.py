@@ -73,7 +73,7 @@ class RunComparison:
         first, second: their summaries.
         settings: those that differ at the end, as ``{key: (first, second)}`` with None where not set.
         changes: of each run, the settings that changed during it: ``step 72: optim.lr changed from 0.02 to 0.005``.
-        notes: why their validation losses do not compare.
+        notes: why their validation losses do not compare, and checkpoints that stand for their runs here.
     """
 
     first: RunSummary
@@ -124,8 +124,18 @@ def compare_runs(first: str | Path, second: str | Path) -> RunComparison:
     }
     changes = [_changes(path) for path in paths]
     runs = [summarize_run(path) for path in paths]
-    notes = incomparable((runs[0].kind, runs[1].kind), files[0], files[1])
+    notes = [note for path in (first, second) if (note := _whole_run(path))]
+    notes += incomparable((runs[0].kind, runs[1].kind), files[0], files[1])
     return RunComparison(runs[0], runs[1], differing, (changes[0], changes[1]), notes)
+
+
+def _whole_run(name: str | Path) -> str:
+    """Say that a name of a checkpoint stands for its run."""
+    named = parse_run_path(name)
+    if named.checkpoint is None or named.run is None:
+        return ""
+    evaluate = command_line("evaluate", name)
+    return f"{name} stands for the whole run, and its metrics are those of the best checkpoint; of this one: {evaluate}"
 
 
 def summarize_run(path: Path, name: str | None = None) -> RunSummary:
