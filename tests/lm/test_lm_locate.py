@@ -1,5 +1,6 @@
 import shutil
 import sys
+import zipfile
 from pathlib import Path
 from types import ModuleType
 
@@ -7,6 +8,7 @@ import pytest
 from tiny_lm import lm
 
 from firstlight import progress
+from firstlight.convert.torch_file import load as load_torch
 from firstlight.errors import CheckpointError, MissingExtra, UsageError
 from firstlight.files import write_manifest
 from firstlight.lm import LM, locate
@@ -117,6 +119,17 @@ def test_what_is_no_model_says_what_is_expected(tmp_path):
     for name in ("empty", "text.txt"):
         with pytest.raises(UsageError, match=r"not a model .*config\.json"):
             locate(tmp_path / name)
+
+
+def test_an_archive_of_a_run_is_to_be_extracted(tmp_path):
+    with zipfile.ZipFile(tmp_path / "run.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("run/run.toml", "[run]\n")
+    with pytest.raises(UsageError) as caught:
+        locate(tmp_path / "run.zip")
+    assert caught.value.fix == "Extract it first, and name the folder."
+    with pytest.raises(CheckpointError, match="is compressed") as caught:
+        load_torch(tmp_path / "run.zip")
+    assert "extract it" in str(caught.value)
 
 
 def test_the_nearest_name_is_told(run):

@@ -82,7 +82,11 @@ def _check_zip(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
     if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-        raise CheckpointError("is compressed, unlike the files of torch.save", where=path)
+        raise CheckpointError(
+            "is compressed, unlike the files of torch.save",
+            where=path,
+            fix="If it is an archive of a model's folder, extract it, and name the folder.",
+        )
     if sum(member.file_size for member in members) > path.stat().st_size:
         raise CheckpointError("members are larger than the file", where=path)
 

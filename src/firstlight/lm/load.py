@@ -35,6 +35,7 @@ _HUB_NAMES = {
     "distilgpt2": "distilbert/distilgpt2",
 }
 _IMPORTED = (".gguf", ".h5", ".keras", ".pt", ".pth", ".ckpt")
+_ARCHIVES = (".zip", ".gz", ".tgz", ".tar", ".xz", ".bz2", ".zst", ".7z", ".rar")
 _FILES = (*_IMPORTED, ".bin", ".safetensors", ".toml", ".json", ".onnx", ".txt", ".index")
 _TRAIN_ADVICE = {
     "quickstart": lambda: f"Train one, such as: {command_line('quickstart')}",
@@ -89,6 +90,8 @@ def locate(name: str | Path, *, command: str = "quickstart") -> Path:
         fix = None
         if path.suffix.lower() in _IMPORTED:
             fix = f"Import it first: {command_line('import', path, unused_path(Path(path.stem)))}"
+        elif path.suffix.lower() in _ARCHIVES:
+            fix = "Extract it first, and name the folder."
         raise UsageError(
             "not a model",
             where=path,
