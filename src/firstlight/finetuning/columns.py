@@ -7,6 +7,7 @@ from typing import Any
 from firstlight.errors import CorpusError, nearest
 from firstlight.files.field_names import nearest_field, nested_texts
 from firstlight.files.table_dialect import looks_like_data, other_delimiter
+from firstlight.finetuning.conll import DOCUMENT_START
 
 _INDEX = re.compile(r"-?[0-9]{1,9}")
 _ITEM = "item."
@@ -80,6 +81,8 @@ def _advise_column(record: dict[Any, Any], column: int | str | None) -> str:
             f'Set data.field = {json.dumps(str(records), ensure_ascii=False)} and data.format = "json", if that is the '
             "list of records."
         )
+    if names and names[0].startswith(DOCUMENT_START):
+        return 'Set data.format = "conll".'
     if (other := other_delimiter(names, "")) is not None:
         return f"Set data.delimiter = {json.dumps(other, ensure_ascii=False)}, if that separates the columns."
     if _INDEX.fullmatch(str(column)):

@@ -189,7 +189,8 @@ def _read(
             "has one word, as every other row, so no word has a context",
             where=found[0].where,
             expected="the words of a sentence in one row",
-            fix="Write each sentence as one row, as JSON lines with a list of words and a list of labels.",
+            fix='Set data.format = "conll" where a blank line ends each sentence, else write each sentence as one row, '
+            "as JSON lines with a list of words and a list of labels.",
         )
     return found
 

@@ -22,6 +22,7 @@ from firstlight.files.tables import (
 )
 from firstlight.files.text_lines import iter_lines, iter_text
 from firstlight.finetuning.columns import ExplodedRow, follow
+from firstlight.finetuning.conll import iter_sentences
 from firstlight.finetuning.folders import notify, read_folders
 from firstlight.finetuning.spec import FORMATS, DataFiles
 
@@ -79,7 +80,7 @@ def read_records(path: Path, files: DataFiles) -> Iterator[Record]:
         yield from _explode(_read_hub(str(path)), files)
         return
     found, limits = _format_of(path, files), files.read_limits
-    if files.explode and found in ("folders", "csv", "tsv"):
+    if files.explode and found in ("folders", "csv", "tsv", "conll"):
         raise CorpusError(
             "has no lists whose items could become rows",
             where=path,
@@ -99,6 +100,8 @@ def read_records(path: Path, files: DataFiles) -> Iterator[Record]:
                 yield from _read_table(path, file, files, found)
             elif is_json:
                 yield from _read_json(path, file, files)
+            elif found == "conll":
+                yield from iter_sentences(_read_lines(path, file, files), path)
             else:
                 records = iter_json_lines(_read_lines(path, file, files), path, allow_truncated=True)
                 yield from _explode(((f"{path}:{number}", record) for number, record in records), files)

@@ -16,7 +16,7 @@ from firstlight.files.text_decoder import Decoding
 
 Column = int | str
 MAX_SCORE = 3.4e38  # the largest number of fp32, a little rounded
-Format = Literal["auto", "csv", "tsv", "jsonl", "json", "parquet", "folders"]
+Format = Literal["auto", "csv", "tsv", "jsonl", "json", "parquet", "conll", "folders"]
 FORMATS = {
     ".csv": "csv",
     ".tsv": "tsv",
@@ -26,6 +26,7 @@ FORMATS = {
     ".jsonlines": "jsonl",
     ".json": "json",
     ".parquet": "parquet",
+    **dict.fromkeys((".conll", ".conllu", ".iob", ".iob2", ".bio"), "conll"),
     ".zip": "folders",
 }
 # The formats whose readers obey a setting of DataFiles.
@@ -33,7 +34,7 @@ _READ_BY = {
     **dict.fromkeys(("delimiter", "header", "quotes", "max_fields"), ("csv", "tsv")),
     "field": ("json",),
     "explode": ("csv", "tsv", "jsonl", "json", "parquet"),
-    "encoding": ("csv", "tsv", "jsonl", "json", "folders"),
+    "encoding": ("csv", "tsv", "jsonl", "json", "conll", "folders"),
 }
 AnswerFormat = Literal["choice_labels", "text", "letter", "zero_based", "one_based"]
 Truncation = Literal["tail", "head", "middle", "error"]
@@ -48,7 +49,11 @@ class DataFiles(Settings):
     train: str | list[str] = Field(description="file, folder or zip; names may be globs; or hf:NAME[:CONFIG][@SPLIT]")
     valid: str | list[str] | None = Field(None, description="like train; if not set, valid_ratio of train")
     test: str | list[str] | None = Field(None, description="like train")
-    format: Format = Field("auto", description="auto: by the suffix; folders: a folder per label, a file per text")
+    format: Format = Field(
+        "auto",
+        description="auto: by the suffix; conll: a line per word, a blank line after each sentence; folders: a folder "
+        "per label, a file per text",
+    )
     encoding: str = Field(
         "utf-8", description="encoding of the files, such as utf-8, gb18030, cp1252; a byte order mark overrides it"
     )

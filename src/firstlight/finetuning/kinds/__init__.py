@@ -104,6 +104,8 @@ def check_spec(spec: TaskSpec) -> None:
     kind, head = kind_of(spec), head_of(spec)
     problem = None if spec.data.format == "folders" else _columns_problem(spec, kind)
     fix: str | None = None
+    if problem is None and "conll" in spec.data.formats and (head is None or not head.is_per_token):
+        problem = f"files of words (data.format conll) do not fit a task of kind {spec.kind}, without a label per word"
     if problem is None and spec.truncation not in kind.inputs.truncations:
         fitting = " or ".join(kind.inputs.truncations)
         problem = f"truncation {spec.truncation} does not fit a task of kind {spec.kind}; expected {fitting}"
