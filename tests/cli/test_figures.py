@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from small_world import CHARACTERS, RUN_SETTINGS, Call
 
-from firstlight.cli.runs import _fitting_columns
+from firstlight.cli.runs import _fitting_columns, _format_setting
 from firstlight.shell import command_line
 
 JSON_COMMANDS = {
@@ -271,6 +271,10 @@ def test_comparison_of_runs(world: Path, call: Call):
     lines = [line.split() for line in call("runs", "diff", "run", "other").out.splitlines()]
     assert ["optim.lr", "0.02", "0.01"] in lines
     assert ["state", "finished", "finished"] in lines
+
+
+def test_settings_of_two_runs_are_shown_as_they_are_written():
+    assert _format_setting(["我的　书/三国（上）.txt", 1]) == '["我的　书/三国（上）.txt", 1]'
 
 
 def test_settings_are_rows_that_grep_finds(call: Call):

@@ -1,13 +1,16 @@
 """The end of a run says which evaluation was the last and which the best, and what commands use."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from small_world import RUN_SETTINGS, Call
 
+from firstlight.cli.finetune import _print_finetuned
 from firstlight.cli.output import print_evaluations
 from firstlight.runs import RunResult
+from firstlight.stages.finetune import FinetuneResult
 
 
 def result(**fields: object) -> RunResult:
@@ -54,6 +57,18 @@ def test_best_and_last(
 ):
     print_evaluations(result(best=best, last=last), "generate uses", ", 3.6 bits")
     assert capsys.readouterr().out.splitlines() == lines
+
+
+@pytest.mark.parametrize(
+    ("best", "commands"),
+    [({"step": 8, "loss": 1.0}, "; generate uses"), ({"step": 8, "accuracy": 0.7}, "; predict and generate use")],
+)
+def test_only_a_labelled_task_is_for_predict(
+    best: dict[str, int | float], commands: str, capsys: pytest.CaptureFixture[str]
+):
+    run = result(best=best, last=best)
+    _print_finetuned(FinetuneResult(**asdict(run), valid={}, test={}, forgetting=None))
+    assert commands in capsys.readouterr().out
 
 
 def test_a_run_says_it_and_generate_uses_it(world: Path, call: Call):

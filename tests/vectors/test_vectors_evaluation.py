@@ -38,6 +38,12 @@ def test_an_analogy_by_hand(vectors: WordVectors, tmp_path: Path) -> None:
     assert [s.evaluated for s in evaluate_word_analogies(vectors, tmp_path / "q.txt", restrict_vocab=2)] == [0] * 5
 
 
+def test_a_section_may_begin_with_a_full_width_colon(vectors: WordVectors, tmp_path: Path) -> None:
+    (tmp_path / "q.txt").write_text("：人物\nman king woman queen\n", encoding="utf-8")
+    found = evaluate_word_analogies(vectors, tmp_path / "q.txt", restrict_vocab=100)
+    assert (found[0].name, found[0].correct) == ("人物", 1)
+
+
 def test_similarity_by_hand(vectors: WordVectors, tmp_path: Path) -> None:
     (tmp_path / "p.tsv").write_text("# a remark\nking\tqueen\t8\nking\tman\t5\nking\tapple\t1\nking\tnobody\t9\n")
     found = evaluate_word_pairs(vectors, tmp_path / "p.tsv")

@@ -100,7 +100,8 @@ def _print_finetuned(result: "FinetuneResult") -> None:
     print(
         f"{result.run}: {how} at step {result.step} ({format_stop_reason(result.stopped_by)}; {result.seconds:,.1f} s)"
     )
-    print_evaluations(result, "predict and generate use")
+    is_labelled = result.best is None or "loss" not in list(result.best)[:2]  # text and chats have no other metric
+    print_evaluations(result, "predict and generate use" if is_labelled else "generate uses")
     for side in ("valid", "test"):
         _print_metrics(side, getattr(result, side))
     if result.forgetting:

@@ -104,7 +104,7 @@ def _predictions(files: RunFiles) -> list[Recipe]:
     if row is None:
         code = command_in_folder("predict", ".", "rows.tsv", *task, "--out", "labels.jsonl")
         return [Recipe("Label rows", code, "rows.tsv stands for a file in the format of the task's own files.")]
-    write = f"echo {quote_argument(json.dumps(row))} > rows.jsonl"
+    write = f"echo {quote_argument(json.dumps(row, ensure_ascii=False))} > rows.jsonl"
     code = command_in_folder("predict", ".", "rows.jsonl", *task, "data.format=jsonl", "--out", "labels.jsonl")
     note = "The first command writes a row as an example. Files like the task's own need no data.format."
     return [Recipe("Label rows", f"{write}\n{code}", note)]

@@ -70,7 +70,7 @@ class PredictionsFile:
                 # In this order, a process that dies in between leaves no metadata with predictions of something else.
                 self._meta_file.unlink(missing_ok=True)
                 self.path.write_bytes(b"")
-            write_atomic(self._meta_file, json.dumps(self._made_from, indent=1) + "\n")
+            write_atomic(self._meta_file, json.dumps(self._made_from, ensure_ascii=False, indent=1) + "\n")
             return rows
         n = end = chunk_end = 0
         chunk: list[Example] = []

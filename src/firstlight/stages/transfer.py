@@ -106,7 +106,7 @@ def transfer(
     tune(f"{names[1]}-after-{names[0]}", alone[names[0]], [b])
     rows += _across(alone)
     result = TransferResult(folder, rows)
-    text = json.dumps(finite_json(result.to_json()), indent=1) + "\n"
+    text = json.dumps(finite_json(result.to_json()), ensure_ascii=False, indent=1) + "\n"
     write_output(folder / _RESULT, text.encode(), overwrite=overwrite)
     return result
 

@@ -150,7 +150,7 @@ def _read_questions(path: Path) -> Iterator[tuple[str, list[list[str]]]]:
     """Yield each section's name and questions."""
     name, questions = path.stem, list[list[str]]()
     for number, line in _read_lines(path):
-        if line.startswith(":"):
+        if line.startswith((":", "：")):
             if questions:
                 yield name, questions
             name, questions = line[1:].strip(), []
