@@ -97,8 +97,11 @@ def iter_lines(
 
 
 def opening_word(text: str) -> str | None:
-    """Return the first word of a text, cut short, to be the prompt of an example; None where it has no word."""
-    word = re.search(r"[^\W\d_]{2,}", text)
+    """Return a word of a text, cut short, to be the prompt of an example; None where it has no word.
+
+    The first capitalised one, since a generated text can begin amid a word; else the first.
+    """
+    word = re.search(r"(?<=\s)[A-Z][a-z]{2,}(?=[\s,.])", text) or re.search(r"[^\W\d_]{2,}", text)
     if word is None:
         return None
     return word[0][:12] if word[0].isascii() else word[0][:4]  # of Chinese, which has no spaces, the first characters
