@@ -154,3 +154,28 @@ def test_a_class_of_the_test_rows_alone_can_be_left_out(tmp_path: Path) -> None:
     test = lines({"text": "u", "label": "x"}, {"text": "v", "label": "something else"})
     with pytest.raises(CorpusError, match=r'b.jsonl:2: .*data.drop_labels = \["something else"\]'):
         read(tmp_path, toml, a_jsonl=rows, b_jsonl=test)
+
+
+def test_decimals_with_a_comma_are_read_where_the_task_says_so(tmp_path: Path) -> None:
+    toml = 'kind = "regression"\n[data]\ntrain = "a.csv"\nvalid = "a.csv"\ndelimiter = ";"\n' + TEXT
+    rows = "text;label\na;1,5\nb;2\nc;3,5\n"
+    with pytest.raises(CorpusError, match=r'a.csv:2: is not a score .*data.decimal = "," reads them'):
+        read(tmp_path, toml, a_csv=rows)
+    toml = toml.replace('";"\n', '";"\ndecimal = ","\n')
+    made = read(tmp_path, toml, a_csv=rows)
+    assert made.spec.scale == (1.5, 3.5) and [row.label for row in made.train] == [0, 0.25, 1]
+    with pytest.raises(
+        CorpusError, match=r"a.csv:3: is not a score \(found '1.234'; expected a number with ',' for dec"
+    ):
+        read(tmp_path, toml, a_csv=rows.replace(";2", ";1.234"))
+
+
+def test_data_sets_that_the_library_datasets_saved_are_to_be_written_as_parquet(tmp_path: Path) -> None:
+    stream = bytes.fromhex("ffffffff780100001000000000000a000e00060005000800")
+    toml = 'kind = "classification"\n[data]\ntrain = "{}"\n' + TEXT
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "data-00000-of-00001.arrow").write_bytes(stream)
+    (tmp_path / "saved" / "state.json").write_text("{}")
+    for name in ("saved", "saved/data-00000-of-00001.arrow"):
+        with pytest.raises(CorpusError, match=r"load_from_disk.*to_parquet"):
+            read(tmp_path, toml.format(name))

@@ -25,6 +25,10 @@ class FileType(NamedTuple):
     fix: str
 
 
+# Data sets that the library datasets saves are folders of them.
+ARROW_FIX = (
+    'Write it as Parquet, and name that file; in Python: datasets.load_from_disk("FOLDER").to_parquet("a.parquet")'
+)
 _RENAME = "Name it with its suffix: mv {path} {renamed}"
 _UNPACK_ONE = "Unpack it: {tool} -dc {path} > {unpacked}"
 _SHEET = "Save the sheet as CSV UTF-8, and name that file."
@@ -48,7 +52,8 @@ _MAGIC: tuple[tuple[bytes, str, str, str], ...] = (
     (rb"SQLite format 3\0", "an SQLite database", "", "Export the table as CSV, and name that file."),
     (rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff[\xc0-\xfe]|GIF8[79]a|II\*\0|MM\0\*|RIFF....WEBP", "an image", "", _NOT_TEXT),
     (rb"\x89HDF\r\n\x1a\n", "an HDF5 file", "", _NOT_TEXT),
-    (rb"ARROW1\0\0", "an Arrow file", "", "Write it as Parquet, and name that file."),
+    # A file, or a stream: its first message is the schema, whose table begins 16 bytes on.
+    (rb"ARROW1\0\0|\xff{4}..\0\0\x10\0\0\0", "an Arrow file", "", ARROW_FIX),
     (rb"Obj\x01", "an Avro file", "", _NOT_TEXT),
     (rb"version https://git-lfs\.github\.com/spec/v1\n", "a Git LFS pointer", "", _LFS),
     (rb"GGUF[\x01-\x05]\0", "a GGUF model", "", "Import it as a model: {import_command}"),

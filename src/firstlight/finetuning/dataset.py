@@ -243,7 +243,12 @@ def _fingerprint(spec: TaskSpec, files: Mapping[str, Sequence[Path]], seed: int)
     for name in ("folder", "follow_symlinks", "skip", "limits", "max_unk_fraction"):
         table["data"].pop(name)
     # Unset, these do not change the fingerprints of runs from before they existed.
-    for part, name, unset in ((table["data"], "drop_labels", []), (table["columns"], "choice_labels", None)):
+    unset_values: tuple[tuple[dict[str, Any], str, Any], ...] = (
+        (table["data"], "drop_labels", []),
+        (table["data"], "decimal", "."),
+        (table["columns"], "choice_labels", None),
+    )
+    for part, name, unset in unset_values:
         if part[name] == unset:
             part.pop(name)
     if table["answer_format"] == "auto":

@@ -7,6 +7,7 @@ from pathlib import Path
 from firstlight import progress
 from firstlight.errors import CorpusError
 from firstlight.files.compression import inner_suffix
+from firstlight.files.file_types import ARROW_FIX
 from firstlight.files.folders import Listing, list_folder
 from firstlight.files.limits import read_bounded
 from firstlight.files.text_lines import iter_text
@@ -71,6 +72,8 @@ def _texts_of_labels(names: list[str], path: Path) -> list[str]:
     deepest = max((name.count("/") for name in seen), default=0)
     texts = [name for name in seen if name.count("/") == deepest and deepest > 0]
     table = next((name for name in texts or seen if inner_suffix(Path(name)) in _TABLES), None)
+    if any(name.endswith(".arrow") for name in seen):
+        raise CorpusError("is a data set that the library datasets saved", where=path, fix=f"{ARROW_FIX}.")
     if table is not None:
         raise CorpusError(
             "is a table, not the text of one row",

@@ -31,7 +31,7 @@ FORMATS = {
 }
 # The formats whose readers obey a setting of DataFiles.
 _READ_BY = {
-    **dict.fromkeys(("delimiter", "header", "quotes", "max_fields"), ("csv", "tsv")),
+    **dict.fromkeys(("delimiter", "decimal", "header", "quotes", "max_fields"), ("csv", "tsv")),
     "field": ("json",),
     "explode": ("csv", "tsv", "jsonl", "json", "parquet"),
     "encoding": ("csv", "tsv", "jsonl", "json", "conll", "folders"),
@@ -59,6 +59,7 @@ class DataFiles(Settings):
     )
     delimiter: str | None = Field(None, description="separator of fields; by default comma for csv, tab for tsv")
     header: bool = Field(True, description="the first line names the columns; else they are numbered from 0")
+    decimal: Literal[".", ","] = Field(".", description="decimal separator of scores, as a comma in many spreadsheets")
     quotes: bool | None = Field(
         None, description="quotes may enclose fields; by default true for csv, found out for tsv"
     )

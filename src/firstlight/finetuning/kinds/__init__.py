@@ -132,6 +132,7 @@ def _unused_settings(spec: TaskSpec, head: TaskHead | None) -> list[str]:
         "labels": spec.labels and not has_classes,
         "label_values": spec.label_values and not has_classes,
         "scale": spec.scale is not None and (head is None or has_classes),
+        "data.decimal": spec.data.decimal != "." and (head is None or has_classes),
         "answer_format": spec.answer_format != "auto" and (head is None or has_classes),
         "data.drop_labels": spec.data.drop_labels and (head is None or head.is_per_token),
     }

@@ -114,14 +114,14 @@ class RegressionHead(TaskHead):
         """Take the scale from the training rows where the task does not set it."""
         declared = spec.scale
         if declared is None:
-            scores = [read_number(raw.label, raw.where) for raw in train]
+            scores = [read_number(raw.label, raw.where, spec.data.decimal) for raw in train]
             if min(scores) == max(scores):
                 raise CorpusError("has one score only", where=train[0].where, found=scores[0])
             spec = spec.model_copy(update={"scale": (min(scores), max(scores))})
         low, high = spec.scale or (0.0, 1.0)
 
         def encode(raw: RawExample) -> float:
-            score = read_number(raw.label, raw.where)
+            score = read_number(raw.label, raw.where, spec.data.decimal)
             if declared is not None and not low <= score <= high:
                 raise CorpusError("score is outside scale", where=raw.where, found=score, expected=f"{low} to {high}")
             return (score - low) / (high - low)

@@ -101,25 +101,29 @@ def _advise_unlisted(label: str) -> str:
     return f"Add training rows of it, list it in label_values, or leave its rows out with data.drop_labels = {named}."
 
 
-def read_number(label: Any, where: str) -> float:
+def read_number(label: Any, where: str, decimal: str = ".") -> float:
     """Return a score.
 
     Raises:
         CorpusError: the label is not a finite number, or not one that fp32 can hold.
     """
-    if label is None or not is_number(label):
-        has_comma = label is not None and is_number(str(label).replace(",", ".", 1))
-        fix = "Write decimals with a point." if has_comma else None
-        raise CorpusError("is not a score", where=where, found=repr(label)[:60], expected="a number", fix=fix)
-    if abs(float(label)) > MAX_SCORE:
+    # A point in a number with a decimal comma would be one between thousands.
+    text = label if label is None or decimal == "." else str(label).translate(str.maketrans(",.", ".,"))
+    if text is None or not is_number(text):
+        has_comma = decimal == "." and is_number(str(label).replace(",", ".", 1))
+        fix = 'Write decimals with a point; in a .csv or .tsv, data.decimal = "," reads them.' if has_comma else None
+        expected = "a number" if decimal == "." else f"a number with {decimal!r} for decimals"
+        raise CorpusError("is not a score", where=where, found=repr(label)[:60], expected=expected, fix=fix)
+    score = float(text)
+    if abs(score) > MAX_SCORE:
         raise CorpusError(
             "has a score that is too large",
             where=where,
-            found=f"{float(label):g}",
+            found=f"{score:g}",
             expected=f"at most {MAX_SCORE:.3g} in size, as fp32 can hold",
             fix="Rescale the scores.",
         )
-    return float(label)
+    return score
 
 
 def is_number(text: str) -> bool:
