@@ -1,15 +1,17 @@
 """Prepare what a pre-training run is built from: vocabulary, token store, and a model or word vectors to start from."""
 
 from dataclasses import dataclass
+from glob import has_magic
 from pathlib import Path
 
 from firstlight import parallel, progress
-from firstlight.corpus import infer_kind
-from firstlight.errors import CompatibilityError, StoreError, UsageError
+from firstlight.corpus import infer_kind, open_corpus
+from firstlight.errors import CompatibilityError, FirstlightError, StoreError, UsageError
 from firstlight.files import MANIFEST
 from firstlight.lm import LM, GenerationConfig
 from firstlight.model import ModelConfig
 from firstlight.runs import RunDirectory
+from firstlight.shell import command_line
 from firstlight.stages import embedding_init
 from firstlight.stages.embedding_init import EmbeddingVectors
 from firstlight.stages.init_model import keep_base, load_init_model, saved_model
@@ -21,6 +23,8 @@ from firstlight.store import TokenStore, adopt, open_store
 from firstlight.tokenizer import Codec, Tokenizer, load_vocab, save_vocab
 
 Vocab = Tokenizer | Codec
+
+_MAX_COMPARED_BYTES = 64 << 20  # of a corpus that is hashed at every resume
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +151,10 @@ def _vocab_and_store(
         return _open_store(run, settings, Path(settings.run.store), prepared=prepared)
     if prepared and (run.data / MANIFEST).is_file():
         vocab = load_vocab(run.tokenizer)
-        return vocab, _open_own_store(run, settings, vocab)
+        store = _open_own_store(run, settings, vocab)
+        if isinstance(vocab, Tokenizer) and parallel.is_first_rank():
+            _report_changed_corpus(run, settings, store)
+        return vocab, store
     corpus = prepare_store(
         settings.run.corpus,
         settings,
@@ -156,6 +163,27 @@ def _vocab_and_store(
         start_vocab=None if init_lm is None else init_lm.vocab,
     )
     return corpus.vocab, corpus.store
+
+
+def _report_changed_corpus(run: RunDirectory, settings: PretrainSettings, store: TokenStore) -> None:
+    """Say that the files of a corpus are not those that a run goes on with; nothing of files that are gone or large."""
+    names = settings.run.corpus
+    if not names or not all(Path(name).exists() or has_magic(name) for name in names):
+        return
+    try:
+        sources = open_corpus(names, settings.corpus, separate=settings.data.weights is not None).sources
+        if sum(source.n_bytes for source in sources) > _MAX_COMPARED_BYTES:
+            return
+        found = [source.fingerprint() for source in sources]
+    except (FirstlightError, OSError):  # whoever resumes does not need the corpus
+        return
+    made_from = store.manifest.get("made_from")
+    if isinstance(made_from, dict) and made_from.get("sources", found) != found:
+        again = command_line("pretrain", *names, "--from", run.path, "--out", "NEW")
+        progress.warn(
+            f"{', '.join(names)}: not as it was when {run.data} was made from it; the run continues on the text as it "
+            f"was. A new run from these weights, on the text as it is now: {again}"
+        )
 
 
 def _refuse_new_vocab(settings: PretrainSettings) -> None:
