@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import firstlight
-from firstlight.errors import ConfigError, UsageError
+from firstlight.errors import ConfigError, CorpusError, UsageError
 
 TEXT = "the cat sat on a mat and saw one more bird there\n" * 40
 TINY = ("model.n_layer=1", "model.n_head=1", "model.n_embd=8", "model.block_size=32", "tokenizer.kind=byte")
@@ -197,3 +197,14 @@ def test_a_file_of_another_format_is_read_with_its_own_settings(world: Path) -> 
     settings = {"columns": {"text": "review"}, "data": {"field": "rows"}, "labels": ["no", "yes"]}
     (row,) = firstlight.predict(world / "tuned", world / "new.json", settings=settings)
     assert row.values["label"] in ("no", "yes")
+
+
+@pytest.mark.parametrize("given", ["We had bread. And cheese", "word", "long " * 200, ["We had bread."]])
+def test_texts_in_the_place_of_a_table(world: Path, given: Any) -> None:
+    with pytest.raises((CorpusError, UsageError), match="Write texts as rows of a table in the task's format"):
+        list(firstlight.predict(world / "run", given))
+
+
+def test_a_table_whose_name_is_misspelt(world: Path) -> None:
+    with pytest.raises(CorpusError, match=r"nwe.tsv: no such file. Did you mean .*new.tsv"):
+        list(firstlight.predict(world / "run", world / "nwe.tsv"))

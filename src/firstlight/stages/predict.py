@@ -14,7 +14,7 @@ import numpy as np
 
 from firstlight import parallel, progress
 from firstlight.config import flatten
-from firstlight.errors import CheckpointError, ConfigError, UnknownName, UsageError
+from firstlight.errors import CheckpointError, ConfigError, CorpusError, UnknownName, UsageError, nearest
 from firstlight.files import sha256
 from firstlight.files.run_layout import TASKS
 from firstlight.finetuning import (
@@ -99,8 +99,7 @@ def predict(
         UnknownName: there is no such task.
         CorpusError: a row cannot be read.
     """
-    if str(file) == "-":
-        raise UsageError("standard input is not read", expected="a file, whose name says its format")
+    _check_input(file)
     if out is not None and Path(out).suffix.lower() in _OTHER_FORMATS:
         fix = f"Name it {Path(out).with_suffix('.jsonl')}; pandas.read_json(FILE, lines=True) reads it."
         raise UsageError("predictions are JSON lines", where=out, expected="a file .jsonl", fix=fix)
@@ -147,6 +146,26 @@ def predict(
     is_much = unknown_share(preprocess.unknown, preprocess.n_tokens, preprocess.n_bytes) > WARN_FRACTION
     for note in preprocess.describe_unknown():
         progress.notice(f"{file}: {note}", level="warning" if is_much else "info")
+
+
+def _check_input(file: object) -> None:
+    """Refuse what is not the path of a table, before the model is loaded."""
+    advice = "Write texts as rows of a table in the task's format, such as new.csv, and name that file."
+    if str(file) == "-":
+        raise UsageError("standard input is not read", expected="a file, whose name says its format")
+    if not isinstance(file, str | Path):
+        raise UsageError("the rows of a file are predicted", found=type(file).__name__, expected="a path", fix=advice)
+    path = Path(file)
+    try:
+        exists = str(file).startswith("hf:") or path.exists()
+    except OSError:  # a text that is longer than names may be
+        exists = False
+    if not exists:
+        is_text = not path.suffix or any(character.isspace() for character in path.suffix)
+        others = [p.name for p in path.parent.iterdir()] if not is_text and path.parent.is_dir() else []
+        near = nearest(path.name, others)
+        fix = advice if is_text else f"Did you mean {path.parent / near}?" if near else None
+        raise CorpusError("no such file", where=str(file)[:200], fix=fix)
 
 
 def _spec(lm: LM, run: str | Path, task: str | None) -> TaskSpec:
