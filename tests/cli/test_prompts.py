@@ -1,7 +1,10 @@
 """Where prompts come from: an argument, a file, standard input, a conversation in a terminal."""
 
+import contextlib
 import io
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -149,3 +152,40 @@ def test_other_line_separators_do_not_end_a_prompt(
     assert answer.code == 0, answer.err
     found = [sample["prompt"] for sample in json.loads(answer.out)["samples"]]
     assert found == ["The river\x0cis", "A quiet\u2028town", "The lamp\x85on"]
+
+
+EDITED = """
+import firstlight.stages.generate as stage
+from firstlight.cli.generate import _converse
+
+class Echo:
+    def __init__(self, model):
+        pass
+
+    def reply(self, line):
+        yield repr(line)
+
+stage.Conversation = Echo
+_converse(None, {})
+"""
+
+
+@pytest.mark.slow
+def test_a_typed_line_is_edited_by_characters() -> None:
+    """The terminal alone erases a byte where it does not know UTF-8, and one column of a letter of two."""
+    pty = pytest.importorskip("pty", reason="needs pseudo-terminals")
+    pytest.importorskip("readline")
+    main, other = pty.openpty()
+    command = [sys.executable, "-c", EDITED]
+    with subprocess.Popen(command, stdin=other, stdout=other, stderr=other) as process:
+        os.close(other)
+        shown = b""
+        while not shown.endswith(b"> "):
+            shown += os.read(main, 1)
+        os.write(main, "今天天气\x7f\x7f好\n\x04".encode())
+        with contextlib.suppress(OSError):  # the end, on Linux
+            while part := os.read(main, 4096):
+                shown += part
+        os.close(main)
+    assert process.returncode == 0
+    assert "'今天好'" in shown.decode()

@@ -1,5 +1,6 @@
 """The command ``generate``: text from prompts, interactively or in batch; ids; images."""
 
+import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -273,6 +274,9 @@ def _print_stream(prompt: str, pieces: Iterator[str]) -> None:
 def _converse(model: "LM", settings: dict[str, Any]) -> None:
     """Continue each line that is typed, until end of input; Ctrl-C stops the current generation."""
     from firstlight.stages.generate import Conversation
+
+    with contextlib.suppress(ImportError):  # Windows has its own
+        import readline  # noqa: F401 - input() edits with it: the terminal alone halves letters of two columns
 
     conversation = Conversation(model, **settings)
     print("Type a prompt; earlier text is the context. Ctrl-C stops a generation, Ctrl-D exits.", file=sys.stderr)

@@ -133,13 +133,9 @@ def _cells(run: "RunSummary") -> dict[str, str]:
 
 
 def _format_setting(value: object) -> str:
-    return (
-        "–"
-        if value is None
-        else value
-        if isinstance(value, str)
-        else json.dumps(value, ensure_ascii=False, default=str)
-    )
+    if value is None:
+        return "–"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _optional(value: float | None, spec: str) -> str:
