@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 
 from firstlight.errors import StorageError
 from firstlight.report import write_run_report
+from firstlight.report.recipes import prompt
+from firstlight.report.run_files import RunFiles
 from firstlight.stages.list_runs import summarize_run
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
@@ -380,6 +382,14 @@ def test_example_prompt_is_in_the_language_of_the_run(
     (run / "run.toml").write_text(toml)
     _, page = page_of(run)
     assert f"firstlight generate . {expected}\n" in page.text
+
+
+@pytest.mark.parametrize(
+    ("worst", "expected"),
+    [([{"text": "一面劝了五七杯酒。"}], "一面劝了"), ([], "The "), ("?", "The "), ([{"text": 1}], "The ")],
+)
+def test_example_prompt_of_a_run_of_tasks_is_in_the_language_of_their_rows(worst: object, expected: str):
+    assert prompt(RunFiles(Path(), evaluation={"tasks": {"a": {"worst": worst}}})) == expected
 
 
 @pytest.mark.parametrize(

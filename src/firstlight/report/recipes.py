@@ -1,6 +1,7 @@
 """Commands to copy: reproduce a run, resume it, and use the model."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -189,12 +190,25 @@ print(tokenizer.decode(model.generate(**inputs, max_new_tokens=100, do_sample=Tr
 
 
 def prompt(files: RunFiles) -> str:
-    """Return a prompt in the language of the run: its sample prompt, else the first word of its last sample."""
+    """Return a prompt in the language of the run: its sample prompt, else the first word of its last sample.
+
+    A run of labelled tasks has no samples; its texts with the worst errors are in the language.
+    """
     setting = find(files.settings, "train", "sample_prompt")
     if isinstance(setting, str) and setting.strip() and len(setting) <= 60:
         return setting
-    text = find(files.samples[-1], "text") if files.samples else None
+    text = find(files.samples[-1], "text") if files.samples else _text_of_task(files)
     start = opening_word(text) if isinstance(text, str) else None
     if start is None:
         return "The "
     return f"{start} " if start.isascii() else start
+
+
+def _text_of_task(files: RunFiles) -> object:
+    """Return the text of a labelled row that evaluation.json has, or None."""
+    tasks = find(files.evaluation, "tasks")
+    for result in tasks.values() if isinstance(tasks, Mapping) else ():
+        worst = find(result, "worst")
+        if isinstance(worst, list) and worst:
+            return find(worst[0], "text")
+    return None
