@@ -7,6 +7,8 @@ imported on first use::
 
     firstlight.pretrain("mybooks", out="runs/mine", overrides=["train.steps=300"])
     firstlight.generate("runs/mine", "Once upon a time", max_new_tokens=40)
+
+Errors are those of ``firstlight.errors``: ``FirstlightError`` is what all of them derive from.
 """
 
 import os
@@ -27,6 +29,7 @@ from typing import TYPE_CHECKING  # noqa: E402
 from firstlight.lazy import attach  # noqa: E402
 
 if TYPE_CHECKING:
+    from firstlight import config, errors
     from firstlight.stages.data import prepare
     from firstlight.stages.evaluate import evaluate
     from firstlight.stages.finetune import finetune
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "__version__",
+    "config",
+    "errors",
     "evaluate",
     "finetune",
     "generate",
@@ -66,4 +71,5 @@ __getattr__, __dir__ = attach(
         "stages.probe": ["probe"],
         "stages.quickstart": ["quickstart"],
     },
+    modules=["config", "errors"],
 )

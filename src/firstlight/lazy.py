@@ -8,12 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 
-def attach(package: str, exports: Mapping[str, Sequence[str]]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+def attach(
+    package: str, exports: Mapping[str, Sequence[str]], modules: Sequence[str] = ()
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Build ``__getattr__`` and ``__dir__`` of a package.
 
     Args:
         package: the package's ``__name__``; its ``__all__`` lists every public name.
         exports: names to export, by submodule.
+        modules: public submodules, which are found before anything has imported them.
 
     Example:
         ``__getattr__, __dir__ = attach(__name__, {"sampling": ["GenerateSettings"]})``
@@ -21,6 +24,8 @@ def attach(package: str, exports: Mapping[str, Sequence[str]]) -> tuple[Callable
     module_of = {name: module for module, names in exports.items() for name in names}
 
     def __getattr__(name: str) -> Any:
+        if name in modules:
+            return importlib.import_module(f"{package}.{name}")
         if name not in module_of:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         return getattr(importlib.import_module(f"{package}.{module_of[name]}"), name)

@@ -47,6 +47,12 @@ def test_the_package_loads_nothing_heavy():
 
 def test_the_package_has_the_functions_of_the_commands():
     assert dir(firstlight) == sorted(firstlight.__all__)
-    for name in set(firstlight.__all__) - {"__version__"}:
+    for name in set(firstlight.__all__) - {"__version__", "config", "errors"}:
         assert callable(getattr(firstlight, name)), name
     assert not hasattr(firstlight, "nothing")
+
+
+@pytest.mark.parametrize("name", ["config.trust_files", "errors.FirstlightError"])
+def test_documented_modules_are_there_after_the_import(name: str):
+    """Before a function of the package has imported them."""
+    assert loaded_by(f"import firstlight\nfirstlight.{name}") == []

@@ -248,6 +248,7 @@ PRETRAIN = [
         ("hardware.precision: fp16 needs a GPU", "found device cpu", "bf16 or fp32"),
     ),
     Case("pretrain text.txt --out new --preset quikstart", 2, ("unknown preset 'quikstart'", "mean 'quickstart'?")),
+    Case("generate run x --temp 1", 2, ("no such option: --temp", "Did you mean '--temperature'?")),
     Case("pretrain text.txt --lr 3e-4", 2, ("no such option: --lr", "Did you mean 'optim.lr=3e-4'?")),
     Case("pretrain text.txt --train.steps=9", 2, ("no such option: --train.steps", "'train.steps=9'?")),
     Case("pretrain text.txt --preset lora", 2, ("'lora' is a preset of the command finetune", "nano")),

@@ -1,5 +1,6 @@
 """What the command line makes of errors that no room foresaw: one line, exit code 1, a traceback only on demand."""
 
+import contextlib
 import errno
 import warnings
 from collections.abc import Callable
@@ -107,10 +108,18 @@ def test_a_signal_does_not_hide_the_error_that_was_being_reported(monkeypatch: p
     assert (answer.code, answer.err) == (1, "error: another process has ended\n")
 
 
-def test_a_broken_pipe_is_silent(failing: Callable[[BaseException], None], call: Call):
+def test_a_broken_pipe_is_silent(failing: Callable[[BaseException], None], call: Call, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("firstlight.cli.app.is_reader_gone", lambda: True)
     failing(BrokenPipeError(errno.EPIPE, "Broken pipe"))
     answer = call("data", "verify", "x")
-    assert (answer.code, answer.out, answer.err) == (1, "", "")
+    assert (answer.code, answer.out, answer.err) == (0, "", "")
+
+
+def test_another_broken_pipe_is_an_error(failing: Callable[[BaseException], None], call: Call):
+    """Such as that of a program that is called: standard output is not broken."""
+    failing(BrokenPipeError(errno.EPIPE, "Broken pipe"))
+    answer = call("data", "verify", "x")
+    assert (answer.code, answer.err) == (1, "error: [Errno 32] Broken pipe\n")
 
 
 @pytest.mark.filterwarnings("default")
@@ -140,3 +149,24 @@ def test_an_error_in_an_extension_names_its_line(
     assert answer.err == (
         "error: extension_of_a_user, line 2: KeyError: 'inside'; run again with --debug for the traceback\n"
     )
+
+
+@pytest.mark.parametrize("words", [["data", "verify", "nothere"], ["data", "verify", "x", "--tpo", "3"]])
+def test_an_invalid_request_to_several_processes_is_reported_once(
+    words: list[str], call: Call, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """The launcher ends the others while they wait; one that is not ended reports what is wrong with it alone."""
+    assert call(*words).err.count("error: ") == 1
+    monkeypatch.setenv("RANK", "1")
+    waited: list[float] = []
+    monkeypatch.setattr("time.sleep", waited.append)
+    assert call(*words).err.count("error: ") == 1
+    assert len(waited) == 1
+
+    def ended(seconds: float) -> None:
+        raise Interrupted("SIGTERM")
+
+    monkeypatch.setattr("time.sleep", ended)
+    with contextlib.suppress(Interrupted):
+        assert call(*words).code == 143
+    assert capsys.readouterr().err == ""

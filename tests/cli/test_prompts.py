@@ -62,6 +62,16 @@ def test_lines_of_standard_input(world: Path, call: Call, monkeypatch: pytest.Mo
     assert second.startswith("猫")
 
 
+@pytest.mark.parametrize("words", [["-"], ["--prompts", "-"]])
+def test_a_dash_is_standard_input(words: list[str], world: Path, call: Call, monkeypatch: pytest.MonkeyPatch):
+    pipe(monkeypatch, b"the cat\na\n")
+    answer = call("generate", "run", *words, "--max-new-tokens", "2", "--temperature", "0")
+    assert answer.code == 0, answer.err
+    assert [part[:1] for part in answer.out.split("---\n")] == ["t", "a"]
+    pipe(monkeypatch, b"")
+    assert "no prompt" in call("generate", "run", *words).err
+
+
 def test_a_file_of_prompts_and_several_samples(world: Path, call: Call):
     (world / "prompts.txt").write_text("the\n\na\n", encoding="utf-8")
     answer = call("generate", "run", "--prompts", "prompts.txt", "--num-samples", "2", "--max-new-tokens", "2")

@@ -97,6 +97,14 @@ def test_a_run_without_a_whole_checkpoint_says_how_to_get_one(run):
         locate(run)
 
 
+def test_a_run_that_has_not_saved_yet_is_not_to_be_trained_again(run):
+    shutil.rmtree(run / "checkpoints")
+    for name in ("best", "latest"):
+        (run / name).unlink(missing_ok=True)
+    with pytest.raises(CheckpointError, match="has no checkpoint yet.*Wait.*--resume"):
+        locate(run)
+
+
 def test_a_checkpoint_without_its_training_state_is_a_model(run):
     shutil.rmtree(run / "checkpoints" / "step-00000005" / "trainer")
     assert step(locate(run)) == 5

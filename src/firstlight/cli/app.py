@@ -6,6 +6,7 @@ import itertools
 import os
 import re
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
@@ -31,14 +32,16 @@ from firstlight.cli.arguments import VALID, expand_option, refuse_wide_dashes, r
 from firstlight.cli.common_options import take_common_options
 from firstlight.cli.log_file import open_log
 from firstlight.cli.progress_bar import ProgressBar
+from firstlight.cli.streams import is_reader_gone
 from firstlight.config import external_origin, narrow, trust_files
-from firstlight.errors import Failure, FirstlightError, Interrupted, UnknownName, nearest
+from firstlight.errors import Failure, FirstlightError, Interrupted, UnknownName, UsageError, nearest
 from firstlight.files import storage_errors
 from firstlight.parallel import adapt_spinning
 from firstlight.progress import listen
 from firstlight.shell import command_line
 
 _INTERRUPTED = 130
+_SECONDS_OF_FIRST_RANK = 5.0  # in which it reports an invalid request, and the launcher ends the others
 
 
 def _print_version(requested: bool) -> None:
@@ -179,8 +182,8 @@ def _run(words: list[str], display: ProgressBar, debug: bool) -> int:
         code = _report_interrupted(display, error, debug)
     except FirstlightError as error:
         code = _report_error(display, error, debug)
-    except BrokenPipeError:
-        code = 1
+    except BrokenPipeError as error:
+        code = 0 if is_reader_gone() else _report_os_error(display, error, debug)
     except OSError as error:
         code = _report_os_error(display, error, debug)
     except Exception as error:  # noqa: BLE001 - the last resort: a bug is reported in one line
@@ -209,7 +212,9 @@ def _call(arguments: list[str], display: ProgressBar) -> int:
         return _INTERRUPTED
     except typer.Exit as error:
         return int(error.exit_code)
-    except SystemExit as error:  # raised by typer on a broken pipe
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # which typer turns into it, of whatever pipe
+            raise error.__context__ from None
         return error.code if isinstance(error.code, int) else 1
     except Exception as error:
         # Usage errors are typer's or click's, depending on typer's version; both have this method.
@@ -242,6 +247,7 @@ def _report_usage_error(error: Any, display: ProgressBar, arguments: Sequence[st
     words = [] if context is None else context.command_path.split()[1:]
     message = _suggest(message, context, arguments)
     message = " ".join(f"{message[:1].lower()}{message[1:]}".split())
+    _let_first_rank_report()
     display.error(f"{message}{'' if message.endswith(('.', '?')) else '.'} Help: {command_line(*words, '--help')}")
 
 
@@ -261,7 +267,9 @@ def _suggest(message: str, context: Any, arguments: Sequence[str]) -> str:
         known = context.command.list_commands(context)
     else:
         known = [name for parameter in context.command.params for name in parameter.opts if name.startswith("--")]
-    near = nearest(found[2], known)
+    # Dashes, which all options have, are no likeness.
+    bare = {name.removeprefix("--"): name for name in known}
+    near = bare.get(nearest(found[2].removeprefix("--"), bare) or "")
     if near is None and found[2].startswith("--"):
         near = setting_for_option(found[2], context.info_name, arguments)
     return found[0].rstrip(".") + ("" if near is None else f". Did you mean {near!r}?")
@@ -283,22 +291,43 @@ def _report_interrupted(display: ProgressBar, interrupted: Interrupted, debug: b
 
 
 def _report_error(display: ProgressBar, error: FirstlightError, debug: bool) -> int:
+    if isinstance(error, UsageError):
+        _let_first_rank_report()
     _trace(error, debug)
     display.error(error.message)
     return error.exit_code
+
+
+def _let_first_rank_report() -> None:
+    """Wait in all ranks but the first, which has the same invalid arguments, so that the error is printed once.
+
+    The launcher ends the other processes when one has failed. If none has, this one is not like the first, and reports.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        time.sleep(_SECONDS_OF_FIRST_RANK)
 
 
 def _report_os_error(display: ProgressBar, error: OSError, debug: bool) -> int:
     """Report an error of the operating system, as a storage error if it is one."""
     _trace(error, debug)
     try:
-        with storage_errors(Path(str(error.filename or "disk"))):
+        with storage_errors(Path(str(error.filename or _where(error)))):
             raise error
     except FirstlightError as known:
         display.error(known.message)
     except OSError:
         display.error(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     return 1
+
+
+def _where(error: OSError) -> str:
+    """Return what an error that names no file is about."""
+    try:
+        sys.stdout.flush()  # fails again
+    except OSError as again:
+        if again.errno == error.errno:
+            return "standard output"
+    return "disk"
 
 
 def _out_of_memory(error: Exception) -> Failure | None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from firstlight.lm import LM
     from firstlight.stages.images import ImageGrid
 
+_STDIN = "-"
+
 
 ImageOption = Annotated[
     str | None,
@@ -79,10 +81,14 @@ def generate(  # noqa: PLR0913 - an argument an option
         str, typer.Argument(metavar="RUN", help="A run, a checkpoint (RUN@STEP) or a Hugging Face directory.")
     ],
     prompt: Annotated[
-        str | None, typer.Argument(metavar="PROMPT", help="Text to continue.", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="PROMPT", help="Text to continue; - reads prompts from standard input.", show_default=False
+        ),
     ] = None,
     prompts: Annotated[
-        Path | None, typer.Option("--prompts", help="File with one prompt per line.", show_default=False)
+        Path | None,
+        typer.Option("--prompts", help="File with one prompt per line; - for standard input.", show_default=False),
     ] = None,
     max_new_tokens: Annotated[
         int | None, typer.Option(help="Maximum number of tokens to generate.", show_default=False)
@@ -146,7 +152,11 @@ def generate(  # noqa: PLR0913 - an argument an option
         raise UsageError("PROMPT and --prompts cannot be combined", fix="Remove one of them.")
     if out is not None:
         check_output(out, overwrite=overwrite)  # before a model is loaded
-    texts = [prompt] if prompt is not None else None if prompts is None else stage.read_prompts(prompts)
+    texts = None if prompt is None else [prompt]
+    if prompt == _STDIN or prompts == Path(_STDIN):
+        texts = _read_prompts(run)
+    elif prompts is not None:
+        texts = stage.read_prompts(prompts)
     with map_errors_to_options({"hardware.device": "--device"}):
         model = stage.load(run, device=device, int8=int8)
     image_options = {

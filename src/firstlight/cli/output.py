@@ -145,7 +145,9 @@ def print_table(
         table.add_column(column, justify=justify, overflow="fold", no_wrap=is_whole)
     for row in texts:
         table.add_row(*row)
-    console.print(table)
+    with console.capture() as text:  # printed here: rich itself ends the program where a reader has gone
+        console.print(table)
+    print(text.get(), end="")
 
 
 def format_bytes(n_bytes: float) -> str:

@@ -3,6 +3,7 @@
 import codecs
 import io
 import os
+import select
 import sys
 from pathlib import Path
 from typing import Any, TextIO
@@ -58,6 +59,15 @@ def open_standard_streams() -> None:
         encoding = sys.stderr.encoding if file.isatty() else "utf-8"
         stream = io.TextIOWrapper(io.BufferedWriter(file), encoding, errors=_REPLACE, line_buffering=True)
         sys.stderr = stream
+
+
+def is_reader_gone() -> bool:
+    """Whether standard output is a pipe or a terminal that nobody reads any more, as after ``| head``."""
+    if not hasattr(select, "poll"):  # Windows
+        return True
+    poll = select.poll()
+    poll.register(1, 0)  # reports only what ended it
+    return bool(poll.poll(0))
 
 
 def _open_null(mode: str) -> TextIO:

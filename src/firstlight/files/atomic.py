@@ -24,14 +24,14 @@ _MESSAGES = {
     errno.ENOSPC: ("no space left on the disk", "Free some space and run the same command again; nothing is lost."),
     errno.EFBIG: (
         "the file is larger than this disk or limit allows",
-        "Choose another disk with --out, or raise ulimit -f.",
+        "Choose a path on another disk, or raise ulimit -f.",
     ),
     errno.EDQUOT: ("the disk quota is used up", "Free some space and run the same command again; nothing is lost."),
-    errno.EROFS: ("the file system is read-only", "Choose another folder with --out."),
+    errno.EROFS: ("the file system is read-only", "Choose a path on another disk."),
     errno.EACCES: ("permission denied", "Choose a folder that you may write, or change its permissions."),
     errno.EPERM: ("not permitted", "Choose a folder that you may write, or change its permissions."),
     errno.EEXIST: ("a file exists where a folder is needed", "Choose another path, or move that file away."),
-    errno.EIO: ("the disk reports an error", "Choose another disk with --out."),
+    errno.EIO: ("the disk reports an error", "Choose a path on another disk."),
     errno.EINTR: ("the system call was interrupted", "Run the same command again; nothing is lost."),
     errno.ESTALE: ("the network file system has lost the file", "Mount it again, then run the same command again."),
     errno.ETIMEDOUT: ("the file system does not answer", "Run the same command again when it does; nothing is lost."),
@@ -58,7 +58,7 @@ def storage_errors(path: Path) -> Iterator[None]:
         # A missing file or a broken connection is about what is read, not about the disk.
         if error.errno is None or isinstance(error, FileNotFoundError | ConnectionError):
             raise
-        problem, fix = _MESSAGES.get(error.errno, (str(error.strerror), "Choose another disk or folder with --out."))
+        problem, fix = _MESSAGES.get(error.errno, (str(error.strerror), "Choose another path."))
         raise StorageError(problem, where=_final_path(path), fix=fix) from raised
 
 

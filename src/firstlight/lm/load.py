@@ -119,7 +119,12 @@ def _is_model_file(path: Path) -> bool:
 
 def _checkpoint_of(run: Path) -> Path:
     named = [parse_run_path(run / name).checkpoint for name in ("best", "latest")]
-    for checkpoint in dict.fromkeys([*filter(None, named), *list_checkpoints(run)]):
+    checkpoints = list(dict.fromkeys([*filter(None, named), *list_checkpoints(run)]))
+    if not checkpoints and not (run / run_layout.LATEST).exists():  # none was ever saved
+        resume = command_line(_kind_of(run), run, "--resume")
+        fix = f"Wait for the first one (train.checkpoint_every), or, if the run was killed, continue it: {resume}"
+        raise CheckpointError("the run has no checkpoint yet", where=run, fix=fix)
+    for checkpoint in checkpoints:
         problems = _problems(checkpoint)
         if not problems:
             return checkpoint
