@@ -193,8 +193,14 @@ def model_card(
         if classifier.scale is not None:
             low, high = classifier.scale
             use += f" Its output is from 0 to 1; the score is {low:g} + {high - low:g} × output."
+        if not c.tied:
+            use += (
+                " transformers reports lm_head.weight as unexpected: it is the head of the language model, which the "
+                "classifier does not use, and `firstlight generate` and further fine-tuning do."
+            )
     elif has_heads:
-        use = f"Its heads answer rows of a table: `{command_in_folder('predict', '.', 'rows.tsv')}`"
+        command = command_in_folder("predict", ".", "rows.tsv")
+        use = f"Its heads answer rows of a table: `{command}`, with `--task NAME` where it has several tasks."
     # Another program would load a head that it does not have with random weights.
     is_theirs = mismatch is None and not (has_heads and classifier is None)
     code = _FIRSTLIGHT_EXAMPLE if mismatch is not None else _example(tokenizer, classifier, info)
