@@ -106,13 +106,14 @@ class FinetuneRecipe(Recipe[FinetuneSettings, FinetuneArtifacts, FinetuneResult]
         process_start: float,
     ) -> TrainContext:
         """Build model, heads, optimizer, batches and evaluation; measure the language-model loss before training."""
+        ctx = finetune_setup.train_context(run, settings, artifacts, device_context, process_start)
         source = artifacts.init_model.source
         if is_main_process(device_context) and source is not None and not run.initial_loss_file.is_file():
-            # Of the model as it came: special tokens of the tasks, which are new and random, raise the loss.
+            # Of the model as it came: special tokens of the tasks, which are new and random, raise the loss. The
+            # second copy takes less memory than the optimizer will.
             model = None if artifacts.store is None else LM.load_fp32(source).to(device_context).model
             save_initial_loss(run, model, artifacts.store, device_context, artifacts.new_heads)
             del model
-        ctx = finetune_setup.train_context(run, settings, artifacts, device_context, process_start)
         if is_main_process(device_context):
             write_atomic(run.tasks_file, tasks_to_json(artifacts.specs.values()))
             artifacts.tokenizer.save(run.tokenizer)
