@@ -11,7 +11,7 @@ from firstlight.files import MANIFEST
 from firstlight.lm import LM, GenerationConfig
 from firstlight.model import ModelConfig
 from firstlight.runs import RunDirectory
-from firstlight.shell import command_line
+from firstlight.shell import command_line, unused_path
 from firstlight.stages import embedding_init
 from firstlight.stages.embedding_init import EmbeddingVectors
 from firstlight.stages.init_model import keep_base, load_init_model, saved_model
@@ -179,7 +179,7 @@ def _report_changed_corpus(run: RunDirectory, settings: PretrainSettings, store:
         return
     made_from = store.manifest.get("made_from")
     if isinstance(made_from, dict) and made_from.get("sources", found) != found:
-        again = command_line("pretrain", *names, "--from", run.path, "--out", "NEW")
+        again = command_line("pretrain", *names, "--from", run.path, "--out", unused_path(run.path))
         progress.warn(
             f"{', '.join(names)}: not as it was when {run.data} was made from it; the run continues on the text as it "
             f"was. A new run from these weights, on the text as it is now: {again}"

@@ -3,7 +3,7 @@
 from firstlight.report.run_files import RunFiles, find
 from firstlight.report.units import to_float
 
-_ON_ONE_TEXT = "compare both on one text: firstlight evaluate RUN --text FILE"
+_ON_ONE_TEXT = "compare both on one text, with evaluate --text"
 
 
 def incomparable(kinds: tuple[str | None, str | None], first: RunFiles, second: RunFiles) -> list[str]:
@@ -37,7 +37,7 @@ def incomparable(kinds: tuple[str | None, str | None], first: RunFiles, second: 
         which = " and ".join("all" if n == "all" else f"{n}" for n in windows)
         found.append(
             f"valid loss and bits are of different parts of the validation text: {which} of its windows "
-            "(train.eval_windows); firstlight evaluate RUN uses all of it"
+            "(train.eval_windows); evaluate uses all of it"
         )
     sizes = [find(files.settings, "model", "block_size") for files in (first, second)]
     if _differ(*sizes):
