@@ -196,7 +196,7 @@ def model_card(
         if not c.tied:
             use += (
                 " transformers reports lm_head.weight as unexpected: it is the head of the language model, which the "
-                "classifier does not use, and `firstlight generate` and further fine-tuning do."
+                "classifier does not use, and `generate` of Firstlight and further fine-tuning do."
             )
     elif has_heads:
         command = command_in_folder("predict", ".", "rows.tsv")
