@@ -255,3 +255,30 @@ def test_terminal_colours_tildes_and_braces_are_text() -> None:
     data = b"\x1b[31mred\x1b[0m \x1b(B if s =~{ab} or ~{name~} then ~{}\n" * 30
     assert text(data) == data.decode()
     assert text("a 猫\n".encode("iso2022_jp"), encoding="ascii") == "a \x1b$BG-\x1b(B\n"
+
+
+@pytest.mark.parametrize("codec", ["gb18030", "cp1251", "cp932"])
+@pytest.mark.parametrize("times", [2, 30_000])
+def test_a_file_of_two_encodings_is_not_to_be_read_in_one_of_them(codec: str, times: int) -> None:
+    part = f"{SENTENCES[codec]}\n" * times
+    with pytest.raises(CorpusError, match="is not UTF-8, as the text before it is.*Separate the parts") as caught:
+        text(part.encode() + part.encode(codec), setting="corpus.encoding={}")
+    assert "corpus.encoding" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("utf8_first", "times"), [(True, 2), (False, 2), (False, 30_000)])
+def test_a_part_in_utf_8_is_named_where_every_byte_is_a_letter(utf8_first: bool, times: int) -> None:
+    part = f"{SENTENCES['cp1251']}\n" * times
+    both = [part.encode(), part.encode("cp1251")]
+    notes: list[str] = []
+    text(b"".join(both if utf8_first else both[::-1]), encoding="cp1251", note=notes.append)
+    place = 0 if utf8_first else len(both[1])
+    assert [note for note in notes if note.startswith(f"byte {place}: read as CP1251") and "UTF-8: Привет" in note]
+
+
+@pytest.mark.parametrize("codec", ["koi8_r", "cp1251", "cp1252", "cp866", "cp1253", "cp874", "gb18030", "cp932"])
+def test_no_part_of_a_text_in_its_encoding_is_called_utf_8(codec: str) -> None:
+    notes: list[str] = []
+    words = {"cp866": "рабыватель", "cp874": "ะกะกะกะกะกะกะก"}.get(codec, "")
+    text((f"{SENTENCES[codec]} {words}" * 50).encode(codec), encoding=codec, note=notes.append)
+    assert notes == []

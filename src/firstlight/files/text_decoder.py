@@ -29,6 +29,12 @@ from firstlight.shell import quote_argument, unused_path
 CHUNK_BYTES = 1 << 20
 MAX_BAD = 0.01  # of the bytes of a file may be replaced or skipped
 _FEW_BAD = 8  # bytes may be bad in any file, however short
+_SOME = 16  # bytes beyond one per letter: text in UTF-8 precedes, not a few letters of another encoding by chance
+# The role of each byte in UTF-8: 1 continues a letter, 2 and 3 start one of two and three bytes.
+_ROLES = bytes(1 if 0x80 <= b < 0xC0 else 2 if 0xC2 <= b < 0xE0 else 3 if 0xE1 <= b < 0xF0 else 0 for b in range(256))
+_UTF8_WORDS = (b"\2\1" * 6, b"\3\1\1" * 4)
+# Encodings without frequent letters from 0x80 to 0xBF, so that none of their words is one of those.
+_HIGH_LETTERS = re.compile(r"cp125\d|iso8859-(?!11)\d+|koi8-\w")
 _SURROGATES = re.compile("[\udc80-\udcff]+")
 _WIDE = ("utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be")
 _ESCAPED = ("iso2022", "hz")  # their letters are ASCII characters after an escape sequence
@@ -84,6 +90,8 @@ class TextDecoder:
         self._n_lines = self._n_bad = 0
         self._bad_end = -1
         self._guess: Guess | None = None
+        self._n_utf8 = 0  # bytes of UTF-8 letters so far, but for the first of each
+        self._noted_utf8 = False
 
     def decode(self, data: bytes) -> str:
         """Decode ``data``; empty ``data`` is the end.
@@ -193,6 +201,7 @@ class TextDecoder:
             # Bad bytes become lone surrogates, in C; catching them one by one costs a copy of the buffer each.
             escaped, used = codecs.utf_8_decode(buffer, "surrogateescape", final)
             text = self._replace_surrogates(escaped)
+        self._n_utf8 += max(0, used - len(text))
         self._pending = buffer[used:]
         self._offset += used
         return text
@@ -211,6 +220,7 @@ class TextDecoder:
     def _decode_other(self, buffer: bytes, final: bool) -> str:
         decoder = self._decoder = self._decoder or codecs.getincrementaldecoder(self._encoding)()
         held = decoder.getstate()
+        self._note_utf8_part(buffer)
         try:
             text = decoder.decode(buffer, final)
         except UnicodeDecodeError as error:
@@ -225,6 +235,21 @@ class TextDecoder:
         self._offset += len(buffer)
         return text
 
+    def _note_utf8_part(self, buffer: bytes) -> None:
+        """Name a part that is UTF-8, since every byte is a letter in some encodings."""
+        if self._noted_utf8 or buffer.isascii() or not _HIGH_LETTERS.fullmatch(self._encoding):
+            return
+        roles = buffer.translate(_ROLES)
+        places = [place for word in _UTF8_WORDS if (place := roles.find(word)) >= 0]
+        if places:
+            self._noted_utf8 = True
+            start, encoding = min(places), display_name(self._encoding)
+            shown = " ".join(buffer[start : start + 32].decode("utf-8", "ignore").split())
+            self._how.note(
+                f"byte {self._offset + start}: read as {encoding}, as it is set, but this part is UTF-8: {shown}; "
+                "separate the parts, and convert one"
+            )
+
     def _count_bad(self, n: int, place: str) -> None:
         self._n_bad += n
         self._how.count_bad(n, f"{self._name}: {place}" if place else "")
@@ -233,12 +258,24 @@ class TextDecoder:
         """Guess the encoding of the first bad bytes; raise, unless they are to be replaced or skipped."""
         if self._guess is None:
             self._guess = guess_encoding(error.object, error.start)
+        before = error.object[: error.start]
+        is_part = (
+            self._encoding == "utf-8" and self._n_utf8 + len(before) - len(before.decode("utf-8", "replace")) >= _SOME
+        )
         if self._how.on_bad != "error":
             return
         few = _n_bad(error.object, self._encoding) <= max(_FEW_BAD, MAX_BAD * len(error.object))
         line = self._n_lines + error.object[: error.start].decode(self._encoding, "ignore").count("\n") + 1
         place = f"{self._name}:{line}" if self._how.by_line else f"{self._name}: byte {self._offset + error.start}"
         found = error.object[error.start : min(error.end, error.start + 4)].hex(" ")
+        if is_part and self._guess is not None and not few:
+            raise self._how.error(
+                "is not UTF-8, as the text before it is",
+                where=place,
+                found=f"{found}; reads as {self._guess.name}: {self._guess.text}",
+                expected="one encoding per file",
+                fix="Separate the parts, and convert one of them; no setting reads both.",
+            ) from error
         raise self._error(f"is not {display_name(self._encoding)}", place, found, self._guess, few=few) from error
 
     def _check_bad(self) -> None:
