@@ -179,3 +179,10 @@ def test_data_sets_that_the_library_datasets_saved_are_to_be_written_as_parquet(
     for name in ("saved", "saved/data-00000-of-00001.arrow"):
         with pytest.raises(CorpusError, match=r"load_from_disk.*to_parquet"):
             read(tmp_path, toml.format(name))
+
+
+def test_texts_with_two_labels_are_named(tmp_path: Path) -> None:
+    toml = 'kind = "classification"\n[data]\ntrain = "a.csv"\nvalid = "b.csv"\n' + TEXT
+    made = read(tmp_path, toml, a_csv="text,label\na,x\na,y\na,x\nb,y\nb,y\n", b_csv="text,label\nc,x\nd,y\n")
+    (note,) = [note for note in made.notes if "another label" in note]
+    assert note.startswith("1 training rows have") and note.endswith("a.csv:3 (y)") and "a.csv:2 (x) and" in note

@@ -57,6 +57,7 @@ def describe_rows(
         notes.append(f"{len(printed):,} rows have a text that Python printed, such as b'…' or ['…']: {_list(printed)}")
     if head is None or not head.has_classes:
         return [*notes, size]
+    notes += _describe_contradictions(spec, train, is_per_token=is_per_token)
     counts = Counter(c for r in train for c in (r.label if isinstance(r.label, tuple) else (r.label,)))
     notes += _describe_classes(spec, counts, is_per_token=is_per_token)
     if not is_per_token:
@@ -64,6 +65,20 @@ def describe_rows(
         fractions = ", ".join(f"{name} {counts[i] / len(train):.1%}" for i, name in enumerate(spec.labels[:12]))
         size = f"{size}; {fractions}"
     return [*notes, size]
+
+
+def _describe_contradictions(spec: TaskSpec, train: Sequence[Example], *, is_per_token: bool) -> list[str]:
+    """Report training rows with the texts of an earlier one and another label."""
+    first: dict[tuple[str, ...], Example] = {}
+    found = [(first[row.texts], row) for row in train if first.setdefault(row.texts, row).label != row.label]
+    if not found:
+        return []
+
+    def describe(row: Example) -> str:
+        return row.where if is_per_token else f"{row.where} ({spec.labels[int(row.label)]})"  # type: ignore[arg-type]
+
+    pairs = [f"{describe(one)} and {describe(other)}" for one, other in found]
+    return [f"{len(found):,} training rows have the text of an earlier one and another label: {_list(pairs)}"]
 
 
 def _describe_classes(spec: TaskSpec, counts: Counter[int | float | None], *, is_per_token: bool) -> list[str]:
