@@ -1,6 +1,7 @@
 """Commands that are shown can be pasted: quoted, with this Python, and with the requirements of the extras."""
 
 import ast
+import importlib.machinery
 import importlib.util
 import os
 import re
@@ -118,7 +119,7 @@ def test_requirements_of_the_package_itself() -> None:
     assert requirements(package="fastokens") == ["fastokens>=0.3.5"]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("pip") is None, reason="no pip here")
+@pytest.mark.skipif(importlib.machinery.PathFinder.find_spec("pip") is None, reason="no pip here")
 def test_the_command_that_installs_can_be_pasted() -> None:
     """Nothing is fetched: what it asks for is here."""
     found = paste(install_command(*requirements("zstd")), PIP_NO_INDEX="1", PIP_NO_DEPS="1", PIP_DRY_RUN="1")
@@ -128,11 +129,19 @@ def test_the_command_that_installs_can_be_pasted() -> None:
 
 def test_an_environment_without_pip(monkeypatch: pytest.MonkeyPatch) -> None:
     python = quote_argument(sys.executable)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(shell, "_has_pip", lambda: False)
     monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/uv")
     assert install_command("a>=1") == f"uv pip install --python {python} 'a>=1'"
     monkeypatch.setattr(shutil, "which", lambda name: None)
     assert install_command("a>=1") == f"{python} -m ensurepip && {python} -m pip install 'a>=1'"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("setuptools") is None, reason="no setuptools here")
+def test_a_search_for_pip_leaves_setuptools_importable() -> None:
+    """torch.compile imports it."""
+    code = "from firstlight.shell import install_command; install_command('a'); import setuptools"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
 
 
 def test_a_source_tree_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,15 +65,22 @@ def python_command(code: str) -> str:
 
 def install_command(*requirements: str) -> str:
     """Return the command that installs packages for this Python; an environment need not have pip."""
-    from importlib.util import find_spec  # only in errors: the command line starts without it
-    from shutil import which
+    from shutil import which  # only in errors: the command line starts without it
 
     python = quote_argument(sys.executable)
-    if find_spec("pip") is not None:
+    if _has_pip():
         return pip_command(sys.executable, *requirements)
     if which("uv"):
         return f"uv pip install --python {python} {' '.join(map(quote_argument, requirements))}"
     return f"{python} -m ensurepip && {pip_command(sys.executable, *requirements)}"
+
+
+def _has_pip() -> bool:
+    # Not importlib.util.find_spec: before Python 3.12, setuptools takes a search for pip for pip's own start, and
+    # cannot be imported afterwards, which torch.compile does.
+    from importlib.machinery import PathFinder
+
+    return PathFinder.find_spec("pip") is not None
 
 
 def pip_command(python: str, *requirements: str) -> str:

@@ -76,7 +76,7 @@ def test_the_end_of_a_run_names_report_and_tensorboard(
 ):
     run = tmp_path / "my run"
     (run / "tensorboard" if has_files else run).mkdir(parents=True)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if installed or name == "pip" else None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if installed else None)
     output.print_report(
         RunResult(run=run, stopped_by="steps", finished=True, step=1, seconds=1.0, report=run / "r.html")
     )
