@@ -102,7 +102,8 @@ def test_a_pattern_of_cubic_time_is_refused_within_seconds(saved: Path) -> None:
 def test_a_text_that_grows_without_end_is_refused(saved: Path) -> None:
     grow = {"type": "Replace", "pattern": {"Regex": "."}, "content": "x" * 1000}
     change(saved, lambda t: t.update(normalizer={"type": "Sequence", "normalizers": [grow] * 3}))
-    with pytest.raises(TokenizerError, match="crash or use too much memory"):
+    # Whichever limit is reached first: memory, or on a busy machine the time.
+    with pytest.raises(TokenizerError, match="crash or use too much memory|takes too long"):
         load(saved)
 
 
