@@ -36,6 +36,7 @@ def test_every_script_imports_and_describes_itself(name: str, monkeypatch, capsy
     assert module.__doc__.splitlines()[0] in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_worker_runs_the_requested_steps() -> None:
     command = [sys.executable, str(BENCHMARKS / "worker.py"), "firstlight", "gpu-tiny"]
     done = subprocess.run(command, input="2\n1\n", capture_output=True, text=True, timeout=120, check=True)

@@ -80,7 +80,13 @@ def test_the_logits_are_equal_after_import(exported):
         assert imported.tokenizer.encode("The sun") == model.tokenizer.encode("The sun")
 
 
-@pytest.mark.parametrize("name", EXPORTERS)
+# ONNX takes seconds; its own tests are in tests/convert.
+every_exporter = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "onnx" else ()) for name in EXPORTERS]
+)
+
+
+@every_exporter
 def test_existing_files_are_never_overwritten(name, tmp_path):
     exporter, out = get_exporter(name), path_for(name, tmp_path)
     out.write_text("mine")
@@ -96,7 +102,7 @@ def test_existing_files_in_the_same_folder_are_never_overwritten(tmp_path):
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("meta.pkl", "mine")]
 
 
-@pytest.mark.parametrize("name", EXPORTERS)
+@every_exporter
 def test_nothing_is_left_of_an_export_that_fails(name, tmp_path):
     exporter = get_exporter(name)
 
@@ -109,7 +115,7 @@ def test_nothing_is_left_of_an_export_that_fails(name, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", EXPORTERS)
+@every_exporter
 def test_wrong_arguments_are_refused_before_the_model_is_loaded(name, tmp_path, capsys):
     arguments = ["export", str(tmp_path / "no such model"), str(path_for(name, tmp_path)), "--to", name]
     assert run([*arguments, "--dtype", "int2"]) == 2

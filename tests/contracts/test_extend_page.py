@@ -113,6 +113,7 @@ def test_the_command_lines_run(
         assert "internal error" not in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_pythonpath_is_all_that_an_example_needs(prepared: Path) -> None:
     words = ["pretrain", "mybooks", "--out", "runs/lion", "optim.name=lion:Lion", *TINY_RUN]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([".", *filter(None, sys.path)])}

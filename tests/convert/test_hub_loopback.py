@@ -70,7 +70,7 @@ class Hub(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize("old", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_name_on_the_hub_is_fetched_and_becomes_a_run(tmp_path, old):
     made = lm("llama", "bpe")
     made.save(tmp_path / "hub")

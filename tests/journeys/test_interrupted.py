@@ -72,7 +72,8 @@ def test_killed_anywhere_and_resumed_is_bit_identical(kills, unbroken, start, ru
     ]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_ends_cleanly(number, unbroken, start, run, tmp_path):
     whole, words = unbroken
     out = tmp_path / "run"

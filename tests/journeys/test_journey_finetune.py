@@ -197,6 +197,7 @@ def _lines(out: Path) -> int:
     return len(path.read_text(errors="replace").splitlines()) if path.is_file() else 0
 
 
+@pytest.mark.slow
 def test_a_finished_run_stays_as_it_is(tuned, run) -> None:
     told = run("finetune", tuned, "--resume")
     assert "has finished already" in told.stderr and "mood, valid: accuracy" in told.stdout
@@ -383,6 +384,7 @@ def test_what_cannot_be_meant_ends_with_2_and_one_line(words, told, world, run) 
     assert not (world / "never").exists()
 
 
+@pytest.mark.slow
 def test_rows_that_cannot_be_used_end_with_1(world, run, tmp_path) -> None:
     task = write_task(tmp_path, "odd", 20)
     with (tmp_path / "odd-valid.tsv").open("a") as file:

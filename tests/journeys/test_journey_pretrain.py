@@ -26,6 +26,7 @@ def test_a_run_directory_holds_what_the_design_says(trained):
     assert result["step"] == 40 and result["finished"] and result["valid_loss"] < 5.2
 
 
+@pytest.mark.slow
 def test_the_same_toml_starts_the_same_run_again(trained, run, tmp_path):
     out, _ = trained
     run("pretrain", out / "run.toml", "--out", tmp_path / "again")
@@ -81,6 +82,7 @@ def test_dry_run_writes_nothing(tiny, run, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_new_run_from_the_weights_of_another(trained, tiny, run, tmp_path):
     out, result = trained
     words = [w for w in tiny if not w.startswith(("model.", "tokenizer."))]

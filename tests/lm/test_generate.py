@@ -61,7 +61,9 @@ def test_num_samples_follow_each_prompt_in_turn():
     assert model.generate([], settings) == []
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=() if kind == "bpe" else pytest.mark.slow) for kind in KINDS]
+)
 @pytest.mark.parametrize("settings", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
 def test_a_stream_joined_is_the_first_text(kind, settings):
     model = lm("gpt2", kind)

@@ -170,7 +170,7 @@ def test_scoring_leaves_the_mode_and_uses_no_dropout():
 
 
 @given(st.integers(0, 90), st.integers(1, 16), st.sampled_from([1, 2, 5, None]))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_every_target_is_scored_once_with_the_context_that_is_promised(n, stride, rows):
     ids = np.random.default_rng(n).integers(0, V, n).astype(np.int32)
     nll, at = [], 0

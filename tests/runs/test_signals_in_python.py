@@ -48,7 +48,7 @@ def _train(folder: Path, number: signal.Signals, handler: str = "", call: str = 
     [
         (signal.SIGINT, "", 0, ["KeyboardInterrupt", "default True"]),
         pytest.param(signal.SIGTERM, "", -signal.SIGTERM, [], marks=pytest.mark.slow),
-        (signal.SIGTERM, OWN, 0, ["own handler 15", "returned SIGTERM"]),
+        pytest.param(signal.SIGTERM, OWN, 0, ["own handler 15", "returned SIGTERM"], marks=pytest.mark.slow),
     ],
     ids=["ctrl-c", "sigterm", "own-handler"],
 )

@@ -108,6 +108,7 @@ def test_step_0_is_measured_saved_and_can_be_the_best(world: Path, tmp_path: Pat
     assert any("its best checkpoint is step 0" in text for text in notices)
 
 
+@pytest.mark.slow
 def test_a_longer_run_says_that_its_rate_rises(world: Path, tmp_path: Path, notices: list[str]) -> None:
     overrides = [*TINY, "train.steps=10", "train.log_every=1"]
     firstlight.pretrain(world / "text.txt", out=tmp_path / "run", overrides=overrides)

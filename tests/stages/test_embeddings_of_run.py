@@ -43,8 +43,15 @@ def embedding(run: str, step: int = 6) -> torch.Tensor:
     return next(tensor for name, tensor in found.items() if name.endswith(("wte.weight", "embed_tokens.weight")))
 
 
-@pytest.mark.parametrize("family", ["gpt2", "modern"])
-@pytest.mark.parametrize("frozen", ["0", "3", "'all'"])
+@pytest.mark.parametrize(
+    ("family", "frozen"),
+    [
+        ("gpt2", "3"),
+        ("modern", "'all'"),
+        *(pytest.param("gpt2", frozen, marks=pytest.mark.slow) for frozen in ("0", "'all'")),
+        *(pytest.param("modern", frozen, marks=pytest.mark.slow) for frozen in ("0", "3")),
+    ],
+)
 def test_stop_and_resume_equals_no_stop_with_factors(family: str, frozen: str, tmp_path: Path) -> None:
     words = [f"model.family={family}", f"model.embeddings_frozen_steps={frozen}"]
     train("run", *words)

@@ -92,6 +92,7 @@ def test_a_run_from_a_model_has_its_tokenizer(words: list[str], says: str) -> No
         firstlight.pretrain("text.txt", out="none", init_from="char", overrides=[*FEW, *words])
 
 
+@pytest.mark.slow
 def test_run_toml_says_which_tokenizer_was_used(notices: list[str]) -> None:
     firstlight.pretrain("text.txt", out="on", init_from="char", overrides=[*FEW, "tokenizer.kind=char"])
     firstlight.pretrain("text.txt", out="unsaid", init_from="char", overrides=FEW)

@@ -35,6 +35,7 @@ KINDS: dict[str, list[str]] = {
     "chat": [],
     "on": [],
 }
+QUICK = {("full", 1), ("lora", 3)}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -101,8 +102,14 @@ def model_files(run: str) -> dict[str, bytes]:
     return {name: path.read_bytes() for name, path in files.items()}
 
 
-@pytest.mark.parametrize("stop", [1, 3])
-@pytest.mark.parametrize("kind", sorted(KINDS.keys() - {"replay"}))
+@pytest.mark.parametrize(
+    ("kind", "stop"),
+    [
+        pytest.param(kind, stop, marks=() if (kind, stop) in QUICK else pytest.mark.slow)
+        for kind in sorted(KINDS.keys() - {"replay"})
+        for stop in (1, 3)
+    ],
+)
 def test_a_moved_run_without_its_parent_ends_as_one_that_stayed(
     kind: str, stop: int, tmp_path: Path, gone: Callable[..., None]
 ) -> None:

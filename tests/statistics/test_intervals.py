@@ -25,7 +25,9 @@ def test_the_interval_is_that_of_a_bootstrap_by_hand():
     assert high == pytest.approx(np.quantile(ratios, 0.9, method="inverted_cdf"), abs=0.02)
 
 
-@pytest.mark.parametrize(("level", "n"), [(0.95, 60), (0.8, 60), (0.95, 400)])
+@pytest.mark.parametrize(
+    ("level", "n"), [(0.95, 60), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((0.8, 60), (0.95, 400)))]
+)
 def test_the_interval_covers_the_truth_as_often_as_it_says(level, n):
     generator = np.random.default_rng(1)
     inside, trials = 0, 300

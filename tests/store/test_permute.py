@@ -32,7 +32,15 @@ def test_no_places() -> None:
     assert permute(np.zeros(0, np.int64), 5, round_keys(1)).tolist() == []
 
 
-@pytest.mark.parametrize(("n", "rounds"), [(2, 3000), (3, 3000), (5, 3000), (8, 3000), (10, 2000), (33, 1500)])
+@pytest.mark.parametrize(
+    ("n", "rounds"),
+    [
+        (2, 3000),
+        (5, 3000),
+        (33, 1500),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in ((3, 3000), (8, 3000), (10, 2000))),
+    ],
+)
 def test_every_place_gets_every_value_about_equally_often(n: int, rounds: int) -> None:
     counts = np.zeros((n, n))
     for seed in range(rounds):

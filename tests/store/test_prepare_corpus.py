@@ -63,7 +63,9 @@ def _ids(store: TokenStore) -> np.ndarray:
     return np.concatenate([store.train.tokens, store.valid.tokens]).astype(np.int64)
 
 
-@pytest.mark.parametrize("kind", [*(f"bpe {p}" for p in PATTERNS), "word", "char", "byte"])
+@pytest.mark.parametrize(
+    "kind", [*(f"bpe {p}" for p in PATTERNS), pytest.param("word", marks=pytest.mark.slow), "char", "byte"]
+)
 def test_a_streamed_file_has_the_ids_of_its_text(tmp_path: Path, kind: str) -> None:
     text = _untidy(800_000)
     path = tmp_path / "a.txt"
