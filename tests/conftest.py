@@ -1,6 +1,7 @@
 """Fixtures that every room's tests share."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,12 @@ import pytest
 
 if TYPE_CHECKING:
     from firstlight.tokenizer import Tokenizer
+
+
+def pytest_configure() -> None:
+    """Receive SIGINT: a shell that starts the suite in the background lets it ignore that, and children inherit it."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -22,12 +22,9 @@ def execute(*words: str, **options: object) -> subprocess.CompletedProcess[bytes
 def writing(world: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A process amid writing a long text."""
     words = ["generate", "run", "the", "--max-new-tokens", "1000000", "--temperature", "0"]
-    # A shell that starts the suite in the background lets it ignore SIGINT, which children would inherit.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen([*FIRSTLIGHT, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.read(4).startswith(b"the")
-        signal.signal(signal.SIGINT, before)
         yield process
         process.kill()
 

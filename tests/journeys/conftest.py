@@ -1,7 +1,6 @@
 """Commands as a user runs them, in processes of their own, on a run small enough to be repeated."""
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -48,12 +47,7 @@ def start() -> Start:
     ) -> "subprocess.Popen[str]":
         command = [sys.executable, *launcher, "-m", "firstlight", *map(str, words)]
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        # A shell that starts the suite in the background lets it ignore SIGINT, which children would inherit.
-        before = signal.signal(signal.SIGINT, signal.default_int_handler)
-        try:
-            return subprocess.Popen(command, text=True, env=_environment(environment), **{**pipes, **(popen or {})})
-        finally:
-            signal.signal(signal.SIGINT, before)
+        return subprocess.Popen(command, text=True, env=_environment(environment), **{**pipes, **(popen or {})})
 
     return begin
 

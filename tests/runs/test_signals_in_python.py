@@ -39,7 +39,10 @@ def _train(folder: Path, number: signal.Signals, handler: str = "", call: str = 
         while process.poll() is None and not metrics.exists() and time.monotonic() < deadline:
             time.sleep(0.02)
         process.send_signal(number)
-        out, _ = process.communicate(timeout=60)
+        try:
+            out, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()  # otherwise it would train on, and be waited for
     return process.returncode, out.splitlines()
 
 
