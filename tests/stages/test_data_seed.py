@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from firstlight.runs import read_json_object
-from firstlight.stages.finetune import finetune, finetune_seeds
+from firstlight.stages.finetune import finetune
+from firstlight.stages.finetune_seeds import finetune_seeds
 from firstlight.stages.pretrain import pretrain
 from firstlight.stages.transfer import transfer
 

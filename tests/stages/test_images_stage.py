@@ -261,7 +261,6 @@ def test_stop_and_resume_changes_nothing(made: Path):
 
 @pytest.mark.slow
 def test_colours_have_a_palette(tmp_path: Path):
-    pytest.importorskip("sklearn")
     pets = write_pets(tmp_path / "pets")
     overrides = [*SMALL, "image.size=4", "image.palette=8"]
     result = firstlight.pretrain([str(pets)], out=tmp_path / "run", overrides=overrides)

@@ -8,7 +8,7 @@ import pytest
 
 import firstlight
 from firstlight.errors import FirstlightError
-from firstlight.stages import data, finetune, pretrain, tokenizer, transfer, vectors
+from firstlight.stages import data, finetune_seeds, pretrain, tokenizer, transfer, vectors
 
 TEXT = "the cat sat on a mat and saw one more bird there\n" * 40
 SMALL = [
@@ -38,7 +38,7 @@ def test_every_function_takes_one_path(path: Any) -> None:
 
 TASKS: list[Callable[[], Any]] = [
     lambda: firstlight.finetune("run", "absent.toml", out="tuned"),
-    lambda: finetune.finetune_seeds(1, "run", "absent.toml", out="tuned"),
+    lambda: finetune_seeds.finetune_seeds(1, "run", "absent.toml", out="tuned"),
     lambda: transfer.transfer("run", ["absent.toml", Path("absent2.toml")], out="tuned"),
     lambda: vectors.evaluate("text.txt", pairs="absent.toml"),
 ]

@@ -9,7 +9,7 @@ from firstlight.cli.app import run
 from firstlight.errors import CompatibilityError, UsageError
 from firstlight.runs import RunDirectory
 from firstlight.stages import tokenizer as tokenizer_stage
-from firstlight.stages.finetune import finetune_seeds
+from firstlight.stages.finetune_seeds import finetune_seeds
 from firstlight.stages.transfer import transfer
 
 

@@ -61,7 +61,6 @@ def test_the_nearest_colour_by_squared_distance(palette: list[tuple[int, int, in
 
 
 def test_a_palette_is_found_and_comes_back():
-    pytest.importorskip("sklearn")
     dice = np.random.default_rng(0)
     centres = dice.integers(20, 236, (12, 3))
     pixels = (centres[dice.integers(0, 12, 5000)] + dice.integers(-3, 4, (5000, 3))).astype(np.uint8)

@@ -31,6 +31,7 @@ from firstlight.shell import resume_command
 if TYPE_CHECKING:
     from firstlight.finetuning.probe import ProbeResult
     from firstlight.stages.finetune import FinetuneResult
+    from firstlight.stages.finetune_search import SearchResult
     from firstlight.stages.transfer import TransferResult
 
 
@@ -65,6 +66,13 @@ def finetune(
     seeds: Annotated[
         int, typer.Option(min=1, help="Number of seeds to train with; prints mean and standard deviation.")
     ] = 1,
+    search: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Limit of trials of other learning rates and numbers of passes, chosen on the validation rows.",
+        ),
+    ] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run; start it if there is none.")] = False,
     restart: RestartOption = False,
     as_json: JsonOption = False,
@@ -80,14 +88,21 @@ def finetune(
     check_resume(resume, restart)
     with progress.task("load PyTorch"):
         from firstlight.stages import finetune as stage
+        from firstlight.stages.finetune_search import finetune_search
+        from firstlight.stages.finetune_seeds import finetune_seeds
 
-    if seeds > 1:
+    if seeds > 1 or search > 1:
+        option = "--seeds" if seeds > 1 else "--search"
+        if seeds > 1 and search > 1:
+            raise UsageError("are not for one command", where="--seeds and --search", fix="Leave one of them out.")
         if start is None or out is None:
-            raise UsageError("several seeds need a folder for their runs", where="--seeds", fix="Add --out FOLDER.")
-        summary = stage.finetune_seeds(
-            seeds, start, tasks, out=out, overrides=settings, data=data, preset=preset, resume=resume, restart=restart
-        )
-        print_result(summary, as_json, lambda summary: _print_seeds(summary, out))
+            raise UsageError("several runs need a folder", where=option, fix="Add --out FOLDER.")
+        options: dict[str, Any] = {"out": out, "overrides": settings, "data": data, "preset": preset, "resume": resume}
+        if seeds > 1:
+            summary = finetune_seeds(seeds, start, tasks, restart=restart, **options)
+            print_result(summary, as_json, lambda summary: _print_seeds(summary, out))
+        else:
+            print_result(finetune_search(search, start, tasks, restart=restart, **options), as_json, _print_search)
         return
     result = stage.finetune(
         start, tasks, out=out, data=data, preset=preset, resume=resume, restart=restart, overrides=settings
@@ -104,6 +119,9 @@ def _print_finetuned(result: "FinetuneResult") -> None:
     print_evaluations(result, "predict and generate use" if is_labelled else "generate uses")
     for side in ("valid", "test"):
         _print_metrics(side, getattr(result, side))
+    for name, warnings in result.warnings.items():
+        for warning in warnings:
+            progress.warn(f"{name}: {warning}")
     if result.forgetting:
         before, after = result.forgetting["before"], result.forgetting["after"]
         print(f"loss on the pre-training text (a part of its validation split): {before:.4f} before, {after:.4f} after")
@@ -258,7 +276,20 @@ def _print_metrics(side: str, tasks: dict[str, Any]) -> None:
         others = ", ".join(f"{k} {v:.4f}" for k, v in m["others"].items() if k != m["metric"])
         interval = f"95 % interval {m['low']:.4f} to {m['high']:.4f}"
         n = f"n {m['n']:,}" + (f"; majority class {m['majority']['value']:.4f}" if m["majority"] else "")
+        n += f"; {words['model']} on words {words['value']:.4f}" if (words := m["bag_of_words"]) else ""
         print(f"{name}, {side}: {m['metric']} {m['value']:.4f} ({interval}; {n}){'; ' if others else ''}{others}")
+
+
+def _print_search(found: "SearchResult") -> None:
+    rows = [
+        (trial.run, f"{trial.lr:.3g}", f"{trial.epochs:g}", f"{trial.valid:.4f}", f"{trial.seconds:.0f}")
+        for trial in found.trials
+    ]
+    print_table(("run", "learning rate", "passes", "valid", "seconds"), rows)
+    for side in ("valid", "test"):
+        _print_metrics(side, getattr(found, side))
+    more = "" if found.complete else "; not every neighbour of it was tried, so a larger --search may find a better one"
+    print(f"best: {found.best.run}, chosen by the validation rows, on which its score is a little too good{more}")
 
 
 def _print_seeds(summary: dict[str, Any], out: Path) -> None:

@@ -1,8 +1,10 @@
 """Labelled tasks: kinds of tasks, their data, losses and metrics; mixtures, adapters, linear probes."""
 
+from firstlight.finetuning.bag_of_words import BagOfWords, fit_bag_of_words
 from firstlight.finetuning.build_model import build_task_model, layer_lr_scales, unfreeze_layers
 from firstlight.finetuning.dataset import TaskData, changed_tables, load_task, read_unlabelled
 from firstlight.finetuning.detection import split_files
+from firstlight.finetuning.diagnostics import diagnose
 from firstlight.finetuning.encoded_rows import PreparedTask, read_rows, save_rows
 from firstlight.finetuning.examples import EncodedExample, Example, Prediction, RawExample, TaskBatch
 from firstlight.finetuning.kinds import KINDS, InputFormat, TaskHead, TaskKind, head_of, kind_of
@@ -31,6 +33,7 @@ __all__ = [
     "PAD",
     "START",
     "AdapterSettings",
+    "BagOfWords",
     "DataFiles",
     "EncodedExample",
     "EncodedTask",
@@ -62,8 +65,10 @@ __all__ = [
     "collate",
     "compute_metrics",
     "criterion_name",
+    "diagnose",
     "encode_task",
     "evaluate_lm_loss",
+    "fit_bag_of_words",
     "format_label",
     "format_prediction",
     "head_of",

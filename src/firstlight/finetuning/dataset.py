@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from jaxtyping import Int
 
 from firstlight.errors import CorpusError, nearest
 from firstlight.files import sha256
@@ -20,7 +21,8 @@ from firstlight.finetuning.examples import EncodedExample, Example, RawExample
 from firstlight.finetuning.kinds import EmptyTextError, head_of, kind_of
 from firstlight.finetuning.kinds.labels import label_text
 from firstlight.finetuning.readers import read_records
-from firstlight.finetuning.remarks import describe_files, describe_rows
+from firstlight.finetuning.related_rows import related_rows
+from firstlight.finetuning.remarks import describe_files, describe_groups, describe_related, describe_rows
 from firstlight.finetuning.spec import Columns, TaskSpec
 from firstlight.store import permute, round_keys
 
@@ -82,8 +84,12 @@ def load_task(spec: TaskSpec, *, seed: int) -> TaskData:
         order = permute(np.arange(spec.max_train_rows), len(train), round_keys(seed, "rows", spec.name))
         train = [train[i] for i in sorted(order.tolist())]
     drawn = valid is None
+    everything = [*train, *(valid or ()), *test]
+    groups = related_rows(spec, everything)
+    group_of = dict(zip(map(id, everything), groups.tolist(), strict=True))
     if valid is None:
-        train, valid = split(train, spec.valid_ratio, seed)
+        groups = groups[: len(train)]
+        train, valid = split(train, spec.valid_ratio, seed, groups)
         if not valid:
             raise CorpusError(
                 "has too few rows to take validation rows from",
@@ -93,6 +99,8 @@ def load_task(spec: TaskSpec, *, seed: int) -> TaskData:
                 fix="Name a file in data.valid.",
             )
         notes.append(f"{len(valid):,} training rows became validation rows, in proportion to their labels")
+        notes += describe_groups(groups)
+    notes += describe_related(group_of, train, valid, test)
     notes += describe_rows(spec, train, valid, test)
     return TaskData(spec, train, valid, test, notes, _fingerprint(spec, files, seed), seed if drawn else None)
 
@@ -136,18 +144,46 @@ def read_unlabelled(spec: TaskSpec, path: Path) -> Iterator[Example]:
         yield Example(texts, None, where, roles)
 
 
-def split(rows: Sequence[_Row], ratio: float, seed: int) -> tuple[list[_Row], list[_Row]]:
-    """Take a fraction of each label's rows, at least one of those with two or more, as validation rows."""
-    groups: dict[Any, list[int]] = {}
+def split(
+    rows: Sequence[_Row], ratio: float, seed: int, groups: Int[np.ndarray, " N"] | None = None
+) -> tuple[list[_Row], list[_Row]]:
+    """Take a fraction of each label's rows, at least one of those with two or more, as validation rows.
+
+    Args:
+        rows: with labels.
+        ratio: fraction of the rows.
+        seed: of the choice.
+        groups: the number of each row's group; a group stays together, and is left in the training rows where the
+            validation rows have no room for it.
+    """
+    by_label: dict[Any, list[int]] = {}
     for i, row in enumerate(rows):
-        key = row.label if isinstance(row.label, int) else None
-        groups.setdefault(key, []).append(i)
+        by_label.setdefault(_label_key(row), []).append(i)
+    room: dict[Any, int] = {}
+    place = [0] * len(rows)  # of a row in the order of its label
+    for key, members in by_label.items():
+        room[key] = min(len(members) - 1, max(1, round(ratio * len(members))))  # at least one stays in train
+        order = permute(np.arange(len(members)), len(members), round_keys(seed, "valid", key))
+        for position, i in enumerate(order.tolist()):
+            place[members[i]] = position
+    by_group: dict[int, list[int]] = {}
+    for i, group in enumerate(range(len(rows)) if groups is None else groups.tolist()):
+        by_group.setdefault(group, []).append(i)
     chosen: set[int] = set()
-    for key, members in groups.items():
-        n = min(len(members) - 1, max(1, round(ratio * len(members))))  # at least one stays in train
-        order = permute(np.arange(n), len(members), round_keys(seed, "valid", key))
-        chosen |= {members[i] for i in order.tolist()}
+    for members in sorted(by_group.values(), key=lambda members: place[members[0]]):
+        needed = Counter(_label_key(rows[i]) for i in members)
+        if all(room[key] >= n for key, n in needed.items()):
+            chosen.update(members)
+            for key, n in needed.items():
+                room[key] -= n
+    if not chosen and groups is not None:  # every group is too large
+        return split(rows, ratio, seed)
     return [r for i, r in enumerate(rows) if i not in chosen], [r for i, r in enumerate(rows) if i in chosen]
+
+
+def _label_key(row: Example | EncodedExample) -> int | None:
+    """Return the class of a row; None where rows are not split by it."""
+    return row.label if isinstance(row.label, int) else None
 
 
 def _read(

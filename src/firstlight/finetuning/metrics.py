@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from firstlight import parallel
+from firstlight.finetuning.bag_of_words import BagOfWords
 from firstlight.finetuning.examples import EncodedExample, Prediction
 from firstlight.finetuning.kinds import TaskHead, head_of, row_losses
 from firstlight.finetuning.loss import collate, last_hidden_states
@@ -38,6 +39,7 @@ class TaskMetrics:
         worst: wrong predictions, the most confident first; of scores, the largest losses. Each has where, true,
             predicted, probability and loss, of a word also its number in the row, and the text if it is decoded.
         majority: the most frequent label of the training rows, and the ``value`` of always predicting it; or None.
+        bag_of_words: the ``value`` of a linear ``model`` on TF-IDF of words, fitted to ``rows`` training rows; or None.
     """
 
     metric: str
@@ -51,6 +53,7 @@ class TaskMetrics:
     calibration: dict[str, Any] | None = None
     worst: list[dict[str, Any]] = field(default_factory=list)
     majority: dict[str, Any] | None = None
+    bag_of_words: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +159,7 @@ def compute_metrics(
     n_bootstrap: int = 0,
     train: Sequence[EncodedExample] = (),
     decode: Decode | None = None,
+    bag_of_words: BagOfWords | None = None,
 ) -> TaskMetrics:
     """Compare predictions with labels.
 
@@ -166,6 +170,7 @@ def compute_metrics(
         n_bootstrap: resamples of the interval; 0 for none, which is fast.
         train: the training rows, of which the most frequent label is a baseline.
         decode: returns the text of ids; without it, the worst errors have no text.
+        bag_of_words: a baseline that was fitted to the training rows.
 
     Returns:
         The metrics; NaN where the loss is not finite.
@@ -204,7 +209,15 @@ def compute_metrics(
         calibration=calibrated,
         worst=worst_errors(spec, head, rows, predictions, decode),
         majority=majority_baseline(spec, head, own, train, labels),
+        bag_of_words=None if bag_of_words is None else _score_baseline(spec, head, own, bag_of_words, rows),
     )
+
+
+def _score_baseline(
+    spec: TaskSpec, head: TaskHead, metric: str, baseline: BagOfWords, rows: Sequence[EncodedExample]
+) -> dict[str, Any]:
+    inputs = head.metric_inputs(spec, metric, baseline.predict(rows), [row.label for row in rows])
+    return {"model": baseline.model, "value": head.metrics[metric](*inputs), "rows": baseline.n_rows}
 
 
 def main_metric(spec: TaskSpec) -> str:

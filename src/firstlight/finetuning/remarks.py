@@ -7,12 +7,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Int
+
 from firstlight.finetuning.examples import Example
 from firstlight.finetuning.kinds import head_of
 from firstlight.finetuning.kinds.labels import is_number
 from firstlight.finetuning.spec import TaskSpec
 
 _MAX_LISTED = 3
+_FEW = 0.01  # fraction of related rows that hardly changes a score
 _NO_VALUE = ("nan", "<na>", "none", "null", "n/a", "na")  # as programs write a missing value of a table
 _NO_LABEL = (*_NO_VALUE, "unsup", "unlabeled", "unlabelled")  # unsup: of the reviews of IMDb
 # As str() writes bytes, lists and tables; a list of the second kind may also hold numbers, with commas or not.
@@ -28,6 +32,44 @@ def describe_files(files: Mapping[str, Sequence[Path]]) -> list[str]:
         twice = [path for path, n in Counter(path.absolute() for path in paths).items() if n > 1]
         if twice:
             notes.append(f"{_list(twice)}: named more than once, so its rows count as often")
+    return notes
+
+
+def describe_groups(groups: Int[np.ndarray, " N"]) -> list[str]:
+    """Report how many training rows belong together, before validation rows are taken from them."""
+    sizes = np.unique_counts(groups).counts
+    related = sizes[sizes > 1]
+    if not len(related):
+        return []
+    return [
+        f"{related.sum():,} of {len(groups):,} rows share a text with another one, the same or nearly so "
+        f"({len(related):,} groups): the rows of a group stay on one side of the split"
+    ]
+
+
+def describe_related(
+    group_of: Mapping[int, int], train: Sequence[Example], valid: Sequence[Example], test: Sequence[Example]
+) -> list[str]:
+    """Report validation and test rows that share a text with a training row; whole rows are reported elsewhere.
+
+    Args:
+        group_of: the number of each row's group, by the id of the row.
+        train: training rows.
+        valid: validation rows.
+        test: test rows, which may be none.
+    """
+    notes, seen = [], {row.texts for row in train}
+    first: dict[int, str] = {}
+    for row in train:
+        first.setdefault(group_of[id(row)], row.where)
+    for side, rows in (("validation", valid), ("test", test)):
+        related = [row for row in rows if group_of[id(row)] in first and row.texts not in seen]
+        if len(related) > _FEW * len(rows):
+            pairs = _list([f"{row.where} with {first[group_of[id(row)]]}" for row in related])
+            notes.append(
+                f"{len(related):,} of {len(rows):,} {side} rows share a text with a training row, the same or nearly "
+                f"so, which may raise their score: {pairs}"
+            )
     return notes
 
 

@@ -51,6 +51,7 @@ def run_page(files: RunFiles) -> str:
             missing=facts.missing(files),
             key_metrics=summary.key_metrics(files),
             tasks=tasks.views(files),
+            task_scores=tasks.side_by_side(files),
             forgetting=tasks.forgetting(files),
             charts=curves.charts(files),
             evaluation_headings=headings,

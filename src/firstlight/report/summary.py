@@ -195,7 +195,7 @@ def remarks(files: RunFiles, rows: list[Score]) -> list[str]:
     position = next((row for row in rows if row.name == "position"), None)
     if ours and position and ours.loss >= position.loss:
         found.append("The model is not better than the position baseline, which treats pixels as independent.")
-    found += _unknown_text(files)
+    found += [*tasks.warnings(files), *_unknown_text(files)]
     valid = files.column("valid_loss")
     last, lowest, step = valid.last(), valid.min(), _step_of_highest_metric(files)
     if last is not None and lowest is not None and last > lowest[1] + max(0.01 * abs(lowest[1]), 1e-9):

@@ -39,6 +39,29 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskScores:
+    """The main metric of a task on both splits, and what simple baselines reach; empty where it was not measured.
+
+    Attributes:
+        name: of the task.
+        metric: its main metric.
+        valid: on the validation split, with its interval.
+        test: on the test split, with its interval.
+        majority: always predicting the most frequent class.
+        words: a linear model on TF-IDF of words.
+        split: on which the baselines were measured.
+    """
+
+    name: str
+    metric: str
+    valid: str
+    test: str
+    majority: str
+    words: str
+    split: str
+
+
+@dataclass(frozen=True, slots=True)
 class TaskView:
     """One task on one split, formatted.
 
@@ -108,6 +131,45 @@ def task_metrics(files: RunFiles) -> dict[str, float]:
         if value is not None:
             found[f"{to_text(name, 60)}/{to_text(find(table, 'metric'), 40)}"] = value
     return found
+
+
+def side_by_side(files: RunFiles) -> list[TaskScores]:
+    """Return the main metric of each task on the validation and the test split, beside what simple baselines reach."""
+    tables, found = find(files.evaluation, "tasks"), []
+    for name, valid in tables.items() if isinstance(tables, Mapping) else ():
+        test = find(files.evaluation, "test", name)
+        shown = valid if test is None else test
+        if find(shown, "metric") == "loss":
+            continue
+        found.append(
+            TaskScores(
+                to_text(name, 60),
+                to_text(find(shown, "metric"), 40),
+                _with_interval(valid),
+                _with_interval(test),
+                _number(to_float(find(shown, "majority", "value"))),
+                _number(to_float(find(shown, "bag_of_words", "value"))),
+                "test" if test is not None else "validation",
+            )
+        )
+    return found
+
+
+def warnings(files: RunFiles) -> list[str]:
+    """Return what the end of the run said about the scores of its tasks."""
+    tables = find(files.evaluation, "warnings")
+    return [
+        f"{to_text(name, 60)}: {to_text(warning, 500)}."
+        for name, found in (tables.items() if isinstance(tables, Mapping) else ())
+        for warning in (found if isinstance(found, list) else ())
+    ]
+
+
+def _with_interval(table: Any) -> str:
+    value, low, high = (to_float(find(table, key)) for key in ("value", "low", "high"))
+    if value is None:
+        return ""
+    return _number(value) + (f" ({_number(low)} to {_number(high)})" if low is not None and high is not None else "")
 
 
 def views(files: RunFiles) -> list[TaskView]:

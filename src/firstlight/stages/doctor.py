@@ -19,7 +19,7 @@ _LOW_BYTES = 2_000_000_000
 _EXTRAS = {
     "parquet": (("pyarrow",), "reading .parquet"),
     "zstd": (("zstandard",), "reading .zst"),
-    "images": (("PIL", "sklearn"), "PNG and JPEG, and palettes of colour images"),
+    "images": (("PIL",), "PNG and JPEG"),
     "hub": (("datasets", "huggingface_hub"), "data sets and models of the Hugging Face hub"),
     "adapters": (("peft",), "fine-tuning with adapters"),
     "vectors": (("gensim",), "training word2vec"),
@@ -32,7 +32,7 @@ _EXTRAS = {
     "transformers": (("transformers",), "loading checkpoints with transformers"),
 }
 # Distributions whose name differs from the module's.
-_PROJECTS = {"sklearn": "scikit-learn", "PIL": "pillow", "huggingface_hub": "huggingface-hub"}
+_PROJECTS = {"PIL": "pillow", "huggingface_hub": "huggingface-hub"}
 _CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve")
 
 

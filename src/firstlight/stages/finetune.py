@@ -1,7 +1,6 @@
 """``finetune``: fine-tune a pre-trained model on labelled tasks, into a run directory."""
 
 import math
-import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from firstlight.config import merge, parse_overrides, preset, read_toml, resolve
 from firstlight.errors import ConfigError, TrainingError, UsageError, nearest
 from firstlight.files import write_atomic
 from firstlight.files.run_names import parse_run_path
-from firstlight.finetuning import DataFiles, EvalResults, TaskSpec, tasks_to_json
+from firstlight.finetuning import DataFiles, EvalResults, TaskSpec, diagnose, tasks_to_json
 from firstlight.lm import LM
 from firstlight.parallel import DeviceContext, is_main_process
 from firstlight.runs import (
@@ -21,7 +20,6 @@ from firstlight.runs import (
     Request,
     RunDirectory,
     RunResult,
-    read_json_object,
     resolve_request,
     run_recipe,
     write_json,
@@ -30,7 +28,7 @@ from firstlight.shell import command_line
 from firstlight.stages import finetune_setup
 from firstlight.stages.finalize import write_report
 from firstlight.stages.finetune_artifacts import FinetuneArtifacts, prepare_artifacts, read_specs, unused_of_tasks
-from firstlight.stages.finetune_evaluation import TaskEvaluation, evaluate_tasks
+from firstlight.stages.finetune_evaluation import TaskEvaluation, evaluate_tasks, fit_baselines
 from firstlight.stages.finetune_settings import FinetuneData, FinetuneSettings
 from firstlight.stages.init_model import drop_base
 from firstlight.stages.parent_store import measure_forgetting, save_initial_loss
@@ -54,6 +52,7 @@ class FinetuneResult(RunResult):
         valid: metrics of the best checkpoint by task, on the validation split.
         test: the same on the test split.
         unknown: unknown tokens of the texts by task: unk_tokens, unk_bytes, unk_fraction.
+        warnings: by task, what should be known about its metrics: where they are no better than something simple.
         forgetting: language-model loss on the pre-training validation split, before and after; None if it is not there.
     """
 
@@ -61,6 +60,7 @@ class FinetuneResult(RunResult):
     test: dict[str, Any]
     forgetting: dict[str, float] | None
     unknown: dict[str, Any] = field(default_factory=dict)
+    warnings: dict[str, list[str]] = field(default_factory=dict)
 
 
 class FinetuneRecipe(Recipe[FinetuneSettings, FinetuneArtifacts, FinetuneResult]):
@@ -137,9 +137,10 @@ class FinetuneRecipe(Recipe[FinetuneSettings, FinetuneArtifacts, FinetuneResult]
             evaluation = fit.best if isinstance(fit.best, TaskEvaluation) else None
             if evaluation is None:  # the best checkpoint was evaluated before a resume
                 evaluation = evaluate_tasks(model, artifacts, ctx.device_context)
-            valid = evaluation.with_intervals(artifacts, "valid", _BOOTSTRAP)
+            baselines = fit_baselines(artifacts)
+            valid = evaluation.with_intervals(artifacts, "valid", _BOOTSTRAP, baselines)
             test_evaluation = evaluate_tasks(model, artifacts, ctx.device_context, split="test")
-            test = test_evaluation.with_intervals(artifacts, "test", _BOOTSTRAP)
+            test = test_evaluation.with_intervals(artifacts, "test", _BOOTSTRAP, baselines)
             _check_finite(run, valid=valid, test=test)
             forgetting = measure_forgetting(run, model, artifacts.store, ctx.device_context)
         unknown = {name: task.unknown.to_json(task.n_tokens) for name, task in artifacts.rows.items()}
@@ -153,6 +154,10 @@ class FinetuneRecipe(Recipe[FinetuneSettings, FinetuneArtifacts, FinetuneResult]
             test=_tables(test),
             forgetting=forgetting,
             unknown=unknown,
+            warnings={
+                name: diagnose(metrics, test.tasks.get(name), artifacts.specs[name].labels)
+                for name, metrics in valid.tasks.items()
+            },
             report=run.report if main else None,
             best=fit.best_evaluation,
             last=fit.last_evaluation,
@@ -164,7 +169,7 @@ class FinetuneRecipe(Recipe[FinetuneSettings, FinetuneArtifacts, FinetuneResult]
                 for name, task in artifacts.rows.items()
             }
             tables = {"tasks": result.valid, "test": result.test, "forgetting": forgetting, "notes": notes}
-            tables["rows"] = rows
+            tables |= {"rows": rows, "warnings": result.warnings}
             write_json(run.evaluation_file, tables | {"unknown": unknown})
         return result
 
@@ -221,50 +226,6 @@ def finetune(
         recipe, init_from, as_list(tasks), out, data, preset, resume, restart, as_list(overrides)
     )
     return run_recipe(recipe, request, process_start=started, write_report=write_report)
-
-
-def finetune_seeds(
-    n: int,
-    init_from: str | Path,
-    tasks: Paths,
-    *,
-    out: str | Path,
-    overrides: str | Sequence[str] = (),
-    **options: Any,
-) -> dict[str, Any]:
-    """Fine-tune with ``n`` seeds, each into ``out``/seed-N; return mean, standard deviation and values of every metric.
-
-    The seeds decide heads, order and dropout; all runs train and are validated on the same rows. The results are also
-    written to ``out``/seeds.json, which is replaced only where the runs are resumed or restarted.
-
-    Raises:
-        UsageError: seeds.json exists.
-        FirstlightError: as ``finetune``.
-        Interrupted: a signal ended one of the runs.
-    """
-    folder = Path(out)
-    summary_file, results = folder / "seeds.json", []
-    goes_on = (options.get("resume") or options.get("restart")) and RunDirectory(folder / "seed-1").exists
-    if summary_file.exists() and not (goes_on and "seeds" in read_json_object(summary_file)):
-        fix = "Choose another --out" + (", or add --resume to continue its runs." if not goes_on else ".")
-        raise UsageError("already exists", where=summary_file, fix=fix)
-    for i in range(1, n + 1):
-        out_i, settings = folder / f"seed-{i}", [*as_list(overrides), f"run.seed={i}"]
-        results.append(finetune(init_from, tasks, out=out_i, overrides=settings, **options))
-        results[-1].raise_if_interrupted()
-    summary: dict[str, Any] = {"seeds": n, "valid": {}, "test": {}}
-    for split in ("valid", "test"):
-        for task in getattr(results[0], split):
-            metrics = [getattr(r, split)[task] for r in results]
-            values = [m["value"] for m in metrics]
-            summary[split][task] = {
-                "metric": metrics[0]["metric"],
-                "mean": statistics.mean(values),
-                "values": values,
-                "deviation": statistics.stdev(values) if n > 1 else 0.0,
-            }
-    write_json(summary_file, summary)
-    return summary
 
 
 def _finetune_request(

@@ -7,10 +7,12 @@ import numpy as np
 
 from firstlight import progress
 from firstlight.finetuning import (
+    BagOfWords,
     EvalResults,
     Prediction,
     compute_metrics,
     evaluate_lm_loss,
+    fit_bag_of_words,
     head_of,
     predict,
 )
@@ -48,7 +50,9 @@ class TaskEvaluation:
         """Return the metrics to log, by name."""
         return self.result.metrics()
 
-    def with_intervals(self, artifacts: FinetuneArtifacts, split: str, n_bootstrap: int) -> EvalResults:
+    def with_intervals(
+        self, artifacts: FinetuneArtifacts, split: str, n_bootstrap: int, baselines: Mapping[str, BagOfWords]
+    ) -> EvalResults:
         """Compute the same metrics with bootstrap confidence intervals, and with what the report shows beside them."""
         decode = _decoder(artifacts.tokenizer)
         metrics = {
@@ -59,6 +63,7 @@ class TaskEvaluation:
                 n_bootstrap=n_bootstrap,
                 train=artifacts.rows[name].train,
                 decode=decode,
+                bag_of_words=baselines.get(name),
             )
             for name, predictions in self.predictions.items()
         }
@@ -102,12 +107,31 @@ def evaluate_tasks(
     return TaskEvaluation(EvalResults(metrics, texts), predictions)
 
 
+def fit_baselines(artifacts: FinetuneArtifacts) -> dict[str, BagOfWords]:
+    """Fit a linear model on the words of the training rows of each task on whole texts, by its name."""
+    found, to_texts = {}, _splitter(artifacts.tokenizer)
+    heads = {name: head for name, spec in artifacts.specs.items() if (head := head_of(spec)) is not None}
+    with progress.task("fit a bag of words, to compare with", len(heads), "tasks") as task:
+        for name, head in heads.items():
+            baseline = fit_bag_of_words(head, artifacts.rows[name].train, to_texts)
+            if baseline is not None:
+                found[name] = baseline
+            task.advance(1)
+    return found
+
+
 def _decoder(tokenizer: Tokenizer) -> Callable[[np.ndarray], str]:
-    """Return a function from the ids of a row to its texts, which special tokens separate."""
+    """Return a function from the ids of a row to its texts, with a separator between them."""
+    to_texts = _splitter(tokenizer)
+    return lambda ids: _SEPARATOR.join(to_texts(ids))
+
+
+def _splitter(tokenizer: Tokenizer) -> Callable[[np.ndarray], list[str]]:
+    """Return a function from the ids of a row to its texts, which special tokens separate; empty ones are left out."""
     is_special = tokenizer.byte_lengths() == 0
 
-    def decode(ids: np.ndarray) -> str:
+    def to_texts(ids: np.ndarray) -> list[str]:
         parts = np.split(ids, np.flatnonzero(is_special[ids]))  # each begins with its special token
-        return _SEPARATOR.join(filter(None, (tokenizer.decode(part).strip() for part in parts)))
+        return [text for part in parts if (text := tokenizer.decode(part).strip())]
 
-    return decode
+    return to_texts

@@ -3,7 +3,7 @@
 from firstlight.store.adopt_megatron import adopt
 from firstlight.store.batches import Batches, Windows, document_starts
 from firstlight.store.megatron import open_megatron, read_index, write_index
-from firstlight.store.permute import permute, round_keys
+from firstlight.store.permute import mix64, permute, round_keys
 from firstlight.store.preparation import discard_preparation, preparation_folder
 from firstlight.store.prepare import SourceLike, prepare
 from firstlight.store.settings import DataSettings
@@ -20,6 +20,7 @@ __all__ = [
     "adopt",
     "discard_preparation",
     "document_starts",
+    "mix64",
     "open_megatron",
     "open_store",
     "permute",

@@ -27,7 +27,7 @@ def permute(indices: np.ndarray, n: int, key: np.ndarray) -> np.ndarray:
         left, right = x >> half, x & mask
         with np.errstate(over="ignore"):
             for k in key:
-                left, right = right, left ^ (_mix(right + k) & mask)
+                left, right = right, left ^ (mix64(right + k) & mask)
         out[todo] = (left << half) | right
         # A value beyond n is permuted again, until it is in range (cycle walking).
         todo[todo] = out[todo] >= n
@@ -37,11 +37,12 @@ def permute(indices: np.ndarray, n: int, key: np.ndarray) -> np.ndarray:
 def uniform(first: int, n: int, key: np.ndarray) -> np.ndarray:
     """Return a pseudorandom number in [0, 1) for each index from ``first`` to ``first + n``; a function of the key."""
     with np.errstate(over="ignore"):
-        x = _mix(_mix(np.arange(first, first + n, dtype=np.uint64) + key[0]) + key[1])
+        x = mix64(mix64(np.arange(first, first + n, dtype=np.uint64) + key[0]) + key[1])
     return (x >> np.uint64(11)) / 2.0**53
 
 
-def _mix(x: np.ndarray) -> np.ndarray:
+def mix64(x: np.ndarray) -> np.ndarray:
+    """Return hashes (uint64) whose bits depend on all bits of the values (the finalizer of SplitMix64)."""
     x = (x ^ (x >> np.uint64(30))) * _M1
     x = (x ^ (x >> np.uint64(27))) * _M2
     mixed: np.ndarray = x ^ (x >> np.uint64(31))

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from firstlight import progress
-from firstlight.errors import MissingExtra, UsageError, nearest
+from firstlight.errors import UsageError, nearest
 
 _CHUNK_PIXELS = 1 << 16  # compared with the palette at once
 _KMEANS_BATCH = 8192
@@ -161,11 +161,7 @@ def _palette_columns(palette: tuple[tuple[int, ...], ...]) -> tuple[np.ndarray, 
 
 
 def fit_palette(pixels: UInt8[np.ndarray, "P 3"], n: int, seed: int) -> tuple[tuple[int, int, int], ...]:
-    """Fit a palette of ``n`` colours to pixels by k-means; all of their colours if there are at most ``n``.
-
-    Raises:
-        MissingExtra: scikit-learn is not installed.
-    """
+    """Fit a palette of ``n`` colours to pixels by k-means; all of their colours if there are at most ``n``."""
     colors = np.unique(pixels, axis=0)
     if len(colors) > n:
         colors = _kmeans_colors(pixels, n, seed)
@@ -176,10 +172,8 @@ def fit_palette(pixels: UInt8[np.ndarray, "P 3"], n: int, seed: int) -> tuple[tu
 
 def _kmeans_colors(pixels: UInt8[np.ndarray, "P 3"], n: int, seed: int) -> UInt8[np.ndarray, "n 3"]:
     """Cluster pixels into ``n`` colours: the distinct rounded cluster centres, sorted."""
-    try:
-        from sklearn.cluster import MiniBatchKMeans
-    except ImportError as error:
-        raise MissingExtra("a palette of colours", "images") from error
+    from sklearn.cluster import MiniBatchKMeans
+
     progress.notice(f"fitting a palette of {n} colours by k-means on {len(pixels):,} pixels")
     kmeans = MiniBatchKMeans(n, random_state=seed, n_init=1, batch_size=_KMEANS_BATCH, max_iter=30)
     centers = kmeans.fit(pixels.astype(np.float32)).cluster_centers_

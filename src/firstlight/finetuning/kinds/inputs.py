@@ -81,6 +81,10 @@ class ChoicesInput(InputFormat):
         """Return the names of the answers."""
         return read_choices(record, columns, where).labels
 
+    def identifying_texts(self, example: Example) -> Sequence[str]:
+        """Return the question: rows with different questions may have the same answer, such as yes."""
+        return example.texts[:1]
+
     def encode(self, example: Example, parts: list[np.ndarray], builder: SequenceBuilder) -> EncodedExample:
         """Return start, question, delimiter, answer, extract of every answer that is not missing."""
         kept = tuple(i for i, text in enumerate(example.texts[1:]) if text)
@@ -104,6 +108,10 @@ class TokensInput(InputFormat):
         if not words or not all(words):
             raise CorpusError("has no words, or an empty one", where=where, found=repr(found)[:80])
         return tuple(w if i == 0 else f" {w}" for i, w in enumerate(words)), ()
+
+    def identifying_texts(self, example: Example) -> Sequence[str]:
+        """Return the sentence."""
+        return ("".join(example.texts),)
 
     def encode(self, example: Example, parts: list[np.ndarray], builder: SequenceBuilder) -> EncodedExample:
         """Return one sequence, read at each word's last token; words that do not fit lose their labels."""
@@ -165,6 +173,10 @@ class ChatInput(InputFormat):
     def texts_to_encode(self, example: Example, tokenizer: Tokenizer) -> list[str]:
         """Return each message with its role before it, where the tokenizer has no tokens for roles."""
         return [f"{role_text(tokenizer, role)}{text}" for role, text in zip(example.roles, example.texts, strict=True)]
+
+    def identifying_texts(self, example: Example) -> Sequence[str]:
+        """Return the whole chat: chats of one prompt may go on in different ways."""
+        return ("\n".join(example.texts),)
 
     def encode(self, example: Example, parts: list[np.ndarray], builder: SequenceBuilder) -> EncodedExample:
         """Return the chat; targets are the assistant's messages that are not empty, with the end-of-text after each."""

@@ -67,6 +67,10 @@ class InputFormat(ABC):
         """Return the texts of a row whose ids ``encode`` gets."""
         return example.texts
 
+    def identifying_texts(self, example: Example) -> Sequence[str]:
+        """Return the texts of a row that tell it apart; rows that share one belong on the same side of a split."""
+        return example.texts
+
     @abstractmethod
     def encode(self, example: Example, parts: list[np.ndarray], builder: SequenceBuilder) -> EncodedExample:
         """Return the sequences of a row; those of a format that splits long rows may exceed the block size.

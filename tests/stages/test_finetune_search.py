@@ -1,0 +1,107 @@
+"""Learning rate and passes are chosen on the validation rows, within a number of trials."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from firstlight.cli.app import run as command
+from firstlight.errors import Interrupted, UsageError
+from firstlight.stages import finetune_search
+from firstlight.stages.finetune import FinetuneResult
+from firstlight.stages.finetune_search import Trial, _next, _values
+
+
+def scored(scores: dict[tuple[int, int], float]) -> dict[tuple[int, int], Trial]:
+    return {place: Trial("run", 1.0, 1.0, score, 1.0) for place, score in scores.items()}
+
+
+def test_it_climbs_from_the_best() -> None:
+    assert _next({}) == (0, 0)
+    assert _next(scored({(0, 0): 0.5})) == (1, 0)
+    assert _next(scored({(0, 0): 0.5, (1, 0): 0.6})) == (2, 0)
+    assert _next(scored({(0, 0): 0.5, (1, 0): 0.6, (2, 0): 0.5})) == (1, 1)
+    found = {(0, 0): 0.5, (1, 0): 0.4, (-1, 0): 0.4, (0, 1): 0.4, (0, -1): 0.4}
+    assert _next(scored(found)) is None
+    assert _next(scored({**found, (0, 1): 0.5})) is None, "the first of equals is the best"
+
+
+def test_steps_are_factors() -> None:
+    first = Trial("run", 1e-3, 3.0, 0.5, 1.0)
+    assert _values(first, (0, 0)) == {"optim.lr": 1e-3, "train.epochs": 3.0}
+    assert _values(first, (-1, 1)) == pytest.approx({"optim.lr": 1e-3 / 3, "train.epochs": 6.0})
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Replace fine-tuning by a function of rate and passes that is best at a rate of 3e-3 and 3 passes."""
+    calls: list[list[str]] = []
+
+    def finetune(init_from, tasks, *, out, overrides, **options) -> FinetuneResult:
+        calls.append(list(overrides))
+        values = dict(o.split("=") for o in overrides)
+        lr, epochs = float(values.get("optim.lr", 1e-3)), float(values.get("train.epochs", 3))
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "run.toml").write_text(f"[optim]\nlr = {lr}\n[train]\nepochs = {epochs}\n")
+        score = 0.9 - abs(lr - 3e-3) * 10 - abs(epochs - 3) / 100
+        table = {"metric": "accuracy", "value": score, "low": 0.0, "high": 1.0, "others": {}, "n": 9}
+        table |= {"majority": None, "bag_of_words": None}
+        stopped = options.get("stopped_by", "steps")
+        return FinetuneResult(
+            run=out,
+            stopped_by=stopped,
+            finished=stopped == "steps",
+            step=9,
+            seconds=2.0,
+            report=None,
+            valid={"t": table},
+            test={"t": {**table, "value": 0.1}},
+            forgetting=None,
+        )
+
+    monkeypatch.setattr(finetune_search, "finetune", finetune)
+    return calls
+
+
+def test_it_ends_at_the_best_and_keeps_a_record(fakes: list[list[str]], tmp_path: Path) -> None:
+    found = finetune_search.finetune_search(20, "base", ["t.toml"], out=tmp_path / "s", overrides=["run.seed=2"])
+    assert found.complete and len(found.trials) == 5
+    assert (found.best.lr, found.best.epochs) == pytest.approx((3e-3, 3.0))
+    assert found.best.run == str(tmp_path / "s" / "trial-2")
+    assert found.test["t"]["value"] == 0.1, "that of the best, which did not choose it"
+    assert fakes[0] == ["run.seed=2"], "the first trial has the default settings"
+    record = json.loads((tmp_path / "s" / "search.json").read_text())
+    assert record["best"] == found.best.run and len(record["trials"]) == 5
+    with pytest.raises(UsageError, match="already exists"):
+        finetune_search.finetune_search(20, "base", ["t.toml"], out=tmp_path / "s")
+
+
+def test_the_number_of_trials_is_a_limit(fakes: list[list[str]], tmp_path: Path) -> None:
+    found = finetune_search.finetune_search(2, "base", ["t.toml"], out=tmp_path / "s")
+    assert len(fakes) == 2 and not found.complete
+
+
+def test_a_signal_ends_it(fakes: list[list[str]], tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        finetune_search.finetune_search(2, "base", ["t.toml"], out=tmp_path / "s", stopped_by="SIGTERM")
+    assert not (tmp_path / "s" / "search.json").exists()
+
+
+@pytest.mark.parametrize("key", ["optim.lr", "train.epochs"])
+def test_what_it_chooses_is_not_given(key: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is chosen by the search"):
+        finetune_search.finetune_search(2, "base", ["t.toml"], out=tmp_path / "s", overrides=[f"{key}=1"])
+
+
+def test_the_command_prints_trials_and_the_best(
+    fakes: list[list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "s")
+    assert command(["finetune", "base", "t.toml", "--out", out, "--search", "2"]) == 0
+    printed = capsys.readouterr()
+    assert (
+        "trial 1 of 2: learning rate 0.001, 3 passes: 0.8800 on the validation rows, 2 s; at most 1 more" in printed.err
+    )
+    assert f"best: {out}/trial-2, chosen by the validation rows" in printed.out
+    assert command(["finetune", "base", "t.toml", "--search", "2"]) == 2
+    assert command(["finetune", "base", "t.toml", "--out", out, "--search", "2", "--seeds", "2"]) == 2
