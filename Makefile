@@ -67,6 +67,7 @@ test: $(VENV)/.dev
 
 test-slow: $(VENV)/.dev
 	$(PYTEST) -m slow
+	HYPOTHESIS_PROFILE=default $(PYTEST) -m "hypothesis and not slow and not faults"
 
 # Kills and failing system calls; prints how many of each. About ten minutes.
 test-faults: $(VENV)/.dev

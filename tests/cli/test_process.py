@@ -107,7 +107,9 @@ def test_output_that_cannot_be_written_is_told_once(words: Sequence[str], buffer
     assert "standard output" in lines[0] or not buffered
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "utf-8", "cp1252"])
+@pytest.mark.parametrize(
+    "encoding", ["ascii", *(pytest.param(name, marks=pytest.mark.slow) for name in ("utf-8", "cp1252"))]
+)
 def test_what_is_piped_is_utf_8_whatever_the_locale(encoding: str, world: Path):
     environment = {**os.environ, "PYTHONIOENCODING": encoding, "LC_ALL": "C"}
     encoded = execute("tokenizer", "encode", "store", "-", input="猫 né".encode(), env=environment)

@@ -8,7 +8,7 @@ import pytest
 from small_task import model, spec, tokenizer, write_task
 
 from firstlight.cli.app import run as command
-from firstlight.finetuning import EncodedExample, TaskMetrics, diagnose, fit_bag_of_words, head_of
+from firstlight.finetuning import EncodedExample, TaskMetrics, bag_of_words, diagnose, fit_bag_of_words, head_of
 from firstlight.finetuning.kinds import TaskHead
 from firstlight.lm import LM
 
@@ -58,6 +58,12 @@ def test_it_equals_scikit_learn_on_the_same_features() -> None:
     )
     assert baseline is not None
     assert baseline.predict([row(None, t) for t in texts[40:]]) == reference.predict(texts[40:]).tolist()
+
+
+def test_a_regression_that_has_not_converged_is_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bag_of_words, "_ITERATIONS", 1)
+    rows = [row(1, "good film"), row(0, "bad film"), row(1, "the song day"), row(0, "day")] * 3
+    assert fit_bag_of_words(head("classification"), rows, texts_of) is not None
 
 
 def test_characters_of_chinese_are_words() -> None:

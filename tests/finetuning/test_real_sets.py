@@ -47,7 +47,12 @@ def test_every_example_is_read_here() -> None:
     assert sorted(SIZES) == sorted(path.stem for path in EXAMPLES.glob("*.toml"))
 
 
-@pytest.mark.parametrize("name", sorted(SIZES))
+QUICK = {"cola", "copa", "rte", "sst5", "trec", "zh_chid", "zh_ocnli", "zh_tnews"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in sorted(SIZES)]
+)
 def test_every_row_and_label(name: str, shared_data: Path) -> None:
     made = task(name, shared_data)
     sizes, n_labels = SIZES[name]
@@ -71,8 +76,8 @@ def test_every_row_and_label(name: str, shared_data: Path) -> None:
         ("cola", ("Our friends won't buy this analysis, let alone the next one we propose.",), 1),
         ("rte", ("No Weapons of Mass Destruction Found in Iraq Yet.", "Weapons of Mass Destruction Found in Iraq."), 1),
         ("trec", ("What is the full form of .com ?",), 2),
-        ("stsb", ("A plane is taking off.", "An air plane is taking off."), 1.0),
-        ("emotion", ("i didnt feel humiliated",), 4),
+        pytest.param("stsb", ("A plane is taking off.", "An air plane is taking off."), 1.0, marks=pytest.mark.slow),
+        pytest.param("emotion", ("i didnt feel humiliated",), 4, marks=pytest.mark.slow),
         ("zh_tnews", ("孩子跟谁睡，就是谁的孩子",), 11),
         (
             "copa",
@@ -90,6 +95,7 @@ def test_a_row_as_the_file_has_it(name: str, texts: tuple[str, ...], label: floa
     assert {row.label for row in [*made.train, *made.valid] if row.texts == texts} == {label}
 
 
+@pytest.mark.slow
 def test_the_last_row_of_ag_news_is_cut_off_and_its_parts_are_joined(shared_data: Path) -> None:
     made = task("ag_news", shared_data)
     assert [note for note in made.notes if "train.csv.gz:10430: the last row is cut off" in note]
@@ -98,12 +104,14 @@ def test_the_last_row_of_ag_news_is_cut_off_and_its_parts_are_joined(shared_data
     assert made.spec.labels[int(first.label)] == "Business"
 
 
+@pytest.mark.slow
 def test_quotes_of_mrpc_are_letters(shared_data: Path) -> None:
     made = task("mrpc", shared_data)
     first = next(row for row in [*made.train, *made.valid] if row.where.endswith("train.txt:2"))
     assert 'whom he called "the witness", of' in first.texts[0]
 
 
+@pytest.mark.slow
 def test_questions_of_dream_come_behind_their_dialogue(shared_data: Path) -> None:
     made = task("dream", shared_data)
     assert {len(row.texts) for row in made.train} == {4}
@@ -113,11 +121,15 @@ def test_questions_of_dream_come_behind_their_dialogue(shared_data: Path) -> Non
     assert question.endswith("?") and first.texts[1 + int(first.label)] == "Continue her dancing class."
 
 
+@pytest.mark.slow
 def test_an_empty_hotel_review_is_told(shared_data: Path) -> None:
     assert any("1 rows without text" in note and ":6376" in note for note in task("zh_hotel", shared_data).notes)
 
 
-@pytest.mark.parametrize(("name", "file"), [("sst5", "sst5/stsa.fine.dev"), ("movie_reviews", "movie_reviews.zip")])
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [("sst5", "sst5/stsa.fine.dev"), pytest.param("movie_reviews", "movie_reviews.zip", marks=pytest.mark.slow)],
+)
 def test_inputs_are_read_one_by_one(name: str, file: str, shared_data: Path) -> None:
     made = task(name, shared_data)
     path = shared_data / "tasks" / file

@@ -172,6 +172,7 @@ def test_logits_that_are_not_finite_are_refused(bad, s):
         sample_tokens(torch.full((1, 4), -torch.inf), s, torch.zeros(1, dtype=torch.float64))
 
 
+@pytest.mark.slow
 def test_a_large_vocabulary_in_half_precision():
     logits = (torch.randn(3, 50_000, generator=torch.Generator().manual_seed(0)) * 2).bfloat16()
     u = torch.tensor([0.0, 0.5, 1 - 2**-53], dtype=torch.float64)

@@ -255,6 +255,7 @@ def test_a_probe_is_not_told_the_class(made: Path):
     assert {int(row.sequences[0][0]) for row in _rows(rows, lm.codec)} == {lm.codec.start_id}
 
 
+@pytest.mark.slow
 def test_stop_and_resume_changes_nothing(made: Path):
     assert verify_resume(made / "run" / "run.toml", steps=5, stop_at=2).equal
 

@@ -54,6 +54,7 @@ def last(run: Path) -> Path:
     return run / "checkpoints" / (run / "latest").read_text().strip()
 
 
+@pytest.mark.slow
 @BOTH
 def test_the_same_run_twice_gives_the_same_figures(tmp_path: Path, store: TokenStore, optimizer: AdamW | Muon) -> None:
     for name in ("one", "two"):

@@ -4,6 +4,7 @@ It knows no word order beyond pairs and nothing but the training rows, and is le
 that does not beat it gains nothing from its pre-training.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -69,6 +70,8 @@ def fit_bag_of_words(head: TaskHead, rows: Sequence[EncodedExample], to_texts: T
         features = _Features(texts)
     except ValueError:  # not a single word
         return None
+    from sklearn.exceptions import ConvergenceWarning
+
     if head.has_probabilities:
         from sklearn.linear_model import LogisticRegression
 
@@ -77,7 +80,9 @@ def fit_bag_of_words(head: TaskHead, rows: Sequence[EncodedExample], to_texts: T
         from sklearn.linear_model import Ridge
 
         name, model = "ridge regression", Ridge()
-    model.fit(features(texts), labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # after so many iterations it is near enough
+        model.fit(features(texts), labels)
 
     def predict(rows: Sequence[EncodedExample]) -> list[Label]:
         found = features([texts for row in rows for texts in _texts(row, to_texts, every=chooses)])

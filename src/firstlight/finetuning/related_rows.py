@@ -9,6 +9,7 @@ MinHash (Broder 1997) with locality-sensitive hashing.
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 from jaxtyping import Int
@@ -63,28 +64,36 @@ def related_rows(spec: TaskSpec, rows: Sequence[Example]) -> Int[np.ndarray, " N
 def _near_copies(texts: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yield pairs of different texts that are nearly the same."""
     words: dict[str, int] = {}
-    kept, shingles = [], []
+    kept, ids = [], []
     for text in texts:
-        ids = [words.setdefault(word, len(words)) for word in text.split()]
-        if len(ids) >= _MIN_WORDS:
+        of_text = [words.setdefault(word, len(words)) for word in text.split()]
+        if len(of_text) >= _MIN_WORDS:
             kept.append(text)
-            shingles.append(np.unique(_hash_shingles(np.array(ids, dtype=np.uint64))))
+            ids.append(of_text)
     if len(kept) < 2:
         return
-    starts = np.cumsum([0, *map(len, shingles[:-1])])
-    flat, generator = np.concatenate(shingles), np.random.default_rng(0)
+    ends = np.cumsum([len(of_text) for of_text in ids])
+    hashes = _hash_shingles(np.fromiter(chain.from_iterable(ids), dtype=np.uint64, count=int(ends[-1])))
+    # Those that begin within a text and end in the next one are left out.
+    whole = np.concatenate(
+        [np.arange(end - len(of_text), end - _SHINGLE + 1) for end, of_text in zip(ends, ids, strict=True)]
+    )
+    flat = hashes[whole]
+    starts = np.cumsum([0, *(len(of_text) - _SHINGLE + 1 for of_text in ids)])
+    generator = np.random.default_rng(0)
     seen: set[tuple[int, int]] = set()
     for _ in range(_BANDS):
         band = np.zeros(len(kept), dtype=np.uint64)
         for factor in generator.integers(1, 2**63, _BAND_ROWS, dtype=np.uint64) | np.uint64(1):
-            minima = np.minimum.reduceat(mix64(flat * factor), starts)
+            minima = np.minimum.reduceat(mix64(flat * factor), starts[:-1])
             band = mix64(band * np.uint64(31) + minima)
         order = np.argsort(band, kind="stable")
         for i, j in zip(order[:-1].tolist(), order[1:].tolist(), strict=True):
             if band[i] == band[j] and (i, j) not in seen:
                 seen.add((i, j))
-                both = len(np.intersect1d(shingles[i], shingles[j], assume_unique=True))
-                if both >= _SIMILARITY * (len(shingles[i]) + len(shingles[j]) - both):
+                one, other = (np.unique(flat[starts[k] : starts[k + 1]]) for k in (i, j))
+                both = len(np.intersect1d(one, other, assume_unique=True))
+                if both >= _SIMILARITY * (len(one) + len(other) - both):
                     yield kept[i], kept[j]
 
 
