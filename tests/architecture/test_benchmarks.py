@@ -124,3 +124,36 @@ def test_a_readme_has_the_figures_of_the_results(name: str) -> None:
     expected.append([f"| {found['preparing']['data prepare, MB/s'].split()[0]} MB/"])
     for figures in expected:
         assert any(all(figure in row for figure in figures) for row in rows), figures
+
+
+def test_the_paired_difference_is_that_of_the_means_over_seeds(monkeypatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import numpy as np
+    import transfer
+
+    from firstlight.statistics import METRICS
+
+    true = np.array([0, 1] * 50)
+    ours, theirs = np.stack([true, true]), np.stack([true, 1 - true])
+    gain, low, high = transfer.paired(METRICS["accuracy"], ours, theirs, true)
+    assert (gain, low, high) == (0.5, 0.5, 0.5), "of 1 and 1 against 1 and 0, whichever rows are drawn"
+    source = np.random.default_rng(0)
+    gain, low, high = transfer.paired(METRICS["accuracy"], source.integers(0, 2, (3, 100)), theirs, true)
+    assert low < gain < high
+
+
+def test_a_small_task_has_the_rows_of_the_large_one(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import transfer
+
+    from firstlight.finetuning import load_task, read_spec
+    from firstlight.finetuning.task_file import _find
+
+    whole = _find(Path("scenes"))
+    small = load_task(read_spec(transfer.subset(whole, whole.parent, 50, 20, tmp_path)), seed=1)
+    large = load_task(read_spec(whole), seed=1)
+    known = {(row.texts, large.spec.labels[row.label]) for row in [*large.train, *large.valid, *large.test]}
+    rows = [*small.train, *small.valid, *small.test]
+    assert len(small.train) + len(small.valid) == 50 and len(small.test) == 20
+    assert {(row.texts, small.spec.labels[row.label]) for row in rows} <= known
+    assert {row.texts for row in small.test}.isdisjoint(row.texts for row in [*small.train, *small.valid])
