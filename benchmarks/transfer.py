@@ -203,9 +203,7 @@ def main() -> None:
                 key = f"{args.model.name}-{side}-{task.stem}-{seed}"
                 job = {"key": key, "side": side, "task": str(task), "model": str(model), "seed": seed}
                 out = str(args.out / args.name / key)
-                jobs.append(
-                    job | {"out": out, "settings": settings, "preset": None if args.preset == "full" else args.preset}
-                )
+                jobs.append(job | {"out": out, "settings": settings, "preset": args.preset})
     for side in models:  # the learning rates of the random weights are those of the others
         open_jobs = [job for job in jobs if job["side"] == side and job["key"] not in results]
         for job in open_jobs:

@@ -8,6 +8,7 @@ import pytest
 from small_task import model, spec, tokenizer, write_task
 
 from firstlight.cli.app import run as command
+from firstlight.cli.finetune import _print_metrics
 from firstlight.finetuning import EncodedExample, TaskMetrics, bag_of_words, diagnose, fit_bag_of_words, head_of
 from firstlight.finetuning.kinds import TaskHead
 from firstlight.lm import LM
@@ -166,3 +167,9 @@ def test_a_run_says_it_and_keeps_it(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert any("is ahead" in warning for warning in evaluation["warnings"]["mood"])
     page = (tmp_path / "run" / "report.html").read_text()
     assert "mood: a logistic regression on the words alone" in page and "side by side" in page
+
+
+def test_the_result_of_an_earlier_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    table = {"metric": "accuracy", "value": 0.9, "low": 0.8, "high": 1.0, "n": 10, "others": {}, "majority": None}
+    _print_metrics("valid", {"mood": table})
+    assert capsys.readouterr().out == "mood, valid: accuracy 0.9000 (95 % interval 0.8000 to 1.0000; n 10)\n"

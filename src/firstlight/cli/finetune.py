@@ -276,7 +276,8 @@ def _print_metrics(side: str, tasks: dict[str, Any]) -> None:
         others = ", ".join(f"{k} {v:.4f}" for k, v in m["others"].items() if k != m["metric"])
         interval = f"95 % interval {m['low']:.4f} to {m['high']:.4f}"
         n = f"n {m['n']:,}" + (f"; majority class {m['majority']['value']:.4f}" if m["majority"] else "")
-        n += f"; {words['model']} on words {words['value']:.4f}" if (words := m["bag_of_words"]) else ""
+        # A run that an earlier version finished has none.
+        n += f"; {words['model']} on words {words['value']:.4f}" if (words := m.get("bag_of_words")) else ""
         print(f"{name}, {side}: {m['metric']} {m['value']:.4f} ({interval}; {n}){'; ' if others else ''}{others}")
 
 
