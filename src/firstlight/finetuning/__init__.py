@@ -2,6 +2,7 @@
 
 from firstlight.finetuning.bag_of_words import BagOfWords, fit_bag_of_words
 from firstlight.finetuning.build_model import build_task_model, layer_lr_scales, unfreeze_layers
+from firstlight.finetuning.collapse import constant_prediction
 from firstlight.finetuning.dataset import TaskData, changed_tables, load_task, read_unlabelled
 from firstlight.finetuning.detection import split_files
 from firstlight.finetuning.diagnostics import diagnose
@@ -64,6 +65,7 @@ __all__ = [
     "chat_template",
     "collate",
     "compute_metrics",
+    "constant_prediction",
     "criterion_name",
     "diagnose",
     "encode_task",

@@ -63,6 +63,12 @@ class TuningSettings(Settings):
         ge=0,
         description="gradual unfreezing: epochs until the next layer is trained, from the last one down; 0 = off",
     )
+    max_restarts: int = Field(
+        0,
+        ge=0,
+        description="starts with another random head, where a quarter of the updates leaves a model that answers every "
+        "row alike; 0 = this is only reported",
+    )
     mixing: Literal["proportional", "equal"] | Annotated[float, Field(ge=1)] = Field(
         "proportional", description="sampling of several tasks; a number is a temperature: 1 is proportional"
     )

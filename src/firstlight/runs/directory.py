@@ -146,6 +146,11 @@ class RunDirectory:
         return self.path / run_layout.TASKS
 
     @property
+    def collapsed_starts_file(self) -> Path:
+        """``collapsed.json``: the starts of a fine-tuning run that were given up."""
+        return self.path / run_layout.COLLAPSED_STARTS
+
+    @property
     def initial_loss_file(self) -> Path:
         """``before.json``: language-model loss of the starting model, from which forgetting is computed."""
         return self.path / run_layout.INITIAL_LOSS

@@ -1,6 +1,7 @@
 """``finetune``: fine-tune a pre-trained model on labelled tasks, into a run directory."""
 
 import math
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ from firstlight.runs import (
 )
 from firstlight.shell import command_line
 from firstlight.stages import finetune_setup
+from firstlight.stages.collapsed_start import CollapsedStart, collapsed_starts, describe_collapsed, is_to_restart
 from firstlight.stages.finalize import write_report
 from firstlight.stages.finetune_artifacts import FinetuneArtifacts, prepare_artifacts, read_specs, unused_of_tasks
 from firstlight.stages.finetune_evaluation import TaskEvaluation, evaluate_tasks, fit_baselines
@@ -164,6 +166,8 @@ class FinetuneRecipe(Recipe[FinetuneSettings, FinetuneArtifacts, FinetuneResult]
         )
         if main:
             notes = {name: [*task.notes, *task.rows.notes] for name, task in artifacts.tasks.items()}
+            for name, texts in describe_collapsed(collapsed_starts(run)).items():
+                notes[name] += texts
             rows = {
                 name: {split: len(task.split(split)) for split in ("train", "valid", "test")}
                 for name, task in artifacts.rows.items()
@@ -220,12 +224,16 @@ def finetune(
     Raises:
         FirstlightError: bad input, or a run that cannot continue.
     """
-    started = process_start()
-    recipe = FinetuneRecipe()
-    request = _finetune_request(
-        recipe, init_from, as_list(tasks), out, data, preset, resume, restart, as_list(overrides)
-    )
-    return run_recipe(recipe, request, process_start=started, write_report=write_report)
+    started, recipe, starts_again = process_start(), FinetuneRecipe(), restart
+    while True:
+        request = _finetune_request(
+            recipe, init_from, as_list(tasks), out, data, preset, resume, starts_again, as_list(overrides)
+        )
+        try:
+            return run_recipe(recipe, request, process_start=started, write_report=write_report)
+        except CollapsedStart as error:
+            progress.warn(str(error))
+            started, starts_again = time.perf_counter(), True
 
 
 def _finetune_request(
@@ -265,6 +273,7 @@ def _finetune_request(
         path=settings_file,
         arguments=specified,
     )
+    restart = restart or (resume and is_to_restart(run))
     request = resolve_request(
         recipe, run, layers, resume=resume, restart=restart, check=_check_settings, unused=_unused_for_tasks
     )

@@ -28,8 +28,9 @@ from firstlight.lm import LM, save_pretrained
 from firstlight.model import GPT, flops_per_token, fused_splits, skip_init
 from firstlight.parallel import DeviceContext
 from firstlight.runs import RunDirectory, read_json_object
+from firstlight.stages.collapsed_start import N_COLLAPSED, StartCheck, collapsed_starts, head_seed
 from firstlight.stages.finetune_artifacts import FinetuneArtifacts, read_init_model
-from firstlight.stages.finetune_evaluation import evaluate_tasks
+from firstlight.stages.finetune_evaluation import TaskEvaluation, evaluate_tasks
 from firstlight.stages.finetune_settings import FinetuneSettings
 from firstlight.stages.init_model import hash_weights
 from firstlight.stages.model_card import finetune_card, hub_model
@@ -51,7 +52,7 @@ def resolve_intervals(
     return settings.model_copy(update={"train": settings.train.model_copy(update=intervals)})
 
 
-def _build_model(settings: FinetuneSettings, artifacts: FinetuneArtifacts) -> GPT:
+def _build_model(settings: FinetuneSettings, artifacts: FinetuneArtifacts, seed: int) -> GPT:
     source = artifacts.init_model.source
     if source is None:  # the weights are those of the checkpoint that is restored
         with skip_init():
@@ -63,7 +64,7 @@ def _build_model(settings: FinetuneSettings, artifacts: FinetuneArtifacts) -> GP
         artifacts.specs,
         artifacts.tokenizer.vocab_size,
         settings.finetune,
-        settings.run.seed,
+        seed,
         # With an adapter, peft takes the base's own row of a padded vocabulary.
         n_known=artifacts.init_model.n_known if settings.finetune.adapter.kind == "none" else None,
     )
@@ -86,10 +87,14 @@ def _build_optimizer(model: GPT, settings: FinetuneSettings) -> optim.Optimizer:
 
 
 def _reset_state(
-    state: TrainState, settings: FinetuneSettings, artifacts: FinetuneArtifacts, device_context: DeviceContext
+    state: TrainState,
+    settings: FinetuneSettings,
+    artifacts: FinetuneArtifacts,
+    device_context: DeviceContext,
+    seed: int,
 ) -> None:
     """Reset weights, optimizer and random number generators to the start of the run."""
-    fresh = _build_model(settings, artifacts)
+    fresh = _build_model(settings, artifacts, seed)
     state.model.load_state_dict(fresh.state_dict())
     for name, parameter in fresh.named_parameters():
         state.model.get_parameter(name).requires_grad_(parameter.requires_grad)
@@ -121,7 +126,8 @@ def train_context(
     process_start: float,
 ) -> TrainContext:
     """Build everything that the training loop needs."""
-    table, model = settings.finetune, _build_model(settings, artifacts)
+    seed = head_seed(run, settings)
+    table, model = settings.finetune, _build_model(settings, artifacts, seed)
     state = TrainState(model, _build_optimizer(model, settings))
     if table.adapter.kind != "none":
         state.weight_format = adapter_files.AdapterCheckpoint()
@@ -141,13 +147,20 @@ def train_context(
     )
     trainable = frozenset(name for name, p in model.named_parameters() if p.requires_grad)
     unfreeze_every = table.unfreeze_every_epochs * mixture.updates_per_epoch
-    return TrainContext(
+    check = StartCheck(run, settings, artifacts)
+
+    def evaluate(rows: int) -> TaskEvaluation:
+        found = evaluate_tasks(model, artifacts, device_context, limit=rows)
+        check(ctx, found)
+        return found
+
+    ctx = TrainContext(
         run=run.path,
         state=state,
         module=parallel.wrap_ddp(parallel.compile_module(module, device_context), device_context),
         batches=mixture,
         rows=rows,
-        evaluate=lambda n: evaluate_tasks(model, artifacts, device_context, limit=n),
+        evaluate=evaluate,
         optim=settings.optim,
         train=settings.train,
         device_context=device_context,
@@ -159,6 +172,7 @@ def train_context(
         compatibility={
             "tokenizer": artifacts.tokenizer.hash,
             "store": ",".join(data.fingerprint for data in artifacts.tasks.values()),
+            N_COLLAPSED: len(collapsed_starts(run)),
             # Of adapters, whose checkpoints lack the weights that they were trained on.
             **({"init_model": hash_weights(_source(artifacts))} if table.adapter.kind != "none" else {}),
             **({"replay": artifacts.store.fingerprint} if table.replay_fraction and artifacts.store else {}),
@@ -166,7 +180,7 @@ def train_context(
         target_unit="tokens" if criterion == "loss" else "rows",
         criterion=criterion,
         sample=None,
-        restart=lambda: _reset_state(state, settings, _with_init_model(run, settings, artifacts), device_context),
+        restart=lambda: _reset_state(state, settings, _with_init_model(run, settings, artifacts), device_context, seed),
         flops_per_token=flops_per_token(model.config, model.config.block_size),
         peak_flops=None,
         process_start=process_start,
@@ -174,6 +188,7 @@ def train_context(
         has_new_heads=bool(read_json_object(run.initial_loss_file).get("new_heads", artifacts.new_heads)),
         before_step=(lambda step: unfreeze_layers(model, trainable, step, unfreeze_every)) if unfreeze_every else None,
     )
+    return ctx
 
 
 def _source(artifacts: FinetuneArtifacts) -> Path:

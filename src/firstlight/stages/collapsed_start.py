@@ -1,0 +1,114 @@
+"""A fine-tuning run whose start has collapsed is reported, or starts again with another random head.
+
+The starts that were given up are listed in ``collapsed.json``, from which the seed of the head follows. The list is
+written before anything else is changed, so that a process killed at any moment continues with the next start.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from firstlight.errors import TrainingError
+from firstlight.finetuning import constant_prediction
+from firstlight.parallel import is_main_process
+from firstlight.runs import RunDirectory, read_json_object, write_json
+from firstlight.stages.finetune_artifacts import FinetuneArtifacts
+from firstlight.stages.finetune_evaluation import TaskEvaluation
+from firstlight.stages.finetune_settings import FinetuneSettings
+from firstlight.train import TrainContext
+
+# Key of contract.json: the starts that had been given up when the run's checkpoints were begun.
+N_COLLAPSED = "collapsed_starts"
+
+_CHECKED_AT = 0.25  # of the updates
+_SEED_STEP = 1000  # far from the seeds of other runs, which are small numbers
+
+
+class CollapsedStart(TrainingError):
+    """The start has collapsed, and the run is to start again."""
+
+
+def collapsed_starts(run: RunDirectory) -> list[dict[str, Any]]:
+    """Read the starts of a run that were given up: ``task``, ``prediction``, ``step`` and ``head_seed`` of each."""
+    starts = read_json_object(run.collapsed_starts_file).get("starts")
+    return [start for start in starts if isinstance(start, dict)] if isinstance(starts, list) else []
+
+
+def head_seed(run: RunDirectory, settings: FinetuneSettings) -> int:
+    """Return the seed of everything that is random in the model of the current start."""
+    return settings.run.seed + _SEED_STEP * len(collapsed_starts(run))
+
+
+def is_to_restart(run: RunDirectory) -> bool:
+    """Whether the process that gave up a start ended before the next one began."""
+    begun = read_json_object(run.compatibility_file).get(N_COLLAPSED, 0)
+    return run.exists and len(collapsed_starts(run)) > begun
+
+
+def describe_collapsed(starts: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """Describe the starts that were given up, by task."""
+    texts: dict[str, list[str]] = {}
+    for n, start in enumerate(starts, 1):
+        texts.setdefault(start["task"], []).append(
+            f"start {n} was given up after {start['step']} updates, when it predicted {start['prediction']!r} for "
+            f"every validation row; the head was drawn again with seed {start['head_seed'] + _SEED_STEP}"
+        )
+    return texts
+
+
+@dataclass
+class StartCheck:
+    """Looks at the first evaluation after a quarter of the updates.
+
+    Attributes:
+        run: the run directory.
+        settings: of the run.
+        artifacts: of the run, with the rows of its tasks.
+        checked: the step that was looked at; averaged weights, which are evaluated at the same step, are not.
+    """
+
+    run: RunDirectory
+    settings: FinetuneSettings
+    artifacts: FinetuneArtifacts
+    checked: int | None = field(default=None, init=False)
+
+    def __call__(self, ctx: TrainContext, evaluation: TaskEvaluation) -> None:
+        """Report a collapsed start.
+
+        Raises:
+            CollapsedStart: the run is to start again; it is recorded.
+        """
+        step, total = ctx.counters.step, ctx.limits.schedule_steps(ctx.counters)
+        if not total or not total * _CHECKED_AT <= step < total * _CHECKED_AT + ctx.train.eval_every:
+            return
+        if step == self.checked or step >= total:
+            return
+        self.checked = step
+        found = self._constant_prediction(evaluation)
+        if found is None:
+            return
+        name, label = found
+        starts = collapsed_starts(self.run)
+        left = self.settings.finetune.max_restarts - len(starts)
+        text = (
+            f"the start has collapsed: after {step} of {total} updates {label!r} is predicted for every validation row "
+            f"of {name}, and the loss is no better than that of predicting how often each label occurs"
+        )
+        if left <= 0:
+            more = "lower optim.lr, or set finetune.max_restarts=3 to start again with another head by itself"
+            if starts:
+                more = f"{len(starts) + 1} starts in a row: lower optim.lr, or the task is beyond this model"
+            ctx.log.event(step, "collapsed", f"{text}; {more}")
+            return
+        if is_main_process(ctx.device_context):
+            start = {"task": name, "prediction": label, "step": step, "head_seed": head_seed(self.run, self.settings)}
+            write_json(self.run.collapsed_starts_file, {"starts": [*starts, start]})
+        raise CollapsedStart(f"{text}; starting again with another head, restart {len(starts) + 1} of at most {left + len(starts)}")
+
+    def _constant_prediction(self, evaluation: TaskEvaluation) -> tuple[str, Any] | None:
+        """Return the first task of which one label is predicted for every row, and the label."""
+        for name, predictions in evaluation.predictions.items():
+            rows = self.artifacts.rows[name]
+            label = constant_prediction(self.artifacts.specs[name], rows.train, rows.valid, predictions)
+            if label is not None:
+                return name, label
+        return None

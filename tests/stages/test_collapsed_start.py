@@ -1,0 +1,145 @@
+"""A start after which the model answers every row alike is reported, or given up for another head."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from firstlight.errors import UsageError
+from firstlight.finetuning import EncodedExample, Prediction, constant_prediction
+from firstlight.lm import LM
+from firstlight.runs import RunDirectory
+from firstlight.stages import collapsed_start
+from firstlight.stages.finetune import FinetuneResult, finetune
+from tests.finetuning.small_task import model, spec, tokenizer, write_task
+
+pytestmark = pytest.mark.usefixtures("torch_as_it_was")
+SETTINGS = ["train.epochs=4", "finetune.batch_size=16", "train.trackers=[]", "train.log_every=1", "hardware.threads=1"]
+
+
+def rows(*labels: object) -> list[EncodedExample]:
+    return [EncodedExample((np.zeros(3, np.int32),), (2,), label, f"x:{i}") for i, label in enumerate(labels)]  # type: ignore[arg-type]
+
+
+def answers(labels: list[object], loss: float) -> list[Prediction]:
+    return [Prediction(label, np.array([0.5]), loss) for label in labels]  # type: ignore[arg-type]
+
+
+def test_one_class_and_a_loss_no_better_than_frequencies() -> None:
+    task, train, valid = spec(), rows(0, 1, 0, 1), rows(0, 1, 1, 0)
+    assert constant_prediction(task, train, valid, answers([1] * 4, 0.70)) == "b"
+    assert constant_prediction(task, train, valid, answers([1] * 4, 0.69)) is None, "ln 2 is 0.693"
+    assert constant_prediction(task, train, valid, answers([1, 1, 1, 0], 2.0)) is None
+    assert constant_prediction(task, train, rows(1, 1), answers([1, 1], 2.0)) is None, "the labels are one as well"
+
+
+def test_scores_without_spread() -> None:
+    task, train, valid = spec("regression"), rows(0.0, 1.0), rows(0.0, 1.0)
+    assert constant_prediction(task, train, valid, answers([0.5, 0.501], 0.26)) == pytest.approx(0.5)
+    assert constant_prediction(task, train, valid, answers([0.4, 0.6], 0.26)) is None
+
+
+def test_words_and_answers() -> None:
+    words = spec("token_classification")
+    valid = rows((0, 1), (1, 1, 0))
+    assert constant_prediction(words, valid, valid, answers([(1, 1), (1, 1, 1)], 5.0)) == "b"
+    assert constant_prediction(words, valid, valid, answers([(1, 1), (1, 1, 0)], 5.0)) is None
+    choice = spec("multiple_choice")
+    assert constant_prediction(choice, rows(0, 1), rows(0, 1), answers([0, 0], 0.1)) == 0
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_task(tmp_path)
+    words = tokenizer()
+    LM(model(words.vocab_size), words).save(tmp_path / "model")
+    return tmp_path
+
+
+@pytest.fixture
+def collapses(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Let the first starts collapse, as many as the list's only number says; the second counts the evaluations."""
+    plan, real = [0, 0], collapsed_start.StartCheck._constant_prediction
+
+    def fake(self, evaluation):  # noqa: ANN001, ANN202
+        plan[1] += 1
+        begun = len(collapsed_start.collapsed_starts(self.run))
+        return ("mood", "bad") if begun < plan[0] else real(self, evaluation)
+
+    monkeypatch.setattr(collapsed_start.StartCheck, "_constant_prediction", fake)
+    return plan
+
+
+def tune(out: str, *more: str, resume: bool = False) -> FinetuneResult:
+    return finetune("model", ["mood.toml"], out=out, resume=resume, overrides=[*SETTINGS, *more])
+
+
+def weights(run: str) -> dict[str, torch.Tensor]:
+    checkpoint = RunDirectory(Path(run)).checkpoints / "step-00000020"
+    return load_file(checkpoint / "model.safetensors")
+
+
+def test_it_is_reported_once(start: Path, collapses: list[int]) -> None:
+    collapses[0] = 1
+    tune("run")
+    assert collapses[1] == 1, "one evaluation, the first after a quarter of the updates"
+    events = [json.loads(line) for line in (start / "run/events.jsonl").read_text().splitlines()]
+    found = [e for e in events if e["kind"] == "collapsed"]
+    assert [e["step"] for e in found] == [5]
+    assert "after 5 of 20 updates 'bad' is predicted for every validation row of mood" in found[0]["text"]
+    assert "max_restarts=3" in found[0]["text"]
+    assert not RunDirectory(start / "run").collapsed_starts_file.exists()
+
+
+def test_another_head_is_drawn(start: Path, collapses: list[int], caplog: pytest.LogCaptureFixture) -> None:
+    collapses[0] = 2
+    result = tune("run", "finetune.max_restarts=3")
+    assert result.finished and result.step == 20
+    starts = json.loads((start / "run/collapsed.json").read_text())["starts"]
+    assert [s["head_seed"] for s in starts] == [1337, 2337]
+    assert (start / "run/before-restart-1/checkpoints").is_dir() and (start / "run/before-restart-2").is_dir()
+    assert "restart 1 of at most 3" in caplog.text
+    notes = json.loads((start / "run/evaluation.json").read_text())["notes"]["mood"]
+    assert [n for n in notes if "given up after 5 updates" in n and "seed 3337" in n]
+    tune("other", "run.seed=3337")  # the same head; order and dropout are of another seed
+    first = load_file(RunDirectory(start / "run").checkpoints / "step-00000000" / "model.safetensors")
+    same = load_file(RunDirectory(start / "other").checkpoints / "step-00000000" / "model.safetensors")
+    head = next(name for name in first if "score" in name or "heads" in name)
+    assert torch.equal(first[head], same[head])
+
+
+def test_restarts_come_to_an_end(start: Path, collapses: list[int]) -> None:
+    collapses[0] = 9
+    assert tune("run", "finetune.max_restarts=1").finished
+    events = (start / "run/events.jsonl").read_text()
+    assert "2 starts in a row" in events
+    with pytest.raises(UsageError):
+        tune("bad", "finetune.max_restarts=-1")
+
+
+@pytest.mark.parametrize("place", ["recorded", "moved"])
+def test_a_process_killed_between_two_starts_goes_on(
+    start: Path, collapses: list[int], place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends as a run that was not killed."""
+    collapses[0] = 1
+    tune("whole", "finetune.max_restarts=1")
+
+    def kill(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        if place == "recorded":
+            patch.setattr("firstlight.stages.finetune.progress.warn", kill)
+        else:
+            patch.setattr("firstlight.runs.orchestrator.move_training_aside", lambda run: (run.move_training_aside(), kill()))
+        tune("killed", "finetune.max_restarts=1")
+    result = tune("killed", "finetune.max_restarts=1", resume=True)
+    assert result.finished and result.step == 20
+    whole, killed = weights("whole"), weights("killed")
+    assert all(torch.equal(whole[name], killed[name]) for name in whole)
+    assert len(json.loads((start / "killed/collapsed.json").read_text())["starts"]) == 1
