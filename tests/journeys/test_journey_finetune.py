@@ -328,6 +328,7 @@ def test_seeds_give_mean_and_deviation(world, run) -> None:
     values = summary["valid"]["mood"]["values"]
     assert len(values) == 2 and summary["valid"]["mood"]["mean"] == pytest.approx(sum(values) / 2)
     assert "±" in told.stdout
+    assert "seed-1: mood:" in told.stderr, "eight updates teach little, which is said"
 
 
 @pytest.mark.slow

@@ -57,6 +57,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
             valid={"t": table},
             test={"t": {**table, "value": 0.1}},
             forgetting=None,
+            warnings={"t": [f"of rate {lr:g}"]},
         )
 
     monkeypatch.setattr(finetune_search, "finetune", finetune)
@@ -102,6 +103,7 @@ def test_the_command_prints_trials_and_the_best(
     assert (
         "trial 1 of 2: learning rate 0.001, 3 passes: 0.8800 on the validation rows, 2 s; at most 1 more" in printed.err
     )
+    assert "t: of rate 0.003" in printed.err and "of rate 0.001" not in printed.err, "warnings of the best alone"
     assert f"best: {out}/trial-2, chosen by the validation rows" in printed.out
     assert command(["finetune", "base", "t.toml", "--search", "2"]) == 2
     assert command(["finetune", "base", "t.toml", "--out", out, "--search", "2", "--seeds", "2"]) == 2

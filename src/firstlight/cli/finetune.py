@@ -1,6 +1,7 @@
 """The commands finetune, predict, probe and transfer."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -119,9 +120,7 @@ def _print_finetuned(result: "FinetuneResult") -> None:
     print_evaluations(result, "predict and generate use" if is_labelled else "generate uses")
     for side in ("valid", "test"):
         _print_metrics(side, getattr(result, side))
-    for name, warnings in result.warnings.items():
-        for warning in warnings:
-            progress.warn(f"{name}: {warning}")
+    _warn(result.warnings)
     if result.forgetting:
         before, after = result.forgetting["before"], result.forgetting["after"]
         print(f"loss on the pre-training text (a part of its validation split): {before:.4f} before, {after:.4f} after")
@@ -289,6 +288,7 @@ def _print_search(found: "SearchResult") -> None:
     print_table(("run", "learning rate", "passes", "valid", "seconds"), rows)
     for side in ("valid", "test"):
         _print_metrics(side, getattr(found, side))
+    _warn(found.warnings)
     more = "" if found.complete else "; not every neighbour of it was tried, so a larger --search may find a better one"
     print(f"best: {found.best.run}, chosen by the validation rows, on which its score is a little too good{more}")
 
@@ -298,4 +298,13 @@ def _print_seeds(summary: dict[str, Any], out: Path) -> None:
         for name, m in summary[side].items():
             values = ", ".join(f"{v:.4f}" for v in m["values"])
             print(f"{name}, {side}: {m['metric']} {m['mean']:.4f} ± {m['deviation']:.4f} ({values})")
+    for run, warnings in summary["warnings"].items():
+        _warn(warnings, f"{run}: ")
     print(f"metrics: {out / 'seeds.json'}")
+
+
+def _warn(warnings: Mapping[str, list[str]], run: str = "") -> None:
+    """Print what should be known about the metrics of each task."""
+    for name, texts in warnings.items():
+        for text in texts:
+            progress.warn(f"{run}{name}: {text}")

@@ -102,7 +102,9 @@ class StartCheck:
         if is_main_process(ctx.device_context):
             start = {"task": name, "prediction": label, "step": step, "head_seed": head_seed(self.run, self.settings)}
             write_json(self.run.collapsed_starts_file, {"starts": [*starts, start]})
-        raise CollapsedStart(f"{text}; starting again with another head, restart {len(starts) + 1} of at most {left + len(starts)}")
+        raise CollapsedStart(
+            f"{text}; starting again with another head, restart {len(starts) + 1} of at most {left + len(starts)}"
+        )
 
     def _constant_prediction(self, evaluation: TaskEvaluation) -> tuple[str, Any] | None:
         """Return the first task of which one label is predicted for every row, and the label."""

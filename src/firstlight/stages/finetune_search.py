@@ -46,6 +46,7 @@ class SearchResult:
         best: the one with the highest metric on the validation rows; the first of equals.
         valid: metrics of the best on the validation rows, which are a little too good, since they chose it.
         test: metrics of the best on the test rows.
+        warnings: by task, what should be known about the metrics of the best.
         complete: every neighbour of the best was tried.
     """
 
@@ -53,6 +54,7 @@ class SearchResult:
     best: Trial
     valid: dict[str, Any]
     test: dict[str, Any]
+    warnings: dict[str, list[str]]
     complete: bool
 
 
@@ -96,7 +98,9 @@ def finetune_search(
         _write(folder, trials)
     best = _best(trials)
     kept = results[best]
-    return SearchResult(list(trials.values()), trials[best], kept.valid, kept.test, _next(trials) is None)
+    return SearchResult(
+        list(trials.values()), trials[best], kept.valid, kept.test, kept.warnings, _next(trials) is None
+    )
 
 
 def _next(trials: Mapping[tuple[int, int], Trial]) -> tuple[int, int] | None:

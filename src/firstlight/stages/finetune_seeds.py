@@ -40,7 +40,8 @@ def finetune_seeds(
         out_i, settings = folder / f"seed-{i}", [*as_list(overrides), f"run.seed={i}"]
         results.append(finetune(init_from, tasks, out=out_i, overrides=settings, **options))
         results[-1].raise_if_interrupted()
-    summary: dict[str, Any] = {"seeds": n, "valid": {}, "test": {}}
+    warnings = {f"seed-{i}": r.warnings for i, r in enumerate(results, 1) if any(r.warnings.values())}
+    summary: dict[str, Any] = {"seeds": n, "valid": {}, "test": {}, "warnings": warnings}
     for split in ("valid", "test"):
         for task in getattr(results[0], split):
             metrics = [getattr(r, split)[task] for r in results]
