@@ -88,7 +88,7 @@ def test_a_signal_ends_it(fakes: list[list[str]], tmp_path: Path) -> None:
     assert not (tmp_path / "s" / "search.json").exists()
 
 
-@pytest.mark.parametrize("key", ["optim.lr", "train.epochs"])
+@pytest.mark.parametrize("key", ["optim.lr", "train.epochs", "train.steps"])
 def test_what_it_chooses_is_not_given(key: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is chosen by the search"):
         finetune_search.finetune_search(2, "base", ["t.toml"], out=tmp_path / "s", overrides=[f"{key}=1"])

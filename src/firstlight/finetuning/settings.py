@@ -50,6 +50,11 @@ class TuningSettings(Settings):
         None, ge=0, lt=1, description="dropout of embeddings, attention and residuals; by default as in pre-training"
     )
     head_dropout: float = Field(0.1, ge=0, lt=1, description="dropout of the heads' inputs")
+    pool: Literal["last", "mean"] = Field(
+        "mean",
+        description="what the heads of tasks whose pool is auto read: the mean of a text's tokens, or the last one, "
+        "which transformers has a class for",
+    )
     special_tokens: Literal["auto", "new", "eot"] = Field(
         "auto",
         description="start, delimiter, extract: new tokens, or end-of-text for all of them; auto: eot with adapters",

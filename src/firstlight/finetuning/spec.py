@@ -191,8 +191,10 @@ class TaskSpec(Settings):
     truncation: Truncation = Field("tail", description="the part of a text that is cut off where it is too long")
     metric: str = Field("auto", description="metric that selects the best checkpoint, such as accuracy, f1, pearson")
     class_weights: Literal["none", "balanced"] = "none"
-    pool: Literal["last", "mean"] = Field(
-        "last", description="what the head reads: the extract token, as in GPT-1, or the mean of all, as in Image GPT"
+    pool: Literal["auto", "last", "mean"] = Field(
+        "auto",
+        description="what the head reads: the mean of all tokens, as in Image GPT, or the last one, the extract token, "
+        "as in GPT-1; auto: as finetune.pool says",
     )
     max_train_rows: int | None = Field(
         None, ge=2, description="rows of train that are used, drawn by data.seed of the run"

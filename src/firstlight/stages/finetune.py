@@ -82,6 +82,12 @@ class FinetuneRecipe(Recipe[FinetuneSettings, FinetuneArtifacts, FinetuneResult]
         "replay": "another text to replay",
     }
 
+    def of_this_version(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Add that heads read the last token to the settings of a run from before there was ``finetune.pool``."""
+        table = settings.get("finetune", {})
+        is_older = {"batch_size", "head_dropout"} <= table.keys() and "max_restarts" not in table
+        return merge(settings, {"finetune": {"pool": table.get("pool", "last")}}) if is_older else settings
+
     def prepare(
         self, run: RunDirectory, settings: FinetuneSettings, *, prepared: bool, restores: bool
     ) -> FinetuneArtifacts:
@@ -91,8 +97,8 @@ class FinetuneRecipe(Recipe[FinetuneSettings, FinetuneArtifacts, FinetuneResult]
     def resolve(
         self, settings: FinetuneSettings, artifacts: FinetuneArtifacts, device_context: DeviceContext
     ) -> FinetuneSettings:
-        """Evaluate and save once per epoch, unless the settings specify a number of steps."""
-        return finetune_setup.resolve_intervals(settings, artifacts, device_context)
+        """Choose the number of epochs, and evaluate and save once per epoch, where the settings do not say otherwise."""
+        return finetune_setup.resolve_training(settings, artifacts, device_context)
 
     def unwritten_settings(self, settings: FinetuneSettings, artifacts: FinetuneArtifacts) -> Collection[str]:
         """Return the settings that have no effect on the tasks."""
@@ -269,7 +275,7 @@ def _finetune_request(
         below = without_keys(below, {f"train.{name}" for name, value in below.get("train", {}).items() if not value})
     layers = Layers(
         preset=below,
-        file=read_toml(settings_file) if settings_file is not None else {},
+        file=recipe.of_this_version(read_toml(settings_file)) if settings_file is not None else {},
         path=settings_file,
         arguments=specified,
     )

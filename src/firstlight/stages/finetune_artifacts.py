@@ -243,7 +243,16 @@ def _check_unknown(name: str, task: EncodedTask, limit: float) -> None:
 def _read_specs(run: RunDirectory, settings: FinetuneSettings) -> list[TaskSpec]:
     if run.exists and run.tasks_file.is_file() and not _names_tasks_anew(run, settings):
         return list(read_tasks(run.path).values())
-    return read_specs(settings.run.tasks, settings.run.data, settings.task)
+    specs = read_specs(settings.run.tasks, settings.run.data, settings.task)
+    pool = settings.finetune.pool
+    return [spec.model_copy(update={"pool": pool}) if _takes_pool(spec) else spec for spec in specs]
+
+
+def _takes_pool(spec: TaskSpec) -> bool:
+    """Whether the setting ``finetune.pool`` decides what the head of a task reads."""
+    head = head_of(spec)
+    return spec.pool == "auto" and head is not None and not head.is_per_token
+
 
 
 def read_specs(
@@ -279,6 +288,8 @@ def unused_of_tasks(specs: Sequence[TaskSpec]) -> dict[str, str]:
     if specs and all(head_of(spec) is None for spec in specs):
         why = "applies to tasks with a head, but these are of kind " + " and ".join({spec.kind: "" for spec in specs})
         unused |= dict.fromkeys(("finetune.lm_weight", "finetune.head_dropout"), why)
+    if specs and not any(map(_takes_pool, specs)):
+        unused["finetune.pool"] = "applies to tasks with a head for whole texts that do not set pool"
     if len(specs) == 1:
         unused["finetune.mixing"] = "applies to several tasks"
     return unused

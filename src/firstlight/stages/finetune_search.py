@@ -15,7 +15,7 @@ from firstlight.types import Paths, as_list
 _FILE = "search.json"
 _RATE_STEP, _EPOCH_STEP = 3.0, 2.0  # factors between neighbouring trials
 _NEIGHBOURS = ((1, 0), (-1, 0), (0, 1), (0, -1))  # in the order in which they are tried
-_KEYS = ("optim.lr", "train.epochs")
+_KEYS = ("optim.lr", "train.epochs", "train.steps", "train.tokens")  # that it chooses, or that stand for one
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from firstlight import optim, parallel
+from firstlight import optim, parallel, progress
 from firstlight.errors import ConfigError
 from firstlight.files import run_layout, write_atomic
 from firstlight.files.run_names import short_name
@@ -26,7 +26,7 @@ from firstlight.finetuning import (
 from firstlight.finetuning import adapters as adapter_files
 from firstlight.lm import LM, save_pretrained
 from firstlight.model import GPT, flops_per_token, fused_splits, skip_init
-from firstlight.parallel import DeviceContext
+from firstlight.parallel import DeviceContext, is_main_process
 from firstlight.runs import RunDirectory, read_json_object
 from firstlight.stages.collapsed_start import N_COLLAPSED, StartCheck, collapsed_starts, head_seed
 from firstlight.stages.finetune_artifacts import FinetuneArtifacts, read_init_model
@@ -36,6 +36,9 @@ from firstlight.stages.init_model import hash_weights
 from firstlight.stages.model_card import finetune_card, hub_model
 from firstlight.train import CheckpointManager, Limits, RunLog, TrainContext, TrainState
 
+# The default number of epochs; docs/finetune.md says how it was chosen.
+_MIN_EPOCHS, _MAX_EPOCHS, _MIN_UPDATES = 3, 15, 250
+
 
 def rows_per_step(settings: FinetuneSettings, device_context: DeviceContext) -> int:
     """Compute the rows of one update, a multiple of the number of processes."""
@@ -43,13 +46,29 @@ def rows_per_step(settings: FinetuneSettings, device_context: DeviceContext) -> 
     return max(1, round(settings.finetune.batch_size / world_size)) * world_size
 
 
-def resolve_intervals(
+def resolve_training(
     settings: FinetuneSettings, artifacts: FinetuneArtifacts, device_context: DeviceContext
 ) -> FinetuneSettings:
-    """Set the intervals of evaluations and checkpoints to one epoch where they are not specified."""
+    """Set the number of epochs where neither steps nor tokens are specified, and unspecified intervals to one epoch."""
+    train = settings.train
     epoch = _mixture(settings, artifacts, rows_per_step(settings, device_context)).updates_per_epoch
-    intervals = {name: getattr(settings.train, name) or epoch for name in ("eval_every", "checkpoint_every")}
-    return settings.model_copy(update={"train": settings.train.model_copy(update=intervals)})
+    values: dict[str, Any] = {name: getattr(train, name) or epoch for name in ("eval_every", "checkpoint_every")}
+    if train.epochs is None and train.steps == "auto" and train.tokens is None:
+        values["epochs"] = float(default_epochs(epoch))
+        if is_main_process(device_context):
+            progress.notice(
+                f"{values['epochs']:g} epochs of {epoch} updates (set train.epochs to change it)", level="info"
+            )
+    return settings.model_copy(update={"train": train.model_copy(update=values)})
+
+
+def default_epochs(updates: int) -> int:
+    """Return the default number of epochs: few rows are passed over more often, for enough updates.
+
+    Args:
+        updates: per epoch.
+    """
+    return min(_MAX_EPOCHS, max(_MIN_EPOCHS, -(-_MIN_UPDATES // updates)))
 
 
 def _build_model(settings: FinetuneSettings, artifacts: FinetuneArtifacts, seed: int) -> GPT:

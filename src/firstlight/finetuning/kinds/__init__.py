@@ -109,7 +109,7 @@ def check_spec(spec: TaskSpec) -> None:
     if problem is None and spec.truncation not in kind.inputs.truncations:
         fitting = " or ".join(kind.inputs.truncations)
         problem = f"truncation {spec.truncation} does not fit a task of kind {spec.kind}; expected {fitting}"
-    if problem is None and spec.pool != "last" and (head is None or head.is_per_token):
+    if problem is None and spec.pool == "mean" and (head is None or head.is_per_token):
         problem = f"pool {spec.pool} does not fit a task of kind {spec.kind}, whose head does not read whole texts"
     if problem is None and spec.class_weights != "none" and (head is None or not head.has_classes):
         problem = f"class_weights {spec.class_weights} do not fit a task of kind {spec.kind} without classes"

@@ -367,7 +367,7 @@ def _choices(row: EncodedExample) -> Sequence[int]:
 
 def pooled_states(spec: TaskSpec, hidden: Float[Tensor, "N T C"], batch: TaskBatch) -> Float[Tensor, "B S C"]:
     """Return one hidden state per sequence, pooled as the task asks."""
-    return pool(hidden, batch.positions.flatten(), mean=spec.pool == "mean").view(*batch.input_ids.shape[:2], -1)
+    return pool(hidden, batch.positions.flatten(), mean=spec.pool != "last").view(*batch.input_ids.shape[:2], -1)
 
 
 def pool(hidden: Float[Tensor, "N T C"], last: Int[Tensor, " N"], *, mean: bool) -> Float[Tensor, "N C"]:
