@@ -30,7 +30,8 @@ BASES = {
 @torch.no_grad()
 def test_a_padded_batch_is_answered_as_single_rows_are(base: str, settings: dict, tmp_path: Path) -> None:
     before, table = BASES[base](), FinetuneSettings.model_validate({"finetune": settings})
-    made = _extend_tokenizer(before, before.vocab_size, [spec()], table)
+    task = spec(pool="last")
+    made = _extend_tokenizer(before, before.vocab_size, [task], table)
     assert made.pad_id is not None and (made.tokens()[made.pad_id] == "[P]") == (
         base == "has padding" and settings != {}
     )
@@ -38,9 +39,9 @@ def test_a_padded_batch_is_answered_as_single_rows_are(base: str, settings: dict
     mine.add_head("t", 2)
     weights = {name: tensor.detach() for name, tensor in to_hf_state_dict(mine).items()}
     save_pretrained(tmp_path, mine.config, weights, made, {}, Classifier("t", ["a", "b"]))
-    rows = Preprocessor(spec(), made, 48)([Example((text,), None, "x") for text in TEXTS])
+    rows = Preprocessor(task, made, 48)([Example((text,), None, "x") for text in TEXTS])
     cpu = resolve_hardware(HardwareSettings.model_validate({"device": "cpu"}))
-    ours = torch.tensor([prediction.probabilities.tolist() for prediction in predict(mine, spec(), rows, cpu)])
+    ours = torch.tensor([prediction.probabilities.tolist() for prediction in predict(mine, task, rows, cpu)])
     theirs, their_tokenizer = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval(), AutoTokenizer
     batch = their_tokenizer.from_pretrained(tmp_path)(TEXTS, padding=True, return_tensors="pt")
     found = theirs(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.softmax(-1)

@@ -97,7 +97,7 @@ def test_it_is_reported_once(start: Path, collapses: list[int]) -> None:
 
 def test_another_head_is_drawn(start: Path, collapses: list[int], caplog: pytest.LogCaptureFixture) -> None:
     collapses[0] = 2
-    result = tune("run", "finetune.max_restarts=3", "train.keep_last=9")
+    result = tune("run", "finetune.max_restarts=3", "train.keep_last=9", "finetune.pool=last")
     assert result.finished and result.step == 20
     starts = json.loads((start / "run/collapsed.json").read_text())["starts"]
     assert [s["head_seed"] for s in starts] == [1337, 2337]
@@ -105,7 +105,9 @@ def test_another_head_is_drawn(start: Path, collapses: list[int], caplog: pytest
     assert "restart 1 of at most 3" in caplog.text
     notes = json.loads((start / "run/evaluation.json").read_text())["notes"]["mood"]
     assert [n for n in notes if "given up after 5 updates" in n and "seed 3337" in n]
-    tune("other", "run.seed=3337", "train.keep_last=9")  # the same head; order and dropout are of another seed
+    tune(
+        "other", "run.seed=3337", "train.keep_last=9", "finetune.pool=last"
+    )  # the same head; order and dropout are of another seed
     first = load_file(RunDirectory(start / "run").checkpoints / "step-00000000" / "model.safetensors")
     same = load_file(RunDirectory(start / "other").checkpoints / "step-00000000" / "model.safetensors")
     head = next(name for name in first if "score" in name or "heads" in name)

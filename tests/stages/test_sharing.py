@@ -1,5 +1,6 @@
 """What is shared with others: model cards that the hub reads, no path of this machine, pipelines without warnings."""
 
+import ast
 import json
 import logging
 import re
@@ -8,20 +9,25 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from firstlight.lm import LM, CardInfo, read_card_info
+from firstlight.report.recipes import recipes
+from firstlight.report.run_files import read_run
 from firstlight.stages.convert import export, import_
 from firstlight.stages.finetune import finetune
+from firstlight.stages.predict import predict
 from firstlight.stages.pretrain import pretrain
 
 pytestmark = pytest.mark.usefixtures("torch_as_it_was")
 QUIET = ["train.trackers=[]", "train.log_every=1", "hardware.threads=1", "hardware.device=cpu", "train.steps=2"]
 SMALL = ["model.n_layer=1", "model.n_head=2", "model.n_embd=8", "model.block_size=32", "train.batch_tokens=64"]
 SENTENCE = "It was the best of times, and the day was fine for all of us; that is what you said to the man with it. "
-SLOW = ("on", "pairs", "scores", "words", "chat-lora")
-RUNS = ["parent", "classes", "lora", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+SLOW = ("on", "pairs", "scores", "words", "chat-lora", "mean-pairs", "mean-scores")
+TASKS = {"lora": "classes", "chat-lora": "chat", "mean": "classes", "mean-pairs": "pairs", "mean-scores": "scores"}
+RUNS = ["parent", "classes", "mean", "lora", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 
 
 class Home:
@@ -46,9 +52,10 @@ class Home:
         if name == "on":
             pretrain(["my corpus.txt"], out="on", init_from=parent, overrides=["train.batch_tokens=64", *QUIET])
             return
-        task = {"lora": "classes", "chat-lora": "chat"}.get(name, name)
+        task = TASKS.get(name, name)
         preset = "lora" if "lora" in name else "full"
-        finetune(parent, [f"{task}.toml"], out=name, preset=preset, overrides=["finetune.batch_size=4", *QUIET])
+        pool = ["finetune.pool=last"] if name in ("classes", "pairs", "scores") else []
+        finetune(parent, [f"{task}.toml"], out=name, preset=preset, overrides=["finetune.batch_size=4", *pool, *QUIET])
 
 
 @pytest.fixture(scope="module")
@@ -110,8 +117,10 @@ def test_the_hub_reads_the_model_card(name: str, home: Home, tmp_path: Path) -> 
     card = hub.ModelCard.load(tmp_path / "out" / "README.md")
     tags = {"classes": "text-classification", "pairs": "text-classification", "scores": "text-classification"}
     tags |= {"lora": "text-classification", "words": "token-classification"}
+    tags |= {name: "text-classification" for name in TASKS if "mean" in name}
     assert card.data.pipeline_tag == tags.get(name, "text-generation")
-    assert card.data.library_name == ("firstlight" if name == "words" else "transformers")
+    is_ours = name == "words" or "mean" in name
+    assert card.data.library_name == ("firstlight" if is_ours else "transformers")
     assert "| steps | " in card.text and "[optim]" not in card.text and "optim.lr = " in card.text
     if name in ("parent", "on"):
         for row in ("corpus | my corpus.txt", "training tokens | ", "validation loss | ", "bits per character | "):
@@ -119,7 +128,7 @@ def test_the_hub_reads_the_model_card(name: str, home: Home, tmp_path: Path) -> 
         assert "Generated during training" in card.text
         assert "started from | parent" in card.text or name == "parent"
     else:
-        task = {"lora": "classes", "chat-lora": "chat"}.get(name, name)
+        task = TASKS.get(name, name)
         results = {(r.dataset_name, r.dataset_split, r.metric_type): r.metric_value for r in card.data.eval_results}
         evaluation = json.loads((home / name / "evaluation.json").read_text())["tasks"][task]
         lines = map(json.loads, (home / name / "metrics.jsonl").read_text().splitlines())
@@ -129,11 +138,11 @@ def test_the_hub_reads_the_model_card(name: str, home: Home, tmp_path: Path) -> 
             assert f"| training loss | {losses[-1]:.4f} |" in card.text
         assert results[task, "validation", evaluation["metric"]] == evaluation["value"]
         assert {r.task_type for r in card.data.eval_results} == {tags.get(name, "text-generation")}
-    if name in ("classes", "pairs", "lora"):
+    if TASKS.get(name, name) in ("classes", "pairs"):
         assert "| labels | good, no |" in card.text
 
 
-@pytest.mark.parametrize("name", [name for name in RUNS if "words" not in str(name)])
+@pytest.mark.parametrize("name", [name for name in RUNS if not re.search("words|mean", str(name))])
 def test_pipelines_take_batches_without_a_warning(
     name: str, home: Home, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -162,6 +171,42 @@ def test_pipelines_take_batches_without_a_warning(
     else:
         assert [row["label"] for row in found] == [row["label"] for row in alone]
         assert [row["score"] for row in found] == pytest.approx([row["score"] for row in alone], abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["mean", *(pytest.param(n, marks=pytest.mark.slow) for n in SLOW if "mean" in n)])
+@pytest.mark.parametrize("place", ["card", "report"])
+def test_a_head_that_reads_the_mean_is_applied_as_its_card_says(
+    name: str, place: str, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With transformers it answers as predict does; a pipeline would draw a head at random, and says so."""
+    transformers = pytest.importorskip("transformers")
+    export(home / name, "hf", tmp_path / "out")
+    if place == "card":
+        monkeypatch.chdir(tmp_path / "out")
+        code = re.findall(r"```python\n(.*?)```", Path("README.md").read_text(), re.DOTALL)[0]
+    else:
+        if name == "mean-pairs":
+            pytest.skip("the example of a report is one text")
+        monkeypatch.chdir(home / name)
+        code = next(r.code for r in recipes(read_run(Path())) if r.heading == "Load with transformers")
+    (texts,) = re.findall(r"tokenizer\((.*), padding", code)
+    first = ast.literal_eval(f"[{texts}]")
+    row = dict(zip(("text", "other"), first if name == "mean-pairs" else first[0], strict=False))
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    (ours,) = predict(home / name, tmp_path / "rows.jsonl", settings={"data": {"format": "jsonl"}})
+    namespace: dict[str, Any] = {"print": lambda *_: None}
+    exec(code, namespace)  # noqa: S102
+    found = namespace["outputs"][0]
+    if name == "mean-scores":
+        low, high = 2, 4
+        assert low + (high - low) * found.item() == pytest.approx(ours.values["score"], abs=1e-4)
+    else:
+        assert found.softmax(-1).tolist() == pytest.approx(list(ours.values["probabilities"].values()), abs=1e-5)
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert "id2label" not in config and config["architectures"][0].endswith(("LMHeadModel", "ForCausalLM"))
+    auto = transformers.AutoModelForSequenceClassification
+    _, told = auto.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert told["missing_keys"], "its own head, of the last token, is missing"
 
 
 @pytest.mark.slow

@@ -30,6 +30,7 @@ from firstlight.lm.save import WEIGHTS
 from firstlight.model import HEADS_FILE, match_tied_head, to_hf_state_dict
 
 _CONFIG, _BIN = "config.json", "pytorch_model.bin"
+_CLASSIFIERS = ("classification", "pair", "regression")  # kinds of tasks
 BIN_FILES = (_BIN, f"{_BIN}.index.json", "pytorch_model-*.bin")  # patterns of files to fetch from the hub
 
 
@@ -123,15 +124,20 @@ def _holds_all(lm: LM) -> bool:
 
 
 def _classifier(lm: LM, table: dict[str, Any], tasks: list[dict[str, Any]]) -> Classifier | None:
-    """Return the only head of a directory that transformers loads as a classifier, as its files describe it."""
-    if len(lm.model.heads) != 1 or "SequenceClassification" not in str(table.get("architectures")):
+    """Return the only head of a directory, if it is a classifier, as the files there describe it."""
+    if len(lm.model.heads) != 1:
         return None
     (head,) = lm.model.heads
     task = tasks[0] if tasks else {}
-    names, scale = table.get("id2label") or {}, task.get("scale")
+    scale = None if task.get("scale") is None else (task["scale"][0], task["scale"][1])
     is_pair = (task.get("columns") or {}).get("text2") is not None
+    if task.get("pool") == "mean" and task.get("kind") in _CLASSIFIERS:
+        return Classifier(head, [str(name) for name in task.get("labels") or ()], scale, is_pair, reads_mean=True)
+    if "SequenceClassification" not in str(table.get("architectures")):
+        return None
+    names = table.get("id2label") or {}
     if table.get("problem_type") == "regression":
-        return Classifier(head, (), None if scale is None else (scale[0], scale[1]), is_pair)
+        return Classifier(head, (), scale, is_pair)
     return Classifier(head, [str(names[key]) for key in sorted(names, key=int)], is_pair=is_pair)
 
 

@@ -5,7 +5,7 @@ from firstlight.lm.generation_config import GENERATION, GenerationConfig
 from firstlight.lm.lm import LM, Generated
 from firstlight.lm.load import build_model, download_from_hub, is_hub_name, locate, read_config, read_tokenizer
 from firstlight.lm.sampling import GenerateSettings, sample_tokens
-from firstlight.lm.save import Classifier, model_card, portable_tasks, save_pretrained, text_files
+from firstlight.lm.save import Classifier, mean_example, model_card, portable_tasks, save_pretrained, text_files
 from firstlight.lm.score import Score, WindowNLL, score_windows
 from firstlight.lm.weights import finite_fp32, read_state_dict
 
@@ -26,6 +26,7 @@ __all__ = [
     "finite_fp32",
     "is_hub_name",
     "locate",
+    "mean_example",
     "model_card",
     "portable_tasks",
     "read_card_info",

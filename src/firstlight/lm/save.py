@@ -27,19 +27,24 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class Classifier:
-    """The only head of a model, for which transformers has a class.
+    """The only head of a model, which classifies or scores texts or pairs.
+
+    transformers has a class for it where it reads the last token; where it reads the mean of all, the model card shows
+    how it is applied. That class would read the last token with the same weights, so they are not offered to it.
 
     Attributes:
         head: name of the head.
         labels: of its outputs; empty for a single score.
         scale: the scores that the outputs 0 and 1 stand for.
         is_pair: whether it reads two texts.
+        reads_mean: whether it reads the mean of a text's tokens, not the last one.
     """
 
     head: str
     labels: Sequence[str]
     scale: tuple[float, float] | None = None
     is_pair: bool = False
+    reads_mean: bool = False
 
     def update_config(self, table: dict[str, Any], pad_id: int | None) -> dict[str, Any]:
         """Return the config.json of the sequence classifier, which reads the last token of a text."""
@@ -68,9 +73,9 @@ def save_pretrained(
 ) -> None:
     """Write a directory that transformers loads without conversion.
 
-    Heads of fine-tuned tasks are in a separate file. Where there is one that transformers has a class for, the
-    directory loads as that class, and as a causal language model all the same. A model that no transformers class can
-    express (``firstlight.model.hf_mismatch``) is written for ``LM.load`` only.
+    Heads of fine-tuned tasks are in a separate file. Where there is one classifier that reads the last token, the
+    directory loads as the class for that, and as a causal language model all the same. A model that no transformers
+    class can express (``firstlight.model.hf_mismatch``) is written for ``LM.load`` only.
 
     Args:
         folder: created if missing.
@@ -78,7 +83,7 @@ def save_pretrained(
         weights: as of ``to_hf_state_dict``.
         tokenizer: None for sequences that are not text.
         facts: rows of the model card, by name.
-        classifier: the head that transformers has a class for, if any.
+        classifier: the head, if it is a classifier.
         codec: the meaning of the ids where there is no tokenizer.
         generation: of the model that this one comes from: special ids and settings of generation to keep.
         card: what else the model card says.
@@ -88,7 +93,7 @@ def save_pretrained(
     body = {name: tensor for name, tensor in weights.items() if name not in heads}
     if heads:
         _write_weights(folder / HEADS_FILE, heads)
-    if classifier is not None:
+    if classifier is not None and not classifier.reads_mean:
         table = classifier.update_config(table, None if tokenizer is None else tokenizer.pad_id)
         body["score.weight"] = heads[f"heads.{classifier.head}.weight"]
     _write_weights(folder / WEIGHTS, body)
@@ -98,7 +103,7 @@ def save_pretrained(
         _save_tokenizer(tokenizer, folder, config)
     if codec is not None:
         tokenizers.save_codec(codec, folder)
-    if heads and classifier is None:
+    if heads and (classifier is None or classifier.reads_mean):
         facts = {**facts, "heads": f"in {HEADS_FILE}, which Firstlight reads and transformers does not"}
     info, vocab = card or CardInfo(), tokenizer or codec
     text = model_card(config, table, vocab, facts, info, classifier=classifier, has_heads=bool(heads))
@@ -166,7 +171,7 @@ def model_card(
         vocab: the tokenizer, or the codec of ids that are not text.
         facts: rows of its table, by name.
         info: what else it says.
-        classifier: the head that transformers has a class for, if any.
+        classifier: the head, if it is a classifier.
         has_heads: whether the model has heads of fine-tuned tasks.
     """
     tokenizer = vocab if isinstance(vocab, Tokenizer) else None
@@ -183,7 +188,7 @@ def model_card(
     }
     if vocab is not None and not isinstance(vocab, Tokenizer):
         tag = "unconditional-image-generation" if vocab.sequence_length else None
-    elif has_heads and classifier is None:
+    elif has_heads and (classifier is None or classifier.reads_mean):
         tag = info.pipeline_tag
     else:
         tag = "text-generation" if classifier is None else "text-classification"
@@ -193,7 +198,12 @@ def model_card(
         if classifier.scale is not None:
             low, high = classifier.scale
             use += f" Its output is from 0 to 1; the score is {low:g} + {high - low:g} × output."
-        if not c.tied:
+        if classifier.reads_mean:
+            use += (
+                f" Its head, in {HEADS_FILE}, reads the mean of a text's tokens, for which transformers has no class: "
+                "a `pipeline` would not load it."
+            )
+        if not c.tied and not classifier.reads_mean:
             use += (
                 " transformers reports lm_head.weight as unexpected: it is the head of the language model, which the "
                 "classifier does not use, and `generate` of Firstlight and further fine-tuning do."
@@ -202,7 +212,7 @@ def model_card(
         command = command_in_folder("predict", ".", "rows.tsv")
         use = f"Its heads answer rows of a table: `{command}`, with `--task NAME` where it has several tasks."
     # Another program would load a head that it does not have with random weights.
-    is_theirs = mismatch is None and not (has_heads and classifier is None)
+    is_theirs = mismatch is None and not (has_heads and (classifier is None or classifier.reads_mean))
     code = _FIRSTLIGHT_EXAMPLE if mismatch is not None else _example(tokenizer, classifier, info)
     library = "transformers" if is_theirs else "firstlight"
     return write_card(info, library=library, pipeline_tag=tag, rows=rows, code=code, use=use)
@@ -214,6 +224,34 @@ _LOAD_EXAMPLE = """from transformers import AutoModelForCausalLM
 model = AutoModelForCausalLM.from_pretrained(".")"""
 
 
+_MEAN_EXAMPLE = """import torch
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoTokenizer
+
+folder = {folder}
+tokenizer = AutoTokenizer.from_pretrained(folder)
+model = AutoModel.from_pretrained(folder)
+head = load_file(f"{{folder}}/{file}")["heads.{head}.weight"]
+batch = tokenizer({texts}, padding=True, truncation=True, return_tensors="pt")
+with torch.no_grad():
+    hidden, mask = model(**batch).last_hidden_state, batch["attention_mask"].unsqueeze(-1)
+outputs = (hidden * mask).sum(1) / mask.sum(1) @ head.T  # the head reads the mean of a text's tokens
+print({shown})"""
+
+
+def mean_example(head: str, folder: str, texts: str, has_classes: bool) -> str:
+    """Return Python that applies a head which reads the mean of a text's tokens, with transformers.
+
+    Args:
+        head: its name.
+        folder: of the model, as a Python expression.
+        texts: arguments of the tokenizer, as Python: a list of texts, or a pair.
+        has_classes: whether its outputs are logits of classes.
+    """
+    shown = "outputs.softmax(-1)" if has_classes else "outputs"
+    return _MEAN_EXAMPLE.format(folder=folder, file=HEADS_FILE, head=head, texts=texts, shown=shown)
+
+
 def _example(tokenizer: Tokenizer | None, classifier: Classifier | None, info: CardInfo) -> str:
     """Return Python that runs the model with transformers."""
     if tokenizer is None:
@@ -221,6 +259,9 @@ def _example(tokenizer: Tokenizer | None, classifier: Classifier | None, info: C
     in_chinese = list(info.languages)[:1] == ["zh"]
     if classifier is not None:
         one, other = ("一句话。", "另一句话。") if in_chinese else ("A text.", "Another one.")
+        if classifier.reads_mean:
+            quoted = f'"{one}", "{other}"' if classifier.is_pair else f'["{one}", "{other}"]'
+            return mean_example(classifier.head, repr("."), quoted, len(classifier.labels) > 0)
         texts = f'[{{"text": "{one}", "text_pair": "{other}"}}]' if classifier.is_pair else f'["{one}", "{other}"]'
         head = 'classify = pipeline("text-classification", model=".")'
         return f"from transformers import pipeline\n\n{head}\nprint(classify({texts}))"

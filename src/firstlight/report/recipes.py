@@ -8,6 +8,7 @@ from typing import Any
 from firstlight.files.run_layout import SETTINGS, TENSORBOARD
 from firstlight.files.text_lines import opening_word
 from firstlight.finetuning import KINDS
+from firstlight.lm import mean_example
 from firstlight.report import non_text, summary
 from firstlight.report.run_files import RunFiles, Table, find
 from firstlight.report.units import to_float
@@ -54,8 +55,19 @@ def recipes(files: RunFiles) -> list[Recipe]:
         is_classifier = "ForSequenceClassification" in str(find(files.config, "architectures"))
         template = _CLASSIFIER if is_classifier else _TRANSFORMERS
         code = template.format(folder=repr(files.checkpoint), prompt=repr(prompt(files)))
+        if (head := _mean_head(files)) is not None:
+            texts, has_classes = repr([prompt(files).strip()]), bool(find(head, "labels"))
+            code = mean_example(str(find(head, "name")), repr(files.checkpoint), texts, has_classes)
         found.append(Recipe("Load with transformers", code, "A checkpoint is a Hugging Face model directory."))
     return found
+
+
+def _mean_head(files: RunFiles) -> Table | None:
+    """Return the only task of a run, if its head classifies or scores texts by the mean of their tokens."""
+    if len(files.tasks) != 1 or find(files.tasks[0], "pool") != "mean":
+        return None
+    kind = KINDS.get(str(find(files.tasks[0], "kind")))
+    return files.tasks[0] if kind is not None and kind.sequence_classification else None
 
 
 def tensorboard(files: RunFiles) -> Recipe:

@@ -29,7 +29,13 @@ from firstlight.shell import command_line
 from firstlight.stages import finetune_setup
 from firstlight.stages.collapsed_start import CollapsedStart, collapsed_starts, describe_collapsed, is_to_restart
 from firstlight.stages.finalize import write_report
-from firstlight.stages.finetune_artifacts import FinetuneArtifacts, prepare_artifacts, read_specs, unused_of_tasks
+from firstlight.stages.finetune_artifacts import (
+    FinetuneArtifacts,
+    prepare_artifacts,
+    read_specs,
+    takes_pool,
+    unused_of_tasks,
+)
 from firstlight.stages.finetune_evaluation import TaskEvaluation, evaluate_tasks, fit_baselines
 from firstlight.stages.finetune_settings import FinetuneData, FinetuneSettings
 from firstlight.stages.init_model import drop_base
@@ -97,13 +103,14 @@ class FinetuneRecipe(Recipe[FinetuneSettings, FinetuneArtifacts, FinetuneResult]
     def resolve(
         self, settings: FinetuneSettings, artifacts: FinetuneArtifacts, device_context: DeviceContext
     ) -> FinetuneSettings:
-        """Choose the number of epochs, and evaluate and save once per epoch, where the settings do not say otherwise."""
+        """Choose the number of epochs, and evaluate and save once per epoch, unless the settings say otherwise."""
         return finetune_setup.resolve_training(settings, artifacts, device_context)
 
     def unwritten_settings(self, settings: FinetuneSettings, artifacts: FinetuneArtifacts) -> Collection[str]:
         """Return the settings that have no effect on the tasks."""
-        del settings
-        return unused_of_tasks(list(artifacts.specs.values()))
+        specs = list(artifacts.specs.values())
+        pool = {} if any(takes_pool(spec, settings.finetune.pool) for spec in specs) else {"finetune.pool": ""}
+        return unused_of_tasks(specs).keys() | pool.keys()
 
     def build(
         self,
@@ -329,7 +336,11 @@ def _check_data(given: Iterable[str]) -> None:
 
 def _unused_for_tasks(settings: FinetuneSettings) -> dict[str, str]:
     """Return the settings that have no effect on the tasks of a new run."""
-    return unused_of_tasks(read_specs(settings.run.tasks, settings.run.data, settings.task))
+    specs = read_specs(settings.run.tasks, settings.run.data, settings.task)
+    unused = unused_of_tasks(specs)
+    if not any(takes_pool(spec, "auto") for spec in specs):
+        unused["finetune.pool"] = "applies to tasks with a head for whole texts that do not set pool"
+    return unused
 
 
 def _run_itself(model: Path, out: str | Path | None, *, resume: bool) -> Path | None:

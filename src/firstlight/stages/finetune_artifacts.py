@@ -93,17 +93,17 @@ class FinetuneArtifacts:
 
     @property
     def classifier(self) -> Classifier | None:
-        """The head for which transformers has a class, if there is exactly one task and its kind has one."""
+        """The head, if there is exactly one task and transformers has a class for its kind."""
         if len(self.tasks) != 1:
             return None
         spec = next(iter(self.specs.values()))
         kind, head = kind_of(spec), head_of(spec)
-        if not kind.sequence_classification or spec.pool != "last" or head is None:
+        if not kind.sequence_classification or head is None:
             return None
         is_pair = any("text2" in columns for columns in kind.inputs.columns)
         if head.has_classes:
-            return Classifier(spec.name, spec.labels, is_pair=is_pair)
-        return Classifier(spec.name, (), spec.scale, is_pair)
+            return Classifier(spec.name, spec.labels, is_pair=is_pair, reads_mean=spec.pool == "mean")
+        return Classifier(spec.name, (), spec.scale, is_pair, reads_mean=spec.pool == "mean")
 
 
 def prepare_artifacts(
@@ -245,14 +245,13 @@ def _read_specs(run: RunDirectory, settings: FinetuneSettings) -> list[TaskSpec]
         return list(read_tasks(run.path).values())
     specs = read_specs(settings.run.tasks, settings.run.data, settings.task)
     pool = settings.finetune.pool
-    return [spec.model_copy(update={"pool": pool}) if _takes_pool(spec) else spec for spec in specs]
+    return [spec.model_copy(update={"pool": pool}) if takes_pool(spec, "auto") else spec for spec in specs]
 
 
-def _takes_pool(spec: TaskSpec) -> bool:
-    """Whether the setting ``finetune.pool`` decides what the head of a task reads."""
+def takes_pool(spec: TaskSpec, pool: str) -> bool:
+    """Whether a task has a head for whole texts, and ``pool`` as what it reads."""
     head = head_of(spec)
-    return spec.pool == "auto" and head is not None and not head.is_per_token
-
+    return spec.pool == pool and head is not None and not head.is_per_token
 
 
 def read_specs(
@@ -288,8 +287,6 @@ def unused_of_tasks(specs: Sequence[TaskSpec]) -> dict[str, str]:
     if specs and all(head_of(spec) is None for spec in specs):
         why = "applies to tasks with a head, but these are of kind " + " and ".join({spec.kind: "" for spec in specs})
         unused |= dict.fromkeys(("finetune.lm_weight", "finetune.head_dropout"), why)
-    if specs and not any(map(_takes_pool, specs)):
-        unused["finetune.pool"] = "applies to tasks with a head for whole texts that do not set pool"
     if len(specs) == 1:
         unused["finetune.mixing"] = "applies to several tasks"
     return unused

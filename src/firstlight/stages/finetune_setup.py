@@ -266,7 +266,7 @@ def _model_writer(run: RunDirectory, settings: FinetuneSettings, artifacts: Fine
                 # The name of a folder on this machine would be of no use on another.
                 base=hub_base or (run_layout.BASE if settings.finetune.keep_base else started_from),
                 card=replace(card, base_model=hub_base),
-                head=None if classifier is None else classifier.head,
+                head=None if classifier is None or classifier.reads_mean else classifier.head,
                 # Of the padding alone nothing is read.
                 embeddings=settings.finetune.special_tokens == "new" and model.config.vocab_size != n_base,
             )
