@@ -49,7 +49,7 @@ PRESETS = "firstlight.stages.presets.finetune"
 _DEFAULT_PRESET = "full"
 _BOOTSTRAP = 1000
 # Ratio of the fine-tuning to the pre-training learning rate: small steps keep what was learned.
-_LR_RATIO = 0.1
+_LR_RATIO = 0.3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -375,7 +375,7 @@ def _check_settings(settings: FinetuneSettings) -> None:
 
 
 def _learning_rate(specified: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """Return a tenth of the learning rate that the model was pre-trained with, if its run says that, and a remark.
+    """Return 0.3 of the learning rate that the model was pre-trained with, if its run says that, and a remark.
 
     A run that goes on from a fine-tuned one keeps its rate, unless that was the rate of adapters.
     """
@@ -393,7 +393,7 @@ def _learning_rate(specified: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
         return {}, f"the learning rate of the starting run is unknown, so the preset's is used: {error}"
     if rate is None:
         return {}, ""
-    lr, what = (rate, "that") if is_tuned else (rate * _LR_RATIO, "a tenth of that")
+    lr, what = (rate, "that") if is_tuned else (rate * _LR_RATIO, f"{_LR_RATIO:g} of that")
     return {"optim": {"lr": lr}}, f"learning rate {lr:.3g}: {what} of {runs[0].path} (set optim.lr to change it)"
 
 
