@@ -71,7 +71,8 @@ def evaluate(model: Path, task: Path, data: Path, out: Path, arguments: list[str
     best: dict[str, Any] = {}
     for rate in RATES:
         folder = out / f"{task.stem}-{model.name}-{rate:g}"
-        run("finetune", model, task, "--data", data, "--out", folder, "--resume", f"optim.lr={rate}", *arguments)
+        settings = (f"optim.lr={rate}", "finetune.batch_size=32", *arguments)
+        run("finetune", model, task, "--data", data, "--out", folder, "--resume", *settings)
         result = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
         valid, test = result["tasks"][task.stem], result["test"].get(task.stem)
         if not best or valid["value"] > best["selection_value"]:
