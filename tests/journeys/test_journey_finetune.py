@@ -63,7 +63,9 @@ def world(run, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def tuned(world, run) -> Path:
     out = world / "tuned"
-    told = run("finetune", world / "base", world / "mood.toml", *QUICK, "finetune.pool=last", "train.epochs=6", "--out", out)
+    told = run(
+        "finetune", world / "base", world / "mood.toml", *QUICK, "finetune.pool=last", "train.epochs=6", "--out", out
+    )
     assert "mood, valid: accuracy" in told.stdout and "loss on the pre-training text" in told.stdout
     return out
 
