@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from tests.finetuning.small_task import model, spec, tokenizer, write_task
 
 from firstlight.errors import UsageError
-from firstlight.finetuning import EncodedExample, Prediction, constant_prediction
+from firstlight.finetuning import EncodedExample, Prediction, TaskHead, constant_prediction
 from firstlight.lm import LM
 from firstlight.runs import RunDirectory
 from firstlight.stages import collapsed_start
@@ -29,26 +29,39 @@ def answers(labels: list[object], loss: float) -> list[Prediction]:
 
 
 def test_one_class_and_a_loss_no_better_than_frequencies() -> None:
-    task, train, valid = spec(), rows(0, 1, 0, 1), rows(0, 1, 1, 0)
-    assert constant_prediction(task, train, valid, answers([1] * 4, 0.70)) == "b"
-    assert constant_prediction(task, train, valid, answers([1] * 4, 0.69)) is None, "ln 2 is 0.693"
-    assert constant_prediction(task, train, valid, answers([1, 1, 1, 0], 2.0)) is None
-    assert constant_prediction(task, train, rows(1, 1), answers([1, 1], 2.0)) is None, "the labels are one as well"
+    task, train, valid = spec(), rows(*[0, 1] * 6), rows(*[0, 1] * 5)
+    assert constant_prediction(task, train, valid, answers([1] * 10, 0.70)) == "b"
+    assert constant_prediction(task, train, valid, answers([1] * 10, 0.69)) is None, "ln 2 is 0.693"
+    assert constant_prediction(task, train, valid, answers([1] * 9 + [0], 2.0)) is None
+    assert constant_prediction(task, train, rows(*[1] * 10), answers([1] * 10, 2.0)) is None, "the labels are one"
+    assert constant_prediction(task, train, valid[:9], answers([1] * 9, 0.70)) is None, "so few are alike by chance"
+    assert constant_prediction(task, train, [], []) is None
 
 
 def test_scores_without_spread() -> None:
-    task, train, valid = spec("regression"), rows(0.0, 1.0), rows(0.0, 1.0)
-    assert constant_prediction(task, train, valid, answers([0.5, 0.501], 0.26)) == pytest.approx(0.5)
-    assert constant_prediction(task, train, valid, answers([0.4, 0.6], 0.26)) is None
+    task, train, valid = spec("regression"), rows(0.0, 1.0), rows(*[0.0, 1.0] * 5)
+    assert constant_prediction(task, train, valid, answers([0.5, 0.501] * 5, 0.26)) == pytest.approx(0.5005)
+    assert constant_prediction(task, train, valid, answers([0.5, 0.501] * 5, 0.24)) is None, "the variance is 0.25"
+    assert constant_prediction(task, train, valid, answers([0.4, 0.6] * 5, 0.26)) is None
 
 
 def test_words_and_answers() -> None:
     words = spec("token_classification")
-    valid = rows((0, 1), (1, 1, 0))
-    assert constant_prediction(words, valid, valid, answers([(1, 1), (1, 1, 1)], 5.0)) == "b"
-    assert constant_prediction(words, valid, valid, answers([(1, 1), (1, 1, 0)], 5.0)) is None
-    choice = spec("multiple_choice")
-    assert constant_prediction(choice, rows(0, 1), rows(0, 1), answers([0, 0], 0.1)) == 0
+    valid = rows(*[(0, 1), (1, 1, 0), ()] * 2)
+    assert constant_prediction(words, valid, valid, answers([(1, 1), (1, 1, 1), ()] * 2, 9.0)) == "b"
+    assert constant_prediction(words, valid, valid, answers([(1, 1), (1, 1, 0), ()] * 2, 9.0)) is None
+    choice, valid = spec("multiple_choice"), rows(*[0, 1] * 5)
+    for row in valid:
+        object.__setattr__(row, "choices", (0, 1))
+    assert constant_prediction(choice, valid, valid, answers([0] * 10, 0.70)) == 0
+    assert constant_prediction(choice, valid, valid, answers([0] * 10, 0.69)) is None
+
+
+def test_heads_without_a_constant_loss_are_not_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as those of kinds from other packages, whose labels may be anything."""
+    monkeypatch.setattr("firstlight.finetuning.kinds.heads.ClassificationHead.constant_loss", TaskHead.constant_loss)
+    valid = rows(*["x", "y"] * 5)
+    assert constant_prediction(spec(), valid, valid, answers(["x"] * 10, 9.0)) is None
 
 
 @pytest.fixture
@@ -147,3 +160,58 @@ def test_a_process_killed_between_two_starts_goes_on(
     whole, killed = weights("whole"), weights("killed")
     assert all(torch.equal(whole[name], killed[name]) for name in whole)
     assert len(json.loads((start / "killed/collapsed.json").read_text())["starts"]) == 1
+
+
+def test_a_file_of_settings_starts_its_own_run_again(start: Path, collapses: list[int]) -> None:
+    tune("run", "finetune.max_restarts=2", "hardware.device=cpu")
+    before = (start / "run/state.json").read_bytes()
+    collapses[:] = [1, 0]
+    assert finetune("run/run.toml").run == Path("runs/run-again")
+    assert Path("runs/run-again/before-restart-1").is_dir()
+    assert (start / "run/state.json").read_bytes() == before and not (start / "run/before-restart-1").exists()
+
+
+def test_a_run_that_was_stopped_before_it_collapsed_draws_another_head(start: Path, collapses: list[int]) -> None:
+    """Its first checkpoint has the head that is given up, and must not be what the next start begins with."""
+    collapses[0] = 1
+    more = ["finetune.max_restarts=2", "finetune.pool=last", "train.keep_last=9"]
+    tune("whole", *more)
+    tune("run", *more, "train.stop_after=3")
+    assert tune("run", *more, "train.stop_after=0", resume=True).finished
+    whole, run = weights("whole"), weights("run")
+    assert all(torch.equal(whole[name], run[name]) for name in whole)
+
+
+def test_a_head_that_is_not_new_is_kept(start: Path, collapses: list[int], caplog: pytest.LogCaptureFixture) -> None:
+    tune("first", "finetune.pool=last")
+    collapses[:] = [9, 0]
+    assert finetune("first", ["mood.toml"], out="second", overrides=[*SETTINGS, "finetune.max_restarts=3"]).finished
+    assert collapses[1] == 1 and not (start / "second/collapsed.json").exists()
+    (table,) = json.loads((start / "second/tasks.json").read_text())
+    assert table["pool"] == "last", "what the head has learned to read"
+
+
+@pytest.mark.parametrize("kind", ["mood", "words"])
+def test_a_run_from_before_these_settings_is_resumed_again_and_again(start: Path, kind: str) -> None:
+    rows = [json.dumps({"w": ["the", "day"], "l": ["a", "b"]})] * 12
+    Path("words.jsonl").write_text("\n".join(rows) + "\n")
+    Path("words.toml").write_text(
+        'kind = "token_classification"\n[data]\ntrain = "words.jsonl"\n[columns]\ntokens = "w"\nlabel = "l"\n'
+    )
+    pool = ["finetune.pool=last"] if kind == "mood" else []
+    finetune("model", [f"{kind}.toml"], out="run", overrides=[*SETTINGS, *pool, "train.stop_after=1"])
+    settings = [x for x in Path("run/run.toml").read_text().splitlines() if "max_restarts" not in x and "pool" not in x]
+    Path("run/run.toml").write_text("\n".join(settings) + "\n")
+    (table,) = json.loads(Path("run/tasks.json").read_text())
+    table.pop("pool")
+    Path("run/tasks.json").write_text(json.dumps([table]))
+    for path in (Path("run/contract.json"), *Path("run/checkpoints").glob("*/trainer/*.json")):
+        record = json.loads(path.read_text())
+        if isinstance(record, dict) and "fixed_settings" in record:
+            record["fixed_settings"].pop("finetune.pool", None)
+            record.pop("collapsed_starts")
+            path.write_text(json.dumps(record))
+    for last in (2, 3):
+        assert finetune("run", resume=True, overrides=[f"train.stop_after={last}"]).step == last
+    (table,) = json.loads((start / "run/tasks.json").read_text())
+    assert table["pool"] == "last" or kind == "words"

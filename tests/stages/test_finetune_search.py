@@ -88,10 +88,14 @@ def test_a_signal_ends_it(fakes: list[list[str]], tmp_path: Path) -> None:
     assert not (tmp_path / "s" / "search.json").exists()
 
 
-@pytest.mark.parametrize("key", ["optim.lr", "train.epochs", "train.steps"])
+@pytest.mark.parametrize("key", ["optim.lr", "train.epochs", "train.steps", "train.minutes"])
 def test_what_it_chooses_is_not_given(key: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is chosen by the search"):
+    with pytest.raises(UsageError, match="the search"):
         finetune_search.finetune_search(2, "base", ["t.toml"], out=tmp_path / "s", overrides=[f"{key}=1"])
+    if key == "train.steps":
+        (tmp_path / "run.toml").write_text("[train]\nsteps = 100\n")
+        with pytest.raises(UsageError, match="train.steps: limits the updates"):
+            finetune_search.finetune_search(2, tmp_path / "run.toml", [], out=tmp_path / "s")
 
 
 def test_the_command_prints_trials_and_the_best(

@@ -4,7 +4,6 @@ Fine-tuning fails in this way for some random starts (Dodge et al. 2020; Mosbach
 recovers.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from firstlight.finetuning.kinds import head_of
 from firstlight.finetuning.spec import TaskSpec
 
 _SPREAD = 0.01  # of predicted scores, relative to that of the labels: below it they count as one
+_MIN_LABELS = 10  # fewer are predicted alike by chance
 
 
 def constant_prediction(
@@ -23,7 +23,7 @@ def constant_prediction(
     """Return what is predicted for every row, as people write it; None where the model has not collapsed.
 
     It has where all predictions are the same, the labels are not, and the loss is not below that of a model which
-    always predicts the distribution of the training labels.
+    always predicts the distribution of the training labels (``TaskHead.constant_loss``).
 
     Args:
         spec: a task with a head.
@@ -33,29 +33,16 @@ def constant_prediction(
     """
     head = head_of(spec)
     assert head is not None, "callers check that the task has one"
-    true, predicted = _flat([row.label for row in rows]), _flat([p.label for p in predictions])
-    known = _flat([row.label for row in train])
-    if len(np.unique(true)) < 2 or not len(known):
+    limit = head.constant_loss(spec, train, rows) if train and rows else None
+    if limit is None:
         return None
-    if head.has_probabilities:
-        is_constant = len(np.unique(predicted)) == 1
-        limit = _constant_loss(known, true, len(spec.labels)) if head.has_classes else -math.inf
-    else:
-        is_constant = bool(predicted.std() < _SPREAD * true.std())
-        limit = float(np.mean((true - known.mean()) ** 2))
-    loss = sum(p.loss for p in predictions) / len(true)
-    if not is_constant or loss < limit:
+    labels, predicted = [row.label for row in rows], [prediction.label for prediction in predictions]
+    guess, true = head.metric_inputs(spec, "", predicted, labels)
+    if len(true) < _MIN_LABELS or sum(p.loss for p in predictions) / len(true) < limit:
         return None
-    label = predicted[0].item()
+    if not head.has_probabilities:
+        return head.format_label(spec, float(guess.mean())) if guess.std() < _SPREAD * true.std() else None
+    if len(np.unique(guess)) > 1 or len(np.unique(true)) == 1:
+        return None
+    label = guess[0].item()
     return head.format_label(spec, (label,))[0] if head.is_per_token else head.format_label(spec, label)
-
-
-def _flat(labels: Sequence[Any]) -> np.ndarray:
-    """Return the labels of all rows, of words one after the other."""
-    return np.concatenate([np.atleast_1d(np.asarray(label)) for label in labels]) if labels else np.zeros(0)
-
-
-def _constant_loss(train: np.ndarray, true: np.ndarray, n: int) -> float:
-    """Return the cross-entropy of ``true`` under the frequencies of ``train``, none of which counts as zero."""
-    counts = np.bincount(train.astype(np.int64), minlength=n) + 1
-    return float(-np.log(counts / counts.sum())[true.astype(np.int64)].mean())

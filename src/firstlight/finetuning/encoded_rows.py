@@ -115,7 +115,8 @@ def _read_task(folder: Path, name: str, tokenizer_hash: str) -> PreparedTask:
             n_tokens=int(table["n_tokens"]),
             n_bytes=int(table["n_bytes"]),
         )
-        task = PreparedTask(validate(TaskSpec, table["spec"]), rows, list(table["notes"]), str(table["fingerprint"]))
+        spec = validate(TaskSpec, {"pool": "last", **table["spec"]})  # which earlier versions do not say
+        task = PreparedTask(spec, rows, list(table["notes"]), str(table["fingerprint"]))
         found = table["tokenizer"]
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, ConfigError) as error:
         raise CheckpointError(f"cannot be read: {error}", where=file) from error

@@ -42,7 +42,7 @@ class TuningSettings(Settings):
         "replay": "replay_fraction",
     }
 
-    batch_size: int = Field(32, ge=1, description="rows per update")
+    batch_size: int = Field(16, ge=1, description="rows per update")
     lm_weight: float = Field(
         0.5, ge=0, description="weight of the language-model loss added to a head's own (GPT-1's lambda)"
     )

@@ -15,6 +15,7 @@ from firstlight.finetuning.spec import TaskSpec
 from firstlight.lm import portable_tasks
 
 _PACKAGED = Path(__file__).parent / "tasks"
+_BEFORE_POOL = {"pool": "last"}  # what heads of earlier versions read, whose files do not say it
 _TABLES = {".csv", ".tsv", ".jsonl", ".json", ".parquet", ".xlsx", ".txt", ".zip", ".gz"}
 
 
@@ -136,7 +137,7 @@ def read_tasks(folder: Path) -> dict[str, TaskSpec]:
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise CheckpointError("holds no list of tasks", where=path)
     try:
-        specs = [validate(TaskSpec, table) for table in tables]
+        specs = [validate(TaskSpec, {**_BEFORE_POOL, **table}) for table in tables]
     except ConfigError as error:
         raise CheckpointError(f"cannot be read: {error}", where=path) from error
     return {spec.name: spec for spec in specs}

@@ -8,7 +8,7 @@ from firstlight.report.run_files import RunFiles, Table
 from firstlight.report.text import to_text
 from firstlight.report.units import to_float
 
-_BAD_KINDS = {"rollback", "not-finite", "failed", "spike", "damaged"}
+_BAD_KINDS = {"rollback", "not-finite", "failed", "spike", "damaged", "collapsed"}
 _MAX_EVENTS = 200
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from firstlight import parallel, progress
-from firstlight.config import Settings, flatten, used_settings
+from firstlight.config import Settings, flatten, used_settings, without_keys
 from firstlight.errors import Interrupted, escape
 from firstlight.files import atomic_directory, write_manifest
 from firstlight.parallel import DeviceContext
@@ -143,7 +143,8 @@ def _train(
     settings = absolute_sources(resolved, recipe.source_keys)
     ctx.compatibility["kind"] = recipe.kind
     ctx.compatibility["code"] = code_hash(*recipe.packages)
-    used = used_settings(settings)
+    unwritten = recipe.unwritten_settings(settings, artifacts)
+    used = without_keys(used_settings(settings), unwritten)
     ctx.compatibility["fixed_settings"] = fixed_settings(used, ctx.optim, recipe.source_keys)
     ctx.compatibility["repeatable_settings"] = repeatable_settings(used, ctx.optim)
     ctx.compatibility["settings"] = settings_hash(ctx.compatibility["fixed_settings"])
@@ -160,7 +161,6 @@ def _train(
             restore_run(recipe, request, ctx)
         settings = pass_stop_after(request, settings, ctx)
     if main:
-        unwritten = recipe.unwritten_settings(settings, artifacts)
         if request.changed:  # from here on the run has the new values, also if it is killed before run.toml has them
             write_json(run.compatibility_file, {**ctx.compatibility, PENDING: True})
         run.write_settings(settings, _header(recipe.kind, run, ctx), unwritten)

@@ -9,12 +9,13 @@ from typing import Any
 
 from firstlight.errors import TrainingError
 from firstlight.finetuning import constant_prediction
-from firstlight.parallel import is_main_process
+from firstlight.parallel import DeviceContext, broadcast_object, is_main_process
 from firstlight.runs import RunDirectory, read_json_object, write_json
+from firstlight.shell import command_line
 from firstlight.stages.finetune_artifacts import FinetuneArtifacts
 from firstlight.stages.finetune_evaluation import TaskEvaluation
 from firstlight.stages.finetune_settings import FinetuneSettings
-from firstlight.train import TrainContext
+from firstlight.train import Limits, RunLog, TrainState
 
 # Key of contract.json: the starts that had been given up when the run's checkpoints were begun.
 N_COLLAPSED = "collapsed_starts"
@@ -40,8 +41,8 @@ def head_seed(run: RunDirectory, settings: FinetuneSettings) -> int:
 
 def is_to_restart(run: RunDirectory) -> bool:
     """Whether the process that gave up a start ended before the next one began."""
-    begun = read_json_object(run.compatibility_file).get(N_COLLAPSED, 0)
-    return run.exists and len(collapsed_starts(run)) > begun
+    begun = read_json_object(run.compatibility_file).get(N_COLLAPSED)
+    return run.exists and isinstance(begun, int) and len(collapsed_starts(run)) > begun
 
 
 def describe_collapsed(starts: list[dict[str, Any]]) -> dict[str, list[str]]:
@@ -57,53 +58,64 @@ def describe_collapsed(starts: list[dict[str, Any]]) -> dict[str, list[str]]:
 
 @dataclass
 class StartCheck:
-    """Looks at the first evaluation after a quarter of the updates.
+    """Looks at the first evaluation after a quarter of the updates, if there is one before the end.
 
     Attributes:
         run: the run directory.
         settings: of the run.
         artifacts: of the run, with the rows of its tasks.
+        state: of training.
+        limits: of training.
+        log: of the run.
+        device_context: of the run; the first process decides.
+        new_heads: the tasks whose head was random at first; with the others every start is the same.
         checked: the step that was looked at; averaged weights, which are evaluated at the same step, are not.
     """
 
     run: RunDirectory
     settings: FinetuneSettings
     artifacts: FinetuneArtifacts
+    state: TrainState
+    limits: Limits
+    log: RunLog
+    device_context: DeviceContext
+    new_heads: list[str]
     checked: int | None = field(default=None, init=False)
 
-    def __call__(self, ctx: TrainContext, evaluation: TaskEvaluation) -> None:
+    def __call__(self, evaluation: TaskEvaluation) -> None:
         """Report a collapsed start.
 
         Raises:
             CollapsedStart: the run is to start again; it is recorded.
         """
-        step, total = ctx.counters.step, ctx.limits.schedule_steps(ctx.counters)
-        if not total or not total * _CHECKED_AT <= step < total * _CHECKED_AT + ctx.train.eval_every:
+        counters = self.state.counters
+        step, total = counters.step, self.limits.schedule_steps(counters)
+        if not total or not total * _CHECKED_AT <= step < total or step == self.checked:
             return
-        if step == self.checked or step >= total:
+        if counters.evaluated_step is not None and counters.evaluated_step >= total * _CHECKED_AT:
             return
         self.checked = step
-        found = self._constant_prediction(evaluation)
+        found = self._constant_prediction(evaluation) if is_main_process(self.device_context) else None
+        starts = collapsed_starts(self.run) if is_main_process(self.device_context) else []
+        found, starts = broadcast_object((found, starts), self.device_context)
         if found is None:
             return
         name, label = found
-        starts = collapsed_starts(self.run)
-        left = self.settings.finetune.max_restarts - len(starts)
         text = (
             f"the start has collapsed: after {step} of {total} updates {label!r} is predicted for every validation row "
-            f"of {name}, and the loss is no better than that of predicting how often each label occurs"
+            f"of {name}, and the loss is no better than that of predicting the distribution of the labels"
         )
-        if left <= 0:
-            more = "lower optim.lr, or set finetune.max_restarts=3 to start again with another head by itself"
-            if starts:
-                more = f"{len(starts) + 1} starts in a row: lower optim.lr, or the task is beyond this model"
-            ctx.log.event(step, "collapsed", f"{text}; {more}")
+        limit, n = self.settings.finetune.max_restarts, len(starts) + 1
+        if n > limit or name not in self.new_heads:
+            self.log.event(step, "collapsed", f"{text}; {_advice(n, is_new=name in self.new_heads)}")
             return
-        if is_main_process(ctx.device_context):
+        if is_main_process(self.device_context):
             start = {"task": name, "prediction": label, "step": step, "head_seed": head_seed(self.run, self.settings)}
             write_json(self.run.collapsed_starts_file, {"starts": [*starts, start]})
         raise CollapsedStart(
-            f"{text}; starting again with another head, restart {len(starts) + 1} of at most {left + len(starts)}"
+            f"{text}; it starts again with another head, restart {n} of at most {limit}",
+            # Of several processes, which cannot make a process group a second time.
+            fix=f"Launch {command_line('finetune', self.run.path, '--resume')}",
         )
 
     def _constant_prediction(self, evaluation: TaskEvaluation) -> tuple[str, Any] | None:
@@ -114,3 +126,12 @@ class StartCheck:
             if label is not None:
                 return name, label
         return None
+
+
+def _advice(n: int, *, is_new: bool) -> str:
+    """Return what to try after the n-th start, which goes on."""
+    if not is_new:
+        return "lower optim.lr"
+    if n > 1:
+        return f"{n} starts in a row: lower optim.lr, or the task is beyond this model"
+    return "lower optim.lr, or start a run with finetune.max_restarts=3, which draws another head automatically"

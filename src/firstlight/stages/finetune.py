@@ -14,7 +14,7 @@ from firstlight.files import write_atomic
 from firstlight.files.run_names import parse_run_path
 from firstlight.finetuning import DataFiles, EvalResults, TaskSpec, diagnose, tasks_to_json
 from firstlight.lm import LM
-from firstlight.parallel import DeviceContext, is_main_process
+from firstlight.parallel import DeviceContext, is_main_process, resolve_hardware
 from firstlight.runs import (
     Layers,
     Recipe,
@@ -29,13 +29,7 @@ from firstlight.shell import command_line
 from firstlight.stages import finetune_setup
 from firstlight.stages.collapsed_start import CollapsedStart, collapsed_starts, describe_collapsed, is_to_restart
 from firstlight.stages.finalize import write_report
-from firstlight.stages.finetune_artifacts import (
-    FinetuneArtifacts,
-    prepare_artifacts,
-    read_specs,
-    takes_pool,
-    unused_of_tasks,
-)
+from firstlight.stages.finetune_artifacts import FinetuneArtifacts, prepare_artifacts, read_specs, unused_of_tasks
 from firstlight.stages.finetune_evaluation import TaskEvaluation, evaluate_tasks, fit_baselines
 from firstlight.stages.finetune_settings import FinetuneData, FinetuneSettings
 from firstlight.stages.init_model import drop_base
@@ -91,8 +85,8 @@ class FinetuneRecipe(Recipe[FinetuneSettings, FinetuneArtifacts, FinetuneResult]
     def of_this_version(self, settings: dict[str, Any]) -> dict[str, Any]:
         """Add that heads read the last token to the settings of a run from before there was ``finetune.pool``."""
         table = settings.get("finetune", {})
-        is_older = {"batch_size", "head_dropout"} <= table.keys() and "max_restarts" not in table
-        return merge(settings, {"finetune": {"pool": table.get("pool", "last")}}) if is_older else settings
+        is_older = "batch_size" in table and "max_restarts" not in table
+        return merge({"finetune": {"pool": "last"}}, settings) if is_older else settings
 
     def prepare(
         self, run: RunDirectory, settings: FinetuneSettings, *, prepared: bool, restores: bool
@@ -108,9 +102,8 @@ class FinetuneRecipe(Recipe[FinetuneSettings, FinetuneArtifacts, FinetuneResult]
 
     def unwritten_settings(self, settings: FinetuneSettings, artifacts: FinetuneArtifacts) -> Collection[str]:
         """Return the settings that have no effect on the tasks."""
-        specs = list(artifacts.specs.values())
-        pool = {} if any(takes_pool(spec, settings.finetune.pool) for spec in specs) else {"finetune.pool": ""}
-        return unused_of_tasks(specs).keys() | pool.keys()
+        del settings
+        return unused_of_tasks(list(artifacts.specs.values()))
 
     def build(
         self,
@@ -144,7 +137,8 @@ class FinetuneRecipe(Recipe[FinetuneSettings, FinetuneArtifacts, FinetuneResult]
     ) -> FinetuneResult:
         """Evaluate the best checkpoint on the validation and test splits, and measure forgetting."""
         main = is_main_process(ctx.device_context)
-        if main and settings.finetune.adapter.kind == "none":
+        # An unfinished run may have to draw its heads again, for the model as it came.
+        if main and settings.finetune.adapter.kind == "none" and (fit.finished or not settings.finetune.max_restarts):
             drop_base(run)
         valid, test, forgetting = EvalResults({}, {}), EvalResults({}, {}), None
         if fit.finished and main:
@@ -237,16 +231,19 @@ def finetune(
     Raises:
         FirstlightError: bad input, or a run that cannot continue.
     """
-    started, recipe, starts_again = process_start(), FinetuneRecipe(), restart
+    started, recipe = process_start(), FinetuneRecipe()
+    request = _finetune_request(
+        recipe, init_from, as_list(tasks), out, data, preset, resume, restart, as_list(overrides)
+    )
     while True:
-        request = _finetune_request(
-            recipe, init_from, as_list(tasks), out, data, preset, resume, starts_again, as_list(overrides)
-        )
         try:
             return run_recipe(recipe, request, process_start=started, write_report=write_report)
         except CollapsedStart as error:
-            progress.warn(str(error))
-            started, starts_again = time.perf_counter(), True
+            if resolve_hardware(request.settings.hardware).world_size > 1:
+                raise
+            progress.warn(error.problem)
+            started = time.perf_counter()
+        request = _finetune_request(recipe, None, (), request.run.path, None, None, False, True, ())
 
 
 def _finetune_request(
@@ -282,7 +279,7 @@ def _finetune_request(
         below = without_keys(below, {f"train.{name}" for name, value in below.get("train", {}).items() if not value})
     layers = Layers(
         preset=below,
-        file=recipe.of_this_version(read_toml(settings_file)) if settings_file is not None else {},
+        file=_read_settings(recipe, settings_file) if settings_file is not None else {},
         path=settings_file,
         arguments=specified,
     )
@@ -293,6 +290,12 @@ def _finetune_request(
     if rate_note:  # after what is refused, such as an unknown task
         progress.notice(rate_note)
     return request
+
+
+def _read_settings(recipe: FinetuneRecipe, file: Path) -> dict[str, Any]:
+    """Read a file of settings; that of a run of an earlier version is completed."""
+    table = read_toml(file)
+    return recipe.of_this_version(table) if parse_run_path(file).run is not None else table
 
 
 def _of_tasks(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -336,11 +339,7 @@ def _check_data(given: Iterable[str]) -> None:
 
 def _unused_for_tasks(settings: FinetuneSettings) -> dict[str, str]:
     """Return the settings that have no effect on the tasks of a new run."""
-    specs = read_specs(settings.run.tasks, settings.run.data, settings.task)
-    unused = unused_of_tasks(specs)
-    if not any(takes_pool(spec, "auto") for spec in specs):
-        unused["finetune.pool"] = "applies to tasks with a head for whole texts that do not set pool"
-    return unused
+    return unused_of_tasks(read_specs(settings.run.tasks, settings.run.data, settings.task))
 
 
 def _run_itself(model: Path, out: str | Path | None, *, resume: bool) -> Path | None:

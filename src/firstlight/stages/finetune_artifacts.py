@@ -9,6 +9,7 @@ from typing import Any
 from firstlight import parallel, progress
 from firstlight import tokenizer as tokenizers
 from firstlight.errors import CheckpointError, CompatibilityError, CorpusError, UsageError
+from firstlight.files.run_layout import TASKS
 from firstlight.finetuning import (
     PAD,
     EncodedTask,
@@ -137,6 +138,7 @@ def prepare_artifacts(
         tokenizer = _extend_tokenizer(init_lm.tokenizer, init_model.n_known, specs, settings)
         store = parent_store(run, settings) if run.exists else find_token_store(init_lm, needed=False)
         check_replay(settings, store)
+    specs = [_with_pool(spec, settings, init_model) for spec in specs]
     if keeps and not prepared and parallel.is_first_rank():
         assert init_model.source is not None
         keep_base(init_model.source, run.base)
@@ -243,15 +245,26 @@ def _check_unknown(name: str, task: EncodedTask, limit: float) -> None:
 def _read_specs(run: RunDirectory, settings: FinetuneSettings) -> list[TaskSpec]:
     if run.exists and run.tasks_file.is_file() and not _names_tasks_anew(run, settings):
         return list(read_tasks(run.path).values())
-    specs = read_specs(settings.run.tasks, settings.run.data, settings.task)
-    pool = settings.finetune.pool
-    return [spec.model_copy(update={"pool": pool}) if takes_pool(spec, "auto") else spec for spec in specs]
+    return read_specs(settings.run.tasks, settings.run.data, settings.task)
 
 
-def takes_pool(spec: TaskSpec, pool: str) -> bool:
-    """Whether a task has a head for whole texts, and ``pool`` as what it reads."""
+def _reads_texts(spec: TaskSpec) -> bool:
+    """Whether a task has a head for whole texts."""
     head = head_of(spec)
-    return spec.pool == pool and head is not None and not head.is_per_token
+    return head is not None and not head.is_per_token
+
+
+def _with_pool(spec: TaskSpec, settings: FinetuneSettings, init_model: InitModel) -> TaskSpec:
+    """Return a task with what its head reads: a head that the model has already reads what it has learned to."""
+    if spec.pool != "auto" or not _reads_texts(spec):
+        return spec
+    pool, source = settings.finetune.pool, init_model.source
+    if source is not None and (source / TASKS).is_file() and spec.name in init_model.heads:
+        before = read_tasks(source).get(spec.name)
+        if before is not None and _reads_texts(before) and before.pool != pool:
+            progress.notice(f"{spec.name}: the head of the starting model reads the {before.pool} (finetune.pool)")
+            return spec.model_copy(update={"pool": before.pool})
+    return spec.model_copy(update={"pool": pool})
 
 
 def read_specs(
@@ -286,7 +299,9 @@ def unused_of_tasks(specs: Sequence[TaskSpec]) -> dict[str, str]:
     unused: dict[str, str] = {}
     if specs and all(head_of(spec) is None for spec in specs):
         why = "applies to tasks with a head, but these are of kind " + " and ".join({spec.kind: "" for spec in specs})
-        unused |= dict.fromkeys(("finetune.lm_weight", "finetune.head_dropout"), why)
+        unused |= dict.fromkeys(("finetune.lm_weight", "finetune.head_dropout", "finetune.max_restarts"), why)
+    if specs and not any(map(_reads_texts, specs)):
+        unused["finetune.pool"] = "applies to tasks with a head for whole texts"
     if len(specs) == 1:
         unused["finetune.mixing"] = "applies to several tasks"
     return unused

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from firstlight import progress
-from firstlight.config import read_toml
+from firstlight.config import flatten, read_toml
 from firstlight.errors import UsageError
 from firstlight.runs import RunDirectory, write_json
 from firstlight.stages.finetune import FinetuneResult, finetune
@@ -15,7 +15,9 @@ from firstlight.types import Paths, as_list
 _FILE = "search.json"
 _RATE_STEP, _EPOCH_STEP = 3.0, 2.0  # factors between neighbouring trials
 _NEIGHBOURS = ((1, 0), (-1, 0), (0, 1), (0, -1))  # in the order in which they are tried
-_KEYS = ("optim.lr", "train.epochs", "train.steps", "train.tokens")  # that it chooses, or that stand for one
+_CHOSEN = ("optim.lr", "train.epochs")
+# Other limits, beside which a run has no number of epochs.
+_LENGTHS = ("train.steps", "train.tokens", "train.minutes", "train.convergence.evaluations")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +80,8 @@ def finetune_search(
         FirstlightError: as ``finetune``.
         Interrupted: a signal ended one of the runs.
     """
-    folder, given = Path(out), [key for key in _KEYS if any(o.startswith(f"{key}=") for o in as_list(overrides))]
-    if given:
-        raise UsageError("is chosen by the search", where=given[0], fix="Leave it out, or leave out --search.")
+    folder = Path(out)
+    _check_free(init_from, as_list(overrides))
     resumes = options.get("resume") or options.get("restart")
     if (folder / _FILE).exists() and not resumes:
         raise UsageError("already exists", where=folder / _FILE, fix="Choose another --out, or add --resume.")
@@ -101,6 +102,19 @@ def finetune_search(
     return SearchResult(
         list(trials.values()), trials[best], kept.valid, kept.test, kept.warnings, _next(trials) is None
     )
+
+
+def _check_free(init_from: str | Path, overrides: Sequence[str]) -> None:
+    """Check that what the search chooses is not given."""
+    given = {override.partition("=")[0] for override in overrides}
+    in_file = flatten(read_toml(Path(init_from))) if Path(init_from).suffix == ".toml" else {}
+    for key in _CHOSEN:
+        if key in given:
+            raise UsageError("is chosen by the search", where=key, fix="Leave it out, or leave out --search.")
+    for key in _LENGTHS:
+        if key in given or in_file.get(key, "auto") != "auto":
+            fix = "Leave it out, or leave out --search."
+            raise UsageError("limits the updates, whose number the search chooses by epochs", where=key, fix=fix)
 
 
 def _next(trials: Mapping[tuple[int, int], Trial]) -> tuple[int, int] | None:

@@ -49,11 +49,12 @@ def rows_per_step(settings: FinetuneSettings, device_context: DeviceContext) -> 
 def resolve_training(
     settings: FinetuneSettings, artifacts: FinetuneArtifacts, device_context: DeviceContext
 ) -> FinetuneSettings:
-    """Set the number of epochs where neither steps nor tokens are specified, and unspecified intervals to one epoch."""
+    """Set the number of epochs where nothing limits the run, and unspecified intervals to one epoch."""
     train = settings.train
     epoch = _mixture(settings, artifacts, rows_per_step(settings, device_context)).updates_per_epoch
     values: dict[str, Any] = {name: getattr(train, name) or epoch for name in ("eval_every", "checkpoint_every")}
-    if train.epochs is None and train.steps == "auto" and train.tokens is None:
+    is_limited = (train.epochs, train.tokens, train.minutes) != (None, None, None) or train.convergence.evaluations
+    if train.steps == "auto" and not is_limited:
         values["epochs"] = float(default_epochs(epoch))
         if is_main_process(device_context):
             progress.notice(
@@ -63,7 +64,7 @@ def resolve_training(
 
 
 def default_epochs(updates: int) -> int:
-    """Return the default number of epochs: few rows are passed over more often, for enough updates.
+    """Return the default number of epochs: small data sets get more of them, for enough updates.
 
     Args:
         updates: per epoch.
@@ -166,14 +167,16 @@ def train_context(
     )
     trainable = frozenset(name for name, p in model.named_parameters() if p.requires_grad)
     unfreeze_every = table.unfreeze_every_epochs * mixture.updates_per_epoch
-    check = StartCheck(run, settings, artifacts)
+    log = RunLog(run.path, active=parallel.is_main_process(device_context), trackers=settings.train.trackers)
+    new_heads = list(read_json_object(run.initial_loss_file).get("new_heads", artifacts.new_heads))
+    check = StartCheck(run, settings, artifacts, state, limits, log, device_context, new_heads)
 
     def evaluate(rows: int) -> TaskEvaluation:
         found = evaluate_tasks(model, artifacts, device_context, limit=rows)
-        check(ctx, found)
+        check(found)
         return found
 
-    ctx = TrainContext(
+    return TrainContext(
         run=run.path,
         state=state,
         module=parallel.wrap_ddp(parallel.compile_module(module, device_context), device_context),
@@ -187,7 +190,7 @@ def train_context(
         checkpoints=CheckpointManager(
             run.path, _model_writer(run, settings, artifacts, model), settings.train.keep_last
         ),
-        log=RunLog(run.path, active=parallel.is_main_process(device_context), trackers=settings.train.trackers),
+        log=log,
         compatibility={
             "tokenizer": artifacts.tokenizer.hash,
             "store": ",".join(data.fingerprint for data in artifacts.tasks.values()),
@@ -204,10 +207,9 @@ def train_context(
         peak_flops=None,
         process_start=process_start,
         starts_from_model=True,
-        has_new_heads=bool(read_json_object(run.initial_loss_file).get("new_heads", artifacts.new_heads)),
+        has_new_heads=bool(new_heads),
         before_step=(lambda step: unfreeze_layers(model, trainable, step, unfreeze_every)) if unfreeze_every else None,
     )
-    return ctx
 
 
 def _source(artifacts: FinetuneArtifacts) -> Path:

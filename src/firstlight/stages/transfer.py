@@ -129,7 +129,7 @@ def _across(runs: dict[str, Path]) -> list[TransferRow]:
         encoded = encode_task(data, lm.tokenizer, lm.config.block_size)
         report_unknown(f"{on} by {trained}", encoded.unknown, encoded.n_tokens, encoded.n_bytes)
         rows = encoded.valid
-        other_head = spec.model_copy(update={"name": specs[trained].name})
+        other_head = spec.model_copy(update={"name": specs[trained].name, "pool": specs[trained].pool})
         predictions = predict(lm.model, other_head, rows, lm.device_context)
         m = compute_metrics(other_head, rows, predictions, n_bootstrap=_N_BOOTSTRAP)
         found.append(TransferRow(spec.name, f"{trained} alone", m.metric, m.value, m.low, m.high))

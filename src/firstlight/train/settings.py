@@ -121,5 +121,5 @@ CHANGEABLE_ON_RESUME = (
             "stop_after",
         )
     )
-    | {"data.verify", "data.max_unk_fraction"}
+    | {"data.verify", "data.max_unk_fraction", "finetune.max_restarts"}
 )

@@ -18,7 +18,14 @@ from firstlight.finetuning.kinds.choices import answer_encoder, resolve_answer_f
 from firstlight.finetuning.kinds.column_text import split_words
 from firstlight.finetuning.kinds.entities import ENTITY_METRICS, entity_counts, mark_entities
 from firstlight.finetuning.kinds.interface import LabelEncoder, TaskHead
-from firstlight.finetuning.kinds.labels import class_encoder, fit_classes, label_text, read_number
+from firstlight.finetuning.kinds.labels import (
+    class_encoder,
+    fit_classes,
+    flat_labels,
+    frequency_loss,
+    label_text,
+    read_number,
+)
 from firstlight.finetuning.spec import TaskSpec
 from firstlight.statistics import ERRORS, METRICS
 from firstlight.statistics.metrics import Metric
@@ -73,6 +80,12 @@ class ClassificationHead(TaskHead):
         """Return the cross-entropy of each row, in nats."""
         weight = None if class_weights is None else class_weights.to(logits.device)
         return F.cross_entropy(logits.float(), batch.labels, weight, reduction="none")
+
+    def constant_loss(
+        self, spec: TaskSpec, train: Sequence[EncodedExample], rows: Sequence[EncodedExample]
+    ) -> float | None:
+        """Return the cross-entropy under the frequencies of the training labels, in nats."""
+        return frequency_loss(flat_labels(train), flat_labels(rows), len(spec.labels))
 
     def predict(self, logits: Float[Tensor, "B n"], rows: Sequence[EncodedExample]) -> list[tuple[Label, np.ndarray]]:
         """Return the likeliest class of each row, and the probability of every class."""
@@ -152,6 +165,15 @@ class RegressionHead(TaskHead):
         """Return the squared error of each row."""
         return (logits.float() - batch.labels) ** 2
 
+    def constant_loss(
+        self,
+        spec: TaskSpec,  # noqa: ARG002
+        train: Sequence[EncodedExample],
+        rows: Sequence[EncodedExample],
+    ) -> float | None:
+        """Return the mean squared distance to the mean training score."""
+        return float(np.mean((flat_labels(rows) - flat_labels(train).mean()) ** 2))
+
     def predict(self, logits: Float[Tensor, " B"], rows: Sequence[EncodedExample]) -> list[tuple[Label, np.ndarray]]:
         """Return the score of each row."""
         return [(float(v), np.zeros(0)) for v in logits.cpu().double().numpy()[: len(rows)]]
@@ -225,6 +247,15 @@ class MultipleChoiceHead(TaskHead):
     ) -> Float[Tensor, " B"]:
         """Return the cross-entropy of each row, in nats."""
         return F.cross_entropy(logits.float(), batch.labels, reduction="none")
+
+    def constant_loss(
+        self,
+        spec: TaskSpec,  # noqa: ARG002
+        train: Sequence[EncodedExample],  # noqa: ARG002
+        rows: Sequence[EncodedExample],
+    ) -> float | None:
+        """Return the cross-entropy of equally likely answers, in nats."""
+        return float(np.mean([math.log(len(_choices(row))) for row in rows]))
 
     def predict(self, logits: Float[Tensor, "B S"], rows: Sequence[EncodedExample]) -> list[tuple[Label, np.ndarray]]:
         """Return the index of the likeliest answer, and the probability of each of the row's answers.
@@ -332,6 +363,12 @@ class TokenClassificationHead(TaskHead):
         losses = F.cross_entropy(logits.float().flatten(0, 1), batch.labels.flatten(), weight, reduction="none")
         mask: Bool[Tensor, " BR"] = batch.position_mask.flatten()
         return losses * mask
+
+    def constant_loss(
+        self, spec: TaskSpec, train: Sequence[EncodedExample], rows: Sequence[EncodedExample]
+    ) -> float | None:
+        """Return the cross-entropy under the frequencies of the training labels, in nats."""
+        return frequency_loss(flat_labels(train), flat_labels(rows), len(spec.labels))
 
     def predict(self, logits: Float[Tensor, "B R n"], rows: Sequence[EncodedExample]) -> list[tuple[Label, np.ndarray]]:
         """Return the likeliest class of each word, and the probabilities (words, classes)."""

@@ -145,6 +145,18 @@ class TaskHead(ABC):
     ) -> Float[Tensor, " N"]:
         """Return the loss of each row, or of each word (0 for padding)."""
 
+    def constant_loss(
+        self,
+        spec: TaskSpec,  # noqa: ARG002
+        train: Sequence[EncodedExample],  # noqa: ARG002
+        rows: Sequence[EncodedExample],  # noqa: ARG002
+    ) -> float | None:
+        """Return the mean loss, per label of ``rows``, of always predicting the distribution of the training labels.
+
+        With it a collapsed start is recognized. None: it is not looked for.
+        """
+        return None
+
     @abstractmethod
     def predict(self, logits: Float[Tensor, "..."], rows: Sequence[EncodedExample]) -> list[tuple[Label, np.ndarray]]:
         """Return the predicted label and the probabilities of each row; see ``Prediction``."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from firstlight.errors import ConfigError, CorpusError, nearest
 from firstlight.files.field_text import field_text, is_missing
+from firstlight.finetuning.examples import EncodedExample
 from firstlight.finetuning.spec import MAX_SCORE, TaskSpec
 
 _DROP = 'Leave such rows out with data.drop_labels = [""].'
@@ -132,3 +133,14 @@ def is_number(text: str) -> bool:
         return "_" not in text and math.isfinite(float(text))
     except (ValueError, OverflowError):  # such as a number of 400 digits
         return False
+
+
+def flat_labels(rows: Sequence[EncodedExample]) -> np.ndarray:
+    """Return the labels of all rows, those of words one after the other."""
+    return np.array([value for row in rows for value in (row.label if isinstance(row.label, tuple) else (row.label,))])
+
+
+def frequency_loss(train: np.ndarray, true: np.ndarray, n: int) -> float:
+    """Return the cross-entropy of classes under the frequencies of ``train``, each counted once more, in nats."""
+    counts = np.bincount(train.astype(np.int64), minlength=n) + 1
+    return float(-np.log(counts / counts.sum())[true.astype(np.int64)].mean())
