@@ -66,7 +66,7 @@ class MultiLabelHead(TaskHead):
     def logits(
         self, spec: TaskSpec, head: nn.Module, hidden: Float[Tensor, "N T C"], batch: TaskBatch, dropout: nn.Module
     ) -> Float[Tensor, "B n"]:
-        """Apply the head to the state of the extract token, or to the mean with ``pool = "mean"``."""
+        """Apply the head to the mean of the hidden states, or to the last one with ``pool = "last"``."""
         logits: Tensor = head(dropout(pooled_states(spec, hidden, batch).sum(1)))
         return logits
 

@@ -54,7 +54,7 @@ class EncodedExample:
 
     Attributes:
         sequences: one, or one per order of the parts or per answer.
-        positions: whose hidden states the head reads: the last of each sequence, or of each word.
+        positions: of the last token of each sequence, or of each word; of a text, the head reads that or the mean up to it.
         label: as in ``Example``.
         where: as in ``Example``.
         choices: of answers to choose from, which of the row's answers each sequence has.
@@ -91,7 +91,7 @@ class TaskBatch:
         task: its name.
         input_ids: (B, S, T) int64; S sequences per row: orders of the parts, or answers.
         sequence_mask: (B, S) bool, False for answers that a row does not have.
-        positions: (B, R) int64, whose hidden states a head reads: of the S sequences in turn, or of the words.
+        positions: (B, R) int64, of the last tokens of the S sequences in turn, or of the words.
         position_mask: (B, R) bool, False where a row has fewer.
         labels: as the task's head defines them; of classes (B,) int64, of scores (B,) float32.
         lm_weights: (B, S, T) float32, the weight of each next token in the language-model loss.

@@ -71,8 +71,8 @@ class TuningSettings(Settings):
     max_restarts: int = Field(
         0,
         ge=0,
-        description="starts with another random head, where a quarter of the updates leaves a model that answers every "
-        "row alike; 0 = this is only reported",
+        description="restarts with another random head where a model answers every row alike after a quarter of the "
+        "updates; 0 = that is only reported",
     )
     mixing: Literal["proportional", "equal"] | Annotated[float, Field(ge=1)] = Field(
         "proportional", description="sampling of several tasks; a number is a temperature: 1 is proportional"

@@ -201,7 +201,7 @@ def model_card(
         if classifier.reads_mean:
             use += (
                 f" Its head, in {HEADS_FILE}, reads the mean of a text's tokens, for which transformers has no class: "
-                "a `pipeline` would not load it."
+                f"a `pipeline` would not load it. `{command_in_folder('predict', '.', 'rows.tsv')}` labels the rows of a table."
             )
         if not c.tied and not classifier.reads_mean:
             use += (
