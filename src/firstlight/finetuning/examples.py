@@ -54,7 +54,7 @@ class EncodedExample:
 
     Attributes:
         sequences: one, or one per order of the parts or per answer.
-        positions: of the last token of each sequence, or of each word; of a text, the head reads that or the mean up to it.
+        positions: of the last token of each sequence, or of each word; a head reads that, or the mean up to it.
         label: as in ``Example``.
         where: as in ``Example``.
         choices: of answers to choose from, which of the row's answers each sequence has.

@@ -1,7 +1,8 @@
 """Token sequences of GPT-1's input transformations (Radford et al. 2018, section 3.3 and figure 1), and of chats.
 
 A text starts with a start token and ends with an extract token; a head reads the last hidden state of that, or the mean
-of all. A delimiter separates two parts. What is longer than the model's block size is truncated on the side that the task names.
+of all. A delimiter separates two parts. What is longer than the model's block size is truncated on the side that the
+task names.
 """
 
 from dataclasses import dataclass

@@ -201,7 +201,8 @@ def model_card(
         if classifier.reads_mean:
             use += (
                 f" Its head, in {HEADS_FILE}, reads the mean of a text's tokens, for which transformers has no class: "
-                f"a `pipeline` would not load it. `{command_in_folder('predict', '.', 'rows.tsv')}` labels the rows of a table."
+                "a `pipeline` would not load it. Rows of a table are labelled by "
+                f"`{command_in_folder('predict', '.', 'rows.tsv')}`."
             )
         if not c.tied and not classifier.reads_mean:
             use += (

@@ -45,7 +45,8 @@ class TrainSettings(Settings):
 
     steps: Count | Literal["auto"] | None = Field(
         "auto",
-        description="stop after this many updates; auto: if nothing else limits the run, 20 tokens per parameter and at most 4 epochs; in fine-tuning 3 epochs or more",
+        description="stop after this many updates; auto: if nothing else limits the run, 20 tokens per parameter and "
+        "at most 4 epochs; in fine-tuning 3 epochs or more",
     )
     tokens: int | None = Field(None, ge=1, description="stop after this many target tokens")
     epochs: float | None = Field(None, gt=0, description="stop after this many passes over the training text")
