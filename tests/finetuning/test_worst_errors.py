@@ -84,7 +84,7 @@ def test_a_run_writes_them_and_logs_rows_and_both_losses(tmp_path: Path) -> None
     assert len(trained) == 2
     for line in trained:
         assert line["loss"] == pytest.approx(line["task_loss"] + 0.5 * line["lm_loss"], rel=1e-5)
-        assert line["rows"] == line["step"] * 32 and line["rows_per_second"] > 0
+        assert line["rows"] == line["step"] * 16 and line["rows_per_second"] > 0
         assert not {"tokens", "tokens_per_second"} & set(line)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from firstlight.config import flatten, merge
 from firstlight.errors import CompatibilityError
+from firstlight.finetuning import TuningSettings
 from firstlight.optim import Muon
 from firstlight.runs.compatibility import (
     changed_settings,
@@ -55,7 +56,8 @@ def test_the_hash_ignores_what_may_change_and_nothing_else(key: str) -> None:
 
 def test_what_may_change_are_settings_that_exist() -> None:
     data = DataSettings().model_dump(include={"verify", "max_unk_fraction"})
-    own = flatten({"train": TrainSettings().model_dump(mode="json"), "data": data})
+    tuning = TuningSettings().model_dump(include={"max_restarts"})
+    own = flatten({"train": TrainSettings().model_dump(mode="json"), "data": data, "finetune": tuning})
     assert own.keys() >= CHANGEABLE_ON_RESUME
     assert {k for k in own if k not in CHANGEABLE_ON_RESUME} == {
         "train.batch_tokens",

@@ -124,4 +124,4 @@ def test_the_default_preset_has_the_same_rate_when_it_is_named(world: Path, tmp_
     for preset in ("full", None):
         out = tmp_path / str(preset)
         firstlight.finetune(world / "run", task, out=out, preset=preset, overrides=["train.steps=1"])
-        assert RunDirectory(out).read_settings()["optim"]["lr"] == pytest.approx(3e-4)
+        assert RunDirectory(out).read_settings()["optim"]["lr"] == pytest.approx(9e-4)
