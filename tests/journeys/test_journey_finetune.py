@@ -344,7 +344,7 @@ def test_layers_are_probed(world, run) -> None:
 
 @pytest.mark.slow
 def test_one_task_beside_another(world, run) -> None:
-    words = [world / "base", world / "mood.toml", world / "tone.toml", *QUICK, "train.epochs=5"]
+    words = [world / "base", world / "mood.toml", world / "tone.toml", *QUICK, "finetune.pool=last", "train.epochs=5"]
     told = run("transfer", *words, "--out", world / "transfer", "--json")
     rows = {(r["task"], r["trained_on"]): r["value"] for r in json.loads(told.stdout)["rows"]}
     assert set(rows) == {
