@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.finetuning.small_task import model, spec, tokenizer, write_task
 
 from firstlight.errors import UsageError
 from firstlight.finetuning import EncodedExample, Prediction, TaskHead, constant_prediction
@@ -15,6 +14,7 @@ from firstlight.lm import LM
 from firstlight.runs import RunDirectory
 from firstlight.stages import collapsed_start
 from firstlight.stages.finetune import FinetuneResult, finetune
+from small_task import model, spec, tokenizer, write_task
 
 pytestmark = pytest.mark.usefixtures("torch_as_it_was")
 SETTINGS = ["train.epochs=4", "finetune.batch_size=16", "train.trackers=[]", "train.log_every=1", "hardware.threads=1"]
@@ -75,7 +75,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def collapses(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Let the first starts collapse, as many as the list's only number says; the second counts the evaluations."""
+    """Let the first starts collapse, as many as the first number says; the second counts the evaluations looked at."""
     plan, real = [0, 0], collapsed_start.StartCheck._constant_prediction
 
     def fake(self, evaluation):  # noqa: ANN001, ANN202
@@ -118,9 +118,8 @@ def test_another_head_is_drawn(start: Path, collapses: list[int], caplog: pytest
     assert "restart 1 of at most 3" in caplog.text
     notes = json.loads((start / "run/evaluation.json").read_text())["notes"]["mood"]
     assert [n for n in notes if "given up after 5 updates" in n and "seed 3337" in n]
-    tune(
-        "other", "run.seed=3337", "train.keep_last=9", "finetune.pool=last"
-    )  # the same head; order and dropout are of another seed
+    # The same head; order and dropout are of another seed.
+    tune("other", "run.seed=3337", "train.keep_last=9", "finetune.pool=last")
     first = load_file(RunDirectory(start / "run").checkpoints / "step-00000000" / "model.safetensors")
     same = load_file(RunDirectory(start / "other").checkpoints / "step-00000000" / "model.safetensors")
     head = next(name for name in first if "score" in name or "heads" in name)
@@ -182,7 +181,7 @@ def test_a_run_that_was_stopped_before_it_collapsed_draws_another_head(start: Pa
     assert all(torch.equal(whole[name], run[name]) for name in whole)
 
 
-def test_a_head_that_is_not_new_is_kept(start: Path, collapses: list[int], caplog: pytest.LogCaptureFixture) -> None:
+def test_a_head_that_is_not_new_is_kept(start: Path, collapses: list[int]) -> None:
     tune("first", "finetune.pool=last")
     collapses[:] = [9, 0]
     assert finetune("first", ["mood.toml"], out="second", overrides=[*SETTINGS, "finetune.max_restarts=3"]).finished
