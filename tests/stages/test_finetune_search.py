@@ -111,3 +111,10 @@ def test_the_command_prints_trials_and_the_best(
     assert f"best: {out}/trial-2, chosen by the validation rows" in printed.out
     assert command(["finetune", "base", "t.toml", "--search", "2"]) == 2
     assert command(["finetune", "base", "t.toml", "--out", out, "--search", "2", "--seeds", "2"]) == 2
+
+
+def test_a_file_of_settings_without_a_limit_is_searched(fakes: list[list[str]], tmp_path: Path) -> None:
+    """A run writes limits that are off, too."""
+    (tmp_path / "run.toml").write_text('[train]\nsteps = "auto"\nepochs = 5.0\n[train.convergence]\nevaluations = 0\n')
+    found = finetune_search.finetune_search(2, tmp_path / "run.toml", [], out=tmp_path / "s")
+    assert len(found.trials) == 2

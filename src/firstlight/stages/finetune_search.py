@@ -112,7 +112,7 @@ def _check_free(init_from: str | Path, overrides: Sequence[str]) -> None:
         if key in given:
             raise UsageError("is chosen by the search", where=key, fix="Leave it out, or leave out --search.")
     for key in _LENGTHS:
-        if key in given or in_file.get(key, "auto") != "auto":
+        if key in given or in_file.get(key) not in (None, "auto", 0):
             fix = "Leave it out, or leave out --search."
             raise UsageError("limits the updates, whose number the search chooses by epochs", where=key, fix=fix)
 
