@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_task import model, spec, tokenizer, write_task
 
 from firstlight.cli.app import run as command
 from firstlight.cli.finetune import _print_metrics
 from firstlight.finetuning import EncodedExample, TaskMetrics, bag_of_words, diagnose, fit_bag_of_words, head_of
 from firstlight.finetuning.kinds import TaskHead
 from firstlight.lm import LM
+from small_task import model, spec, tokenizer, write_task
 
 WORDS = ["good", "bad", "film", "song", "day", "the", "一", "好", "Berlin", "rain"]
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_task import like_llama, spec, tokenizer
 from transformers import AutoTokenizer
 
 from firstlight.finetuning import Example, Preprocessor, TaskSpec
@@ -13,6 +12,7 @@ from firstlight.model import GPT, ModelConfig
 from firstlight.stages.finetune_artifacts import _extend_tokenizer
 from firstlight.stages.finetune_settings import FinetuneSettings
 from firstlight.tokenizer import Tokenizer
+from small_task import like_llama, spec, tokenizer
 
 TEXT = "the day was fine and the film was dull: user\nhi, system"
 MESSAGES = [

@@ -1,9 +1,9 @@
 """The model that learns tasks: what it keeps of the one it starts from, what is new, what learns and how fast."""
 
 import pytest
-import small_task
 import torch
 
+import small_task
 from firstlight.config import preset
 from firstlight.errors import ConfigError
 from firstlight.finetuning import TuningSettings, build_task_model, layer_lr_scales, unfreeze_layers

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_task import spec, tokenizer
 
 from firstlight.errors import CorpusError
 from firstlight.finetuning import (
@@ -19,6 +18,7 @@ from firstlight.finetuning import (
     read_spec,
     read_unlabelled,
 )
+from small_task import spec, tokenizer
 
 TOML = """
 kind = "multiple_choice"

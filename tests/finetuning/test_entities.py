@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from small_task import spec
 
 from firstlight.errors import ConfigError
 from firstlight.finetuning import EncodedExample, Prediction, compute_metrics, head_of
 from firstlight.finetuning.examples import RawExample
 from firstlight.finetuning.kinds.entities import entity_counts, mark_entities
 from firstlight.statistics import METRICS, bootstrap_interval
+from small_task import spec
 
 LABELS = ["O", "B-A", "I-A", "B-B", "I-B", "E-A", "S-A"]
 

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from small_task import model, tokenizer
 
 from firstlight.lm import LM
+from small_task import model, tokenizer
 
 # VmHWM, unlike ru_maxrss, does not start with the memory of the process that started this one.
 _COMMAND = """

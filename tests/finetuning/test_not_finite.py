@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from small_task import model, spec, tokenizer, write_task
 
 from firstlight.errors import TrainingError
 from firstlight.finetuning import EncodedExample, Prediction, compute_metrics, criterion_name
@@ -15,6 +14,7 @@ from firstlight.lm import LM
 from firstlight.stages.finetune import finetune
 from firstlight.train.loop import _check_finite
 from firstlight.train.state import Counters
+from small_task import model, spec, tokenizer, write_task
 
 BROKEN = ["optim.lr=1e25", "optim.schedule.warmup_ratio=0", "train.steps=6", "train.trackers=[]", "hardware.device=cpu"]
 

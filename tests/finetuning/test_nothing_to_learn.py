@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_task import spec, tokenizer
 
 from firstlight.errors import ConfigError, CorpusError
 from firstlight.finetuning import Example, Preprocessor, TaskData, TaskSpec, encode_task, load_task, read_spec
 from firstlight.tokenizer import Tokenizer
+from small_task import spec, tokenizer
 
 T = 24
 LONG = "the film was lovely and warm and bright and fine and the song was dull and grim and cold and the day was flat"

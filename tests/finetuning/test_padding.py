@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_task import like_llama, model, spec, tokenizer
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from firstlight.finetuning import PAD, Example, Preprocessor, predict, special_tokens
@@ -13,6 +12,7 @@ from firstlight.model import to_hf_state_dict
 from firstlight.parallel import HardwareSettings, resolve_hardware
 from firstlight.stages.finetune_artifacts import _extend_tokenizer
 from firstlight.stages.finetune_settings import FinetuneSettings
+from small_task import like_llama, model, spec, tokenizer
 
 TEXTS = ["the day was fine", "dull", "the film was dull and the day was fine"]
 BASES = {

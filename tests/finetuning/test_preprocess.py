@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_task import spec, tokenizer
 
 from firstlight.errors import UsageError
 from firstlight.finetuning import DELIMITER, EXTRACT, PAD, START, Example, Preprocessor, chat_template, special_tokens
 from firstlight.tokenizer import Tokenizer
+from small_task import spec, tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from small_task import spec, write_task
 
 from firstlight.errors import CheckpointError, ConfigError, UsageError
 from firstlight.finetuning import head_of, read_spec, read_tasks
+from small_task import spec, write_task
 
 HEAD = 'kind = "classification"\n[data]\ntrain = "a.tsv"\n'
 COLUMNS = '[columns]\ntext = "t"\nlabel = "l"\n'

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from small_task import examples, model, spec, tokenizer
 
 from firstlight.finetuning import (
     EncodedExample,
@@ -19,6 +18,7 @@ from firstlight.finetuning import (
 )
 from firstlight.model import GPT
 from firstlight.tokenizer import Tokenizer
+from small_task import examples, model, spec, tokenizer
 
 FAMILIES = ["gpt1", "gpt2", "gpt3", "llama", "modern"]
 

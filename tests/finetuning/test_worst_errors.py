@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_task import model, spec, tokenizer, write_task
 
 from firstlight.finetuning import EncodedExample, Prediction, compute_metrics
 from firstlight.lm import LM
 from firstlight.stages.finetune import finetune
 from firstlight.stages.finetune_evaluation import _decoder
+from small_task import model, spec, tokenizer, write_task
 
 
 def row(label: object, n: int, **more: object) -> EncodedExample:
