@@ -60,8 +60,8 @@ def generate(shape: Shape, workload: GenerationWorkload, step: Callable[[], None
     import torch
 
     from firstlight.lm import GenerateSettings
-    from firstlight.lm.decoding import BatchDecoder
-    from firstlight.lm.sampling import sample_tokens
+    from firstlight.lm.decoding import DecodingEngine, Request
+    from firstlight.lm.streamer import IdStreamer
     from firstlight.model import GPT, ModelConfig
     from firstlight.model.quantized import to_int8
 
@@ -82,13 +82,15 @@ def generate(shape: Shape, workload: GenerationWorkload, step: Callable[[], None
     model.to(options.device)
     if options.precision == "bf16":
         model.to(torch.bfloat16)
-    settings = GenerateSettings(temperature=0)
+    settings = GenerateSettings(temperature=0, max_new_tokens=workload.new)
     with adapt_spinning():
         while True:
             prompts = torch.randint(shape.vocab_size, (workload.batch, workload.prompt)).tolist()
-            decoding = BatchDecoder(model, prompts, workload.new)
-            for _ in range(workload.new):
-                decoding.append(sample_tokens(decoding.next_logits(), settings, None).tolist())
+            engine = DecodingEngine(model, max_batch=workload.batch)
+            for prompt in prompts:
+                engine.add(Request(prompt, settings, IdStreamer(frozenset())))
+            for _ in engine.run():
+                pass
             step()
 
 

@@ -27,6 +27,8 @@ from firstlight.model import (
     new_cache,
     to_hf_config,
 )
+from firstlight.model.cache import new_store
+from firstlight.model.decoders import Segment, new_decoder
 from firstlight.model.positions import PositionScheme, alibi_slopes, position_scheme
 
 pytestmark = pytest.mark.usefixtures("trust_files")
@@ -79,19 +81,25 @@ def test_cached_equals_uncached(family: str, part: str, name: str) -> None:
 
 
 @every_case
-def test_padding_and_packing_change_nothing(family: str, part: str, name: str) -> None:
+def test_packing_changes_nothing(family: str, part: str, name: str) -> None:
     model, text = build(family, **{part: name}), ids(1, 9)
-    cache = new_cache(model.config, 1, 12, torch.device("cpu"), torch.float64)
-    cache.pad = torch.tensor([3])
     starts = torch.zeros(1, 13, dtype=torch.bool)
     starts[0, [0, 4]] = True
     with torch.no_grad():
-        alone = model(text)
-        padded = [torch.cat([torch.zeros(1, 3, dtype=torch.int64), text[:, :7]], 1), text[:, 7:8], text[:, 8:]]
-        out = torch.cat([model(part, cache=cache) for part in padded], 1)
         packed = model(torch.cat([ids(1, 4, 1), text], 1), starts=starts)
-    torch.testing.assert_close(out[:, 3:], alone, rtol=0, atol=1e-10)
-    torch.testing.assert_close(packed[:, 4:], alone, rtol=0, atol=1e-10)
+        torch.testing.assert_close(packed[:, 4:], model(text), rtol=0, atol=1e-10)
+
+
+@every_case
+def test_decoders_compute_what_the_model_computes(family: str, part: str, name: str) -> None:
+    model, text = build(family, **{part: name}).float(), ids(1, 12)[0].tolist()
+    with torch.no_grad():
+        expected = model(torch.tensor([text]))[0]
+    for decoder in (new_decoder(model, native=native) for native in (None, False)):
+        cache = decoder.new_cache(12)
+        first = decoder.forward([Segment(cache, 0, text[:7], 7)])
+        found = [first, *(decoder.forward([Segment(cache, i, [text[i]], 1)]) for i in range(7, 12))]
+        torch.testing.assert_close(torch.cat(found), expected, rtol=1e-4, atol=1e-4)
 
 
 @every_case
@@ -153,7 +161,8 @@ def test_longer_than_block_size_works_or_raises_by_name(name: str) -> None:
         with pytest.raises(ValueError, match=f"{BLOCK_SIZE + 5} tokens.*block_size={BLOCK_SIZE}.*{name}"):
             model(text)
         return
-    cache = StaticCache(model.config, 1, BLOCK_SIZE + 5, torch.device("cpu"), torch.float64)
+    store = new_store(model.config, 1, BLOCK_SIZE + 5, torch.device("cpu"), torch.float64)
+    cache = StaticCache(store, [0], [0])
     with torch.no_grad():
         parts = [model(text[:, :BLOCK_SIZE], cache=cache), model(text[:, BLOCK_SIZE:], cache=cache)]
         torch.testing.assert_close(torch.cat(parts, 1), model(text), rtol=0, atol=1e-10)

@@ -33,23 +33,13 @@ def test_a_sampled_text_depends_on_seed_prompt_and_place_only():
     assert model.generate("The sun", SAMPLED.model_copy(update={"seed": 4}))[0].text != texts[0]
 
 
-def test_small_batches_change_nothing(monkeypatch):
+def test_little_memory_changes_nothing(monkeypatch):
     model = lm("gpt2", "bpe")
     settings = SAMPLED.model_copy(update={"num_samples": 3})
     whole = model.generate(PROMPTS, settings)
-    for rows in (1, 2, 7):
-        monkeypatch.setattr(lm_module, "_MAX_BATCH", rows)
+    for positions in (1, 60, 200):
+        monkeypatch.setattr(lm_module, "_CACHE_BYTES", {"cpu": positions * 2 * 3 * 24 * 4})
         assert model.generate(PROMPTS, settings) == whole
-
-
-def test_texts_written_at_once_are_bounded_by_the_memory_of_their_caches(monkeypatch):
-    model = lm("modern", "byte")  # 3 layers, 2 key and value heads of width 4
-    monkeypatch.setattr(lm_module, "_CACHE_BYTES", {"cpu": 5 * (2 * 3 * 2 * 4) * 20 * 4})
-    assert model._batch_size(20) == 5
-    assert model._batch_size(10) == 10
-    assert model._batch_size(10_000) == 3, "no text has more positions than the block size"
-    monkeypatch.setattr(lm_module, "_CACHE_BYTES", {"cpu": 1})
-    assert model._batch_size(20) == 1
 
 
 def test_num_samples_follow_each_prompt_in_turn():
@@ -167,4 +157,10 @@ def test_a_model_that_is_not_finite_says_so():
 
 
 def test_generated_is_plain():
-    assert asdict(lm("gpt2", "byte").generate("a", GREEDY)[0]).keys() == {"prompt", "text", "ids", "finish_reason"}
+    assert asdict(lm("gpt2", "byte").generate("a", GREEDY)[0]).keys() == {
+        "prompt",
+        "text",
+        "ids",
+        "finish_reason",
+        "logprobs",
+    }

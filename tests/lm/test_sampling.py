@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 from firstlight.config import resolve
 from firstlight.errors import CheckpointError, ConfigError
 from firstlight.lm import GenerateSettings, sample_tokens
-from firstlight.lm.sampling import RowRng
+from firstlight.lm.sampling import random_stream, token_logprob
+
+
+def uniform(seed: int, streams: range) -> torch.Tensor:
+    """The first number of each stream."""
+    return torch.tensor([random_stream(seed, stream).random() for stream in streams], dtype=torch.float64)
 
 
 def kept(logits: list[float], s: GenerateSettings) -> tuple[list[bool], list[float]]:
@@ -117,8 +122,7 @@ def test_frequencies_are_the_probabilities(s):
     p = np.array([w if a else 0 for w, a in zip(weight, allowed, strict=True)])
     p /= p.sum()
     n = 20_000
-    rng = RowRng(1, range(n))
-    seen = np.bincount(sample_tokens(logits.expand(n, -1), s, rng.uniform(range(n))).numpy(), minlength=12)
+    seen = np.bincount(sample_tokens(logits.expand(n, -1), s, uniform(1, range(n))).numpy(), minlength=12)
     assert seen[p == 0].sum() == 0
     chi_square = (((seen - n * p) ** 2)[p > 0] / (n * p[p > 0])).sum()
     freedom = max(1, (p > 0).sum() - 1)
@@ -185,7 +189,7 @@ def test_a_large_vocabulary_in_half_precision():
 
 def test_a_row_depends_on_its_own_number_only():
     logits = torch.randn(40, 30, generator=torch.Generator().manual_seed(0)).round()  # many are equal
-    u = RowRng(5, range(40)).uniform(range(40))
+    u = uniform(5, range(40))
     for s in (GenerateSettings(), GenerateSettings(top_k=4, top_p=0.7), GenerateSettings(top_p=0.99, min_p=0.01)):
         together = sample_tokens(logits, s, u).tolist()
         assert together == [sample_tokens(logits[i : i + 1], s, u[i : i + 1]).item() for i in range(40)]
@@ -198,18 +202,24 @@ def test_the_largest_number_never_steps_over_the_last_token():
     assert sample_tokens(logits, GenerateSettings(), u).eq(3).all()
 
 
-def test_dice_give_each_row_a_stream_of_its_own():
-    together, alone = RowRng(7, range(4)), RowRng(7, [2])
-    streams = torch.stack([together.uniform([3, 2, 0, 1]) for _ in range(50)])
-    assert streams[:, 1].equal(torch.cat([alone.uniform([2]) for _ in range(50)]))
+def test_each_stream_has_numbers_of_its_own():
+    streams = np.array([random_stream(7, stream).random(50) for stream in range(4)])
+    assert (streams[2] == random_stream(7, 2).random(50)).all()
     assert len(set(streams.flatten().tolist())) == 200
-    assert not RowRng(8, [2]).uniform([2]).equal(RowRng(7, [2]).uniform([2]))
-    assert not RowRng(7 + 2**32, [2]).uniform([2]).equal(RowRng(7, [2]).uniform([2]))
+    assert random_stream(8, 2).random() != random_stream(7, 2).random()
+    assert random_stream(7 + 2**32, 2).random() != random_stream(7, 2).random()
     assert 0 <= streams.min() <= streams.max() < 1
 
 
+def test_log_probabilities_are_those_at_the_temperature():
+    logits = torch.tensor([0.0, 1.0, 3.0])
+    expected = torch.log_softmax(logits.double() / 0.5, 0)[1].item()
+    assert token_logprob(logits, 1, 0.5) == pytest.approx(expected, abs=1e-12)
+    assert token_logprob(logits, 1, 0) == token_logprob(logits, 1, 1)
+
+
 def test_dice_are_uniform_and_rows_do_not_follow_one_another():
-    rows = torch.stack([RowRng(seed, range(2000)).uniform(range(2000)) for seed in range(5)])
+    rows = torch.stack([uniform(seed, range(2000)) for seed in range(5)])
     counts = torch.histc(rows.flatten(), 20, 0, 1)
     assert ((counts - 500) ** 2 / 500).sum() < 19 + 4 * math.sqrt(38)
     centred = rows - 0.5

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from firstlight.model import GPT, ModelConfig, count_parameters, flops_per_token, new_cache
+from firstlight.model import GPT, ModelConfig, StaticCache, count_parameters, flops_per_token, new_cache
+from firstlight.model.cache import CacheGroup, new_store
 
 SHAPES = {
     "gpt1": dict(n_layer=2, n_head=2, n_embd=12),
@@ -51,20 +52,37 @@ def test_cached_equals_uncached_in_pieces_of_any_size(family: str, cuts: list[in
     with torch.no_grad():
         parts = [model(text[:, a:b], cache=cache) for a, b in zip(edges, edges[1:], strict=False)]
         torch.testing.assert_close(torch.cat(parts, 1), model(text), rtol=0, atol=1e-10)
-    assert cache.length == T
+    assert cache.lengths == [T, T]
 
 
 @every_family
-def test_padding_at_the_left_changes_nothing(family: str) -> None:
-    model, text = build(family), ids(1, 9)
-    cache = new_cache(model.config, 2, 12, torch.device("cpu"), torch.float64)
-    cache.pad = torch.tensor([3, 0])
-    padded = torch.cat([torch.zeros(1, 3, dtype=torch.int64), text], 1)
+def test_sequences_of_different_lengths_are_read_as_if_alone(family: str) -> None:
+    model, text = build(family), ids(2, 9)
+    store = new_store(model.config, 3, 12, torch.device("cpu"), torch.float64)
     with torch.no_grad():
         alone = model(text)
-        both = model(torch.cat([padded[:, :10], ids(1, 10, 3)]), cache=cache)
-        more = model(torch.cat([padded[:, 10:], ids(1, 2, 4)]), cache=cache)
-    torch.testing.assert_close(torch.cat([both[0, 3:], more[0]]), alone[0], rtol=0, atol=1e-10)
+        model(text[:1, :3], cache=StaticCache(store, [2], [0]))
+        model(text[1:, :6], cache=StaticCache(store, [1], [0]))
+        both = model(torch.stack([text[0, 3:6], text[1, 6:9]]), cache=StaticCache(store, [2, 1], [3, 6]))
+    torch.testing.assert_close(both, torch.stack([alone[0, 3:6], alone[1, 6:9]]), rtol=0, atol=1e-10)
+
+
+@every_family
+def test_attention_over_all_rows_at_once_equals_that_over_each(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, where the rows of the store that are in use are read with a mask."""
+    model, text = build(family), ids(3, 12)
+    with torch.no_grad():
+        alone = model(text)
+        whole = lambda cache: [CacheGroup(0, len(cache.rows), tuple(cache.lengths))]  # noqa: E731
+        monkeypatch.setattr(StaticCache, "groups", whole)
+        store = new_store(model.config, 4, 12, torch.device("cpu"), torch.float64)
+        store.fill_(7.0)  # what another sequence has left
+        for row, n in enumerate((2, 8, 5)):
+            model(text[row : row + 1, :n], cache=StaticCache(store[:, :, row : row + 1], [0], [0]))
+        some = torch.stack([text[0, 2:5], text[1, 8:11], text[2, 5:8]])
+        found = model(some, cache=StaticCache(store, [0, 1, 2], [2, 8, 5]))
+    expected = torch.stack([alone[0, 2:5], alone[1, 8:11], alone[2, 5:8]])
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
 
 
 @every_family

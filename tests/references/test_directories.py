@@ -89,7 +89,7 @@ def test_a_cache_continues_as_transformers_does(name: str) -> None:
         )
         ours, cache = ids()[:, :4], new_cache(model.config, 2, 20, torch.device("cpu"), torch.float32)
         for _ in range(12):
-            ours = torch.cat((ours, model(ours[:, cache.length :], cache=cache)[:, -1:].argmax(-1)), 1)
+            ours = torch.cat((ours, model(ours[:, cache.lengths[0] :], cache=cache)[:, -1:].argmax(-1)), 1)
     assert torch.equal(ours, written)
 
 

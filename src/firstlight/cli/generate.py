@@ -70,6 +70,18 @@ MinPOption = Annotated[
     ),
 ]
 
+PromptLookupOption = Annotated[
+    int | None,
+    typer.Option(
+        help="Check up to this many tokens at once, taken from an earlier occurrence of the last ones: the same "
+        "text, sooner where it repeats itself.",
+        show_default=False,
+    ),
+]
+PrecisionOption = Annotated[
+    str, typer.Option(help="auto, fp32, bf16 or fp16; bf16 on a CPU: weights in 16 bits, which are read faster.")
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
@@ -106,6 +118,7 @@ def generate(  # noqa: PLR0913 - an argument an option
     stop: Annotated[
         list[str] | None, typer.Option(help="Stop at this string; may be repeated.", show_default=False)
     ] = None,
+    prompt_lookup_num_tokens: PromptLookupOption = None,
     ids: Annotated[
         str | None,
         typer.Option(help='Models of ids: the ids to continue, such as "1 2 3".', show_default=False),
@@ -118,6 +131,7 @@ def generate(  # noqa: PLR0913 - an argument an option
     out: OutOption = None,
     overwrite: OverwriteOption = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    precision: PrecisionOption = "auto",
     int8: Annotated[
         bool, typer.Option("--int8", help="Quantize the weight matrices to 8 bits: faster, almost the same text.")
     ] = False,
@@ -145,6 +159,7 @@ def generate(  # noqa: PLR0913 - an argument an option
         "seed": seed,
         "num_samples": num_samples,
         "stop": stop or None,
+        "prompt_lookup_num_tokens": prompt_lookup_num_tokens,
     }
     with map_errors_to_options({key: f"--{key.replace('_', '-')}" for key in settings}):
         stage.resolve_settings(settings)  # reports invalid settings before a model is loaded
@@ -157,8 +172,8 @@ def generate(  # noqa: PLR0913 - an argument an option
         texts = _read_prompts(run)
     elif prompts is not None:
         texts = stage.read_prompts(prompts)
-    with map_errors_to_options({"hardware.device": "--device"}):
-        model = stage.load(run, device=device, int8=int8)
+    with map_errors_to_options({"hardware.device": "--device", "hardware.precision": "--precision"}):
+        model = stage.load(run, device=device, precision=precision, int8=int8)
     image_options = {
         **{"image": image, "keep": keep, "rows": rows, "class_name": class_name},
         **{"grid": grid, "out": out, "overwrite": overwrite},

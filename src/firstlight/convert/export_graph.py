@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import torch.fx.experimental._config as symbolic_shapes_config
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
@@ -62,7 +63,7 @@ class ExportableGPT(nn.Module):
         local = causal_mask(attention_mask, T, gpt.config.window) if gpt.config.family == "gpt3" else dense
         cache = _FunctionalCache(past_key_values)
         for layer, block in enumerate(gpt.blocks):
-            x = block(x, rotation, local if gpt.config.is_local(layer) else dense, cache)
+            x = block(x, rotation, [local if gpt.config.is_local(layer) else dense], cache)
         return gpt.logits(gpt.norm(x)), cache.present
 
 
@@ -85,11 +86,16 @@ class _FunctionalCache:
         self._past = past
         self.present: list[KeyValue] = []
 
-    def update(self, layer: int, k: Tensor, v: Tensor) -> KeyValue:
-        """Append keys and values of one layer; return those of all positions."""
+    def attend(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, masks: Sequence[Tensor | None], scale: float
+    ) -> Tensor:
+        """Append keys and values of one layer; attend to those of all positions."""
         past_k, past_v = self._past[layer]
-        self.present.append((torch.cat((past_k, k), 2), torch.cat((past_v, v), 2)))
-        return self.present[-1]
+        k, v = torch.cat((past_k, k), 2), torch.cat((past_v, v), 2)
+        self.present.append((k, v))
+        return F.scaled_dot_product_attention(
+            q, k, v, attn_mask=masks[0], scale=scale, enable_gqa=k.shape[1] != q.shape[1]
+        )
 
 
 def causal_mask(attention_mask: Int[Tensor, "B S"], T: int, window: int | None) -> Bool[Tensor, "B 1 T S"]:

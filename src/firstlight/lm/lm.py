@@ -1,10 +1,10 @@
 """A model together with its tokenizer: load, save, score, generate."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -12,9 +12,9 @@ from firstlight import parallel, progress
 from firstlight.errors import CompatibilityError, UsageError
 from firstlight.lm import load
 from firstlight.lm.card import CardInfo
-from firstlight.lm.decoding import BatchDecoder
+from firstlight.lm.decoding import DecodingEngine, FinishReason, Request
 from firstlight.lm.generation_config import GenerationConfig
-from firstlight.lm.sampling import GenerateSettings, RowRng, sample_tokens
+from firstlight.lm.sampling import GenerateSettings
 from firstlight.lm.save import save_pretrained
 from firstlight.lm.score import Score, score_ids
 from firstlight.lm.streamer import IdStreamer, TextStreamer
@@ -23,7 +23,6 @@ from firstlight.model import GPT, ModelConfig, to_hf_state_dict
 from firstlight.model.quantized import to_int8
 from firstlight.tokenizer import Codec, Tokenizer, describe_unknown
 
-_MAX_BATCH = 64  # sequences generated at once
 _CACHE_BYTES = {"cpu": 1 << 30, "cuda": 8 << 30}  # of their keys and values
 
 
@@ -36,12 +35,14 @@ class Generated:
         text: up to a stop string and without it.
         ids: generated tokens, with the last one of a stop string, without end-of-text.
         finish_reason: end-of-text, a stop string, or the limit of tokens.
+        logprobs: of ``ids`` at the temperature, before filters, in nats; empty unless they were asked for.
     """
 
     prompt: str
     text: str
     ids: list[int]
-    finish_reason: Literal["eos", "stop", "length"]
+    finish_reason: FinishReason
+    logprobs: list[float] = field(default_factory=list)
 
 
 class LM:
@@ -222,10 +223,17 @@ class LM:
             )
         return ids
 
-    def generate(self, prompts: str | Sequence[str], settings: GenerateSettings | None = None) -> list[Generated]:
+    def generate(
+        self, prompts: str | Sequence[str], settings: GenerateSettings | None = None, *, with_logprobs: bool = False
+    ) -> list[Generated]:
         """Continue each prompt, ``num_samples`` times.
 
         A text depends on the seed, its prompt and its index in the result, never on the other texts.
+
+        Args:
+            prompts: one or several texts.
+            settings: of generation.
+            with_logprobs: whether log-probabilities of the generated tokens are computed; one of end-of-text is last.
 
         Raises:
             UsageError: this model has no tokenizer.
@@ -236,11 +244,15 @@ class LM:
         prompts = [prompts] if isinstance(prompts, str) else prompts
         repeated = [prompt for prompt in prompts for _ in range(settings.num_samples)]
         ids = [self.encode(prompt) for prompt in repeated]
-        streamers = [self._text_streamer(prompt, settings) for prompt in ids]
-        self._generate_batches(streamers, ids, settings)
+        sinks = [self._text_streamer(prompt, settings) for prompt in ids]
+        requests = [
+            Request(prompt, settings, sink, stream=i, with_logprobs=with_logprobs)
+            for i, (prompt, sink) in enumerate(zip(ids, sinks, strict=True))
+        ]
+        self._run(requests)
         return [
-            Generated(prompt, streamer.text, streamer.ids, streamer.finish_reason or "length")
-            for prompt, streamer in zip(repeated, streamers, strict=True)
+            Generated(text, sink.text, sink.ids, request.finish_reason or "length", request.logprobs)
+            for text, sink, request in zip(repeated, sinks, requests, strict=True)
         ]
 
     def count_unknown_ids(self, ids: Sequence[int]) -> int:
@@ -269,25 +281,27 @@ class LM:
         """
         settings = settings or GenerateSettings()
         repeated = [list(prompt) for prompt in prompts for _ in range(settings.num_samples)]
-        streamers = [IdStreamer(self.eos_ids) for _ in repeated]
-        self._generate_batches(streamers, repeated, settings, below)
-        return [streamer.ids for streamer in streamers]
+        sinks = [IdStreamer(self.eos_ids) for _ in repeated]
+        self._run(
+            [
+                Request(prompt, settings, sink, stream=i, below=below)
+                for i, (prompt, sink) in enumerate(zip(repeated, sinks, strict=True))
+            ]
+        )
+        return [sink.ids for sink in sinks]
 
-    def _generate_batches(
-        self,
-        streamers: Sequence[TextStreamer | IdStreamer],
-        prompts: list[list[int]],
-        settings: GenerateSettings,
-        below: int | None = None,
-    ) -> None:
-        # Batches have prompts of similar length, so that there is little padding.
-        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-        while order:
-            size = self._batch_size(len(prompts[order[-1]]) + settings.max_new_tokens)
-            batch, order = order[-size:], order[:-size]
-            steps = self._generate([streamers[i] for i in batch], [prompts[i] for i in batch], settings, batch, below)
-            for _ in steps:
-                pass
+    def engine(self, **options: Any) -> DecodingEngine:
+        """Return a decoding engine for this model; ``options`` are those of ``DecodingEngine``."""
+        device_type = next(self.model.parameters()).device.type
+        return DecodingEngine(self.model, **{"max_cache_bytes": _CACHE_BYTES.get(device_type, 1 << 30), **options})
+
+    def _run(self, requests: Sequence[Request]) -> None:
+        """Run requests until all have ended; those with similar prompts start together."""
+        engine = self.engine()
+        for request in sorted(requests, key=lambda request: -len(request.prompt)):
+            engine.add(request)
+        for _ in engine.run():
+            pass
 
     def stream(self, prompt: str, settings: GenerateSettings | None = None) -> Iterator[str]:
         """Continue ``prompt``, yielding text as it is generated; joined, it is the first text of ``generate``.
@@ -298,53 +312,15 @@ class LM:
         settings = settings or GenerateSettings()
         ids = self.encode(prompt)
         streamer = self._text_streamer(ids, settings)
-        for _ in self._generate([streamer], [ids], settings, [0]):
+        engine = self.engine()
+        engine.add(Request(ids, settings, streamer))
+        for _ in engine.run():
             if new := streamer.take():
                 yield new
         self.report_generated([streamer.ids])
 
     def _text_streamer(self, ids: list[int], settings: GenerateSettings) -> TextStreamer:
         return TextStreamer(self._require_tokenizer(), ids, settings.stop, self.eos_ids)
-
-    def _generate(
-        self,
-        streamers: Sequence[TextStreamer | IdStreamer],
-        prompts: list[list[int]],
-        settings: GenerateSettings,
-        rng_rows: list[int],
-        below: int | None = None,
-    ) -> Iterator[None]:
-        """Add a token to each unfinished sequence and yield, until all are finished.
-
-        Args:
-            streamers: receive the tokens.
-            prompts: of each sequence.
-            settings: of generation.
-            rng_rows: the random stream of each sequence.
-            below: sample among the ids below this one only.
-        """
-        decoder = BatchDecoder(self.model, prompts, settings.max_new_tokens)
-        rng = RowRng(settings.seed, rng_rows) if settings.temperature > 0 else None
-        for step in range(1, settings.max_new_tokens + 1):
-            logits = decoder.next_logits()[:, :below]
-            active = decoder.active
-            uniform = None if rng is None else rng.uniform([rng_rows[i] for i in active])
-            tokens = sample_tokens(logits, settings, uniform).tolist()
-            for i, token in zip(active, tokens, strict=True):
-                streamers[i].put(token)
-            finished = {i for i in active if streamers[i].finish_reason or step == settings.max_new_tokens}
-            for i in finished:
-                streamers[i].end()
-            yield
-            if len(finished) == len(active):
-                return
-            decoder.append(tokens, finished)
-
-    def _batch_size(self, length: int) -> int:
-        """Return how many sequences of a length fit the memory for their keys and values."""
-        c, weight = self.config, next(self.model.parameters())
-        row_bytes = 2 * c.n_layer * c.kv_heads * c.head_dim * min(length, c.block_size) * weight.element_size()
-        return max(1, min(_MAX_BATCH, _CACHE_BYTES.get(weight.device.type, 1 << 30) // row_bytes))
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[Score]:
         """Score each continuation given its context; with an empty context, as the start of a text.

@@ -1,7 +1,5 @@
 """Sampling of the next token from logits: temperature, top-k, top-p, min-p, with a random stream for each row."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
@@ -27,6 +25,12 @@ class GenerateSettings(Settings):
     seed: int = Field(1337, ge=0, lt=2**63, description="the same seed generates the same text")
     num_samples: int = Field(1, ge=1, description="samples for each prompt")
     stop: list[str] = Field([], description="stop where one of these strings is generated")
+    prompt_lookup_num_tokens: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="tokens to take from an earlier occurrence of the last ones and check at once; 0: off",
+    )
 
     def unused_settings(self) -> dict[str, str]:
         """Return the filters of sampling, which greedy decoding does not apply."""
@@ -109,12 +113,12 @@ def _largest(x: Float[Tensor, "B V"], smallest: Float[Tensor, "B 1"], count: int
     return kept
 
 
-class RowRng:
-    """Random numbers for rows: row i uses a stream that depends on the seed and i alone."""
+def random_stream(seed: int, stream: int) -> np.random.Generator:
+    """Return the random numbers of a request: the n-th one belongs to its n-th token."""
+    return np.random.Generator(np.random.PCG64([seed, stream]))
 
-    def __init__(self, seed: int, rows: Sequence[int]) -> None:
-        self._streams = {row: np.random.Generator(np.random.PCG64([seed, row])) for row in rows}
 
-    def uniform(self, rows: Sequence[int]) -> Float[Tensor, " B"]:
-        """Draw the next number of each of these rows, in [0, 1)."""
-        return torch.tensor([self._streams[row].random() for row in rows], dtype=torch.float64)
+def token_logprob(logits: Float[Tensor, " V"], token: int, temperature: float) -> float:
+    """Return the log-probability of a token at a temperature, 1 where that is 0, without other filters, in nats."""
+    scores = logits.to("cpu", torch.float64) / (temperature or 1.0)
+    return float(scores[token] - scores.logsumexp(0))

@@ -1,6 +1,5 @@
 """Log-likelihoods: of continuations given their contexts, and of long texts in windows, overlapping or not."""
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from firstlight import parallel
-from firstlight.model import GPT
+from firstlight.model import GPT, eval_mode
 
 _TOKENS = 8192  # of one forward pass
 _MAX_LOGITS = 1 << 22  # numbers at once
@@ -49,19 +48,6 @@ class _Chunk:
     pair: int
     ids: Sequence[int]
     n: int
-
-
-@contextlib.contextmanager
-def eval_mode(model: GPT) -> Iterator[None]:
-    """Put ``model`` into evaluation mode (no dropout), and back."""
-    if not model.training:
-        yield
-        return
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train()
 
 
 @torch.no_grad()

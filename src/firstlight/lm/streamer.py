@@ -80,7 +80,7 @@ class IdStreamer:
     def __init__(self, eos_ids: Collection[int]) -> None:
         self._eos_ids = eos_ids
         self.ids: list[int] = []
-        self.finish_reason: Literal["eos"] | None = None
+        self.finish_reason: Literal["eos", "stop"] | None = None
 
     def put(self, token: int) -> None:
         """Add the next id."""

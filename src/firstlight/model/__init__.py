@@ -6,7 +6,7 @@ Parts that a setting chooses by name are in the tables POSITIONS, NORMS and MLPS
 from firstlight.model.cache import KVCache, StaticCache, new_cache
 from firstlight.model.config import FAMILIES, Family, ModelConfig, RopeScaling
 from firstlight.model.flops import ParameterCount, count_parameters, flops_per_token
-from firstlight.model.gpt import GPT, Block, fused_splits
+from firstlight.model.gpt import GPT, Block, eval_mode, fused_splits
 from firstlight.model.hf_config import HF_CLASSES, from_hf_config, hf_mismatch, to_hf_config
 from firstlight.model.hf_state_dict import (
     HEADS_FILE,
@@ -47,6 +47,7 @@ __all__ = [
     "RotaryPositions",
     "StaticCache",
     "count_parameters",
+    "eval_mode",
     "flops_per_token",
     "from_hf_config",
     "from_hf_state_dict",

@@ -1,17 +1,17 @@
 """Causal self-attention: fused projections, rotary positions, grouped queries, local windows, documents, cache."""
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from firstlight.model.cache import KVCache
+from firstlight.model.cache import KVCache, Mask
 from firstlight.model.config import ModelConfig
 from firstlight.model.kernels.attention import blocked_causal_attention, use_blocked_attention
 from firstlight.model.kernels.linear import Linear
 from firstlight.model.norms import build_norm
 from firstlight.model.positions import position_scheme
-
-Mask = Bool[Tensor, "..."] | Float[Tensor, "..."]  # True where a key is seen, or a number added to its score
 
 
 class Attention(nn.Module):
@@ -31,14 +31,18 @@ class Attention(nn.Module):
         self.k_norm = build_norm(config, D) if config.defaults.qk_norm else None
 
     def forward(
-        self, x: Float[Tensor, "B T C"], rotation: tuple[Tensor, ...], mask: Mask | None, cache: KVCache | None
+        self,
+        x: Float[Tensor, "B T C"],
+        rotation: tuple[Tensor, ...],
+        mask: Mask | Sequence[Mask | None] | None,
+        cache: KVCache | None,
     ) -> Float[Tensor, "B T C"]:
         """Attend to earlier positions.
 
         Args:
             x: hidden states.
             rotation: what the position scheme rotates queries and keys by; empty where it does not.
-            mask: replaces the plain causal mask.
+            mask: replaces the plain causal mask; with a cache, of each of its groups.
             cache: keys and values of earlier positions, to which these are appended.
         """
         B, T, _ = x.shape
@@ -50,12 +54,14 @@ class Attention(nn.Module):
         if rotation:
             q, k = self.rotate(q, *rotation), self.rotate(k, *rotation)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H, T, D)
-        if cache is not None:
-            k, v = cache.update(self.layer, k, v)  # (B, K, S, D)
         dropout = self.dropout if self.training else 0.0
-        if mask is None and cache is None and not dropout and use_blocked_attention(q, k):
+        if cache is not None:
+            assert mask is not None and not isinstance(mask, Tensor)
+            y = cache.attend(self.layer, q, k, v, mask, self.scale)
+        elif mask is None and not dropout and use_blocked_attention(q, k):
             y = blocked_causal_attention(q, k, v, self.scale)
         else:
+            assert mask is None or isinstance(mask, Tensor)
             y = F.scaled_dot_product_attention(
                 q,
                 k,

@@ -5,8 +5,9 @@ H query heads, K key/value heads, D width of a head, F inner width of the MLP, V
 L layers, S positions including cached ones.
 """
 
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -15,8 +16,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from firstlight.model.attention import Attention, Mask
-from firstlight.model.cache import KVCache, StaticCache
+from firstlight.model.attention import Attention
+from firstlight.model.cache import KVCache, Mask, StaticCache
 from firstlight.model.config import ModelConfig
 from firstlight.model.kernels.linear import Linear, linear
 from firstlight.model.kernels.norm_rope import use_custom_backward
@@ -42,7 +43,7 @@ class Block(nn.Module):
         self,
         x: Float[Tensor, "B T C"],
         rotation: tuple[Tensor, ...],
-        mask: Mask | None,
+        mask: Mask | Sequence[Mask | None] | None,
         cache: KVCache | None = None,
     ) -> Float[Tensor, "B T C"]:
         """Apply attention and MLP; arguments as of ``Attention.forward``."""
@@ -91,19 +92,15 @@ class GPT(nn.Module):
             with_head: the head's gradient will be computed together with that of these states.
         """
         _, T = ids.shape
-        before = cache.length if cache is not None else 0
-        if before + T > self.config.block_size and not self.positions.extrapolates:
+        n = T + (max(cache.lengths) if cache is not None else 0)
+        if n > self.config.block_size and not self.positions.extrapolates:
             raise ValueError(
-                f"{before + T} tokens do not fit block_size={self.config.block_size}, "
+                f"{n} tokens do not fit block_size={self.config.block_size}, "
                 f"beyond which {self.config.positions} positions are not defined"
             )
-        x = self._embed(ids, with_head)
-        queries, keys, allowed = _positions(ids, before, starts, cache)
-        x = self.dropout(self.positions.embed(x, queries))
-        rotation, bias = self.positions.rotation(queries), self.positions.bias(queries, keys)
-        dense = local = _with_bias(_mask(T, before, allowed, None, ids.device), bias, T, before)
-        if any(self.config.is_local(layer) for layer in range(self.config.n_layer)):
-            local = _with_bias(_mask(T, before, allowed, self.config.window, ids.device), bias, T, before)
+        queries, dense, local = self._cache_masks(cache, T) if cache is not None else self._masks(ids, starts)
+        x = self.dropout(self.positions.embed(self._embed(ids, with_head), queries))
+        rotation = self.positions.rotation(queries)
         for layer, block in enumerate(self.blocks):
             mask = local if self.config.is_local(layer) else dense
             if self.activation_checkpointing and torch.is_grad_enabled():
@@ -113,6 +110,38 @@ class GPT(nn.Module):
         if cache is not None:
             cache.advance(T)
         return self.norm(x)  # type: ignore[no-any-return]
+
+    @property
+    def _windows(self) -> tuple[int | None, int | None]:
+        """The positions that dense and local layers see, the current one included; None: all before it."""
+        has_local = any(self.config.is_local(layer) for layer in range(self.config.n_layer))
+        return None, self.config.window if has_local else None
+
+    def _masks(self, ids: Tensor, starts: Tensor | None) -> tuple[Tensor, Mask | None, Mask | None]:
+        """Return the positions of all tokens, and the masks of dense and local layers."""
+        T = ids.shape[1]
+        queries, allowed = _positions(ids, starts)
+        bias = self.positions.bias(queries, queries)
+        dense, local = (_with_bias(_mask(T, 0, allowed, w, ids.device), bias, T, 0) for w in self._windows)
+        return queries, dense, local
+
+    def _cache_masks(self, cache: StaticCache, T: int) -> tuple[Tensor, list[Mask | None], list[Mask | None]]:
+        """Return the positions of T new tokens, and the masks of dense and local layers for each group of the cache."""
+        dense, local = list[Mask | None](), list[Mask | None]()
+        for group in cache.groups():
+            before, device = max(group.lengths), cache.store.device
+            keys = torch.arange(before + T, device=device)
+            queries = torch.tensor(group.lengths, device=device)[:, None] + torch.arange(T, device=device)  # (B, T)
+            is_even = len(set(group.lengths)) == 1
+            bias = self.positions.bias(queries, keys.expand(len(queries), -1))
+            distance = queries[:, :, None] - keys
+            for found, window in zip((dense, local), self._windows, strict=True):
+                if is_even:
+                    mask = _mask(T, before, None, window, device)
+                else:
+                    mask = ((distance >= 0) & (distance < (window or before + T)))[:, None]
+                found.append(_with_bias(mask, bias, T, before))
+        return cache.positions(T), dense, local
 
     def _embed(self, ids: Tensor, with_head: bool) -> Tensor:
         """Look up token embeddings."""
@@ -202,6 +231,19 @@ class GPT(nn.Module):
             parameter.copy_(values)
 
 
+@contextlib.contextmanager
+def eval_mode(model: GPT) -> Iterator[None]:
+    """Put ``model`` into evaluation mode (no dropout), and back."""
+    if not model.training:
+        yield
+        return
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train()
+
+
 def fused_splits(model: GPT) -> Mapping[str, Sequence[int]]:
     """Return the rows of each part of the fused matrices, by parameter name; optimizers may update parts separately."""
     c = model.config
@@ -214,22 +256,16 @@ def fused_splits(model: GPT) -> Mapping[str, Sequence[int]]:
     }
 
 
-def _positions(
-    ids: Tensor, before: int, starts: Tensor | None, cache: StaticCache | None
-) -> tuple[Tensor, Tensor, Bool[Tensor, "B 1 _T S"] | None]:
-    """Return the positions of T queries and S keys, and which keys documents or padding allow, if not all."""
+def _positions(ids: Tensor, starts: Tensor | None) -> tuple[Int[Tensor, "..."], Bool[Tensor, "B 1 T T"] | None]:
+    """Return the positions of all tokens, and which keys documents allow, if not all."""
     _, T = ids.shape
-    index = torch.arange(before + T, device=ids.device)
-    if starts is not None:
-        document = starts.cumsum(1)  # (B, T)
-        first = torch.where(starts, index, 0).cummax(1).values
-        same = document[:, :, None] == document[:, None, :]
-        return index - first, index - first, same[:, None]
-    if cache is not None and cache.pad is not None:
-        is_token = index >= cache.pad[:, None]  # (B, S)
-        shifted = (index - cache.pad[:, None]).clamp_min(0)  # (B, S)
-        return shifted[:, before:], shifted, is_token[:, None, None, :].expand(-1, 1, T, -1)
-    return index[before:], index, None
+    index = torch.arange(T, device=ids.device)
+    if starts is None:
+        return index, None
+    document = starts.cumsum(1)  # (B, T)
+    first = torch.where(starts, index, 0).cummax(1).values
+    same = document[:, :, None] == document[:, None, :]
+    return index - first, same[:, None]
 
 
 def _mask(
@@ -240,7 +276,7 @@ def _mask(
     Args:
         T: query positions.
         before: positions ahead of them.
-        allowed: keys that documents or padding allow, if not all.
+        allowed: keys that documents allow, if not all.
         window: positions that a local layer sees, the current one included.
         device: of the mask.
     """
@@ -252,8 +288,7 @@ def _mask(
     if window is not None and is_local:
         mask = mask.triu(before - window + 1)
     if allowed is not None:
-        # A padding row attends to itself: softmax over nothing would be NaN, which spreads.
-        mask = (mask & allowed) | torch.eye(S, dtype=torch.bool, device=device)[before:]
+        mask = mask & allowed
     return mask
 
 

@@ -22,7 +22,7 @@ from firstlight.model.kernels.linear import Linear, linear_forward
 QuantType = Literal["int8", "nf4"]
 
 _MAX_INT8_ROWS = 16  # beyond which dequantising to fp32 is faster than torch's int8 kernel
-_INT8_MULTIPLE = 32  # torch's int8 kernel reads beyond matrices of other sizes
+_INT8_MULTIPLE = 64  # of columns and rows: the kernels read whole vectors
 _NF4_BLOCK = 64
 # The probability of the outermost quantile: the mean of 1 - 1/32 and 1 - 1/30, as in the paper's code.
 _OUTERMOST = (1 - 1 / 32 + 1 - 1 / 30) / 2

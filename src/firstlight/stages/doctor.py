@@ -68,9 +68,9 @@ class Diagnosis:
 
 
 def doctor(folder: str | Path = ".") -> Diagnosis:
-    """Check Python, torch, GPUs, CPU, memory, compiler, allocator, the disk of ``folder``, and optional packages."""
-    findings = [_python(), *_torch(), _cpu(), _memory(), _compiler(), _allocator(), _openmp(), _disk(Path(folder))]
-    return Diagnosis([*findings, *(_extra(name) for name in _EXTRAS), _encoder()])
+    """Check Python, torch, GPUs, CPU, memory, compiler, decoder, allocator, the disk of ``folder``, and extras."""
+    findings = [_python(), *_torch(), _cpu(), _memory(), _compiler(), _decoder(), _allocator(), _openmp()]
+    return Diagnosis([*findings, _disk(Path(folder)), *(_extra(name) for name in _EXTRAS), _encoder()])
 
 
 def _python() -> Finding:
@@ -159,9 +159,20 @@ def _memory_bytes() -> tuple[int, int]:
 def _compiler() -> Finding:
     found = next((path for name in ("g++", "clang++", "cl") if (path := shutil.which(name))), None)
     if found is None:
-        value = "no C++ compiler found: torch.compile is disabled"
-        return Finding("compiler", value, "note", "Install g++ to use torch.compile on a GPU.")
+        value = "no C++ compiler found: torch.compile is disabled, generation on the CPU is slower"
+        return Finding("compiler", value, "note", "Install g++ for both.")
     return Finding("compiler", found)
+
+
+def _decoder() -> Finding:
+    try:
+        from firstlight.model.decoders import load_library
+    except (ImportError, OSError):
+        return Finding("decoder", "unknown without torch", "note")
+    found = load_library()
+    if isinstance(found, str):
+        return Finding("decoder", f"torch's operators ({found})", "note", "With one in C++ generation is faster.")
+    return Finding("decoder", "in C++, compiled for this processor")
 
 
 def _allocator() -> Finding:

@@ -40,7 +40,8 @@ class Sample:
 def load(model: str | Path, *, device: str = "auto", precision: str = "auto", int8: bool = False) -> LM:
     """Load a model: a run (its best checkpoint, else its latest), a checkpoint, a Hugging Face directory, a hub name.
 
-    With ``int8`` its matrices are quantised: generation is faster, the numbers differ slightly.
+    With precision bf16, or with ``int8``, which quantises the matrices, generation is faster, and the numbers differ
+    slightly.
 
     Raises:
         UsageError: it is not a model.
@@ -55,8 +56,8 @@ def generate(model: str | Path | LM, prompts: str | Sequence[str] = "", **settin
     Args:
         model: a path or name as of ``load``, or a loaded model.
         prompts: one or several; an empty one starts a text.
-        settings: fields of GenerateSettings: max_new_tokens, temperature, top_k, top_p, min_p, seed, num_samples, stop;
-            the model's generation_config.json has the defaults.
+        settings: fields of GenerateSettings: max_new_tokens, temperature, top_k, top_p, min_p, seed, num_samples, stop,
+            prompt_lookup_num_tokens; the model's generation_config.json has the defaults.
 
     Returns:
         The samples, ``num_samples`` for each prompt in turn.

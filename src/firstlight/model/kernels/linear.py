@@ -5,8 +5,11 @@ memory bandwidth or less, and for more rows is a tenth to a third slower than on
 equal up to rounding. The gradient of the weight is left to MKL, which is as fast there.
 """
 
+import contextlib
+import contextvars
 import functools
 import platform
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -17,6 +20,21 @@ from torch.autograd.function import once_differentiable
 
 # oneDNN's start-up cost pays off for weights that no longer fit the processor's caches, or for many multiplications.
 _MIN_WEIGHT_NUMEL, _MIN_MULTIPLICATIONS = 1 << 19, 1 << 24
+
+_row_invariant = contextvars.ContextVar("row_invariant", default=False)
+
+
+@contextlib.contextmanager
+def row_invariant() -> Iterator[None]:
+    """Make each row of a product independent of how many rows there are, from two on, in fp32 on an x86 CPU.
+
+    oneDNN, which is so, is used for every size; MKL takes different kernels for different numbers of rows.
+    """
+    token = _row_invariant.set(True)
+    try:
+        yield
+    finally:
+        _row_invariant.reset(token)
 
 
 class Linear(nn.Linear):
@@ -52,7 +70,7 @@ def _use_onednn(x: Tensor, weight: Tensor) -> bool:
     if weight.device.type != "cpu" or not x.dtype == weight.dtype == torch.float32 or torch.compiler.is_compiling():
         return False
     is_large = weight.numel() >= _MIN_WEIGHT_NUMEL or x.numel() * weight.shape[0] >= _MIN_MULTIPLICATIONS
-    return is_large and _has_onednn()
+    return (is_large or _row_invariant.get()) and _has_onednn()
 
 
 class _OneDNNLinear(torch.autograd.Function):
