@@ -34,7 +34,7 @@ def firstlight_worker(
     import torch
 
     from firstlight.lm import LM, GenerateSettings
-    from firstlight.lm.decoding import Request
+    from firstlight.lm.request import Request
     from firstlight.lm.streamer import IdStreamer
 
     torch.set_num_threads(threads)

@@ -60,7 +60,8 @@ def generate(shape: Shape, workload: GenerationWorkload, step: Callable[[], None
     import torch
 
     from firstlight.lm import GenerateSettings
-    from firstlight.lm.decoding import DecodingEngine, Request
+    from firstlight.lm.decoding import DecodingEngine
+    from firstlight.lm.request import Request
     from firstlight.lm.streamer import IdStreamer
     from firstlight.model import GPT, ModelConfig
     from firstlight.model.quantized import to_int8

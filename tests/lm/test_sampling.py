@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from firstlight.config import resolve
 from firstlight.errors import CheckpointError, ConfigError
 from firstlight.lm import GenerateSettings, sample_tokens
-from firstlight.lm.sampling import random_stream, token_logprob
+from firstlight.lm.sampling import random_numbers, token_logprob
 
 
 def uniform(seed: int, streams: range) -> torch.Tensor:
     """The first number of each stream."""
-    return torch.tensor([random_stream(seed, stream).random() for stream in streams], dtype=torch.float64)
+    return torch.tensor([random_numbers(seed, stream).random() for stream in streams], dtype=torch.float64)
 
 
 def kept(logits: list[float], s: GenerateSettings) -> tuple[list[bool], list[float]]:
@@ -203,11 +203,11 @@ def test_the_largest_number_never_steps_over_the_last_token():
 
 
 def test_each_stream_has_numbers_of_its_own():
-    streams = np.array([random_stream(7, stream).random(50) for stream in range(4)])
-    assert (streams[2] == random_stream(7, 2).random(50)).all()
+    streams = np.array([random_numbers(7, stream).random(50) for stream in range(4)])
+    assert (streams[2] == random_numbers(7, 2).random(50)).all()
     assert len(set(streams.flatten().tolist())) == 200
-    assert random_stream(8, 2).random() != random_stream(7, 2).random()
-    assert random_stream(7 + 2**32, 2).random() != random_stream(7, 2).random()
+    assert random_numbers(8, 2).random() != random_numbers(7, 2).random()
+    assert random_numbers(7 + 2**32, 2).random() != random_numbers(7, 2).random()
     assert 0 <= streams.min() <= streams.max() < 1
 
 

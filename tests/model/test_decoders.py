@@ -1,6 +1,7 @@
 """The decoder in C++ against the model's own forward pass, and how it is built."""
 
 import os
+import shutil
 import subprocess
 import sys
 from itertools import pairwise
@@ -13,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from firstlight.model import GPT, ModelConfig
+from firstlight.errors import UsageError
+from firstlight.model import GPT, ModelConfig, StaticCache
+from firstlight.model.cache import CacheGroup
 from firstlight.model.decoders import NativeDecoder, PlainDecoder, Segment, build, new_decoder, why_not_native
 from firstlight.model.factorized_embedding import factorize_embedding
 from firstlight.model.quantized import Int8Linear, to_int8
@@ -60,8 +63,51 @@ def test_logits_are_the_models(family: str, d_head: int | None) -> None:
         torch.testing.assert_close(read(decoder, text(), [1, 2, 17, 49]), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("n_head", [16, 17, 24, 71])
+def test_many_query_heads_share_a_key_head(n_head: int) -> None:
+    model = model_of("llama", n_head=n_head, n_kv_head=1, d_head=6)
+    with torch.no_grad():
+        expected = model(torch.tensor([text()]))[0]
+    torch.testing.assert_close(read(NativeDecoder(model), text()), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_numbers_that_are_not_finite_are_passed_on(precision: str) -> None:
+    model = model_of("modern")
+    with torch.no_grad():
+        model.blocks[0].norm2.weight[3] = torch.nan
+    decoder = NativeDecoder(PRECISIONS[precision](model))
+    assert not read(decoder, text(4)).isfinite().any()
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    decoder = NativeDecoder(model_of("gpt2"))
+    with pytest.raises(ValueError, match="51 positions do not fit block_size=50"):
+        decoder.new_cache(51)
+    for bad in (-1, V, 10**9):
+        with pytest.raises(IndexError, match="the model has 61"):
+            decoder.forward([Segment(decoder.new_cache(3), 0, [1, bad], 1)])
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gpt3", "modern"])
+def test_the_plain_decoder_reads_all_rows_at_once_on_a_gpu(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, texts = model_of(family), [text(20, seed) for seed in range(4)]
+    expected = [read(PlainDecoder(model), ids) for ids in texts]
+    monkeypatch.setattr(StaticCache, "groups", lambda cache: [CacheGroup(0, len(cache.rows), tuple(cache.lengths))])
+    decoder = PlainDecoder(model)
+    monkeypatch.setattr(decoder, "_is_cpu", False)
+    caches = [decoder.new_cache(20) for _ in texts]
+    for cache, ids, n in zip(caches, texts, (3, 9, 1, 15), strict=True):
+        for i in range(n):  # each alone, while others have rows too
+            decoder.forward([Segment(cache, i, [ids[i]], 1)])
+    for step in range(5):
+        at = [(i, n + step) for i, n in ((0, 3), (1, 9), (3, 15))]
+        found = decoder.forward([Segment(caches[i], n, [texts[i][n]], 1) for i, n in at])
+        torch.testing.assert_close(found, torch.stack([expected[i][n] for i, n in at]), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("family", ["gpt2", "modern"])
-def test_half_precision_weights_are_read_as_they_are(family: str) -> None:
+def test_16_bit_weights_are_read_as_they_are(family: str) -> None:
     model = model_of(family)
     for p in model.parameters():
         p.data = p.data.bfloat16()
@@ -171,6 +217,18 @@ def test_what_it_does_not_know_is_named_and_decoded_plainly() -> None:
     handle.remove()
     assert why_not_native(hooked) is None
     assert why_not_native(model_of("gpt2").double()) == "embed.weight is torch.float64"
+    with pytest.raises(UsageError, match=r"embed\.weight is torch\.float64"):
+        NativeDecoder(model_of("gpt2").double())
+    assert why_not_native(model_of("gpt2").to("meta")) == "the model is on meta"
+    mixed = model_of("gpt2")
+    mixed.blocks[1].mlp = model_of("gpt2", mlp="gelu").blocks[1].mlp
+    assert why_not_native(mixed) == "blocks.1.mlp is a GeluMLP"
+    wide = model_of("gpt2")
+    wide.blocks[1].mlp = model_of("gpt2", d_ff=300).blocks[1].mlp
+    assert why_not_native(wide) == "blocks.1.mlp.up has the shape (300, 72)"
+    transposed = model_of("gpt2")
+    transposed.blocks[0].attention.out.weight = nn.Parameter(torch.zeros(72, 72).t())
+    assert why_not_native(transposed) == "blocks.0.attention.out.weight is not contiguous"
     factorized = model_of("gpt2")
     factorize_embedding(factorized, 8)
     assert why_not_native(factorized) == "embed is a FactorizedEmbedding"
@@ -223,12 +281,43 @@ class TestBuild:
     )
     def test_a_compiler_that_fails_is_reported(self, fresh, tmp_path: Path, script: str, told: str) -> None:
         fake_compiler(tmp_path / "bin", script)
-        fresh.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
-        fresh.delenv("CXX", raising=False)
+        fresh.setattr(build, "_compilers", lambda: [[str(tmp_path / "bin" / "g++")]])
         found = build.load_library()
         assert isinstance(found, str)
         assert told in found
         assert isinstance(new_decoder(model_of("gpt2")), PlainDecoder)
+
+    def test_a_compiler_that_fails_leaves_it_to_the_next(self, fresh: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        fake_compiler(tmp_path / "bin", "exit 1")
+        fresh.setenv("CXX", f"{tmp_path / 'bin' / 'g++'} -m64")
+        assert not isinstance(build.load_library(), str)
+
+    def test_a_damaged_library_is_compiled_again(self, tmp_path: Path) -> None:
+        build.load_library()
+        (library,) = (tmp_path / "cache" / "native").iterdir()
+        library.unlink()
+        library.write_bytes(b"\x7fELF")
+        library.chmod(0o600)
+        build.load_library.cache_clear()
+        assert not isinstance(build.load_library(), str)
+        assert library.stat().st_size > 1000
+
+    def test_a_library_that_others_may_write_is_not_loaded(self, tmp_path: Path, fresh: pytest.MonkeyPatch) -> None:
+        build.load_library()
+        (library,) = (tmp_path / "cache" / "native").iterdir()
+        library.chmod(0o666)
+        build.load_library.cache_clear()
+        fresh.setenv("PATH", "/nowhere")
+        fresh.setenv("CXX", shutil.which("g++", path=os.defpath) or "g++")
+        fresh.setattr(build, "_compile", lambda *_: (_ for _ in ()).throw(OSError("compiled again")))
+        assert "compiled again" in str(build.load_library())
+
+    def test_without_a_home_it_is_compiled_each_time(self, fresh: pytest.MonkeyPatch) -> None:
+        def no_home() -> Path:
+            raise RuntimeError("Could not determine home directory.")
+
+        fresh.setattr(build, "cache_dir", no_home)
+        assert not isinstance(build.load_library(), str)
 
     def test_a_cache_that_cannot_be_written_costs_compiling_each_time(self, fresh, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")

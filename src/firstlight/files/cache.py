@@ -14,7 +14,7 @@ _MAX_RECORDS = 200
 
 
 def cache_dir() -> Path:
-    """Return where fetched corpora are kept: $FIRSTLIGHT_CACHE, else below the user's cache folder."""
+    """Return where fetched and compiled files are kept: $FIRSTLIGHT_CACHE, else below the user's cache folder."""
     if chosen := os.environ.get("FIRSTLIGHT_CACHE"):
         return Path(chosen).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")

@@ -1,7 +1,7 @@
-"""The decoding engine: requests join and leave at each step, prompts are read beside running requests.
+"""The decoding engine: requests join and leave at each step, prompts are read in chunks beside running requests.
 
-A step runs one new token of each running request, and the next pieces of prompts, through the model. What a request
-gets does not depend on the others: its random numbers are its own, its prompt is read in pieces that depend on its
+A step runs one new token of each running request, and the next chunks of prompts, through the model. What a request
+gets does not depend on the others: its random numbers are its own, its prompt is read in chunks that depend on its
 length only, and the decoder computes each row as if it were alone. Requests with a common prefix compute it once.
 
 A context that reaches the block size goes on from its last half, which is read anew: one such pass every half block,
@@ -10,8 +10,7 @@ instead of one for each token, which an exact sliding window needs with absolute
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -19,106 +18,36 @@ from jaxtyping import Float
 from torch import Tensor
 
 from firstlight import progress
-from firstlight.lm.sampling import GenerateSettings, random_stream, sample_tokens, token_logprob
+from firstlight.errors import CheckpointError, UsageError
+from firstlight.lm.request import FinishReason, Request, Running
+from firstlight.lm.sampling import sample_tokens, token_logprob
 from firstlight.model import GPT
-from firstlight.model.decoders import Decoder, NativeDecoder, Segment, new_decoder
+from firstlight.model.decoders import Decoder, Segment, new_decoder
+from firstlight.parallel import single_threaded
 from firstlight.signals import is_training
 
 CHUNK = 128  # tokens of a prompt that are read in one step, so that running requests need not wait longer
 _MIN_SHARED = 8  # tokens of a common prefix that are worth a copy
 _NGRAMS = (3, 2)  # lengths of what prompt lookup searches for
 
-FinishReason = Literal["eos", "stop", "length", "cancelled"]
-
-
-class TokenSink(Protocol):
-    """What takes the tokens of a request, and may end it."""
-
-    finish_reason: Literal["eos", "stop"] | None
-
-    def put(self, token: int) -> None:
-        """Add the next token."""
-
-    def end(self) -> None:
-        """Add what was held back."""
-
-
-@dataclass(eq=False, slots=True)
-class Request:
-    """A prompt that is to be continued.
-
-    Attributes:
-        prompt: ids, at least one.
-        settings: of generation; ``num_samples`` and ``stop`` are left to others.
-        sink: gets the tokens.
-        stream: its random numbers depend on the seed and this number.
-        below: sample among the ids below this one only.
-        with_logprobs: whether ``logprobs`` are computed.
-        logprobs: of the sampled tokens at the temperature (1 where it is 0), before filters, in nats.
-        finish_reason: why it has ended: end-of-text, a stop string, the limit of tokens, ``cancel``; None before.
-    """
-
-    prompt: Sequence[int]
-    settings: GenerateSettings
-    sink: TokenSink
-    stream: int = 0
-    below: int | None = None
-    with_logprobs: bool = False
-    logprobs: list[float] = field(default_factory=list)
-    finish_reason: FinishReason | None = None
-
-
-class _Running:
-    """The state of a request that has a cache."""
-
-    def __init__(self, request: Request, block_size: int) -> None:
-        self.request = request
-        self.ids = list(request.prompt)
-        self.n_prompt = len(self.ids)
-        self.start = max(0, self.n_prompt - block_size)  # of the context
-        self.n_cached = 0  # of the context
-        self.left = request.settings.max_new_tokens
-        self.capacity = min(block_size, self.n_prompt - self.start + self.left - 1)
-        self.cache: Any = None
-        self.prompt_logits: Tensor | None = None
-        self.has_begun = self.has_slid = False
-        self._random = random_stream(request.settings.seed, request.stream)
-        self._uniforms = deque[float]()
-
-    @property
-    def n_context(self) -> int:
-        return len(self.ids) - self.start
-
-    @property
-    def is_decoding(self) -> bool:
-        """Whether all but the last token are cached."""
-        return self.n_cached == self.n_context - 1 and len(self.ids) > self.n_prompt
-
-    def uniforms(self, n: int) -> list[float]:
-        """Return the random numbers of the next ``n`` tokens."""
-        while len(self._uniforms) < n:
-            self._uniforms.append(self._random.random())
-        return [self._uniforms[i] for i in range(n)]
-
-    def append(self, token: int) -> None:
-        if self._uniforms:
-            self._uniforms.popleft()
-        self.ids.append(token)
-        self.left -= 1
-
 
 class _Work(NamedTuple):
     """What a request runs in a step; the last tokens of the segment are the draft."""
 
-    running: _Running
+    running: Running
     segment: Segment
     draft: list[int]
 
 
 class _Result(NamedTuple):
-    """The logits that a request samples from: of one token, and of one after each token of the draft."""
+    """The logits that a request samples from: of one token, and of one after each token of the draft.
 
-    running: _Running
+    ``n_cached`` positions of its context are then certain; they count once it has its token, so that an exception
+    leaves requests as they were.
+    """
+
+    running: Running
+    n_cached: int
     logits: Float[Tensor, "n V"]
     draft: list[int]
 
@@ -146,35 +75,50 @@ class DecodingEngine:
         native: bool | None = None,
         n_kept: int = 0,
     ) -> None:
-        config = model.config
+        self._model, self._native = model, native
+        self._block_size, self._max_batch, self._n_kept = model.config.block_size, max_batch, n_kept
+        self._max_cache_bytes = max_cache_bytes
         self.decoder: Decoder = new_decoder(model, native=native)
-        self._block_size, self._max_batch, self._n_kept = config.block_size, max_batch, n_kept
-        element = 4 if not self.decoder.pieces_matter else next(model.parameters()).element_size()
-        position_bytes = 2 * config.n_layer * config.kv_heads * config.head_dim * element
-        self._max_positions = max_cache_bytes // position_bytes
+        self._versions = _versions(model)
         self._waiting = deque[Request]()
-        self._running: list[_Running] = []
-        self._kept = deque[_Running]()
+        self._running: list[Running] = []
+        self._kept = deque[Running]()
         self._notices = set[str]()
 
     def add(self, request: Request) -> None:
-        """Add a request, which starts when there is room for it."""
-        assert request.prompt, "a prompt has at least one token"
-        if request.settings.prompt_lookup_num_tokens and self.decoder.pieces_matter:
+        """Add a request, which starts when there is room for it.
+
+        Raises:
+            UsageError: its prompt is empty, or has an id that the model does not have.
+        """
+        V = self._model.config.vocab_size or 0
+        bad = next((i for i in request.prompt if not 0 <= i < V), None)
+        if bad is not None or not request.prompt:
+            found = "no ids" if bad is None else f"id {bad}"
+            raise UsageError("not a prompt of this model", found=found, expected=f"ids from 0 to {V - 1}")
+        if not self._running and self._versions != (versions := _versions(self._model)):
+            # The weights have changed, so what was computed with the former ones counts no more.
+            while self._kept:
+                self._forget()
+            self.decoder, self._versions = new_decoder(self._model, native=self._native), versions
+        if request.settings.prompt_lookup_num_tokens and not self.decoder.chunk_invariant:
             self._notice("prompt lookup has no effect: it needs the decoder in C++")
         self._waiting.append(request)
 
+    @torch.inference_mode()
     def cancel(self, request: Request) -> None:
         """End a request now; what it has stays."""
+        if request.finish_reason is None:
+            self._end(request, "cancelled")
+
+    def _end(self, request: Request, reason: FinishReason) -> None:
+        request.finish_reason = reason
         if request in self._waiting:
             self._waiting.remove(request)
-        for running in self._running:
-            if running.request is request:
-                self._leave(running)
-                break
-        if request.finish_reason is None:
-            request.finish_reason = "cancelled"
-            request.sink.end()
+        running = next((r for r in self._running if r.request is request), None)
+        if running is not None:
+            self._leave(running)
+        request.sink.end()
 
     @property
     def has_unfinished(self) -> bool:
@@ -191,17 +135,13 @@ class DecodingEngine:
         """Run the model once; return the requests that got a token.
 
         Raises:
-            CheckpointError: the logits of a request are not finite.
+            CheckpointError: the logits of a request are not finite, which has ended; the others have their tokens.
+            Exception: of a sink, likewise.
         """
-        if not isinstance(self.decoder, NativeDecoder):
+        if not self.decoder.chunk_invariant:
             return self._step()
-        # It has threads of its own; torch's, which spin for a while after each operator, would take their cores.
-        self.decoder.threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
+        with single_threaded():  # idle threads of torch's operators would take the cores of the decoder's
             return self._step()
-        finally:
-            torch.set_num_threads(self.decoder.threads)
 
     def _step(self) -> list[Request]:
         self._admit()
@@ -211,10 +151,10 @@ class DecodingEngine:
                 work.append(self._next_tokens(running))
             elif n_read < CHUNK and self._share(running):
                 if running.prompt_logits is not None and not running.has_slid:
-                    results.append(_Result(running, running.prompt_logits, []))
-                else:
-                    work.append(self._next_piece(running))
-                    n_read += len(work[-1].segment.ids)
+                    results.append(_Result(running, running.n_context, running.prompt_logits, []))
+                    continue
+                work.append(self._next_chunk(running))
+                n_read += len(work[-1].segment.ids)
         if work:
             results += self._split(work, self.decoder.forward([w.segment for w in work]))
         self._sample(results)
@@ -223,12 +163,10 @@ class DecodingEngine:
     def _admit(self) -> None:
         """Start requests that wait, in order, as far as there is room."""
         while self._waiting and len(self._running) < self._max_batch:
-            running = _Running(self._waiting[0], self._block_size)
-            used = sum(r.capacity for r in [*self._running, *self._kept])
-            while used + running.capacity > self._max_positions and self._kept:
-                used -= self._kept[0].capacity
+            running = Running(self._waiting[0], self._block_size)
+            while self._kept and not self._has_room(running):
                 self._forget()
-            if self._running and used + running.capacity > self._max_positions:
+            if self._running and not self._has_room(running):
                 return
             if running.n_prompt > self._block_size:
                 self._notice(
@@ -239,114 +177,141 @@ class DecodingEngine:
             running.cache = self.decoder.new_cache(running.capacity)
             self._running.append(running)
 
-    def _share(self, running: _Running) -> bool:
+    def _has_room(self, running: Running) -> bool:
+        capacities = [r.capacity for r in [*self._running, *self._kept, running]]
+        return self.decoder.count_positions(capacities) * self.decoder.position_bytes <= self._max_cache_bytes
+
+    def _share(self, running: Running) -> bool:
         """Copy what another request has computed of the same prompt; return whether this one can go on now."""
-        if running.has_begun:
-            return True
-        source, n = self._find_prefix(running)
-        if source is not None:
-            if source.n_cached < n:
+        if not running.has_begun:
+            equal = next((r for r in [*self._kept, *self._running] if r.has_read(running)), None)
+            source, n = (equal, running.n_context) if equal is not None else self._find_prefix(running)
+            if source is not None and source.n_cached < n:
                 return False  # it is being computed
-            self.decoder.copy_prefix(source.cache, running.cache, n)
-            running.n_cached = n
-            if n == running.n_context:
-                running.prompt_logits = source.prompt_logits
-        running.has_begun = True
+            running.has_begun = True
+            if source is not None:
+                self.decoder.copy_prefix(source.cache, running.cache, n)
+                running.n_cached = n
+            if equal is not None:
+                running.prompt_logits = equal.prompt_logits
         return True
 
-    def _find_prefix(self, running: _Running) -> tuple[_Running | None, int]:
+    def _find_prefix(self, running: Running) -> tuple[Running | None, int]:
         """Find the request that shares the longest prefix, computed or being read, and how many tokens that is."""
         best, longest = None, _MIN_SHARED - 1
         prompt = running.ids[running.start :]
         for other in [*self._kept, *self._running]:
             if not other.has_begun or other.has_slid or other.start != running.start:
                 continue
-            if other.ids[other.start : other.n_prompt] == prompt:
-                return other, len(prompt)
             if other.ids[other.start : other.start + _MIN_SHARED] != prompt[:_MIN_SHARED]:
                 continue
             n = min(_count_equal(prompt, other.ids[other.start :]), len(prompt) - 1)
-            if self.decoder.pieces_matter:
+            if not self.decoder.chunk_invariant:
                 n = min(n, other.n_prompt - other.start) // CHUNK * CHUNK
-            if len(other.ids) > other.n_prompt:
+            if other.prompt_logits is not None:  # it reads no more of its prompt
                 n = min(n, other.n_cached)
             if n > longest:
                 best, longest = other, n
         return best, longest
 
-    def _next_piece(self, running: _Running) -> _Work:
-        """Return the next tokens of a context that is being read; pieces end at multiples of CHUNK."""
+    def _next_chunk(self, running: Running) -> _Work:
+        """Return the next tokens of a context that is being read; chunks end at multiples of CHUNK."""
         first = running.n_cached
         end = min(running.n_context, (first // CHUNK + 1) * CHUNK)
         ids = running.ids[running.start + first : running.start + end]
         return _Work(running, Segment(running.cache, first, ids, int(end == running.n_context)), [])
 
-    def _next_tokens(self, running: _Running) -> _Work:
+    def _next_tokens(self, running: Running) -> _Work:
         """Return the last token, and those that prompt lookup expects after it."""
         draft = list[int]()
         wanted = running.request.settings.prompt_lookup_num_tokens
         limit = min(wanted, running.left - 1, running.capacity - running.n_context)
-        if limit > 0 and not self.decoder.pieces_matter:
+        if limit > 0 and self.decoder.chunk_invariant:
             draft = look_up(running.ids, limit)
         return _Work(
             running, Segment(running.cache, running.n_cached, [running.ids[-1], *draft], 1 + len(draft)), draft
         )
 
     def _split(self, work: list[_Work], logits: Float[Tensor, "N V"]) -> Iterator[_Result]:
-        """Count the positions that are certain; yield the logits of each request that has some."""
+        """Count the positions of prompts that were read; yield the logits of each request that has some."""
         row = 0
         for running, segment, draft in work:
-            running.n_cached = segment.position + len(segment.ids) - len(draft)
+            n_cached = segment.position + len(segment.ids) - len(draft)
             if not segment.n_logits:
+                running.n_cached = n_cached
                 continue
             own = logits[row : row + segment.n_logits]
             row += segment.n_logits
             if len(running.ids) == running.n_prompt:
-                running.prompt_logits = own.clone()
-            yield _Result(running, own, draft)
+                running.n_cached, running.prompt_logits = n_cached, own.clone()
+                yield from self._serve_equal(running)
+            yield _Result(running, n_cached, own, draft)
+
+    def _serve_equal(self, source: Running) -> Iterator[_Result]:
+        """Give what was computed of a prompt to the requests with the same one that wait for it."""
+        for other in self._running:
+            if not other.has_begun and source.has_read(other):
+                self.decoder.copy_prefix(source.cache, other.cache, source.n_cached)
+                other.has_begun, other.n_cached = True, source.n_cached
+                other.prompt_logits = source.prompt_logits
+                assert other.prompt_logits is not None
+                yield _Result(other, other.n_cached, other.prompt_logits, [])
 
     def _sample(self, results: list[_Result]) -> None:
-        """Sample the next tokens of requests."""
+        """Sample the next tokens of requests; one that fails ends, and its exception is raised after the others."""
         groups = dict[tuple[int, int | None], list[_Result]]()
+        failed: Exception | None = None
         for result in results:
             request = result.running.request
-            groups.setdefault((id(request.settings), request.below), []).append(result)
+            if result.logits[:, : request.below].amax(-1).isfinite().all():
+                groups.setdefault((id(request.settings), request.below), []).append(result)
+                continue
+            self._end(request, "error")
+            failed = CheckpointError(
+                "the model's logits are not finite",
+                fix="Its weights are damaged, or its training diverged: use an earlier checkpoint.",
+            )
         for (_, below), members in groups.items():
             settings = members[0].running.request.settings
             uniforms = None
             if settings.temperature > 0:
-                numbers = [u for running, logits, _ in members for u in running.uniforms(len(logits))]
+                numbers = [u for result in members for u in result.running.uniforms(len(result.logits))]
                 uniforms = torch.tensor(numbers, dtype=torch.float64)
-            tokens = sample_tokens(
-                torch.cat([logits for _, logits, _ in members])[:, :below], settings, uniforms
-            ).tolist()
+            logits = torch.cat([result.logits for result in members])[:, :below]
+            tokens = sample_tokens(logits, settings, uniforms).tolist()
             for result in members:
                 n = len(result.logits)
-                self._take(result, tokens[:n])
+                try:
+                    self._take(result, tokens[:n])
+                except Exception as error:  # noqa: BLE001 - of a sink, which is the caller's
+                    failed = error
+                    self._end(result.running.request, "error")
                 tokens = tokens[n:]
+        if failed is not None:
+            raise failed
 
     def _take(self, result: _Result, tokens: list[int]) -> None:
         """Give tokens to a request: the first, and each after one that was expected; end it where it is finished."""
-        running, logits, draft = result
+        running, n_cached, logits, draft = result
         request, sink = running.request, running.request.sink
         for i, token in enumerate(tokens):
+            if request.finish_reason is not None:  # a sink has cancelled it
+                return
             sink.put(token)
             if request.with_logprobs:
                 row = logits[i, : request.below]
                 request.logprobs.append(token_logprob(row, token, request.settings.temperature))
             running.append(token)
-            if sink.finish_reason is not None or not running.left:
-                request.finish_reason = sink.finish_reason or "length"
-                sink.end()
-                self._leave(running)
+            running.n_cached = n_cached + i
+            if request.finish_reason is None and (sink.finish_reason is not None or not running.left):
+                self._end(request, sink.finish_reason or "length")
                 return
             if i == len(draft) or draft[i] != token:
                 break
-            running.n_cached += 1
         if running.n_context > self._block_size:
             self._slide(running)
 
-    def _slide(self, running: _Running) -> None:
+    def _slide(self, running: Running) -> None:
         """Go on from the last half of the block."""
         # For a sample during training it is a detail, which nobody can act on.
         level: Literal["detail", "info"] = "detail" if is_training() else "info"
@@ -355,9 +320,10 @@ class DecodingEngine:
         running.start = len(running.ids) - max(1, self._block_size // 2)
         running.n_cached, running.has_slid = 0, True
 
-    def _leave(self, running: _Running) -> None:
+    def _leave(self, running: Running) -> None:
         self._running.remove(running)
-        if self._n_kept and not running.has_slid and not self.decoder.pieces_matter:
+        is_read = running.prompt_logits is not None and not running.has_slid
+        if self._n_kept and is_read and self.decoder.chunk_invariant:
             if len(self._kept) == self._n_kept:
                 self._forget()
             self._kept.append(running)
@@ -371,6 +337,11 @@ class DecodingEngine:
         if text not in self._notices:
             progress.notice(text, level=level)
             self._notices.add(text)
+
+
+def _versions(model: GPT) -> list[tuple[int, int]]:
+    """Identify the values of a model's weights: where they are, and how often they were changed."""
+    return [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in model.parameters()]
 
 
 def look_up(ids: Sequence[int], limit: int) -> list[int]:

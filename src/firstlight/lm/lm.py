@@ -12,8 +12,9 @@ from firstlight import parallel, progress
 from firstlight.errors import CompatibilityError, UsageError
 from firstlight.lm import load
 from firstlight.lm.card import CardInfo
-from firstlight.lm.decoding import DecodingEngine, FinishReason, Request
+from firstlight.lm.decoding import DecodingEngine
 from firstlight.lm.generation_config import GenerationConfig
+from firstlight.lm.request import FinishReason, Request
 from firstlight.lm.sampling import GenerateSettings
 from firstlight.lm.save import save_pretrained
 from firstlight.lm.score import Score, score_ids
@@ -246,7 +247,7 @@ class LM:
         ids = [self.encode(prompt) for prompt in repeated]
         sinks = [self._text_streamer(prompt, settings) for prompt in ids]
         requests = [
-            Request(prompt, settings, sink, stream=i, with_logprobs=with_logprobs)
+            Request(prompt, settings, sink, random_stream=i, with_logprobs=with_logprobs)
             for i, (prompt, sink) in enumerate(zip(ids, sinks, strict=True))
         ]
         self._run(requests)
@@ -284,7 +285,7 @@ class LM:
         sinks = [IdStreamer(self.eos_ids) for _ in repeated]
         self._run(
             [
-                Request(prompt, settings, sink, stream=i, below=below)
+                Request(prompt, settings, sink, random_stream=i, below=below)
                 for i, (prompt, sink) in enumerate(zip(repeated, sinks, strict=True))
             ]
         )

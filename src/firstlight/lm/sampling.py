@@ -113,7 +113,7 @@ def _largest(x: Float[Tensor, "B V"], smallest: Float[Tensor, "B 1"], count: int
     return kept
 
 
-def random_stream(seed: int, stream: int) -> np.random.Generator:
+def random_numbers(seed: int, stream: int) -> np.random.Generator:
     """Return the random numbers of a request: the n-th one belongs to its n-th token."""
     return np.random.Generator(np.random.PCG64([seed, stream]))
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from firstlight.model.config import ModelConfig
-from firstlight.model.kernels.linear import Linear, linear_forward
+from firstlight.model.kernels.linear import Linear, is_batch_invariant, linear_forward
 from firstlight.model.kernels.norm_rope import use_custom_backward
 from firstlight.model.parts import load_part
 
@@ -173,7 +173,11 @@ def activation_linear(
     if is_plain and torch.is_grad_enabled() and use_custom_backward(x, weight := cast(Tensor, down.weight)):
         output: Tensor = _ActivationLinear.apply(x, weight, down.bias, activation)  # type: ignore[no-untyped-call]
         return output
-    y: Tensor = down(activation.forward(x))
+    if is_batch_invariant() and x.shape[0] > 1:
+        activated = torch.cat([activation.forward(row) for row in torch.split(x, 1)])
+    else:
+        activated = activation.forward(x)
+    y: Tensor = down(activated)
     return y
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from firstlight.model.gpt import GPT
-from firstlight.model.kernels.linear import Linear, linear_forward
+from firstlight.model.kernels.linear import Linear, is_batch_invariant, linear_forward
 
 QuantType = Literal["int8", "nf4"]
 
@@ -59,7 +59,8 @@ class Int8Weight(nn.Module):
     def matmul(self, x: Float[Tensor, "... K"]) -> Float[Tensor, "... N"]:
         """Compute ``x @ weight.T``."""
         flat = x.reshape(-1, self.columns)
-        if x.device.type != "cpu" or flat.shape[0] > _MAX_INT8_ROWS:
+        is_slow = flat.shape[0] > _MAX_INT8_ROWS and not is_batch_invariant()
+        if x.device.type != "cpu" or is_slow:
             return linear_forward(x, self.weight.to(x.dtype))
         padded = F.pad(flat.bfloat16(), (0, self.quantized.shape[1] - self.columns))
         y = torch.ops.aten._weight_int8pack_mm(padded, self.quantized, self.ones)

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     )
     from firstlight.parallel.openmp import (
         adapt_spinning,
+        single_threaded,
     )
 
 __all__ = [
@@ -79,6 +80,7 @@ __all__ = [
     "rng_state",
     "seed_everything",
     "set_rng_state",
+    "single_threaded",
     "usable_cores",
     "watch_launcher",
     "wrap_ddp",
@@ -128,6 +130,7 @@ __getattr__, __dir__ = attach(
         ],
         "openmp": [
             "adapt_spinning",
+            "single_threaded",
         ],
     },
 )

@@ -13,6 +13,7 @@ Sources: GOMP_SPINCOUNT and OMP_WAIT_POLICY in the manual of libgomp; docs/decis
 """
 
 import ctypes
+import functools
 import os
 import re
 import sys
@@ -47,6 +48,30 @@ def adapt_spinning() -> Iterator[None]:
     finally:
         _active.stop()
         _active = None
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """Let torch's operators run on the calling thread alone, within the context; other threads keep their number.
+
+    For programs with threads of their own, whose cores the idle threads of OpenMP would take. It has no effect with
+    other runtimes than libgomp. ``torch.set_num_threads`` would also change the number of threads that start meanwhile.
+    """
+    libgomp = _loaded_libgomp()
+    if libgomp is None:
+        yield
+        return
+    n = libgomp.omp_get_max_threads()
+    libgomp.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        libgomp.omp_set_num_threads(n)
+
+
+@functools.cache
+def _loaded_libgomp() -> ctypes.CDLL | None:
+    return _load_libgomp()
 
 
 def state() -> str:

@@ -74,16 +74,15 @@ struct Heads {
   const float* slopes;  // of ALiBi for these query heads, or null
 };
 
-// Attend with ``n`` rows at consecutive positions from ``position``; q and y are (n * group, D).
+// Attend with ``n`` rows at consecutive positions from ``position``; q and y are (n * group, D), sums (n * group,).
 inline void attend(const Heads& h, float* q, long n, long position, const float* keys, const float* values,
-                   float* scores, long stride, float* y) {
+                   float* scores, long stride, float* sums, float* y) {
   const long D = h.D, total = n * h.group, end = position + n;
   const long start = h.window && position + 1 > h.window ? position + 1 - h.window : 0;
   for (long i = 0; i < total * D; i++) q[i] *= h.scale;
   Matrix k{keys + start * D, nullptr, nullptr, (int32_t)(end - start), (int32_t)D, (int32_t)D, FP32};
   Rows rows{q, nullptr, nullptr, nullptr, D, D};
   columns(rows, total, k, 0, end - start, scores + start, stride);
-  float sums[ATTENTION_ROWS];
   for (long r = 0; r < total; r++) {
     float* x = scores + r * stride;
     const long own = position + r / h.group, first = h.window && own + 1 > h.window ? own + 1 - h.window : 0;

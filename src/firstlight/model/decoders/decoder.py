@@ -30,11 +30,17 @@ class Decoder(Protocol):
     """Runs new positions of sequences through a model.
 
     Attributes:
-        pieces_matter: whether the last bits of a logit depend on the pieces in which its sequence was read; on other
-            sequences they never do on a CPU.
+        chunk_invariant: whether the last bits of a logit do not depend on the chunks in which its sequence was read; on
+            a CPU they never depend on other sequences.
+        position_bytes: memory of one position of a cache.
     """
 
-    pieces_matter: bool
+    chunk_invariant: bool
+    position_bytes: int
+
+    def count_positions(self, capacities: Sequence[int]) -> int:
+        """Count the positions that caches of these capacities need together."""
+        ...
 
     def new_cache(self, capacity: int) -> Any:
         """Allocate the cache of a sequence of up to ``capacity`` positions."""

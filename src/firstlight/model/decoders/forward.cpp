@@ -142,9 +142,9 @@ void rotate(float* x, const float* cos, const float* sin, long D) {
 
 void embed_row(const Matrix& w, long id, float* x) {
   const long n = w.columns;
-  if (w.kind == FP32) {
+  if (w.format == FP32) {
     std::copy_n((const float*)w.data + id * w.stride, n, x);
-  } else if (w.kind == BF16) {
+  } else if (w.format == BF16) {
     for (long i = 0; i < n; i++) x[i] = to_float(((const uint16_t*)w.data)[id * w.stride + i]);
   } else {
     const int8_t* q = (const int8_t*)w.data + id * w.stride;
@@ -156,28 +156,28 @@ class Forward {
  public:
   Forward(Decoder& d, const Model& model, const Batch& batch, int n_threads) : team(*d.team), m(model), b(batch) {
     const long n = b.n_rows, H = m.n_head, K = m.n_kv_head, D = m.d_head;
-    const long widest = std::max({m.n_embd, m.d_ff, H * D}), stride = (widest + 63) / 64 * 64;
+    const long widest = std::max<long>({(long)m.n_embd, (long)m.d_ff, H * D}), stride = (widest + 63) / 64 * 64;
     wide = (H + 2 * K) * D;
     hidden = d.hidden.get<float>(n * m.n_embd);
     qkv = d.qkv.get<float>(n * wide);
     attended = d.attended.get<float>(n * H * D);
     inner = d.inner.get<float>(n * m.d_ff);
     up = m.mlp == SWIGLU ? d.up.get<float>(n * m.d_ff) : inner;
-    normed = d.x.get<float>(std::max(n, (long)b.n_wanted) * widest);
+    normed = d.x.get<float>(std::max<long>(n, b.n_wanted) * widest);
     q = d.q.get<int8_t>(n * stride);
     scales = d.scales.get<float>(n * stride / 4);
     offset = d.offset.get<int32_t>(n * stride / 4);
     longest = 0;
-    const long block = std::max(1L, ATTENTION_ROWS / (H / K));
+    const long block = std::max<long>(1, ATTENTION_ROWS / (H / K));
     for (long s = 0; s < b.n_segments; s++) {
       const Segment& segment = b.segments[s];
-      longest = std::max(longest, (long)(segment.position + segment.n));
-      for (long i = 0; i < segment.n; i += block) items.push_back({s, i, std::min(block, segment.n - i)});
+      longest = std::max<long>(longest, segment.position + segment.n);
+      for (long i = 0; i < segment.n; i += block) items.push_back({s, i, std::min<long>(block, segment.n - i)});
     }
     longest = (longest + LANES - 1) / LANES * LANES;
-    per_thread = std::max(ATTENTION_ROWS, H / K);
+    per_thread = std::max<long>(ATTENTION_ROWS, H / K);
     scores = d.scores.get<float>(n_threads * per_thread * longest);
-    queries = d.queries.get<float>(n_threads * per_thread * D * 2);
+    queries = d.queries.get<float>(n_threads * per_thread * (2 * D + 1));
   }
 
   void run(int thread) {
@@ -222,11 +222,11 @@ class Forward {
   // Normalise rows, and quantise them where the matrix that they meet is quantised.
   Rows prepare(const Norm& norm, float* x, long width, long n, const Matrix& w) {
     Rows rows{norm.kind == NO_NORM ? x : normed, q, scales, offset, width, w.stride};
-    if (norm.kind == NO_NORM && w.kind != INT8) return rows;
+    if (norm.kind == NO_NORM && w.format != INT8) return rows;
     team.share(n, 1, [&](long first, long end) {
       for (long r = first; r < end; r++) {
         if (norm.kind != NO_NORM) normalize(norm, x + r * width, normed + r * width, width);
-        if (w.kind == INT8) quantize(rows, r);
+        if (w.format == INT8) quantize(rows, r);
       }
     });
     return rows;
@@ -240,7 +240,7 @@ class Forward {
 
   long grain(long n) const {
     // Some pieces for each thread, so that one which is held up does not hold up the others.
-    return std::max((long)TILE_N, n / (8 * team.size()) / TILE_N * TILE_N);
+    return std::max<long>(TILE_N, n / (8 * team.size()) / TILE_N * TILE_N);
   }
 
   void add_product(const Rows& rows, const Matrix& w) {
@@ -284,8 +284,9 @@ class Forward {
       }
     });
     float* own_scores = scores + thread * per_thread * longest;
-    float* own_q = queries + thread * per_thread * D * 2;
+    float* own_q = queries + thread * per_thread * (2 * D + 1);
     float* own_y = own_q + per_thread * D;
+    float* sums = own_y + per_thread * D;
     team.share((long)items.size() * K, 1, [&](long begin, long stop) {
       for (long i = begin; i < stop; i++) {
         const Item& item = items[i / K];
@@ -296,7 +297,7 @@ class Forward {
         const long row = segment.row + item.first;
         for (long r = 0; r < item.n; r++) std::copy_n(qkv + (row + r) * wide + k * G * D, G * D, own_q + r * G * D);
         const Heads heads{D, G, w.window, m.scale, m.slopes != nullptr ? m.slopes + k * G : nullptr};
-        attend(heads, own_q, item.n, segment.position + item.first, keys, values, own_scores, longest, own_y);
+        attend(heads, own_q, item.n, segment.position + item.first, keys, values, own_scores, longest, sums, own_y);
         for (long r = 0; r < item.n; r++) std::copy_n(own_y + r * G * D, G * D, attended + (row + r) * H * D + k * G * D);
       }
     });
@@ -308,7 +309,7 @@ class Forward {
     team.share(b.n_wanted, 1, [&](long first, long end) {
       for (long r = first; r < end; r++) {
         normalize(m.norm, hidden + b.wanted[r] * C, normed + r * C, C);
-        if (m.head.kind == INT8) quantize(rows, r);
+        if (m.head.format == INT8) quantize(rows, r);
       }
     });
     team.share(V, grain(V), [&](long first, long end) { columns(rows, b.n_wanted, m.head, first, end, b.logits + first, V); });
@@ -337,11 +338,18 @@ void firstlight_free_decoder(void* decoder) {
 }
 
 // Run the new positions of a batch through the model with ``n_threads``, and write the logits of the wanted rows.
-void firstlight_forward(void* decoder, const Model* model, const Batch* batch, int n_threads) {
+// Returns 0, or 1 where there is not enough memory.
+int firstlight_forward(void* decoder, const Model* model, const Batch* batch, int n_threads) {
   Decoder& d = *(Decoder*)decoder;
   forget_threads_of_parent(d);
-  Forward forward(d, *model, *batch, n_threads);
-  d.team->run(n_threads, [&](int thread) { forward.run(thread); });
+  try {
+    n_threads = d.team->start(n_threads);
+    Forward forward(d, *model, *batch, n_threads);
+    d.team->run(n_threads, [&](int thread) { forward.run(thread); });
+  } catch (const std::bad_alloc&) {
+    return 1;
+  }
+  return 0;
 }
 
 // Whether products of a small matrix in each format are right: 1, else 0.
@@ -363,14 +371,14 @@ int firstlight_check() {
   const void* data[] = {w.data(), half.data(), small.data()};
   Rows rows{x.data(), q.data(), scales.data(), offset.data(), K, stride};
   for (long m = 0; m < M; m++) quantize(rows, m);
-  for (int32_t kind = FP32; kind <= INT8; kind++) {
-    Matrix matrix{data[kind], scale.data(), nullptr, (int32_t)N, (int32_t)K, (int32_t)stride, kind};
+  for (int32_t format = FP32; format <= INT8; format++) {
+    Matrix matrix{data[format], scale.data(), nullptr, (int32_t)N, (int32_t)K, (int32_t)stride, format};
     columns(rows, M, matrix, 0, N, y.data(), N);
     for (long m = 0; m < M; m++)
       for (long n = 0; n < N; n++) {
         double expected = 0;
         for (long k = 0; k < K; k++)
-          expected += (double)x[m * K + k] * (kind == BF16 ? to_float(half[n * stride + k]) : w[n * stride + k]);
+          expected += (double)x[m * K + k] * (format == BF16 ? to_float(half[n * stride + k]) : w[n * stride + k]);
         if (!(std::fabs(expected - y[m * N + n]) < 1e-2)) return 0;
       }
   }

@@ -5,14 +5,14 @@
 #include "threads.h"
 #include "vec.h"
 
-enum Kind : int32_t { FP32 = 0, BF16 = 1, INT8 = 2 };
+enum Format : int32_t { FP32 = 0, BF16 = 1, INT8 = 2 };
 
 // A matrix (rows, columns), row by row. INT8: columns are padded to a multiple of 64, and each row has a scale.
 struct Matrix {
   const void* data;
   const float* scale;
   const float* bias;
-  int32_t rows, columns, stride, kind;
+  int32_t rows, columns, stride, format;
 };
 
 // Rows of activations: as they are, and for INT8 also in 8 bits, with a scale for each 32 of them.
@@ -114,10 +114,13 @@ inline void quantize(const Rows& rows, long m) {
   const long quarter = rows.stride / 4;
   for (long first = 0; first < rows.stride; first += 32) {
     long n = rows.columns - first < 32 ? rows.columns - first : 32;
-    float largest = 0;
-    for (long k = 0; k < n; k++) largest = std::fmax(largest, std::fabs(x[first + k]));
-    float scale = largest / 127, inverse = largest > 0 ? 127 / largest : 0;
-    for (long k = 0; k < 32; k++) q[first + k] = k < n ? (int8_t)std::nearbyint(x[first + k] * inverse) : 0;
+    float largest = 0, bad = 0;  // bad becomes NaN with a number that is not finite, which the scale passes on
+    for (long k = 0; k < n; k++) {
+      bad += 0 * x[first + k];
+      largest = std::fabs(x[first + k]) > largest ? std::fabs(x[first + k]) : largest;
+    }
+    float scale = largest / 127 + bad, inverse = scale > 0 ? 127 / largest : 0;
+    for (long k = 0; k < 32; k++) q[first + k] = k < n && inverse > 0 ? (int8_t)std::nearbyint(x[first + k] * inverse) : 0;
     for (long i = 0; i < 8; i++) {
       const int8_t* four = q + first + 4 * i;
       rows.scales[m * quarter + first / 4 + i] = scale;
@@ -136,9 +139,9 @@ template <int M, int N>
 inline void tile(const Rows& rows, long m, const Matrix& w, long n, float* y, long y_stride) {
   const float* x = rows.x + m * rows.columns;
   const long offset = n * (long)w.stride;
-  if (w.kind == FP32) {
+  if (w.format == FP32) {
     dots<float, M, N>(x, rows.columns, (const float*)w.data + offset, w.stride, w.columns, y, y_stride);
-  } else if (w.kind == BF16) {
+  } else if (w.format == BF16) {
     dots<uint16_t, M, N>(x, rows.columns, (const uint16_t*)w.data + offset, w.stride, w.columns, y, y_stride);
   } else {
     dots_int8<M, N>(rows, m, w, n, y, y_stride);

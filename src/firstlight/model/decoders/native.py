@@ -3,7 +3,7 @@
 It computes what ``GPT`` computes without gradients, up to rounding, for the norms, MLPs and position schemes that are
 in the tables of ``parts``, on a CPU, in fp32, with matrices in fp32, bf16 or int8. Activations of int8 matrices are
 quantised as well, in groups of 32, so that products are sums of integers. A logit depends on its own sequence only,
-bit for bit: not on other rows, not on the pieces that a prompt is read in, not on the number of threads.
+bit for bit: not on other rows, not on the chunks that a prompt is read in, not on the number of threads.
 """
 
 import ctypes
@@ -14,17 +14,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from firstlight.errors import UsageError
 from firstlight.model.attention import Attention
 from firstlight.model.decoders.build import load_library
 from firstlight.model.decoders.decoder import Segment
 from firstlight.model.gpt import GPT, Block
 from firstlight.model.kernels.linear import Linear
-from firstlight.model.mlp import GeluMLP, SwiGLUMLP, TanhGeluMLP
+from firstlight.model.mlp import GeluMLP, SwiGLUMLP, TanhGeluMLP, mlp_class
 from firstlight.model.norms import LayerNorm, RMSNorm
 from firstlight.model.positions import AlibiPositions, LearnedPositions, PositionScheme, RotaryPositions
 from firstlight.model.quantized import Int8Embedding, Int8Linear, Int8Weight
 
-_KINDS = {torch.float32: 0, torch.bfloat16: 1}
+_FORMATS = {torch.float32: 0, torch.bfloat16: 1}
 _INT8 = 2
 _NORMS: dict[type[nn.Module], int] = {nn.Identity: 0, LayerNorm: 1, RMSNorm: 2}
 _MLPS: dict[type[nn.Module], int] = {TanhGeluMLP: 0, GeluMLP: 1, SwiGLUMLP: 2}
@@ -35,7 +36,7 @@ _pointer, _int64, _int32, _float = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
 class _Matrix(ctypes.Structure):
     _fields_ = [
         *((name, _pointer) for name in ("data", "scale", "bias")),
-        *((name, _int32) for name in ("rows", "columns", "stride", "kind")),
+        *((name, _int32) for name in ("rows", "columns", "stride", "format")),
     ]
 
 
@@ -83,23 +84,30 @@ class NativeDecoder:
     than fp32 are copied.
 
     Args:
-        model: for which ``why_not_native`` is None.
+        model: its weights are those of now: where they change in place, the changes of matrices are seen.
 
     Attributes:
         threads: of a forward pass; at first torch's number.
+
+    Raises:
+        UsageError: it cannot run this model; ``why_not_native`` says why.
     """
 
-    pieces_matter = False
+    chunk_invariant = True
 
     def __init__(self, model: GPT) -> None:
+        if (reason := why_not_native(model)) is not None:
+            raise UsageError("the decoder in C++ cannot run this model", found=reason, fix="Use the plain decoder.")
         library = load_library()
-        assert not isinstance(library, str), library
+        assert not isinstance(library, str)
         self._library = library
         self.threads = torch.get_num_threads()
         library.firstlight_new_decoder.restype = _pointer
         self._decoder = _pointer(library.firstlight_new_decoder())
         self._kept: list[Tensor] = []
         config = self.config = model.config
+        self.position_bytes = 2 * config.n_layer * config.kv_heads * config.head_dim * 4
+        self._limit = None if model.positions.extrapolates else config.block_size
         self._layers = (_Layer * config.n_layer)(*(self._layer(model, i) for i in range(config.n_layer)))
         embed = self._matrix(model.embed)
         self._model = _Model(
@@ -126,8 +134,14 @@ class NativeDecoder:
     @torch.inference_mode()
     def new_cache(self, capacity: int) -> Float[Tensor, "L 2 K S D"]:
         """Allocate the cache of a sequence of up to ``capacity`` positions."""
+        if self._limit is not None and capacity > self._limit:
+            raise ValueError(f"{capacity} positions do not fit block_size={self._limit}")
         c = self.config
         return torch.empty(c.n_layer, 2, c.kv_heads, capacity, c.head_dim)
+
+    def count_positions(self, capacities: Sequence[int]) -> int:
+        """Count the positions of all caches."""
+        return sum(capacities)
 
     def free(self, cache: Tensor) -> None:
         """Give a cache back: its memory is freed with the last reference."""
@@ -149,6 +163,8 @@ class NativeDecoder:
             rows += n
             wanted.extend(range(rows - segment.n_logits, rows))
         ids = torch.tensor([i for segment in segments for i in segment.ids], dtype=torch.int64)
+        if int(ids.min()) < 0 or int(ids.max()) >= self._model.embed.rows:
+            raise IndexError(f"ids from {int(ids.min())} to {int(ids.max())}, the model has {self._model.embed.rows}")
         wanted_rows = torch.tensor(wanted, dtype=torch.int64)
         logits = torch.empty(len(wanted), self._model.head.rows)
         batch = _Batch(
@@ -160,7 +176,11 @@ class NativeDecoder:
             n_segments=len(segments),
             n_wanted=len(wanted),
         )
-        self._library.firstlight_forward(self._decoder, ctypes.byref(self._model), ctypes.byref(batch), self.threads)
+        failed = self._library.firstlight_forward(
+            self._decoder, ctypes.byref(self._model), ctypes.byref(batch), self.threads
+        )
+        if failed:
+            raise MemoryError(f"not enough memory for {rows:,} new positions")
         return logits
 
     def _layer(self, model: GPT, index: int) -> _Layer:
@@ -205,13 +225,13 @@ class NativeDecoder:
             return _Matrix(data, scale, bias, module.rows, module.columns, stride, _INT8)
         weight = module.weight
         assert isinstance(weight, Tensor)
-        return _Matrix(self._keep(weight), None, bias, *weight.shape, weight.shape[1], _KINDS[weight.dtype])
+        return _Matrix(self._keep(weight), None, bias, *weight.shape, weight.shape[1], _FORMATS[weight.dtype])
 
     def _floats(self, x: Tensor | None) -> int | None:
         return None if x is None else self._keep(x.detach().float().contiguous())
 
     def _keep(self, x: Tensor) -> int:
-        self._kept.append(x)
+        self._kept.append(x.detach())  # the memory stays where a parameter gets another
         return x.data_ptr()
 
 
@@ -225,11 +245,10 @@ def why_not_native(model: GPT) -> str | None:
 
 
 def _unsupported_part(model: GPT) -> str | None:
-    if next(model.parameters()).device.type != "cpu":
-        return "the model is not on the CPU"
-    matrices = {Linear, nn.Linear, Int8Linear}
-    known = {*matrices, *_NORMS, *_MLPS, *_POSITIONS, nn.Embedding, Int8Embedding, Attention, Block, GPT}
-    known |= {nn.ModuleList, nn.ModuleDict, nn.Dropout}
+    if (device := next(model.parameters()).device.type) != "cpu":
+        return f"the model is on {device}"
+    known = {Linear, nn.Linear, Int8Linear, *_NORMS, *_MLPS, *_POSITIONS, nn.Embedding, Int8Embedding}
+    known |= {Attention, Block, GPT, nn.ModuleList, nn.ModuleDict, nn.Dropout}
     for name, module in model.named_modules():
         if type(module) not in known and not name.startswith("heads"):
             return f"{name} is a {type(module).__name__}"
@@ -238,6 +257,31 @@ def _unsupported_part(model: GPT) -> str | None:
     for name, parameter in model.named_parameters():
         if type(parameter) is not nn.Parameter:
             return f"{name} is a {type(parameter).__name__}"
-        if parameter.dtype not in _KINDS or not parameter.is_contiguous():
+        if parameter.dtype not in _FORMATS:
             return f"{name} is {parameter.dtype}"
+        if not parameter.is_contiguous():
+            return f"{name} is not contiguous"
+    return _unexpected_shape(model)
+
+
+def _unexpected_shape(model: GPT) -> str | None:
+    """Return a part that differs from what the model's config says: C++ relies on it."""
+    c = model.config
+    H, K, D, C, F = c.n_head, c.kv_heads, c.head_dim, c.n_embd, c.ffn_dim
+    expected_mlp = mlp_class(c)
+    shapes = {"qkv": ((H + 2 * K) * D, C), "out": (C, H * D), "up": (F, C), "gate_up": (2 * F, C), "down": (C, F)}
+    for name, module in model.named_modules():
+        part = name.rpartition(".")[2]
+        if part == "mlp" and type(module) is not expected_mlp:
+            return f"{name} is a {type(module).__name__}"
+        shape = _matrix_shape(module)
+        if part in shapes and shape != shapes[part]:
+            return f"{name} has the shape {shape}"
     return None
+
+
+def _matrix_shape(module: nn.Module) -> tuple[int, ...] | None:
+    if isinstance(module, Int8Weight):
+        return module.rows, module.columns
+    weight = getattr(module, "weight", None)
+    return tuple(weight.shape) if isinstance(weight, Tensor) else None

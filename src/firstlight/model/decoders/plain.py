@@ -11,7 +11,7 @@ from torch import Tensor
 from firstlight.model.cache import StaticCache, new_store
 from firstlight.model.decoders.decoder import Segment
 from firstlight.model.gpt import GPT, eval_mode
-from firstlight.model.kernels.linear import row_invariant
+from firstlight.model.kernels.linear import batch_invariant
 
 _MULTIPLE = 64  # of the positions for which memory is allocated
 
@@ -27,39 +27,56 @@ class PlainDecoder:
     """Runs new positions through ``GPT.hidden``.
 
     Keys and values of all sequences are in one tensor, whose first rows are in use: on a GPU attention then reads them
-    at once. Tokens that are decoded go through the model together, pieces of prompts one by one, or on a GPU those of
+    at once. Tokens that are decoded go through the model together, chunks of prompts one by one, or on a GPU those of
     equal length together. On a CPU products get at least two rows, since one row takes another kernel, and weights in
-    half precision are copied to fp32, since their products depend on the number of rows.
+    16 bits are copied to fp32, since their products depend on the number of rows.
 
     Args:
         model: in any mode, which is restored.
     """
 
-    pieces_matter = True
+    chunk_invariant = False
 
     def __init__(self, model: GPT) -> None:
         self._weight = next(model.parameters())
         self._is_cpu = self._weight.device.type == "cpu"
         if self._is_cpu and any(p.dtype in (torch.bfloat16, torch.float16) for p in model.parameters()):
-            model = copy.deepcopy(model).float()
+            model = copy.deepcopy(model)
+            for parameter in model.parameters():
+                parameter.data = parameter.data.float()
             self._weight = next(model.parameters())
         self._model = model
+        c = model.config
+        self.position_bytes = 2 * c.n_layer * c.kv_heads * c.head_dim * self._weight.element_size()
         self._slots: list[_Slot] = []
         self._store = self._new_store(1, 1)
 
     @torch.inference_mode()
     def new_cache(self, capacity: int) -> _Slot:
         """Allocate the row of a sequence of up to ``capacity`` positions."""
+        if not self._slots:  # what was needed before need not be needed again
+            self._store = self._new_store(1, 1)
         slot = _Slot(len(self._slots), capacity)
         self._slots.append(slot)
         rows, length = self._store.shape[2], self._store.shape[4]
-        if len(self._slots) > rows or capacity > length:
-            limit = self._model.config.block_size
-            longer = max(length, min(limit, -(-capacity // _MULTIPLE) * _MULTIPLE))
-            store = self._new_store(max(rows, 2 * rows if len(self._slots) > rows else rows), longer)
+        needed = self._shape([slot.capacity for slot in self._slots])
+        if needed[0] > rows or needed[1] > length:
+            store = self._new_store(max(rows, needed[0]), max(length, needed[1]))
             store[:, :, :rows, :, :length] = self._store
             self._store = store
         return slot
+
+    def _shape(self, capacities: Sequence[int]) -> tuple[int, int]:
+        """Return the rows and the positions of each that the store needs: powers of two, and whole blocks of memory."""
+        longest = -(-max(capacities) // _MULTIPLE) * _MULTIPLE
+        return 1 << (len(capacities) - 1).bit_length(), max(
+            max(capacities), min(self._model.config.block_size, longest)
+        )
+
+    def count_positions(self, capacities: Sequence[int]) -> int:
+        """Count the positions of a store for these sequences, all as long as the longest."""
+        rows, length = self._shape(capacities)
+        return rows * length
 
     def _new_store(self, rows: int, length: int) -> Tensor:
         return new_store(self._model.config, rows, length, self._weight.device, self._weight.dtype)
@@ -87,7 +104,7 @@ class PlainDecoder:
             n = len(segment.ids)
             groups[n, 0 if n == 1 or not self._is_cpu else index].append(index)
         hidden = dict[int, Tensor]()
-        with eval_mode(self._model), row_invariant():
+        with eval_mode(self._model), batch_invariant():
             for (n, _), members in sorted(groups.items()):
                 hidden |= self._run([segments[i] for i in members], members, n)
             wanted = [hidden[i] for i in range(len(segments)) if segments[i].n_logits]

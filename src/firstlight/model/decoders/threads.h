@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <functional>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -35,24 +36,28 @@ class Team {
     for (auto& worker : workers_) worker.join();
   }
 
-  // Call f(thread) on n threads, the caller's being number 0.
-  void run(int n, const std::function<void(int)>& f) {
-    if (n == 1) {
-      size_ = 1;
-    } else {
+  // Start threads, as far as the system allows; return how many of ``n`` there are with the caller's.
+  int start(int n) {
+    try {
       while ((int)workers_.size() < n - 1) {
         int number = (int)workers_.size() + 1;
         workers_.emplace_back([this, number] { work(number); });
       }
-      {
-        std::lock_guard<std::mutex> lock(mutex_);
-        size_ = n;
-        task_ = &f;
-        left_ = n - 1;
-        round_.fetch_add(1);
-      }
-      wake_.notify_all();
+    } catch (const std::system_error&) {
     }
+    return n < (int)workers_.size() + 1 ? n : (int)workers_.size() + 1;
+  }
+
+  // Call f(thread) on n threads that were started, the caller's being number 0.
+  void run(int n, const std::function<void(int)>& f) {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      size_ = n;
+      task_ = &f;
+      left_ = n - 1;
+      if (n > 1) round_.fetch_add(1);
+    }
+    if (n > 1) wake_.notify_all();
     f(0);
     for (int i = 0; left_.load(std::memory_order_acquire) > 0; i++) pause_briefly(i);
   }
@@ -114,6 +119,6 @@ class Team {
   const std::function<void(int)>* task_ = nullptr;
   std::atomic<int> round_{0}, left_{0}, arrived_{0}, phase_{0};
   std::atomic<long> next_{0};
-  int size_ = 1;
+  std::atomic<int> size_{1};
   bool stopping_ = false;
 };

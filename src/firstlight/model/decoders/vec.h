@@ -21,7 +21,7 @@ constexpr int LANES = 4;
 
 typedef float Vec __attribute__((vector_size(LANES * 4)));
 typedef int32_t VecI __attribute__((vector_size(LANES * 4)));
-typedef uint16_t Half __attribute__((vector_size(LANES * 2)));
+typedef uint16_t BFloat16s __attribute__((vector_size(LANES * 2)));
 
 template <class V, class T>
 inline V load_as(const T* p) {
@@ -39,12 +39,12 @@ inline Vec load(const uint16_t* p) {
 #elif defined(__AVX2__)
   return (Vec)((VecI)_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p)) << 16);
 #else
-  return (Vec)(__builtin_convertvector(load_as<Half>(p), VecI) << 16);
+  return (Vec)(__builtin_convertvector(load_as<BFloat16s>(p), VecI) << 16);
 #endif
 }
 
-inline float to_float(uint16_t half) {
-  uint32_t bits = (uint32_t)half << 16;
+inline float to_float(uint16_t bfloat16) {
+  uint32_t bits = (uint32_t)bfloat16 << 16;
   float x;
   std::memcpy(&x, &bits, 4);
   return x;
@@ -123,8 +123,9 @@ inline float max(Vec v) {
 
 // The exponential function, to about one unit in the last place: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2].
 inline Vec exp(Vec x) {
-  x = max(x, broadcast(-87.0f));
-  x = x < 88.0f ? x : broadcast(88.0f);
+  const Vec given = x;
+  x = x < -87.0f ? broadcast(-87.0f) : x;
+  x = x > 88.0f ? broadcast(88.0f) : x;
   const Vec rounder = broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
   Vec shifted = x * 1.44269504f + rounder;
   Vec n = shifted - rounder;
@@ -138,5 +139,6 @@ inline Vec exp(Vec x) {
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
   VecI exponent = (VecI)shifted << 23;
-  return (Vec)((VecI)p + exponent);
+  p = (Vec)((VecI)p + exponent);
+  return given == given ? p : given;  // NaN stays NaN
 }

@@ -21,20 +21,26 @@ from torch.autograd.function import once_differentiable
 # oneDNN's start-up cost pays off for weights that no longer fit the processor's caches, or for many multiplications.
 _MIN_WEIGHT_NUMEL, _MIN_MULTIPLICATIONS = 1 << 19, 1 << 24
 
-_row_invariant = contextvars.ContextVar("row_invariant", default=False)
+_batch_invariant = contextvars.ContextVar("batch_invariant", default=False)
 
 
 @contextlib.contextmanager
-def row_invariant() -> Iterator[None]:
-    """Make each row of a product independent of how many rows there are, from two on, in fp32 on an x86 CPU.
+def batch_invariant() -> Iterator[None]:
+    """Make each row of a result independent of how many rows there are, from two on, in fp32 and int8 on an x86 CPU.
 
-    oneDNN, which is so, is used for every size; MKL takes different kernels for different numbers of rows.
+    oneDNN's products are so, and are used for every size; MKL takes different kernels for different numbers of rows.
+    Activations are computed row by row: torch rounds the numbers at the end of a thread's part differently.
     """
-    token = _row_invariant.set(True)
+    token = _batch_invariant.set(True)
     try:
         yield
     finally:
-        _row_invariant.reset(token)
+        _batch_invariant.reset(token)
+
+
+def is_batch_invariant() -> bool:
+    """Whether ``batch_invariant`` is in force."""
+    return _batch_invariant.get()
 
 
 class Linear(nn.Linear):
@@ -70,7 +76,7 @@ def _use_onednn(x: Tensor, weight: Tensor) -> bool:
     if weight.device.type != "cpu" or not x.dtype == weight.dtype == torch.float32 or torch.compiler.is_compiling():
         return False
     is_large = weight.numel() >= _MIN_WEIGHT_NUMEL or x.numel() * weight.shape[0] >= _MIN_MULTIPLICATIONS
-    return (is_large or _row_invariant.get()) and _has_onednn()
+    return (is_large or _batch_invariant.get()) and _has_onednn()
 
 
 class _OneDNNLinear(torch.autograd.Function):
