@@ -5,7 +5,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from firstlight.errors import ConfigError, CorpusError
@@ -26,6 +26,7 @@ CELLS = st.text(
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(rows=[("0", '"'), ("0", '"')], encoding="utf-8")
 @given(rows=st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=8), encoding=st.sampled_from(["utf-8", "utf-16"]))
 def test_fields_survive_tsv_and_jsonl(tmp_path: Path, rows: list[tuple[str, str]], encoding: str) -> None:
     expected = [{"a": x, "b": y} for x, y in rows]

@@ -2,13 +2,14 @@ import hashlib
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from firstlight.parallel import adapt_spinning, openmp
+from firstlight.parallel import adapt_spinning, openmp, single_threaded
 
 WITHOUT_CHOICE = {name: value for name, value in os.environ.items() if name not in openmp.VARIABLES}
 
@@ -151,3 +152,27 @@ def test_two_at_once_take_little_more_than_one_after_the_other() -> None:
         if ratios[-1] <= 1.6:
             break
     assert min(ratios) <= 1.6, ratios
+
+
+def test_a_thread_keeps_torchs_operators_to_itself_and_others_keep_their_number() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    seen = list[int]()
+    try:
+        with single_threaded():
+            if openmp._loaded_libgomp() is not None:
+                assert torch.get_num_threads() == 1
+            other = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+            other.start()
+            other.join()
+        assert torch.get_num_threads() == 3
+        assert seen == [3]
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_another_runtime_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openmp, "_loaded_libgomp", lambda: None)
+    before = torch.get_num_threads()
+    with single_threaded():
+        assert torch.get_num_threads() == before

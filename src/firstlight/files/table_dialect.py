@@ -206,7 +206,10 @@ def _reads_with_quotes(sample: list[str], delimiter: str, *, is_whole: bool) -> 
     enclosed = _enclosed_field(delimiter)
     if any('""' in m[1] or not m[1] for line in sample if '""' in line for m in enclosed.finditer(line)):
         return True
-    if any(delimiter in field or "\n" in field for row in rows for field in row):
+    # Where the lines are rectangular as they stand, quotes that enclose a delimiter or a line break do so by chance.
+    counts = {line.count(delimiter) for line in sample if line.strip()}
+    is_rectangular = len(counts) == 1 and counts != {0}
+    if not is_rectangular and any(delimiter in field or "\n" in field for row in rows for field in row):
         return True
     plain = [line.rstrip("\r\n").split(delimiter) for line in sample[1:] if line.strip()]
     columns = zip(*plain, strict=False) if len(plain) >= _MIN_ROWS else ()
