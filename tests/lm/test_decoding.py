@@ -124,8 +124,17 @@ def shared_prompts() -> list[list[int]]:
     return texts
 
 
-@BOTH
-@pytest.mark.parametrize("precision", PRECISIONS)
+SLOW_PLAIN = {("bf16", False), ("int8", False)}
+
+
+@pytest.mark.parametrize(
+    ("precision", "native"),
+    [
+        pytest.param(precision, native, marks=pytest.mark.slow if (precision, native) in SLOW_PLAIN else ())
+        for precision in PRECISIONS
+        for native in (True, False)
+    ],
+)
 @pytest.mark.parametrize(
     ("family", "block"),
     [

@@ -238,6 +238,7 @@ def test_what_it_does_not_know_is_named_and_decoded_plainly() -> None:
 def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """No library is loaded, and the cache is empty."""
     monkeypatch.setenv("FIRSTLIGHT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(build, "_FLAGS", ("-std=c++17", "-O0", "-w"))  # which compiles sooner
     build.load_library.cache_clear()
     yield monkeypatch
     build.load_library.cache_clear()
