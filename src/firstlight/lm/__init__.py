@@ -1,9 +1,11 @@
 """A model and its tokenizer (or codec, for sequences that are not text) as one object: load, save, score, generate."""
 
 from firstlight.lm.card import CARD, CardInfo, TaskResult, read_card_info, without_card, write_card
+from firstlight.lm.decoding import DecodingEngine
 from firstlight.lm.generation_config import GENERATION, GenerationConfig
 from firstlight.lm.lm import LM, Generated
 from firstlight.lm.load import build_model, download_from_hub, is_hub_name, locate, read_config, read_tokenizer
+from firstlight.lm.request import Request
 from firstlight.lm.sampling import GenerateSettings, sample_tokens
 from firstlight.lm.save import Classifier, mean_example, model_card, portable_tasks, save_pretrained, text_files
 from firstlight.lm.score import Score, WindowNLL, score_windows
@@ -15,9 +17,11 @@ __all__ = [
     "LM",
     "CardInfo",
     "Classifier",
+    "DecodingEngine",
     "GenerateSettings",
     "Generated",
     "GenerationConfig",
+    "Request",
     "Score",
     "TaskResult",
     "WindowNLL",

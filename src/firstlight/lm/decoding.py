@@ -108,10 +108,11 @@ class DecodingEngine:
     @torch.inference_mode()
     def cancel(self, request: Request) -> None:
         """End a request now; what it has stays."""
-        if request.finish_reason is None:
-            self._end(request, "cancelled")
+        self._end(request, "cancelled")
 
     def _end(self, request: Request, reason: FinishReason) -> None:
+        if request.finish_reason is not None:
+            return
         request.finish_reason = reason
         if request in self._waiting:
             self._waiting.remove(request)
@@ -263,21 +264,24 @@ class DecodingEngine:
         failed: Exception | None = None
         for result in results:
             request = result.running.request
-            if result.logits[:, : request.below].amax(-1).isfinite().all():
-                groups.setdefault((id(request.settings), request.below), []).append(result)
-                continue
-            self._end(request, "error")
-            failed = CheckpointError(
-                "the model's logits are not finite",
-                fix="Its weights are damaged, or its training diverged: use an earlier checkpoint.",
-            )
-        for (_, below), members in groups.items():
+            groups.setdefault((id(request.settings), request.below), []).append(result)
+        for (_, below), group in groups.items():
+            members, logits = group, torch.cat([result.logits for result in group])[:, :below]
+            finite = logits.amax(-1).isfinite()
+            if not finite.all():
+                members = self._drop_failed(group, finite.tolist())
+                failed = CheckpointError(
+                    "the model's logits are not finite",
+                    fix="Its weights are damaged, or its training diverged: use an earlier checkpoint.",
+                )
+                if not members:
+                    continue
+                logits = torch.cat([result.logits for result in members])[:, :below]
             settings = members[0].running.request.settings
             uniforms = None
             if settings.temperature > 0:
                 numbers = [u for result in members for u in result.running.uniforms(len(result.logits))]
                 uniforms = torch.tensor(numbers, dtype=torch.float64)
-            logits = torch.cat([result.logits for result in members])[:, :below]
             tokens = sample_tokens(logits, settings, uniforms).tolist()
             for result in members:
                 n = len(result.logits)
@@ -289,6 +293,17 @@ class DecodingEngine:
                 tokens = tokens[n:]
         if failed is not None:
             raise failed
+
+    def _drop_failed(self, group: list[_Result], finite: list[bool]) -> list[_Result]:
+        """End the requests that have a row of logits that is not finite; return the results of the others."""
+        good = list[_Result]()
+        for result in group:
+            own, finite = finite[: len(result.logits)], finite[len(result.logits) :]
+            if all(own):
+                good.append(result)
+            else:
+                self._end(result.running.request, "error")
+        return good
 
     def _take(self, result: _Result, tokens: list[int]) -> None:
         """Give tokens to a request: the first, and each after one that was expected; end it where it is finished."""
