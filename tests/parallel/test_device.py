@@ -18,9 +18,9 @@ from firstlight.parallel import (
     autocast,
     compile_module,
     environment,
+    flops,
     grad_scaler,
     limit_threads,
-    peak_flops,
     peak_memory,
     resolve_hardware,
 )
@@ -198,12 +198,10 @@ def test_auto_precision_on_a_gpu(monkeypatch: pytest.MonkeyPatch, supported: boo
     assert device_module._precision("fp16", torch.device("cuda", 0), {}) == "fp16"
 
 
-@pytest.mark.parametrize("units", [True, False])
-def test_a_cpu_stays_exact_and_says_what_bf16_would_bring(monkeypatch: pytest.MonkeyPatch, units: bool) -> None:
-    monkeypatch.setattr(device_module, "has_fast_bf16", lambda _: units)
+def test_a_cpu_is_exact_until_a_run_has_tried_bf16() -> None:
     reasons: dict[str, str] = {}
     assert device_module._precision("auto", torch.device("cpu"), reasons) == "fp32"
-    assert ("hardware.precision=bf16" in reasons["precision"]) == units
+    assert reasons["precision"] == "auto: cpu is exact in fp32"
 
 
 def _context(precision: str = "fp32", compiled: bool = False, device: str = "cpu") -> DeviceContext:
@@ -260,13 +258,28 @@ def test_memory_does_not_count_a_parents_peak() -> None:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_ceiling_of_a_cpu_is_measured_in_the_runs_precision(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     multiplied: list[torch.dtype] = []
-    product = torch.mm
-    monkeypatch.setattr(torch, "mm", lambda a, b, out: (multiplied.append(a.dtype), product(a, b, out=out)))
+    product = torch.nn.functional.linear
+    monkeypatch.setattr(torch.nn.functional, "linear", lambda x, w: (multiplied.append(x.dtype), product(x, w)))
     device_context = _context(precision=precision)
-    found = peak_flops(device_context)
+    found = flops.peak_flops(device_context)
     assert found is not None
     assert 1e8 < found < 1e14
     assert set(multiplied) == {device_context.dtype}
+
+
+def test_ceiling_is_the_fastest_product_until_none_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, durations = [0.0], [9.0, 5.0, *[6.0] * 5, 2.0, *[7.0] * 8, 1.0]
+
+    def product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        clock[0] += durations.pop(0)
+        return x
+
+    monkeypatch.setattr(flops.time, "perf_counter", lambda: clock[0])
+    one = torch.ones(1, 1)
+    assert flops._best_seconds(product, one, one, 1000.0) == 2.0
+    assert durations == [1.0], "eight in a row were slower"
+    clock[0], durations[:] = 0.0, [3.0, 4.0, 1.0]
+    assert flops._best_seconds(product, one, one, 5.0) == 3.0
 
 
 @pytest.mark.parametrize(
@@ -290,7 +303,7 @@ def test_ceiling_of_a_cpu_is_measured_in_the_runs_precision(precision: str, monk
 )
 def test_ceiling_of_a_gpu_is_its_data_sheets(monkeypatch: pytest.MonkeyPatch, name: str, peak: float | None) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: name)
-    assert peak_flops(_context(device="cuda:0")) == peak
+    assert flops.peak_flops(_context(device="cuda:0")) == peak
 
 
 def test_environment_is_plain_json() -> None:

@@ -22,10 +22,12 @@ if TYPE_CHECKING:
         compile_module,
         environment,
         grad_scaler,
+        has_cxx_compiler,
         limit_threads,
-        peak_flops,
         peak_memory,
         resolve_hardware,
+        synchronize,
+        with_compilation,
     )
     from firstlight.parallel.distributed import (
         all_gather,
@@ -43,6 +45,9 @@ if TYPE_CHECKING:
         seed_everything,
         set_rng_state,
         wrap_ddp,
+    )
+    from firstlight.parallel.flops import (
+        peak_flops,
     )
     from firstlight.parallel.launcher import (
         watch_launcher,
@@ -67,6 +72,7 @@ __all__ = [
     "ensure_allocator",
     "environment",
     "grad_scaler",
+    "has_cxx_compiler",
     "init_distributed",
     "interruptible",
     "is_first_rank",
@@ -81,8 +87,10 @@ __all__ = [
     "seed_everything",
     "set_rng_state",
     "single_threaded",
+    "synchronize",
     "usable_cores",
     "watch_launcher",
+    "with_compilation",
     "wrap_ddp",
 ]
 
@@ -103,10 +111,12 @@ __getattr__, __dir__ = attach(
             "compile_module",
             "environment",
             "grad_scaler",
+            "has_cxx_compiler",
             "limit_threads",
-            "peak_flops",
             "peak_memory",
             "resolve_hardware",
+            "synchronize",
+            "with_compilation",
         ],
         "distributed": [
             "all_gather",
@@ -124,6 +134,9 @@ __getattr__, __dir__ = attach(
             "seed_everything",
             "set_rng_state",
             "wrap_ddp",
+        ],
+        "flops": [
+            "peak_flops",
         ],
         "launcher": [
             "watch_launcher",

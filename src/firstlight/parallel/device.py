@@ -6,7 +6,6 @@ import re
 import shlex
 import shutil
 import sys
-import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,31 +18,10 @@ from torch import nn
 from firstlight import progress
 from firstlight.config import Settings
 from firstlight.errors import UsageError, nearest
-from firstlight.optim import has_fast_bf16
 from firstlight.parallel import allocator, openmp
 from firstlight.parallel.cores import usable_cores
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-# FLOP/s of dense bf16 matrix products, from the vendors' data sheets.
-_PEAK_FLOPS = {
-    "H100 PCIe": 756e12,
-    "H100 NVL": 835e12,
-    "H100": 989e12,
-    "H200": 989e12,
-    "GH200": 989e12,
-    "A100": 312e12,
-    "A40": 150e12,
-    "A30": 165e12,
-    "A10": 125e12,
-    "A10G": 70e12,
-    "L40S": 362e12,
-    "L40": 181e12,
-    "L4": 121e12,
-    "4090": 165e12,
-    "3090": 71e12,
-}
-
-
 # FLOPs of a layer in a step from which two threads are at least 1.25 times as fast as one: see docs/benchmarks.md.
 _MIN_PARALLEL_FLOPS = 1.5e8
 
@@ -53,9 +31,11 @@ class HardwareSettings(Settings):
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="auto: bf16 on a GPU that supports it, else fp32"
+        "auto", description="auto: bf16 on a GPU that supports it; on a CPU the faster of fp32 and bf16, measured"
     )
-    compile: Literal["auto", "on", "off"] = Field("auto", description="auto: on a GPU, if there is a C++ compiler")
+    compile: Literal["auto", "on", "off"] = Field(
+        "auto", description="auto: in a run that is long enough to pay for compiling, if it is faster, measured"
+    )
     threads: Annotated[int, Field(ge=1)] | Literal["auto"] = Field("auto", description="CPU threads of this process")
     deterministic: bool = Field(True, description="use deterministic algorithms, and warn where there is none")
 
@@ -75,6 +55,7 @@ class DeviceContext:
         local_rank: rank of this process on its machine.
         local_world_size: number of processes on this machine.
         backend: of torch.distributed, nccl or gloo; empty for one process.
+        trials: what was measured to resolve ``auto``, for environment.json.
     """
 
     device: torch.device
@@ -87,6 +68,7 @@ class DeviceContext:
     local_rank: int = 0
     local_world_size: int = 1
     backend: str = ""
+    trials: tuple[dict[str, Any], ...] = ()
 
     @property
     def dtype(self) -> torch.dtype:
@@ -115,9 +97,7 @@ def resolve_hardware(settings: HardwareSettings) -> DeviceContext:
     else:
         threads = settings.threads
     torch.set_num_threads(threads)
-    # torch.use_deterministic_algorithms would import torch.compile's machinery, which is slow and may not be needed.
-    set_deterministic = torch.use_deterministic_algorithms if compiles else torch._C._set_deterministic_algorithms
-    set_deterministic(settings.deterministic, warn_only=True)
+    _set_deterministic(settings, compiles)
     # Deterministic mode also fills new tensors with NaN, to reveal reads of uninitialized memory: slow, and not needed.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if device.type == "cuda":
@@ -125,6 +105,18 @@ def resolve_hardware(settings: HardwareSettings) -> DeviceContext:
         torch.set_float32_matmul_precision("high")
     backend = "" if world_size == 1 else "nccl" if device.type == "cuda" else "gloo"
     return DeviceContext(device, precision, compiles, threads, rank, world_size, reasons, local_rank, local, backend)
+
+
+def with_compilation(device_context: DeviceContext, settings: HardwareSettings) -> DeviceContext:
+    """Return the context of a process that compiles its forward passes."""
+    _set_deterministic(settings, compiles=True)
+    return replace(device_context, compile=True)
+
+
+def _set_deterministic(settings: HardwareSettings, compiles: bool) -> None:
+    # torch.use_deterministic_algorithms would import torch.compile's machinery, which is slow and may not be needed.
+    set_deterministic = torch.use_deterministic_algorithms if compiles else torch._C._set_deterministic_algorithms
+    set_deterministic(settings.deterministic, warn_only=True)
 
 
 def limit_threads(device_context: DeviceContext, settings: HardwareSettings, flops: float) -> DeviceContext:
@@ -198,8 +190,6 @@ def _precision(requested: str, device: torch.device, reasons: dict[str, str]) ->
     if requested == "auto":
         supported = device.type == "cuda" and torch.cuda.is_bf16_supported()
         why = "the GPU has bf16 units" if supported else f"{device.type} is exact in fp32"
-        if device.type == "cpu" and has_fast_bf16(device):
-            why += "; its bf16 units would train wide models up to twice as fast: hardware.precision=bf16"
         reasons["precision"] = f"auto: {why}"
         return "bf16" if supported else "fp32"
     if requested == "fp16" and device.type != "cuda":
@@ -210,9 +200,7 @@ def _precision(requested: str, device: torch.device, reasons: dict[str, str]) ->
 
 
 def _compiles(requested: str, device: torch.device, reasons: dict[str, str]) -> bool:
-    # CXX may be a command with arguments, or a wrapper followed by the compiler.
-    named = shlex.split(os.environ.get("CXX", ""))[:1] or ["g++", "clang++", "cl"]
-    has_compiler = any(shutil.which(name) for name in named)
+    has_compiler = has_cxx_compiler()
     if requested == "on" and not has_compiler:
         raise UsageError(
             "compilation needs a C++ compiler",
@@ -222,12 +210,19 @@ def _compiles(requested: str, device: torch.device, reasons: dict[str, str]) -> 
     if requested != "auto":
         return requested == "on"
     if device.type != "cuda":
-        reasons["compile"] = "auto: on a CPU compiling takes longer than it saves in most runs"
+        reasons["compile"] = "auto: on a CPU only where it was tried"
         return False
     if not has_compiler:
         progress.notice("no C++ compiler on this machine: running without compilation")
     reasons["compile"] = f"auto: {'there is a C++ compiler' if has_compiler else 'no C++ compiler'}"
     return has_compiler
+
+
+def has_cxx_compiler() -> bool:
+    """Return whether there is a C++ compiler, which torch.compile needs."""
+    # CXX may be a command with arguments, or a wrapper followed by the compiler.
+    named = shlex.split(os.environ.get("CXX", ""))[:1] or ["g++", "clang++", "cl"]
+    return any(shutil.which(name) for name in named)
 
 
 def compile_module(module: nn.Module, device_context: DeviceContext) -> nn.Module:
@@ -242,6 +237,12 @@ def autocast(device_context: DeviceContext) -> AbstractContextManager[Any]:
     if device_context.precision == "fp32":
         return nullcontext()
     return torch.autocast(device_context.device.type, dtype=device_context.dtype)
+
+
+def synchronize(device_context: DeviceContext) -> None:
+    """Wait for the work of a GPU."""
+    if device_context.device.type == "cuda":
+        torch.cuda.synchronize(device_context.device)
 
 
 def grad_scaler(device_context: DeviceContext) -> torch.amp.GradScaler | None:
@@ -265,23 +266,6 @@ def peak_memory(device_context: DeviceContext) -> int:
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def peak_flops(device_context: DeviceContext, seconds: float = 0.1) -> float | None:
-    """Return the peak FLOP/s of matrix products in the run's precision: a GPU's data sheet, or a CPU measured."""
-    if device_context.device.type == "cuda":
-        name = torch.cuda.get_device_name(device_context.device)
-        return next((peak for part, peak in _PEAK_FLOPS.items() if re.search(rf"\b{part}\b", name)), None)
-    if device_context.device.type != "cpu":
-        return None
-    # Small enough for the caches of a few cores, large enough to keep many busy.
-    n, best, end = 512 if device_context.threads <= 4 else 2048, 0.0, time.perf_counter() + seconds
-    a, b, c = (torch.ones(n, n, dtype=device_context.dtype) for _ in range(3))
-    while best == 0 or time.perf_counter() < end:
-        start = time.perf_counter()
-        torch.mm(a, b, out=c)
-        best = max(best, 2 * n**3 / (time.perf_counter() - start))
-    return best
 
 
 def _processor_name() -> str:
@@ -311,5 +295,6 @@ def environment(device_context: DeviceContext) -> dict[str, Any]:
         "processes": device_context.world_size,
         "allocator": allocator.state(),
         "openmp": openmp.state(),
+        "trials": list(device_context.trials),
         "reasons": device_context.reasons,
     }

@@ -166,7 +166,7 @@ def _train(
         run.write_settings(settings, _header(recipe.kind, run, ctx), unwritten)
         write_json(run.compatibility_file, ctx.compatibility)
         log_changes(request, ctx)
-        write_json(run.environment_file, parallel.environment(ctx.device_context))
+        write_json(run.environment_file, _environment(run, ctx, goes_on=request.resumes and not request.restarts))
         run.write_state(kind=recipe.kind, status="running", step=ctx.counters.step)
         ctx.report = LiveReport(run.path, write_report)
     try:
@@ -201,6 +201,22 @@ def _train(
             _record_interruption(run, recipe.kind, ctx, error, write_report)
         raise
     return result
+
+
+def _environment(run: RunDirectory, ctx: TrainContext, *, goes_on: bool) -> dict[str, Any]:
+    """Describe software and hardware; of a run that goes on as it was, with what was measured before its first step."""
+    now = {**parallel.environment(ctx.device_context), "peak_flops": ctx.peak_flops}
+    before = read_json_object(run.environment_file) if goes_on else {}
+    if any(before.get(key) != now[key] for key in ("device_name", "precision", "compile", "threads")):
+        return now
+    peak, reasons = before.get("peak_flops"), before.get("reasons")
+    if isinstance(peak, int | float) and peak > 0:
+        now["peak_flops"] = ctx.peak_flops = float(peak)
+    if not now["trials"] and isinstance(before.get("trials"), list):
+        now["trials"] = before["trials"]
+        kept = reasons if isinstance(reasons, dict) else {}
+        now["reasons"] = {**{k: v for k, v in kept.items() if k in ("precision", "compile")}, **now["reasons"]}
+    return now
 
 
 def _header(kind: str, run: RunDirectory, ctx: TrainContext) -> str:

@@ -34,7 +34,7 @@ from firstlight.stages.finetune_evaluation import TaskEvaluation, evaluate_tasks
 from firstlight.stages.finetune_settings import FinetuneSettings
 from firstlight.stages.init_model import hash_weights
 from firstlight.stages.model_card import finetune_card, hub_model
-from firstlight.train import CheckpointManager, Limits, RunLog, TrainContext, TrainState
+from firstlight.train import Autotuner, CheckpointManager, Limits, RunLog, TrainContext, TrainState
 
 # The default number of epochs; docs/finetune.md says how it was chosen.
 _MIN_EPOCHS, _MAX_EPOCHS, _MIN_UPDATES = 3, 15, 250
@@ -162,9 +162,19 @@ def train_context(
         parameters=sum(p.numel() for p in model.parameters()),
     )
     weights, criterion = _class_weights(artifacts), criterion_name(artifacts.specs.values())
-    module = TaskLoss(
-        model, artifacts.specs, lm_weight=table.lm_weight, dropout=table.head_dropout, class_weights=weights
-    )
+    local_rows = rows // device_context.world_size
+    module, device_context = Autotuner(
+        make_module=lambda: TaskLoss(
+            model, artifacts.specs, lm_weight=table.lm_weight, dropout=table.head_dropout, class_weights=weights
+        ),
+        state=state,
+        batch=mixture.batch(device_context.rank * local_rows, local_rows),
+        limits=limits,
+        layers=model.config.n_layer,
+        hardware=settings.hardware,
+        device_context=device_context,
+        may_compile=False,  # the rows of each batch have a length of their own
+    ).run()
     trainable = frozenset(name for name, p in model.named_parameters() if p.requires_grad)
     unfreeze_every = table.unfreeze_every_epochs * mixture.updates_per_epoch
     log = RunLog(run.path, active=parallel.is_main_process(device_context), trackers=settings.train.trackers)
@@ -179,7 +189,7 @@ def train_context(
     return TrainContext(
         run=run.path,
         state=state,
-        module=parallel.wrap_ddp(parallel.compile_module(module, device_context), device_context),
+        module=parallel.wrap_ddp(module, device_context),
         batches=mixture,
         rows=rows,
         evaluate=evaluate,

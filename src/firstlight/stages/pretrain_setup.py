@@ -23,6 +23,7 @@ from firstlight.stages.unknown_text import split_text_bytes
 from firstlight.store import Batches, Windows
 from firstlight.tokenizer import TextBytes, report_unknown
 from firstlight.train import (
+    Autotuner,
     CheckpointManager,
     Limits,
     LossModule,
@@ -199,7 +200,16 @@ def train_context(
     text_bytes = split_text_bytes(store.valid, artifacts.vocab)
     unit = "token" if artifacts.codec is None else artifacts.codec.UNIT
     unfreezes = settings.model.embeddings_frozen_steps not in (0, "all")
-    module = parallel.compile_module(LossModule(state.model), device_context)
+    local_rows = sizes.rows // device_context.world_size
+    module, device_context = Autotuner(
+        make_module=lambda: LossModule(state.model),
+        state=state,
+        batch=sizes.batches.batch(device_context.rank * local_rows, local_rows),
+        limits=sizes.limits,
+        layers=config.n_layer,
+        hardware=settings.hardware,
+        device_context=device_context,
+    ).run()
     return TrainContext(
         run=run.path,
         state=state,

@@ -1,5 +1,6 @@
 """The training loop, its state, checkpoints, metrics, validation, and the handling of loss spikes and convergence."""
 
+from firstlight.train.autotune import Autotuner
 from firstlight.train.checkpoint import CheckpointManager, Snapshot, read_trainer_state, restore, snapshot
 from firstlight.train.context import BatchSource, EvaluationResult, FitResult, TrainContext
 from firstlight.train.limits import Limits
@@ -23,6 +24,7 @@ __all__ = [
     "CHANGEABLE_ON_RESUME",
     "DECIDING_ON_RESUME",
     "TRACKERS",
+    "Autotuner",
     "BatchSource",
     "CheckpointManager",
     "ConvergenceSettings",

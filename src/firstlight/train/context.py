@@ -64,6 +64,7 @@ class LoopState:
         train_loss: of the last step in this process, or None before the first one.
         shown_loss: the same as the terminal shows it.
         sample_notices: notices of earlier samples, which are not repeated.
+        said_ceiling_is_low: whether an event has said that the peak FLOP/s were measured too low.
     """
 
     seconds_before: float = 0.0
@@ -76,6 +77,7 @@ class LoopState:
     train_loss: float | None = None
     shown_loss: float | None = None
     sample_notices: set[str] = field(default_factory=set)
+    said_ceiling_is_low: bool = False
 
 
 @dataclass(slots=True)
@@ -93,7 +95,7 @@ class TrainContext:
         sample: generates a sample text from the current weights, or None.
         restart: resets weights and optimizer to the start of the run.
         flops_per_token: model FLOPs of one token, forward and backward.
-        peak_flops: peak FLOP/s of one process's device, or None if unknown.
+        peak_flops: peak FLOP/s of one process's device, the same for the whole run; None if unknown.
         process_start: ``time.perf_counter()`` when the process started.
         target_unit: what a target is, tokens or rows of a task.
         criterion: name of what selects the best checkpoint: ``loss``, or a metric, whose negative is the evaluations'

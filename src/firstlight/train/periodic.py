@@ -123,9 +123,6 @@ def evaluate(ctx: TrainContext) -> EvaluationResult | None:
     if parallel.is_main_process(ctx.device_context):
         line = evaluation_line(ctx, result, previous, ema_metrics.get("valid_loss_average"))
         progress.notice(line, level="info" if math.isfinite(result.loss) else "warning")
-    if ctx.peak_flops and ctx.device_context.device.type == "cpu" and ctx.counters.step:
-        # Other processes on the machine may have made the earlier measurement too low, never too high.
-        ctx.peak_flops = max(ctx.peak_flops, parallel.peak_flops(ctx.device_context, seconds=0.02) or 0.0)
     return result
 
 
@@ -215,7 +212,22 @@ def _log_step(ctx: TrainContext, metrics: StepMetrics) -> None:
         f"{ctx.target_unit}_per_second": round(rate, 1),
         "memory_bytes": parallel.peak_memory(ctx.device_context),
     }
-    _log(ctx, logged if mfu is None else {**logged, "mfu": round(mfu, 4)})
+    if mfu is not None:
+        logged["mfu"] = round(mfu, 4)
+        _say_if_ceiling_is_low(ctx, mfu)
+    _log(ctx, logged)
+
+
+def _say_if_ceiling_is_low(ctx: TrainContext, mfu: float) -> None:
+    """Say once that the peak was measured too low, which other programs can cause."""
+    if mfu <= 1 or ctx.loop.said_ceiling_is_low:
+        return
+    ctx.loop.said_ceiling_is_low = True
+    text = (
+        f"MFU {100 * mfu:.0f} % is above 100 %: the device's peak of {ctx.peak_flops:.3g} FLOP/s, measured before the "
+        "first step, is too low; other programs may have been busy then"
+    )
+    ctx.log.event(ctx.counters.step, "mfu", text)
 
 
 def _log(ctx: TrainContext, metrics: dict[str, Any]) -> None:
@@ -234,8 +246,4 @@ def _mfu(ctx: TrainContext, rate: float) -> float | None:
     """Return the model FLOPs utilization (Chowdhery et al. 2022), or None if the device's peak is unknown."""
     if not ctx.peak_flops:
         return None
-    achieved = rate * ctx.flops_per_token / ctx.device_context.world_size
-    if ctx.device_context.device.type == "cpu":
-        # The peak was measured, perhaps while other processes were busy; it is at least what the run achieves.
-        ctx.peak_flops = max(ctx.peak_flops, achieved)
-    return achieved / ctx.peak_flops
+    return rate * ctx.flops_per_token / ctx.device_context.world_size / ctx.peak_flops
