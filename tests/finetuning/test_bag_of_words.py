@@ -11,6 +11,7 @@ from firstlight.cli.finetune import _print_metrics
 from firstlight.finetuning import EncodedExample, TaskMetrics, bag_of_words, diagnose, fit_bag_of_words, head_of
 from firstlight.finetuning.kinds import TaskHead
 from firstlight.lm import LM
+from firstlight.statistics import METRICS, bootstrap_interval
 from small_task import model, spec, tokenizer, write_task
 
 WORDS = ["good", "bad", "film", "song", "day", "the", "一", "好", "Berlin", "rain"]
@@ -120,7 +121,7 @@ MAJORITY = {"label": "no", "value": 0.6}
 
 
 def test_nothing_is_said_of_a_good_model() -> None:
-    words = {"model": "logistic regression", "value": 0.8, "rows": 9}
+    words = {"model": "logistic regression", "value": 0.8, "rows": 9, "p_value": 0.01}
     valid = metrics(0.9, 0.8, 1.0, majority=MAJORITY, bag_of_words=words)
     test = metrics(0.85, 0.8, 0.9, majority=MAJORITY, bag_of_words=words)
     assert diagnose(valid, test, ["no", "yes"]) == []
@@ -137,20 +138,73 @@ def test_a_model_below_the_majority_class_and_what_to_try() -> None:
 
 
 def test_a_bag_of_words_that_is_ahead() -> None:
-    words = {"model": "logistic regression", "value": 0.95, "rows": 9}
+    words = {"model": "logistic regression", "value": 0.95, "rows": 9, "p_value": 0.02}
     test = metrics(0.85, 0.8, 0.9, bag_of_words=words)
     (said,) = diagnose(metrics(0.85, 0.8, 0.9), test, [])
     assert said == (
-        "a logistic regression on the words alone (TF-IDF) is ahead on the test rows: accuracy 0.950, the model 0.850"
+        "a logistic regression on the words alone (TF-IDF, of the tokens that the model reads) has accuracy 0.950 on "
+        "the test rows, the model 0.850 (p = 0.02): the task may need no more than words, or the model more "
+        "pre-training text, updates (--search) or rows"
     )
-    (said,) = diagnose(metrics(0.85, 0.8, 0.9), metrics(0.85, 0.8, 0.96, bag_of_words=words), [])
-    assert "though not beyond chance" in said
+    test = metrics(0.85, 0.8, 0.96, bag_of_words={**words, "p_value": 0.125})
+    (said,) = diagnose(metrics(0.85, 0.8, 0.9), test, [])
+    assert said.endswith("the model 0.850: a difference within chance (p = 0.12)")
 
 
 def test_splits_that_differ_by_more_than_chance() -> None:
     (said,) = diagnose(metrics(0.85, 0.8, 0.9), metrics(0.55, 0.5, 0.6), [])
-    assert "accuracy is 0.850 on the validation rows and 0.550 on the test rows, which is more than chance" in said
+    assert "is 0.850 on the validation rows and 0.550 on the test rows: they differ by more than chance" in said
+    assert "validation rows may resemble training rows" in said
+    (said,) = diagnose(metrics(0.55, 0.5, 0.6), metrics(0.85, 0.8, 0.9), [])
+    assert "test rows may resemble training rows more" in said
     assert diagnose(metrics(0.75, 0.65, 0.85), metrics(0.65, 0.6, 0.7), []) == []
+
+
+def of(metric: str, value: float, low: float, high: float, n: int, **more: object) -> TaskMetrics:
+    return TaskMetrics(metric, value, low, high, {}, 0.5, n, **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("metric", "true"), [("accuracy", 0.9), ("matthews", 0.8), ("accuracy", 0.7)])
+@pytest.mark.parametrize("n", [2, 5, 10, 20, 50, 100])
+def test_splits_of_one_distribution_hardly_ever_differ(metric: str, true: float, n: int) -> None:
+    generator, said = np.random.default_rng(n), 0
+    function = METRICS[metric]
+    for _ in range(100):
+        splits = []
+        for size in (n, 500):
+            labels = generator.integers(0, 2, size)
+            guess = np.where(generator.random(size) < true, labels, 1 - labels)
+            interval = bootstrap_interval(function, guess, labels, n_bootstrap=100)
+            splits.append(of(metric, function(guess, labels), *interval, size))
+        said += len(diagnose(*splits, [])) if splits[1].low > 0 else 0
+    assert said <= 4
+
+
+def test_splits_without_an_interval_that_differ_are_told() -> None:
+    for metric in ("accuracy", "pearson", "matthews"):
+        said = diagnose(of(metric, 1.0, 1.0, 1.0, 60), of(metric, 0.0, 0.0, 0.0, 60), [])
+        assert any("differ by more than chance" in text for text in said), metric
+
+
+def test_the_best_constant_may_be_another_than_the_majority_of_the_training_rows() -> None:
+    found = of(
+        "accuracy", 0.53, 0.48, 0.58, 100, majority={"label": "no", "value": 0.45}, confusion=[[20, 25], [22, 33]]
+    )
+    (said,) = diagnose(found, None, ["no", "yes"])
+    assert said.startswith("accuracy 0.530 on the validation rows does not beat always predicting 'yes' (0.550)")
+
+
+def test_rows_of_one_label_say_nothing() -> None:
+    found = of("accuracy", 1.0, 0.34, 1.0, 2, majority={"label": "no", "value": 1.0}, confusion=[[2, 0], [0, 0]])
+    assert diagnose(found, None, ["no", "yes"]) == [
+        "every one of the validation rows has the label 'no', so they say nothing about the others"
+    ]
+
+
+def test_scores_without_skill_are_told() -> None:
+    (said,) = diagnose(of("pearson", 0.046, -0.09, 0.18, 200), None, [])
+    assert said.startswith("pearson 0.046 on the validation rows is not above 0 beyond chance")
+    assert diagnose(of("pearson", 0.3, 0.1, 0.5, 200), None, []) == []
 
 
 def test_a_run_says_it_and_keeps_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -161,10 +215,15 @@ def test_a_run_says_it_and_keeps_it(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert command([*arguments, "train.steps=1", "optim.lr=1e-9", "hardware.device=cpu"]) == 0
     printed = capsys.readouterr()
     assert "; logistic regression on words 1.0000)" in printed.out
-    assert "is ahead on the test rows: accuracy 1.000" in printed.err
+    assert "of the tokens that the model reads) has accuracy 1.000 on the test rows" in printed.err
     evaluation = json.loads((tmp_path / "run" / "evaluation.json").read_text())
-    assert evaluation["test"]["mood"]["bag_of_words"] == {"model": "logistic regression", "value": 1.0, "rows": 80}
-    assert any("is ahead" in warning for warning in evaluation["warnings"]["mood"])
+    assert evaluation["test"]["mood"]["bag_of_words"] == {
+        "model": "logistic regression",
+        "value": 1.0,
+        "rows": 80,
+        "p_value": 2 / 2**9,
+    }
+    assert any("on the words alone" in warning for warning in evaluation["warnings"]["mood"])
     page = (tmp_path / "run" / "report.html").read_text()
     assert "mood: a logistic regression on the words alone" in page and "side by side" in page
 

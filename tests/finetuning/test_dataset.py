@@ -151,7 +151,7 @@ def test_a_last_row_that_is_cut_off_is_left_out_and_told(tmp_path: Path) -> None
 def test_rows_that_stand_in_two_splits_are_told(tmp_path: Path) -> None:
     (tmp_path / "v.csv").write_text("text,label\ngrim,0\nnew,1\n")
     made = read(good(tmp_path, 'valid = "v.csv"'))
-    assert any("1 of 2 validation rows are also training rows" in note and "v.csv:2" in note for note in made.notes)
+    assert any("1 of 2 validation rows is also a training row" in note and "v.csv:2" in note for note in made.notes)
 
 
 def test_rows_without_text_may_be_dropped(tmp_path: Path) -> None:

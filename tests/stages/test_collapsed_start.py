@@ -67,6 +67,7 @@ def test_heads_without_a_constant_loss_are_not_checked(monkeypatch: pytest.Monke
 @pytest.fixture
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(collapsed_start, "_MIN_UPDATES", 1)
     write_task(tmp_path)
     words = tokenizer()
     LM(model(words.vocab_size), words).save(tmp_path / "model")
@@ -99,13 +100,28 @@ def weights(run: str) -> dict[str, torch.Tensor]:
 def test_it_is_reported_once(start: Path, collapses: list[int]) -> None:
     collapses[0] = 1
     tune("run")
-    assert collapses[1] == 1, "one evaluation, the first after a quarter of the updates"
     events = [json.loads(line) for line in (start / "run/events.jsonl").read_text().splitlines()]
     found = [e for e in events if e["kind"] == "collapsed"]
     assert [e["step"] for e in found] == [5]
     assert "after 5 of 20 updates 'bad' is predicted for every validation row of mood" in found[0]["text"]
     assert "max_restarts=3" in found[0]["text"]
     assert not RunDirectory(start / "run").collapsed_starts_file.exists()
+
+
+def test_a_start_that_recovers_is_said_to(start: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [("mood", "bad"), ("mood", "bad"), None, None]
+    monkeypatch.setattr(collapsed_start.StartCheck, "_constant_prediction", lambda *_: answers.pop(0))
+    tune("run", "train.eval_every=3")
+    events = [json.loads(line) for line in (start / "run/events.jsonl").read_text().splitlines()]
+    assert [(e["kind"], e["step"]) for e in events] == [("collapsed", 6), ("recovered", 12)]
+    assert len(answers) == 1, "from then on it is not looked for"
+
+
+def test_a_head_has_fifty_updates_to_move(start: Path, collapses: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collapsed_start, "_MIN_UPDATES", 50)
+    collapses[0] = 1
+    tune("run")
+    assert collapses[1] == 0, "of 20 updates"
 
 
 def test_another_head_is_drawn(start: Path, collapses: list[int], caplog: pytest.LogCaptureFixture) -> None:
@@ -185,7 +201,7 @@ def test_a_head_that_is_not_new_is_kept(start: Path, collapses: list[int]) -> No
     tune("first", "finetune.pool=last")
     collapses[:] = [9, 0]
     assert finetune("first", ["mood.toml"], out="second", overrides=[*SETTINGS, "finetune.max_restarts=3"]).finished
-    assert collapses[1] == 1 and not (start / "second/collapsed.json").exists()
+    assert collapses[1] and not (start / "second/collapsed.json").exists()
     (table,) = json.loads((start / "second/tasks.json").read_text())
     assert table["pool"] == "last", "what the head has learned to read"
 

@@ -1,4 +1,4 @@
-"""Learning rate and passes are chosen on the validation rows, within a number of trials."""
+"""Learning rate and epochs are chosen on the validation rows, within a number of trials."""
 
 import json
 from pathlib import Path
@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from firstlight.cli.app import run as command
-from firstlight.errors import Interrupted, UsageError
+from firstlight.errors import Interrupted, TrainingError, UsageError
 from firstlight.stages import finetune_search
 from firstlight.stages.finetune import FinetuneResult
-from firstlight.stages.finetune_search import Trial, _next, _values
+from firstlight.stages.finetune_search import SearchResult, Trial, _next, _values
 
 
 def scored(scores: dict[tuple[int, int], float]) -> dict[tuple[int, int], Trial]:
@@ -43,6 +43,8 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         lr, epochs = float(values.get("optim.lr", 1e-3)), float(values.get("train.epochs", 3))
         out.mkdir(parents=True, exist_ok=True)
         (out / "run.toml").write_text(f"[optim]\nlr = {lr}\n[train]\nepochs = {epochs}\n")
+        if lr > options.get("diverges_above", 1.0):
+            raise TrainingError("the loss is not finite", where="step 7")
         score = 0.9 - abs(lr - 3e-3) * 10 - abs(epochs - 3) / 100
         table = {"metric": "accuracy", "value": score, "low": 0.0, "high": 1.0, "others": {}, "n": 9}
         table |= {"majority": None, "bag_of_words": None}
@@ -88,10 +90,46 @@ def test_a_signal_ends_it(fakes: list[list[str]], tmp_path: Path) -> None:
     assert not (tmp_path / "s" / "search.json").exists()
 
 
+def test_a_trial_that_diverges_is_the_worst(fakes: list[list[str]], tmp_path: Path) -> None:
+    def run(**more: bool) -> SearchResult:
+        return finetune_search.finetune_search(4, "base", ["t.toml"], out=tmp_path / "s", diverges_above=2e-3, **more)
+
+    found = run()
+    assert [(t.valid is None, t.failed) for t in found.trials][:2] == [
+        (False, None),
+        (True, "step 7: the loss is not finite"),
+    ]
+    assert found.best.run.endswith("trial-1") and len(found.trials) == 4
+    record = json.loads((tmp_path / "s" / "search.json").read_text())
+    assert record["trials"][1]["valid"] is None and "not finite" in record["trials"][1]["failed"]
+    fakes.clear()
+    assert run(resume=True).trials[1].failed == found.trials[1].failed
+    assert len(fakes) == 3, "what failed is not tried again"
+    with pytest.raises(TrainingError):
+        finetune_search.finetune_search(4, "base", ["t.toml"], out=tmp_path / "other", diverges_above=1e-4)
+
+
+def test_a_search_does_not_become_smaller(fakes: list[list[str]], tmp_path: Path) -> None:
+    finetune_search.finetune_search(3, "base", ["t.toml"], out=tmp_path / "s")
+    with pytest.raises(UsageError, match="has 3 trials already"):
+        finetune_search.finetune_search(2, "base", ["t.toml"], out=tmp_path / "s", resume=True)
+    found = finetune_search.finetune_search(4, "base", ["t.toml"], out=tmp_path / "s", resume=True)
+    assert len(found.trials) == 4
+
+
+def test_epochs_have_a_limit() -> None:
+    assert _next(scored({(0, 0): 0.5, (1, 0): 0.4, (-1, 0): 0.4, (0, 1): 0.6})) == (1, 1)
+    found = {(0, 0): 0.5, (0, 1): 0.6, (0, 2): 0.7, (1, 2): 0.1, (-1, 2): 0.1}
+    assert _next(scored(found)) is None
+
+
 @pytest.mark.parametrize("key", ["optim.lr", "train.epochs", "train.steps", "train.minutes"])
-def test_what_it_chooses_is_not_given(key: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("written", ["{table}.{key}=1", "{table}={{{key}=1}}"])
+def test_what_it_chooses_is_not_given(key: str, written: str, tmp_path: Path) -> None:
+    table, _, name = key.partition(".")
+    given = written.format(table=table, key=name)
     with pytest.raises(UsageError, match="the search"):
-        finetune_search.finetune_search(2, "base", ["t.toml"], out=tmp_path / "s", overrides=[f"{key}=1"])
+        finetune_search.finetune_search(2, "base", ["t.toml"], out=tmp_path / "s", overrides=[given])
     if key == "train.steps":
         (tmp_path / "run.toml").write_text("[train]\nsteps = 100\n")
         with pytest.raises(UsageError, match="train.steps: limits the updates"):
@@ -105,7 +143,8 @@ def test_the_command_prints_trials_and_the_best(
     assert command(["finetune", "base", "t.toml", "--out", out, "--search", "2"]) == 0
     printed = capsys.readouterr()
     assert (
-        "trial 1 of 2: learning rate 0.001, 3 passes: 0.8800 on the validation rows, 2 s; at most 1 more" in printed.err
+        "trial 1 of at most 2: learning rate 0.001, 3 epochs: accuracy 0.8800 on the validation rows, 2 s; at most 1 "
+        "more, of about 0 to 8 s" in printed.err
     )
     assert "t: of rate 0.003" in printed.err and "of rate 0.001" not in printed.err, "warnings of the best alone"
     assert f"best: {out}/trial-2, chosen by the validation rows" in printed.out

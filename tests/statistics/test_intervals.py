@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from firstlight.statistics import ratio_interval
+from firstlight.statistics import ratio_interval, wilson_interval
 
 
 def test_nothing_can_be_said_from_fewer_than_two_parts():
@@ -86,3 +86,11 @@ def test_the_same_parts_give_the_same_interval():
     sums, counts = np.array([1.0, 2.0, 4.0]), np.ones(3)
     assert ratio_interval(sums, counts) == ratio_interval(sums, counts)
     assert ratio_interval(sums, counts, seed=1) is not None
+
+
+@pytest.mark.parametrize(("right", "n"), [(0, 5), (5, 5), (24, 24), (7, 20), (480, 500)])
+def test_wilson_is_that_of_scipy(right: int, n: int) -> None:
+    from scipy.stats import binomtest
+
+    expected = binomtest(right, n).proportion_ci(method="wilson")
+    assert wilson_interval(right, n) == pytest.approx((expected.low, expected.high), abs=1e-12)

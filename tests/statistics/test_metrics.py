@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firstlight.finetuning.kinds import KINDS
-from firstlight.statistics import METRICS, bootstrap_interval, calibration, confusion
+from firstlight.statistics import METRICS, bootstrap_interval, calibration, confusion, paired_p_value
 
 CLASSES = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=2, max_size=60)
 SCORES = st.lists(st.tuples(st.integers(-50, 50), st.integers(-50, 50)), min_size=3, max_size=40)
@@ -116,3 +116,22 @@ def test_calibration_of_answers_that_know_how_sure_to_be() -> None:
     assert honest["error"] < 0.02
     assert boastful["error"] == pytest.approx(0.39, abs=0.05)
     assert sum(count for _, _, count in honest["bins"]) == 20_000
+
+
+def test_mcnemar_by_hand() -> None:
+    true = np.zeros(60, int)
+    first, second = np.zeros(60, int), np.zeros(60, int)
+    second[:4] = 1
+    assert paired_p_value(METRICS["accuracy"], first, second, true) == pytest.approx(2 / 2**4)
+    assert paired_p_value(METRICS["accuracy"], second, first, true) == pytest.approx(2 / 2**4)
+    first[4:8] = 1
+    assert paired_p_value(METRICS["accuracy"], first, second, true) == 1.0
+
+
+def test_a_paired_bootstrap_tells_real_differences() -> None:
+    generator = np.random.default_rng(0)
+    true = generator.normal(size=300)
+    good, bad = true + generator.normal(size=300), true + 3 * generator.normal(size=300)
+    assert paired_p_value(METRICS["pearson"], good, bad, true) < 0.01
+    assert paired_p_value(METRICS["pearson"], good, good + 1e-3 * generator.normal(size=300), true) > 0.05
+    assert paired_p_value(METRICS["pearson"], good, good, true) == 1.0

@@ -32,7 +32,7 @@ from firstlight.shell import resume_command
 if TYPE_CHECKING:
     from firstlight.finetuning.probe import ProbeResult
     from firstlight.stages.finetune import FinetuneResult
-    from firstlight.stages.finetune_search import SearchResult
+    from firstlight.stages.finetune_search import SearchResult, Trial
     from firstlight.stages.transfer import TransferResult
 
 
@@ -71,7 +71,8 @@ def finetune(
         int,
         typer.Option(
             min=1,
-            help="Limit of trials of other learning rates and numbers of passes, chosen on the validation rows.",
+            help="Limit of trials: the default settings, then other learning rates and numbers of epochs. The "
+            "validation rows choose one.",
         ),
     ] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run; start it if there is none.")] = False,
@@ -95,8 +96,10 @@ def finetune(
     if seeds > 1 or search > 1:
         option = "--seeds" if seeds > 1 else "--search"
         if seeds > 1 and search > 1:
-            raise UsageError("are not for one command", where="--seeds and --search", fix="Leave one of them out.")
-        if start is None or out is None:
+            raise UsageError("cannot be combined", where="--seeds and --search", fix="Leave one of them out.")
+        if start is None:
+            raise UsageError("no model is given", where=option, expected="RUN TASK…", fix="Name a model, and tasks.")
+        if out is None:
             raise UsageError("several runs need a folder", where=option, fix="Add --out FOLDER.")
         options: dict[str, Any] = {"out": out, "overrides": settings, "data": data, "preset": preset, "resume": resume}
         if seeds > 1:
@@ -280,12 +283,18 @@ def _print_metrics(side: str, tasks: dict[str, Any]) -> None:
         print(f"{name}, {side}: {m['metric']} {m['value']:.4f} ({interval}; {n}){'; ' if others else ''}{others}")
 
 
+def _search_score(trial: "Trial", metric: str) -> str:
+    if trial.valid is None:
+        return "failed"
+    return f"{-trial.valid if metric == 'loss' else trial.valid:.4f}"
+
+
 def _print_search(found: "SearchResult") -> None:
     rows = [
-        (trial.run, f"{trial.lr:.3g}", f"{trial.epochs:g}", f"{trial.valid:.4f}", f"{trial.seconds:.0f}")
+        (trial.run, f"{trial.lr:.3g}", f"{trial.epochs:g}", _search_score(trial, found.metric), f"{trial.seconds:.0f}")
         for trial in found.trials
     ]
-    print_table(("run", "learning rate", "passes", "valid", "seconds"), rows)
+    print_table(("run", "learning rate", "epochs", f"valid {found.metric}", "seconds"), rows)
     for side in ("valid", "test"):
         _print_metrics(side, getattr(found, side))
     _warn(found.warnings)

@@ -1,7 +1,8 @@
 """A baseline for tasks on whole texts: a linear model on the TF-IDF of their words and pairs of words.
 
 It knows no word order beyond pairs and nothing but the training rows, and is learned in seconds. A fine-tuned model
-that does not beat it gains nothing from its pre-training.
+that does not beat it gains nothing from its pre-training. It reads the tokens that the model reads: of a text that was
+truncated, the same part.
 """
 
 import warnings
@@ -21,6 +22,7 @@ ToTexts = Callable[[np.ndarray], Sequence[str]]
 # A word; of scripts without spaces between words, a character.
 WORD = r"[぀-ヿ㐀-鿿가-힯]|[^\W぀-ヿ㐀-鿿가-힯]+"
 MAX_ROWS = 10_000  # that it is fitted to: more take long, and hardly change the result
+_MAX_COEFFICIENTS = 1_500_000  # classes x features: the solver takes minutes and gigabytes for more
 _INVERSE_REGULARIZATION = 10.0  # of the logistic regression
 _ITERATIONS = 300
 
@@ -67,7 +69,8 @@ def fit_bag_of_words(head: TaskHead, rows: Sequence[EncodedExample], to_texts: T
     if len(set(labels)) < 2 or len(labels) != len(texts):
         return None
     try:
-        features = _Features(texts)
+        n_classes = len(set(labels)) if head.has_probabilities else 1
+        features = _Features(texts, _MAX_COEFFICIENTS // n_classes)
     except ValueError:  # not a single word
         return None
     from sklearn.exceptions import ConvergenceWarning
@@ -102,13 +105,16 @@ def _texts(row: EncodedExample, to_texts: ToTexts, *, every: bool) -> list[Seque
 
 
 class _Features:
-    """TF-IDF of words and pairs of words of the texts of a row, as a sparse matrix; and what two texts share."""
+    """TF-IDF of words and pairs of words of the texts of a row, as a sparse matrix; and what two texts share.
 
-    def __init__(self, rows: Sequence[Sequence[str]]) -> None:
+    Of more than ``most``, the most frequent ones.
+    """
+
+    def __init__(self, rows: Sequence[Sequence[str]], most: int) -> None:
         from sklearn.feature_extraction.text import TfidfVectorizer
 
         self._n = max(map(len, rows))
-        self._tfidf = TfidfVectorizer(token_pattern=WORD, ngram_range=(1, 2), sublinear_tf=True)
+        self._tfidf = TfidfVectorizer(token_pattern=WORD, ngram_range=(1, 2), sublinear_tf=True, max_features=most)
         self._tfidf.fit([text for texts in rows for text in texts])
 
     def __call__(self, rows: Sequence[Sequence[str]]) -> Any:

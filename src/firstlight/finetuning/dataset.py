@@ -21,8 +21,14 @@ from firstlight.finetuning.examples import EncodedExample, Example, RawExample
 from firstlight.finetuning.kinds import EmptyTextError, head_of, kind_of
 from firstlight.finetuning.kinds.labels import label_text
 from firstlight.finetuning.readers import read_records
-from firstlight.finetuning.related_rows import related_rows
-from firstlight.finetuning.remarks import describe_files, describe_groups, describe_related, describe_rows
+from firstlight.finetuning.related_rows import RelatedRows
+from firstlight.finetuning.remarks import (
+    describe_files,
+    describe_groups,
+    describe_related,
+    describe_rows,
+    describe_templates,
+)
 from firstlight.finetuning.spec import Columns, TaskSpec
 from firstlight.store import permute, round_keys
 
@@ -85,10 +91,10 @@ def load_task(spec: TaskSpec, *, seed: int) -> TaskData:
         train = [train[i] for i in sorted(order.tolist())]
     drawn = valid is None
     everything = [*train, *(valid or ()), *test]
-    groups = related_rows(spec, everything)
-    group_of = dict(zip(map(id, everything), groups.tolist(), strict=True))
+    related = RelatedRows.of(spec, everything)
+    number_of = {id(row): i for i, row in enumerate(everything)}
     if valid is None:
-        groups = groups[: len(train)]
+        groups = related.groups(len(train), max_rows=max(1, round(spec.valid_ratio * len(train))))
         train, valid = split(train, spec.valid_ratio, seed, groups)
         if not valid:
             raise CorpusError(
@@ -99,8 +105,13 @@ def load_task(spec: TaskSpec, *, seed: int) -> TaskData:
                 fix="Name a file in data.valid.",
             )
         notes.append(f"{len(valid):,} training rows became validation rows, in proportion to their labels")
-        notes += describe_groups(groups)
-    notes += describe_related(group_of, train, valid, test)
+        notes += describe_groups(groups, {number_of[id(row)] for row in valid})
+        notes += describe_templates(related.common)
+    numbers = [number_of[id(row)] for row in train]
+    for side, rows in (("validation", valid), ("test", test)):
+        found = related.matches(numbers, [number_of[id(row)] for row in rows])
+        pairs = [(everything[i], everything[other]) for i, other in found.items()]
+        notes += describe_related(side, pairs, len(rows))
     notes += describe_rows(spec, train, valid, test)
     return TaskData(spec, train, valid, test, notes, _fingerprint(spec, files, seed), seed if drawn else None)
 
@@ -153,16 +164,17 @@ def split(
         rows: with labels.
         ratio: fraction of the rows.
         seed: of the choice.
-        groups: the number of each row's group; a group stays together, and is left in the training rows where the
-            validation rows have no room for it.
+        groups: the number of each row's group. A group stays together, and is left in the training rows where the
+            validation rows have no room for it; a label that thereby has less than half of its validation rows takes
+            the group that exceeds them least, or if all are too large, single rows.
     """
     by_label: dict[Any, list[int]] = {}
     for i, row in enumerate(rows):
         by_label.setdefault(_label_key(row), []).append(i)
-    room: dict[Any, int] = {}
+    target: dict[Any, int] = {}
     place = [0] * len(rows)  # of a row in the order of its label
     for key, members in by_label.items():
-        room[key] = min(len(members) - 1, max(1, round(ratio * len(members))))  # at least one stays in train
+        target[key] = min(len(members) - 1, max(1, round(ratio * len(members))))  # at least one stays in train
         order = permute(np.arange(len(members)), len(members), round_keys(seed, "valid", key))
         for position, i in enumerate(order.tolist()):
             place[members[i]] = position
@@ -170,15 +182,50 @@ def split(
     for i, group in enumerate(range(len(rows)) if groups is None else groups.tolist()):
         by_group.setdefault(group, []).append(i)
     chosen: set[int] = set()
+    taken = Counter[Any]()
+    left = []
     for members in sorted(by_group.values(), key=lambda members: place[members[0]]):
         needed = Counter(_label_key(rows[i]) for i in members)
-        if all(room[key] >= n for key, n in needed.items()):
+        if all(taken[key] + n <= target[key] for key, n in needed.items()):
             chosen.update(members)
-            for key, n in needed.items():
-                room[key] -= n
-    if not chosen and groups is not None:  # every group is too large
-        return split(rows, ratio, seed)
+            taken += needed
+        else:
+            left.append((members, needed))
+    while (large := _least_excess(left, taken, target, by_label)) is not None:
+        members, needed = left.pop(large)
+        chosen.update(members)
+        taken += needed
+    for key, members in by_label.items():
+        if 2 * taken[key] < target[key]:
+            single = sorted((i for i in members if i not in chosen), key=lambda i: place[i])
+            chosen.update(single[: target[key] - taken[key]])
     return [r for i, r in enumerate(rows) if i not in chosen], [r for i, r in enumerate(rows) if i in chosen]
+
+
+def _least_excess(
+    groups: Sequence[tuple[list[int], Counter[Any]]],
+    taken: Counter[Any],
+    target: Mapping[Any, int],
+    by_label: Mapping[Any, Sequence[int]],
+) -> int | None:
+    """Return the place of the group to add to the validation rows; None where no label needs one, or none is allowed.
+
+    At most half of the rows of a label become validation rows, and in all half more than were asked for.
+    """
+    short = {key for key, n in target.items() if 2 * taken[key] < n}
+    if not short:
+        return None
+    limit = 1.5 * sum(target.values()) - taken.total()
+    best: tuple[int, int] | None = None
+    for place, (members, needed) in enumerate(groups):
+        if not short & needed.keys() or len(members) > limit:
+            continue
+        if any(taken[key] + n > max(target[key], len(by_label[key]) // 2) for key, n in needed.items()):
+            continue
+        excess = sum(max(0, taken[key] + n - target[key]) for key, n in needed.items())
+        if best is None or excess < best[0]:
+            best = (excess, place)
+    return None if best is None else best[1]
 
 
 def _label_key(row: Example | EncodedExample) -> int | None:

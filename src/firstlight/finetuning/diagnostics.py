@@ -7,6 +7,10 @@ from firstlight.finetuning.metrics import TaskMetrics
 
 _Z = 1.96  # of the half width of an interval of 95 %
 _Z_DIFFERENT = 2.58  # two-sided, 1 %: two splits of one distribution differ by more in one task of a hundred
+_P_DIFFERENT, _P_AHEAD = 0.01, 0.05
+_MIN_ROWS = 10  # fewer say nothing about a metric other than accuracy
+_LEAST_ERROR = 0.5  # times 1 / sqrt(n): of metrics whose interval has no width, because all rows are alike
+_CORRELATIONS = ("pearson", "spearman", "matthews")  # 0 without skill
 
 
 def diagnose(valid: TaskMetrics, test: TaskMetrics | None, labels: Sequence[str]) -> list[str]:
@@ -18,24 +22,33 @@ def diagnose(valid: TaskMetrics, test: TaskMetrics | None, labels: Sequence[str]
         labels: names of the classes; empty where there are none.
     """
     side, found = ("validation", valid) if test is None else ("test", test)
-    warnings = [*_against_majority(found, side, labels), *_against_words(found, side)]
+    warnings = [*_against_constant(found, side, labels), *_against_words(found, side)]
     if test is not None and _differ(valid, test):
+        why = (
+            "validation rows may resemble training rows, or test rows be of another kind"
+            if valid.value > test.value
+            else "test rows may resemble training rows more than validation rows do, or be easier"
+        )
         warnings.append(
-            f"{valid.metric} is {valid.value:.3f} on the validation rows and {test.value:.3f} on the test rows, which "
-            "is more than chance: trust the test rows, and look whether validation rows resemble training rows, or "
-            "test rows are of another kind"
+            f"{valid.metric} is {valid.value:.3f} on the validation rows and {test.value:.3f} on the test rows: they "
+            f"differ by more than chance; {why}"
         )
     return warnings
 
 
-def _against_majority(found: TaskMetrics, side: str, labels: Sequence[str]) -> list[str]:
-    if found.majority is None or not math.isfinite(found.value):
+def _against_constant(found: TaskMetrics, side: str, labels: Sequence[str]) -> list[str]:
+    """Compare with the best answer that is the same for every row."""
+    if not math.isfinite(found.value):
         return []
-    label, value = found.majority["label"], found.majority["value"]
-    only = _only_class(found)
     says = f"{found.metric} {found.value:.3f} on the {side} rows"
-    what = f"always predicting {label!r} ({value:.3f})"
     advice = "try other values of optim.lr and train.epochs (--search does), another run.seed, or more rows"
+    if found.majority is None:
+        return _against_no_skill(found, says, advice)
+    label, value = _best_constant(found, labels)
+    if value == 1:
+        return [f"every one of the {side} rows has the label {label!r}, so they say nothing about the others"]
+    only = _only_class(found)
+    what = f"always predicting {label!r} ({value:.3f})"
     if found.value <= value:
         same = f", and every row is predicted as {labels[only]!r}" if only is not None else ""
         return [f"{says} does not beat {what}{same}: {advice}"]
@@ -44,14 +57,40 @@ def _against_majority(found: TaskMetrics, side: str, labels: Sequence[str]) -> l
     return []
 
 
+def _against_no_skill(found: TaskMetrics, says: str, advice: str) -> list[str]:
+    if found.metric not in _CORRELATIONS or found.low > 0:
+        return []
+    return [f"{says} is not above 0 beyond chance: its interval begins at {found.low:.3f}; {advice}"]
+
+
+def _best_constant(found: TaskMetrics, labels: Sequence[str]) -> tuple[object, float]:
+    """Return the label with the highest metric if it is predicted for every row, and its value.
+
+    Of accuracy that is the most frequent label of these rows, which may not be that of the training rows.
+    """
+    assert found.majority is not None, "the caller checks it"
+    label, value = found.majority["label"], float(found.majority["value"])
+    if found.metric == "accuracy" and found.confusion:
+        counts = [sum(row) for row in found.confusion]
+        most = max(range(len(counts)), key=counts.__getitem__)
+        if counts[most] / sum(counts) > value:
+            return labels[most], counts[most] / sum(counts)
+    return label, value
+
+
 def _against_words(found: TaskMetrics, side: str) -> list[str]:
     if found.bag_of_words is None or not found.bag_of_words["value"] > found.value:
         return []
-    value, model = found.bag_of_words["value"], found.bag_of_words["model"]
-    chance = "" if value > found.high else ", though not beyond chance"
+    value, model, p_value = (found.bag_of_words[key] for key in ("value", "model", "p_value"))
+    says = (
+        f"a {model} on the words alone (TF-IDF, of the tokens that the model reads) has {found.metric} {value:.3f} on "
+        f"the {side} rows, the model {found.value:.3f}"
+    )
+    if p_value > _P_AHEAD:
+        return [f"{says}: a difference within chance (p = {p_value:.2f})"]
     return [
-        f"a {model} on the words alone (TF-IDF) is ahead on the {side} rows{chance}: {found.metric} {value:.3f}, the "
-        f"model {found.value:.3f}"
+        f"{says} (p = {p_value:.2g}): the task may need no more than words, or the model more pre-training text, "
+        "updates (--search) or rows"
     ]
 
 
@@ -64,6 +103,15 @@ def _only_class(found: TaskMetrics) -> int | None:
 
 
 def _differ(valid: TaskMetrics, test: TaskMetrics) -> bool:
-    """Whether two values differ by more than their intervals explain."""
-    error = math.hypot(valid.high - valid.low, test.high - test.low) / (2 * _Z)
-    return error > 0 and abs(valid.value - test.value) > _Z_DIFFERENT * error
+    """Whether two values differ by more than chance explains, at 1 %."""
+    if not math.isfinite(valid.value) or not math.isfinite(test.value):
+        return False
+    if valid.metric == "accuracy":
+        from scipy.stats import fisher_exact
+
+        table = [[round(m.value * m.n), m.n - round(m.value * m.n)] for m in (valid, test)]
+        return bool(fisher_exact(table).pvalue < _P_DIFFERENT)
+    if min(valid.n, test.n) < _MIN_ROWS:
+        return False
+    errors = [max((m.high - m.low) / (2 * _Z), _LEAST_ERROR / math.sqrt(m.n)) for m in (valid, test)]
+    return abs(valid.value - test.value) > _Z_DIFFERENT * math.hypot(*errors)

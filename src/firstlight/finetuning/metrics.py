@@ -17,7 +17,14 @@ from firstlight.finetuning.loss import collate, last_hidden_states
 from firstlight.finetuning.spec import TaskSpec
 from firstlight.finetuning.worst_errors import Decode, majority_baseline, worst_errors
 from firstlight.model import GPT
-from firstlight.statistics import bootstrap_interval, calibration, confusion
+from firstlight.statistics import (
+    METRICS,
+    bootstrap_interval,
+    calibration,
+    confusion,
+    paired_p_value,
+    wilson_interval,
+)
 
 _BATCH_TOKENS = 16_384  # of one forward pass
 _MAX_CONFUSION_CLASSES = 100  # the matrix has the square of their number
@@ -39,7 +46,8 @@ class TaskMetrics:
         worst: wrong predictions, the most confident first; of scores, the largest losses. Each has where, true,
             predicted, probability and loss, of a word also its number in the row, and the text if it is decoded.
         majority: the most frequent label of the training rows, and the ``value`` of always predicting it; or None.
-        bag_of_words: the ``value`` of a linear ``model`` on TF-IDF of words, fitted to ``rows`` training rows; or None.
+        bag_of_words: the ``value`` of a linear ``model`` on TF-IDF of words, fitted to ``rows`` training rows, and the
+            ``p_value`` of the difference from this one on the same rows; or None.
     """
 
     metric: str
@@ -193,6 +201,9 @@ def compute_metrics(
         by_word = head.is_per_token and len(inputs[own][0]) != len(rows)
         lengths = np.array([len(label) for label in predicted if isinstance(label, tuple)]) if by_word else None
         low, high = bootstrap_interval(head.metrics[own], *inputs[own], n_bootstrap=n_bootstrap, lengths=lengths)
+        if low == high and head.metrics[own] is METRICS["accuracy"] and not by_word:
+            # All rows are right, or all wrong, in every resample.
+            low, high = wilson_interval(values[own] * len(true), len(true))
     calibrated = None
     if head.has_probabilities:
         confidence = np.concatenate([np.atleast_1d(p.probabilities.max(-1)) for p in predictions])
@@ -209,15 +220,26 @@ def compute_metrics(
         calibration=calibrated,
         worst=worst_errors(spec, head, rows, predictions, decode),
         majority=majority_baseline(spec, head, own, train, labels),
-        bag_of_words=None if bag_of_words is None else _score_baseline(spec, head, own, bag_of_words, rows),
+        bag_of_words=None
+        if bag_of_words is None
+        else _score_baseline(spec, head, own, bag_of_words, rows, *inputs[own]),
     )
 
 
 def _score_baseline(
-    spec: TaskSpec, head: TaskHead, metric: str, baseline: BagOfWords, rows: Sequence[EncodedExample]
+    spec: TaskSpec,
+    head: TaskHead,
+    name: str,
+    baseline: BagOfWords,
+    rows: Sequence[EncodedExample],
+    guess: np.ndarray,
+    true: np.ndarray,
 ) -> dict[str, Any]:
-    inputs = head.metric_inputs(spec, metric, baseline.predict(rows), [row.label for row in rows])
-    return {"model": baseline.model, "value": head.metrics[metric](*inputs), "rows": baseline.n_rows}
+    """Return the baseline's value of a metric, and the p-value of its difference from the model's guess."""
+    metric = head.metrics[name]
+    theirs, _ = head.metric_inputs(spec, name, baseline.predict(rows), [row.label for row in rows])
+    value, p_value = metric(theirs, true), paired_p_value(metric, theirs, guess, true)
+    return {"model": baseline.model, "value": value, "rows": baseline.n_rows, "p_value": p_value}
 
 
 def main_metric(spec: TaskSpec) -> str:

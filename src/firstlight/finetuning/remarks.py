@@ -4,7 +4,7 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from firstlight.finetuning.kinds.labels import is_number
 from firstlight.finetuning.spec import TaskSpec
 
 _MAX_LISTED = 3
+_MAX_SHOWN = 60  # characters of a text
 _FEW = 0.01  # fraction of related rows that hardly changes a score
 _NO_VALUE = ("nan", "<na>", "none", "null", "n/a", "na")  # as programs write a missing value of a table
 _NO_LABEL = (*_NO_VALUE, "unsup", "unlabeled", "unlabelled")  # unsup: of the reviews of IMDb
@@ -35,42 +36,55 @@ def describe_files(files: Mapping[str, Sequence[Path]]) -> list[str]:
     return notes
 
 
-def describe_groups(groups: Int[np.ndarray, " N"]) -> list[str]:
-    """Report how many training rows belong together, before validation rows are taken from them."""
-    sizes = np.unique_counts(groups).counts
-    related = sizes[sizes > 1]
-    if not len(related):
+def describe_groups(groups: Int[np.ndarray, " N"], valid: Set[int]) -> list[str]:
+    """Report how many training rows belong together, of which validation rows were taken.
+
+    Args:
+        groups: the number of each row's group.
+        valid: the numbers of the rows that became validation rows.
+    """
+    values, members, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    n = int((sizes > 1).sum())
+    if not n:
         return []
+    in_valid = np.bincount(members, weights=[i in valid for i in range(len(groups))], minlength=len(values))
+    apart = int(((in_valid > 0) & (in_valid < sizes)).sum())
+    related = (
+        f"{sizes[sizes > 1].sum():,} of {len(groups):,} rows share a text with another one, or nearly "
+        f"({n:,} {'group' if n == 1 else 'groups'}): the rows of a group stay on one side of the split"
+    )
+    if not apart:
+        return [related]
+    return [f"{related}, but those of {apart:,} that {'is' if apart == 1 else 'are'} too large for the validation rows"]
+
+
+def describe_templates(common: Counter[str]) -> list[str]:
+    """Report texts that too many rows have for them to stay on one side of the split."""
+    if not common:
+        return []
+    texts = ", ".join(f"{text[:_MAX_SHOWN]!r} ({n:,} rows)" for text, n in common.most_common(_MAX_LISTED))
     return [
-        f"{related.sum():,} of {len(groups):,} rows share a text with another one, the same or nearly so "
-        f"({len(related):,} groups): the rows of a group stay on one side of the split"
+        f"texts that stand in many rows are taken for templates, and those rows for unrelated: {texts}; where the "
+        "answer depends on such a text, name validation rows with other ones in data.valid"
     ]
 
 
-def describe_related(
-    group_of: Mapping[int, int], train: Sequence[Example], valid: Sequence[Example], test: Sequence[Example]
-) -> list[str]:
-    """Report validation and test rows that share a text with a training row; whole rows are reported elsewhere.
+def describe_related(side: str, pairs: Sequence[tuple[Example, Example]], n_rows: int) -> list[str]:
+    """Report rows that share a text with a training row; whole rows that are equal are reported elsewhere.
 
     Args:
-        group_of: the number of each row's group, by the id of the row.
-        train: training rows.
-        valid: validation rows.
-        test: test rows, which may be none.
+        side: validation or test.
+        pairs: rows of that side, each with a training row.
+        n_rows: of that side.
     """
-    notes, seen = [], {row.texts for row in train}
-    first: dict[int, str] = {}
-    for row in train:
-        first.setdefault(group_of[id(row)], row.where)
-    for side, rows in (("validation", valid), ("test", test)):
-        related = [row for row in rows if group_of[id(row)] in first and row.texts not in seen]
-        if len(related) > _FEW * len(rows):
-            pairs = _list([f"{row.where} with {first[group_of[id(row)]]}" for row in related])
-            notes.append(
-                f"{len(related):,} of {len(rows):,} {side} rows share a text with a training row, the same or nearly "
-                f"so, which may raise their score: {pairs}"
-            )
-    return notes
+    related = [(row, other) for row, other in pairs if row.texts != other.texts]
+    if len(related) <= _FEW * n_rows:
+        return []
+    where = _list([f"{row.where} with {other.where}" for row, other in related])
+    return [
+        f"{len(related):,} of {n_rows:,} {side} rows share a text with a training row, or nearly, which may raise "
+        f"their score: {where}"
+    ]
 
 
 def describe_rows(
@@ -82,8 +96,9 @@ def describe_rows(
     for side, rows in (("validation", valid), ("test", test)):
         duplicates = [row for row in rows if row.texts in seen]
         if duplicates:
-            pairs = ", ".join(f"{row.where} is {seen[row.texts]}" for row in duplicates[:_MAX_LISTED])
-            notes.append(f"{len(duplicates):,} of {len(rows):,} {side} rows are also training rows: {pairs}")
+            pairs = _list([f"{row.where} is {seen[row.texts]}" for row in duplicates])
+            are = "is also a training row" if len(duplicates) == 1 else "are also training rows"
+            notes.append(f"{len(duplicates):,} of {len(rows):,} {side} rows {are}: {pairs}")
     size = f"{len(train):,} training, {len(valid):,} validation, {len(test):,} test rows"
     rows = [*train, *valid, *test]
     empty = [row.where for row in rows if not row.roles and not all(row.texts)]

@@ -21,6 +21,7 @@ from firstlight.train import Limits, RunLog, TrainState
 N_COLLAPSED = "collapsed_starts"
 
 _CHECKED_AT = 0.25  # of the updates
+_MIN_UPDATES = 50  # before them, a head has hardly moved
 _SEED_STEP = 1000  # far from the seeds of other runs, which are small numbers
 
 
@@ -58,7 +59,9 @@ def describe_collapsed(starts: list[dict[str, Any]]) -> dict[str, list[str]]:
 
 @dataclass
 class StartCheck:
-    """Looks at the first evaluation after a quarter of the updates, if there is one before the end.
+    """Looks at the first evaluation after a quarter of the updates, and after 50, if there is one before the end.
+
+    Where a start that was reported recovers, later evaluations say so.
 
     Attributes:
         run: the run directory.
@@ -70,6 +73,7 @@ class StartCheck:
         device_context: of the run; the first process decides.
         new_heads: the tasks whose head was random at first; with the others every start is the same.
         checked: the step that was looked at; averaged weights, which are evaluated at the same step, are not.
+        reported: whether a collapsed start was reported that goes on and has not recovered yet.
     """
 
     run: RunDirectory
@@ -81,6 +85,7 @@ class StartCheck:
     device_context: DeviceContext
     new_heads: list[str]
     checked: int | None = field(default=None, init=False)
+    reported: bool = field(default=False, init=False)
 
     def __call__(self, evaluation: TaskEvaluation) -> None:
         """Report a collapsed start.
@@ -90,9 +95,13 @@ class StartCheck:
         """
         counters = self.state.counters
         step, total = counters.step, self.limits.schedule_steps(counters)
-        if not total or not total * _CHECKED_AT <= step < total or step == self.checked:
+        if self.reported and step != self.checked:
+            self._report_recovery(evaluation)
             return
-        if counters.evaluated_step is not None and counters.evaluated_step >= total * _CHECKED_AT:
+        first = max(_MIN_UPDATES, _CHECKED_AT * (total or 0))
+        if not first <= step < (total or 0) or step == self.checked:
+            return
+        if counters.evaluated_step is not None and counters.evaluated_step >= first:
             return
         self.checked = step
         found = self._constant_prediction(evaluation) if is_main_process(self.device_context) else None
@@ -108,6 +117,7 @@ class StartCheck:
         limit, n = self.settings.finetune.max_restarts, len(starts) + 1
         if n > limit or name not in self.new_heads:
             self.log.event(step, "collapsed", f"{text}; {_advice(n, is_new=name in self.new_heads)}")
+            self.reported = True
             return
         if is_main_process(self.device_context):
             start = {"task": name, "prediction": label, "step": step, "head_seed": head_seed(self.run, self.settings)}
@@ -117,6 +127,14 @@ class StartCheck:
             # Of several processes, which cannot make a process group a second time.
             fix=f"Launch {command_line('finetune', self.run.path, '--resume')}",
         )
+
+    def _report_recovery(self, evaluation: TaskEvaluation) -> None:
+        """Say if no task has one label predicted for every row any longer."""
+        found = self._constant_prediction(evaluation) if is_main_process(self.device_context) else None
+        if broadcast_object(found, self.device_context) is None:
+            self.reported = False
+            text = "the start has recovered: the labels that are predicted differ"
+            self.log.event(self.state.counters.step, "recovered", text, warn=False)
 
     def _constant_prediction(self, evaluation: TaskEvaluation) -> tuple[str, Any] | None:
         """Return the first task of which one label is predicted for every row, and the label."""

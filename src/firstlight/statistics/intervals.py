@@ -1,4 +1,6 @@
-"""Bootstrap confidence intervals (Efron 1979), over blocks of neighbours if there are many parts (Künsch 1989)."""
+"""Confidence intervals: bootstrap (Efron 1979; of blocks, Künsch 1989), and of proportions Wilson's (1927)."""
+
+from statistics import NormalDist
 
 import numpy as np
 
@@ -37,3 +39,18 @@ def ratio_interval(
         ratios[i] = (times @ sums) / (times @ counts)
     low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def wilson_interval(right: float, n: int, *, level: float = 0.95) -> tuple[float, float]:
+    """Compute Wilson's score interval (1927) for a proportion, which is also right where it is 0 or 1.
+
+    Args:
+        right: number of successes.
+        n: number of trials, positive.
+        level: confidence level.
+    """
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    share = right / n
+    center = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
+    return max(0.0, center - half), min(1.0, center + half)
