@@ -1,4 +1,4 @@
-"""Generate docs/reference/settings.md and commands.md from the settings classes and the commands: ``make docs``."""
+"""Generate the pages of docs/reference from the settings classes and the commands: ``make docs``."""
 
 import inspect
 import sys
@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from firstlight.cli.app import build
+from firstlight.finetuning import TaskSpec
 from firstlight.stages.list_settings import SettingInfo, list_settings
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -34,12 +35,30 @@ def settings_page() -> str:
     return "\n".join(lines)
 
 
-def _setting_row(setting: SettingInfo) -> str:
+def tasks_page() -> str:
+    """Render every key of a TASK.toml."""
+    lines = [
+        "# Tasks\n",
+        _NOTE,
+        "Every key of a TASK.toml ([fine-tuning](../finetune.md#tasks)). `finetune` and `predict` also take them as",
+        "`key=value`, such as `max_train_rows=300` or `columns.text=review`.\n",
+        "| key | default | values | meaning |",
+        "|---|---|---|---|",
+    ]
+    for setting in list_settings(roots={"task": TaskSpec}):
+        lines.append(_row(f"`{setting.key}`", _default(setting), f"`{setting.values}`", setting.description))
+    return "\n".join([*lines, ""])
+
+
+def _default(setting: SettingInfo) -> str:
     default = setting.default_text()
-    default = f"*{default}*" if default in ("not set", "required") else f"`{default}`"
+    return f"*{default}*" if default in ("not set", "required") else f"`{default}`"
+
+
+def _setting_row(setting: SettingInfo) -> str:
     only = f" (only with {', '.join(f'`{choice}`' for choice in setting.only_with)})" if setting.only_with else ""
     meaning, commands = f"{setting.description}{only}", ", ".join(setting.commands)
-    return _row(f"`{setting.key}`", default, f"`{setting.values}`", meaning, commands)
+    return _row(f"`{setting.key}`", _default(setting), f"`{setting.values}`", meaning, commands)
 
 
 def _row(*cells: str) -> str:
@@ -90,11 +109,11 @@ def _name(text: str) -> str:
     return text if text.startswith("--") else text.partition(" <")[0]
 
 
-PAGES = {"settings.md": settings_page, "commands.md": commands_page}
+PAGES = {"settings.md": settings_page, "commands.md": commands_page, "tasks.md": tasks_page}
 
 
 def main() -> None:
-    """Write both pages."""
+    """Write all pages."""
     REFERENCE.mkdir(exist_ok=True)
     for name, render in PAGES.items():
         (REFERENCE / name).write_text(render(), encoding="utf-8")

@@ -33,12 +33,15 @@ if TYPE_CHECKING:
     from firstlight.stages.data import prepare
     from firstlight.stages.evaluate import evaluate
     from firstlight.stages.finetune import finetune
+    from firstlight.stages.finetune_search import finetune_search
+    from firstlight.stages.finetune_seeds import finetune_seeds
     from firstlight.stages.generate import generate, load
     from firstlight.stages.metrics import metrics
     from firstlight.stages.predict import predict
     from firstlight.stages.pretrain import pretrain
     from firstlight.stages.probe import probe
     from firstlight.stages.quickstart import quickstart
+    from firstlight.stages.transfer import transfer
 
 __all__ = [
     "__version__",
@@ -46,6 +49,8 @@ __all__ = [
     "errors",
     "evaluate",
     "finetune",
+    "finetune_search",
+    "finetune_seeds",
     "generate",
     "load",
     "metrics",
@@ -54,6 +59,7 @@ __all__ = [
     "pretrain",
     "probe",
     "quickstart",
+    "transfer",
 ]
 
 __version__ = "0.1.0"
@@ -64,12 +70,15 @@ __getattr__, __dir__ = attach(
         "stages.data": ["prepare"],
         "stages.evaluate": ["evaluate"],
         "stages.finetune": ["finetune"],
+        "stages.finetune_search": ["finetune_search"],
+        "stages.finetune_seeds": ["finetune_seeds"],
         "stages.generate": ["generate", "load"],
         "stages.metrics": ["metrics"],
         "stages.predict": ["predict"],
         "stages.pretrain": ["pretrain"],
         "stages.probe": ["probe"],
         "stages.quickstart": ["quickstart"],
+        "stages.transfer": ["transfer"],
     },
     modules=["config", "errors"],
 )

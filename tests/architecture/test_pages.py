@@ -182,7 +182,7 @@ def generator() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["settings.md", "commands.md"])
+@pytest.mark.parametrize("name", ["settings.md", "commands.md", "tasks.md"])
 def test_reference_is_up_to_date(name: str):
     written = (REFERENCE / name).read_text(encoding="utf-8")
     assert written == generator().PAGES[name](), f"docs/reference/{name} is stale. Run: make docs"

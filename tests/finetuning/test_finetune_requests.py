@@ -175,7 +175,7 @@ def test_a_score_is_printed_beside_that_of_the_majority_class(
 ) -> None:
     options = ["--out", str(tmp_path / "x"), "train.steps=1", *TUNE]
     assert command(["finetune", str(world / "base"), str(world / "task.toml"), *options]) == 0
-    assert "; n 8; majority class 0.5000; logistic regression on words 1.0000)" in capsys.readouterr().out
+    assert "; n 8; majority class 0.5000; bag of words 1.0000)" in capsys.readouterr().out
 
 
 def test_forgetting_starts_from_the_loss_of_the_model_as_it_came() -> None:

@@ -80,7 +80,7 @@ def test_it_learns_and_leaves_figures_and_a_report(tuned) -> None:
     page = (tuned / "report.html").read_text(encoding="utf-8")
     for words in ("true class (row)", "Worst errors", "Calibration", "95% CI", "Forgetting"):
         assert words in page
-    assert all(f"<dt>{name}</dt>" in page for name in ("mood", "training rows", "rows per second"))
+    assert all(f"<dt>{name}</dt>" in page for name in ("mood", "rows seen", "rows per second"))
     assert "mean over rows" in page and "<dt>perplexity</dt>" not in page, "a head's loss is of rows, not of tokens"
     lines = [json.loads(line) for line in (tuned / "metrics.jsonl").read_text().splitlines()]
     assert any("mood/accuracy" in line for line in lines) and any("rows_per_second" in line for line in lines)

@@ -217,7 +217,7 @@ def test_a_tasks_score_its_curve_and_its_worst_errors(run: Path):
         "负面 正面 3 37.5 %",
         "太差了<b> mood.jsonl:7",
         "b in: A b n:3, word 2",
-        "training rows 320 2.00 passes over the rows (epochs)",
+        "rows seen 320 2.00 passes over the rows (epochs)",
         "rows per second 50 median",
         "training loss = task + 0.5 × language model",
     ):

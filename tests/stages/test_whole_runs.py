@@ -175,7 +175,7 @@ def test_a_base_that_is_not_kept_is_named(tmp_path: Path, gone: Callable[..., No
     assert not (run / "base").exists()
     (needed,) = outside_inputs(RunDirectory(run))
     assert needed.path == str(Path("parent").absolute()) and needed.hash and not needed.is_missing
-    assert "leans on" in (run / "report.html").read_text()
+    assert "depends on" in (run / "report.html").read_text()
     gone("parent")
     assert summarize_run(run).to_json()["leans_on"][0]["missing"]
     with pytest.raises(UsageError, match="model that the run started from is not there .*new place.* run.init_from="):

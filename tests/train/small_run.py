@@ -172,7 +172,7 @@ def make_context(
         compatibility={"tokenizer": "letters"},
         restart=restart,
         flops_per_token=1e5,
-        peak_flops=1e9,
+        peak_flops=1e12,
         **{**defaults, **fields},
     )
 

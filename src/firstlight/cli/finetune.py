@@ -267,7 +267,7 @@ def transfer(
 
 def _print_transfer(found: "TransferResult") -> None:
     rows = [(r.task, r.trained_on, r.metric, f"{r.value:.4f}", f"{r.low:.4f} to {r.high:.4f}") for r in found.rows]
-    print_table(("task", "trained on", "metric", "value", "95 % interval"), rows)
+    print_table(("task", "trained on", "metric", "validation rows", "95 % interval"), rows)
 
 
 def _print_metrics(side: str, tasks: dict[str, Any]) -> None:
@@ -279,7 +279,7 @@ def _print_metrics(side: str, tasks: dict[str, Any]) -> None:
         interval = f"95 % interval {m['low']:.4f} to {m['high']:.4f}"
         n = f"n {m['n']:,}" + (f"; majority class {m['majority']['value']:.4f}" if m["majority"] else "")
         # A run that an earlier version finished has none.
-        n += f"; {words['model']} on words {words['value']:.4f}" if (words := m.get("bag_of_words")) else ""
+        n += f"; bag of words {words['value']:.4f}" if (words := m.get("bag_of_words")) else ""
         print(f"{name}, {side}: {m['metric']} {m['value']:.4f} ({interval}; {n}){'; ' if others else ''}{others}")
 
 

@@ -108,10 +108,10 @@ def load_task(spec: TaskSpec, *, seed: int) -> TaskData:
         notes += describe_groups(groups, {number_of[id(row)] for row in valid})
         notes += describe_templates(related.common)
     numbers = [number_of[id(row)] for row in train]
-    for side, rows in (("validation", valid), ("test", test)):
-        found = related.matches(numbers, [number_of[id(row)] for row in rows])
+    for side, others in (("validation", valid), ("test", test)):
+        found = related.matches(numbers, [number_of[id(row)] for row in others])
         pairs = [(everything[i], everything[other]) for i, other in found.items()]
-        notes += describe_related(side, pairs, len(rows))
+        notes += describe_related(side, pairs, len(others))
     notes += describe_rows(spec, train, valid, test)
     return TaskData(spec, train, valid, test, notes, _fingerprint(spec, files, seed), seed if drawn else None)
 

@@ -83,8 +83,8 @@ def _against_words(found: TaskMetrics, side: str) -> list[str]:
         return []
     value, model, p_value = (found.bag_of_words[key] for key in ("value", "model", "p_value"))
     says = (
-        f"a {model} on the words alone (TF-IDF, of the tokens that the model reads) has {found.metric} {value:.3f} on "
-        f"the {side} rows, the model {found.value:.3f}"
+        f"a bag of words ({model} on TF-IDF, of the tokens that the model reads) has {found.metric} {value:.3f} on the "
+        f"{side} rows, the model {found.value:.3f}"
     )
     if p_value > _P_AHEAD:
         return [f"{says}: a difference within chance (p = {p_value:.2f})"]

@@ -79,8 +79,8 @@ class RelatedRows:
         found = cls(whole, parts, has_others)
         found._find_common()
         if len(rows) <= _MAX_ROWS:
-            texts = dict.fromkeys(text for row in parts for _, text in row if text not in found.common)
-            found.near = list(_near_duplicates(list(texts)))
+            distinct = dict.fromkeys(text for row in parts for _, text in row if text not in found.common)
+            found.near = list(_near_duplicates(list(distinct)))
         return found
 
     def _find_common(self) -> None:
@@ -139,8 +139,8 @@ class RelatedRows:
             candidates = chain(texts, chain.from_iterable(near.get(text, ()) for text in texts))
             if any(self.whole[i]) and self.whole[i] in whole:
                 found[i] = whole[self.whole[i]]
-            elif (text := next((t for t in candidates if t in by_text), None)) is not None:
-                found[i] = by_text[text]
+            elif (match := next((t for t in candidates if t in by_text), None)) is not None:
+                found[i] = by_text[match]
         return found
 
 

@@ -84,7 +84,7 @@ class TuningSettings(Settings):
     keep_base: bool = Field(
         True,
         description="keep the model that adapters are trained on in the run, as hard links or a copy; false: the run "
-        "leans on that model, by its path and hash",
+        "depends on that model, by its path and hash",
     )
 
     def unused_settings(self) -> dict[str, str]:

@@ -149,9 +149,11 @@ class DataFiles(Settings):
 class Columns(Settings):
     """The columns of a row: names, or numbers from 0. The texts of several are joined with line breaks."""
 
-    text: Column | list[Column] | None = None
-    text2: Column | list[Column] | None = None
-    question: Column | list[Column] | None = None
+    text: Column | list[Column] | None = Field(
+        None, description="the text, or the first of two: of several columns, joined"
+    )
+    text2: Column | list[Column] | None = Field(None, description="the second text of a pair; of kind chat, the answer")
+    question: Column | list[Column] | None = Field(None, description="kind multiple_choice: the question, or context")
     choices: Column | list[Column] | None = Field(
         None, description="one column with a list, or with an object of texts by name; or a column per answer"
     )
@@ -159,7 +161,7 @@ class Columns(Settings):
         None, description="a list with the name of each choice, such as A; the label is one of them"
     )
     tokens: Column | None = Field(None, description="a list of words, or words separated by spaces")
-    label: Column | None = None
+    label: Column | None = Field(None, description="the class, score, answer, or list of a class per word")
     messages: Column | None = Field(None, description="a list of {role, content}")
     system: Column | None = Field(None, description="kind chat: the system prompt; a row may have none")
     history: Column | None = Field(None, description="kind chat: earlier turns, a list of [prompt, answer]")
@@ -170,8 +172,11 @@ class TaskSpec(Settings):
 
     former_names: ClassVar = {"values": "label_values", "long": "truncation", "max_rows": "max_train_rows"}
 
-    name: str
-    kind: str = Field(description="a name of the table KINDS, or package.module:NAME")
+    name: str = Field(description="of its head; by default the name of the file")
+    kind: str = Field(
+        description="classification, pair, regression, similarity, multiple_choice, token_classification, text, chat, "
+        "or package.module:NAME"
+    )
     data: DataFiles
     columns: Columns = Columns()
     label_values: list[str] = Field(
@@ -190,7 +195,9 @@ class TaskSpec(Settings):
     valid_ratio: float = Field(0.1, gt=0, lt=1, description="fraction of train, per label, where no valid file is set")
     truncation: Truncation = Field("tail", description="the part of a text that is cut off where it is too long")
     metric: str = Field("auto", description="metric that selects the best checkpoint, such as accuracy, f1, pearson")
-    class_weights: Literal["none", "balanced"] = "none"
+    class_weights: Literal["none", "balanced"] = Field(
+        "none", description="balanced: the loss of each class is weighted by the inverse of its frequency"
+    )
     pool: Literal["auto", "last", "mean"] = Field(
         "auto",
         description="what the head reads: the mean of all tokens, as in Image GPT, or the last one, the extract token, "

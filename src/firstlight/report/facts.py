@@ -93,9 +93,9 @@ def training_facts(files: RunFiles) -> list[Fact]:
 
 
 def outside_facts(files: RunFiles) -> list[Fact]:
-    """Return what the run leans on: what it needs that is not in its directory."""
+    """Return what the run depends on: what it needs that is not in its directory."""
     return [
-        Fact("leans on", to_text(found.path, 300), f"{found.what}; {to_text(found.hash, 12) or 'without a hash'}")
+        Fact("depends on", to_text(found.path, 300), f"{found.what}; {to_text(found.hash, 12) or 'without a hash'}")
         for found in outside_inputs(RunDirectory(files.run))
     ]
 

@@ -201,7 +201,8 @@ def remarks(files: RunFiles, rows: list[Score]) -> list[str]:
     if last is not None and lowest is not None and last > lowest[1] + max(0.01 * abs(lowest[1]), 1e-9):
         found.append(
             f"The validation loss increased after step {lowest[0]:,}, to {format_number(last)} at the end: the model "
-            f"overfits. Commands that take this run use the best checkpoint{f', of step {step:,}' if step else ''}."
+            f"overfits. Commands that take this run use the best checkpoint"
+            f"{f', of step {step:,}, which has the best metric' if step else ''}."
         )
     bad = sum(c.n_not_finite() for c in (files.column("loss"), valid))
     if bad:
@@ -248,7 +249,8 @@ def key_metrics(files: RunFiles) -> list[Fact]:
     if (n := parameters(files)) is not None:
         facts.append(Fact("parameters", format_count(n)))
     if (tokens := training_tokens(files)) is not None:
-        facts.append(Fact(f"training {of}s", format_count(tokens), _passes(files, tokens)))
+        name = "rows seen" if of == "row" else f"training {of}s"
+        facts.append(Fact(name, format_count(tokens), _passes(files, tokens)))
     if (seconds := training_seconds(files)) is not None:
         step = last_step(files)
         facts.append(Fact("training time", format_duration(seconds), f"{step:,} steps" if step is not None else ""))

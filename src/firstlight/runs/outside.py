@@ -12,7 +12,7 @@ from firstlight.runs.directory import RunDirectory, read_json_object
 
 @dataclass(frozen=True, slots=True)
 class OutsideInput:
-    """Something that a run leans on: it cannot be resumed without it, and must be told its new place after a move.
+    """Something that a run depends on: it cannot be resumed without it, and must be told its new place after a move.
 
     Attributes:
         what: what it is, and for what it is needed.
@@ -41,7 +41,7 @@ class OutsideInput:
 
 
 def outside_inputs(run: RunDirectory) -> list[OutsideInput]:
-    """List what a run leans on; empty for one that is whole by itself, or whose settings cannot be read."""
+    """List what a run depends on; empty for one that is whole by itself, or whose settings cannot be read."""
     try:
         settings = read_toml(run.settings_file)
     except UsageError:

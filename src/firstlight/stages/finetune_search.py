@@ -100,7 +100,8 @@ def finetune_search(
     recorded = _recorded(folder, n, resumes=bool(options.get("resume")), restarts=bool(options.get("restart")))
     trials: dict[_Place, Trial] = {}
     results: dict[_Place, FinetuneResult] = {}
-    metric, first = "", None
+    metric = ""
+    first: Trial | None = None
     while len(trials) < n and (place := _next(trials)) is not None:
         number = len(trials) + 1
         run = RunDirectory(folder / f"trial-{number}")

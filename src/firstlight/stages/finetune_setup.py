@@ -56,10 +56,8 @@ def resolve_training(
     is_limited = (train.epochs, train.tokens, train.minutes) != (None, None, None) or train.convergence.evaluations
     if train.steps == "auto" and not is_limited:
         values["epochs"] = float(default_epochs(epoch))
-        if is_main_process(device_context):
-            progress.notice(
-                f"{values['epochs']:g} epochs of {epoch} updates (set train.epochs to change it)", level="info"
-            )
+    if (epochs := values.get("epochs", train.epochs)) is not None and is_main_process(device_context):
+        progress.notice(f"{epochs:g} epochs of {epoch} updates (set train.epochs to change it)", level="info")
     return settings.model_copy(update={"train": train.model_copy(update=values)})
 
 

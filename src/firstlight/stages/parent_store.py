@@ -1,6 +1,6 @@
 """The token store that a fine-tuned model was pre-trained on: for replay, and to measure what the model forgets.
 
-It stays where it is, since it may be large: the run keeps its path and fingerprint, and leans on it.
+It stays where it is, since it may be large: the run keeps its path and fingerprint, and depends on it.
 """
 
 from collections.abc import Sequence
