@@ -189,7 +189,7 @@ def test_the_time_in_products_is_part_of_the_time(store: TokenStore) -> None:
     tuner = make_tuner(store)
     module = tuner.make_module()
     tuner._seconds(module, CPU, 2)
-    assert 0 < tuner._expected_gain(module, CPU, 2) < autotune._COMPILED_REST
+    assert 0 < tuner._expected_gain(module, CPU, 2) < 1 - autotune._COMPILED_REST
     timer = autotune._ProductTimer()
     with timer:
         torch.ones(3, 3) + 1
