@@ -105,7 +105,10 @@ def environment_facts(files: RunFiles) -> list[Fact]:
     reasons = find(files.environment, "reasons")
     facts = []
     for key, value in list(files.environment.items())[:_MAX_ROWS]:
-        if key == "reasons" and isinstance(reasons, Mapping):
+        if (key == "reasons" and isinstance(reasons, Mapping)) or key == "trials":  # reasons have their times
+            continue
+        if key == "peak_flops" and isinstance(value, int | float):
+            facts.append(Fact("peak of matrix products", f"{value / 1e9:,.0f} GFLOP/s", "the ceiling of MFU"))
             continue
         reason = find(reasons, key)
         note = "" if reason is None else to_text(reason, 300)
