@@ -49,7 +49,9 @@ def fit(ctx: TrainContext) -> FitResult:
             Prefetcher(ctx.load_batch) as prefetcher,
             progress.task("train", ctx.limits.steps, "steps") as task,
         ):
-            task.advance(ctx.counters.step, "compiling with the first step" if ctx.device_context.compile else "")
+            # Where it was chosen by trials, it was compiled for them.
+            compiles = ctx.device_context.compile and not ctx.device_context.trials
+            task.advance(ctx.counters.step, "compiling with the first step" if compiles else "")
             valid = periodic.on_train_begin(ctx)
             while (stopped_by := _stop_reason(ctx, signals)) is None:
                 step_before, text = ctx.counters.step, ""
