@@ -86,6 +86,8 @@ def _limit(line: str, more: list[str]) -> str:
     if match is None or _HAS_LIMITS.search(line):
         return line
     limits = more if more and match[2] == "pretrain" else LIMITS.get(match[2], [])
+    if "--search" in line:  # it chooses the number of updates
+        limits = ["max_train_rows=30"]
     keys = "|".join(re.escape(limit.partition("=")[0]) for limit in limits if "=" in limit)
     rest = re.sub(rf" (?:{keys})=\S+", "", match[3]) if keys else match[3]
     return " ".join([match[1], *limits]) + rest
