@@ -23,6 +23,7 @@ ToTexts = Callable[[np.ndarray], Sequence[str]]
 WORD = r"[぀-ヿ㐀-鿿가-힯]|[^\W぀-ヿ㐀-鿿가-힯]+"
 MAX_ROWS = 10_000  # that it is fitted to: more take long, and hardly change the result
 _MAX_COEFFICIENTS = 1_500_000  # classes x features: the solver takes minutes and gigabytes for more
+_MAX_CLASSES = 1_000  # the solver has a number for each row and class
 _INVERSE_REGULARIZATION = 10.0  # of the logistic regression
 _ITERATIONS = 300
 
@@ -55,7 +56,7 @@ def fit_bag_of_words(head: TaskHead, rows: Sequence[EncodedExample], to_texts: T
         to_texts: returns the texts of the ids of a sequence.
 
     Returns:
-        The baseline; None for a label per word, and where the rows have one label or no words.
+        The baseline; None for a label per word, and where rows have one label, more than 1,000 classes, or no words.
     """
     if head.is_per_token or not rows:
         return None
@@ -66,10 +67,10 @@ def fit_bag_of_words(head: TaskHead, rows: Sequence[EncodedExample], to_texts: T
     texts = [texts for row in rows for texts in _texts(row, to_texts, every=chooses)]
     labels: list[Any] = [choice == row.label for row in rows for choice in row.choices] if chooses else []
     labels = labels or [row.label for row in rows]
-    if len(set(labels)) < 2 or len(labels) != len(texts):
+    n_classes = len(set(labels)) if head.has_probabilities else 1
+    if len(set(labels)) < 2 or n_classes > _MAX_CLASSES or len(labels) != len(texts):
         return None
     try:
-        n_classes = len(set(labels)) if head.has_probabilities else 1
         features = _Features(texts, _MAX_COEFFICIENTS // n_classes)
     except ValueError:  # not a single word
         return None
