@@ -177,7 +177,7 @@ def test_splits_of_one_distribution_hardly_ever_differ(metric: str, true: float,
             interval = bootstrap_interval(function, guess, labels, n_bootstrap=60)
             splits.append(of(metric, function(guess, labels), *interval, size))
         said += len(diagnose(*splits, [])) if splits[1].low > 0 else 0
-    assert said <= 3
+    assert said <= 2, "at 1 %, three of forty come once in 130 times"
 
 
 def test_splits_without_an_interval_that_differ_are_told() -> None:
@@ -232,3 +232,9 @@ def test_the_result_of_an_earlier_version_is_printed(capsys: pytest.CaptureFixtu
     table = {"metric": "accuracy", "value": 0.9, "low": 0.8, "high": 1.0, "n": 10, "others": {}, "majority": None}
     _print_metrics("valid", {"mood": table})
     assert capsys.readouterr().out == "mood, valid: accuracy 0.9000 (95 % interval 0.8000 to 1.0000; n 10)\n"
+
+
+def test_words_of_a_sentence_are_not_independent() -> None:
+    """Fisher's test knows no sentences; the interval, which resamples them, does."""
+    valid, test = of("accuracy", 0.90, 0.84, 0.96, 2000), of("accuracy", 0.94, 0.90, 0.97, 2000)
+    assert diagnose(valid, test, []) == []

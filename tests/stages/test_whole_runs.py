@@ -121,7 +121,7 @@ def test_a_moved_run_without_its_parent_ends_as_one_that_stayed(
     assert resume(kind, str(tmp_path / "moved")) == 4
     assert model_files(str(tmp_path / "moved")) == model_files(f"stayed-{kind}")
     summary = summarize_run(tmp_path / "moved")
-    assert summary.state == "finished" and summary.leans_on == []
+    assert summary.state == "finished" and summary.depends_on == []
     assert (tmp_path / "moved" / "base").exists() is (kind == "lora")
     if kind in ("full", "lora", "averaged"):
         before = json.loads(Path(f"stayed-{kind}/evaluation.json").read_text())
@@ -177,7 +177,7 @@ def test_a_base_that_is_not_kept_is_named(tmp_path: Path, gone: Callable[..., No
     assert needed.path == str(Path("parent").absolute()) and needed.hash and not needed.is_missing
     assert "depends on" in (run / "report.html").read_text()
     gone("parent")
-    assert summarize_run(run).to_json()["leans_on"][0]["missing"]
+    assert summarize_run(run).to_json()["depends_on"][0]["missing"]
     with pytest.raises(UsageError, match="model that the run started from is not there .*new place.* run.init_from="):
         resume("lora", str(run))
     assert resume("lora", str(run), "run.init_from=parent-away") == 4

@@ -36,7 +36,7 @@ def make_tuner(store: TokenStore, steps: int | None = 1000, minutes: float | Non
     defaults: dict[str, Any] = {
         "make_module": lambda: LossModule(state.model),
         "state": state,
-        "batch": Batches(store, block_size=T, seed=0).batch(0, ROWS),
+        "load_batch": lambda: Batches(store, block_size=T, seed=0).batch(0, ROWS),
         "limits": Limits(steps, minutes, "steps"),
         "layers": 2,
         "hardware": AUTO,
@@ -120,7 +120,7 @@ def test_trials_take_a_small_part_of_the_run(store: TokenStore, monkeypatch: pyt
     made = script(monkeypatch, {key: 4.0 for key in SECONDS}, gain=0)
     state = make_state()
     batch = Batches(store, block_size=T, seed=0).batch(0, 64)
-    _, context = make_tuner(store, steps=200, state=state, batch=batch).run()  # 128 s a pass of 64 rows
+    _, context = make_tuner(store, steps=200, state=state, load_batch=lambda: batch).run()  # 128 s a pass of 64 rows
     assert context.trials[0]["rows"] == 32, "eight passes of 64 rows would be 1,024 s of 25,600"
     assert sum(2 * rows for *_, rows in made[3:]) <= 0.02 * 25_600
 

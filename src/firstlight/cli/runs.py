@@ -96,7 +96,7 @@ def _print_runs(result: "dict[str, list[RunSummary]]") -> None:
     if left_out:
         print(f"In a wider terminal, in a pipe or with --json also: {', '.join(left_out)}")
     for run in result["runs"]:
-        for needed in run.leans_on:
+        for needed in run.depends_on:
             print(f"{escape(run.name)}: depends on {escape(str(needed))}")
         for problem in run.problems:
             print(f"{escape(run.name)}: {escape(str(problem))}")

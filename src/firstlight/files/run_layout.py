@@ -28,3 +28,6 @@ TASKS = "tasks.json"
 INITIAL_LOSS = "before.json"
 COLLAPSED_STARTS = "collapsed.json"
 REPORT = "report.html"
+# Of a folder of several runs.
+SEARCH = "search.json"
+SEEDS = "seeds.json"

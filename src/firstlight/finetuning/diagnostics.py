@@ -9,7 +9,7 @@ _Z = 1.96  # of the half width of an interval of 95 %
 _Z_DIFFERENT = 2.58  # two-sided, 1 %: two splits of one distribution differ by more in one task of a hundred
 _P_DIFFERENT, _P_AHEAD = 0.01, 0.05
 _MIN_ROWS = 10  # fewer say nothing about a metric other than accuracy
-_LEAST_ERROR = 0.5  # times 1 / sqrt(n): of metrics whose interval has no width, because all rows are alike
+_LEAST_ERROR = 1.0  # times 1 / sqrt(n): keeps false alarms of metrics other than accuracy at 1 %, also without a width
 _CORRELATIONS = ("pearson", "spearman", "matthews")  # 0 without skill
 
 
@@ -110,8 +110,12 @@ def _differ(valid: TaskMetrics, test: TaskMetrics) -> bool:
         from scipy.stats import fisher_exact
 
         table = [[round(m.value * m.n), m.n - round(m.value * m.n)] for m in (valid, test)]
-        return bool(fisher_exact(table).pvalue < _P_DIFFERENT)
-    if min(valid.n, test.n) < _MIN_ROWS:
+        if fisher_exact(table).pvalue >= _P_DIFFERENT:
+            return False
+        least = 0.0  # of words, which are not independent, the intervals are wider than the test knows
+    elif min(valid.n, test.n) < _MIN_ROWS:
         return False
-    errors = [max((m.high - m.low) / (2 * _Z), _LEAST_ERROR / math.sqrt(m.n)) for m in (valid, test)]
+    else:
+        least = _LEAST_ERROR
+    errors = [max((m.high - m.low) / (2 * _Z), least / math.sqrt(m.n)) for m in (valid, test)]
     return abs(valid.value - test.value) > _Z_DIFFERENT * math.hypot(*errors)

@@ -99,17 +99,16 @@ class RelatedRows:
             n: number of rows.
             max_rows: of a group, of rows with the same first text; weaker links make groups of at most a quarter.
         """
-        found = _Groups(n)
+        found, weak = _Groups(n), max(2, max_rows // _WEAK)
         found.join_all(_owners((i, [text]) for i, text in enumerate(self.whole[:n]) if any(text)), n)
         numbers = sorted({number for row in self.parts[:n] for number, _ in row})
         for number in numbers:
             owners = _owners((i, [t for k, t in row if k == number]) for i, row in enumerate(self.parts[:n]))
             kept = {text: rows for text, rows in owners.items() if text not in self.common}
-            found.join_all(kept, max_rows if number == numbers[0] else max(2, max_rows // _WEAK))
+            found.join_all(kept, max_rows if number == numbers[0] else weak)
         owners = _owners((i, [t for _, t in row if t not in self.common]) for i, row in enumerate(self.parts[:n]))
         if len(numbers) > 1:  # a text that is the first of one row and the second of another
-            found.join_all(owners, max(2, max_rows // _WEAK))
-        weak = max(2, max_rows // _WEAK)
+            found.join_all(owners, weak)
         for one, other in self.near:
             if one in owners and other in owners:
                 found.join([*owners[one], *owners[other]], weak)

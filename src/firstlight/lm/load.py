@@ -92,10 +92,10 @@ def locate(name: str | Path, *, command: str = "quickstart") -> Path:
             fix = f"Import it first: {command_line('import', path, unused_path(Path(path.stem)))}"
         elif path.suffix.lower() in _ARCHIVES:
             fix = "Extract it first, and name the folder."
-        elif (path / "search.json").is_file():
-            best = read_json_object(path / "search.json", CheckpointError).get("best")
+        elif (path / run_layout.SEARCH).is_file():
+            best = read_json_object(path / run_layout.SEARCH, CheckpointError).get("best")
             fix = f"It has the trials of a search, of which the best is {best}."
-        elif (path / "seeds.json").is_file():
+        elif (path / run_layout.SEEDS).is_file():
             fix = f"It has a run of each seed, such as {path / 'seed-1'}."
         raise UsageError(
             "not a model",

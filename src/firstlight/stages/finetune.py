@@ -275,7 +275,7 @@ def _finetune_request(
     if settings_file is None and preset_name in (None, _DEFAULT_PRESET) and not run.exists:
         table, rate_note = _learning_rate(specified)
         below = merge(preset(PRESETS, _DEFAULT_PRESET), table)
-    elif settings_file is None and not run.exists and "lr" not in specified.get("optim", {}):
+    elif settings_file is None and not run.exists and not {"lr", "name"} & specified.get("optim", {}).keys():
         rate_note = f"learning rate {below['optim']['lr']:.3g}: that of the preset (set optim.lr to change it)"
     if run.exists:  # an interval of 0, which was resolved to an epoch, is not changed
         below = without_keys(below, {f"train.{name}" for name, value in below.get("train", {}).items() if not value})

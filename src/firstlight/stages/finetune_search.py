@@ -9,11 +9,11 @@ from typing import Any
 from firstlight import progress
 from firstlight.config import flatten, parse_overrides, read_toml
 from firstlight.errors import Interrupted, TrainingError, UsageError
+from firstlight.files.run_layout import SEARCH
 from firstlight.runs import RunDirectory, read_json_object, write_json
 from firstlight.stages.finetune import FinetuneResult, finetune
 from firstlight.types import Paths, as_list
 
-_FILE = "search.json"
 _RATE_STEP, _EPOCH_STEP = 3.0, 2.0  # factors between neighbouring trials
 _NEIGHBOURS = ((1, 0), (-1, 0), (0, 1), (0, -1))  # in the order in which they are tried
 _MAX_EPOCH_STEPS = 2  # at most four times the epochs of the first trial, or a quarter of them
@@ -136,7 +136,7 @@ def finetune_search(
 
 def _recorded(folder: Path, n: int, *, resumes: bool, restarts: bool) -> list[Trial]:
     """Return the trials of a search that goes on, after checking that it may."""
-    file = folder / _FILE
+    file = folder / SEARCH
     if not file.exists():
         return []
     if not (resumes or restarts):
@@ -214,4 +214,4 @@ def _report(done: int, n: int, trial: Trial, metric: str) -> None:
 
 
 def _write(folder: Path, trials: Mapping[_Place, Trial]) -> None:
-    write_json(folder / _FILE, {"trials": [asdict(t) for t in trials.values()], "best": trials[_best(trials)].run})
+    write_json(folder / SEARCH, {"trials": [asdict(t) for t in trials.values()], "best": trials[_best(trials)].run})

@@ -8,6 +8,7 @@ from typing import Any
 from firstlight import progress
 from firstlight.config import flatten, parse_overrides
 from firstlight.errors import TrainingError, UsageError
+from firstlight.files.run_layout import SEEDS
 from firstlight.runs import RunDirectory, read_json_object, write_json
 from firstlight.stages.finetune import FinetuneResult, finetune
 from firstlight.types import Paths, as_list
@@ -34,7 +35,7 @@ def finetune_seeds(
         Interrupted: a signal ended one of the runs.
     """
     folder = Path(out)
-    summary_file, results, failed = folder / "seeds.json", dict[str, FinetuneResult](), dict[str, str]()
+    summary_file, results, failed = folder / SEEDS, dict[str, FinetuneResult](), dict[str, str]()
     if "run.seed" in flatten(parse_overrides(as_list(overrides))):
         raise UsageError("is chosen by --seeds", where="run.seed", fix="Leave it out, or leave out --seeds.")
     goes_on = (options.get("resume") or options.get("restart")) and RunDirectory(folder / "seed-1").exists

@@ -160,13 +160,13 @@ def train_context(
         parameters=sum(p.numel() for p in model.parameters()),
     )
     weights, criterion = _class_weights(artifacts), criterion_name(artifacts.specs.values())
-    local_rows = rows // device_context.world_size
+    local_rows, rank = rows // device_context.world_size, device_context.rank
     module, device_context = Autotuner(
         make_module=lambda: TaskLoss(
             model, artifacts.specs, lm_weight=table.lm_weight, dropout=table.head_dropout, class_weights=weights
         ),
         state=state,
-        batch=mixture.batch(device_context.rank * local_rows, local_rows),
+        load_batch=lambda: mixture.batch(rank * local_rows, local_rows),
         limits=limits,
         layers=model.config.n_layer,
         hardware=settings.hardware,

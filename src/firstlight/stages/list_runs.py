@@ -40,7 +40,7 @@ class RunSummary:
         size_bytes: of all its files.
         seconds: training time, over all resumes.
         modified: time of the last change of its metrics or state, in seconds since the epoch.
-        leans_on: what it needs that is not in its directory.
+        depends_on: what it needs that is not in its directory.
         problems: files that could not be read.
     """
 
@@ -57,12 +57,12 @@ class RunSummary:
     size_bytes: int
     seconds: float | None
     modified: float | None
-    leans_on: list[OutsideInput]
+    depends_on: list[OutsideInput]
     problems: list[str]
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object."""
-        return {**asdict(self), "path": str(self.path), "leans_on": [found.to_json() for found in self.leans_on]}
+        return {**asdict(self), "path": str(self.path), "depends_on": [found.to_json() for found in self.depends_on]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ def summarize_run(path: Path, name: str | None = None) -> RunSummary:
         size_bytes=_size(path),
         seconds=training_seconds(files),
         modified=_modified(directory),
-        leans_on=outside_inputs(directory),
+        depends_on=outside_inputs(directory),
         problems=files.problems,
     )
 

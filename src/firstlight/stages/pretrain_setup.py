@@ -200,11 +200,11 @@ def train_context(
     text_bytes = split_text_bytes(store.valid, artifacts.vocab)
     unit = "token" if artifacts.codec is None else artifacts.codec.UNIT
     unfreezes = settings.model.embeddings_frozen_steps not in (0, "all")
-    local_rows = sizes.rows // device_context.world_size
+    local_rows, rank = sizes.rows // device_context.world_size, device_context.rank
     module, device_context = Autotuner(
         make_module=lambda: LossModule(state.model),
         state=state,
-        batch=sizes.batches.batch(device_context.rank * local_rows, local_rows),
+        load_batch=lambda: sizes.batches.batch(rank * local_rows, local_rows),
         limits=sizes.limits,
         layers=config.n_layer,
         hardware=settings.hardware,

@@ -5,6 +5,7 @@ pay for the trials keeps fp32 and eager mode on a CPU. The choice is written to 
 the measured seconds to environment.json. ``FIRSTLIGHT_AUTOTUNE=0`` in the environment turns trials off.
 """
 
+import functools
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -66,14 +67,14 @@ class Trial:
         return {**table, "compile_seconds": round(self.compile_seconds, 1)} if self.compile else table
 
 
-@dataclass(slots=True)
+@dataclass
 class Autotuner:
     """Tries precisions and compilation on one micro-batch.
 
     Attributes:
         make_module: returns the loss module, uncompiled and not wrapped in DDP.
         state: model and optimizer.
-        batch: this process's rows of the first update.
+        load_batch: returns this process's rows of the first update; called where something is tried.
         limits: of the run.
         layers: of the model, which the time of compiling depends on.
         hardware: the settings, of which ``auto`` is resolved.
@@ -83,12 +84,17 @@ class Autotuner:
 
     make_module: Callable[[], nn.Module]
     state: TrainState
-    batch: BatchLike
+    load_batch: Callable[[], BatchLike]
     limits: Limits
     layers: int
     hardware: HardwareSettings
     device_context: DeviceContext
     may_compile: bool = True
+
+    @functools.cached_property
+    def batch(self) -> BatchLike:
+        """This process's rows of the first update."""
+        return self.load_batch()
 
     def run(self) -> tuple[nn.Module, DeviceContext]:
         """Return the module, compiled if that pays, and the device context with the choice, its reasons and trials."""
@@ -189,7 +195,7 @@ class Autotuner:
             self._seconds(module, context, rows)
         found = [[self._seconds(module, context, rows) for context in contexts] for _ in range(_ROUNDS)]
         times = zip(*found, strict=True)
-        return [Trial(name, False, min(seconds), rows) for name, seconds in zip(precisions, times, strict=True)]
+        return [Trial(name, False, min(of_name), rows) for name, of_name in zip(precisions, times, strict=True)]
 
     def _expected_gain(self, module: nn.Module, context: DeviceContext, rows: int) -> float:
         """Return the part of the time that compiled code is expected to save."""
