@@ -28,6 +28,3 @@ TASKS = "tasks.json"
 INITIAL_LOSS = "before.json"
 COLLAPSED_STARTS = "collapsed.json"
 REPORT = "report.html"
-# Of a folder of several runs.
-SEARCH = "search.json"
-SEEDS = "seeds.json"

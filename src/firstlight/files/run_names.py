@@ -8,6 +8,9 @@ from typing import NamedTuple
 from firstlight.errors import UsageError
 from firstlight.files import run_layout
 
+# Files of a folder with several runs of fine-tuning.
+SEARCH, SEEDS = "search.json", "seeds.json"
+
 _STEP_NAME = re.compile(r"step-(\d{8,})")
 _POINTERS = (run_layout.BEST, run_layout.LATEST)
 _MAX_LISTED = 8

@@ -14,7 +14,7 @@ from firstlight import progress
 from firstlight import tokenizer as tokenizers
 from firstlight.errors import CheckpointError, MissingExtra, TokenizerError, UsageError, nearest
 from firstlight.files import MANIFEST, changed_files, read_json_object, run_layout, verify_manifest
-from firstlight.files.run_names import list_checkpoints, parse_run_path
+from firstlight.files.run_names import SEARCH, SEEDS, list_checkpoints, parse_run_path
 from firstlight.lm.card import CARD, without_card
 from firstlight.lm.generation_config import GENERATION
 from firstlight.lm.save import CONFIG, WEIGHTS
@@ -92,10 +92,10 @@ def locate(name: str | Path, *, command: str = "quickstart") -> Path:
             fix = f"Import it first: {command_line('import', path, unused_path(Path(path.stem)))}"
         elif path.suffix.lower() in _ARCHIVES:
             fix = "Extract it first, and name the folder."
-        elif (path / run_layout.SEARCH).is_file():
-            best = read_json_object(path / run_layout.SEARCH, CheckpointError).get("best")
+        elif (path / SEARCH).is_file():
+            best = read_json_object(path / SEARCH, CheckpointError).get("best")
             fix = f"It has the trials of a search, of which the best is {best}."
-        elif (path / run_layout.SEEDS).is_file():
+        elif (path / SEEDS).is_file():
             fix = f"It has a run of each seed, such as {path / 'seed-1'}."
         raise UsageError(
             "not a model",

@@ -9,7 +9,7 @@ from typing import Any
 from firstlight import progress
 from firstlight.config import flatten, parse_overrides, read_toml
 from firstlight.errors import Interrupted, TrainingError, UsageError
-from firstlight.files.run_layout import SEARCH
+from firstlight.files.run_names import SEARCH
 from firstlight.runs import RunDirectory, read_json_object, write_json
 from firstlight.stages.finetune import FinetuneResult, finetune
 from firstlight.types import Paths, as_list

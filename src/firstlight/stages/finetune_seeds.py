@@ -8,7 +8,7 @@ from typing import Any
 from firstlight import progress
 from firstlight.config import flatten, parse_overrides
 from firstlight.errors import TrainingError, UsageError
-from firstlight.files.run_layout import SEEDS
+from firstlight.files.run_names import SEEDS
 from firstlight.runs import RunDirectory, read_json_object, write_json
 from firstlight.stages.finetune import FinetuneResult, finetune
 from firstlight.types import Paths, as_list
